@@ -1,0 +1,62 @@
+# Everything starts from one stamp: a virtual environment with exactly the versions of the lock.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
+STAMP := $(VENV)/.installed
+
+.PHONY: help demo test lint format bench lock clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo    set up, then run the whole main line on this machine"
+	@echo "make test    set up, then run the tests (ARGS='-m slow' for the slow ones)"
+	@echo "make lint    ruff, mypy and the import contracts"
+	@echo "make format  let ruff rewrite the code"
+	@echo "make bench   run every benchmark in benchmarks/"
+	@echo "make lock    write requirements.lock from what .venv holds"
+	@echo "make clean   remove .venv, build files and caches; runs and data stay"
+
+$(STAMP): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "$(PYTHON) is not on the path: install Python 3.11, or name one with make PYTHON=..." >&2; \
+	  exit 1; }
+	@test -x $(BIN)/python || { echo "setting up $(VENV): about a minute, more on a slow line"; $(PYTHON) -m venv $(VENV); }
+	@$(PIP) install --prefer-binary -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/gencomp demo
+
+# Passive waiting: idle OpenMP threads must not spin on the cores that other workers need.
+test bench: export OMP_NUM_THREADS := 1
+test bench: export OMP_WAIT_POLICY := PASSIVE
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest --durations=10 $(ARGS)
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(STAMP)
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(STAMP)
+	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+# A local suffix such as +cpu names one build of a version; the lock must fit all of them.
+lock: $(STAMP)
+	@{ sed -n '/^#/p' requirements.lock; \
+	   $(BIN)/python -m pip freeze --all --exclude-editable --exclude pip --exclude gencomp \
+	   | sed -E 's/^([^=]+==[^+]+)\+.*/\1/'; } > requirements.lock.new
+	@mv requirements.lock.new requirements.lock
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache \
+	  .hypothesis .import_linter_cache .benchmarks
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,3 @@
+"""Generative image compression: systems, losses, coding, rate-distortion, metrics, recipes."""
+
+__version__ = "0.1.0"

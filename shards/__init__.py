@@ -1,0 +1,18 @@
+"""Shard sets: WebDataset tars with a Parquet index, read in an exact order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from shards.reader import ShardSet
+
+__all__ = ["open_set"]
+
+
+def open_set(path: str | Path) -> ShardSet:
+    """Open the shard set in the directory `path`; `ShardError` when there is none."""
+    from shards.reader import open_set as open_  # pyarrow loads here, not in `gencomp --help`
+
+    return open_(path)

@@ -1,0 +1,91 @@
+"""Image bytes to uint8 RGB arrays."""
+
+from __future__ import annotations
+
+import io
+from functools import cache
+from types import ModuleType
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+FORMATS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "BMP": "bmp", "PPM": "ppm", "TIFF": "tif"}
+EXTENSIONS = frozenset([*FORMATS.values(), "jpeg", "tiff", "pgm", "pnm"])
+# Deeper than 8 bits: PIL would clip these to white instead of scaling them.
+_DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
+
+
+def decode(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
+    """Decode to uint8 [H, W, 3] RGB; alpha is dropped, grey is repeated.
+
+    JPEG goes through simplejpeg where it is installed and gives the very pixels of Pillow.
+    `out` (contiguous) receives the image and is returned if it has the image's shape; otherwise
+    it is left alone, and a new array is returned.
+    Raises `ValueError` with the reason when the bytes cannot be decoded.
+    """
+    if data[:3] == b"\xff\xd8\xff" and (fast := _fast_jpeg()) is not None:
+        try:
+            height, width, space, _ = fast.decode_jpeg_header(data)
+            if space in ("YCbCr", "Gray", "RGB"):
+                fits = out is not None and out.shape == (height, width, 3)
+                image = fast.decode_jpeg(
+                    data, fastdct=False, fastupsample=False, buffer=out if fits else None
+                )
+                return out if out is not None and fits else image
+        except ValueError:
+            pass  # Pillow has the last word, and the better message
+    image = np.asarray(open_rgb(data))
+    if out is None or out.shape != image.shape:
+        return image
+    out[:] = image
+    return out
+
+
+def open_rgb(data: bytes) -> Image.Image:
+    """Decode to a Pillow image of mode RGB; raises `ValueError` as `decode` does."""
+    image = _open(data)
+    if image.mode in _DEEP_MODES:
+        raise ValueError(f"mode {image.mode} has more than 8 bits a channel: convert it first")
+    try:
+        image.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(str(error)) from None
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def image_format(data: bytes) -> str:
+    """The format by its content, as a file extension: 'png', 'jpg', ..."""
+    return FORMATS[str(_open(data).format)]
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    """(width, height) from the header alone."""
+    return _open(data).size
+
+
+def _open(data: bytes) -> Image.Image:
+    formats = ("PNG",) if data[:4] == b"\x89PNG" else tuple(FORMATS)
+    try:
+        return Image.open(io.BytesIO(data), formats=formats)
+    except UnidentifiedImageError:
+        raise ValueError(f"none of the formats {', '.join(FORMATS)}") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(str(error)) from None
+
+
+@cache
+def _fast_jpeg() -> ModuleType | None:
+    """simplejpeg, if its library decodes to the same pixels as Pillow's; checked once."""
+    try:
+        import simplejpeg
+    except ImportError:
+        return None
+    ramp = np.arange(37 * 29 * 3, dtype=np.uint32)
+    pixels = ((ramp * 2654435761 >> 7) % 256).astype(np.uint8).reshape(29, 37, 3)
+    for subsampling in (0, 1, 2):
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, "JPEG", quality=70, subsampling=subsampling)
+        fast = simplejpeg.decode_jpeg(stream.getvalue(), fastdct=False, fastupsample=False)
+        if not np.array_equal(fast, np.asarray(open_rgb(stream.getvalue()))):
+            return None
+    return simplejpeg

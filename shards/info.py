@@ -1,0 +1,110 @@
+"""`dataset.json`: what a shard set says about itself."""
+
+from __future__ import annotations
+
+import os
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from shards.errors import ShardError
+
+FORMAT_VERSION = 1
+FILE_NAME = "dataset.json"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Transform(_Model):
+    """What was done to the images before they were stored; part of every result's protocol."""
+
+    size: int | None = Field(description="stored height and width; null: each image its own")
+    geometry: str = Field(description="resize and crop, in words")
+    storage: str = Field(description="'png' (lossless) or 'original' (the bytes as found)")
+
+
+class ShardInfo(_Model):
+    name: str
+    bytes: int
+    samples: int
+
+
+class SplitInfo(_Model):
+    samples: int
+    shards: list[ShardInfo]
+
+
+class Skipped(_Model):
+    path: str
+    reason: str
+
+
+class DatasetInfo(_Model):
+    """The content of `dataset.json`."""
+
+    format_version: int = FORMAT_VERSION
+    name: str
+    source: str = Field(description="what built the set: 'photos', 'folder', 'tars'")
+    parameters: dict[str, Any] = Field(description="what decides the content; same: same set")
+    transform: Transform
+    splits: dict[str, SplitInfo]
+    classes: list[str] = Field(default=[], description="names of the labels 0, 1, ...")
+    skipped: list[Skipped] = Field(default=[], description="inputs left out on request")
+    index_hash: str = Field(description="sha256 of the index's logical content")
+    index_bytes_hash: str = Field(description="xxh3_128 of index.parquet's bytes, for damage")
+    created_by: str
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Samples by split."""
+        return {name: split.samples for name, split in self.splits.items()}
+
+
+def created_by() -> str:
+    try:
+        return f"gencomp {metadata.version('gencomp')}"
+    except metadata.PackageNotFoundError:  # a source tree that nobody installed
+        return "gencomp"
+
+
+def read_info(directory: Path) -> DatasetInfo:
+    """Read `dataset.json`; `ShardError` when it is missing, damaged or of a later format."""
+    path = directory / FILE_NAME
+    try:
+        info = DatasetInfo.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise ShardError(missing_set(directory)) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ShardError(f"{path} cannot be read: {where}: {first['msg']}") from None
+    if info.format_version > FORMAT_VERSION:
+        raise ShardError(
+            f"{path} has format version {info.format_version}, this gencomp reads up to "
+            f"{FORMAT_VERSION}: upgrade gencomp"
+        )
+    return info
+
+
+def write_info(info: DatasetInfo, directory: Path) -> None:
+    temporary = directory / f".{FILE_NAME}.{os.getpid()}.tmp"
+    temporary.write_text(info.model_dump_json(indent=2) + "\n")
+    os.replace(temporary, directory / FILE_NAME)
+
+
+def missing_set(directory: Path) -> str:
+    """The sentence for a directory that is no shard set: names what exists beside it."""
+    if directory.is_dir():
+        if any(directory.glob("*.tar")):
+            return (
+                f"{directory} holds tars without an index: run `gencomp shards index {directory}`"
+            )
+        return f"{directory} is not a shard set: it has no {FILE_NAME}"
+    parent = directory.parent
+    found = sorted(p.parent.name for p in parent.glob(f"*/{FILE_NAME}"))
+    there = f"{parent} holds {', '.join(found)}" if found else f"{parent} holds no shard set"
+    return f"there is no shard set {directory}; {there} (`gencomp shards build` makes one)"
