@@ -1,0 +1,204 @@
+"""The roof: one table of commands; a command's module is imported when that command is asked for.
+
+Nothing heavy may be imported here: ``gencomp --help`` answers before torch could have started.
+Exit codes: 0 done, 2 wrong usage or input, 1 failure, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from gencomp import __version__
+from gencomp.errors import InputError
+
+
+class Command(NamedTuple):
+    """Where a command lives.
+
+    ``function`` is a typed function whose signature and docstring are its arguments and help; it
+    returns an exit code or None. A ``raw`` function takes the remaining words as a list instead.
+    """
+
+    section: str
+    module: str
+    function: str
+    help: str
+    raw: bool = False
+
+
+COMMANDS: dict[str, Command] = {
+    "shards build": Command(
+        "Data", "gencomp.cli.shards", "build", "write a shard set from photographs or a folder"
+    ),
+    "shards index": Command(
+        "Data", "gencomp.cli.shards", "index", "index existing WebDataset tars in place"
+    ),
+    "shards verify": Command(
+        "Data", "gencomp.cli.shards", "verify", "check every sample against its hash"
+    ),
+    "shards stats": Command(
+        "Data", "gencomp.cli.shards", "stats", "show counts, sizes and splits of a shard set"
+    ),
+    "train": Command(
+        "Training", "gencomp.cli.train", "train", "train or resume one stage of a recipe", raw=True
+    ),
+    "sweep": Command(
+        "Training", "gencomp.cli.sweep", "sweep", "search a space over a recipe", raw=True
+    ),
+    "compress": Command(
+        "Coding", "gencomp.cli.codec", "compress", "write an image to a compressed file"
+    ),
+    "decompress": Command(
+        "Coding", "gencomp.cli.codec", "decompress", "write a compressed file back to an image"
+    ),
+    "slurm ais": Command(
+        "Evaluation", "gencomp.cli.slurm", "ais", "submit the rate-distortion curve as many jobs"
+    ),
+    "slurm status": Command(
+        "Evaluation", "gencomp.cli.slurm", "status", "say where each evaluation job stands"
+    ),
+    "slurm collect": Command(
+        "Evaluation", "gencomp.cli.slurm", "collect", "merge what the evaluation jobs have written"
+    ),
+    "slurm cancel": Command(
+        "Evaluation", "gencomp.cli.slurm", "cancel", "cancel evaluation jobs that still run"
+    ),
+    "report": Command(
+        "Evaluation", "gencomp.cli.report", "report", "write one HTML page from finished runs"
+    ),
+    "doctor": Command(
+        "Set-up", "gencomp.cli.doctor", "doctor", "say what is installed and what is missing", True
+    ),
+    "demo": Command(
+        "Set-up", "gencomp.cli.demo", "demo", "run the whole main line here on real photographs"
+    ),
+}
+GROUPS = frozenset(name.split()[0] for name in COMMANDS if " " in name)
+FLAGS = frozenset({"--debug", "--help", "-h", "--version"})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code.
+
+    Args:
+        argv: The words after ``gencomp``; those of the process by default.
+    """
+    path, flags, rest = split_words(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(path, flags, rest)
+    except SystemExit as stop:
+        return _exit_code(stop)
+    except KeyboardInterrupt:
+        print("gencomp: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if "--debug" in flags:
+            import traceback
+
+            traceback.print_exc()
+        return _explain(error)
+
+
+def split_words(words: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """Split a command line into command words, the options before its end, and what follows.
+
+    >>> split_words(["--debug", "shards", "build", "photos", "--size", "64"])
+    (['shards', 'build'], ['--debug'], ['photos', '--size', '64'])
+    """
+    path: list[str] = []
+    flags: list[str] = []
+    for position, word in enumerate(words):
+        if word.startswith("-"):
+            flags.append(word)
+            continue
+        path.append(word)
+        if len(path) == 2 or word not in GROUPS:
+            return path, flags, list(words[position + 1 :])
+    return path, flags, []
+
+
+def help_text(group: str | None = None) -> str:
+    """The table of commands as plain text: all of them, or those of one group."""
+    names = [name for name in COMMANDS if group is None or name.split()[0] == group]
+    width = max(map(len, names)) + 2
+    usage = f"gencomp {group} COMMAND" if group else "gencomp [--debug] COMMAND"
+    lines = [f"usage: {usage} [ARGUMENTS]"]
+    if group is None:
+        lines += ["", "Generative image compression: train, search, compress, evaluate."]
+    section = ""
+    for name in names:
+        command = COMMANDS[name]
+        if command.section != section:
+            section = command.section
+            lines += ["", section]
+        lines.append(f"  {name:<{width}}{command.help}")
+    lines += [
+        "",
+        "gencomp COMMAND --help shows the arguments of a command; gencomp --version the version;",
+        "--debug in front of a command shows the traceback of an error.",
+    ]
+    return "\n".join(lines)
+
+
+def _run(path: list[str], flags: list[str], rest: list[str]) -> int:
+    for flag in flags:
+        if flag not in FLAGS:
+            raise InputError(
+                f"unknown option {flag!r} before the command; known are --debug, --help, --version"
+            )
+    if "--version" in flags:
+        print(f"gencomp {__version__}")
+        return 0
+    group = path[0] if path and path[0] in GROUPS else None
+    if not path or path == [group] or "--help" in flags or "-h" in flags:
+        print(help_text(group))
+        return 0
+    name = " ".join(path)
+    if name not in COMMANDS:
+        raise InputError(_unknown(name, group))
+    command = COMMANDS[name]
+    function: Callable[..., Any] = getattr(import_module(command.module), command.function)
+    if command.raw:
+        code = function(rest)
+    else:
+        from gencomp.cli.arguments import call
+
+        code = call(function, rest, prog=f"gencomp {name}")
+    return 0 if code is None else int(code)
+
+
+def _unknown(name: str, group: str | None) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, [*COMMANDS, *GROUPS], n=1)
+    mend = f"did you mean {f'gencomp {near[0]}'!r}?" if near else "it is not in the table"
+    table = f"gencomp {group} --help" if group else "gencomp --help"
+    return f"unknown command {name!r}: {mend} ({table} lists them)"
+
+
+def _explain(error: Exception) -> int:
+    """Print one sentence about an error and return the exit code that belongs to it."""
+    # Ray wraps what a worker raised and keeps the original in `cause`.
+    while isinstance(inner := getattr(error, "cause", None), Exception):
+        error = inner
+    code = getattr(error, "exit_code", None)
+    if isinstance(code, int):
+        print(f"gencomp: error: {error}", file=sys.stderr)
+        return code
+    if isinstance(error, ModuleNotFoundError):
+        what = f"the module {error.name!r} is not installed; gencomp doctor says what is missing"
+    else:
+        what = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    what = f"{type(error).__name__}: {what}" if what else type(error).__name__
+    print(f"gencomp: failed: {what} (run with --debug for the traceback)", file=sys.stderr)
+    return 1
+
+
+def _exit_code(stop: SystemExit) -> int:
+    if stop.code is None or isinstance(stop.code, int):
+        return stop.code or 0
+    print(stop.code, file=sys.stderr)
+    return 1

@@ -1,0 +1,75 @@
+"""`gencomp train`: train or resume one stage of a recipe with Ray Train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from gencomp import recipes
+from gencomp.cli.arguments import call
+from gencomp.cli.progress import TrainingLines
+from gencomp.recipes.schema import BaseRecipe
+
+STOPPED = 130
+
+
+def train(words: Sequence[str]) -> int:
+    """Entry of the command table: recipe values may stand among the other words."""
+    own, overrides = recipes.split_overrides(words)
+
+    def train(
+        recipe: tyro.conf.Positional[str],
+        /,
+        name: str | None = None,
+        runs: Path = Path("runs"),
+        workers: int = 1,
+        gpu: bool = False,
+        max_failures: int = 3,
+    ) -> int:
+        """Train one stage; a run of that name goes on from its newest checkpoint.
+
+        Any value of the recipe can be set by --section.field VALUE, for example
+        --loss.mmd_weight 30 --training.epochs 2. SIGINT and SIGTERM save a checkpoint and stop.
+
+        Args:
+            recipe: A recipe file, or the name of a recipe that ships with gencomp.
+            name: Name of the run, a directory in --runs; by default the recipe's name.
+            runs: Directory of the runs.
+            workers: Processes that share each batch.
+            gpu: Give every worker a GPU instead of a CPU.
+            max_failures: How often workers are started again after one has died.
+        """
+        checked = recipes.load(recipe, overrides)
+        return _train(checked, runs / (name or Path(recipe).stem), workers, gpu, max_failures)
+
+    return int(call(train, own, prog="gencomp train"))
+
+
+def _train(recipe: BaseRecipe, path: Path, workers: int, gpu: bool, max_failures: int) -> int:
+    from cluster.runs import enter
+
+    run = enter(path, recipe)
+    if (result := run.result()) is not None:
+        print(f"run {path} is finished: {_line(result)}")
+        return 0
+    from cluster.train import fit
+
+    print(
+        f"run {path}: {recipe.system}/{recipe.stage}, {workers} worker{'s' * (workers != 1)}",
+        flush=True,
+    )
+    with TrainingLines(recipe, str(path)) as lines:
+        finished = fit(run, workers, gpu, max_failures, on_row=lines.show)
+    if not finished:
+        print(f"run {path} stopped at a checkpoint; the same command goes on")
+        return STOPPED
+    print(f"run {path} is finished: {_line(run.result() or {})}")
+    return 0
+
+
+def _line(metrics: dict[str, Any]) -> str:
+    shown = (f"{k} {v:.4g}" for k, v in metrics.items() if isinstance(v, float | int))
+    return ", ".join(shown)

@@ -1,0 +1,60 @@
+"""Random numbers as a pure function of (seed, step, purpose) and the row in the global batch.
+
+Nothing is drawn from a generator that remembers its past: a resumed run, and a run on another
+number of workers, sees the same numbers for the same samples, and checkpoints hold no generator
+state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers that belong to one global batch.
+
+    Every rank generates the numbers of the whole global batch on its device and keeps its own rows
+    (row i of rank r is global row r + i·W), which is cheap for latents and noise.
+
+    Attributes:
+        seed: the run's seed.
+        key: what the batch is: ("train", step, phase, update) or ("evaluate", first row), ...
+        batch_size: rows of the global batch.
+        rank, world: this process's place.
+        device: where the numbers are made. A CPU and a GPU give different streams.
+    """
+
+    seed: int
+    key: tuple[str | int, ...]
+    batch_size: int
+    rank: int = 0
+    world: int = 1
+    device: torch.device = CPU
+
+    def normal(self, purpose: str, *shape: int) -> Tensor:
+        """[n, *shape] standard normal numbers for this rank's rows, float32."""
+        return torch.randn(
+            self._size(shape), generator=self._generator(purpose), device=self.device
+        )[self.rank :: self.world]
+
+    def uniform(self, purpose: str, low: float, high: float, *shape: int) -> Tensor:
+        """[n, *shape] numbers uniform on [low, high) for this rank's rows, float32."""
+        unit = torch.rand(self._size(shape), generator=self._generator(purpose), device=self.device)
+        return (low + (high - low) * unit)[self.rank :: self.world]
+
+    def _size(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (self.batch_size, *shape)
+
+    def _generator(self, purpose: str) -> torch.Generator:
+        text = repr((self.seed, self.key, purpose)).encode()
+        digest = hashlib.blake2b(text, digest_size=8).digest()
+        generator = torch.Generator(device=self.device)
+        generator.manual_seed(int.from_bytes(digest, "big") >> 1)
+        return generator

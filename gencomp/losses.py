@@ -1,0 +1,129 @@
+"""Losses of the global batch: the same number on every rank (see `gencomp.collectives`).
+
+Tschannen et al., NeurIPS 2018; MMD after Tolstikhin et al., *Wasserstein Auto-Encoders*, ICLR 2018;
+gradient penalty after Gulrajani et al., *Improved Training of Wasserstein GANs*, NeurIPS 2017.
+All are computed in float32 or, for float64 input, in float64, whatever autocast says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gencomp.collectives import gather_rows, global_mean
+from gencomp.errors import InputError
+
+MMD_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+GradientNorm = Literal["per_pixel", "per_image"]
+
+
+def rmse(x_hat_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
+    """Root of the mean squared error over every element of the global batch, one scalar root.
+
+    Its gradient is ∇MSE / (2·RMSE), and 0 where both arguments are equal everywhere.
+
+    Raises:
+        InputError: shapes differ.
+    """
+    if x_hat_BCHW.shape != x_BCHW.shape:
+        raise InputError(
+            f"RMSE of tensors of different shapes, {tuple(x_hat_BCHW.shape)} and "
+            f"{tuple(x_BCHW.shape)}."
+        )
+    squares = (_at_least_float32(x_hat_BCHW) - _at_least_float32(x_BCHW)).square()
+    mse = global_mean(squares.flatten(1).mean(1))
+    # The root has no finite slope at 0; a perfect fit asks for no change.
+    return mse.clamp_min(torch.finfo(mse.dtype).tiny).sqrt()
+
+
+def mmd(z_BM: Tensor, prior_BM: Tensor, prior_variance: float = 1.0) -> Tensor:
+    """Unbiased squared MMD between encoder outputs and prior samples of the global batch.
+
+    Inverse multiquadric kernels k_s(a, b) = C_s / (C_s + |a − b|²) with C_s = 2·m·σ²·s, summed over
+    the seven scales `MMD_SCALES`:
+
+        Σ_s [ mean_{i≠j} k_s(z_i, z_j) + mean_{i≠j} k_s(p_i, p_j) − 2 mean_{i,j} k_s(z_i, p_j) ]
+
+    The estimate can be negative. Every rank computes the whole of it, O(N²·m). No gradient flows to
+    the prior samples.
+
+    Args:
+        z_BM: [n, m] or [n, m, 1, 1], this rank's encoder outputs.
+        prior_BM: the same shape (n may differ), this rank's samples of N(0, σ² I).
+        prior_variance: σ².
+
+    Raises:
+        InputError: fewer than two rows in the global batch, different m, or σ² not positive.
+    """
+    if prior_variance <= 0:
+        raise InputError(f"The prior variance is {prior_variance}, it must be positive.")
+    with torch.autocast(z_BM.device.type, enabled=False):
+        q_NM = gather_rows(_at_least_float32(z_BM).flatten(1))
+        p_NM = gather_rows(prior_BM.detach().to(q_NM.dtype).flatten(1))
+        if q_NM.shape[1] != p_NM.shape[1] or min(q_NM.shape[0], p_NM.shape[0]) < 2:
+            raise InputError(
+                "MMD needs two rows or more of equal length on both sides, got "
+                f"{tuple(q_NM.shape)} and {tuple(p_NM.shape)} in the global batch."
+            )
+        base = 2 * q_NM.shape[1] * prior_variance
+        qq = _kernel_mean(_squared_distances(q_NM, q_NM), base, drop_diagonal=True)
+        pp = _kernel_mean(_squared_distances(p_NM, p_NM), base, drop_diagonal=True)
+        qp = _kernel_mean(_squared_distances(q_NM, p_NM), base, drop_diagonal=False)
+        return qq + pp - 2 * qp
+
+
+def gradient_penalty(
+    critic: Callable[[Tensor], Tensor],
+    real_BCHW: Tensor,
+    fake_BCHW: Tensor,
+    mix_B: Tensor,
+    norm: GradientNorm = "per_pixel",
+) -> Tensor:
+    """Mean of (|∇_u f(u)| − 1)² at u = a·real + (1 − a)·fake; the caller multiplies by λ_gp.
+
+    Args:
+        critic: images to one score each; images must not influence each other.
+        real_BCHW, fake_BCHW: this rank's images; no gradient flows to them.
+        mix_B: [n] the a of each image, U[0, 1].
+        norm: `per_pixel` takes the norm over the colour channels at each pixel and averages over
+            images and pixels, as the published weights of Wasserstein++ expect (an image's whole
+            gradient then has a norm near 64 at 64×64 pixels). `per_image` takes the norm of an
+            image's whole gradient, as Gulrajani et al. do.
+
+    Returns:
+        Scalar that can be differentiated with respect to the critic's parameters.
+    """
+    a_B111 = mix_B[:, None, None, None]
+    mixed_BCHW = (a_B111 * real_BCHW + (1 - a_B111) * fake_BCHW).detach().requires_grad_()
+    with torch.enable_grad():
+        scores = critic(mixed_BCHW)
+        (gradient_BCHW,) = torch.autograd.grad(scores.sum(), mixed_BCHW, create_graph=True)
+    axes = 1 if norm == "per_pixel" else (1, 2, 3)
+    length = torch.linalg.vector_norm(_at_least_float32(gradient_BCHW), dim=axes, keepdim=True)
+    return global_mean((length - 1).square().mean((1, 2, 3)))
+
+
+def _squared_distances(a_NM: Tensor, b_KM: Tensor) -> Tensor:
+    """|a|² + |b|² − 2 a·b, [N, K]; rounding may leave values just below 0, which C_s absorbs."""
+    a_N1 = a_NM.square().sum(1, keepdim=True)
+    b_1K = b_KM.square().sum(1)[None]
+    return a_N1 + b_1K - 2 * a_NM @ b_KM.T
+
+
+def _kernel_mean(distances_NK: Tensor, base: float, *, drop_diagonal: bool) -> Tensor:
+    rows, columns = distances_NK.shape
+    total = distances_NK.new_zeros(())
+    for scale in MMD_SCALES:
+        kernel_NK = base * scale / (base * scale + distances_NK)
+        total = total + kernel_NK.sum()
+        if drop_diagonal:
+            total = total - kernel_NK.diagonal().sum()
+    return total / (rows * (columns - 1) if drop_diagonal else rows * columns)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

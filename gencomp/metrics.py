@@ -1,0 +1,62 @@
+"""Mergeable sums in float64: evaluate on any number of workers, in any order of batches."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from gencomp import collectives
+
+
+@dataclass
+class Sums:
+    """Per name: count, sum and sum of squares of a per-sample quantity."""
+
+    values: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, name: str, x_B: Tensor) -> None:
+        """Add one value per sample."""
+        x = x_B.detach().double().cpu()
+        self._add(
+            name, torch.stack([torch.tensor(float(x.numel())).double(), x.sum(), (x**2).sum()])
+        )
+
+    def add_global(self, name: str, x: Tensor) -> None:
+        """Add one value per batch that every rank knows: it is counted once, not once a rank."""
+        x = x.detach().double().cpu()
+        self._add(name, torch.stack([torch.ones_like(x), x, x**2]) / collectives.world_size())
+
+    def merge(self, other: Sums) -> None:
+        for name, triple in other.values.items():
+            self._add(name, triple)
+
+    def all_reduced(self) -> Sums:
+        """The sums over all ranks; every rank must hold the same names."""
+        device = collectives.collective_device()
+        return Sums(
+            {
+                name: collectives.all_reduce_sum(self.values[name].to(device)).cpu()
+                for name in sorted(self.values)
+            }
+        )
+
+    def count(self, name: str) -> int:
+        return round(self.values[name][0].item())
+
+    def mean(self, name: str) -> float:
+        count, total, _ = self.values[name].tolist()
+        return total / count if count else math.nan
+
+    def standard_error(self, name: str) -> float:
+        """Standard error of the mean; nan below two samples."""
+        count, total, squares = self.values[name].tolist()
+        if count < 2:
+            return math.nan
+        variance = max(squares - total**2 / count, 0.0) / (count - 1)
+        return math.sqrt(variance / count)
+
+    def _add(self, name: str, triple: Tensor) -> None:
+        self.values[name] = self.values.get(name, torch.zeros(3, dtype=torch.float64)) + triple

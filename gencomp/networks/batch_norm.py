@@ -1,0 +1,139 @@
+"""Batch normalisation over the global batch (Ioffe and Szegedy, ICML 2015)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from gencomp.collectives import all_reduce_sum, rank, world_size
+from gencomp.errors import InputError
+
+
+class GlobalBatchNorm2d(nn.BatchNorm2d):
+    """`nn.BatchNorm2d` whose training statistics are those of the global batch.
+
+    Parameters, buffers and their names are those of `nn.BatchNorm2d`. In one process, and in eval
+    mode, it is `nn.BatchNorm2d`. In training mode inside a process group every rank normalises by
+    the mean and variance of all ranks' rows, and moves its running statistics exactly as a single
+    process would; ranks may hold unequal shares, also none. Works in any floating type on CPU and
+    GPU (`nn.SyncBatchNorm` needs a GPU), with one collective forward and one backward; there is no
+    second derivative inside a process group.
+
+    Raises:
+        InputError: a global batch with a single value per channel in training mode.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, C, H, W] to the same shape."""
+        if not self.training or world_size() == 1:
+            return super().forward(input)
+        self._check_input_dim(input)
+        # Half-precision activations get statistics in float32, as in torch's own kernels.
+        x_BCHW = input.to(torch.promote_types(input.dtype, torch.float32))
+        mean_C, squares_C, count = _global_moments(x_BCHW.detach())
+        self._move_running_statistics(mean_C, squares_C / (count - 1))
+        weight_C = x_BCHW.new_ones(x_BCHW.shape[1]) if self.weight is None else self.weight
+        bias_C = torch.zeros_like(weight_C) if self.bias is None else self.bias
+        y_BCHW = _Normalise.apply(
+            x_BCHW, weight_C, bias_C, mean_C, squares_C / count, count, self.eps
+        )
+        return y_BCHW.to(input.dtype)
+
+    @torch.no_grad()
+    def _move_running_statistics(self, mean_C: Tensor, variance_C: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None:
+            return
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        # momentum None means the plain average over all batches seen, as in torch.
+        factor = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean_C.to(self.running_mean.dtype), factor)
+        self.running_var.lerp_(variance_C.to(self.running_var.dtype), factor)
+
+
+def _global_moments(x_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and sum of squared deviations per channel, and values per channel, over all ranks.
+
+    The ranks' own moments are combined by the parallel form of Chan, Golub and LeVeque (1983),
+    Σ_r [M2_r + n_r (mean_r − mean)²], which does not cancel like E[x²] − E[x]².
+    """
+    channels = x_BCHW.shape[1]
+    local = x_BCHW.numel() // channels
+    row = x_BCHW.new_zeros(2 * channels + 1)
+    if local:
+        # The statistics kernel of torch's own batch norm; torch.var_mean takes four times as long.
+        local_mean_C, local_variance_C = torch.batch_norm_update_stats(x_BCHW, None, None, 0.0)
+        row = torch.cat(
+            [local_mean_C, local * local_variance_C, local_mean_C.new_tensor([float(local)])]
+        )
+    # One collective: each rank fills its own row of zeros, and the sum gathers them.
+    table = all_reduce_sum(F.pad(row[None], (0, 0, rank(), world_size() - 1 - rank())))
+    mean_WC, squares_WC, count_W1 = table.split([channels, channels, 1], dim=1)
+    count = count_W1.sum()
+    # A rank with two values knows the answer without waiting for the device.
+    if local <= 1 and count.item() <= 1:
+        raise InputError(
+            "Batch norm needs more than one value per channel in training mode, the global batch "
+            f"holds {count.item():.0f}: use a larger batch or eval mode."
+        )
+    mean_C = (count_W1 * mean_WC).sum(0) / count
+    squares_C = (squares_WC + count_W1 * (mean_WC - mean_C).square()).sum(0)
+    return mean_C, squares_C, count
+
+
+class _Normalise(torch.autograd.Function):
+    """y = w (x − mean) / sqrt(var + eps) + b, differentiated through the global mean and variance.
+
+    With x̂ = (x − mean) / sqrt(var + eps) and sums over all ranks,
+    dx = w / sqrt(var + eps) · (dy − Σ dy / N − x̂ · Σ dy x̂ / N).
+    Gradients of w and b are this rank's part only, as those of every other parameter.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_BCHW: Tensor,
+        weight_C: Tensor,
+        bias_C: Tensor,
+        mean_C: Tensor,
+        variance_C: Tensor,
+        count: Tensor,
+        eps: float,
+    ) -> Tensor:
+        ctx.save_for_backward(x_BCHW, weight_C, mean_C, variance_C, count)
+        ctx.eps = eps
+        return F.batch_norm(x_BCHW, mean_C, variance_C, weight_C, bias_C, eps=eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy_BCHW: Tensor) -> tuple[Tensor | None, ...]:
+        x_BCHW, weight_C, mean_C, variance_C, count = ctx.saved_tensors
+        if dy_BCHW.numel():
+            # train=False: dx for fixed statistics, and this rank's sums of dy x̂ and of dy.
+            dx_BCHW, dweight_C, dbias_C = torch.ops.aten.native_batch_norm_backward(
+                dy_BCHW,
+                x_BCHW,
+                weight_C,
+                mean_C,
+                variance_C,
+                None,
+                None,
+                False,
+                ctx.eps,
+                [True] * 3,
+            )
+        else:  # torch's kernel crashes on an empty share
+            dx_BCHW, dweight_C, dbias_C = (
+                torch.zeros_like(t) for t in (x_BCHW, weight_C, weight_C)
+            )
+        sum_dy_xhat_C, sum_dy_C = all_reduce_sum(torch.stack([dweight_C, dbias_C]))
+        inverse_C = torch.rsqrt(variance_C + ctx.eps)
+        slope_C = weight_C * inverse_C.square() * sum_dy_xhat_C / count
+        offset_C = weight_C * inverse_C * sum_dy_C / count - slope_C * mean_C
+        dx_BCHW.sub_(offset_C[:, None, None])
+        dx_BCHW.addcmul_(x_BCHW, slope_C[:, None, None], value=-1)
+        return dx_BCHW, dweight_C, dbias_C, None, None, None, None

@@ -1,0 +1,286 @@
+"""Networks of distribution-preserving lossy compression, for 64×64 RGB images.
+
+Tschannen, Agustsson and Lucic, *Deep Generative Models for Distribution-Preserving Lossy
+Compression*, NeurIPS 2018: a DCGAN at 64×64 pixels.
+
+    stage 1   x ──F──▶ z ──G──▶ x̂                      Encoder, Generator (and Critic)
+    stage 2   x ──E──▶ y ──quantiser──▶ code            CodeEncoder
+              (code, noise) ──B──▶ z ──G──▶ x̂           LatentMapper, Generator
+
+Images are in [−1, 1]. A latent is z_BM11, so that every network is convolutional from end to end.
+Parameters are registered in the order of the forward pass. Sizes follow the paper for width 64 and
+latent_dim 128: F 3,806,208 parameters, G 3,870,403, critic 3,073,792, E and B together
+13,284,864 + 9,217·n for n code channels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from gencomp.errors import InputError
+from gencomp.networks.batch_norm import GlobalBatchNorm2d
+
+IMAGE_SIDE = 64
+CODE_SIDE = 4  # four layers of stride 2 below the image
+
+
+def initialise(network: nn.Module) -> None:
+    """Draw DCGAN's starting weights from torch's global generator, in place.
+
+    Convolution weights N(0, 0.02²), batch norm scales N(1, 0.02²) and shifts 0; convolution biases
+    and layer norms keep torch's defaults.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(module.weight, 0.0, 0.02)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, 0.02)
+            nn.init.zeros_(module.bias)
+
+
+class ResidualBlock(nn.Module):
+    """conv, norm, ReLU, conv, norm, add the input, ReLU.
+
+    The last ReLU comes after the addition, so the output is non-negative.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            GlobalBatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            GlobalBatchNorm2d(channels),
+        )
+
+    def forward(self, h_BCHW: Tensor) -> Tensor:
+        """[B, C, H, W] to the same shape."""
+        return torch.relu(h_BCHW + self.layers(h_BCHW))
+
+
+class Encoder(nn.Module):
+    """F of stage 1: image to latent, without rate constraint.
+
+    Args:
+        width: channels after the first layer (ngf).
+        latent_dim: dimensions m of the latent (nz).
+        residual_blocks: blocks before the last layer.
+        latent_batch_norm: batch norm with learnable scale and shift on the latent (bnz).
+    """
+
+    def __init__(
+        self,
+        width: int = 64,
+        latent_dim: int = 128,
+        residual_blocks: int = 0,
+        latent_batch_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        _require_at_least_one(width=width, latent_dim=latent_dim)
+        self.layers = nn.Sequential(
+            *_trunk(width),
+            *(ResidualBlock(8 * width) for _ in range(residual_blocks)),
+            *_to_latent(8 * width, latent_dim, latent_batch_norm),
+        )
+        initialise(self)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Images [B, 3, 64, 64] in [−1, 1] to latents [B, m, 1, 1]."""
+        _require_shape("The encoder", x_BCHW, (3, IMAGE_SIDE, IMAGE_SIDE))
+        return self.layers(x_BCHW)
+
+
+class CodeEncoder(nn.Module):
+    """E of stage 2, up to the quantiser, which is a function of its own (`gencomp.quantizer`).
+
+    Training passes the output through `quantizer.quantize`, a codec through
+    `quantizer.quantize_hard`, so symbols are never read back from rounded floating-point values.
+
+    Args:
+        width: channels after the first layer (ngf).
+        code_channels: channels n of the code (ncenc).
+    """
+
+    def __init__(self, width: int = 64, code_channels: int = 8) -> None:
+        super().__init__()
+        _require_at_least_one(width=width, code_channels=code_channels)
+        self.layers = nn.Sequential(
+            *_trunk(width), nn.Conv2d(8 * width, code_channels, 3, padding=1)
+        )
+        initialise(self)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Images [B, 3, 64, 64] in [−1, 1] to values before the quantiser, [B, n, 4, 4]."""
+        _require_shape("The code encoder", x_BCHW, (3, IMAGE_SIDE, IMAGE_SIDE))
+        return self.layers(x_BCHW)
+
+
+class LatentMapper(nn.Module):
+    """B of stage 2: code and noise to a latent that should follow the prior.
+
+    The noise is an argument: who calls B draws it, uniform on ± `quantizer.half_cell(levels)`, anew
+    at every pass in training, and from a seed that the decoder knows in a codec. It has as many
+    scalars as the latent, rounded up to whole channels.
+
+    Args:
+        width: the hidden layers have 8·width channels (ngf).
+        latent_dim: dimensions m of the latent, the generator's.
+        code_channels: channels n of the code, 1..m.
+        residual_blocks: without any, B is an affine map.
+        latent_batch_norm: batch norm with learnable scale and shift on the latent (bnz).
+        stochastic: whether there is a noise input (False: detenc).
+    """
+
+    def __init__(
+        self,
+        width: int = 64,
+        latent_dim: int = 128,
+        code_channels: int = 8,
+        residual_blocks: int = 2,
+        latent_batch_norm: bool = True,
+        stochastic: bool = True,
+    ) -> None:
+        super().__init__()
+        _require_at_least_one(width=width, latent_dim=latent_dim, code_channels=code_channels)
+        if code_channels > latent_dim:
+            raise InputError(
+                f"code_channels is {code_channels}, allowed are 1 to the generator's latent_dim, "
+                f"{latent_dim}."
+            )
+        self.code_channels = code_channels
+        self.noise_channels = math.ceil(latent_dim / CODE_SIDE**2) if stochastic else 0
+        self.layers = nn.Sequential(
+            nn.ConvTranspose2d(code_channels + self.noise_channels, 8 * width, 3, padding=1),
+            *(ResidualBlock(8 * width) for _ in range(residual_blocks)),
+            *_to_latent(8 * width, latent_dim, latent_batch_norm),
+        )
+        initialise(self)
+
+    @property
+    def noise_shape(self) -> tuple[int, int, int]:
+        """Shape of one image's noise: (channels, 4, 4), with 0 channels without noise."""
+        return (self.noise_channels, CODE_SIDE, CODE_SIDE)
+
+    def forward(self, code_BCHW: Tensor, noise_BCHW: Tensor | None = None) -> Tensor:
+        """Code values [B, n, 4, 4] and noise [B, *noise_shape] to latents [B, m, 1, 1].
+
+        The noise is left out (None) where the map is not stochastic.
+        """
+        shape = (self.code_channels, CODE_SIDE, CODE_SIDE)
+        _require_shape("The latent map's code", code_BCHW, shape)
+        if noise_BCHW is None:
+            noise_BCHW = code_BCHW.new_empty(code_BCHW.shape[0], 0, CODE_SIDE, CODE_SIDE)
+        _require_shape("The latent map's noise", noise_BCHW, self.noise_shape)
+        return self.layers(torch.cat([code_BCHW, noise_BCHW], dim=1))
+
+
+class Generator(nn.Module):
+    """G: latent to image, DCGAN with a last convolution at full resolution.
+
+    Args:
+        width: channels at full resolution (ngf).
+        latent_dim: dimensions m of the latent (nz).
+        residual_blocks: blocks after the first layer.
+    """
+
+    def __init__(self, width: int = 64, latent_dim: int = 128, residual_blocks: int = 0) -> None:
+        super().__init__()
+        _require_at_least_one(width=width, latent_dim=latent_dim)
+        self.latent_dim = latent_dim
+        self.layers = nn.Sequential(
+            nn.ConvTranspose2d(latent_dim, 8 * width, CODE_SIDE, bias=False),
+            GlobalBatchNorm2d(8 * width),
+            nn.ReLU(inplace=True),
+            *(ResidualBlock(8 * width) for _ in range(residual_blocks)),
+            *_up(8 * width, 4 * width),
+            *_up(4 * width, 2 * width),
+            *_up(2 * width, width),
+            *_up(width, width),
+            nn.Conv2d(width, 3, 3, padding=1),
+            nn.Tanh(),
+        )
+        initialise(self)
+
+    def forward(self, z_BM11: Tensor) -> Tensor:
+        """Latents [B, m, 1, 1] to images [B, 3, 64, 64] in (−1, 1)."""
+        _require_shape("The generator", z_BM11, (self.latent_dim, 1, 1))
+        return self.layers(z_BM11)
+
+
+class Critic(nn.Module):
+    """f: image to an unbounded score, with layer norm so that images do not mix.
+
+    Args:
+        width: channels at full resolution (ngf).
+    """
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        _require_at_least_one(width=width)
+        layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1), nn.LeakyReLU(0.2)]
+        channels, side = width, IMAGE_SIDE
+        for wider in (width, 2 * width, 4 * width, 8 * width):
+            side //= 2
+            layers += [
+                nn.Conv2d(channels, wider, 4, stride=2, padding=1, bias=False),
+                nn.LayerNorm([wider, side, side]),
+                nn.LeakyReLU(0.2),
+            ]
+            channels = wider
+        self.layers = nn.Sequential(*layers, nn.Conv2d(channels, 1, CODE_SIDE, bias=False))
+        initialise(self)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Images [B, 3, 64, 64] in [−1, 1] to scores [B, 1]."""
+        _require_shape("The critic", x_BCHW, (3, IMAGE_SIDE, IMAGE_SIDE))
+        return self.layers(x_BCHW).flatten(1)
+
+
+def _trunk(width: int) -> list[nn.Module]:
+    """Layers that F and E share: [B, 3, 64, 64] to [B, 8·width, 4, 4]."""
+    return [
+        nn.Conv2d(3, width, 4, stride=2, padding=1, bias=False),
+        nn.ReLU(inplace=True),
+        *_down(width, 2 * width),
+        *_down(2 * width, 4 * width),
+        *_down(4 * width, 8 * width),
+    ]
+
+
+def _down(channels: int, out_channels: int) -> list[nn.Module]:
+    return [
+        nn.Conv2d(channels, out_channels, 4, stride=2, padding=1, bias=False),
+        GlobalBatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    ]
+
+
+def _up(channels: int, out_channels: int) -> list[nn.Module]:
+    return [
+        nn.ConvTranspose2d(channels, out_channels, 4, stride=2, padding=1, bias=False),
+        GlobalBatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    ]
+
+
+def _to_latent(channels: int, latent_dim: int, batch_norm: bool) -> list[nn.Module]:
+    """Last layers of F and B: [B, channels, 4, 4] to [B, m, 1, 1], without activation."""
+    layers: list[nn.Module] = [nn.Conv2d(channels, latent_dim, CODE_SIDE, bias=False)]
+    return layers + [GlobalBatchNorm2d(latent_dim)] if batch_norm else layers
+
+
+def _require_at_least_one(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise InputError(f"{name} is {size}, it must be at least 1.")
+
+
+def _require_shape(what: str, x_BCHW: Tensor, shape: tuple[int, int, int]) -> None:
+    if x_BCHW.ndim != 4 or tuple(x_BCHW.shape[1:]) != shape:
+        sizes = "×".join(map(str, shape))
+        got = "×".join(map(str, x_BCHW.shape))
+        raise InputError(f"{what} takes batches of {sizes} values, got a tensor of {got}.")

@@ -1,0 +1,84 @@
+"""Random numbers as a function of (seed, image id, temperature index, purpose) and of the chain.
+
+Every block of numbers is one stream of Philox-4x64 (Salmon et al.: Parallel Random Numbers: As
+Easy as 1, 2, 3, 2011) with key (seed, image id) and counter (0, 0, temperature index, purpose), so
+nothing depends on how images are batched, ordered or split into jobs, nor on what was drawn
+before. Raw words become uniforms by their upper 52 bits and normals by the inverse normal
+distribution function, one word a number: the protocol needs no particular numpy version. Chain m
+has its own words, whatever the number of chains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import ndtri
+
+from gencomp.errors import InputError
+
+PURPOSE_START = 0
+PURPOSE_TRANSITION = 1
+
+_LARGEST = 2**63  # keys also travel in int64 tensors
+
+
+class TransitionNumbers(NamedTuple):
+    """What one temperature consumes, float64."""
+
+    resample_I: np.ndarray  # uniform
+    momentum_IMK: np.ndarray  # standard normal
+    jitter_IM: np.ndarray  # uniform
+    accept_IM: np.ndarray  # uniform
+
+
+def check_keys(seed: int, image_ids: Sequence[int]) -> tuple[int, ...]:
+    """The image ids as a tuple of integers.
+
+    Raises:
+        InputError: a seed or an id outside [0, 2^63), or an id that appears twice (its chains
+            would be copies of each other).
+    """
+    ids = tuple(int(image_id) for image_id in image_ids)
+    for name, value in [("seed", seed), *(("image id", image_id) for image_id in ids)]:
+        if not 0 <= value < _LARGEST:
+            raise InputError(f"{name} {value} is outside [0, 2^63).")
+    if len(set(ids)) < len(ids):
+        twice = next(image_id for image_id in ids if ids.count(image_id) > 1)
+        raise InputError(f"image id {twice} appears twice; every image needs an id of its own.")
+    return ids
+
+
+def start_normals(seed: int, image_ids: Sequence[int], chains: int, latent_dim: int) -> np.ndarray:
+    """[I, M, K] standard normals for the first states."""
+    uniforms = _uniforms(seed, image_ids, 0, PURPOSE_START, chains * latent_dim)
+    return ndtri(uniforms).reshape(len(image_ids), chains, latent_dim)
+
+
+def transition_numbers(
+    seed: int, image_ids: Sequence[int], temperature: int, chains: int, latent_dim: int
+) -> TransitionNumbers:
+    """The numbers of the transition at one temperature index."""
+    width = latent_dim + 2
+    uniforms = _uniforms(seed, image_ids, temperature, PURPOSE_TRANSITION, 1 + chains * width)
+    chain_numbers = uniforms[:, 1:].reshape(len(image_ids), chains, width)
+    return TransitionNumbers(
+        resample_I=uniforms[:, 0],
+        momentum_IMK=ndtri(chain_numbers[:, :, :latent_dim]),
+        jitter_IM=chain_numbers[:, :, latent_dim],
+        accept_IM=chain_numbers[:, :, latent_dim + 1],
+    )
+
+
+def _uniforms(
+    seed: int, image_ids: Sequence[int], temperature: int, purpose: int, count: int
+) -> np.ndarray:
+    """[I, count] uniforms on the open interval (0, 1), multiples of 2^-53."""
+    # The generator advances the first counter word only: blocks cannot run into each other.
+    counter = np.array([0, 0, temperature, purpose], dtype=np.uint64)
+    words = np.empty((len(image_ids), count), dtype=np.uint64)
+    for row, image_id in enumerate(image_ids):
+        key = np.array([seed, image_id], dtype=np.uint64)
+        words[row] = np.random.Philox(counter=counter, key=key).random_raw(count)
+    return ((words >> np.uint64(12)) + 0.5) * 2.0**-52

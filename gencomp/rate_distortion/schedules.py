@@ -1,0 +1,84 @@
+"""Temperature schedules: strictly increasing float64 inverse temperatures from 0 to β_max."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import expit
+
+from gencomp.errors import InputError
+
+
+def sigmoid(beta_max: float, temperatures: int, radius: float = 10.0) -> np.ndarray:
+    """Equal steps of the logit between -radius and radius, moved and scaled to [0, beta_max].
+
+    The lower half is close to log-spaced. (Huang et al. 2020.)
+    """
+    if temperatures < 2 or not 0 < beta_max < np.inf:
+        raise InputError(
+            f"a schedule of {temperatures} temperatures to beta_max {beta_max} is not possible; it "
+            "needs at least 2 temperatures and a positive, finite beta_max."
+        )
+    squashed = expit(np.linspace(-radius, radius, temperatures))
+    betas = beta_max * (squashed - squashed[0]) / (squashed[-1] - squashed[0])
+    betas[-1] = beta_max
+    return check(betas)
+
+
+def geodesic(betas: np.ndarray, sd_d: np.ndarray, temperatures: int) -> np.ndarray:
+    """Equal steps of thermodynamic length ∫ sd_β[d] dβ, from the sd of d measured at ``betas``.
+
+    For perfect transitions and K steps it is the schedule with the least expected gap, l²/2K per
+    chain. (Gelman and Meng: Simulating normalizing constants, 1998; Grosse et al.: Annealing
+    between distributions by averaging moments, 2013.)
+
+    Args:
+        betas: [P] strictly increasing from 0.
+        sd_d: [P] standard deviation of d at each of them, averaged over images.
+    """
+    if temperatures < 2:
+        raise InputError(f"a schedule needs at least 2 temperatures, not {temperatures}.")
+    if not (np.isfinite(sd_d).all() and sd_d.max() > 0):
+        raise InputError(
+            "the distortion does not vary over the prior (or is not finite), so there is no "
+            "rate-distortion curve; does the decoder use its latent?"
+        )
+    length = _cumulative_length(betas, np.maximum(sd_d, 1e-9 * sd_d.max()))
+    schedule = np.interp(np.linspace(0, length[-1], temperatures), length, betas)
+    schedule[0], schedule[-1] = 0.0, betas[-1]
+    return check(schedule)
+
+
+def thermodynamic_length(betas: np.ndarray, sd_d: np.ndarray) -> float:
+    """∫ sd_β[d] dβ by the trapezoid rule."""
+    return float(_cumulative_length(betas, sd_d)[-1])
+
+
+def report_points(temperatures: int, points: int) -> list[int]:
+    """At most ``points`` temperature indices, evenly spaced from the first step to the last."""
+    if temperatures < 2 or points < 1:
+        raise InputError(
+            f"cannot report {points} points of {temperatures} temperatures; it takes "
+            "at least 1 point and at least 2 temperatures."
+        )
+    last = temperatures - 1
+    return sorted({round(last * (point + 1) / points) for point in range(points)} - {0})
+
+
+def check(betas: np.ndarray) -> np.ndarray:
+    """The schedule as float64.
+
+    Raises:
+        InputError: it does not start at 0, is not finite or does not strictly increase.
+    """
+    betas = np.ascontiguousarray(betas, dtype=np.float64)
+    if betas.ndim != 1 or len(betas) < 2 or betas[0] != 0 or not np.isfinite(betas).all():
+        raise InputError("a schedule is a list of at least 2 finite inverse temperatures from 0.")
+    if (np.diff(betas) <= 0).any():
+        at = int(np.argmax(np.diff(betas) <= 0))
+        raise InputError(f"the schedule does not increase after temperature {at} ({betas[at]}).")
+    return betas
+
+
+def _cumulative_length(betas: np.ndarray, sd_d: np.ndarray) -> np.ndarray:
+    steps = 0.5 * (sd_d[1:] + sd_d[:-1]) * np.diff(betas)
+    return np.concatenate([[0.0], np.cumsum(steps)])

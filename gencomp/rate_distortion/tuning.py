@@ -1,0 +1,121 @@
+"""What a tuning round decides and a measuring round keeps fixed.
+
+Schedule, step sizes and trajectory length: the bounds of annealed importance sampling hold for
+kernels that know nothing of the run's own randomness; they are frozen here, with the seed that
+found them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+import zipfile
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gencomp.errors import InputError
+from gencomp.rate_distortion import schedules
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Tuning:
+    """A frozen sampler.
+
+    Attributes:
+        betas: [T] float64, strictly increasing from 0.
+        step_sizes: [T] float64; entry j belongs to the transition at betas[j], entry 0 is unused.
+        leapfrog: steps of a trajectory.
+        latent_dim: K.
+        prior_scale: σ of the prior N(0, σ² I).
+        seed: of the tuning round; a measuring round must use another.
+        pilot_betas, pilot_mean_d, pilot_sd_d, pilot_acceptance: [P] what the pilot saw, averaged
+            over its images (the sd is the root of the mean variance).
+    """
+
+    betas: np.ndarray
+    step_sizes: np.ndarray
+    leapfrog: int
+    latent_dim: int
+    prior_scale: float
+    seed: int
+    pilot_betas: np.ndarray
+    pilot_mean_d: np.ndarray
+    pilot_sd_d: np.ndarray
+    pilot_acceptance: np.ndarray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", schedules.check(self.betas))
+        steps = np.ascontiguousarray(self.step_sizes, dtype=np.float64)
+        if steps.shape != self.betas.shape or not ((steps > 0) & np.isfinite(steps)).all():
+            raise InputError("a tuning needs one positive step size for every temperature.")
+        object.__setattr__(self, "step_sizes", steps)
+        if self.leapfrog < 1 or self.latent_dim < 1 or not 0 < self.prior_scale < np.inf:
+            raise InputError(
+                f"leapfrog {self.leapfrog}, latent_dim {self.latent_dim} and prior_scale "
+                f"{self.prior_scale} must all be positive."
+            )
+
+    @property
+    def temperatures(self) -> int:
+        return len(self.betas)
+
+    @property
+    def expected_gap(self) -> float:
+        """Nats by which log Z of a single perfectly mixing chain falls short on average, l²/2K."""
+        length = schedules.thermodynamic_length(self.pilot_betas, self.pilot_sd_d)
+        return length**2 / (2 * (self.temperatures - 1))
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of everything that a measuring run takes from here."""
+        digest = hashlib.sha256()
+        digest.update(repr((_FORMAT, self.leapfrog, self.latent_dim, self.seed)).encode())
+        for values in (self.betas, self.step_sizes, np.array([self.prior_scale])):
+            digest.update(values.astype("<f8").tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write an npz file, whole or not at all."""
+        path = Path(path)
+        arrays: dict[str, Any] = {
+            field.name: np.asarray(getattr(self, field.name)) for field in fields(self)
+        }
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        try:
+            with open(temporary, "wb") as file:
+                np.savez(file, format=np.asarray(_FORMAT), hash=np.asarray(self.hash), **arrays)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Tuning:
+        """Read what ``save`` wrote.
+
+        Raises:
+            InputError: no such file, not a tuning, or not the content that was saved.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                stored = {name: file[name] for name in file.files}
+        except FileNotFoundError:
+            raise InputError(f"there is no tuning at {path}; run the tuning round first.") from None
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path} is not a tuning file ({error}).") from None
+        expected = {"format", "hash", *(field.name for field in fields(cls))}
+        if set(stored) != expected or int(stored["format"]) != _FORMAT:
+            raise InputError(f"{path} is not a tuning file of format {_FORMAT}.")
+        values = {field.name: stored[field.name] for field in fields(cls)}
+        tuning = cls(**{name: v if v.ndim else v.item() for name, v in values.items()})
+        if tuning.hash != stored["hash"].item():
+            raise InputError(
+                f"{path} does not hold what was saved there; run the tuning round again."
+            )
+        return tuning

@@ -1,0 +1,201 @@
+"""Recipes: YAML files, read, overridden, validated and identified before anything starts."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from gencomp.errors import InputError
+from gencomp.recipes.schema import BaseRecipe, Section
+from gencomp.systems.dplc_recipe import DplcCodecRecipe, DplcGeneratorRecipe
+
+RECIPES: dict[tuple[str, str], type[BaseRecipe]] = {
+    ("dplc", "generator"): DplcGeneratorRecipe,
+    ("dplc", "codec"): DplcCodecRecipe,
+}
+
+# Paths say where things lie, not what they are; the hashes of what lies there stand in for them.
+_LOCATIONS = ("data.shards", "parents.")
+
+
+def names() -> list[str]:
+    """Names of the recipes that ship with gencomp."""
+    return sorted(
+        entry.name.removesuffix(".yaml")
+        for entry in resources.files(__name__).iterdir()
+        if entry.name.endswith(".yaml")
+    )
+
+
+def read(source: str | Path) -> dict[str, Any]:
+    """The raw mapping of a recipe file, or of a shipped recipe by its name.
+
+    Raises:
+        InputError: no such recipe, or not a YAML mapping.
+    """
+    path = Path(source)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise InputError(
+                f"recipe {path} does not exist; shipped recipes are {', '.join(names())}"
+            )
+        text = path.read_bytes()
+    elif str(source) in names():
+        text = resources.files(__name__).joinpath(f"{source}.yaml").read_bytes()
+    else:
+        raise InputError(
+            f"recipe {str(source)!r} is neither a .yaml file nor one of {', '.join(names())}"
+        )
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(
+            f"recipe {source} is not valid YAML: {' '.join(str(error).split())}"
+        ) from None
+    if not isinstance(raw, dict):
+        raise InputError(f"recipe {source} must be a mapping of sections, not {type(raw).__name__}")
+    return raw
+
+
+def split_overrides(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Take `--section.field value` and `--section.field=value` out of a command line.
+
+    Values are read as YAML, so numbers, booleans and [lists] work as in the file.
+
+    Returns:
+        The other words, and {"section.field": value}.
+    """
+    others: list[str] = []
+    overrides: dict[str, Any] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        key, equals, text = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or "." not in key:
+            others.append(word)
+            continue
+        if not equals:
+            if not rest:
+                raise InputError(f"--{key} needs a value")
+            text = rest.pop(0)
+        try:
+            overrides[key.replace("-", "_")] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise InputError(f"the value {text!r} of --{key} is not valid YAML") from None
+    return others, overrides
+
+
+def with_overrides(raw: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a raw recipe with dotted keys replaced; unknown keys are left to `validate`."""
+    result = copy.deepcopy(dict(raw))
+    for dotted, value in overrides.items():
+        *sections, field = dotted.split(".")
+        target = result
+        for section in sections:
+            target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise InputError(f"recipe key {dotted}: {section} is a value, not a section")
+        target[field] = value
+    return result
+
+
+def validate(raw: Mapping[str, Any], source: str | Path = "recipe") -> BaseRecipe:
+    """Check a raw recipe.
+
+    Raises:
+        InputError: one sentence naming the first wrong key, its value and what is allowed.
+    """
+    # As text: a list or a mapping in their place cannot be looked up.
+    pair = (str(raw.get("system")), str(raw.get("stage")))
+    if pair not in RECIPES:
+        allowed = ", ".join(f"{system}/{stage}" for system, stage in RECIPES)
+        raise InputError(f"{source}: system/stage is {pair[0]}/{pair[1]}, allowed are {allowed}")
+    try:
+        return RECIPES[pair].model_validate(raw)
+    except ValidationError as error:
+        raise InputError(f"{source}: {sentence(error, RECIPES[pair])}") from None
+
+
+def load(source: str | Path, overrides: Mapping[str, Any] | None = None) -> BaseRecipe:
+    """Read, override and validate a recipe."""
+    return validate(with_overrides(read(source), overrides or {}), source)
+
+
+def with_absolute_paths(recipe: BaseRecipe) -> BaseRecipe:
+    """The recipe with its shard set and parent runs named by absolute paths."""
+    raw = recipe.model_dump(mode="json")
+    for section in ({"shards": raw["data"]["shards"]}, raw.get("parents", {})):
+        target = raw["data"] if "shards" in section else section
+        for key, location in section.items():
+            if "://" not in location:
+                target[key] = str(Path(location).absolute())
+    return type(recipe).model_validate(raw)
+
+
+def dump(recipe: BaseRecipe) -> str:
+    """The resolved recipe as YAML, every value stated."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def identity(recipe: BaseRecipe, data_hash: str, parents: Mapping[str, str]) -> dict[str, Any]:
+    """What makes a run the run it is: recipe values, data, and the weights it starts from.
+
+    Args:
+        recipe: the resolved recipe; locations are left out.
+        data_hash: hash of the shard set's index.
+        parents: role -> hash of the weights of each parent run.
+
+    Returns:
+        A flat mapping of dotted keys, fit for comparing and hashing.
+    """
+    flat = flatten(recipe.model_dump(mode="json"))
+    flat = {key: value for key, value in flat.items() if not key.startswith(_LOCATIONS)}
+    return {**flat, "data": data_hash, **{f"parent.{role}": h for role, h in parents.items()}}
+
+
+def digest(identity_: Mapping[str, Any]) -> str:
+    """Hash of an identity, 16 hexadecimal digits."""
+    text = json.dumps(identity_, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def sentence(error: ValidationError, model: type[Section]) -> str:
+    """What is wrong with a file, and what is allowed: its first error in words."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        allowed = ", ".join(_fields(model, first["loc"][:-1]))
+        return f"unknown key {key}" + (f"; allowed here are {allowed}" if allowed else "")
+    if first["type"] == "missing":
+        return f"{key} is missing"
+    if first["type"] == "value_error":
+        return f"{key}: {first['ctx']['error']}" if key else str(first["ctx"]["error"])
+    message = first["msg"][0].lower() + first["msg"][1:]
+    return f"{key} is {first['input']!r}, but {message.replace('input should', 'it should')}"
+
+
+def _fields(model: type[Section], section: Sequence[str | int]) -> list[str]:
+    """Keys that a section may have; none where it is no section with keys of its own."""
+    fields: Any = model.model_fields
+    for part in section:
+        fields = getattr(fields[part].annotation, "model_fields", {}) if part in fields else {}
+    return sorted(fields)

@@ -1,0 +1,378 @@
+"""The page: each section is a function from its part of the report to HTML."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from gencomp.rate_distortion.units import nats_to_bpp
+from gencomp.report import analysis, figures
+from gencomp.report.content import Best, Curve, Generator, PictureRow, Report, Sweep, Trial
+from gencomp.report.markup import (
+    DASH,
+    Column,
+    count,
+    figure,
+    fixed,
+    image,
+    number,
+    pairs,
+    plus_minus,
+    section,
+    table,
+    text,
+)
+from gencomp.report.template import PAGE, STYLE
+from gencomp.report.wording import key_name, metric_name, value_text
+
+_STATUS = {
+    "finished": "finished",
+    "stopped": "stopped early",
+    "failed": "failed",
+    "pending": "not run",
+}
+
+
+_PERCEPTION = (
+    "Distortion against how well the latents keep the generator’s prior, for every trial. MMD "
+    "estimates the squared maximum mean discrepancy between the latents that the codec decodes "
+    "and samples of the prior (0: the same distribution; estimates may be negative). The nearer "
+    "to 0, the closer the reconstructions keep to the distribution of the generator’s own "
+    "samples, whatever the rate."
+)
+
+
+def render(report: Report) -> str:
+    """The whole page as one HTML document that needs no other file and no network."""
+    sections = [
+        _rate_distortion(report),
+        _sweep(report.sweep) if report.sweep else "",
+        _training(report.generator, report.sweep),
+        _pictures(report.pictures),
+        _protocol(report),
+    ]
+    facts = "".join(f"<div><span>{text(n)}</span><b>{text(v)}</b></div>" for n, v in report.facts)
+    notes = "".join(f"<li>{text(note)}</li>" for note in report.notes)
+    return PAGE.substitute(
+        title=text(report.title),
+        date=text(report.date),
+        style=STYLE,
+        lede=_lede(report),
+        facts=f'<div class="facts">{facts}</div>' if facts else "",
+        notes=f'<ul class="notes">{notes}</ul>' if notes else "",
+        sections="\n".join(filter(None, sections)),
+    )
+
+
+def _lede(report: Report) -> str:
+    sentences = []
+    if report.curve:
+        sentences.append(
+            "The line in the first figure is what this one generator allows when an ideal "
+            "encoder picks its latents."
+        )
+    if report.sweep and report.pixels:
+        sentences.append("The points are codecs that write real files.")
+    if report.curve and report.sweep:
+        sentences.append(
+            "A codec above the line can be improved without touching the generator: in expectation "
+            "at least by the height of the gap at equal rate, or by its width at equal quality."
+        )
+    return f'<p class="lede">{" ".join(sentences)}</p>' if sentences else ""
+
+
+def _rate_distortion(report: Report) -> str:
+    best = report.sweep.best if report.sweep else ()
+    codecs = [one for one in best if one.payload_bits]
+    if report.pixels is None or not (report.curve or codecs):
+        return ""
+    drawing = figures.rate_distortion(report.curve, codecs, report.generator, report.pixels)
+    parts = [figure(drawing, _caption(report.curve, codecs))]
+    if report.curve and codecs:
+        parts.append(_held_against(report.curve, codecs))
+    if report.curve:
+        parts.append(_curve_quality(report.curve))
+    return section("Rate and distortion", "".join(parts))
+
+
+def _caption(curve: Curve | None, codecs: Sequence[Best]) -> str:
+    words = [
+        "MSE is per value on images scaled to [−1, 1]; PSNR = 10·log<sub>10</sub>(4/MSE) of the "
+        "mean MSE; both scales are logarithmic in MSE."
+    ]
+    if curve:
+        words.append(
+            f"Line: mean over {curve.images} test images at equal inverse temperature β; band: ± "
+            "one standard error over images, drawn along the distortion."
+        )
+    if codecs:
+        words.append(
+            "Points: codecs, ± one standard error over images; their rate is the fixed-length "
+            "payload (symbols packed at log<sub>2</sub> L bits), without the file’s container."
+        )
+    return " ".join(words)
+
+
+def _held_against(curve: Curve, codecs: Sequence[Best]) -> str:
+    matched = [one for one in codecs if one.mse_I is not None]
+    if not matched:
+        return ""
+    rows = []
+    for one in matched:
+        assert one.mse_I is not None and one.payload_bits is not None
+        nats = one.payload_bits * math.log(2)
+        mse = float(one.mse_I.mean())
+        start = [
+            text(one.history.name),
+            fixed(nats, 1),
+            number(one.payload_bits / curve.pixels, 3),
+            plus_minus(mse, float(analysis.standard_error(one.mse_I))),
+        ]
+        held = analysis.held_against(curve, nats, one.mse_I)
+        if held is None:
+            rows.append([*start, "below the curve’s rates", *[DASH] * 4])
+            continue
+        at_mse, beyond = held.rate_at_mse, held.beyond
+        rows.append(
+            [
+                *start,
+                ("≤ " if beyond else "") + number(held.mse_at_rate),
+                ("≥ " if beyond else "") + plus_minus(held.excess, held.excess_error),
+                ("≥ " if beyond else "")
+                + fixed(analysis.psnr(held.mse_at_rate) - analysis.psnr(mse), 2),
+                fixed(at_mse, 1),
+                number(None if at_mse is None else nats_to_bpp(at_mse, curve.pixels), 3),
+            ]
+        )
+    columns = [
+        Column("codec", words=True),
+        Column("rate,<br>nats"),
+        Column("rate,<br>bpp"),
+        Column("MSE"),
+        Column("curve’s MSE<br>at that rate"),
+        Column("codec’s excess<br>MSE"),
+        Column("behind,<br>dB"),
+        Column("curve’s nats<br>at that MSE"),
+        Column("curve’s bpp<br>at that MSE"),
+    ]
+    return (
+        f"<h3>Each codec against the curve, on the same {curve.images} images</h3>"
+        + table(columns, rows)
+        + '<p class="muted">The excess is paired image by image, so that hard and easy images '
+        "cancel in its standard "
+        "error. ≤ and ≥: the codec’s rate lies beyond the curve’s last point, from where it "
+        "cannot rise.</p>"
+    )
+
+
+def _curve_quality(curve: Curve) -> str:
+    gap = (
+        "The pilot expects log Z of one perfectly mixing chain to fall short by "
+        f"{number(curve.single_chain_gap, 2)} nats on average; {curve.chains} chains together "
+        "fall short by less. "
+        if curve.single_chain_gap is not None
+        else ""
+    )
+    lowest = float((curve.ess_IT / curve.chains).min())
+    caption = (
+        "Means over the images, bands from the 10th to the 90th percentile. The least effective "
+        f"sample size of any image is {number(lowest * curve.chains, 3)} of {curve.chains} "
+        "chains; below half of them, chains are resampled."
+    )
+    return (
+        '<h3>What the line does and does not say</h3><div class="aside"><div>'
+        "<p>The line is estimated by annealed importance sampling. In expectation it is an upper "
+        "bound: the rate-distortion curve of this generator lies on it or below, up to the band. "
+        f"If the chains mix badly, the true curve lies lower still. {gap}</p><p>Its rate is the "
+        "mean divergence KL(q(z|x) ‖ p(z)) to the generator’s prior, which relative entropy "
+        "coding approaches up to a logarithmic overhead. It speaks of this generator and this "
+        "prior, not of all codecs. A codec whose latents leave the prior (a large MMD) may lie "
+        "below the line without contradiction: it no longer preserves the distribution of the "
+        "generator’s samples. Standard errors take the images as independent, which crops of "
+        f"one photograph are not.</p></div>{figure(figures.quality(curve), caption)}</div>"
+    )
+
+
+def _sweep(sweep: Sweep) -> str:
+    key = figures.colour_key(sweep)
+    group = text(key_name(sweep.group_by)) if sweep.group_by else ""
+    counts = [
+        f"{sum(t.status == status for t in sweep.trials)} {words}"
+        for status, words in _STATUS.items()
+        if any(t.status == status for t in sweep.trials)
+    ]
+    finished = any(t.metrics for t in sweep.trials)
+    drawings = ""
+    if finished:
+        drawings = (
+            '<div class="aside">'
+            + figure(figures.distortion_perception(sweep, key))
+            + f"<p>{_PERCEPTION}</p></div>"
+            + figure(
+                figures.scores(sweep, key),
+                "Score while training, in the colours above; a dot ends a finished trial, a "
+                "cross one that was stopped early.",
+            )
+        )
+    heading = f"The best codec for each number of {group}" if group else "The best codec"
+    if group and group != "channels":
+        heading = f"The best codec for each {group}"
+    return section(
+        heading,
+        f"<p>{text(sweep.objective)}. The sweep <code>{text(sweep.name)}</code> ran "
+        f"{len(sweep.trials)} trials: "
+        f"{', '.join(counts)}.</p>{_best_table(sweep)}{drawings}<h3>All trials, best score "
+        f"first</h3>{_trial_table(sweep)}",
+    )
+
+
+def _best_table(sweep: Sweep) -> str:
+    keys = list(sweep.trials[0].point) if sweep.trials else []
+    keys.sort(key=lambda key: key != sweep.group_by)
+    columns = [
+        *(Column(text(key_name(key))) for key in keys),
+        Column("bits<br>an image"),
+        Column("bpp"),
+        Column("file,<br>bytes"),
+        *_metric_columns(),
+        Column("images"),
+        Column("trial", words=True),
+    ]
+    rows = []
+    for one in sweep.best:
+        metrics = one.trial.metrics
+        rows.append(
+            [
+                *(text(value_text(one.trial.point.get(key, DASH))) for key in keys),
+                count(one.payload_bits),
+                number(metrics.get("bpp"), 3),
+                fixed(one.file_bytes, 0),
+                *_metric_cells(one.trial, sweep),
+                count(metrics.get("images")),
+                f"<code>{text(one.trial.id)}</code>",
+            ]
+        )
+    missed = [
+        name
+        for name, bound in sweep.bounds.items()
+        if any(_over(one.trial, name, bound) for one in sweep.best)
+    ]
+    note = (
+        '<p class="muted">† above the objective’s bound on '
+        f"{text(', '.join(map(metric_name, missed)))}.</p>"
+        if missed
+        else ""
+    )
+    return table(columns, rows) + note
+
+
+def _trial_table(sweep: Sweep) -> str:
+    keys = list(sweep.trials[0].point) if sweep.trials else []
+    failed = any(trial.error for trial in sweep.trials)
+    columns = [
+        Column("trial", words=True),
+        Column("status", words=True),
+        *(Column(text(key_name(key))) for key in keys),
+        Column("steps"),
+        Column("bpp"),
+        *_metric_columns(),
+        Column("score"),
+        *([Column("error", words=True)] if failed else []),
+    ]
+    rows, classes = [], []
+    best = {one.trial.id for one in sweep.best}
+    for trial in sweep.trials:
+        rows.append(
+            [
+                f"<code>{text(trial.id)}</code>",
+                f'<span class="{trial.status}">{_STATUS[trial.status]}</span>',
+                *(text(value_text(trial.point.get(key, DASH))) for key in keys),
+                count(trial.metrics.get("step")),
+                number(trial.metrics.get("bpp"), 3),
+                *_metric_cells(trial, sweep),
+                number(trial.score if math.isfinite(trial.score) else None),
+                *([f'<span class="wrap">{text(trial.error or "")}</span>'] if failed else []),
+            ]
+        )
+        classes.append("best" if trial.id in best else "")
+    return table(columns, rows, classes)
+
+
+def _metric_columns() -> list[Column]:
+    return [Column("MSE"), Column("PSNR,<br>dB"), Column("MMD")]
+
+
+def _metric_cells(trial: Trial, sweep: Sweep) -> list[str]:
+    """MSE with its error, PSNR, MMD; a dagger where the objective's bound is missed."""
+    metrics = trial.metrics
+    cells = {
+        "mse": plus_minus(metrics.get("mse"), metrics.get("mse_standard_error")),
+        "psnr": fixed(metrics.get("psnr"), 2),
+        "mmd": fixed(metrics.get("mmd"), 4),
+    }
+    for name, bound in sweep.bounds.items():
+        if name in cells and _over(trial, name, bound):
+            cells[name] += '<span class="stopped">†</span>'
+    return list(cells.values())
+
+
+def _over(trial: Trial, name: str, bound: float) -> bool:
+    value = trial.metrics.get(name)
+    return value is not None and value > bound
+
+
+def _training(generator: Generator | None, sweep: Sweep | None) -> str:
+    body = ""
+    if generator and generator.history.training:
+        metrics = generator.metrics
+        said = (
+            f"On {count(metrics.get('images'))} held-out images its own encoder reaches "
+            f"an MSE of {plus_minus(metrics['mse'], metrics.get('mse_standard_error'))} "
+            f"({fixed(metrics.get('psnr'), 2)} dB) with an MMD of {fixed(metrics.get('mmd'), 4)}, "
+            "without any rate limit."
+            if "mse" in metrics
+            else ""
+        )
+        body += f"<h3>Generator <code>{text(generator.name)}</code></h3><p>{said}</p>" + figure(
+            figures.losses([generator.history], "generator-loss")
+        )
+    histories = [one.history for one in sweep.best if one.history.training] if sweep else []
+    if histories:
+        body += "<h3>The best codecs</h3>" + figure(figures.losses(histories, "codec-loss"))
+    if not body:
+        return ""
+    lead = (
+        '<p class="muted">Solid: training batches, averaged between rows of the log. Dotted with '
+        "marks: held-out "
+        "images in evaluation mode, RMSE as the root of the mean MSE.</p>"
+    )
+    return section("Training", lead + body)
+
+
+def _pictures(rows: Sequence[PictureRow]) -> str:
+    if not rows:
+        return ""
+    columns = max(len(row.images) for row in rows)
+    cells = []
+    for row in rows:
+        cells.append(f"<h3>{text(row.title)} <small>{text(row.note)}</small></h3>")
+        for i in range(columns):
+            if i >= len(row.images):
+                cells.append("<div></div>")
+                continue
+            caption = text(row.captions[i]) if row.captions else ""
+            cells.append(f"<div>{image(row.images[i], f'{row.title}, {i + 1}')}{caption}</div>")
+    return section(
+        "Originals, reconstructions, samples",
+        '<div class="scroll"><div class="gallery" '
+        f'style="grid-template-columns:repeat({columns},auto)">{"".join(cells)}</div></div>',
+    )
+
+
+def _protocol(report: Report) -> str:
+    if not report.protocol:
+        return ""
+    parts = "".join(
+        f"<div><h3>{text(title)}</h3>{pairs(items)}</div>" for title, items in report.protocol
+    )
+    return section("Protocol", f'<div class="protocol">{parts}</div>')

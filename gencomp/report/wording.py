@@ -1,0 +1,36 @@
+"""Names for keys of a sweep's space and for metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_NAMES = {"mmd_weight": "λ", "code_channels": "channels"}
+_METRICS = {"mse": "MSE", "rmse": "RMSE", "mmd": "MMD", "psnr": "PSNR"}
+
+
+def metric_name(name: str) -> str:
+    """`mse` -> `MSE`."""
+    return _METRICS.get(name, name.replace("_", " "))
+
+
+def key_name(key: str) -> str:
+    """`networks.code_channels` -> `channels`; `loss.some_key` -> `some key`."""
+    last = key.rsplit(".", 1)[-1]
+    return _NAMES.get(last, last.replace("_", " "))
+
+
+def value_text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def value_of(key: str, value: Any) -> str:
+    """`8 channels`, `λ 3`."""
+    name = key_name(key)
+    return f"{value_text(value)} {name}" if name == "channels" else f"{name} {value_text(value)}"
+
+
+def point_label(point: Mapping[str, Any], first: str | None = None) -> str:
+    """A trial in words, the key `first` in front: `8 channels, λ 3`."""
+    keys = sorted(point, key=lambda key: key != first)
+    return ", ".join(value_of(key, point[key]) for key in keys)

@@ -1,0 +1,238 @@
+"""The contracts of gencomp: what a system, a phase and a codec are.
+
+A *system* is one published method. It owns its networks, says which updates one training step
+makes, evaluates batches into mergeable sums and offers a codec. A *phase* is one differentiable
+objective with the networks it updates. The training loop (`cluster/worker.py`) knows nothing else.
+
+How the published systems map onto the contract:
+
+- an update may take a fresh batch or reuse the last one (WGAN-GP: five critic updates on fresh
+  batches, then the generator on the fifth); `updates(progress)` is a function of the position in
+  the run, so an order that depends on the batch index, or a regulariser every 16 steps, needs no
+  state;
+- networks in evaluation mode, frozen networks and networks trained by another phase are told apart
+  per phase (`trains`, `evaluates`);
+- batches carry uint8 images and the row of every sample in its split, so each system maps to its
+  own range and may key shared randomness (dither) by the image;
+- state that is neither weight nor optimiser (moving averages, rate controllers, entropy-coder
+  tables) lives in networks or buffers of `networks`, so checkpoints and codecs see it;
+- a codec writes one container with as many sections as it needs and takes side information (label
+  maps, masks) as keyword arguments.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gencomp.draws import Draws
+from gencomp.metrics import Sums
+
+
+class Batch(NamedTuple):
+    """This rank's share of a global batch.
+
+    Attributes:
+        images_BCHW: uint8 RGB.
+        rows_B: int64, row of each image in its split (the same in every epoch).
+        positions_B: int64, place of each sample in the endless training stream.
+        labels_B: int64, -1 where there is none.
+    """
+
+    images_BCHW: Tensor
+    rows_B: Tensor
+    positions_B: Tensor
+    labels_B: Tensor
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is before an update.
+
+    Attributes:
+        step: steps done.
+        samples: images of the training stream consumed so far, over all ranks.
+        epoch_length: images in the training split.
+    """
+
+    step: int
+    samples: int
+    epoch_length: int
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the split so far, fractional."""
+        return self.samples / self.epoch_length
+
+
+class Update(NamedTuple):
+    """One optimiser step: the phase, and whether it takes a fresh batch or the previous one."""
+
+    phase: str
+    fresh_batch: bool
+
+
+class PhaseLoss(NamedTuple):
+    """Scalar to differentiate (the global batch's loss, equal on every rank), and named terms."""
+
+    loss: Tensor
+    terms: Mapping[str, Tensor]
+
+
+class Phase(nn.Module, ABC):
+    """One objective. The trainer wraps it in DistributedDataParallel: one forward, one backward.
+
+    Attributes:
+        networks: all networks the objective runs.
+        trains: names of those whose parameters it updates; the others are frozen meanwhile.
+        evaluates: names of those that run in evaluation mode; the others run in training mode.
+    """
+
+    def __init__(
+        self,
+        networks: Mapping[str, nn.Module],
+        trains: Sequence[str],
+        evaluates: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.networks = nn.ModuleDict(networks)
+        self.trains = tuple(trains)
+        self.evaluates = tuple(evaluates)
+
+    @abstractmethod
+    def forward(self, batch: Batch, draws: Draws, progress: Progress) -> PhaseLoss:
+        """The loss of the global batch. Runs its collectives on every rank, in the same order."""
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        return [p for name in self.trains for p in self.networks[name].parameters()]
+
+    def take_over(self) -> None:
+        """Set gradients and modes of all its networks for an update of this phase.
+
+        Also needed while DistributedDataParallel is constructed: it keeps only what then needs a
+        gradient.
+        """
+        for name, network in self.networks.items():
+            network.requires_grad_(name in self.trains)
+            network.train(name not in self.evaluates)
+
+
+class Codec(Protocol):
+    """compress(image) -> bytes and decompress(bytes) -> image, from one checkpoint.
+
+    `decompress(compress(x))` equals `reconstruct(x)` exactly. Images are uint8 [H, W, 3].
+    """
+
+    codec_id: str
+    fingerprint: bytes
+
+    def compress(self, image_HWC: np.ndarray) -> bytes: ...
+
+    def decompress(self, stream: bytes, name: str = "stream") -> np.ndarray: ...
+
+    def reconstruct(self, image_HWC: np.ndarray) -> np.ndarray: ...
+
+    def payload_bits(self, height: int, width: int) -> int:
+        """Bits of the code itself, without the container."""
+        ...
+
+
+# Batches of the training split outside the steps, each with its own draws; endless, the same on
+# resume.
+Supply = Iterator[tuple[Batch, Draws]]
+
+
+class LatentDecoder(NamedTuple):
+    """A generator as the rate-distortion evaluation sees it.
+
+    Attributes:
+        decode: latents [B, k] -> images [B, n], flattened, on the system's own scale.
+        target: uint8 images [B, 3, H, W] -> [B, n] on the same scale.
+        latent_dim: k.
+        prior_variance: σ² of the prior N(0, σ² I).
+    """
+
+    decode: Callable[[Tensor], Tensor]
+    target: Callable[[Tensor], Tensor]
+    latent_dim: int
+    prior_variance: float
+
+
+class System(ABC):
+    """One published method at one stage.
+
+    Attributes:
+        networks: everything that a checkpoint must hold to go on or to decode.
+        phases: name -> objective.
+    """
+
+    networks: nn.ModuleDict
+    phases: dict[str, Phase]
+
+    @abstractmethod
+    def updates(self, progress: Progress) -> Sequence[Update]:
+        """The updates of one step, in order. The first must take a fresh batch."""
+
+    @abstractmethod
+    def optimizer(self, phase: str) -> torch.optim.Optimizer:
+        """A new optimiser over the phase's trained parameters (any number of parameter groups)."""
+
+    @abstractmethod
+    def learning_rates(self, phase: str, progress: Progress) -> Sequence[float]:
+        """Learning rate of each parameter group: a function of progress, so it keeps no state."""
+
+    @abstractmethod
+    def initialise(self, parents: Mapping[str, Mapping[str, Tensor]], supply: Supply) -> None:
+        """Called once at the start of a run (not on resume), on every rank, after construction.
+
+        Args:
+            parents: role -> state of the parent run's `networks`.
+            supply: training batches for whatever the start depends on.
+        """
+
+    @abstractmethod
+    def finalise(self, supply: Supply) -> None:
+        """Called once after the last step, on every rank, before the last checkpoint.
+
+        For what depends on final weights: batch statistics, entropy-coder tables.
+        """
+
+    @abstractmethod
+    def evaluate(self, batch: Batch, draws: Draws) -> Sums:
+        """Sums over this rank's share of one evaluation batch (which may be empty)."""
+
+    @abstractmethod
+    def summary(self, sums: Sums) -> dict[str, float]:
+        """Merged sums -> metrics under flat names."""
+
+    @abstractmethod
+    def pictures(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """Rows of a sample grid: title -> uint8 images [n, 3, H, W]."""
+
+    def codec(self) -> Codec | None:
+        """The codec of these weights; None for a stage that has no code."""
+        return None
+
+    def latent_decoder(self) -> LatentDecoder | None:
+        """The generator of these weights in evaluation mode; None for a method that has none."""
+        return None
+
+
+@contextmanager
+def evaluation_mode(networks: nn.ModuleDict) -> Iterator[None]:
+    """Evaluation mode without gradients; the modes are put back afterwards."""
+    modes = {name: module.training for name, module in networks.items()}
+    networks.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for name, module in networks.items():
+            module.train(modes[name])

@@ -1,0 +1,208 @@
+"""Recipes: what ships is valid, what is wrong is named, identity is what makes a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gencomp import recipes
+from gencomp.errors import InputError
+from gencomp.recipes.schema import OptimizerSection
+from gencomp.systems import build_system
+
+
+def raw(**overrides: Any) -> dict[str, Any]:
+    return recipes.with_overrides(recipes.read("dplc_generator_photos"), overrides)
+
+
+class TestShipped:
+    def test_all_are_valid(self) -> None:
+        assert recipes.names() == [
+            "dplc_codec_celeba",
+            "dplc_codec_photos",
+            "dplc_generator_celeba",
+            "dplc_generator_photos",
+        ]
+        for name in recipes.names():
+            recipe = recipes.load(name)
+            assert name.startswith(f"{recipe.system}_{recipe.stage}_")
+            assert set(recipe.parent_runs()) == (
+                {"generator"} if recipe.stage == "codec" else set()
+            )
+
+    def test_the_published_sizes(self) -> None:
+        """Parameters of F, G and E + B as in the paper's code, 8 code channels; 0.03125 bpp."""
+        import torch
+
+        parent, codec = recipes.load("dplc_generator_celeba"), recipes.load("dplc_codec_celeba")
+        with torch.device("meta"):
+            first = build_system(parent, {})
+            second = build_system(codec, {"generator": parent})
+
+        def count(system: Any, *names: str) -> int:
+            return sum(p.numel() for name in names for p in system.networks[name].parameters())
+
+        assert count(first, "encoder") == 3_806_208
+        assert count(first, "generator") == count(second, "generator") == 3_870_403
+        assert count(second, "code_encoder", "latent_mapper") == 13_284_864 + 9_217 * 8
+        with pytest.raises(TypeError):
+            build_system(recipes.BaseRecipe.model_validate(_bare(parent)), {})
+
+    def test_the_published_schedule(self) -> None:
+        """1e-3 for epochs 0 to 29, 4e-4 for 30 to 49, 1.6e-4 for 50 to 54."""
+        for name in ("dplc_generator_celeba", "dplc_codec_celeba"):
+            recipe = recipes.load(name)
+            assert recipe.training.epochs == 55
+            rates = [recipe.optimizer.rate_at(epoch) for epoch in range(55)]
+            assert rates == pytest.approx([1e-3] * 30 + [4e-4] * 20 + [1.6e-4] * 5)
+            assert recipe.optimizer.rate_at(29.999) == 1e-3
+            assert recipe.optimizer.betas == (0.5, 0.999)
+
+
+def _bare(recipe: recipes.BaseRecipe) -> dict[str, Any]:
+    keys = ("system", "stage", "data", "optimizer", "training", "evaluation")
+    return {key: value for key, value in recipe.model_dump().items() if key in keys}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("loss.lambda", 3, "unknown key loss.lambda; allowed here are mmd_weight, prior_variance"),
+        ("los.mmd_weight", 3, "unknown key los; allowed here are data, evaluation, loss, networks"),
+        ("networks.width", "wide", "networks.width is 'wide', but it should be a valid integer"),
+        ("networks.width", 0, "networks.width is 0, but it should be greater than or equal to 1"),
+        ("networks.width", 1.5, "networks.width is 1.5, but it should be a valid integer"),
+        (
+            "loss.mmd_weight",
+            float("nan"),
+            "loss.mmd_weight is nan, but it should be a finite number",
+        ),
+        ("data.batch_size", 1, "data.batch_size is 1, but"),
+        ("data.shards", None, "data.shards is None, but it should be a valid string"),
+        ("optimizer.betas", [0.5], "optimizer.betas.1 is missing"),
+        ("optimizer.betas", [0.5, 1.0], "optimizer.betas.1 is 1.0, but it should be less than 1"),
+        ("optimizer.decay_epochs", [5, 3], "optimizer: decay_epochs must increase"),
+        ("training.steps", 10, "training: exactly one of epochs and steps must be given"),
+        ("training", 3, "training is 3, but"),
+        (
+            "system",
+            "dplx",
+            "system/stage is dplx/generator, allowed are dplc/generator, dplc/codec",
+        ),
+        ("stage", ["codec"], "system/stage is dplc/['codec'], allowed are"),
+        ("stage", None, "system/stage is dplc/None, allowed are"),
+        ("stage", "codec", "parents is missing"),
+    ],
+)
+def test_what_is_wrong_is_named_with_what_is_allowed(key: str, value: Any, said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        recipes.validate(raw(**{key: value}), "my.yaml")
+    assert str(caught.value).startswith("my.yaml: ")
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- a\n- b\n", "must be a mapping of sections, not list"),
+        ("", "must be a mapping of sections, not NoneType"),
+        ("a: [1\nb: 2", "is not valid YAML"),
+    ],
+)
+def test_files_that_are_no_recipes(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(InputError, match=said):
+        recipes.load(tmp_path / "r.yaml")
+
+
+def test_missing_files_name_what_ships(tmp_path: Path) -> None:
+    for source in (tmp_path / "none.yaml", "dplc_generator_foto"):
+        with pytest.raises(InputError, match="dplc_codec_celeba, dplc_codec_photos, dplc_gen"):
+            recipes.read(source)
+
+
+class TestOverrides:
+    def test_words_are_split(self) -> None:
+        words = [
+            "r.yaml",
+            "--name",
+            "a.b",
+            "--loss.mmd_weight",
+            "3e1",
+            "--data.batch-size=8",
+            "--gpu",
+        ]
+        others, overrides = recipes.split_overrides(words)
+        assert others == ["r.yaml", "--name", "a.b", "--gpu"]
+        assert overrides == {"loss.mmd_weight": "3e1", "data.batch_size": 8}
+        recipe = recipes.validate(raw(**overrides))
+        assert recipe.model_dump()["loss"]["mmd_weight"] == 30
+
+    def test_values_are_yaml(self) -> None:
+        _, overrides = recipes.split_overrides(
+            ["--optimizer.betas", "[0.1, 0.2]", "--training.epochs=null"]
+        )
+        assert overrides == {"optimizer.betas": [0.1, 0.2], "training.epochs": None}
+
+    @pytest.mark.parametrize("words", [["--a.b"], ["--a.b", "[1"]])
+    def test_wrong_ones(self, words: list[str]) -> None:
+        with pytest.raises(InputError, match=r"--a\.b"):
+            recipes.split_overrides(words)
+
+    def test_the_original_stays_and_sections_are_made(self) -> None:
+        original = {"a": {"b": 1}}
+        assert recipes.with_overrides(original, {"a.b": 2, "c.d": 3}) == {
+            "a": {"b": 2},
+            "c": {"d": 3},
+        }
+        assert original == {"a": {"b": 1}}
+        with pytest.raises(InputError, match=r"a\.b\.c: b is a value, not a section"):
+            recipes.with_overrides(original, {"a.b.c": 2})
+
+    def test_what_yaml_knows_beyond_json_is_refused_in_words(self) -> None:
+        import datetime
+
+        with pytest.raises(InputError, match=r"data\.split is datetime.date"):
+            recipes.validate(raw(**{"data.split": datetime.date(2020, 1, 1)}))
+
+
+class TestIdentity:
+    def test_locations_are_not_part_of_it_but_what_lies_there_is(self) -> None:
+        here = recipes.load("dplc_codec_photos")
+        there = recipes.load("dplc_codec_photos", {"data.shards": "/x", "parents.generator": "/y"})
+        assert recipes.identity(here, "h", {"generator": "w"}) == recipes.identity(
+            there, "h", {"generator": "w"}
+        )
+        one = recipes.digest(recipes.identity(here, "h", {"generator": "w"}))
+        assert len(one) == 16
+        assert one != recipes.digest(recipes.identity(here, "i", {"generator": "w"}))
+        assert one != recipes.digest(recipes.identity(here, "h", {"generator": "v"}))
+
+    def test_every_value_is_part_of_it(self) -> None:
+        flat = recipes.identity(recipes.load("dplc_generator_photos"), "h", {})
+        for key in (
+            "loss.mmd_weight",
+            "training.seed",
+            "optimizer.betas",
+            "system",
+            "evaluation.limit",
+        ):
+            assert key in flat
+
+    def test_dump_and_load(self, tmp_path: Path) -> None:
+        for name in recipes.names():
+            recipe = recipes.with_absolute_paths(recipes.load(name))
+            assert Path(recipe.data.shards).is_absolute()
+            (tmp_path / "r.yaml").write_text(recipes.dump(recipe))
+            assert recipes.load(tmp_path / "r.yaml") == recipe
+
+    def test_addresses_stay_as_they_are(self) -> None:
+        recipe = recipes.load("dplc_generator_photos", {"data.shards": "s3://bucket/set"})
+        assert recipes.with_absolute_paths(recipe).data.shards == "s3://bucket/set"
+
+
+def test_rates_count_boundaries_passed() -> None:
+    settings = OptimizerSection(learning_rate=1.0, decay_epochs=(0.5, 2), decay_factor=0.5)
+    assert [settings.rate_at(e) for e in (0, 0.49, 0.5, 1.9, 2, 99)] == [1, 1, 0.5, 0.5, 0.25, 0.25]

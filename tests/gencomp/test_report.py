@@ -1,0 +1,568 @@
+"""The report: what it says, that it needs nothing but itself, and what it refuses."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import shards
+from cluster.runs import open_run
+from gencomp.cli import main
+from gencomp.rate_distortion.closed_form import linear_gaussian
+from gencomp.report import (
+    Best,
+    Curve,
+    Generator,
+    History,
+    PictureRow,
+    Report,
+    Sweep,
+    Trial,
+    analysis,
+    render,
+)
+from gencomp.report.content import Line
+from gencomp.report.markup import DASH, number, plus_minus
+from gencomp.report.wording import point_label
+from shards.build import build
+from slurm import plan as evaluation_plan
+from slurm.collect import collect
+from slurm.jobs import Measure, Pilot
+from sweeps import space, trials
+from tests import tiny
+
+HOSTILE = "<script>alert(\"x\")</script> & $\\frac{a}$ 'quoted'"
+_VOID = {"meta", "img", "br"}
+_SIDE = 4
+
+
+def exact_curve(images: int = 6, points: int = 400) -> Curve:
+    """The curve of a linear decoder in closed form, with more points than any run would report."""
+    generator = torch.Generator().manual_seed(0)
+    values = 3 * _SIDE**2
+    weight = torch.randn(values, 5, generator=generator, dtype=torch.float64) * 0.3
+    x = torch.randn(images, values, generator=generator, dtype=torch.float64) * 0.4
+    beta = torch.logspace(-4, 3, points, dtype=torch.float64)
+    exact = linear_gaussian(weight, torch.zeros(values), x, beta)
+    ess = np.full((images, points), 6.0)
+    ess[-1, 3] = 1.25
+    return Curve(
+        beta_T=beta.numpy(),
+        rate_IT=exact.rate_IT.numpy(),
+        distortion_IT=exact.distortion_IT.numpy(),
+        log_z_IT=exact.log_z_IT.numpy(),
+        ess_IT=ess,
+        acceptance_IT=np.full((images, points), 0.7),
+        chains=8,
+        temperatures=1000,
+        height=_SIDE,
+        width=_SIDE,
+        single_chain_gap=0.31,
+    )
+
+
+def trial(number: int, **changes: Any) -> Trial:
+    metrics = {
+        "step": 1200 + number,
+        "bpp": 0.5,
+        "mse": 0.0512 + 0.01 * number,
+        "mse_standard_error": 0.0021,
+        "psnr": 18.93,
+        "mmd": 0.0123,
+        "images": 256,
+    }
+    given = Trial(
+        id=f"{number:012x}",
+        status="finished",
+        error=None,
+        point={"loss.mmd_weight": 3 * number, "networks.code_channels": 2 + 2 * (number % 2)},
+        metrics=metrics,
+        score=0.06 + number,
+        scores=Line([10, 20, 30], [0.5, 0.2, 0.06 + number]),
+    )
+    return dataclasses.replace(given, **changes)
+
+
+def history(name: str = "8 channels, λ 3") -> History:
+    steps = [10, 20, 30]
+    terms = {"loss": [3.0, 0.9, 0.1], "rmse": [0.6, 0.4, 0.3], "mmd": [0.5, 0.01, -0.004]}
+    return History(
+        name,
+        {term: Line(steps, values) for term, values in terms.items()},
+        {"rmse": Line([30], [0.31]), "mmd": Line([30], [0.02])},
+    )
+
+
+@pytest.fixture(scope="module")
+def full() -> Report:
+    """A report with every part."""
+    rng = np.random.default_rng(0)
+    curve = exact_curve(points=50)
+    pictures = [rng.integers(0, 256, (8, 8, 3), dtype=np.uint8) for _ in range(3)]
+    every = [
+        trial(0),
+        trial(1, status="stopped"),
+        trial(2, metrics={"step": 10, "mse": 0.2, "mmd": 0.4, "psnr": 13.0}),
+        trial(
+            3,
+            status="failed",
+            error="out of memory",
+            metrics={},
+            score=math.inf,
+            scores=Line([], []),
+        ),
+        trial(4, status="pending", metrics={}, score=math.inf, scores=Line([], [])),
+    ]
+    best = [
+        Best(every[0], history("2 channels, λ 0"), 8, 31.0, np.full(curve.images, 0.06)),
+        Best(every[1], history("4 channels, λ 3"), 16, 32.0, np.full(curve.images, 0.05)),
+    ]
+    return Report(
+        title="dplc on photos",
+        date="Written 2025-01-02 03:04 UTC",
+        facts=[("Data", "photos (5 257 train)")],
+        notes=["The curve is not complete: 5 of 6 images."],
+        pixels=_SIDE**2,
+        generator=Generator(
+            "generator",
+            {"mse": 0.0214, "mse_standard_error": 0.0011, "psnr": 22.7, "mmd": 0.01, "images": 256},
+            history("generator"),
+        ),
+        sweep=Sweep(
+            "rates",
+            "Objective: the least MSE",
+            "networks.code_channels",
+            {"mmd": 0.05},
+            every,
+            best,
+        ),
+        curve=curve,
+        pictures=[
+            PictureRow("Originals", "24 bpp", pictures),
+            PictureRow("2 channels", "0.5 bpp", pictures, ["20.1 dB", "19.2 dB", "18.3 dB"]),
+            PictureRow("Samples", "", pictures[:2]),
+        ],
+        protocol=[("Data", [("index hash", "0123abcd" * 8)])],
+    )
+
+
+@pytest.fixture(scope="module")
+def html(full: Report) -> str:
+    return render(full)
+
+
+class Page(HTMLParser):
+    """Tags must nest, ids must be unique; what a browser would fetch is collected."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.targets: list[str] = []
+        self.words: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+        assert len(self.ids) == len(set(self.ids))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in _VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            assert not name.startswith("on")
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("src", "href", "xlink:href", "srcset", "data", "action"):
+                self.targets.append(value or "")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in _VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def assert_self_contained(html: str) -> Page:
+    page = Page(html)
+    assert "script" not in page.tags and "link" not in page.tags and "iframe" not in page.tags
+    assert "://" not in html and "@import" not in html
+    assert all(one.startswith(("#", "data:image/png;base64,")) for one in page.targets)
+    assert all(one.startswith("#") for one in re.findall(r"url\(([^)]*)\)", html))
+    # Every reference inside a drawing leads somewhere.
+    inside = [one[1:] for one in page.targets if one.startswith("#")]
+    assert set(inside + re.findall(r"url\(#([^)]*)\)", html)) <= set(page.ids)
+    return page
+
+
+class TestPage:
+    def test_says_the_numbers(self, html: str) -> None:
+        text = assert_self_contained(html).text
+        for said in (
+            "dplc on photos",
+            "2025-01-02 03:04 UTC",
+            "0.0512 ± 0.0021",
+            "18.93",
+            "0.0123",
+            "out of memory",
+            "stopped early",
+            "not run",
+            "1 200",
+            "0123abcd" * 8,
+            "5 of 6 images",
+            "0.0214 ± 0.0011",
+            "0.31 nats",
+            "1.25 of 8",
+            "20.1 dB",
+        ):
+            assert said in text, said
+
+    @pytest.mark.parametrize(
+        ("part", "gone"),
+        [
+            ("generator", "held-out images its own encoder"),
+            ("sweep", "All trials"),
+            ("curve", "annealed importance sampling"),
+            ("pictures", "Originals"),
+            ("protocol", "Protocol"),
+        ],
+    )
+    def test_without_a_part(self, full: Report, html: str, part: str, gone: str) -> None:
+        empty: Any = () if part in ("pictures", "protocol") else None
+        assert gone in Page(html).text
+        page = assert_self_contained(render(dataclasses.replace(full, **{part: empty})))
+        assert gone not in page.text
+
+    def test_with_one_part_only(self, full: Report) -> None:
+        for part in ("generator", "sweep", "curve", "pictures"):
+            alone = Report(title="one", date="today", pixels=16, **{part: getattr(full, part)})
+            assert "svg" in assert_self_contained(render(alone)).tags or part == "pictures"
+        assert_self_contained(render(Report(title="none", date="today")))
+
+    def test_sweep_without_groups_codecs_or_results(self, full: Report) -> None:
+        assert full.sweep
+        bare = dataclasses.replace(
+            full.sweep, group_by=None, best=[Best(full.sweep.trials[0], history())]
+        )
+        assert_self_contained(render(dataclasses.replace(full, sweep=bare)))
+        nothing = dataclasses.replace(bare, trials=full.sweep.trials[3:], best=[])
+        assert_self_contained(render(dataclasses.replace(full, sweep=nothing)))
+
+    def test_many_values_share_the_palette(self, full: Report) -> None:
+        assert full.sweep
+        every = [trial(n, point={"loss.mmd_weight": 0.37 * n}) for n in range(15)]
+        many = dataclasses.replace(full.sweep, trials=every, group_by=None)
+        assert_self_contained(render(dataclasses.replace(full, sweep=many)))
+
+    def test_same_report_same_page(self, full: Report, html: str) -> None:
+        assert render(full) == html
+
+    @pytest.mark.filterwarnings("ignore:constrained_layout not applied")
+    def test_escapes_everything(self, full: Report) -> None:
+        assert full.sweep and full.generator and full.curve
+        bad = dataclasses.replace(
+            trial(0),
+            id=HOSTILE,
+            error=HOSTILE,
+            status="failed",
+            point={HOSTILE: HOSTILE, "other." + HOSTILE: 3},
+        )
+        sweep = Sweep(
+            HOSTILE, HOSTILE, HOSTILE, {"mmd": 0.0}, [bad], [Best(bad, history(HOSTILE), 8)]
+        )
+        report = Report(
+            title=HOSTILE,
+            date=HOSTILE,
+            facts=[(HOSTILE, HOSTILE)],
+            notes=[HOSTILE],
+            pixels=16,
+            generator=Generator(HOSTILE, full.generator.metrics, history(HOSTILE)),
+            sweep=sweep,
+            curve=full.curve,
+            pictures=[PictureRow(HOSTILE, HOSTILE, full.pictures[0].images[:1], [HOSTILE])],
+            protocol=[(HOSTILE, [(HOSTILE, HOSTILE)])],
+        )
+        page = assert_self_contained(render(report))
+        assert page.text.count(HOSTILE) >= 15
+
+    def test_follows_light_and_dark(self, html: str) -> None:
+        """Figures have no colours of their own, so that they are seen on both."""
+        assert "prefers-color-scheme: dark" in html
+        drawings = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
+        assert len(drawings) >= 5
+        for drawing in drawings:
+            assert not re.search(r"#[0-9a-f]{6}\b", re.sub(r'(href|url\()="?#[^")]*', "", drawing))
+
+    def test_pictures_are_the_pixels(self, full: Report, html: str) -> None:
+        shown = pictures_of(html)
+        given = [image for row in full.pictures for image in row.images]
+        assert len(shown) == len(given)
+        assert all(np.array_equal(a, b) for a, b in zip(shown, given, strict=True))
+
+
+class TestAnalysis:
+    def test_a_codec_on_the_curve_has_no_excess(self) -> None:
+        curve = exact_curve()
+        near = 250
+        held = analysis.held_against(
+            curve, float(curve.rate_IT[:, near].mean()), curve.distortion_IT[:, near] / curve.values
+        )
+        assert held is not None and not held.beyond
+        assert abs(held.excess) < 1e-9
+        assert held.rate_at_mse == pytest.approx(curve.rate_IT[:, near].mean())
+
+    def test_between_points_a_chord(self) -> None:
+        curve = exact_curve(points=40)
+        fine = exact_curve(points=4000)
+        nats = float(curve.rate_IT.mean(0)[[20, 21]].mean())
+        coarse_held = analysis.held_against(curve, nats, np.full(6, 0.2))
+        fine_held = analysis.held_against(fine, nats, np.full(6, 0.2))
+        assert coarse_held and fine_held
+        # A convex curve lies below its chords, so the bound stays one.
+        assert fine_held.mse_at_rate < coarse_held.mse_at_rate < 1.02 * fine_held.mse_at_rate
+
+    def test_hardness_common_to_curve_and_codec_cancels(self) -> None:
+        """d grows by c_i on image i: the curve's error is that of c, the excess has none of it."""
+        easy = exact_curve()
+        same = dataclasses.replace(
+            easy,
+            rate_IT=np.repeat(easy.rate_IT[:1], 6, 0),
+            distortion_IT=np.repeat(easy.distortion_IT[:1], 6, 0),
+            log_z_IT=np.repeat(easy.log_z_IT[:1], 6, 0),
+        )
+        c_I1 = np.linspace(0.0, 3.0, 6)[:, None]
+        hard = dataclasses.replace(
+            same,
+            distortion_IT=same.distortion_IT + c_I1,
+            log_z_IT=same.log_z_IT - same.beta_T * c_I1,
+        )
+        expected = float(analysis.standard_error(c_I1[:, 0])) / hard.values
+        np.testing.assert_allclose(analysis.means(hard).mse_error_T, expected, rtol=1e-6)
+        mse_I = hard.distortion_IT[:, 200] / hard.values + 0.01
+        held = analysis.held_against(hard, float(hard.rate_IT[0, 200]), mse_I)
+        assert held is not None
+        assert held.excess == pytest.approx(0.01)
+        assert held.excess_error < 1e-9
+
+    def test_outside_the_curve(self) -> None:
+        curve = exact_curve()
+        mse_I = np.linspace(0.1, 0.2, 6)
+        beyond = analysis.held_against(curve, 1e4, mse_I)
+        assert beyond is not None and beyond.beyond
+        assert beyond.mse_at_rate == pytest.approx(curve.distortion_IT[:, -1].mean() / curve.values)
+        assert analysis.held_against(curve, 0.0, mse_I) is None
+
+    def test_a_single_image_has_no_error(self) -> None:
+        curve = exact_curve(images=1)
+        assert np.isnan(analysis.means(curve).mse_error_T).all()
+        held = analysis.held_against(curve, float(curve.rate_IT[0, 200]), np.array([0.2]))
+        assert held is not None and math.isnan(held.excess_error)
+        assert_self_contained(render(Report("one", "today", pixels=16, curve=curve)))
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, DASH),
+        (math.nan, DASH),
+        (math.inf, "∞"),
+        (0.0, "0"),
+        (0.0312499, "0.03125"),
+        (-1.5, "−1.500"),
+        (12345.6, "12346"),
+        (1.5e-7, "1.500e−07"),
+    ],
+)
+def test_numbers(value: float | None, shown: str) -> None:
+    assert number(value) == shown
+
+
+def test_errors_decide_the_digits() -> None:
+    assert plus_minus(0.123456, 0.0123) == '0.123<span class="pm"> ± 0.012</span>'
+    assert plus_minus(0.123456, math.nan) == "0.1235"
+
+
+def test_points_in_words() -> None:
+    point = {"loss.mmd_weight": 0.5, "networks.code_channels": 8}
+    assert point_label(point, "networks.code_channels") == "8 channels, λ 0.5"
+
+
+def pictures_of(html: str) -> list[np.ndarray]:
+    """Every image of a page, decoded."""
+    found = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(one)))) for one in found]
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs in their usual places: a tiny generator with its curve, and a sweep of two codecs."""
+    root = tmp_path_factory.mktemp("report")
+    build("photos", root / "photos", limit=16)
+    steps = {"training.steps": 3, "evaluation.every": 2}
+    run, _ = tiny.trained(root / "runs" / "generator", tiny.generator(root / "photos", steps))
+    base = tiny.write(tiny.codec(root / "photos", run.path, steps), root / "codec.yaml")
+    file = root / "rates.yaml"
+    file.write_text(
+        yaml.safe_dump(
+            {
+                "base": str(base),
+                "space": {
+                    "loss.mmd_weight": {"grid": [0]},
+                    "networks.code_channels": {"grid": [2, 4]},
+                },
+                "group_by": "networks.code_channels",
+            }
+        )
+    )
+    loaded, directory = space.load(file, {}), root / "runs" / "rates"
+    planned = trials.plan(loaded, directory)
+    trials.write_plan(loaded, planned, directory)
+    for one in planned:
+        tiny.trained(one.path, one.recipe.model_dump(mode="json"))
+    trials.write_table(trials.table(planned, loaded.objective), directory)
+    chosen = evaluation_plan.settings(
+        split="test", images=3, block=2, chains=4, temperatures=12, points=5, beta_max=0.1,
+        leapfrog=2, seed=7, tuning_seed=6, pilot_images=2, pilot_temperatures=20, threads=1,
+        device="cpu",
+    )  # fmt: skip
+    evaluation = evaluation_plan.enter(run, "ais", evaluation_plan.make(run, chosen))
+    threads = torch.get_num_threads()
+    Pilot("pilot", str(evaluation.path))()
+    Measure("measure", str(evaluation.path), [0, 1])()
+    torch.set_num_threads(threads)
+    collect(evaluation)
+    return root
+
+
+@pytest.fixture
+def at_work(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(workplace)
+    return workplace
+
+
+class TestCommand:
+    def test_the_usual_places(self, at_work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["report", "--images", "2"]) == 0
+        assert "wrote runs/report.html" in capsys.readouterr().out
+        html = (at_work / "runs" / "report.html").read_text()
+        page = assert_self_contained(html)
+        assert "dplc on photos" in page.text
+        assert "left out" not in page.text
+        # 2·4·4 symbols of two levels in 64·64 pixels.
+        assert "0.007812 bpp: 32 bits" in page.text
+        result = trials.read_results(at_work / "runs" / "rates")
+        for row in result.rows:
+            assert row["trial"] in page.text
+            assert f"{row['psnr']:.2f}" in page.text
+        generator = open_run(at_work / "runs" / "generator")
+        assert generator.final_checkpoint().networks_hash() in page.text
+        assert shards.open_set(at_work / "photos").index_hash in page.text
+
+    def test_pictures_are_what_files_decode_to(self, at_work: Path) -> None:
+        assert main(["report", "--images", "2", "--out", "pictures.html"]) == 0
+        shown = pictures_of((at_work / "pictures.html").read_text())
+        split = shards.open_set(at_work / "photos").split("test")
+        originals = [split.image(0), split.image(len(split) // 2)]
+        assert all(np.array_equal(a, b) for a, b in zip(shown[:2], originals, strict=True))
+        result = trials.read_results(at_work / "runs" / "rates")
+        for place, row in enumerate(result.best()):
+            codec = result.run(row).system().codec()
+            assert codec is not None
+            for i, original in enumerate(originals):
+                again = codec.decompress(codec.compress(original))
+                assert np.array_equal(shown[4 + 2 * place + i], again)
+        assert len(shown) == 2 * (1 + 1 + 2 + 1)
+
+    def test_what_is_not_there_is_left_out(self, at_work: Path, tmp_path: Path) -> None:
+        lonely = tmp_path / "elsewhere"
+        lonely.mkdir()
+        out = lonely / "page.html"
+        for option, path, left_out in (
+            ("--generator", "runs/generator", "codecs and trials are left out"),
+            ("--sweep", "runs/rates", "its losses, reconstructions and samples are left out"),
+            ("--curve", "runs/generator/evaluations/ais", "codecs and trials are left out"),
+        ):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(lonely)
+                words = ["report", option, str(at_work / path), "--out", str(out), "--images", "1"]
+                assert main(words) == 0
+            assert left_out in assert_self_contained(out.read_text()).text
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (["--generator", "nowhere"], "nowhere is not a run directory"),
+            (["--sweep", "runs/generator"], "has no results of a sweep"),
+            (["--curve", "runs"], "is not an evaluation directory"),
+            (["--images", "0"], "at least one image"),
+            (["--images", "1000"], "fewer than the 1000 asked for"),
+            (["--out", "runs"], "cannot be written"),
+        ],
+    )
+    def test_refusals(
+        self, at_work: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        before = sorted(at_work.rglob("*"))
+        assert main(["report", *words]) == 2
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1
+        assert sorted(at_work.rglob("*")) == before
+
+    def test_parts_of_other_generators_are_refused(
+        self, at_work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        raw = tiny.generator(at_work / "photos", {"training.steps": 1, "training.seed": 5})
+        run, _ = tiny.trained(tmp_path / "other", raw)
+        words = [
+            "report",
+            "--generator",
+            str(run.path),
+            "--images",
+            "1",
+            "--out",
+            str(tmp_path / "a"),
+        ]
+        assert main([*words, "--sweep", "runs/rates"]) == 2
+        assert "about one generator" in capsys.readouterr().err
+        # What merely lies in the usual place is left out.
+        assert main(words) == 0
+        assert "codecs and trials are left out" in (tmp_path / "a").read_text()
+
+    def test_a_curve_without_all_blocks_says_so(self, at_work: Path, tmp_path: Path) -> None:
+        path = at_work / "runs" / "generator" / "evaluations" / "ais" / "curve.json"
+        before = path.read_text()
+        partly = json.loads(before) | {
+            "complete": False,
+            "missing_blocks": [2],
+            "images_planned": 5,
+        }
+        try:
+            path.write_text(json.dumps(partly))
+            assert main(["report", "--images", "1", "--out", str(tmp_path / "a.html")]) == 0
+        finally:
+            path.write_text(before)
+        assert "3 of 5 images are measured" in (tmp_path / "a.html").read_text()
