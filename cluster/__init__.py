@@ -1,0 +1,1 @@
+"""Ray Train: the worker loop, checkpoints, resume, the Ray runtime."""

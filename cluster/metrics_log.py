@@ -1,0 +1,65 @@
+"""The metrics log of a run: JSON lines, appended by rank 0, read by everybody."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cluster.files import write_text
+
+
+def append(path: Path, row: Mapping[str, Any]) -> None:
+    """Append one row in one write. Values that are not finite become null."""
+    finite = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in row.items()
+    }
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(finite) + "\n")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All whole rows; a last line cut short by a crash is ignored."""
+    return _whole_rows(path.read_bytes()) if path.exists() else []
+
+
+def end(path: Path) -> int:
+    """Size of the log in bytes, 0 when there is none."""
+    return path.stat().st_size if path.exists() else 0
+
+
+def follow(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
+    """Whole rows written after a byte offset, and the offset after them.
+
+    A log that has become shorter was rewound by workers that were started again: reading goes on at
+    its end. One that has grown again since is read from the next whole line.
+    """
+    if end(path) <= offset:
+        return [], end(path)
+    with path.open("rb") as file:
+        file.seek(offset)
+        whole, newline, _ = file.read().rpartition(b"\n")
+    return _whole_rows(whole), offset + len(whole) + len(newline)
+
+
+def rewind(path: Path, step: int) -> None:
+    """Drop the rows after a step: a resumed run writes them again."""
+    rows = read(path)
+    kept = [row for row in rows if row["step"] <= step]
+    write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def _whole_rows(text: bytes) -> list[dict[str, Any]]:
+    rows = []
+    for line in text.splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        # The rest of a line that was cut may be a number or a string.
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows

@@ -1,0 +1,97 @@
+"""The workers' process group under Ray Train, on one address only.
+
+Ray's own backend lets torch's rendezvous store listen on every interface, and gloo choose its
+interface by the host's name, which fails between nodes where that name means 127.0.0.1. Here both
+use the address by which Ray knows the node: loopback for a cluster of our own.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import ray
+import torch.distributed as dist
+from ray.train.backend import Backend
+from ray.train.torch import TorchConfig
+
+_listener: list[socket.socket] = []  # rank 0's, between the two calls below
+
+
+@dataclass
+class OneAddressConfig(TorchConfig):
+    """`TorchConfig` whose process group listens on the node's own address."""
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        return _OneAddressBackend
+
+
+class _OneAddressBackend(Backend):
+    share_cuda_visible_devices = True
+
+    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        gpus = worker_group.get_resources_per_worker().get("GPU", 0)
+        backend = backend_config.backend or ("nccl" if gpus else "gloo")
+        address, port = worker_group.execute_single(0, _listen)
+        joined = [
+            worker_group.execute_single_async(
+                rank,
+                _join,
+                world_rank=rank,
+                world=len(worker_group),
+                address=address,
+                port=port,
+                backend=backend,
+                timeout=backend_config.timeout_s,
+            )
+            for rank in range(len(worker_group))
+        ]
+        ray.get(joined)
+
+    def on_shutdown(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        # A worker that died cannot leave; the others must not wait for it.
+        ray.wait(worker_group.execute_async(_leave), num_returns=len(worker_group), timeout=5)
+
+
+def _listen() -> tuple[str, int]:
+    address = ray.util.get_node_ip_address()
+    listener = socket.create_server((address, 0))
+    _listener.append(listener)
+    return address, listener.getsockname()[1]
+
+
+def _join(world_rank: int, world: int, address: str, port: int, backend: str, timeout: int) -> None:
+    interface = _interface(ray.util.get_node_ip_address())
+    if interface is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", interface)
+    store = dist.TCPStore(
+        address,
+        port,
+        world,
+        is_master=world_rank == 0,
+        timeout=timedelta(seconds=timeout),
+        master_listen_fd=_listener.pop().detach() if world_rank == 0 else None,
+    )
+    dist.init_process_group(
+        backend, store=store, rank=world_rank, world_size=world, timeout=timedelta(seconds=timeout)
+    )
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _interface(address: str) -> str | None:
+    """Name of the network interface that has an address."""
+    import psutil  # Ray brings it along, and only `import ray` makes it visible
+
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(found.address == address for found in addresses):
+            return str(name)
+    return None

@@ -1,0 +1,195 @@
+"""A run is a directory. This file knows what lies where in it and whether it may be entered.
+
+recipe.yaml       the resolved recipe
+parents/          the recipe of each run it starts from: <role>.yaml
+identity.json     recipe values, data hash, parents' weights: what makes it this run
+environment.json  versions of what it was started with
+checkpoints/      see checkpoints.py
+metrics.jsonl     one row per logged step, one per evaluation
+samples/          grids of originals, reconstructions and prior samples
+tensorboard/
+evaluations/      results of later evaluations
+result.json       written last, when training is complete
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import gencomp
+import shards
+from cluster.checkpoints import Checkpoint, newest
+from cluster.files import write_text
+from gencomp import recipes
+from gencomp.errors import InputError
+from gencomp.recipes.schema import BaseRecipe
+from gencomp.system import System
+from gencomp.systems import build_system
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory that exists and belongs to a recipe."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def stop_request(self) -> Path:
+        """A file whose existence asks the workers to write a checkpoint and leave."""
+        return self.path / "stop"
+
+    @property
+    def refusal(self) -> Path:
+        """What was wrong with the input, when workers refused it."""
+        return self.path / "refusal"
+
+    def recipe(self) -> BaseRecipe:
+        return recipes.load(self.path / "recipe.yaml")
+
+    def parent_recipes(self) -> dict[str, BaseRecipe]:
+        """Role -> recipe of each parent run; kept here, so that a run can be moved alone."""
+        return {
+            role: recipes.load(self.path / "parents" / f"{role}.yaml")
+            for role in self.recipe().parent_runs()
+        }
+
+    def system(self) -> System:
+        """The system of this run, with the weights of its newest whole checkpoint, on the CPU.
+
+        Raises:
+            InputError: there is no checkpoint yet.
+        """
+        found = newest(self.checkpoints)
+        if found is None:
+            raise InputError(f"run {self.path} has no checkpoint yet")
+        system = build_system(self.recipe(), self.parent_recipes())
+        system.networks.load_state_dict(found.networks())
+        return system
+
+    def identity(self) -> dict[str, Any]:
+        return json.loads((self.path / "identity.json").read_text())
+
+    def result(self) -> dict[str, Any] | None:
+        """Final metrics of a finished run, else None."""
+        try:
+            return json.loads((self.path / "result.json").read_text())
+        except FileNotFoundError:
+            return None
+
+    def final_checkpoint(self) -> Checkpoint:
+        """The last checkpoint of a finished run.
+
+        Raises:
+            InputError: the run is not finished, or its checkpoint is damaged.
+        """
+        if self.result() is None:
+            raise InputError(
+                f"run {self.path} is not finished; run its `gencomp train` again to go on"
+            )
+        found = newest(self.checkpoints)
+        if found is None:
+            raise InputError(f"run {self.path} has no checkpoint")
+        return found
+
+
+def open_run(path: str | Path) -> Run:
+    """An existing run.
+
+    Raises:
+        InputError: there is no run in that directory.
+    """
+    run = Run(Path(path))
+    if not (run.path / "identity.json").is_file():
+        raise InputError(f"{path} is not a run directory (it has no identity.json)")
+    return run
+
+
+def enter(path: Path, recipe: BaseRecipe) -> Run:
+    """Create the run of a recipe, or enter the existing one of the same recipe and data.
+
+    Raises:
+        InputError: missing data or parent, or the directory holds a run of another recipe; nothing
+            is changed.
+    """
+    identity = identify(recipe)
+    recipe = recipes.with_absolute_paths(recipe)
+    run = Run(path)
+    if (path / "identity.json").exists():
+        differences = _differences(run.identity(), identity)
+        if differences:
+            raise InputError(
+                f"run {path} exists with another recipe or other data: {'; '.join(differences)}"
+                " (choose another --name, or the recipe that it has)"
+            )
+        # Data and parents may lie elsewhere than last time.
+        write_text(path / "recipe.yaml", recipes.dump(recipe))
+        return run
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise InputError(f"{path} exists, is not empty and is not a run; choose another --name")
+    # Made beside its place and renamed: a half-made directory could never be entered again.
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / "parents").mkdir(parents=True)
+    for role, parent in recipe.parent_runs().items():
+        write_text(partial / "parents" / f"{role}.yaml", recipes.dump(open_run(parent).recipe()))
+    write_text(partial / "recipe.yaml", recipes.dump(recipe))
+    write_text(partial / "environment.json", json.dumps(_environment(), indent=1))
+    write_text(partial / "identity.json", json.dumps(identity, indent=1))
+    partial.rename(path)
+    return run
+
+
+def identify(recipe: BaseRecipe) -> dict[str, Any]:
+    """The identity of the run that a recipe would make now.
+
+    Raises:
+        ValueError: its data or a parent run are missing, or a parent does not fit.
+    """
+    shard_set = shards.open_set(recipe.data.shards)
+    shard_set.split(recipe.data.split)
+    shard_set.split(recipe.evaluation.split)
+    parents = {role: open_run(path) for role, path in recipe.parent_runs().items()}
+    weights = {role: parent.final_checkpoint().networks_hash() for role, parent in parents.items()}
+    # Without memory: only to refuse sizes and parents that do not fit before anything starts.
+    with torch.device("meta"):
+        build_system(recipe, {role: parent.recipe() for role, parent in parents.items()})
+    return recipes.identity(recipe, shard_set.index_hash, weights)
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{key} was {old.get(key)!r} and would be {new.get(key)!r}"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _environment() -> dict[str, str]:
+    packages = {name: metadata.version(name) for name in ("torch", "numpy", "pyarrow")}
+    return {
+        "gencomp": gencomp.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **packages,
+    }

@@ -1,0 +1,148 @@
+"""The training loop under Ray Train: start it, watch it, stop it gracefully, resume it.
+
+Ray supervises processes: it starts the workers, forms their process group, and starts them again
+when one dies. It is never given our checkpoints: a worker that starts looks into the run directory
+and goes on from the newest whole one, so it does not matter who died, the workers or the driver.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cluster import checkpoints, metrics_log, runtime
+from cluster.files import locked
+from cluster.runs import Run
+from cluster.stopping import stop_requests
+from cluster.worker import require_shares
+from gencomp.errors import InputError
+
+_POLL_SECONDS = 0.2
+
+
+def fit(
+    run: Run,
+    workers: int,
+    gpu: bool = False,
+    max_failures: int = 3,
+    on_row: Callable[[dict[str, Any]], None] = lambda row: None,
+) -> bool:
+    """Train a run to its end with Ray Train.
+
+    Args:
+        run: an entered run; training goes on from its newest checkpoint.
+        workers: processes that share each global batch.
+        gpu: give every worker a GPU of its own, else a CPU.
+        max_failures: how often the workers are started again after one has died.
+        on_row: called with every new row of the metrics log.
+
+    Returns:
+        True when training is complete; False when SIGINT or SIGTERM stopped it at a checkpoint.
+
+    Raises:
+        InputError: another process trains the run, the number of workers does not fit, no
+            checkpoint is whole, or the workers refused their input.
+        RuntimeError: the workers failed more than `max_failures` times.
+    """
+    require_shares(run.recipe(), workers)
+    # The workers choose the checkpoint; here the user hears of damaged ones, before they start.
+    checkpoints.newest(run.checkpoints)
+    with (
+        locked(run.path),
+        runtime.cluster(cpus=None if gpu else max(workers, runtime.usable_cpus())),
+    ):
+        run.refusal.unlink(missing_ok=True)
+        outcome: list[Any] = []
+        thread = threading.Thread(
+            target=_fit_in_thread, args=(run.path, workers, gpu, max_failures, outcome), daemon=True
+        )
+        with stop_requests(run.stop_request):
+            thread.start()
+            for row in _rows_until(run.metrics, lambda: not thread.is_alive()):
+                on_row(row)
+            thread.join()
+    if run.refusal.exists():
+        raise InputError(run.refusal.read_text())
+    if isinstance(outcome[0], BaseException):
+        raise _failure(outcome[0])
+    return bool(outcome[0])
+
+
+def _fit_in_thread(
+    path: Path, workers: int, gpu: bool, max_failures: int, outcome: list[Any]
+) -> None:
+    # Ray Train puts its own SIGINT handler in place only on the main thread; ours must stay.
+    try:
+        outcome.append(_trainer(path, workers, gpu, max_failures).fit().return_value["finished"])
+    except BaseException as error:  # handed to the main thread, which raises it
+        outcome.append(error)
+
+
+def _trainer(path: Path, workers: int, gpu: bool, max_failures: int) -> Any:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from cluster.process_group import OneAddressConfig
+
+    return TorchTrainer(
+        _worker,
+        train_loop_config={"run": str(path.resolve())},
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
+        torch_config=OneAddressConfig(timeout_s=600),
+        run_config=RunConfig(
+            storage_path=str(path.resolve()),
+            name="ray",
+            failure_config=FailureConfig(max_failures=max_failures, controller_failure_limit=3),
+            worker_runtime_env={"env_vars": runtime.WORKER_ENVIRONMENT},
+        ),
+    )
+
+
+def _worker(config: dict[str, str]) -> dict[str, Any]:
+    """Runs in every Ray Train worker."""
+    import ray.train
+    from ray.train.torch import get_device
+
+    from cluster.runs import open_run
+    from cluster.worker import Host, Seat, train
+
+    context = ray.train.get_context()
+    run = open_run(config["run"])
+    if run.refusal.exists():
+        # Bad input stays bad: workers that are started again for it leave at once.
+        return {"finished": False}
+    host = Host(
+        # Ray insists on plain numbers and drops what comes without a checkpoint; ours are in the
+        # log.
+        report=lambda metrics: ray.train.report({k: float(v) for k, v in metrics.items()}),
+        should_stop=run.stop_request.exists,
+    )
+    try:
+        seat = Seat(context.get_world_rank(), context.get_world_size(), get_device())
+        return {"finished": train(run, seat, host).finished}
+    except ValueError as error:
+        if hasattr(error, "exit_code"):
+            run.refusal.write_text(str(error))
+        raise
+
+
+def _rows_until(log: Path, ended: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+    """New rows of a metrics log while the workers write it."""
+    offset = metrics_log.end(log)
+    while True:
+        last_round = ended()
+        rows, offset = metrics_log.follow(log, offset)
+        yield from rows
+        if last_round:
+            return
+        time.sleep(_POLL_SECONDS)
+
+
+def _failure(error: BaseException) -> RuntimeError:
+    """One sentence with the last words of each worker."""
+    failures = getattr(error, "worker_failures", None) or {}
+    reasons = "; ".join(f"worker {rank}: {str(f).splitlines()[-1]}" for rank, f in failures.items())
+    return RuntimeError(f"training failed: {reasons or error}")
