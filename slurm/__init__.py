@@ -1,0 +1,1 @@
+"""submitit: evaluation arrays, training and sweeps inside allocations, status, collect."""

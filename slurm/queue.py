@@ -1,0 +1,166 @@
+"""What Slurm says about our jobs: `squeue` first, `sacct` for what has left the queue.
+
+Clusters without accounting exist, and accounting says NODE_FAIL about a job that already waits in
+the queue again; so the queue is asked first, for all states, by id.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+GONE = "GONE"
+_WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "SUSPENDED", "STAGE_OUT", "SIGNALING", "RESIZING"}
+_RUNNING = {"RUNNING", "COMPLETING"}
+_HELD = {"REQUEUE_HOLD", "SPECIAL_EXIT"}
+_HELD_REASONS = (
+    "JobHeldUser",
+    "JobHeldAdmin",
+    "launch failed requeued held",
+    "job requeued in held state",
+)
+# Between these and the queue again lie a few seconds.
+_PERHAPS_REQUEUED = {"PREEMPTED", "NODE_FAIL", "REVOKED", GONE}
+_GRACE_SECONDS = 30.0
+
+
+class Look(NamedTuple):
+    """One job as Slurm shows it now."""
+
+    state: str
+    reason: str = ""
+    node: str = ""
+
+
+def answers() -> bool:
+    """Whether a Slurm controller answers within two seconds."""
+    if not (shutil.which("scontrol") and shutil.which("sbatch")):
+        return False
+    try:
+        ping = subprocess.run(
+            ["scontrol", "ping"],
+            capture_output=True,
+            timeout=2,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except (subprocess.TimeoutExpired, OSError):
+        return False
+    return ping.returncode == 0
+
+
+def look_up(ids: Collection[str]) -> dict[str, Look]:
+    """The state of each job; GONE for one that neither the queue nor accounting knows.
+
+    Args:
+        ids: job ids, `A_a` for an element of an array.
+
+    Raises:
+        RuntimeError: the controller does not answer.
+    """
+    if not ids:
+        return {}
+    whole = ",".join(sorted({job.split("_")[0] for job in ids}))
+    queue = ["squeue", "--states=all", "-r", "-h", "-o", "%i|%T|%r|%N", "-j", whole]
+    code, output, error = _run(queue)
+    if code != 0 and "Invalid job id" not in error:
+        raise RuntimeError(f"squeue does not answer: {error.strip() or f'exit code {code}'}")
+    found = parse_squeue(output)
+    lost = [job for job in ids if job not in found]
+    if lost:
+        code, output, _ = _run(
+            ["sacct", "-X", "-n", "-P", "-D", "-o", "JobID,State,NodeList", "-j", whole]
+        )
+        # Without accounting storage sacct fails, and nobody knows more.
+        found = {**(parse_sacct(output) if code == 0 else {}), **found}
+    return {job: found.get(job, Look(GONE)) for job in ids}
+
+
+def parse_squeue(output: str) -> dict[str, Look]:
+    """Lines of id|state|reason|nodes."""
+    looks = {}
+    for line in output.splitlines():
+        job, state, rest = line.split("|", 2)
+        reason, _, node = rest.rpartition("|")
+        looks[job.strip()] = Look(state, "" if reason == "None" else reason.strip("()"), node)
+    return looks
+
+
+def parse_sacct(output: str) -> dict[str, Look]:
+    """Lines of id|state|nodes; the last line of a requeued job is its newest attempt."""
+    looks = {}
+    for line in output.splitlines():
+        job, state, node = line.split("|")
+        looks[job] = Look(state.split()[0], "", "" if node == "None assigned" else node)
+    return looks
+
+
+def words(look: Look) -> str:
+    """The state in a user's words, without what only we know (attempt, result)."""
+    if look.state in _HELD or look.reason.startswith(_HELD_REASONS):
+        return f"held ({look.reason or look.state}): scontrol release mends it"
+    if look.state in _WAITING:
+        reason = "waits after a requeue" if look.reason == "BeginTime" else look.reason
+        return f"waiting ({reason})" if reason else "waiting"
+    if look.state in _RUNNING:
+        return "running"
+    if look.state == "CANCELLED":
+        return "cancelled"
+    if look.state == GONE:
+        return "unknown: gone from the controller"
+    if look.state == "COMPLETED":
+        return "ended without result"
+    return f"failed ({look.state})"
+
+
+class QueueWatcher:
+    """Remembers how long a job has been in a state that a requeue may still end."""
+
+    def __init__(self, grace: float = _GRACE_SECONDS) -> None:
+        self._grace = grace
+        self._since: dict[str, float] = {}
+
+    def active(self, looks: Mapping[str, Look]) -> set[str]:
+        """The jobs that are not over."""
+        now, alive = time.monotonic(), set()
+        for job, look in looks.items():
+            if look.state in _PERHAPS_REQUEUED:
+                if now - self._since.setdefault(job, now) < self._grace:
+                    alive.add(job)
+                continue
+            self._since.pop(job, None)
+            if look.state in _WAITING | _RUNNING | _HELD:
+                alive.add(job)
+        return alive
+
+
+def active(looks: Mapping[str, Look]) -> set[str]:
+    """The jobs that are not over, judged by a single look."""
+    return QueueWatcher(grace=0).active(looks)
+
+
+def cancel(ids: Collection[str]) -> None:
+    """Cancel jobs; Slurm sends SIGTERM first, so they save their chains."""
+    code, _, error = _run(["scancel", *sorted(ids)])
+    if code != 0:
+        raise RuntimeError(f"scancel failed: {error.strip()}")
+
+
+def _run(command: list[str]) -> tuple[int, str, str]:
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except FileNotFoundError:
+        return 127, "", f"{command[0]} is not installed"
+    except subprocess.TimeoutExpired:
+        return 124, "", f"{command[0]} did not answer within a minute"
+    return done.returncode, done.stdout, done.stderr

@@ -1,0 +1,149 @@
+"""Where each job of an evaluation stands."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cluster.files import lock_holder
+from slurm import files, ledger, queue
+from slurm.ledger import Job
+from slurm.plan import Evaluation
+
+
+class Row(NamedTuple):
+    """One job. Steps are temperatures, summed over the job's blocks."""
+
+    name: str
+    id: str
+    state: str
+    attempt: int
+    done: int
+    total: int
+    ess: float | None
+    elapsed: float | None  # seconds of the current or last attempt
+    left: float | None  # seconds, where the job runs and its rate is known
+    log: Path | None
+
+
+class Summary(NamedTuple):
+    """The evaluation as a whole."""
+
+    phase: str  # pilot or measure
+    fraction: float
+    ess: float | None
+    running: int
+    left: float | None  # seconds until the last running job ends
+
+
+def rows(evaluation: Evaluation) -> list[Row]:
+    """One row per job that still matters, the pilot first.
+
+    A Slurm controller that does not answer leaves the state unknown; progress is known all the
+    same.
+    """
+    jobs = ledger.current(evaluation)
+    ids = [job.id for job in jobs if job.executor == "slurm" and job.id]
+    try:
+        looks = queue.look_up(ids)
+    except RuntimeError as error:
+        looks = {job: queue.Look("UNREACHABLE", str(error)) for job in ids}
+    submitting = lock_holder(evaluation.path) is not None
+    return [_row(evaluation, job, looks, submitting) for job in jobs]
+
+
+def summary(evaluation: Evaluation) -> Summary:
+    """Progress read from the jobs' own files; asks no scheduler."""
+    jobs = ledger.current(evaluation)
+    phase = "measure" if evaluation.tuning.exists() else "pilot"
+    kind = [job for job in jobs if (job.blocks is None) == (phase == "pilot")]
+    progress = [files.read_json(evaluation.progress(job.name)) or {} for job in kind]
+    settings = evaluation.plan.settings
+    steps = settings.pilot_temperatures if phase == "pilot" else settings.temperatures - 1
+    total = steps * (1 if phase == "pilot" else len(evaluation.plan.blocks))
+    in_jobs = sum(_total(evaluation, job) for job in kind)
+    # Blocks that no current job holds are there already.
+    done = sum(p.get("done", 0) for p in progress) + max(total - in_jobs, 0)
+    working = [p for p in progress if p and not p.get("ended")]
+    ess = [p["ess"] for p in progress if "ess" in p]
+    left = [left for p in working if (left := _left(p)) is not None]
+    return Summary(
+        phase,
+        min(done / total, 1.0),
+        sum(ess) / len(ess) if ess else None,
+        len(working),
+        max(left) if left else None,
+    )
+
+
+def _row(
+    evaluation: Evaluation, job: Job, looks: Mapping[str, queue.Look], submitting: bool
+) -> Row:
+    progress = files.read_json(evaluation.progress(job.name)) or {}
+    state = _state(evaluation, job, looks, progress, submitting)
+    running = state.startswith("running")
+    elapsed = None
+    if progress:
+        elapsed = (time.time() if running else progress["updated"]) - progress["started"]
+    finished = state == "done"
+    total = _total(evaluation, job)
+    return Row(
+        name=job.name,
+        id=job.id or "",
+        state=state,
+        attempt=progress.get("attempt", 0),
+        done=total if finished else progress.get("done", 0),
+        total=total,
+        ess=progress.get("ess"),
+        elapsed=elapsed,
+        left=_left(progress) if running else None,
+        log=job.log(evaluation.logs) if job.id and job.executor != "debug" else None,
+    )
+
+
+def _state(
+    evaluation: Evaluation,
+    job: Job,
+    looks: Mapping[str, queue.Look],
+    progress: Mapping[str, Any],
+    submitting: bool,
+) -> str:
+    if _has_result(evaluation, job):
+        return "done"
+    if job.id is None:
+        return "waiting (for its turn)" if submitting else "not submitted"
+    ended = progress.get("ended")
+    if job.executor == "slurm":
+        look = looks[job.id]
+        if look.state == "UNREACHABLE":
+            return f"unknown: {look.reason}"
+        words = queue.words(look)
+        return f"{words}: {ended}" if ended and words.startswith(("failed", "ended")) else words
+    if job.host != platform.node():
+        return f"unknown: it was started on {job.host}"
+    if ledger.process_lives(job):
+        return "running"
+    if ended in (None, "done"):
+        return "ended without result"
+    return str(ended)
+
+
+def _has_result(evaluation: Evaluation, job: Job) -> bool:
+    if job.blocks is None:
+        return evaluation.tuning.exists()
+    return all(evaluation.part(block).exists() for block in job.blocks)
+
+
+def _total(evaluation: Evaluation, job: Job) -> int:
+    settings = evaluation.plan.settings
+    if job.blocks is None:
+        return settings.pilot_temperatures
+    return (settings.temperatures - 1) * len(job.blocks)
+
+
+def _left(progress: Mapping[str, Any]) -> float | None:
+    pace = progress.get("seconds_per_step")
+    return None if pace is None else float(pace * (progress["total"] - progress["done"]))

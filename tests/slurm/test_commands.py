@@ -1,0 +1,204 @@
+"""The commands, end to end, on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors
+import torch
+
+from cluster.runs import Run
+from gencomp.cli import main
+from slurm import ledger, plan, status
+from tests import tiny
+from tests.conftest import ROOT
+from tests.slurm.conftest import SMALL, Evaluate
+
+LONG = {"temperatures": 20000, "images": 2}
+
+
+def words(run: Run, *more: str, **changes: Any) -> list[str]:
+    """`gencomp slurm ais` with the settings of the other tests."""
+    merged = {**SMALL, "cpus_per_task": SMALL["threads"], "jobs": 2, **changes}
+    del merged["threads"]
+    options = [w for k, v in merged.items() for w in (f"--{k.replace('_', '-')}", str(v))]
+    return ["slurm", "ais", str(run.path), *options, *more]
+
+
+def directory(run: Run) -> Path:
+    return run.path / "evaluations" / "ais"
+
+
+def test_from_submission_to_curve(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words(run, executor="local")) == 0
+    out = capsys.readouterr().out
+    assert "4 of 4 blocks to measure, a pilot and 2 jobs on this machine" in out
+    assert "all 4 blocks are finished" in out
+
+    assert main(["slurm", "status", str(directory(run))]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"pilot-0 +\d+ +done +1 +20/20", out)
+    assert re.search(r"measure-2 +\d+ +done +1 +22/22 .*_0_log.err", out)
+    assert "4 of 4 blocks are finished" in out
+
+    assert main(["slurm", "collect", str(directory(run)), "--require-all"]) == 0
+    assert "4 images, complete" in capsys.readouterr().out
+    curve = json.loads((directory(run) / "curve.json").read_text())
+    assert len(curve["points"]) == 5
+
+    # The same command finds everything there; only a lost part is measured again, to the same bits.
+    part = directory(run) / "parts" / "block-00002.parquet"
+    bits = part.read_bytes()
+    assert main(words(run, executor="local")) == 0
+    assert "all 4 blocks are finished" in capsys.readouterr().out
+    part.unlink()
+    assert main(words(run, executor="local", jobs=4)) == 0
+    assert "1 of 4 blocks to measure, 1 jobs" in capsys.readouterr().out
+    assert part.read_bytes() == bits
+    names = [job.name for job in ledger.current(plan.open_evaluation(directory(run)))]
+    assert names == ["pilot-0", "measure-1", "measure-2", "measure-3"]
+
+    assert main(words(run, executor="local", seed=9)) == 2
+    assert "seed was 7, would be 9" in capsys.readouterr().err
+
+
+def test_all_in_this_process(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words(run, executor="debug", images=1)) == 0
+    assert main(["slurm", "collect", str(directory(run))]) == 0
+    assert "1 images, complete" in capsys.readouterr().out
+
+
+def test_a_failing_pilot_ends_the_command(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("the pilot is to fail for want of a GPU")
+    assert main(words(run, executor="local", device="cuda")) == 1
+    err = capsys.readouterr().err
+    assert "missing are 4 of 4 blocks (4 images): blocks 0, 1, 2, 3" in err
+    assert re.search(
+        r"pilot-0: failed: InputError: the plan asks for a GPU.*; log .*_0_log.err", err
+    )
+    assert "measure-1: not submitted" in err
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"time": "0"}, "--time 0 would be a job without a time limit"),
+        ({"time": "soon"}, "--time 'soon' must be minutes"),
+        ({"jobs": 0}, "--jobs 0 must be at least 1"),
+        ({"max_parallel": 0}, "--max-parallel 0 must be at least 1"),
+        ({"split": "train2"}, "has no split 'train2'"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    run: Run, changes: dict[str, Any], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(run, "--dry-run", **changes)) == 2
+    err = capsys.readouterr().err
+    assert sentence in err
+    assert len(err.splitlines()) == 1
+    assert not directory(run).exists()
+
+
+def test_a_dry_run_shows_scripts_and_writes_nothing(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = tiny.tree(run.path)
+    options = ["--dry-run", "--partition", "gpu", "--time", "01:00:00", "--setup", "module load x"]
+    assert main(words(run, *options, "--setup", "module load y")) == 0
+    out = capsys.readouterr().out
+    assert out.count("#!/bin/bash") == 2
+    assert out.count("#SBATCH --partition=gpu") == 2
+    assert out.count("module load x\nmodule load y\n") == 2
+    assert out.count("#SBATCH --dependency=afterok:PILOT_ID") == 1
+    assert "#SBATCH --array=0-1%2" in out
+    assert f"# Pilot(name='pilot-0', directory='{directory(run)}')" in out
+    assert "blocks=[0, 1], save_seconds=30.0)" in out
+    assert tiny.tree(run.path) == before
+
+
+def test_a_stop_saves_and_leaves_no_process(run: Run, tuned: Evaluate) -> None:
+    evaluation = tuned(**LONG)
+    long = words(run, executor="local", max_parallel=2, **LONG)
+    command = [sys.executable, "-m", "gencomp.cli", *long]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        _wait_for_two_running_jobs(evaluation)
+        pids = [progress["pid"] for progress in _progress(evaluation)]
+
+        # A second command keeps off.
+        second = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+        assert second.returncode == 2
+        assert "is being worked on by process" in second.stderr
+        rows = status.rows(evaluation)
+        assert [row.state for row in rows] == ["running", "running"]
+
+        # As a terminal does it: Ctrl-C reaches the whole group.
+        os.killpg(process.pid, signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130
+    assert "the jobs have saved their chains" in output
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    for progress, number in zip(_progress(evaluation), (0, 1), strict=True):
+        with safetensors.safe_open(evaluation.chains(number), "pt") as file:
+            assert int(file.get_tensor("temperature")) >= progress["done"] > 0
+    assert [row.state for row in status.rows(evaluation)] == ["stopped", "stopped"]
+
+
+def test_cancel_from_elsewhere_stops_jobs_and_submitter(
+    run: Run, tuned: Evaluate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluation = tuned(**LONG)
+    long = words(run, executor="local", max_parallel=2, **LONG)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gencomp.cli", *long],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        _wait_for_two_running_jobs(evaluation)
+        assert main(["slurm", "cancel", str(evaluation.path)]) == 0
+        assert process.wait(timeout=60) == 130
+    finally:
+        process.kill()
+    assert capsys.readouterr().out.count("cancelled measure-") == 2
+    assert not ledger.living(ledger.read(evaluation))
+    assert main(["slurm", "cancel", str(evaluation.path)]) == 0
+    assert "no job waits or runs" in capsys.readouterr().out
+
+
+def _progress(evaluation: plan.Evaluation) -> list[dict[str, Any]]:
+    files = sorted((evaluation.path / "progress").glob("measure-*.json"))
+    return [json.loads(file.read_text()) for file in files]
+
+
+def _wait_for_two_running_jobs(evaluation: plan.Evaluation) -> None:
+    deadline = time.monotonic() + 90
+    while sum(bool(p.get("seconds_per_step")) for p in _progress(evaluation)) < 2:
+        assert time.monotonic() < deadline, "the jobs do not start"
+        time.sleep(0.1)
