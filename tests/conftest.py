@@ -1,0 +1,127 @@
+"""What every test starts from: one thread, no network habits, fixed seeds, repeatable examples."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch and Ray are imported, and inherited by every process that a test starts.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+# Tests share their machine: an example may be slow, and a failure must come again.
+settings.register_profile("gencomp", deadline=None, derandomize=True)
+settings.load_profile("gencomp")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seeds() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture
+def gencomp() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run one gencomp command line in a process of its own and return what it printed."""
+
+    def run(
+        *words: str, cwd: Path = ROOT, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        return subprocess.run(
+            [sys.executable, "-m", "gencomp.cli", *words],
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """43 training and 47 test crops of 64×64, in three shards each, that no test changes."""
+    from shards.build import build
+
+    out = tmp_path_factory.mktemp("data") / "photos"
+    build("photos", out, size=64, shard_size=16, limit=48)
+    return out
+
+
+@pytest.fixture(scope="session")
+def generator_run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of a tiny generator that no test changes."""
+    from tests import tiny
+
+    path = tmp_path_factory.mktemp("runs") / "generator"
+    tiny.trained(path, tiny.generator(photos))
+    return path
+
+
+@pytest.fixture(scope="session")
+def codec_run(photos: Path, generator_run: Path) -> Path:
+    """A finished run of a tiny codec on it that no test changes."""
+    from tests import tiny
+
+    path = generator_run.with_name("codec")
+    tiny.trained(path, tiny.codec(photos, generator_run))
+    return path
+
+
+@pytest.fixture
+def drive(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Start command lines as `tests.processes.Driver`; what they leave is killed and cleared."""
+    from tests.processes import Driver
+
+    drivers: list[Driver] = []
+
+    def start(*words: str) -> Driver:
+        folder = tmp_path / f"driver{len(drivers)}"
+        folder.mkdir()
+        drivers.append(Driver(list(words), folder))
+        return drivers[-1]
+
+    yield start
+    for driver in drivers:
+        driver.close()
+        for left in Path(tempfile.gettempdir()).glob(f"gencomp-{driver.process.pid}-*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests that need Slurm where no controller answers."""
+    marked = [item for item in items if item.get_closest_marker("slurm")]
+    if marked and not _slurm_answers():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="no Slurm controller answers"))
+
+
+def _slurm_answers() -> bool:
+    if not shutil.which("scontrol"):
+        return False
+    try:
+        ping = subprocess.run(["scontrol", "ping"], capture_output=True, timeout=10, check=False)
+    except subprocess.TimeoutExpired:
+        return False
+    return ping.returncode == 0

@@ -1,0 +1,179 @@
+"""Command lines in processes of their own, and what the kernel says about all that they start."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+START = 180  # seconds that a start of Ray may take on a busy machine
+
+
+class Process(NamedTuple):
+    """A process that cannot be taken for a later one with the same number."""
+
+    pid: int
+    started: int
+
+    def command(self) -> str:
+        try:
+            return (
+                Path(f"/proc/{self.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+            )
+        except OSError:
+            return ""
+
+    def alive(self) -> bool:
+        return _stat(self.pid) is not None and _of(self.pid) == self
+
+
+def descendants(pid: int) -> set[Process]:
+    """All living processes below one, not itself."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (stat := _stat(int(entry.name))) is not None:
+            children.setdefault(int(stat[1]), []).append(int(entry.name))
+    found, queue = set(), [pid]
+    while queue:
+        for child in children.get(queue.pop(), []):
+            queue.append(child)
+            if (process := _of(child)) is not None:
+                found.add(process)
+    return found
+
+
+def listening(processes: set[Process]) -> set[str]:
+    """Addresses on which TCP sockets of the processes listen."""
+    inodes = set()
+    for process in processes:
+        for link in _open_files(process.pid):
+            if link.startswith("socket:["):
+                inodes.add(link[8:-1])
+    found = set()
+    for table, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in inodes:
+                found.add(_address(fields[1].split(":")[0], family))
+    return found
+
+
+def gone(processes: set[Process], seconds: float = 20) -> bool:
+    """Whether they all end within some time."""
+    return wait_for(lambda: not any(process.alive() for process in processes), seconds)
+
+
+def kill(process: Process) -> None:
+    """kill -9, if it is still that process."""
+    if process.alive():
+        os.kill(process.pid, signal.SIGKILL)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, pause: float = 0.01) -> bool:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(pause)
+    return True
+
+
+class Driver:
+    """One `gencomp train` in a process of its own, with everything that it starts."""
+
+    def __init__(self, words: list[str], folder: Path) -> None:
+        self.out, self.err = folder / "out", folder / "err"
+        self.seen: set[Process] = set()
+        self.started = time.time()
+        with self.out.open("w") as out, self.err.open("w") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gencomp.cli", *words],
+                cwd=ROOT,
+                env=ENVIRONMENT,
+                stdout=out,
+                stderr=err,
+            )
+
+    def look(self) -> set[Process]:
+        """Processes below the driver now; all that were ever seen are remembered."""
+        now = descendants(self.process.pid)
+        self.seen |= now
+        return now
+
+    def workers(self) -> list[Process]:
+        return sorted(p for p in self.look() if "RayTrainWorker" in p.command())
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Wait, as long as the driver lives."""
+
+        def ended_or_true() -> bool:
+            return self.process.poll() is not None or condition()
+
+        assert wait_for(ended_or_true, START), self.words()
+        assert self.process.poll() is None, self.words()
+
+    def end(self) -> int:
+        """Wait for the end of the driver and of everything below it; its exit code."""
+        while self.process.poll() is None:
+            self.look()
+            wait_for(lambda: self.process.poll() is not None, 0.2)
+        assert gone(self.seen), [p.command() for p in self.seen if p.alive()]
+        return self.process.returncode
+
+    def crash(self) -> None:
+        """kill -9; what works or supervises goes at once, Ray's two idle agents within a minute."""
+        working = {p for p in self.look() if "Agent" not in p.command()}
+        self.process.kill()
+        self.process.wait()
+        assert gone(working), [p.command() for p in working if p.alive()]
+
+    def words(self) -> str:
+        return self.out.read_text() + self.err.read_text()
+
+    def close(self) -> None:
+        """Kill what a failed test left, and clear what a killed driver could not."""
+        self.look()
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        for process in self.seen:
+            kill(process)
+
+
+def _open_files(pid: int) -> list[str]:
+    links = []
+    # A file, or the whole process, may go while one looks.
+    with contextlib.suppress(OSError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                links.append(os.readlink(descriptor))
+    return links
+
+
+def _of(pid: int) -> Process | None:
+    stat = _stat(pid)
+    return None if stat is None else Process(pid, int(stat[19]))
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Fields of /proc/PID/stat from the state on; None when it is gone or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields
+
+
+def _address(hexadecimal: str, family: socket.AddressFamily) -> str:
+    words = [int(hexadecimal[i : i + 8], 16) for i in range(0, len(hexadecimal), 8)]
+    return socket.inet_ntop(family, struct.pack(f"={len(words)}I", *words))

@@ -1,0 +1,207 @@
+"""The house: one set of versions everywhere, floors that hold, and nothing of one machine in it."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from gencomp import __version__
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LOCK_LINES = [
+    line
+    for line in (ROOT / "requirements.lock").read_text().splitlines()
+    if line and not line.startswith("#")
+]
+LOCK = {canonicalize_name(name): version for name, version in (x.split("==") for x in LOCK_LINES)}
+LINT_IMPORTS = Path(sys.executable).with_name("lint-imports")
+
+
+def _declared() -> list[Requirement]:
+    """Every requirement in pyproject.toml, those of the extras included."""
+    project = PROJECT["project"]
+    lists = [
+        PROJECT["build-system"]["requires"],
+        project["dependencies"],
+        *project["optional-dependencies"].values(),
+    ]
+    every = [Requirement(one) for some in lists for one in some]
+    return [one for one in every if one.name != project["name"]]
+
+
+class TestVersions:
+    def test_lock_has_exact_public_versions_only(self) -> None:
+        """No build of one platform, no file, no address: the lock fits every machine."""
+        assert all(re.fullmatch(r"[\w.-]+==\d[\w.]*", line) for line in LOCK_LINES)
+        assert len(LOCK) == len(LOCK_LINES)
+
+    @pytest.mark.parametrize("wanted", _declared(), ids=str)
+    def test_lock_is_inside_the_ranges(self, wanted: Requirement) -> None:
+        assert wanted.specifier.contains(LOCK[canonicalize_name(wanted.name)])
+
+    def test_environment_uses_the_lock_and_the_same_python(self) -> None:
+        environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+        conda = [one for one in environment["dependencies"] if isinstance(one, str)]
+        (pip,) = [one["pip"] for one in environment["dependencies"] if isinstance(one, dict)]
+        assert environment["name"] == PROJECT["project"]["name"]
+        assert pip == ["-r requirements.lock", "-e ."]
+        (python,) = [one.partition("=")[2] for one in conda if one.startswith("python=")]
+        assert f"PYTHON ?= python{python}\n" in (ROOT / "Makefile").read_text()
+        assert SpecifierSet(PROJECT["project"]["requires-python"]).contains(python)
+        assert PROJECT["tool"]["mypy"]["python_version"] == python
+        assert PROJECT["tool"]["ruff"]["target-version"] == "py" + python.replace(".", "")
+        # Everything with a version comes from the lock, so conda may bring Python and pip only.
+        assert {one.partition("=")[0] for one in conda} == {"python", "pip"}
+
+    def test_makefile_uses_the_lock(self) -> None:
+        makefile = (ROOT / "Makefile").read_text()
+        assert "install --prefer-binary -r requirements.lock" in makefile
+        for target in ("demo", "test", "lint", "bench"):
+            assert re.search(rf"^{target}: \$\(STAMP\)$", makefile, re.MULTILINE), target
+
+    def test_lock_is_closed(self) -> None:
+        """What an installed package needs is in the lock, so nothing is resolved at install time.
+
+        A parent that pins its child exactly (torch and its CUDA packages) does the same job.
+        """
+        todo = [(one, "") for one in _declared()]
+        seen: set[tuple[str, str]] = set()
+        while todo:
+            wanted, parent = todo.pop()
+            name = canonicalize_name(wanted.name)
+            if name not in LOCK:
+                assert str(wanted.specifier).startswith("=="), f"{parent} needs {wanted}"
+                continue
+            assert wanted.specifier.contains(LOCK[name]), f"{parent} needs {wanted}"
+            for extra in ["", *wanted.extras]:
+                if (name, extra) in seen:
+                    continue
+                seen.add((name, extra))
+                children = map(Requirement, metadata.requires(wanted.name) or [])
+                todo += [
+                    (child, name)
+                    for child in children
+                    if child.marker is None or child.marker.evaluate({"extra": extra})
+                ]
+        strays = set(LOCK) - {name for name, _ in seen}
+        assert not strays, "in the lock, but nothing needs it"
+
+    def test_one_version_of_gencomp(self) -> None:
+        assert PROJECT["tool"]["setuptools"]["dynamic"]["version"]["attr"] == "gencomp.__version__"
+        assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+class TestFloors:
+    """The contracts in pyproject.toml must refuse what they claim to refuse."""
+
+    @pytest.fixture
+    def house(self, tmp_path: Path) -> Path:
+        """The same floors with empty rooms, under the same contracts."""
+        text = (ROOT / "pyproject.toml").read_text()
+        start = text.index("[tool.importlinter]")
+        (tmp_path / "pyproject.toml").write_text(text[start:])
+        for package in ("cluster", "gencomp", "gencomp/cli", "shards", "slurm", "sweeps"):
+            (tmp_path / package).mkdir()
+            (tmp_path / package / "__init__.py").touch()
+            (tmp_path / package / "room.py").touch()
+        return tmp_path
+
+    def _lint(self, house: Path, imports: list[tuple[str, str]]) -> int:
+        for importer, imported in imports:
+            with (house / importer).open("a") as file:  # inside a function: it counts as well
+                file.write(f"def use_{imported.replace('.', '_')}():\n    import {imported}\n")
+        done = subprocess.run(
+            [str(LINT_IMPORTS), "--no-cache"],
+            cwd=house,
+            env={**os.environ, "PYTHONPATH": str(house)},
+            capture_output=True,
+            text=True,
+        )
+        assert "Contracts:" in done.stdout, done.stdout + done.stderr
+        return done.returncode
+
+    def test_the_way_down_is_free(self, house: Path) -> None:
+        allowed = [
+            ("slurm/room.py", "sweeps.room"),
+            ("slurm/room.py", "submitit"),
+            ("sweeps/room.py", "cluster.room"),
+            ("sweeps/room.py", "ray"),
+            ("cluster/room.py", "gencomp.room"),
+            ("cluster/room.py", "shards.room"),
+            ("cluster/room.py", "ray"),
+            ("gencomp/room.py", "torch"),
+            *(("gencomp/cli/room.py", f"{name}.room") for name in ("slurm", "cluster", "shards")),
+            ("gencomp/cli/room.py", "ray"),
+            ("gencomp/cli/__init__.py", "gencomp.room"),
+        ]
+        assert self._lint(house, allowed) == 0
+
+    @pytest.mark.parametrize(
+        ("importer", "imported"),
+        [
+            ("gencomp/room.py", "shards.room"),
+            ("gencomp/room.py", "cluster.room"),
+            ("gencomp/room.py", "gencomp.cli.room"),
+            ("gencomp/room.py", "ray"),
+            ("gencomp/room.py", "submitit"),
+            ("shards/room.py", "gencomp.room"),
+            ("shards/room.py", "gencomp.cli"),
+            ("shards/room.py", "torch"),
+            ("shards/room.py", "ray"),
+            ("cluster/room.py", "sweeps.room"),
+            ("cluster/room.py", "submitit"),
+            ("sweeps/room.py", "slurm.room"),
+            ("sweeps/room.py", "submitit"),
+            ("slurm/room.py", "gencomp.cli.room"),
+        ],
+    )
+    def test_the_way_up_is_closed(self, house: Path, importer: str, imported: str) -> None:
+        assert self._lint(house, [(importer, imported)]) == 1
+
+
+def _files() -> list[Path]:
+    """The files of the project: tracked ones, and new ones that git does not ignore."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_no_file_names_the_machine_it_was_written_on() -> None:
+    """No home or work folder of anybody, not this checkout, not this host."""
+    patterns = [r"(?<![\w.~])/(?:home|root|Users|work|workspace)/\w", re.escape(str(ROOT)) + r"\b"]
+    host = socket.gethostname()
+    if len(host) > 7 and host != "localhost":
+        patterns.append(rf"\b{re.escape(host)}\b")
+    forbidden = re.compile("|".join(patterns))
+    found = []
+    for path in _files():
+        try:
+            text = path.read_text()
+        except UnicodeDecodeError:
+            continue
+        lines = enumerate(text.splitlines(), start=1)
+        found += [f"{path.relative_to(ROOT)}:{i}: {x}" for i, x in lines if forbidden.search(x)]
+    assert not found, "\n".join(found)
+
+
+def test_ci_runs_what_make_runs() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert {"make lint", "make test"} <= set(script.read_text().splitlines())
