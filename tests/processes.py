@@ -17,6 +17,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 START = 180  # seconds that a start of Ray may take on a busy machine
+# Ray's agents, and workers that were only just starting, notice the death of their node last.
+LINGER = 120
 
 
 class Process(NamedTuple):
@@ -127,12 +129,13 @@ class Driver:
         while self.process.poll() is None:
             self.look()
             wait_for(lambda: self.process.poll() is not None, 0.2)
-        assert gone(self.seen), [p.command() for p in self.seen if p.alive()]
+        assert gone(self.seen, LINGER), [p.command() for p in self.seen if p.alive()]
         return self.process.returncode
 
     def crash(self) -> None:
-        """kill -9; what works or supervises goes at once, Ray's two idle agents within a minute."""
-        working = {p for p in self.look() if "Agent" not in p.command()}
+        """kill -9; what works or supervises goes at once; see `LINGER` for what does not."""
+        idle = ("Agent", "default_worker.py")  # a worker that has begun has another title
+        working = {p for p in self.look() if not any(word in p.command() for word in idle)}
         self.process.kill()
         self.process.wait()
         assert gone(working), [p.command() for p in working if p.alive()]
