@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 __all__ = ["open_set"]
 
 
-def open_set(path: str | Path) -> ShardSet:
-    """Open the shard set in the directory `path`; `ShardError` when there is none."""
+def open_set(location: str | Path) -> ShardSet:
+    """Open the shard set in a directory or at a URI; `ShardError` when there is none."""
     from shards.reader import open_set as open_  # pyarrow loads here, not in `gencomp --help`
 
-    return open_(path)
+    return open_(location)

@@ -18,7 +18,8 @@ _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
 def decode(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
     """Decode to uint8 [H, W, 3] RGB; alpha is dropped, grey is repeated.
 
-    JPEG goes through simplejpeg where it is installed and gives the very pixels of Pillow.
+    JPEG goes through simplejpeg where it is installed and gives the very pixels of Pillow; CMYK
+    always goes through Pillow, whose conversion differs. Orientation tags are not applied.
     `out` (contiguous) receives the image and is returned if it has the image's shape; otherwise
     it is left alone, and a new array is returned.
     Raises `ValueError` with the reason when the bytes cannot be decoded.
@@ -55,7 +56,9 @@ def open_rgb(data: bytes) -> Image.Image:
 
 def image_format(data: bytes) -> str:
     """The format by its content, as a file extension: 'png', 'jpg', ..."""
-    return FORMATS[str(_open(data).format)]
+    form = str(_open(data).format)
+    # Phones write JPEG files with a second picture behind the first; the first is what decodes.
+    return FORMATS["JPEG" if form == "MPO" else form]
 
 
 def image_size(data: bytes) -> tuple[int, int]:

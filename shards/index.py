@@ -1,13 +1,14 @@
-"""`index.parquet`: one row a sample, and the index of tars that somebody else wrote."""
+"""`index.parquet`: one row a sample, by split, then shard, then place in the tar."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
 import os
-import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,20 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from shards import decode, tars
 from shards.errors import ShardError
-from shards.info import (
-    FILE_NAME as INFO_NAME,
-)
-from shards.info import (
-    DatasetInfo,
-    ShardInfo,
-    SplitInfo,
-    Transform,
-    created_by,
-    read_info,
-    write_info,
-)
+from shards.info import FILE_NAME as INFO_NAME
 from shards.tars import Member
 
 FILE_NAME = "index.parquet"
@@ -40,6 +29,9 @@ SCHEMA = pa.schema(
         pa.field("shard", pa.string(), nullable=False),
         pa.field("key", pa.string(), nullable=False),
         pa.field("image_ext", pa.string(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("span", pa.int64(), nullable=False),
+        pa.field("check", pa.uint64(), nullable=False),
         pa.field("image_offset", pa.int64(), nullable=False),
         pa.field("image_size", pa.int64(), nullable=False),
         pa.field("width", pa.int32(), nullable=False),
@@ -56,16 +48,28 @@ SCHEMA = pa.schema(
         ),
     ]
 )
-_SPLIT_WORD = re.compile(r"(?:^|[-_.])(train|val|validation|valid|test)(?=[-_.]|$)")
+# Opening a set reads whole row groups: of one a shard, three thousand would cost seconds.
+_GROUP_ROWS = 1 << 17
+_REPETITIVE = ["split", "shard", "image_ext", "width", "height", "label"]
 
 
 class Row(NamedTuple):
-    """One sample: where it lies and what it is. `hash` is xxh3_128 over its members' bytes."""
+    """One sample: where it lies and what it is.
+
+    `span` bytes from `offset` on hold all its members with the headers between them, and `check`
+    is xxh3_64 over these: what every read verifies. `hash` is xxh3_128 over the image member
+    alone: equal for equal pictures, whatever their labels. Offsets and sizes are in bytes.
+    """
 
     split: str
     shard: str
     key: str
     image_ext: str
+    offset: int
+    span: int
+    check: int
+    image_offset: int
+    image_size: int
     width: int
     height: int
     label: int | None
@@ -73,16 +77,68 @@ class Row(NamedTuple):
     hash: bytes
     members: list[Member]
 
-    @property
-    def image(self) -> Member:
-        return next(member for member in self.members if member.name == self.image_ext)
+
+def span_of(members: list[Member]) -> tuple[int, int]:
+    """(offset, span) of a sample: the bytes of a tar that hold all its members."""
+    offset = members[0].offset
+    return offset, members[-1].offset + members[-1].size - offset
 
 
-def content_hash(parts: Iterable[bytes]) -> bytes:
-    """xxh3_128 over the members' bytes in tar order."""
-    digest = xxhash.xxh3_128()
-    for part in parts:
-        digest.update(part)
+def row_of(
+    split: str,
+    shard: str,
+    key: str,
+    members: list[Member],
+    content: bytes | memoryview,
+    *,
+    image_ext: str,
+    width: int,
+    height: int,
+    label: int | None,
+    source: str,
+) -> Row:
+    """The index row of a sample whose members lie where `tars.scan` found them.
+
+    `content` is what the tar holds at `span_of(members)`.
+    """
+    offset, span = span_of(members)
+    assert len(content) == span
+    image = next(member for member in members if member.name == image_ext)
+    begin = image.offset - offset
+    return Row(
+        split=split,
+        shard=shard,
+        key=key,
+        image_ext=image_ext,
+        offset=offset,
+        span=span,
+        check=xxhash.xxh3_64_intdigest(content),
+        image_offset=image.offset,
+        image_size=image.size,
+        width=width,
+        height=height,
+        label=label,
+        source=source,
+        hash=xxhash.xxh3_128_digest(memoryview(content)[begin : begin + image.size]),
+        members=members,
+    )
+
+
+def shard_table(rows: list[Row]) -> pa.Table:
+    """The rows of one shard as a table of `SCHEMA`."""
+    columns: dict[str, list[Any]] = {
+        name: [row[i] for row in rows] for i, name in enumerate(Row._fields)
+    }
+    columns["members"] = [[member._asdict() for member in row.members] for row in rows]
+    return pa.Table.from_pydict(columns, schema=SCHEMA)
+
+
+def shard_digest(table: pa.Table) -> bytes:
+    """sha256 over the values of one shard's rows, however Arrow lays them out."""
+    digest = hashlib.sha256(struct.pack("<q", table.num_rows))
+    for name in SCHEMA.names:
+        digest.update(f"/{name}:".encode())
+        _feed(digest, whole(table[name]))
     return digest.digest()
 
 
@@ -92,19 +148,28 @@ class IndexWriter:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        self._writer = pq.ParquetWriter(self._temporary, SCHEMA, compression="zstd")
+        self._writer = pq.ParquetWriter(
+            self._temporary, SCHEMA, compression="zstd", use_dictionary=_REPETITIVE,
+            write_statistics=False,
+        )  # fmt: skip
         self._digest = hashlib.sha256()
+        self._waiting: list[pa.Table] = []
 
-    def add(self, rows: list[Row]) -> None:
-        """Add all the rows of one shard."""
-        table = _table(rows)
-        self._writer.write_table(table)
-        self._digest.update(_digest(table))
+    def add(self, table: pa.Table, digest: bytes) -> None:
+        """Add all the rows of the next shard, `shard_table(...)`, and their `shard_digest`."""
+        if table.num_rows == 0:
+            return
+        self._digest.update(digest)
+        self._waiting.append(table)
+        rows = sum(waiting.num_rows for waiting in self._waiting)
+        if rows >= _GROUP_ROWS:
+            self._write(rows - rows % _GROUP_ROWS)
 
     def close(self) -> tuple[str, str]:
         """Put the file in its place; (index hash, hash of the file's bytes)."""
+        self._write(sum(waiting.num_rows for waiting in self._waiting))
         self._writer.close()
-        bytes_hash = _bytes_hash(_map(self._temporary))
+        bytes_hash = xxhash.xxh3_128_hexdigest(map_index(self._temporary))
         os.replace(self._temporary, self._path)
         return self._digest.hexdigest(), bytes_hash
 
@@ -112,52 +177,102 @@ class IndexWriter:
         self._writer.close()
         self._temporary.unlink(missing_ok=True)
 
+    def _write(self, rows: int) -> None:
+        if rows:
+            table = pa.concat_tables(self._waiting)
+            self._writer.write_table(table.slice(0, rows), row_group_size=_GROUP_ROWS)
+            self._waiting = [table.slice(rows)]
+
+
+class IndexReader:
+    """The content of the index file `where`, whose bytes must have the hash `bytes_hash`.
+
+    They are hashed at once, since parsing a damaged Parquet file may never end. The columns
+    `split` and `shard` come as dictionaries.
+    """
+
+    def __init__(self, content: bytes | pa.Buffer, where: str, bytes_hash: str) -> None:
+        if xxhash.xxh3_128_hexdigest(content) != bytes_hash:
+            raise ShardError(
+                f"{where} is damaged or of another set: its bytes are not those that {INFO_NAME} "
+                "names"
+            )
+        self._where = where
+        with self._damage_named():
+            self._file = pq.ParquetFile(
+                pa.BufferReader(content), read_dictionary=["split", "shard"]
+            )
+            groups = self._file.metadata
+        rows = [groups.row_group(i).num_rows for i in range(groups.num_row_groups)]
+        self._starts = np.cumsum([0, *rows])
+
+    def table(self, columns: list[str] | None = None, split: str | None = None) -> pa.Table:
+        """These columns (all by default) of the rows of one split (of all by default)."""
+        with self._damage_named():
+            if split is None:
+                return self._file.read(columns=columns)
+            groups, first, length = self._range(split)
+            return self._file.read_row_groups(groups, columns=columns).slice(first, length)
+
+    def tables(self, columns: list[str], split: str) -> Iterator[pa.Table]:
+        """The same for one split, in pieces of some MB, for a column that is large."""
+        groups, first, length = self._range(split)
+        for group in groups:
+            with self._damage_named():
+                table = self._file.read_row_group(group, columns=columns).slice(first, length)
+            first, length = 0, length - table.num_rows
+            yield table
+
+    def _range(self, split: str) -> tuple[list[int], int, int]:
+        """The row groups that hold a split, where in the first it begins, and its length."""
+        first, last = self._ranges.get(split, (0, 0))
+        groups = np.flatnonzero((self._starts[:-1] < last) & (self._starts[1:] > first)).tolist()
+        return groups, first - int(self._starts[groups[0]]) if groups else 0, last - first
+
+    @cached_property
+    def _ranges(self) -> dict[str, tuple[int, int]]:
+        """The rows [first, last) of each split."""
+        names = whole(self._file.read(columns=["split"])["split"])
+        if not len(names):
+            return {}
+        codes = names.indices.to_numpy()
+        cuts = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(codes)]
+        return {names[a].as_py(): (a, b) for a, b in itertools.pairwise(cuts)}
+
+    @contextmanager
+    def _damage_named(self) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise ShardError(f"{self._where} is damaged: {reason}") from None
+
 
 def read_index(
     path: Path, bytes_hash: str, columns: list[str] | None = None, split: str | None = None
 ) -> pa.Table:
-    """Columns of the index (all by default), of one split or of all.
+    """`IndexReader.table` of a local file; `ShardError` when it is missing or damaged."""
+    return IndexReader(map_index(path), str(path), bytes_hash).table(columns, split)
 
-    The file's bytes are hashed first, since parsing a damaged Parquet file may never end.
-    """
+
+def map_index(path: Path) -> pa.Buffer:
+    """The bytes of a local index; `ShardError` when it is missing."""
     try:
-        content = _map(path)
-        if _bytes_hash(content) != bytes_hash:
-            raise ShardError(
-                f"{path} is damaged or of another set: its bytes are not those that {INFO_NAME} "
-                "names"
-            )
-        return pq.read_table(
-            pa.BufferReader(content),
-            columns=columns,
-            filters=None if split is None else [("split", "=", split)],
-        )
+        if path.stat().st_size == 0:
+            return pa.py_buffer(b"")
+        with pa.memory_map(str(path)) as file:
+            return file.read_buffer()
     except FileNotFoundError:
         raise ShardError(f"{path.parent} has no {path.name}: it is no whole shard set") from None
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ShardError(f"{path} is damaged: {reason}") from None
-
-
-def _map(path: Path) -> pa.Buffer:
-    if path.stat().st_size == 0:
-        return pa.py_buffer(b"")
-    with pa.memory_map(str(path)) as file:
-        return file.read_buffer()
-
-
-def _bytes_hash(content: pa.Buffer) -> str:
-    return xxhash.xxh3_128_hexdigest(content)
+    except OSError as error:
+        raise ShardError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def logical_hash(table: pa.Table) -> str:
-    """The index hash of a whole index: sha256 over the digests of its shards, in file order.
-
-    It depends on the values alone, not on how Parquet or Arrow lays them out.
-    """
+    """The index hash of a whole index: sha256 over the digests of its shards, in file order."""
     total = hashlib.sha256()
     for part in by_shard(table):
-        total.update(_digest(part))
+        total.update(shard_digest(part))
     return total.hexdigest()
 
 
@@ -166,30 +281,18 @@ def by_shard(table: pa.Table) -> Iterator[pa.Table]:
     if table.num_rows == 0:
         return
     shard, split = (
-        pa.concat_arrays(table[name].chunks).dictionary_encode().indices.to_numpy()
-        for name in ("shard", "split")
+        whole(table[name]).dictionary_encode().indices.to_numpy() for name in ("shard", "split")
     )
     starts = np.flatnonzero((np.diff(shard) != 0) | (np.diff(split) != 0)) + 1
     for begin, end in itertools.pairwise([0, *starts.tolist(), table.num_rows]):
         yield table.slice(begin, end - begin)
 
 
-def _table(rows: list[Row]) -> pa.Table:
-    records: list[dict[str, Any]] = []
-    for row in rows:
-        image = row.image
-        record = {**row._asdict(), "image_offset": image.offset, "image_size": image.size}
-        record["members"] = [member._asdict() for member in row.members]
-        records.append(record)
-    return pa.Table.from_pylist(records, schema=SCHEMA)
-
-
-def _digest(table: pa.Table) -> bytes:
-    digest = hashlib.sha256(struct.pack("<q", table.num_rows))
-    for name in SCHEMA.names:
-        digest.update(f"/{name}:".encode())
-        _feed(digest, pa.concat_arrays(table[name].chunks))
-    return digest.digest()
+def whole(column: pa.ChunkedArray) -> pa.Array:
+    """A column in one piece."""
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
 def _feed(digest: Any, array: pa.Array) -> None:
@@ -203,136 +306,9 @@ def _feed(digest: Any, array: pa.Array) -> None:
             digest.update(f".{field.name}:".encode())
             _feed(digest, values)
     elif pa.types.is_integer(array.type):
-        digest.update(np.asarray(pc.fill_null(array, 0), dtype="<i8").tobytes())
+        kind = "<u8" if array.type == pa.uint64() else "<i8"
+        digest.update(np.asarray(pc.fill_null(array, 0), dtype=kind).tobytes())
     else:
         values = [v.encode() if isinstance(v, str) else v for v in array.to_pylist()]
         digest.update(np.array([len(v) for v in values], dtype="<i8").tobytes())
         digest.update(b"".join(values))
-
-
-def index_tars(*paths: str | Path, split: str | None = None) -> DatasetInfo:
-    """Index foreign WebDataset tars in place: `index.parquet` and `dataset.json` beside them.
-
-    Args:
-        paths: one directory (all its `*.tar`), or tars that lie in one directory.
-        split: the split of all of them; by default the word train, val, valid, validation or
-            test in each file's name, else `train`.
-
-    Nothing is copied or changed. The label is the member `cls` when it is an integer. Raises
-    `ShardError` when a tar is compressed or damaged, a sample has no image, or the directory has
-    another index already.
-    """
-    directory, files = _tar_files(paths)
-    shards: dict[str, list[Path]] = {}
-    for file in files:
-        shards.setdefault(split or _split_of(file.name), []).append(file)
-    temporary = directory / f".indexing.{os.getpid()}.{FILE_NAME}"
-    writer = IndexWriter(temporary)
-    try:
-        splits = {
-            name: _index_split(writer, name, members) for name, members in sorted(shards.items())
-        }
-        index_hash, bytes_hash = writer.close()
-        info = DatasetInfo(
-            name=directory.name,
-            source="tars",
-            parameters={"split": split},
-            transform=Transform(size=None, geometry="none: as found", storage="original"),
-            splits=splits,
-            index_hash=index_hash,
-            index_bytes_hash=bytes_hash,
-            created_by=created_by(),
-        )
-        if _existing_index(directory, info):
-            return read_info(directory)
-        os.replace(temporary, directory / FILE_NAME)
-        write_info(info, directory)
-        return info
-    finally:
-        writer.discard()
-        temporary.unlink(missing_ok=True)
-
-
-def _existing_index(directory: Path, info: DatasetInfo) -> bool:
-    """True when the directory has this very index already; raises when it has another."""
-    if not (directory / INFO_NAME).exists():
-        return False
-    there = read_info(directory)
-    if (there.index_hash, there.splits) != (info.index_hash, info.splits):
-        raise ShardError(
-            f"{directory} has an index already, and it differs from what its tars hold now: "
-            f"remove {INFO_NAME} and {FILE_NAME} there to index it anew"
-        )
-    return True
-
-
-def _tar_files(paths: tuple[str | Path, ...]) -> tuple[Path, list[Path]]:
-    given = [Path(path) for path in paths]
-    if len(given) == 1 and given[0].is_dir():
-        inside = sorted(given[0].iterdir())
-        files = [p for p in inside if p.name.endswith(".tar")]
-        packed = [p.name for p in inside if re.search(r"\.(tar\.\w+|tgz)$", p.name)]
-        if not files and packed:
-            raise ShardError(
-                f"{given[0]} holds only compressed tars ({packed[0]}), which cannot be read at any "
-                "offset: uncompress them first (for example `gunzip`)"
-            )
-    else:
-        files = sorted(given)
-    if not files:
-        raise ShardError(f"there are no tars to index in {', '.join(map(str, given)) or 'nothing'}")
-    if missing := [p for p in files if not p.is_file()]:
-        raise ShardError(f"there is no tar {missing[0]}")
-    if len({p.parent.resolve() for p in files}) > 1:
-        raise ShardError("the tars of one shard set must lie in one directory")
-    return files[0].parent, files
-
-
-def _split_of(file_name: str) -> str:
-    match = _SPLIT_WORD.search(file_name)
-    return match[1] if match else "train"
-
-
-def _index_split(writer: IndexWriter, split: str, files: list[Path]) -> SplitInfo:
-    shards = []
-    for file in files:
-        rows = [_foreign_row(split, file, key, members) for key, members in tars.scan(file)]
-        if rows:
-            writer.add(rows)
-        shards.append(ShardInfo(name=file.name, bytes=file.stat().st_size, samples=len(rows)))
-    return SplitInfo(samples=sum(shard.samples for shard in shards), shards=shards)
-
-
-def _foreign_row(split: str, file: Path, key: str, members: list[Member]) -> Row:
-    names = [member.name for member in members]
-    images = [n for n in names if n in decode.EXTENSIONS] or [
-        n for n in names if n.rpartition(".")[2] in decode.EXTENSIONS
-    ]
-    place = f"{file}, key {key!r}, byte {members[0].offset}"
-    if not images:
-        raise ShardError(f"{place}: the sample has no image (it has {', '.join(names)})")
-    with open(file, "rb") as stream:
-        contents = {m.name: os.pread(stream.fileno(), m.size, m.offset) for m in members}
-    try:
-        width, height = decode.image_size(contents[images[0]])
-    except ValueError as error:
-        raise ShardError(f"{place}: {images[0]} cannot be read as an image: {error}") from None
-    return Row(
-        split=split,
-        shard=file.name,
-        key=key,
-        image_ext=images[0],
-        width=width,
-        height=height,
-        label=_label(contents.get("cls")),
-        source=file.name,
-        hash=content_hash(contents.values()),
-        members=members,
-    )
-
-
-def _label(content: bytes | None) -> int | None:
-    try:
-        return None if content is None else int(content)
-    except ValueError:
-        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from importlib import metadata
 from pathlib import Path
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shards.errors import ShardError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILE_NAME = "dataset.json"
 
 
@@ -22,20 +23,25 @@ class _Model(BaseModel):
 class Transform(_Model):
     """What was done to the images before they were stored; part of every result's protocol."""
 
-    size: int | None = Field(description="stored height and width; null: each image its own")
+    size: tuple[int, int] | None = Field(
+        description="stored (height, width) in pixels; null: each image its own"
+    )
     geometry: str = Field(description="resize and crop, in words")
-    storage: str = Field(description="'png' (lossless) or 'original' (the bytes as found)")
+    storage: str = Field(
+        description="'original' (the bytes as found), 'png', 'webp' (lossless) or 'jpeg:<quality>'"
+    )
 
 
 class ShardInfo(_Model):
     name: str
     bytes: int
     samples: int
+    hash: str = Field(description="xxh3_128 of the whole file, in hex")
 
 
 class SplitInfo(_Model):
     samples: int
-    shards: list[ShardInfo]
+    shards: list[ShardInfo] = Field(description="in the order of the index")
 
 
 class Skipped(_Model):
@@ -48,11 +54,18 @@ class DatasetInfo(_Model):
 
     format_version: int = FORMAT_VERSION
     name: str
-    source: str = Field(description="what built the set: 'photos', 'folder', 'tars'")
+    source: str = Field(description="what built the set: 'photos', 'folder', 'wds', ...")
     parameters: dict[str, Any] = Field(description="what decides the content; same: same set")
     transform: Transform
-    splits: dict[str, SplitInfo]
+    location: str | None = Field(
+        default=None,
+        description="directory (absolute, or relative to this file) or URI of the tars; null: here",
+    )
+    splits: dict[str, SplitInfo] = Field(description="in the order of the index")
     classes: list[str] = Field(default=[], description="names of the labels 0, 1, ...")
+    maps: list[str] = Field(
+        default=[], description="members that are maps of pixels, such as 'label.png'"
+    )
     skipped: list[Skipped] = Field(default=[], description="inputs left out on request")
     index_hash: str = Field(description="sha256 of the index's logical content")
     index_bytes_hash: str = Field(description="xxh3_128 of index.parquet's bytes, for damage")
@@ -72,22 +85,33 @@ def created_by() -> str:
 
 
 def read_info(directory: Path) -> DatasetInfo:
-    """Read `dataset.json`; `ShardError` when it is missing, damaged or of a later format."""
+    """Read `dataset.json`; `ShardError` when it is missing, damaged or of another format."""
     path = directory / FILE_NAME
     try:
-        info = DatasetInfo.model_validate_json(path.read_bytes())
+        return parse_info(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise ShardError(missing_set(directory)) from None
+    except OSError as error:
+        raise ShardError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def parse_info(data: bytes, where: str) -> DatasetInfo:
+    """The content of a `dataset.json` called `where`; `ShardError` as `read_info` has it."""
+    try:
+        content = json.loads(data)
+        version = content["format_version"]
+    except (ValueError, KeyError, TypeError):  # UnicodeDecodeError is a ValueError
+        raise ShardError(
+            f"{where} cannot be read: it is no JSON object with a format_version"
+        ) from None
+    if version != FORMAT_VERSION:
+        raise ShardError(_other_version(where, version))
+    try:
+        return DatasetInfo.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ShardError(f"{path} cannot be read: {where}: {first['msg']}") from None
-    if info.format_version > FORMAT_VERSION:
-        raise ShardError(
-            f"{path} has format version {info.format_version}, this gencomp reads up to "
-            f"{FORMAT_VERSION}: upgrade gencomp"
-        )
-    return info
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ShardError(f"{where} cannot be read: {place}: {first['msg']}") from None
 
 
 def write_info(info: DatasetInfo, directory: Path) -> None:
@@ -108,3 +132,15 @@ def missing_set(directory: Path) -> str:
     found = sorted(p.parent.name for p in parent.glob(f"*/{FILE_NAME}"))
     there = f"{parent} holds {', '.join(found)}" if found else f"{parent} holds no shard set"
     return f"there is no shard set {directory}; {there} (`gencomp shards build` makes one)"
+
+
+def _other_version(where: str, version: object) -> str:
+    if isinstance(version, int) and version < FORMAT_VERSION:
+        return (
+            f"{where} was made by an older gencomp (format version {version}, this one reads "
+            f"{FORMAT_VERSION}): build the set anew"
+        )
+    return (
+        f"{where} has format version {version}, this gencomp reads {FORMAT_VERSION}: "
+        "upgrade gencomp"
+    )

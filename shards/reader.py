@@ -2,50 +2,68 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from functools import cached_property
+import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import xxhash
+from PIL import Image
 
+from shards.clients import shown
+from shards.columns import columns
 from shards.decode import decode
 from shards.errors import ShardError
+from shards.files import is_uri, place_of, shard_files
 from shards.index import FILE_NAME as INDEX_NAME
-from shards.index import read_index
-from shards.info import DatasetInfo, missing_set, read_info
-
-# Shards beyond these are opened for each read: a process has few descriptors to give.
-_MOST_OPEN = 256
-_COLUMNS = ["shard", "key", "image_offset", "label", "hash", "members"]
+from shards.index import IndexReader, map_index
+from shards.info import FILE_NAME as INFO_NAME
+from shards.info import DatasetInfo, missing_set, parse_info, read_info
+from shards.stores import MissingObject, store
 
 
 class Sample(NamedTuple):
-    """One decoded sample: `image` uint8 [H, W, 3] RGB; `row` its place in the split."""
+    """One decoded sample.
+
+    image: uint8 [H, W, 3] RGB; row: its place in the split; maps: all that the set has, uint8 or
+    uint16 [H, W], by name: "label" for the member "label.png".
+    """
 
     key: str
     image: np.ndarray
     label: int | None
     row: int
+    maps: dict[str, np.ndarray]
 
 
-def open_set(path: str | Path) -> ShardSet:
-    """Open the shard set in the directory `path`; `ShardError` when there is none."""
-    directory = Path(path)
+def open_set(location: str | Path) -> ShardSet:
+    """Open the shard set in a directory or at a URI; `ShardError` when there is none."""
+    if is_uri(location):
+        base = store(location)
+        where = str(place_of(base.uri, INFO_NAME))
+        try:
+            return ShardSet(str(location), parse_info(base.read(INFO_NAME), where))
+        except MissingObject:
+            raise ShardError(
+                f"there is no {where}: check the address, or index the tars there with "
+                f"`gencomp shards index {base.uri} --out DIRECTORY`"
+            ) from None
+    directory = Path(location)
     if not directory.is_dir():
         raise ShardError(missing_set(directory))
     return ShardSet(directory, read_info(directory))
 
 
 class ShardSet:
-    """A directory of WebDataset tars with their index."""
+    """WebDataset tars with their index.
 
-    def __init__(self, path: Path, info: DatasetInfo) -> None:
+    `path` is the directory or the URI of the index, `where` the same without secrets, for messages.
+    """
+
+    def __init__(self, path: str | Path, info: DatasetInfo) -> None:
         self.path = path
+        self.where = shown(str(path))
         self.info = info
 
     @property
@@ -57,38 +75,18 @@ class ShardSet:
         """Samples by split."""
         return self.info.counts
 
+    @property
+    def tars(self) -> str | Path:
+        """The directory or the URI of the tars."""
+        return place_of(self.path, self.info.location)
+
     def split(self, name: str) -> Split:
         """The split of that name; `ShardError` that names the splits there are."""
         if name not in self.splits:
             there = ", ".join(f"{k} ({n} samples)" for k, n in self.splits.items())
-            raise ShardError(f"{self.path} has no split {name!r}: it has {there or 'none'}")
-        return Split(self.path.absolute(), name, self.info)
-
-
-class _Columns:
-    """The index columns that reading needs, as flat numpy arrays (about 70 bytes a sample)."""
-
-    def __init__(self, table: pa.Table) -> None:
-        shard = _whole(table["shard"]).dictionary_encode()
-        self.shard_names: list[str] = shard.dictionary.to_pylist()
-        self.shard = shard.indices.to_numpy().astype(np.int32)
-        keys = _whole(table["key"]).cast(pa.large_string())
-        lengths = pc.binary_length(keys).to_numpy()
-        self.key_end = np.cumsum(lengths)
-        begin = np.frombuffer(keys.buffers()[1], dtype=np.int64)[keys.offset]
-        self.key_bytes = np.frombuffer(keys.buffers()[2] or b"", dtype=np.uint8)[
-            begin : begin + int(lengths.sum())
-        ].copy()
-        self.label = pc.fill_null(_whole(table["label"]), -1).to_numpy()
-        hashes = _whole(table["hash"])
-        raw = np.frombuffer(hashes.buffers()[1] or b"", dtype=np.uint8).reshape(-1, 16)
-        self.hash = raw[hashes.offset : hashes.offset + len(hashes)].copy()
-        members = _whole(table["members"])
-        self.member_end = np.cumsum(pc.list_value_length(members).to_numpy())
-        _, offsets, sizes = members.flatten().flatten()
-        self.member_offset = offsets.to_numpy().copy()
-        self.member_size = sizes.to_numpy().copy()
-        self.image_offset = _whole(table["image_offset"]).to_numpy().copy()
+            raise ShardError(f"{self.where} has no split {name!r}: it has {there or 'none'}")
+        path = self.path.absolute() if isinstance(self.path, Path) else self.path
+        return Split(path, name, self.info)
 
 
 class Split:
@@ -96,44 +94,31 @@ class Split:
 
     May be shared by threads, inherited by forked processes and pickled (a copy opens the set
     anew and insists on the same index).
+
+    key_hash: identifies the data, by the index hash and the split's name; shard_names and
+    shard_lengths (int64 [shards], in samples): the shards in the order of the rows.
     """
 
-    def __init__(self, path: Path, name: str, info: DatasetInfo) -> None:
+    def __init__(self, path: str | Path, name: str, info: DatasetInfo) -> None:
         self.path = path
+        self.where = shown(str(path))
         self.name = name
         self.index_hash = info.index_hash
-        self._length = length = info.counts[name]
-        self._columns = _Columns(
-            read_index(path / INDEX_NAME, info.index_bytes_hash, _COLUMNS, name)
-        )
-        found = len(self._columns.shard)
-        if found != length:
-            raise ShardError(
-                f"{path}: split {name!r} has {found} rows in {INDEX_NAME} but {length} in "
-                "dataset.json: run `gencomp shards verify` and build the set anew"
-            )
-        self._descriptors: dict[int, int] = {}
-        self._lock = threading.Lock()
+        self.key_hash = f"{info.index_hash}/{name}"
+        shards = [shard for shard in info.splits[name].shards if shard.samples]
+        self.shard_names = [shard.name for shard in shards]
+        self.shard_lengths = np.array([shard.samples for shard in shards], dtype=np.int64)
+        self._columns = columns(info, name, lambda: _index(path, info))
+        self._files = shard_files(place_of(path, info.location), shards)
 
     def __len__(self) -> int:
-        return self._length
+        return self._columns.rows
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self.path, self.name, self.index_hash)
 
-    def __del__(self) -> None:
-        for descriptor in getattr(self, "_descriptors", {}).values():
-            os.close(descriptor)
-
-    @cached_property
-    def key_hash(self) -> str:
-        """Identifies the data: the index hash and the split's name."""
-        return f"{self.index_hash}/{self.name}"
-
     def key(self, row: int) -> str:
-        columns, row = self._columns, self._checked(row)
-        begin = columns.key_end[row - 1] if row else 0
-        return columns.key_bytes[begin : columns.key_end[row]].tobytes().decode()
+        return self._columns.key(self._checked(row))
 
     def label(self, row: int) -> int | None:
         label = int(self._columns.label[self._checked(row)])
@@ -141,16 +126,17 @@ class Split:
 
     def labels(self, rows: np.ndarray) -> np.ndarray:
         """Labels of many rows, int64; -1 where there is none."""
-        return self._columns.label[rows]
+        return self._columns.label[rows].astype(np.int64)
 
     def read(self, row: int) -> Sample:
-        """Read, check and decode one sample.
+        """Read, check and decode one sample with all its maps.
 
         Raises `ShardError` with shard, key and byte offset when it is missing, cut short,
         changed since it was indexed, or no image.
         """
-        row = self._checked(row)
-        return Sample(self.key(row), self.image(row), self.label(row), row)
+        span = self._span(self._checked(row))
+        maps = {_map_name(member): self._map(row, member, span) for member in self._columns.maps}
+        return Sample(self.key(row), self._image(row, span, None), self.label(row), row, maps)
 
     def read_many(self, rows: np.ndarray) -> list[Sample]:
         """The samples at `rows` (int64), in that order."""
@@ -161,90 +147,109 @@ class Split:
 
         It is put into `out`, and that is returned, when `out` has its shape.
         """
-        data = self._image_bytes(self._checked(row))
-        try:
-            return decode(data, out)
-        except ValueError as error:
-            raise self._error(row, f"cannot be decoded: {error}") from None
+        return self._image(row, self._span(self._checked(row)), out)
+
+    def maps(self, row: int, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """Maps of a row by name, uint8 or uint16 [H, W]; raises as `read` does."""
+        members = {name: self._member(name) for name in names}
+        span = self._span(self._checked(row))
+        return {name: self._map(row, member, span) for name, member in members.items()}
 
     def place(self, row: int) -> tuple[str, str, int]:
         """Where a row lies: (shard, key, byte offset of its image)."""
         columns, row = self._columns, self._checked(row)
-        shard = columns.shard_names[columns.shard[row]]
-        return shard, self.key(row), int(columns.image_offset[row])
+        offset = int(columns.offset[row]) + int(columns.image_begin[row])
+        return self.shard_names[columns.shard(row)], columns.key(row), offset
 
-    def _image_bytes(self, row: int) -> bytes:
+    def fetch_soon(self, rows: np.ndarray) -> None:
+        """Start to copy the remote shards that hold `rows` into the cache, in the background."""
+        self._files.fetch_soon(self._columns.shards(rows))
+
+    def _span(self, row: int) -> bytes:
+        """The bytes of all the members of a sample, checked."""
         columns = self._columns
-        first = int(columns.member_end[row - 1]) if row else 0
-        last = int(columns.member_end[row]) - 1
-        begin = int(columns.member_offset[first])
-        end = int(columns.member_offset[last]) + int(columns.member_size[last])
-        raw = self._pread(row, int(columns.shard[row]), begin, end - begin)
-        image = raw
-        if first == last:
-            digest = xxhash.xxh3_128_digest(raw)
-        else:  # members follow one another, with headers between them
-            state, view = xxhash.xxh3_128(), memoryview(raw)
-            for m in range(first, last + 1):
-                offset = int(columns.member_offset[m])
-                part = view[offset - begin : offset - begin + int(columns.member_size[m])]
-                state.update(part)
-                if offset == columns.image_offset[row]:
-                    image = bytes(part)
-            digest = state.digest()
-        if digest != columns.hash[row].tobytes():
-            raise self._error(row, "has changed since it was indexed (its hash differs)")
-        return image
-
-    def _pread(self, row: int, shard: int, begin: int, size: int) -> bytes:
+        size = int(columns.span[row])
         try:
-            descriptor, kept = self._descriptor(shard)
-            try:
-                raw = os.pread(descriptor, size, begin)
-            finally:
-                if not kept:
-                    os.close(descriptor)
+            span = self._files.read(columns.shard(row), int(columns.offset[row]), size)
         except OSError as error:
             raise self._error(row, f"cannot be read: {error.strerror}") from None
-        if len(raw) < size:
-            raise self._error(row, f"is cut short: {len(raw)} of {size} bytes are there")
-        return raw
+        if len(span) < size:
+            raise self._error(row, f"is cut short: {len(span)} of {size} bytes are there")
+        if xxhash.xxh3_64_intdigest(span) != int(columns.check[row]):
+            raise self._error(row, "has changed since it was indexed (its hash differs)")
+        return span
 
-    def _descriptor(self, shard: int) -> tuple[int, bool]:
-        """An open descriptor of a shard, and whether it stays open."""
-        descriptor = self._descriptors.get(shard)
-        if descriptor is not None:
-            return descriptor, True
-        with self._lock:
-            if shard not in self._descriptors:
-                path = self.path / self._columns.shard_names[shard]
-                opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                if len(self._descriptors) >= _MOST_OPEN:
-                    return opened, False
-                self._descriptors[shard] = opened
-            return self._descriptors[shard], True
+    def _image(self, row: int, span: bytes, out: np.ndarray | None) -> np.ndarray:
+        columns = self._columns
+        begin, rest = int(columns.image_begin[row]), int(columns.image_rest[row])
+        try:
+            # Alone in its sample, as images mostly are, it is not copied.
+            return decode(span[begin : len(span) - rest], out)
+        except ValueError as error:
+            raise self._error(row, f"cannot be decoded: {error}") from None
+
+    def _map(self, row: int, member: str, span: bytes) -> np.ndarray:
+        begins, sizes = self._columns.maps[member]
+        begin = int(begins[row])
+        try:
+            return decode_map(span[begin : begin + int(sizes[row])])
+        except ValueError as error:
+            raise self._error(row, f"has a map {member} that cannot be decoded: {error}") from None
+
+    def _member(self, name: str) -> str:
+        for member in self._columns.maps:
+            if _map_name(member) == name:
+                return member
+        there = ", ".join(map(_map_name, self._columns.maps)) or "none"
+        raise ShardError(f"{self.where} has no map {name!r}: it has {there}")
 
     def _checked(self, row: int) -> int:
-        if not 0 <= row < self._length:
+        if not 0 <= row < self._columns.rows:
             raise ShardError(
-                f"{self.path}: split {self.name!r} has rows 0 to {self._length - 1}, not {row}"
+                f"{self.where}: split {self.name!r} has rows 0 to {len(self) - 1}, not {row}"
             )
         return row
 
     def _error(self, row: int, what: str) -> ShardError:
-        shard, key, offset = self.place(row)
+        _, key, offset = self.place(row)
         return ShardError(
-            f"{self.path / shard}, key {key!r}, byte {offset}: the sample {what}; "
-            "`gencomp shards verify` lists all the damage"
+            f"{self._files.name(self._columns.shard(row))}, key {key!r}, byte {offset}: the "
+            f"sample {what}; `gencomp shards verify` lists all the damage"
         )
 
 
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+def decode_map(data: bytes) -> np.ndarray:
+    """Decode a map of pixels (a grey or palette PNG) to its numbers, uint8 or uint16 [H, W].
+
+    Raises `ValueError` with the reason when the bytes are no such map.
+    """
+    try:
+        image = Image.open(io.BytesIO(data), formats=("PNG",))
+        image.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(str(error)) from None
+    if image.mode in ("1", "L", "P"):
+        return np.asarray(image, dtype=np.uint8)
+    if image.mode in ("I;16", "I"):  # older releases of Pillow widen 16 bits to "I"
+        return np.asarray(image).astype(np.uint16)
+    raise ValueError(f"its mode is {image.mode}, a map has one channel of 8 or 16 bits")
 
 
-def _reopen(path: Path, name: str, index_hash: str) -> Split:
+def _map_name(member: str) -> str:
+    return member.removesuffix(".png")
+
+
+def _index(path: str | Path, info: DatasetInfo) -> IndexReader:
+    if not is_uri(path):
+        file = Path(path) / INDEX_NAME
+        return IndexReader(map_index(file), str(file), info.index_bytes_hash)
+    base = store(path)
+    where = str(place_of(base.uri, INDEX_NAME))
+    return IndexReader(base.read(INDEX_NAME), where, info.index_bytes_hash)
+
+
+def _reopen(path: str | Path, name: str, index_hash: str) -> Split:
     there = open_set(path)
     if there.index_hash != index_hash:
-        raise ShardError(f"{path} is another set now: its index hash has changed")
+        raise ShardError(f"{there.where} is another set now: its index hash has changed")
     return there.split(name)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, Protocol, cast
+
+import xxhash
 
 from shards.errors import ShardError
 
 BLOCK = 512
+_CHUNK = 1 << 20
 # webdataset's rule: the key is the path up to the first dot of its last component.
 _KEY_AND_EXTENSION = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$", re.DOTALL)
 _META = re.compile(r"(^|.*/)__[^/]*__($|/)")
@@ -20,6 +24,16 @@ _MAGIC = {
     b"\xfd7zXZ\x00": "xz",
     b"\x28\xb5\x2f\xfd": "zstandard",
 }
+
+
+class Stream(Protocol):
+    """What is needed of a seekable binary stream."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+
+    def seek(self, offset: int, whence: int = 0, /) -> int: ...
+
+    def tell(self) -> int: ...
 
 
 class Member(NamedTuple):
@@ -36,76 +50,153 @@ def split_name(path: str) -> tuple[str, str] | None:
     return (match[1], match[2].lower()) if match and not _META.match(path) else None
 
 
-def scan(path: Path) -> list[tuple[str, list[Member]]]:
-    """The samples of a tar as (key, members), in file order, from its headers alone.
+def scan(tar: Path | Stream, where: str | None = None) -> list[tuple[str, list[Member]]]:
+    """The samples of a tar, as `samples` gives them, from its headers alone.
 
-    Raises `ShardError` for compressed, sparse, damaged or truncated tars and for a sample that
-    has the same extension twice.
+    `where` names a stream in messages.
     """
-    samples: list[tuple[str, list[Member]]] = []
-    for info in _members(path):
-        parts = split_name(info.name)
+    if not isinstance(tar, Path):
+        return list(samples(tar, where or str(tar)))
+    try:
+        with open(tar, "rb") as stream:
+            return list(samples(stream, where or str(tar)))
+    except FileNotFoundError:
+        raise ShardError(f"there is no shard {tar}") from None
+    except OSError as error:
+        raise ShardError(f"{tar} cannot be read: {error.strerror}") from None
+
+
+def samples(stream: Stream, where: str) -> Iterator[tuple[str, list[Member]]]:
+    """The samples of the tar `where` as (key, members), in file order.
+
+    The stream is read from its start, and nothing is kept of the members' data. Raises `ShardError`
+    for compressed, sparse, damaged or truncated tars and for a sample that has the same extension
+    twice.
+    """
+    key, members = "", list[Member]()
+    end = 0
+    for info in _members(stream, where):
+        data_end = info.offset_data + (info.size if info.isreg() else 0)
+        end = -(-data_end // BLOCK) * BLOCK
+        parts = split_name(info.name) if info.isreg() else None
         if parts is None:
             continue
-        key, name = parts
-        member = Member(name, info.offset_data, info.size)
-        if not samples or samples[-1][0] != key:
-            samples.append((key, [member]))
-        elif any(name == other.name for other in samples[-1][1]):
+        if parts[0] != key and members:
+            yield key, members
+            members = []
+        key, member = parts[0], Member(parts[1], info.offset_data, info.size)
+        if any(member.name == other.name for other in members):
             raise ShardError(
-                f"{path}: sample {key!r} has two members {name!r} (the second at byte "
+                f"{where}: sample {key!r} has two members {member.name!r} (the second at byte "
                 f"{member.offset}): give every sample a key of its own"
             )
-        else:
-            samples[-1][1].append(member)
-    return samples
+        members.append(member)
+    if members:
+        yield key, members
+    _check_end(stream, where, end)
 
 
-def _members(path: Path) -> Iterator[tarfile.TarInfo]:
-    """Regular files in order. `tarfile` takes a damaged header for the end: so look there."""
+class OnePass:
+    """A seekable stream that is read once, from its start to its end.
+
+    All that is passed is hashed, and kept until it is let go: `samples` steps back a little, and
+    what a sample holds can be had when it is complete, at the cost of one sequential read.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._digest = xxhash.xxh3_128()
+        self._kept = bytearray()
+        self._kept_from = 0
+        self._position = 0
+
+    @property
+    def reached(self) -> int:
+        """Bytes passed so far."""
+        return self._kept_from + len(self._kept)
+
+    @property
+    def hash(self) -> str:
+        """xxh3_128 of the bytes passed so far, in hex."""
+        return self._digest.hexdigest()
+
+    def read(self, size: int = -1, /) -> bytes:
+        begin = self._position
+        self._pass(None if size < 0 else begin + size)
+        piece = self.between(begin, self.reached if size < 0 else begin + size)
+        self._position += len(piece)
+        return piece
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        if whence == os.SEEK_END:
+            self._pass(None)
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.reached}[whence]
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def between(self, begin: int, end: int) -> bytes:
+        """Bytes that were passed and not let go."""
+        assert begin >= self._kept_from
+        return bytes(self._kept[begin - self._kept_from : end - self._kept_from])
+
+    def let_go(self, end: int) -> None:
+        """What lies before `end` is needed no more."""
+        gone = min(max(end - self._kept_from, 0), len(self._kept))
+        del self._kept[:gone]
+        self._kept_from += gone
+
+    def _pass(self, end: int | None) -> None:
+        while end is None or self.reached < end:
+            piece = self._stream.read(_CHUNK if end is None else min(_CHUNK, end - self.reached))
+            if not piece:
+                return
+            self._digest.update(piece)
+            self._kept += piece
+
+
+def _members(stream: Stream, where: str) -> Iterator[tarfile.TarInfo]:
+    """All members in order, directories too; sparse ones are refused."""
+    stream.seek(0)
+    _refuse_compressed(where, stream.read(8))
+    stream.seek(0)
     try:
-        with open(path, "rb") as stream:
-            _refuse_compressed(path, stream.read(8))
-            stream.seek(0)
-            with tarfile.open(fileobj=stream, mode="r:") as tar:
-                end = 0
-                for info in tar:
-                    if info.issparse():
-                        raise ShardError(
-                            f"{path}: member {info.name!r} is stored sparse: unpack the tar and "
-                            "pack it again without --sparse"
-                        )
-                    data_end = info.offset_data + (info.size if info.isreg() else 0)
-                    end = -(-data_end // BLOCK) * BLOCK
-                    if info.isreg():
-                        yield info
-                    tar.members = []  # type: ignore[attr-defined]  # else it keeps every header
-            _check_end(path, stream, end)
-    except FileNotFoundError:
-        raise ShardError(f"there is no shard {path}") from None
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise ShardError(f"{path} is no whole tar: {error}") from None
+        # To read, it needs no more of a stream than these three methods.
+        with tarfile.open(fileobj=cast(BinaryIO, stream), mode="r:") as tar:
+            for info in tar:
+                if info.issparse():
+                    raise ShardError(
+                        f"{where}: member {info.name!r} is stored sparse: unpack the tar and "
+                        "pack it again without --sparse"
+                    )
+                yield info
+                tar.members = []  # type: ignore[attr-defined]  # else it keeps every header
+    except (tarfile.TarError, EOFError) as error:
+        raise ShardError(f"{where} is no whole tar: {error}") from None
 
 
-def _refuse_compressed(path: Path, head: bytes) -> None:
+def _refuse_compressed(where: str, head: bytes) -> None:
     for magic, name in _MAGIC.items():
         if head.startswith(magic):
             raise ShardError(
-                f"{path} is compressed ({name}) and cannot be read at any offset: uncompress it "
+                f"{where} is compressed ({name}) and cannot be read at any offset: uncompress it "
                 "first (for example `gunzip`); images inside are compressed already"
             )
 
 
-def _check_end(path: Path, stream: BinaryIO, end: int) -> None:
-    size = stream.seek(0, 2)
-    if size < end:
-        raise ShardError(f"{path} is truncated: {size} bytes, its last member ends at {end}")
-    stream.seek(end)
-    while chunk := stream.read(1 << 20):
+def _check_end(stream: Stream, where: str, end: int) -> None:
+    """`tarfile` takes a damaged header for the end of the archive: so look what follows."""
+    at = stream.seek(end)
+    while chunk := stream.read(_CHUNK):
         if chunk.strip(b"\0"):
-            at = end + len(chunk) - len(chunk.lstrip(b"\0"))
+            at += len(chunk) - len(chunk.lstrip(b"\0"))
             raise ShardError(
-                f"{path}: a damaged or cut header, or data after the end of the archive, "
+                f"{where}: a damaged or cut header, or data after the end of the archive, "
                 f"at byte {at}"
             )
-        end += len(chunk)
+        at += len(chunk)
+    size = stream.seek(0, os.SEEK_END)
+    if size < end:
+        raise ShardError(f"{where} is truncated: {size} bytes, its last member ends at {end}")
