@@ -1,29 +1,41 @@
-"""Build a shard set in a temporary sibling directory and rename it into its place."""
+"""Build a shard set: in parallel, restartable, and byte for byte the same however it went.
+
+Shard i of a split is made of the work items [i S, (i + 1) S) by one process and recorded in a
+workplace beside the set; a build that was killed goes on with the shards that are not recorded.
+At the end the records become the index, and the directory is renamed into its place.
+"""
 
 from __future__ import annotations
 
-import fcntl
+import inspect
+import json
 import os
-import shutil
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
+import PIL
+
+from shards import pool
 from shards.errors import ShardError
 from shards.index import FILE_NAME as INDEX_NAME
 from shards.index import IndexWriter
 from shards.info import FILE_NAME as INFO_NAME
 from shards.info import DatasetInfo, Skipped, SplitInfo, created_by, read_info, write_info
 from shards.reader import ShardSet, open_set
-from shards.sources import Source
-from shards.writer import SplitWriter
+from shards.sources import SOURCES, Reader, Source
+from shards.workplace import Part, Workplace, finished, read_part, sync, workplace, write_part
+from shards.writer import NewSample, write_shard
 
-SOURCES = ("photos", "folder")
 OnError = Literal["stop", "skip"]
 Progress = Callable[[str, int, int], None]
+
+# A worker takes about a second to start: fewer items than this are done sooner without it.
+_ITEMS_A_PROCESS = 256
 
 
 def build(
@@ -31,93 +43,121 @@ def build(
     out: str | Path,
     *,
     path: str | Path | None = None,
-    size: int | None = None,
+    options: dict[str, Any] | None = None,
     shard_size: int = 1000,
-    test_fraction: float = 0.1,
-    seed: int = 0,
     limit: int | None = None,
     on_error: OnError = "stop",
+    processes: int | None = None,
     progress: Progress | None = None,
 ) -> ShardSet:
     """Build the shard set `out`, or return it untouched when it is there with these parameters.
 
     Args:
-        source: `photos` (see `shards.sources.photos`) or `folder` (`shards.sources.folder`).
+        source: one of `shards.sources.SOURCES`.
         out: the directory to make; nothing there is ever overwritten.
-        path: the folder of images, for `folder`.
-        size: stored height and width in pixels; `photos`: 64; `folder`: by default the
-            original bytes are kept.
-        shard_size: samples in a tar.
-        test_fraction: share of the files in the test split, for a `folder` without splits.
-        seed: of that draw.
+        path: the source's files.
+        options: of the source, by the names of its keyword arguments: `size`, `storage`, ...
+        shard_size: work items a tar; those that are left out leave it smaller.
         limit: at most so many work items in each split, the first ones.
         on_error: `skip` leaves images out that cannot be read and lists them in dataset.json.
-        progress: called with (split, items done, items in all).
+        processes: that work at once; by default as many as pay off on the CPUs usable here.
+        progress: called a few times a second with (split, items done, items in all).
 
-    The same input gives the same bytes, as far as Pillow and zlib are the same. Raises
-    `ShardError` for bad input and when `out` holds anything else.
+    A split that gives no sample is left out. The same input gives the same bytes on any number of
+    processes, also when the build was killed and started again, as far as Pillow and zlib are the
+    same. Raises `ShardError` for bad input, when `out` holds anything else, and when another
+    process is building it.
     """
+    _check(shard_size, limit, on_error, processes)
+    return build_source(
+        _source(source, path, options or {}),
+        out,
+        shard_size=shard_size,
+        limit=limit,
+        on_error=on_error,
+        processes=processes,
+        progress=progress,
+    )
+
+
+def build_source(
+    source: Source,
+    out: str | Path,
+    *,
+    shard_size: int = 1000,
+    limit: int | None = None,
+    on_error: OnError = "stop",
+    processes: int | None = None,
+    progress: Progress | None = None,
+) -> ShardSet:
+    """`build` of a source of one's own, whose parameters must tell its content apart."""
     out = Path(out)
-    if shard_size < 1 or (limit is not None and limit < 1):
-        raise ShardError(f"shard size {shard_size} and limit {limit} must be at least 1")
-    if on_error not in ("stop", "skip"):
-        raise ShardError(f"on error {on_error!r} is not one of stop, skip")
-    plan = _source(source, path, size, test_fraction, seed)
-    parameters = {
-        **plan.parameters, "shard_size": shard_size, "limit": limit, "on_error": on_error,
-    }  # fmt: skip
-    if (existing := _existing(out, plan.name, parameters)) is not None:
+    _check(shard_size, limit, on_error, processes)
+    content = {**source.parameters, "shard_size": shard_size, "limit": limit}
+    parameters = json.loads(json.dumps({**content, "on_error": on_error}))  # as they are read back
+    if (existing := _existing(out, source, parameters)) is not None:
         return existing
-    with _workplace(out) as directory:
-        info = _write(plan, parameters, out.name, directory, shard_size, limit, on_error, progress)
-        write_info(info, directory)
-        try:
-            os.rename(directory, out)
-        except OSError:
-            # Somebody else was faster; theirs is as good if it was built the same way.
-            if (existing := _existing(out, plan.name, parameters)) is not None:
-                return existing
-            raise
+    with _writing(out), workplace(out, _plan(source, content)) as place:
+        # Another process may have made it while this one came to hold the lock.
+        if (existing := _existing(out, source, parameters)) is not None:
+            return existing
+        work = _Work(source, shard_size, limit, progress)
+        make = partial(
+            _make_shard, place=place, read=source.read, source=source.name, on_error=on_error
+        )
+        with closing(
+            pool.in_order(make, work.jobs(), work.processes(processes), work.watch)
+        ) as shards:
+            for _ in shards:
+                work.finished()
+        info = _merge(source, parameters, out.name, place, work.names)
+        _publish(info, place, out)
     return open_set(out)
 
 
-def _source(
-    name: str, path: str | Path | None, size: int | None, test_fraction: float, seed: int
-) -> Source:
-    if name == "photos":
-        from shards.sources.photos import photos
-
-        if path is not None:
-            raise ShardError(f"the source photos takes no path ({path}): did you mean `folder`?")
-        return photos(size)
-    if name == "folder":
-        from shards.sources.folder import folder
-
-        if path is None:
-            raise ShardError("the source folder needs the path of a folder of images")
-        return folder(Path(path), size, test_fraction, seed)
-    raise ShardError(f"there is no source {name!r}: use one of {', '.join(SOURCES)}")
+def _check(shard_size: int, limit: int | None, on_error: OnError, processes: int | None) -> None:
+    if shard_size < 1 or (limit is not None and limit < 1):
+        raise ShardError(f"shard size {shard_size} and limit {limit} must be at least 1")
+    if processes is not None and processes < 1:
+        raise ShardError(f"{processes} processes cannot build: at least 1 is needed")
+    if on_error not in ("stop", "skip"):
+        raise ShardError(f"on error {on_error!r} is not one of stop, skip")
 
 
-def _existing(out: Path, source: str, parameters: dict) -> ShardSet | None:
+def _source(name: str, path: str | Path | None, options: dict[str, Any]) -> Source:
+    if name not in SOURCES:
+        raise ShardError(f"there is no source {name!r}: use one of {', '.join(SOURCES)}")
+    module, _, function = SOURCES[name].partition(":")
+    make = getattr(import_module(module), function)
+    parameters = inspect.signature(make).parameters.values()
+    known = [p.name for p in parameters if p.kind == p.KEYWORD_ONLY]
+    if unknown := sorted(options.keys() - set(known)):
+        raise ShardError(
+            f"the source {name} has no option {unknown[0]!r}: its options are {', '.join(known)}"
+        )
+    return make(None if path is None else Path(path), **options)
+
+
+def _existing(out: Path, source: Source, parameters: dict[str, Any]) -> ShardSet | None:
     """The set at `out` if it was built from this source with these parameters."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     if not (out / INFO_NAME).is_file():
         raise ShardError(f"{out} exists and is no shard set: choose another --out")
     info = read_info(out)
-    if info.source != source:
+    if info.source != source.name:
         raise ShardError(
             f"{out} is already a shard set of the source {info.source!r}: choose another --out or "
             "remove it"
         )
-    if info.parameters != parameters:
-        names = sorted(info.parameters.keys() | parameters.keys())
-        name = next(n for n in names if info.parameters.get(n) != parameters.get(n))
-        raise ShardError(
-            f"{out} is already a shard set with {name} = {info.parameters.get(name)} (asked: "
-            f"{parameters.get(name)}): choose another --out or remove it"
-        )
+    there = {**info.transform.model_dump(mode="json"), **info.parameters}
+    asked = {**source.transform.model_dump(mode="json"), **parameters}
+    for name in sorted(there.keys() | asked.keys()):
+        if there.get(name) != asked.get(name):
+            raise ShardError(
+                f"{out} is already a shard set with {name} = {there.get(name)} (asked: "
+                f"{asked.get(name)}): choose another --out or remove it"
+            )
     for split in info.splits.values():
         for shard in split.shards:
             file = out / shard.name
@@ -129,92 +169,199 @@ def _existing(out: Path, source: str, parameters: dict) -> ShardSet | None:
     return open_set(out)
 
 
-@contextmanager
-def _workplace(out: Path) -> Iterator[Path]:
-    """A locked temporary directory beside `out`; what killed builds left there is cleared."""
-    prefix = f".{out.name}.building-"
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        for stale in out.parent.glob(f"{prefix}*"):
-            _remove_if_abandoned(stale)
-        directory = Path(tempfile.mkdtemp(prefix=prefix, dir=out.parent))
-    except OSError as error:
-        raise ShardError(f"cannot write beside {out}: {error.strerror}") from None
-    directory.chmod(0o755)
-    lock = _lock(directory)
-    try:
-        yield directory
-    finally:
-        if lock is not None:
-            os.close(lock)
-        shutil.rmtree(directory, ignore_errors=True)
+def _plan(source: Source, content: dict[str, Any]) -> dict[str, Any]:
+    """What decides the bytes of every shard. Not `on_error`: what a build finished before a bad
+    image stopped it is as good for one that skips such images."""
+    return {
+        "source": source.name,
+        "parameters": content,
+        "transform": source.transform.model_dump(),
+        "writer": [created_by(), PIL.__version__],
+    }
 
 
-def _lock(directory: Path) -> int | None:
-    """Lock a directory until its descriptor closes, also by death; None if it cannot be had."""
-    try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
+class _Job(NamedTuple):
+    """One shard to be made, of `items` work items."""
+
+    split: str
+    name: str
+    items: int
+    block: Any
 
 
-def _remove_if_abandoned(directory: Path) -> None:
-    try:  # a young one may be about to be locked
-        young = time.time() - directory.stat().st_mtime < 60
-    except FileNotFoundError:
-        return
-    if not young and (lock := _lock(directory)) is not None:
-        shutil.rmtree(directory, ignore_errors=True)
-        os.close(lock)
+class _Work:
+    """Hands out the jobs one by one, and knows how far each split is.
+
+    names: of the shards of each split, also of those that will turn out empty.
+    """
+
+    def __init__(
+        self, source: Source, shard_size: int, limit: int | None, progress: Progress | None
+    ) -> None:
+        self._source = source
+        self._shard_size = shard_size
+        self._progress = progress
+        self._totals = {
+            split: len(items) if limit is None else min(len(items), limit)
+            for split, items in source.splits.items()
+        }
+        self._running: deque[_Job] = deque()
+        self._done = dict.fromkeys(self._totals, 0)
+        self._shown = dict.fromkeys(self._totals, 0)
+        self.names = {
+            split: [f"{split}-{i:06d}.tar" for i in range(-(-total // shard_size))]
+            for split, total in self._totals.items()
+        }
+
+    def processes(self, wanted: int | None) -> int:
+        """As many as wanted or as pay off, and no more than there are shards."""
+        if wanted is None:
+            wanted = min(pool.usable_cpus(), sum(self._totals.values()) // _ITEMS_A_PROCESS)
+        return max(1, min(wanted, sum(len(names) for names in self.names.values())))
+
+    def jobs(self) -> Iterator[_Job]:
+        for split, names in self.names.items():
+            starts = range(0, self._totals[split], self._shard_size)
+            for start, name in zip(starts, names, strict=True):
+                stop = min(start + self._shard_size, self._totals[split])
+                block = self._source.splits[split].block(start, stop)
+                job = _Job(split, name, stop - start, block)
+                self._running.append(job)
+                yield job
+
+    def watch(self, counts: Sequence[int]) -> None:
+        """The running jobs, in their order, are done with `counts` of their items."""
+        done = dict(self._done)
+        for job, count in zip(self._running, counts, strict=True):
+            done[job.split] += count
+        self._show(done)
+
+    def finished(self) -> None:
+        """The first of the running jobs is done."""
+        job = self._running.popleft()
+        self._done[job.split] += job.items
+        self._show(self._done)
+
+    def _show(self, done: dict[str, int]) -> None:
+        if self._progress is None:
+            return
+        for split, count in done.items():
+            if count > self._shown[split]:
+                self._shown[split] = count
+                self._progress(split, count, self._totals[split])
 
 
-def _write(
-    plan: Source,
-    parameters: dict,
-    name: str,
-    directory: Path,
-    shard_size: int,
-    limit: int | None,
+def _make_shard(
+    job: _Job,
+    report: pool.Report,
+    *,
+    place: Workplace,
+    read: Reader,
+    source: str,
     on_error: OnError,
-    progress: Progress | None,
-) -> DatasetInfo:
-    index = IndexWriter(directory / INDEX_NAME)
+) -> None:
+    """Make one shard and record it, unless an earlier build did; in any process."""
+    if (part := finished(place, job.name)) is not None:
+        if part.skipped and on_error == "stop":
+            raise ShardError(part.skipped[0].reason)
+        return
     skipped: list[Skipped] = []
+    samples = _samples(job, report, read, source, None if on_error == "stop" else skipped)
+    temporary = place.temporary(job.name)
+    with _writing(place.set):
+        try:
+            shard = write_shard(temporary, job.split, job.name, samples)
+            if shard is not None:
+                os.replace(temporary, place.set / job.name)
+        finally:
+            temporary.unlink(missing_ok=True)
+        write_part(place, job.name, Part.of(shard, skipped), shard and shard.table)
+
+
+def _samples(
+    job: _Job, report: pool.Report, read: Reader, source: str, skipped: list[Skipped] | None
+) -> Iterator[NewSample]:
+    """The samples of a job; what cannot be read is appended to `skipped`, or raised if None."""
+    done = 0
+    try:
+        for done, outcome in enumerate(read(job.block), start=1):
+            if isinstance(outcome, NewSample):
+                yield outcome
+            elif isinstance(outcome, Skipped):
+                if skipped is None:
+                    raise ShardError(outcome.reason)
+                skipped.append(outcome)
+            report(done)
+    except OSError as error:
+        raise ShardError(
+            f"cannot read {error.filename or f'the files of {source}'}: {error.strerror or error}"
+        ) from None
+    if done != job.items:
+        raise RuntimeError(f"the source {source} gave {done} outcomes for {job.items} items")
+
+
+def _merge(
+    source: Source,
+    parameters: dict[str, Any],
+    name: str,
+    place: Workplace,
+    names: dict[str, list[str]],
+) -> DatasetInfo:
+    """Make the index of the records of all the shards, in constant memory."""
+    index = IndexWriter(place.set / INDEX_NAME)
     splits: dict[str, SplitInfo] = {}
-    for split, items in plan.splits.items():
-        writer = SplitWriter(directory, split, shard_size, index)
-        items = items[:limit]
-        for done, item in enumerate(items, start=1):
-            try:
-                sample = plan.encode(item)
-            except ShardError as error:
-                if on_error == "stop":
-                    raise
-                skipped.append(Skipped(path=item.path, reason=str(error)))
-            else:
-                if sample is not None:
-                    writer.write(sample)
-            if progress is not None:
-                progress(split, done, len(items))
-        splits[split] = writer.close()
-    if not any(split.samples for split in splits.values()):
-        raise ShardError(f"the source {plan.name} gave no image that can be read")
+    skipped: list[Skipped] = []
+    maps: dict[str, None] = {}  # in order of appearance
+    for split, shard_names in names.items():
+        shards = []
+        for shard_name in shard_names:
+            part, table = read_part(place, shard_name)
+            skipped += part.skipped
+            if part.shard is not None:
+                index.add(table, bytes.fromhex(part.digest))
+                shards.append(part.shard)
+                maps.update(dict.fromkeys(part.maps))
+        if shards:
+            splits[split] = SplitInfo(samples=sum(s.samples for s in shards), shards=shards)
+    if not splits:
+        raise ShardError(f"the source {source.name} gave no image that can be read")
     index_hash, bytes_hash = index.close()
     return DatasetInfo(
         name=name,
-        source=plan.name,
+        source=source.name,
         parameters=parameters,
-        transform=plan.transform,
+        transform=source.transform,
         splits=splits,
-        classes=plan.classes,
+        classes=source.classes,
+        maps=list(maps) if source.maps is None else source.maps,
         skipped=skipped,
         index_hash=index_hash,
         index_bytes_hash=bytes_hash,
         created_by=created_by(),
     )
+
+
+def _publish(info: DatasetInfo, place: Workplace, out: Path) -> None:
+    """Rename the whole set into its place, durably."""
+    write_info(info, place.set)
+    shards = (shard.name for split in info.splits.values() for shard in split.shards)
+    own = {INFO_NAME, INDEX_NAME, *shards}
+    for file in place.set.iterdir():
+        if file.name not in own:  # a temporary file of a killed build
+            file.unlink()
+    for synced in (place.set / INDEX_NAME, place.set / INFO_NAME, place.set):
+        sync(synced)
+    os.rename(place.set, out)
+    sync(out.parent)
+
+
+@contextmanager
+def _writing(place: Path) -> Iterator[None]:
+    """One sentence for a disk that is full, read-only or gone."""
+    try:
+        yield
+    except OSError as error:
+        raise ShardError(
+            f"cannot write {error.filename or place}: {error.strerror or error}: mend that and run "
+            "the same again, what is finished is kept"
+        ) from None

@@ -1,33 +1,113 @@
 """Where the images of a new shard set come from, one source a file.
 
-A source says what its splits hold as lists of small work items, and how one item becomes a
-sample. Items are independent of one another, so they can be encoded in any process.
+A source says what its splits hold as `Items`, and how a block of them becomes samples. Blocks are
+independent of one another, so that any process can read any of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from shards.info import Transform
+from shards.errors import ShardError
+from shards.info import Skipped, Transform
 from shards.writer import NewSample
+
+SOURCES = {
+    "photos": "shards.sources.photos:photos",
+    "digits": "shards.sources.digits:digits",
+    "folder": "shards.sources.folder:folder",
+    "kodak": "shards.sources.folder:kodak",
+    "clic": "shards.sources.folder:clic",
+    "celeba": "shards.sources.celeba:celeba",
+    "lsun": "shards.sources.lsun:lsun",
+    "cityscapes": "shards.sources.cityscapes:cityscapes",
+    "ade20k": "shards.sources.ade20k:ade20k",
+    "mnist": "shards.sources.mnist:mnist",
+    "fashion-mnist": "shards.sources.mnist:fashion_mnist",
+    "svhn": "shards.sources.svhn:svhn",
+    "cifar10": "shards.sources.cifar10:cifar10",
+    "imagenet32": "shards.sources.imagenet32:imagenet32",
+}
+
+# What became of one item: a sample; an item that cannot be read, with the sentence that names it;
+# None when the source's own rule leaves it out.
+Outcome = NewSample | Skipped | None
+Reader = Callable[[Any], Iterator[Outcome]]
+
+
+class Items(Protocol):
+    """The work items of a split, in the order of the rows; they need not be held in memory."""
+
+    def __len__(self) -> int: ...
+
+    def block(self, start: int, stop: int) -> Any:
+        """Items [start, stop) in a small picklable form that the source's `read` understands."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Items that are listed in memory; a block is a tuple of them."""
+
+    items: Sequence[Any]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def block(self, start: int, stop: int) -> tuple[Any, ...]:
+        return tuple(self.items[start:stop])
 
 
 @dataclass(frozen=True)
 class Source:
     """A data set about to be built.
 
-    parameters: everything that decides the content, for `dataset.json`.
-    splits: the work items of each split, in the order of the rows.
-    encode: one item to a sample; None when the item is left out by the source's rule;
-        `ShardError` when it cannot be read.
-    classes: names of the labels.
+    parameters: everything that decides the content, for `dataset.json`; JSON values.
+    splits: the work items of each split.
+    read: one block of items to exactly one outcome an item, in order; picklable, since worker
+        processes call it.
+    classes: names of the labels 0, 1, ...
+    maps: the members that are maps of pixels; None: every image member after the first is one.
     """
 
     name: str
     parameters: dict[str, Any]
     transform: Transform
-    splits: Mapping[str, Sequence[Any]]
-    encode: Callable[[Any], NewSample | None]
+    splits: Mapping[str, Items]
+    read: Reader
     classes: list[str] = field(default_factory=list)
+    maps: list[str] | None = None
+
+
+class Item(Protocol):
+    """A work item of `read_each`: it knows the path that its sentence and the skip list name."""
+
+    @property
+    def path(self) -> str: ...
+
+
+T = TypeVar("T", bound=Item)
+
+
+def read_each(
+    encode: Callable[[T], NewSample | None], block: Iterable[T]
+) -> Iterator[NewSample | Skipped | None]:
+    """Read a block item by item; an item that `encode` refuses by `ShardError` is `Skipped`.
+
+    A source's `read` is `partial(read_each, encode)`, or with arguments of its own
+    `partial(read_each, partial(encode, root=root))`; `encode` is a function of a module.
+    """
+    for item in block:
+        try:
+            yield encode(item)
+        except ShardError as error:
+            yield Skipped(path=item.path, reason=str(error))
+
+
+def unreadable(where: object, reason: object) -> ShardError:
+    """The one sentence for an image that cannot be decoded; `where` names it in full."""
+    return ShardError(
+        f"{where} is not an image that can be read ({reason}): mend it, or leave it out with "
+        "--on-error skip"
+    )

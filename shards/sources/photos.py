@@ -7,14 +7,15 @@ deviation of its grey values (mean of R, G, B) is below 6 of 255 levels; this dr
 
 The rows of a split are shuffled (sorted by the hash of their keys), so that any first N of them
 cover all the photographs, scales and places.
+
+Options: `size`, the side of the crops (64 by default, 8 to 256); `storage` (png by default).
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import itertools
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +25,8 @@ from PIL import Image
 
 from shards.errors import ShardError
 from shards.info import Transform
-from shards.sources import Source
+from shards.pictures import Pictures, pictures
+from shards.sources import Listed, Source, read_each
 from shards.writer import NewSample
 
 PHOTOGRAPHS = {
@@ -55,15 +57,20 @@ class Crop(NamedTuple):
         return f"{Path(self.path).stem}-d{self.reduction}-y{self.y:04d}-x{self.x:04d}"
 
 
-def photos(size: int | None) -> Source:
-    """The source; `size` is the side of the crops in pixels, 64 by default."""
-    size = size or 64
-    if not 8 <= size <= 256:
-        raise ShardError(f"the size of a photo crop is 8 to 256 pixels, not {size}")
+def photos(
+    path: Path | None = None, *, size: str | None = None, storage: str | None = None
+) -> Source:
+    """The source; `ShardError` for a path, which it does not take, and for a size out of bounds."""
+    if path is not None:
+        raise ShardError(f"the source photos takes no path ({path}): did you mean `folder`?")
+    stored = pictures(size or "64", storage, "png", arrays=True)
+    side = stored.size[0] if stored.size else 0
+    if stored.size != (side, side) or not 8 <= side <= 256:
+        raise ShardError(f"the size of a photo crop is one side of 8 to 256 pixels, not {size}")
     splits = {
         split: sorted(
             itertools.chain.from_iterable(
-                _grid(file, reduction, size) for file in files for reduction in REDUCTIONS
+                _grid(file, reduction, side) for file in files for reduction in REDUCTIONS
             ),
             key=lambda crop: hashlib.sha256(crop.key.encode()).digest(),
         )
@@ -72,37 +79,37 @@ def photos(size: int | None) -> Source:
     return Source(
         name="photos",
         parameters={
-            "size": size,
+            "size": side,
+            "storage": stored.storage,
             "photographs": {split: list(files) for split, files in PHOTOGRAPHS.items()},
             "reductions": list(REDUCTIONS),
-            "stride": size // 4,
+            "stride": side // 4,
             "least_deviation": LEAST_DEVIATION,
         },
         transform=Transform(
-            size=size,
+            size=stored.size,
             geometry="crops on a grid of a quarter crop, from the photograph averaged down 1, 2 "
             "and 3 times",
-            storage="png",
+            storage=stored.storage,
         ),
-        splits=splits,
-        encode=encode,
+        splits={split: Listed(crops) for split, crops in splits.items()},
+        read=partial(read_each, partial(encode, stored=stored)),
     )
 
 
-def encode(crop: Crop) -> NewSample | None:
-    """Cut one crop and store it as PNG; None when it is near-constant."""
+def encode(crop: Crop, stored: Pictures) -> NewSample | None:
+    """Cut one crop and store it; None when it is near-constant."""
     box = (crop.x, crop.y, crop.x + crop.size, crop.y + crop.size)
-    image = _reduced(crop.path, crop.reduction).crop(box)
-    if np.asarray(image, dtype=np.float64).mean(axis=2).std() < LEAST_DEVIATION:
+    pixels = np.asarray(_reduced(crop.path, crop.reduction).crop(box))
+    if pixels.astype(np.float64).mean(axis=2).std() < LEAST_DEVIATION:
         return None
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
+    picture = stored.encode_pixels(pixels)
     return NewSample(
         key=crop.key,
-        members={"png": stream.getvalue()},
-        image_ext="png",
-        width=crop.size,
-        height=crop.size,
+        members={picture.ext: picture.data},
+        image_ext=picture.ext,
+        width=picture.width,
+        height=picture.height,
         label=None,
         source=crop.path,
     )

@@ -1,0 +1,144 @@
+"""A pool of processes for long tasks: results in order, progress from within, and a prompt end."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
+
+from shards.errors import ShardError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+Report = Callable[[int], None]
+
+WATCH_SECONDS = 0.2
+
+
+def usable_cpus() -> int:
+    """Those that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def in_order(
+    function: Callable[[Task, Report], Result],
+    tasks: Iterable[Task],
+    processes: int,
+    watch: Callable[[Sequence[int]], None],
+) -> Generator[Result, None, None]:
+    """The results of `function(task, report)` for each task, in their order.
+
+    Args:
+        function: picklable; it may call `report(count)` with how much of its task is done.
+        tasks: taken as they are needed, `2 * processes` at most before their results.
+        processes: 1 means this very process.
+        watch: called a few times a second with the counts of the tasks that were taken and whose
+            results were not yet given, in order.
+
+    The first task in order that raises ends it with its error, so errors do not depend on timing.
+    However it ends, also when this process is killed, the workers end at once. Raises
+    `ShardError` when one of them is killed.
+    """
+    if processes == 1:
+        for task in tasks:
+            yield function(task, _Throttled(watch))
+        return
+    window = 2 * processes
+    context = multiprocessing.get_context("spawn")
+    counts = context.RawArray("q", window)
+    theirs, ours = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(
+        processes, context, _start_worker, (function, counts, theirs, os.getcwd())
+    )
+    waiting: deque[Future[Result]] = deque()
+    remaining = enumerate(tasks)
+
+    def submit(number: int) -> None:
+        for position, task in itertools.islice(remaining, number):
+            counts[position % window] = 0
+            with _interrupts_held():
+                waiting.append(pool.submit(_run, task, position % window))
+
+    try:
+        submit(window)
+        for first in itertools.count():
+            if not waiting:
+                break
+            while not wait([waiting[0]], timeout=WATCH_SECONDS).done:
+                watch([counts[i % window] for i in range(first, first + len(waiting))])
+            yield waiting.popleft().result()
+            submit(1)
+        pool.shutdown()
+    except BrokenProcessPool:
+        raise ShardError(
+            "a worker process was killed (by the system, for want of memory?) or could not start "
+            '(a script needs `if __name__ == "__main__":` around what it calls): run the same '
+            "again"
+        ) from None
+    finally:
+        ours.close()
+        pool.shutdown(cancel_futures=True)
+        theirs.close()
+
+
+class _Throttled:
+    """A report within this process; passed on a few times a second."""
+
+    def __init__(self, watch: Callable[[Sequence[int]], None]) -> None:
+        self._watch = watch
+        self._next = 0.0
+
+    def __call__(self, count: int) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + WATCH_SECONDS
+            self._watch([count])
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Workers inherit that SIGINT is blocked: Ctrl-C is the parent's, and they end with it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+# What a worker process was started with.
+_function: Callable[[Any, Report], Any]
+_counts: Any
+
+
+def _start_worker(
+    function: Callable[[Any, Report], Any], counts: Any, parent: Connection, directory: str
+) -> None:
+    global _function, _counts
+    _function, _counts = function, counts
+    os.chdir(directory)  # `spawn` starts where the parent once started
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: Connection) -> None:
+    """End at once when the parent closes its end of the pipe, or dies and so closes it."""
+    parent.poll(None)
+    os._exit(1)
+
+
+def _run(task: Any, slot: int) -> Any:
+    def report(count: int) -> None:
+        _counts[slot] = count
+
+    return _function(task, report)

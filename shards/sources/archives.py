@@ -1,0 +1,240 @@
+"""The files of a data set as its site ships them: a folder, a zip or a tar, read alike."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import lzma
+import os
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Protocol
+
+from shards.errors import ShardError
+
+# What zipfile, tarfile and the decompressors raise on a damaged or strange archive. RuntimeError:
+# a member that needs a password; NotImplementedError: a compression that Python does not know.
+_DAMAGE = (
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError,
+    RuntimeError, NotImplementedError, ValueError,
+)  # fmt: skip
+_COMPRESSIONS = {b"\x1f\x8b": "gz", b"BZ": "bz2", b"\xfd7": "xz"}  # by the first two bytes
+
+
+class Files(Protocol):
+    """Visible files below a root; names are posix paths without hidden parts.
+
+    Objects may be used in a process that was forked after they were made.
+    """
+
+    path: Path
+
+    def names(self) -> list[str]:
+        """All names, sorted; a folder is walked anew by each call."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """One file's bytes; `ShardError` when it is missing or damaged."""
+        ...
+
+    def fingerprint(self, names: Iterable[str]) -> str:
+        """Hex sha256 over the names, their sizes and, in a zip, their CRCs."""
+        ...
+
+
+def open_files(path: Path) -> Files:
+    """The files of a folder, a zip or a tar (plain, gz, bz2, xz); `ShardError` for anything else.
+
+    An archive stays open for the next call in this process. Members of a compressed tar are read
+    fastest in their order in it: going back decompresses it anew.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ShardError(f"{path} cannot be read: {error.strerror}") from None
+    if stat.S_ISDIR(status.st_mode):
+        return _Folder(path)
+    return _archive(path, status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+# What tells a file from the one that replaced it is part of the cache's key.
+@lru_cache(maxsize=8)
+def _archive(path: Path, mtime_ns: int, size: int, inode: int) -> Files:
+    try:
+        raw = _Unshared(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        stream: IO[bytes] = io.BufferedReader(raw)
+        magic = stream.read(2)
+        stream.seek(0)
+        return _Zip(path, stream) if magic == b"PK" else _Tar(path, stream, magic)
+    except _DAMAGE as error:
+        raise ShardError(
+            f"{path} is not a zip or tar archive that can be read ({_reason(error)}): download it "
+            "again"
+        ) from None
+
+
+class _Unshared(io.RawIOBase):
+    """A file whose position lives in this object: forked processes do not move each other's."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        count = os.preadv(self._descriptor, [buffer], self._position)
+        self._position += count
+        return count
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {
+            os.SEEK_SET: 0,
+            os.SEEK_CUR: self._position,
+            os.SEEK_END: os.fstat(self._descriptor).st_size,
+        }[whence]
+        if start + offset < 0:  # zipfile looks for its end mark so in a tiny file
+            raise OSError("a place before the start of the file")
+        self._position = start + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._descriptor)
+        super().close()
+
+
+class _Folder:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def names(self) -> list[str]:
+        return sorted(_walk(self.path))
+
+    def read(self, name: str) -> bytes:
+        try:
+            return (self.path / name).read_bytes()
+        except OSError as error:
+            raise ShardError(f"{self.path / name} cannot be read: {error.strerror}") from None
+
+    def fingerprint(self, names: Iterable[str]) -> str:
+        try:
+            return _digest(f"{name}\0{(self.path / name).stat().st_size}" for name in names)
+        except OSError as error:
+            raise ShardError(f"{error.filename} cannot be read: {error.strerror}") from None
+
+
+class _Zip:
+    def __init__(self, path: Path, stream: IO[bytes]) -> None:
+        self.path = path
+        self._zip = zipfile.ZipFile(stream)
+        self._members = {
+            m.filename: m for m in self._zip.infolist() if not m.is_dir() and _visible(m.filename)
+        }
+
+    def names(self) -> list[str]:
+        return sorted(self._members)
+
+    def read(self, name: str) -> bytes:
+        if name not in self._members:
+            raise ShardError(f"{self.path} holds no file {name}")
+        try:
+            return self._zip.read(self._members[name])
+        except _DAMAGE as error:
+            raise _damaged(self.path, name, error) from None
+
+    def fingerprint(self, names: Iterable[str]) -> str:
+        members = ((name, self._members[name]) for name in names)
+        return _digest(f"{name}\0{m.file_size}\0{m.CRC}" for name, m in members)
+
+
+class _Tar:
+    def __init__(self, path: Path, stream: IO[bytes], magic: bytes) -> None:
+        self.path = path
+        compression = _COMPRESSIONS.get(magic, "")
+        self._tar = tarfile.open(fileobj=stream, mode=f"r:{compression}")  # type: ignore[call-overload]
+        self._members = {
+            member.name.removeprefix("./"): member
+            for member in self._tar.getmembers()
+            if member.isfile() and _visible(member.name.removeprefix("./"))
+        }
+        # tarfile takes any damaged or cut header for the end of the archive.
+        assert self._tar.fileobj is not None
+        self._tar.fileobj.seek(self._tar.offset)
+        if self._tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError(f"damaged or cut off after {self._tar.offset} bytes")
+
+    def names(self) -> list[str]:
+        return sorted(self._members)
+
+    def read(self, name: str) -> bytes:
+        if name not in self._members:
+            raise ShardError(f"{self.path} holds no file {name}")
+        try:
+            stream = self._tar.extractfile(self._members[name])
+            assert stream is not None  # members are files
+            return stream.read()
+        except _DAMAGE as error:
+            raise _damaged(self.path, name, error) from None
+
+    def fingerprint(self, names: Iterable[str]) -> str:
+        return _digest(f"{name}\0{self._members[name].size}" for name in names)
+
+
+def _walk(root: Path) -> Iterator[str]:
+    """Visible files below root, links followed; each real folder once, so that loops end."""
+    seen: set[tuple[int, int]] = set()
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        try:
+            status = os.stat(root / below)
+            identity = status.st_dev, status.st_ino
+            if identity in seen:
+                continue
+            seen.add(identity)
+            with os.scandir(root / below) as entries:
+                for entry in entries:
+                    name = f"{below}{entry.name}"
+                    if not _visible(entry.name):
+                        continue
+                    if entry.is_dir():
+                        waiting.append(f"{name}/")
+                    elif entry.is_file():
+                        yield name
+        except OSError as error:
+            raise ShardError(f"{root / below} cannot be read: {error.strerror}") from None
+
+
+def _visible(name: str) -> bool:
+    """False for hidden files and for what macOS adds to zips."""
+    return not any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _digest(lines: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
+    return digest.hexdigest()
+
+
+def _damaged(archive: Path, name: str, error: BaseException) -> ShardError:
+    return ShardError(
+        f"{name} in {archive} cannot be read ({_reason(error)}): download the archive again"
+    )
+
+
+def _reason(error: BaseException) -> str:
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".")
