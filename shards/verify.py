@@ -1,170 +1,157 @@
-"""Check a shard set against its index, byte for byte."""
+"""Check a shard set: its description, its index, and every byte of its tars."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from shards import tars
-from shards.decode import decode
+from shards.duplicates import find_duplicates
 from shards.errors import ShardError
+from shards.files import place_of
 from shards.index import FILE_NAME as INDEX_NAME
-from shards.index import by_shard, content_hash, logical_hash, read_index
-from shards.info import DatasetInfo, ShardInfo, read_info
+from shards.info import FILE_NAME as INFO_NAME
+from shards.info import DatasetInfo
+from shards.pool import in_order
+from shards.reader import open_set
+from shards.verify_index import IndexPass
+from shards.verify_shard import MOST_KEPT, Problem, Problems, ShardTask, check_shard, packed
+from shards.whole_set import open_index, processes_for, rows_at
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[str, int, int], None]
 
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong; key and offset are None when it concerns a whole shard."""
-
-    what: str
-    shard: str | None = None
-    key: str | None = None
-    offset: int | None = None
-
-    def __str__(self) -> str:
-        place = [self.shard or "the set"]
-        if self.key is not None:
-            place.append(f"key {self.key!r}")
-        if self.offset is not None:
-            place.append(f"byte {self.offset}")
-        return f"{', '.join(place)}: {self.what}"
+_EXAMPLES = 3  # of images that stand twice in a split
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `verify` looked at and what it found."""
+    """What `verify` looked at and what it found.
 
-    path: Path
+    problems: at most `MOST_KEPT` of those `found`. notes: worth knowing, but not wrong.
+    """
+
+    location: str
     samples: int
     shards: int
     bytes: int
+    found: int
     problems: list[Problem]
+    notes: list[str]
 
     @property
     def ok(self) -> bool:
-        return not self.problems
+        return self.found == 0
 
 
-def verify(path: str | Path, progress: Progress | None = None) -> Report:
-    """Check a whole set: sizes, member lists, hashes, decodability, duplicates across splits.
+def verify(
+    location: str | Path, processes: int | None = None, progress: Progress | None = None
+) -> Report:
+    """Check the set at a directory or URI, in `processes` (by default as many as pay off).
 
-    Every problem is named with shard, key and byte offset; a damaged index is the only problem
-    then. `progress` is called with (samples done, samples in all). Raises `ShardError` when
-    there is no set.
+    - `index.parquet` against `dataset.json`: hashes, splits, shards, counts.
+    - Every shard: its size and hash, its members against the index, every sample's hashes, and
+      that images and maps decode to the size in the index.
+    - Images that stand in two splits, which is a problem, or twice in one, which is a note.
+
+    Every problem is named with shard, key and byte offset. The index is read in batches of rows
+    and the tars one by one; what grows with the set is 50 bytes a sample, to compare the images.
+    `progress` is called with ("samples", done, in all). When the index is damaged, nothing else is
+    looked at. Raises `ShardError` when there is no set.
     """
-    directory = Path(path)
-    info = read_info(directory)
+    info = open_set(location).info
+    workers = processes_for(info, processes)
+    problems = Problems()
+    problems.add(_info_problems(info))
+    samples, notes = 0, list[str]()
+    try:
+        index = open_index(location, info)
+    except ShardError as error:
+        problems.add([Problem(str(error), INDEX_NAME)])
+    else:
+        samples = index.metadata.num_rows
+        rows = IndexPass(index, info)
+        problems.merge(_check_shards(location, info, rows, workers, progress))
+        problems.add(rows.problems)
+        across, notes = _compare_images(index, rows, list(info.splits))
+        problems.merge(across)
     shards = [shard for split in info.splits.values() for shard in split.shards]
     size = sum(shard.bytes for shard in shards)
-    try:
-        table = read_index(directory / INDEX_NAME, info.index_bytes_hash)
-    except ShardError as error:
-        return Report(directory, 0, len(shards), size, [Problem(str(error), INDEX_NAME)])
-    problems = list(_index_problems(info, table))
-    parts = {(p["split"][0].as_py(), p["shard"][0].as_py()): p for p in by_shard(table)}
-    done = 0
-    for split, shard in ((name, s) for name, sp in info.splits.items() for s in sp.shards):
-        part = parts.pop((split, shard.name), None)
-        rows = [] if part is None else part.to_pylist()
-        problems += _shard_problems(directory, shard, rows)
-        done += len(rows)
-        if progress is not None:
-            progress(done, table.num_rows)
-    for split, name in parts:
-        problems.append(Problem(f"in split {split!r} of the index but not in dataset.json", name))
-    problems += _duplicates(table)
-    return Report(directory, table.num_rows, len(shards), size, problems)
+    return Report(str(location), samples, len(shards), size, problems.found, problems.kept, notes)
 
 
-def _index_problems(info: DatasetInfo, table: pa.Table) -> Iterator[Problem]:
-    if logical_hash(table) != info.index_hash:
-        yield Problem("its content is not the one that dataset.json names", INDEX_NAME)
+def _info_problems(info: DatasetInfo) -> Iterator[Problem]:
+    """What is wrong with `dataset.json` by itself."""
+    seen: set[str] = set()
     for name, split in info.splits.items():
-        found = pc.sum(pc.equal(table["split"], name)).as_py() or 0
-        if not found == split.samples == sum(shard.samples for shard in split.shards):
-            what = f"split {name!r}: {found} rows, dataset.json says {split.samples}"
-            yield Problem(what, INDEX_NAME)
+        if split.samples != (total := sum(shard.samples for shard in split.shards)):
+            what = f"split {name!r} has {split.samples} samples, its shards have {total}"
+            yield Problem(what, INFO_NAME)
+        for shard in split.shards:
+            if shard.name in seen:
+                yield Problem(f"it lists the shard {shard.name} twice", INFO_NAME)
+            seen.add(shard.name)
 
 
-def _shard_problems(directory: Path, shard: ShardInfo, rows: list[dict]) -> Iterator[Problem]:
-    path = directory / shard.name
-    if not path.is_file():
-        yield Problem("the shard is missing", shard.name)
-        return
-    size = path.stat().st_size
-    if size != shard.bytes:
-        yield Problem(f"the shard has {size} bytes, not {shard.bytes}", shard.name)
-    with open(path, "rb") as stream:
-        for row in rows:
-            yield from _sample_problems(stream, shard.name, row)
-    yield from _member_problems(path, rows)
+def _check_shards(
+    location: str | Path,
+    info: DatasetInfo,
+    rows: IndexPass,
+    workers: int,
+    progress: Progress | None,
+) -> Problems:
+    place, maps = place_of(location, info.location), tuple(info.maps)
+    tasks = (ShardTask(place, shard, maps, packed(table)) for shard, table in rows)
+    problems = Problems()
+    done = 0
+
+    def show(counts: Sequence[int] = ()) -> None:
+        if progress is not None:
+            progress("samples", done + sum(counts), len(rows.hashes))
+
+    with closing(in_order(check_shard, tasks, workers, show)) as results:
+        for samples, found in results:
+            problems.merge(found)
+            done += samples
+            show()
+    return problems
 
 
-def _sample_problems(stream: BinaryIO, shard: str, row: dict) -> Iterator[Problem]:
-    contents: dict[str, bytes] = {}
-    for member in row["members"]:
-        stream.seek(member["offset"])
-        data = stream.read(member["size"])
-        if len(data) < member["size"]:
-            what = f"{member['name']} is cut short: {len(data)} of {member['size']} bytes are there"
-            yield Problem(what, shard, row["key"], member["offset"])
-            return
-        contents[member["name"]] = data
-    begin = row["members"][0]["offset"]
-    if content_hash(contents.values()) != row["hash"]:
-        yield Problem("its content has changed (the hash differs)", shard, row["key"], begin)
-    try:
-        shape = decode(contents[row["image_ext"]]).shape
-    except ValueError as error:
-        what = f"the image cannot be decoded: {error}"
-        yield Problem(what, shard, row["key"], row["image_offset"])
-        return
-    if shape[:2] != (row["height"], row["width"]):
-        what = f"the image is {shape[1]}x{shape[0]}, the index says {row['width']}x{row['height']}"
-        yield Problem(what, shard, row["key"], row["image_offset"])
+def _compare_images(
+    index: pq.ParquetFile, rows: IndexPass, splits: list[str]
+) -> tuple[Problems, list[str]]:
+    """Problems: images in two splits, so that one trains on what it tests. Notes: twice in one."""
+    across, within = find_duplicates(rows.hashes, rows.splits)
+    pairs = across[:MOST_KEPT]
+    by_split = [within[rows.splits[within[:, 0]] == number] for number in range(len(splits))]
+    shown = np.unique(np.concatenate([pairs, *(copies[:_EXAMPLES] for copies in by_split)]))
+    columns = ["split", "shard", "key", "image_offset"]
+    place = dict(zip(shown.tolist(), rows_at(index, shown, columns).to_pylist(), strict=True))
+    problems = Problems(
+        len(across), [_in_two_splits(place[a], place[b]) for a, b in pairs.tolist()]
+    )
+    notes = []
+    for name, copies in zip(splits, by_split, strict=True):
+        if len(copies):
+            examples = (
+                f"{place[b]['key']!r} that of {place[a]['key']!r}"
+                for a, b in copies[:_EXAMPLES].tolist()
+            )
+            notes.append(
+                f"split {name!r}, repeated images: {len(copies)}, such as {', '.join(examples)}"
+            )
+    return problems, notes
 
 
-def _member_problems(path: Path, rows: list[dict]) -> Iterator[Problem]:
-    """The index against the real member list, sample by sample."""
-    try:
-        found = dict(tars.scan(path))
-    except ShardError as error:
-        yield Problem(str(error), path.name)
-        return
-    for row in rows:
-        listed = [tars.Member(**member) for member in row["members"]]
-        if found.pop(row["key"], None) != listed:
-            what = "the tar does not hold this sample's members where the index says"
-            yield Problem(what, path.name, row["key"], listed[0].offset)
-    for key, members in found.items():
-        yield Problem("the index does not list this sample", path.name, key, members[0].offset)
-
-
-def _duplicates(table: pa.Table) -> Iterator[Problem]:
-    """Samples with the same bytes in two splits: the test set would be in the training set."""
-    if table.num_rows == 0:
-        return
-    joined = b"".join(table["hash"].to_pylist())
-    hashes = np.frombuffer(joined, dtype=[("high", "<u8"), ("low", "<u8")])
-    split = pa.concat_arrays(table["split"].chunks).dictionary_encode().indices.to_numpy()
-    order = np.lexsort((split, hashes["low"], hashes["high"]))
-    same = hashes[order][1:] == hashes[order][:-1]
-    across = same & (split[order][1:] != split[order][:-1])
-    for i in np.flatnonzero(across).tolist():
-        first, second = (table.slice(int(order[j]), 1).to_pylist()[0] for j in (i, i + 1))
-        yield Problem(
-            f"the same content is in split {second['split']!r}, and in split {first['split']!r} "
-            f"as {first['key']!r} ({first['shard']}, byte {first['image_offset']})",
-            second["shard"],
-            second["key"],
-            second["image_offset"],
-        )
+def _in_two_splits(first: dict[str, Any], second: dict[str, Any]) -> Problem:
+    return Problem(
+        f"the same image is in split {second['split']!r}, and in split {first['split']!r} as "
+        f"{first['key']!r} ({first['shard']}, byte {first['image_offset']})",
+        second["shard"],
+        second["key"],
+        second["image_offset"],
+    )

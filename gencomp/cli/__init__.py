@@ -31,16 +31,28 @@ class Command(NamedTuple):
 
 COMMANDS: dict[str, Command] = {
     "shards build": Command(
-        "Data", "gencomp.cli.shards", "build", "write a shard set from photographs or a folder"
+        "Data", "gencomp.cli.shards", "build", "make a shard set from a data set as it is shipped"
     ),
     "shards index": Command(
-        "Data", "gencomp.cli.shards", "index", "index existing WebDataset tars in place"
+        "Data", "gencomp.cli.shards", "index", "index existing WebDataset tars, local or remote"
+    ),
+    "shards split": Command(
+        "Data", "gencomp.cli.shards", "split", "draw another test split of a shard set"
+    ),
+    "shards sample": Command(
+        "Data", "gencomp.cli.shards", "sample", "cut a small shard set out of a large one"
     ),
     "shards verify": Command(
-        "Data", "gencomp.cli.shards", "verify", "check every sample against its hash"
+        "Data", "gencomp.cli.shards_check", "verify", "check every byte of a shard set"
     ),
     "shards stats": Command(
-        "Data", "gencomp.cli.shards", "stats", "show counts, sizes and splits of a shard set"
+        "Data", "gencomp.cli.shards_check", "stats", "count a shard set; draw a contact sheet"
+    ),
+    "shards simulate": Command(
+        "Data",
+        "gencomp.cli.shards_simulate",
+        "simulate",
+        "tell what reading would cost elsewhere",
     ),
     "train": Command(
         "Training", "gencomp.cli.train", "train", "train or resume one stage of a recipe", raw=True
@@ -53,6 +65,12 @@ COMMANDS: dict[str, Command] = {
     ),
     "decompress": Command(
         "Coding", "gencomp.cli.codec", "decompress", "write a compressed file back to an image"
+    ),
+    "evaluate": Command(
+        "Evaluation", "gencomp.cli.evaluate", "evaluate", "measure a finished run, with intervals"
+    ),
+    "slurm evaluate": Command(
+        "Evaluation", "gencomp.cli.slurm", "evaluate", "measure a finished run in many jobs"
     ),
     "slurm ais": Command(
         "Evaluation", "gencomp.cli.slurm", "ais", "submit the rate-distortion curve as many jobs"

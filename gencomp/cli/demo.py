@@ -43,7 +43,7 @@ def demo(directory: Path = Path("demo")) -> int:
     )
     step(
         "Train the generative model (WAE-MMD) with Ray Train",
-        f"train dplc_generator_photos --name generator --workers {workers}",
+        f"train dplc_wae_photos --name generator --workers {workers}",
     )
     step(
         "Search MMD weight × code channels on the frozen generator with Ray Tune",

@@ -1,0 +1,157 @@
+"""`gencomp shards simulate`: what reading a set would cost on machines that are not here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from gencomp.cli.tables import print_table
+from gencomp.errors import InputError
+
+if TYPE_CHECKING:
+    from shards.order import Order
+    from shards.simulate import Layout, NodeTraffic, Shuffle
+
+WINDOW, LANES = 10_000, 8  # as in recipes
+_MOST_NODES = 16  # that are shown
+
+
+def simulate(
+    location: Annotated[str | None, tyro.conf.arg(metavar="[LOCATION]")] = None,
+    /,
+    split: str | None = None,
+    samples: int | None = None,
+    shard_size: int | None = None,
+    sample_bytes: int | None = None,
+    nodes: int = 1,
+    ranks_per_node: int = 1,
+    batch_size: int = 64,
+    order: Literal["global", "windowed"] = "global",
+    window: int | None = None,
+    lanes: int | None = None,
+    cache_gb: float = 50.0,
+    epochs: float = 1.0,
+    seed: int = 0,
+) -> None:
+    """Tell what reading a shard set from remote storage would cost, and how well it is shuffled.
+
+    The real order is asked for every position of the stream; a node keeps whole shards in its
+    cache, the least recently used goes first. The set need not exist: without LOCATION, --samples,
+    --shard-size and --sample-bytes make one up.
+
+    Args:
+        location: The shard set, a directory or a URI; only its dataset.json is read.
+        split: Split of it; by default train, or the first one.
+        samples: Samples of a made-up split.
+        shard_size: Samples in each of its tars.
+        sample_bytes: Bytes of each of its samples.
+        nodes: Nodes that read, each with a cache of its own.
+        ranks_per_node: Workers on each of them.
+        batch_size: Samples in a global batch.
+        order: global: a permutation of all samples; windowed: shards in turn, mixed in windows.
+        window: Samples that a windowed order mixes; by default 10000.
+        lanes: Pieces of the sequence that it reads side by side, by default 8: a multiple of the
+            number of workers keeps each worker to its own shards.
+        cache_gb: Room for shards on each node, in GB of 10^9 bytes.
+        epochs: How much of the stream is read.
+        seed: Seed of the order.
+    """
+    from shards.simulate import Readers
+    from shards.simulate import simulate as run
+
+    made_up = {"samples": samples, "shard_size": shard_size, "sample_bytes": sample_bytes}
+    what, layout, key_hash = _layout(location, split, made_up)
+    mixed = _order(order, window, lanes, layout, key_hash, seed)
+    readers = Readers(nodes * ranks_per_node, nodes, batch_size, round(cache_gb * 1e9))
+    found = run(layout, mixed, readers, round(epochs * mixed.length))
+    print(
+        f"{what}: {mixed.length} samples in {len(layout.lengths)} shards, "
+        f"{layout.sizes.sum() / 1e9:.4g} GB; {found.positions} samples are read by {nodes} x "
+        f"{ranks_per_node} workers"
+    )
+    _print_traffic(found.nodes)
+    _print_shuffle(found.shuffle)
+
+
+def _layout(
+    location: str | None, split: str | None, made_up: dict[str, int | None]
+) -> tuple[str, Layout, str]:
+    """Name, layout and key hash of the split that is meant."""
+    from shards.reader import open_set
+    from shards.simulate import even_layout, layout_of
+
+    given = {name: value for name, value in made_up.items() if value is not None}
+    if location is None:
+        if missing := sorted(made_up.keys() - given.keys()):
+            raise InputError(
+                f"missing --{missing[0].replace('_', '-')}: name a shard set, or give --samples, "
+                "--shard-size and --sample-bytes of one that does not exist"
+            )
+        if split is not None:
+            raise InputError("--split is of a shard set, and none is named")
+        return "a made-up split", even_layout(**given), "made up"
+    if given:
+        raise InputError(f"--{next(iter(given)).replace('_', '-')} and a shard set exclude another")
+    shard_set = open_set(location)
+    name = split or ("train" if "train" in shard_set.splits else next(iter(shard_set.splits)))
+    if name not in shard_set.splits:
+        raise InputError(f"{location} has no split {name!r}: it has {', '.join(shard_set.splits)}")
+    layout = layout_of(shard_set.info.splits[name])
+    return f"{location}, split {name}", layout, f"{shard_set.index_hash}/{name}"
+
+
+def _order(
+    kind: str, window: int | None, lanes: int | None, layout: Layout, key_hash: str, seed: int
+) -> Order:
+    from shards.order import EpochOrder
+    from shards.windowed import WindowedOrder
+
+    if kind == "windowed":
+        return WindowedOrder(
+            key_hash,
+            seed,
+            layout.lengths,
+            WINDOW if window is None else window,
+            LANES if lanes is None else lanes,
+        )
+    if window is not None or lanes is not None:
+        raise InputError("--window and --lanes are of --order windowed")
+    return EpochOrder(key_hash, seed, int(layout.lengths.sum()))
+
+
+def _print_traffic(nodes: Sequence[NodeTraffic]) -> None:
+    rows = [
+        [
+            str(number),
+            str(node.requests),
+            f"{node.bytes / 1e9:.4g}",
+            str(node.repeated),
+            f"{node.needed_bytes / 1e9:.4g}",
+            f"{node.share:.1%}",
+        ]
+        for number, node in enumerate(nodes[:_MOST_NODES])
+    ]
+    columns = [
+        "node",
+        "shards fetched",
+        "GB",
+        "fetched again",
+        "cache needed, GB",
+        "of the set an epoch",
+    ]
+    print_table("traffic", columns, rows)
+    if len(nodes) > _MOST_NODES:
+        print(f"  and {len(nodes) - _MOST_NODES} more nodes")
+    total = sum(node.bytes for node in nodes)
+    print(f"  all nodes: {sum(node.requests for node in nodes)} shards, {total / 1e9:.4g} GB")
+
+
+def _print_shuffle(shuffle: Shuffle) -> None:
+    rows = [
+        ["different shards in a batch", f"{shuffle.distinct_shards:.3f}", "1"],
+        ["rank correlation with storage", f"{shuffle.rank_correlation:+.4f}", "0"],
+        ["pairs that meet again", f"{shuffle.pair_repeat:.3f}", "1"],
+    ]
+    print_table("shuffle", ["measure", "here", "uniform"], rows)

@@ -1,0 +1,53 @@
+"""The same picture more than once: found by the hashes of the images' bytes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+
+class Duplicates(NamedTuple):
+    """Pairs of rows that hold the same image, int64 [pairs, 2], the earlier row first.
+
+    across: the two are in different splits. within: they are in the same one. n copies of an image
+    make n - 1 pairs in all, as few of them across as there can be.
+    """
+
+    across: np.ndarray
+    within: np.ndarray
+
+
+def hash_pairs(hashes: pa.FixedSizeBinaryArray) -> np.ndarray:
+    """The 16 bytes of each hash as two integers, uint64 [rows, 2]."""
+    if len(hashes) == 0:
+        return np.empty((0, 2), dtype=np.uint64)
+    pairs = np.frombuffer(hashes.buffers()[1], dtype="<u8").reshape(-1, 2)
+    return pairs[hashes.offset : hashes.offset + len(hashes)]
+
+
+def find_duplicates(hashes: np.ndarray, splits: np.ndarray) -> Duplicates:
+    """Compare all the rows' `hashes`, uint64 [rows, 2], and `splits`, integers [rows]."""
+    order = np.lexsort((splits, hashes[:, 1], hashes[:, 0]))
+    equal = _equals_next(hashes, order)
+    pairs = np.sort(np.stack([order[:-1][equal], order[1:][equal]], axis=1), axis=1)
+    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+    across = splits[pairs[:, 0]] != splits[pairs[:, 1]]
+    return Duplicates(pairs[across], pairs[~across])
+
+
+def stands_alone(hashes: np.ndarray) -> np.ndarray:
+    """Whether no other row has the image of a row, by `hashes` uint64 [rows, 2]; bool [rows]."""
+    order = np.lexsort((hashes[:, 1], hashes[:, 0]))
+    equal = _equals_next(hashes, order)
+    alone = np.ones(len(hashes), dtype=bool)
+    alone[order[:-1][equal]] = False
+    alone[order[1:][equal]] = False
+    return alone
+
+
+def _equals_next(hashes: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """For each row in `order` but the last: whether the next one has the same hash."""
+    first, second = (hashes[order, half] for half in range(2))
+    return (first[:-1] == first[1:]) & (second[:-1] == second[1:])
