@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
+import atexit
 import random
 import shutil
 import subprocess
@@ -28,6 +29,11 @@ settings.register_profile("gencomp", deadline=None, derandomize=True)
 settings.load_profile("gencomp")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Tests neither use nor fill the cache of whoever runs them.
+if "GENCOMP_CACHE" not in os.environ:
+    os.environ["GENCOMP_CACHE"] = tempfile.mkdtemp(prefix="gencomp-test-cache-")
+    atexit.register(shutil.rmtree, os.environ["GENCOMP_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +71,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from shards.build import build
 
     out = tmp_path_factory.mktemp("data") / "photos"
-    build("photos", out, size=64, shard_size=16, limit=48)
+    build("photos", out, options={"size": "64"}, shard_size=16, limit=48)
     return out
 
 

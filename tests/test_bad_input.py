@@ -83,7 +83,7 @@ class TestTrain:
         assert f"data.batch_size is 8, but there are {workers} workers" in said
 
     def test_a_missing_recipe_names_what_ships(self, refused: Callable[..., str]) -> None:
-        assert "shipped recipes are dplc_codec_celeba" in refused("train", "missing.yaml")
+        assert "shipped recipes are dplc_cae_celeba" in refused("train", "missing.yaml")
         assert "nor one of" in refused("train", "nothing") or "neither" in refused(
             "train", "nothing"
         )
@@ -112,7 +112,7 @@ class TestTrain:
         from shards.build import build
 
         tiny.started(tmp_path / "runs" / "tiny", tiny.generator(photos))
-        build("photos", tmp_path / "fewer", size=64, limit=20)
+        build("photos", tmp_path / "fewer", options={"size": "64"}, limit=20)
         assert "data was '" in train("--data.shards", str(tmp_path / "fewer"))
 
     def test_a_directory_of_somebody_else(self, train: Callable[..., str], tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ class TestTrain:
 
         assert "open is not finished" in said(tmp_path / "open")
         assert "missing is not a run directory" in said(tmp_path / "missing")
-        assert "is a run of dplc/codec; a dplc/codec needs one of dplc/generator" in said(codec_run)
+        assert "is a run of dplc/codec; a dplc/codec needs one of dplc/wae" in said(codec_run)
 
 
 class TestSweep:

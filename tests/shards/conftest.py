@@ -17,7 +17,7 @@ from shards.reader import ShardSet
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small photo set that no test changes."""
     out = tmp_path_factory.mktemp("sets") / "photos"
-    build("photos", out, size=32, shard_size=20, limit=70)
+    build("photos", out, options={"size": "32"}, shard_size=20, limit=70)
     return out
 
 
@@ -43,4 +43,5 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder_set(images: Path, tmp_path: Path) -> ShardSet:
-    return build("folder", tmp_path / "set", path=images, shard_size=5, test_fraction=0.25)
+    options = {"test_fraction": 0.25}
+    return build("folder", tmp_path / "set", path=images, options=options, shard_size=5)

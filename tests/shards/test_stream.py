@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 import threading
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from shards import open_set
 from shards.build import build
 from shards.errors import ShardError
-from shards.order import EpochOrder
-from shards.reader import Split
+from shards.foreign import index_tars
+from shards.mixture import MixedSplit, Part, mix
+from shards.order import EpochOrder, Order
+from shards.reader import ShardSet, Split
 from shards.stream import Batch, evaluation_batches, training_batches
+from shards.transforms import Transforms, dithered, draws
+from shards.windowed import WindowedOrder
+
+ORDERS = ["global", "windowed", "mixture"]
+EVERYTHING = Transforms(resize=(24, 20), crop=(16, 12), flip=True, dither=True)
 
 
 @pytest.fixture(scope="module")
@@ -24,60 +35,102 @@ def split(built: Path) -> Split:
     return open_set(built).split("train")
 
 
+def ordered(split: Split, kind: str, seed: int = 0) -> tuple[Split | MixedSplit, Order]:
+    """The split (in a mixture: with itself) and an order of that kind."""
+    whole = EpochOrder(split.key_hash, seed, len(split))
+    windowed = WindowedOrder(split.key_hash, seed, split.shard_lengths, window=9, lanes=4)
+    if kind == "mixture":
+        return mix([Part(split, whole, 2), Part(split, windowed, 1)])
+    return split, whole if kind == "global" else windowed
+
+
 def take(
-    split: Split,
-    n: int,
-    batch: int,
-    rank: int = 0,
-    world: int = 1,
-    start: int = 0,
-    threads: int = 1,
+    split: Split, n: int, batch: int, rank: int = 0, world: int = 1, start: int = 0, **more: Any
 ) -> list[Batch]:
-    stream = training_batches(
-        split, EpochOrder(split.key_hash, 0, len(split)), batch, rank, world, start, threads
-    )
+    """n batches of a rank; `kind` is of the order, the rest goes to `training_batches`."""
+    source, order = ordered(split, more.pop("kind", "global"))
+    stream = training_batches(source, order, batch, rank, world, start, **more)
     try:
         return list(islice(stream, n))
     finally:
         stream.close()
 
 
-@pytest.mark.parametrize("world", [1, 2, 3])
-@pytest.mark.parametrize("batch", [12, 13])
-def test_union_over_ranks_is_the_global_batch(split: Split, world: int, batch: int) -> None:
-    """Twelve batches of about 67 rows: two epochs and a bit, so batches straddle epochs."""
-    order = EpochOrder(split.key_hash, 0, len(split))
-    ranks = [take(split, 12, batch, r, world) for r in range(world)]
-    for k in range(12):
-        expected = np.arange(k * batch, (k + 1) * batch)
-        whole = np.concatenate([ranks[r][k].positions for r in range(world)])
-        assert np.array_equal(np.sort(whole), expected)
-        for r in range(world):
-            part = ranks[r][k]
-            assert np.array_equal(part.positions, expected[r::world])
-            assert np.array_equal(part.rows, order.rows(part.positions))
-            for image, row in zip(part.images, part.rows, strict=True):
-                assert np.array_equal(image, split.read(int(row)).image)
+def assert_equal(a: Batch, b: Batch, where: slice = slice(None)) -> None:
+    """Batch a is batch b, or the part of it that `where` says."""
+    assert a.maps.keys() == b.maps.keys()
+    for x, y in zip([*a[:4], *a.maps.values()], [*b[:4], *b.maps.values()], strict=True):
+        assert x.dtype == y.dtype and np.array_equal(x, y[where])
 
 
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@pytest.mark.parametrize("kind", ORDERS)
+@settings(max_examples=8)
 @given(
-    start=st.integers(0, 400),
     batch=st.integers(1, 17),
-    world=st.integers(1, 3),
-    threads=st.integers(1, 3),
+    world=st.integers(1, 8),
+    threads=st.integers(1, 4),
+    ahead=st.integers(1, 3),
+    start=st.integers(0, 400),
+    transforms=st.sampled_from([None, EVERYTHING]),
 )
+def test_ranks_share_the_batches_of_a_single_one(
+    split: Split,
+    kind: str,
+    batch: int,
+    world: int,
+    threads: int,
+    ahead: int,
+    start: int,
+    transforms: Transforms | None,
+) -> None:
+    """Whatever the ranks and threads, also when the batch does not divide and some get nothing."""
+    whole = take(split, 3, batch, start=start, kind=kind, transforms=transforms)
+    source, order = ordered(split, kind)
+    for k, expected in enumerate(whole):
+        assert np.array_equal(expected.positions, start + k * batch + np.arange(batch))
+        assert np.array_equal(expected.rows, order.rows(expected.positions))
+        if transforms is None:
+            for image, row in zip(expected.images, expected.rows.tolist(), strict=True):
+                assert np.array_equal(image, source.read(row).image)
+    for rank in range(world):
+        own = take(
+            split,
+            3,
+            batch,
+            rank,
+            world,
+            start,
+            kind=kind,
+            transforms=transforms,
+            threads=threads,
+            ahead=ahead,
+        )
+        for a, b in zip(own, whole, strict=True):
+            assert_equal(a, b, slice(rank, None, world))
+
+
+@pytest.mark.parametrize("kind", ORDERS)
+@settings(max_examples=5)
+@given(start=st.integers(0, 400), batch=st.integers(1, 17), world=st.integers(1, 3))
 def test_resume_at_any_batch_equals_the_uninterrupted_stream(
-    split: Split, start: int, batch: int, world: int, threads: int
+    split: Split, kind: str, start: int, batch: int, world: int
 ) -> None:
     first = start // batch
+    more = {"kind": kind, "transforms": Transforms(crop=(20, 20), flip=True)}
     for rank in range(world):
-        whole = take(split, first + 2, batch, rank, world)[first:]
-        resumed = take(split, 2, batch, rank, world, first * batch, threads)
+        whole = take(split, first + 2, batch, rank, world, **more)[first:]
+        resumed = take(split, 2, batch, rank, world, first * batch, **more)
         for a, b in zip(whole, resumed, strict=True):
-            assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+            assert_equal(a, b)
+
+
+@pytest.mark.parametrize("kind", ORDERS)
+def test_seeds_and_epochs_differ(split: Split, kind: str) -> None:
+    n = 3 * len(split)
+    stream = np.arange(2 * n)
+    rows = ordered(split, kind)[1].rows(stream)
+    other = ordered(split, kind, seed=1)[1].rows(stream)
+    assert (rows == other).mean() < 0.2 and (rows[:n] == rows[n:]).mean() < 0.2
 
 
 def test_resume_with_another_batch_size_goes_on_where_the_stream_was(split: Split) -> None:
@@ -105,10 +158,147 @@ def test_evaluation_visits_each_row_once(split: Split, world: int) -> None:
     assert limited == [[0, 1, 2, 3, 4, 5], [6, 7]]
 
 
-def test_labels(tmp_path: Path, images: Path) -> None:
-    labelled = build("folder", tmp_path / "l", path=images, size=8, test_fraction=0).split("train")
+def test_labels(images: Path, tmp_path: Path) -> None:
+    options = {"size": "8", "test_fraction": 0.0}
+    labelled = build("folder", tmp_path / "l", path=images, options=options).split("train")
     batch = next(evaluation_batches(labelled, 64, 0, 1))
     assert sorted(batch.labels.tolist()) == [-1] + [0] * 6 + [1] * 6
+
+
+def png(pixels: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def scenes(directory: Path, sizes: list[tuple[int, int]], map_size: int = 0) -> Split:
+    """Images of these (height, width) with a map of 8 and one of 16 bits, indexed in place."""
+    directory.mkdir()
+    with tarfile.open(directory / "train-000000.tar", "w") as tar:
+        for i, size in enumerate(sizes):
+            rng = np.random.default_rng(i)
+            members = {
+                "png": rng.integers(0, 256, (*size, 3), dtype=np.uint8),
+                "label.png": rng.integers(0, 19, (map_size or size[0], size[1]), dtype=np.uint8),
+                "instance.png": rng.integers(0, 40_000, size, dtype=np.uint16),
+            }
+            for ext, pixels in members.items():
+                member = tarfile.TarInfo(f"{i:04d}.{ext}")
+                data = png(pixels)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    index_tars(directory)
+    return open_set(directory).split("train")
+
+
+def test_maps_follow_their_images(tmp_path: Path) -> None:
+    split = scenes(tmp_path / "scenes", [(20 + i, 30 - i) for i in range(8)])
+    order, names = EpochOrder(split.key_hash, 3, len(split)), ("instance", "label")
+    transforms = Transforms(resize=(12, 14), crop=(8, 10), flip=True)
+    stream = training_batches(split, order, 6, 0, 1, 5, 2, transforms=transforms, maps=names)
+    for batch in islice(stream, 4):
+        assert batch.maps["label"].dtype == np.uint8 and batch.maps["instance"].dtype == np.uint16
+        for i, draw in enumerate(draws(3, batch.positions)):
+            sample = split.read(int(batch.rows[i]))
+            view = transforms.view(sample.image.shape[:2], draw)
+            assert np.array_equal(batch.images[i], view.image(sample.image))
+            for name in names:
+                assert np.array_equal(batch.maps[name][i], view.map(sample.maps[name]))
+    stream.close()
+    one = next(evaluation_batches(split, 1, 0, 1, maps=["label"]))
+    assert list(one.maps) == ["label"]
+    assert np.array_equal(one.maps["label"][0], split.read(0).maps["label"])
+
+
+def test_a_map_of_another_size_than_its_image(tmp_path: Path) -> None:
+    split = scenes(tmp_path / "scenes", [(20, 20)] * 2, map_size=19)
+    with pytest.raises(ShardError, match=r"map 'label' of '0000' is 19x20 .* its image 20x20"):
+        next(evaluation_batches(split, 2, 0, 1, maps=["label"]))
+
+
+@pytest.mark.parametrize("transforms", [None, EVERYTHING])
+def test_an_empty_share_has_the_shapes_and_types_of_the_others(
+    tmp_path: Path, transforms: Transforms | None
+) -> None:
+    split = scenes(tmp_path / "scenes", [(20, 24)] * 3)
+    order, maps = EpochOrder(split.key_hash, 0, 3), ["label", "instance"]
+    batches = []
+    for rank in (0, 2):
+        stream = training_batches(split, order, 2, rank, 3, 0, transforms=transforms, maps=maps)
+        batches.append(next(stream))
+        stream.close()
+    full, empty = batches
+    for a, b in zip(
+        [*full[:4], *full.maps.values()], [*empty[:4], *empty.maps.values()], strict=True
+    ):
+        assert len(b) == 0 and b.shape[1:] == a.shape[1:] and b.dtype == a.dtype
+    assert full.images.dtype == (np.uint8 if transforms is None else np.float32)
+
+
+def test_transforms_are_keyed_by_the_position(split: Split) -> None:
+    (batch,) = take(split, 1, 16, start=40, transforms=EVERYTHING)
+    for i, draw in enumerate(draws(0, batch.positions)):
+        image = split.image(int(batch.rows[i]))
+        expected = np.empty((16, 12, 3), dtype=np.float32)
+        view = EVERYTHING.view(image.shape[:2], draw)
+        dithered(view.image(image), 0, int(batch.positions[i]), expected)
+        assert np.array_equal(batch.images[i], expected)
+
+
+def test_evaluation_is_not_random(split: Split) -> None:
+    for batch in evaluation_batches(split, 16, 0, 1, transforms=EVERYTHING):
+        assert batch.images.dtype == np.uint8
+        for image, row in zip(batch.images, batch.rows.tolist(), strict=True):
+            pixels = split.image(row)
+            view = Transforms(resize=(24, 20), crop=(16, 12)).view(pixels.shape[:2], None)
+            assert np.array_equal(image, view.image(pixels))
+
+
+class Recording(Split):
+    """A split that remembers what was announced, and how much when each row was read."""
+
+    def record(self) -> Recording:
+        self.announced: list[int] = []
+        self.known: list[tuple[int, int]] = []
+        return self
+
+    def fetch_soon(self, rows: np.ndarray) -> None:
+        self.announced += rows.tolist()
+        super().fetch_soon(rows)
+
+    def image(self, row: int, out: np.ndarray | None = None) -> np.ndarray:
+        self.known.append((row, len(self.announced)))
+        return super().image(row, out)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_split_hears_of_its_rows_in_good_time(built: Path, world: int) -> None:
+    """Each row in its turn, a look-ahead before it is read and not much more."""
+    split = Recording(built, "train", open_set(built).info).record()
+    window, lanes, batch = 16, 2, 4
+    order = WindowedOrder(split.key_hash, 0, split.shard_lengths, window, lanes)
+    stream = training_batches(split, order, batch, 0, world, 0)
+    for _ in range(100):
+        next(stream)
+    stream.close()
+    block = 32 * batch // world
+    for i, (row, known) in enumerate(split.known):
+        assert row == split.announced[i]
+        assert i + order.look_ahead // world <= known <= i + order.look_ahead // world + 2 * block
+    split.record()
+    assert len(list(evaluation_batches(split, 4, 0, world))) == -(-len(split) // 4)
+    assert [row for row, _ in split.known] == split.announced
+
+
+def test_memory_is_used_again_but_never_while_anybody_holds_it(split: Split) -> None:
+    order = EpochOrder(split.key_hash, 0, len(split))
+    stream = training_batches(split, order, 8, 0, 1, 0, threads=2)
+    parts = [next(stream).images[i : i + 2] for i in range(4)]  # no batch is kept as a whole
+    copies = [part.copy() for part in parts]
+    places = [next(stream).images.ctypes.data for _ in range(40)]
+    assert all(np.array_equal(a, b) for a, b in zip(parts, copies, strict=True))
+    assert len(set(places)) < 12
+    stream.close()
 
 
 def test_closing_stops_the_threads(split: Split) -> None:
@@ -118,6 +308,28 @@ def test_closing_stops_the_threads(split: Split) -> None:
     assert any(t.name.startswith("shards-reader") for t in threading.enumerate())
     stream.close()
     assert not any(t.name.startswith("shards-reader") for t in threading.enumerate())
+
+
+class Meeting(Split):
+    """A split in which the first read of each thread waits until four threads read."""
+
+    barrier = threading.Barrier(4)
+    here = threading.local()
+
+    def image(self, row: int, out: np.ndarray | None = None) -> np.ndarray:
+        if not hasattr(self.here, "met"):
+            self.barrier.wait(timeout=20)
+            self.here.met = True
+        return super().image(row, out)
+
+
+def test_all_the_threads_work_at_once(built: Path) -> None:
+    """Also when fewer batches are to be read ahead."""
+    split = Meeting(built, "train", open_set(built).info)
+    order = EpochOrder(split.key_hash, 0, len(split))
+    stream = training_batches(split, order, 4, 0, 1, 0, threads=4, ahead=1)
+    assert next(stream).positions.tolist() == [0, 1, 2, 3]
+    stream.close()
 
 
 def test_an_error_in_a_reader_thread_arrives_in_its_turn(photo_set: Path) -> None:
@@ -134,10 +346,23 @@ def test_an_error_in_a_reader_thread_arrives_in_its_turn(photo_set: Path) -> Non
         next(stream)
 
 
-def test_images_of_different_sizes(tmp_path: Path, images: Path) -> None:
-    mixed = build("folder", tmp_path / "m", path=images, test_fraction=0).split("train")
-    with pytest.raises(ShardError, match=r"'cats/a01' is 29x21 and 'cats/a03' is 27x23 .*--size"):
+def test_images_of_different_sizes(folder_set: ShardSet) -> None:
+    mixed = folder_set.split("train")
+    with pytest.raises(ShardError, match=r"'.*' is \d+x\d+ and '.*' is \d+x\d+ .*--size"):
         next(evaluation_batches(mixed, 4, 0, 1))
+    for transforms in (Transforms(crop=(16, 16)), Transforms(resize=(9, 13))):
+        batch = next(evaluation_batches(mixed, 4, 0, 1, transforms=transforms))
+        assert batch.images.shape == (4, *(transforms.crop or transforms.resize or ()), 3)
+    with pytest.raises(ShardError, match=r"different sizes"):
+        next(evaluation_batches(mixed, 4, 0, 1, transforms=Transforms(flip=True)))
+
+
+def test_an_image_smaller_than_the_crop_is_named(folder_set: ShardSet) -> None:
+    split = folder_set.split("train")
+    height, width = split.image(0).shape[:2]
+    sentence = rf"the image '{split.key(0)}' is {height}x{width} .* too small for the crop 31x31"
+    with pytest.raises(ShardError, match=sentence):
+        next(evaluation_batches(split, 1, 0, 1, transforms=Transforms(crop=(31, 31))))
 
 
 def test_bad_arguments(split: Split) -> None:
@@ -148,3 +373,5 @@ def test_bad_arguments(split: Split) -> None:
         training_batches(split, order, 0, 0, 1, 0)
     with pytest.raises(ShardError, match="order is for 5 rows"):
         training_batches(split, EpochOrder("k", 0, 5), 4, 0, 1, 0)
+    with pytest.raises(ShardError, match="no map 'label'"):
+        next(evaluation_batches(split, 4, 0, 1, maps=["label"]))

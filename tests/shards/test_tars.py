@@ -1,168 +1,153 @@
-"""Foreign tars: GNU tar's, webdataset's, with long names and pax headers; refusals by name."""
+"""The scan of tars: GNU tar's, webdataset's, with long names and pax headers; refusals by name."""
 
 from __future__ import annotations
 
 import gzip
 import io
-import os
 import shutil
 import subprocess
 import tarfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 import webdataset
-from PIL import Image
+import xxhash
+from hypothesis import given
+from hypothesis import strategies as st
 
-from shards import open_set
 from shards.errors import ShardError
-from shards.index import index_tars
-from shards.verify import verify
+from shards.tars import OnePass, samples, scan
+from tests.shards.foreign_tars import png, write_tar
 
-
-def png(i: int, size: tuple[int, int] = (6, 5)) -> bytes:
-    stream = io.BytesIO()
-    Image.new("RGB", size, (i, 0, 0)).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def write_files(root: Path, names: list[str]) -> None:
-    for i, name in enumerate(names):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(str(i).encode() if name.endswith("cls") else png(i))
-
-
+needs_gnu_tar = pytest.mark.skipif(shutil.which("tar") is None, reason="needs GNU tar")
 LONG = "d" * 90 + "/" + "k" * 140
 
 
-@pytest.mark.skipif(shutil.which("tar") is None, reason="needs GNU tar")
-@pytest.mark.parametrize("kind", ["gnu", "pax", "ustar"])
-def test_gnu_tar(kind: str, tmp_path: Path) -> None:
-    names = ["./sub/0.png", "./sub/0.cls", "./1.png", "./Zürich.png"]
-    names += ["x" * 60 + "/" + "y" * 90 + ".png"] if kind == "ustar" else [f"{LONG}.png"]
-    source = tmp_path / "source"
-    write_files(source, names)
-    shards = tmp_path / "shards"
-    shards.mkdir()
-    subprocess.run(
-        ["tar", f"--format={kind}", "-cf", shards / "train-0.tar", *names], cwd=source, check=True
-    )
-    before = (shards / "train-0.tar").read_bytes()
-    info = index_tars(shards)
-    assert (shards / "train-0.tar").read_bytes() == before
-    assert info.counts == {"train": 4}
-    split = open_set(shards).split("train")
-    found = {split.key(r): (split.read(r).image[0, 0, 0], split.label(r)) for r in range(4)}
-    assert found == {
-        "./sub/0": (0, 1),
-        "./1": (2, None),
-        "./Zürich": (3, None),
-        names[4][:-4]: (4, None),
+def contents(path: Path) -> dict[str, dict[str, bytes]]:
+    whole = path.read_bytes()
+    return {
+        key: {m.name: whole[m.offset : m.offset + m.size] for m in members}
+        for key, members in scan(path)
     }
-    assert verify(shards).ok
-    theirs = [s["__key__"] for s in webdataset.WebDataset([str(shards / "train-0.tar")],
-                                                          shardshuffle=False)]  # fmt: skip
-    assert theirs == [split.key(row) for row in range(4)]
 
 
-def test_webdataset_tars_with_many_members(tmp_path: Path) -> None:
-    for name, first in (("set-train-00.tar", 0), ("set-train-01.tar", 3), ("set-val-00.tar", 6)):
-        with webdataset.TarWriter(str(tmp_path / name)) as writer:
-            for i in range(first, first + 3):
-                writer.write({
-                    "__key__": f"a/{i}" + ("long" * 30 if i == 2 else ""),
-                    "jpg": np.full((8, 9, 3), 20 * i, np.uint8),
-                    "seg.png": np.zeros((8, 9, 3), np.uint8),
-                    "json": {"i": i}, "cls": i,
-                })  # fmt: skip
-    info = index_tars(tmp_path)
-    assert info.counts == {"train": 6, "val": 3}
-    split = open_set(tmp_path).split("val")
-    sample = split.read(1)
-    assert (sample.key, sample.label, sample.image.shape) == ("a/7", 7, (8, 9, 3))
-    assert sample.image[0, 0, 0] == 140
-    assert verify(tmp_path).ok
+@needs_gnu_tar
+@pytest.mark.parametrize("kind", ["gnu", "pax", "ustar", "v7"])
+def test_gnu_tar(kind: str, tmp_path: Path) -> None:
+    names = ["./sub/0.png", "./sub/0.cls", "./1.PNG", "./Zürich.seg.png", "./__meta__/x.png", "no"]
+    names += {
+        "ustar": ["x" * 60 + "/" + "y" * 90 + ".png"],
+        "v7": ["x" * 40 + "/" + "y" * 50 + ".png"],
+    }.get(kind, [f"{LONG}.png", f"{LONG}.json"])
+    for i, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(png(i) * i)
+    (tmp_path / "link.png").symlink_to("sub/0.png")
+    command = [
+        "tar",
+        f"--format={kind}",
+        "--no-recursion",
+        "-cf",
+        "a.tar",
+        "sub",
+        *names,
+        "link.png",
+    ]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    assert contents(tmp_path / "a.tar") == {
+        "./sub/0": {"png": b"", "cls": png(1)},
+        "./1": {"png": png(2) * 2},
+        "./Zürich": {"seg.png": png(3) * 3},
+        names[6].rpartition(".")[0]: {
+            name.rpartition(".")[2]: png(i) * i for i, name in enumerate(names) if i > 5
+        },
+    }
 
 
-def test_indexing_again_changes_nothing_and_never_overwrites(tmp_path: Path) -> None:
-    write_tar(tmp_path / "a.tar", {"0.png": png(0), "1.png": png(1)})
-    first = index_tars(tmp_path)
-    stamp = (tmp_path / "index.parquet").stat().st_mtime_ns
-    assert index_tars(tmp_path) == first
-    assert (tmp_path / "index.parquet").stat().st_mtime_ns == stamp
-    write_tar(tmp_path / "b.tar", {"2.png": png(2)})
-    with pytest.raises(ShardError, match="has an index already, and it differs"):
-        index_tars(tmp_path)
-    assert open_set(tmp_path).index_hash == first.index_hash
-    assert sorted(os.listdir(tmp_path)) == ["a.tar", "b.tar", "dataset.json", "index.parquet"]
+def test_what_webdataset_writes_is_grouped_as_it_groups(tmp_path: Path) -> None:
+    with webdataset.ShardWriter(str(tmp_path / "s-%02d.tar"), maxcount=3, verbose=0) as writer:
+        for i in range(5):
+            name = f"a/{i}" + ("long" * 60 if i == 2 else "") + ("ä" if i == 3 else "")
+            writer.write({"__key__": name, "png": png(i), "seg.png": png(9 - i), "cls": i})
+    for number in range(2):
+        path = tmp_path / f"s-{number:02d}.tar"
+        theirs = webdataset.WebDataset([str(path)], shardshuffle=False)
+        assert contents(path) == {
+            sample["__key__"]: {k: v for k, v in sample.items() if k[0] != "_"} for sample in theirs
+        }
+    assert sum(len(scan(path)) for path in tmp_path.iterdir()) == 5
 
 
-def test_the_split_can_be_given(tmp_path: Path) -> None:
-    write_tar(tmp_path / "train-0.tar", {"0.png": png(0)})
-    assert index_tars(tmp_path / "train-0.tar", split="test").counts == {"test": 1}
+@given(
+    st.lists(st.integers(0, 3000), max_size=5),
+    st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
+    st.integers(1, 90),
+)
+def test_one_pass_finds_the_same_and_every_byte(sizes: list[int], kind: int, length: int) -> None:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=kind) as tar:
+        for i, size in enumerate(sizes):
+            for name in ("png", "cls"):
+                info = tarfile.TarInfo(f"{'k' * length}{i}.{name}")
+                info.size = size
+                tar.addfile(info, io.BytesIO(bytes(i for _ in range(size))))
+    whole = stream.getvalue()
+    once = OnePass(Forward(whole))
+    for i, (found, expected) in enumerate(
+        zip(samples(once, "it"), scan(stream, "it"), strict=True)
+    ):
+        assert found == expected
+        begin, end = found[1][0].offset, found[1][-1].offset + found[1][-1].size
+        assert once.between(begin, end) == whole[begin:end]
+        assert begin == end or whole[begin:end].startswith(bytes([i] * sizes[i]))
+        once.let_go(end)
+    assert (once.reached, once.hash) == (len(whole), xxhash.xxh3_128_hexdigest(whole))
 
 
-def write_tar(path: Path, members: dict[str, bytes], **header) -> None:
-    with tarfile.open(path, "w") as tar:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
+class Forward(io.BytesIO):
+    """A stream that can only be read on."""
+
+    def seek(self, *_: object) -> int:
+        raise AssertionError("one pass does not seek")
 
 
-def test_refusals(tmp_path: Path) -> None:
+def test_damaged_and_compressed_tars_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
 
-    def refused(message: str) -> None:
+    def refused(content: bytes, message: str) -> None:
+        path.write_bytes(content)
         with pytest.raises(ShardError, match=message):
-            index_tars(tmp_path)
-        assert not list(tmp_path.glob("*index*")) and not list(tmp_path.glob(".*"))
+            scan(path)
+        with pytest.raises(ShardError, match=message):
+            list(samples(OnePass(io.BytesIO(content)), "a.tar"))
 
-    with pytest.raises(ShardError, match="no tars to index"):
-        index_tars(tmp_path)
+    with pytest.raises(ShardError, match=r"there is no shard .*a\.tar"):
+        scan(path)
     write_tar(path, {"0.png": png(0), "1.png": png(1)})
     whole = path.read_bytes()
-    path.write_bytes(gzip.compress(whole))
-    refused(r"a.tar is compressed \(gzip\).*gunzip")
-    path.rename(tmp_path / "a.tar.gz")
-    refused(r"only compressed tars \(a.tar.gz\)")
-    (tmp_path / "a.tar.gz").unlink()
-    path.write_bytes(whole[:1100])
-    refused(r"a.tar: a damaged or cut header.*byte 1024")
-    path.write_bytes(whole[:1560])
-    refused(r"a.tar is (no whole tar|truncated)")
+    refused(gzip.compress(whole), r"a.tar is compressed \(gzip\).*gunzip")
+    refused(whole[:1100], r"a.tar: a damaged or cut header.*byte 1024")
+    refused(whole[:1560], r"a.tar is (no whole tar|truncated)")
     second = whole.index(b"1.png")
-    path.write_bytes(whole[:second] + b"9" + whole[second + 1 :])
-    refused(f"damaged or cut header.*byte {second}")
-    path.write_bytes(whole + whole)
-    refused("data after the end of the archive")
-    write_tar(path, {"0.txt": b"hello"})
-    refused("key '0', byte 512: the sample has no image")
-    write_tar(path, {"0.png": b"hello"})
-    refused("key '0', byte 512: png cannot be read as an image")
+    header = whole[:second] + b"9" + whole[second + 1 :]
+    refused(header, f"damaged or cut header.*byte {second}")
+    refused(whole + whole, "data after the end of the archive")
+    refused(b"", "no whole tar")
     with tarfile.open(path, "w") as tar:
         for content in (png(0), png(1)):
             info = tarfile.TarInfo("0.png")
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
-    refused("two members 'png'")
+    refused(path.read_bytes(), r"a\.tar: sample '0' has two members 'png' \(.* byte 1536\)")
 
 
-@pytest.mark.skipif(shutil.which("tar") is None, reason="needs GNU tar")
-def test_sparse_members_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "source").mkdir()
-    with open(tmp_path / "source" / "0.png", "wb") as stream:
+@needs_gnu_tar
+@pytest.mark.parametrize("version", ["0.0", "0.1", "1.0", "gnu"])
+def test_sparse_members_are_refused(version: str, tmp_path: Path) -> None:
+    with open(tmp_path / "0.png", "wb") as stream:
         stream.write(png(0))
         stream.truncate(1 << 20)
-    (tmp_path / "set").mkdir()
-    command = ["tar", "--sparse", "-cf", tmp_path / "set" / "a.tar", "0.png"]
-    subprocess.run(command, cwd=tmp_path / "source", check=True)
+    kind = ["--format=gnu"] if version == "gnu" else ["--format=pax", f"--sparse-version={version}"]
+    subprocess.run(["tar", "--sparse", *kind, "-cf", "a.tar", "0.png"], cwd=tmp_path, check=True)
     with pytest.raises(ShardError, match=r"stored sparse: .*without --sparse"):
-        index_tars(tmp_path / "set")
-
-
-def test_a_tar_without_an_index_says_how_to_make_one(tmp_path: Path) -> None:
-    write_tar(tmp_path / "a.tar", {"0.png": png(0)})
-    with pytest.raises(ShardError, match="run `gencomp shards index"):
-        open_set(tmp_path)
+        scan(tmp_path / "a.tar")

@@ -1,0 +1,252 @@
+"""Object stores to test against: moto's S3 server in its own process, and a proxy with faults.
+
+Run as a program it is that server: it prints its port and serves until its input is closed, so it
+ends with whoever started it, however that ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import http.client
+import re
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from functools import cache, partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Self
+
+LOCAL = "127.0.0.1"
+_BETWEEN_HOPS = {"connection", "content-length", "keep-alive", "transfer-encoding"}
+
+
+def main() -> None:
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(LOCAL, 0, verbose=False)
+    server.start()
+    print(server.get_host_and_port()[1], flush=True)
+    sys.stdin.read()
+
+
+@cache
+def s3_port() -> int:
+    """The port of an S3 server that lives as long as this process."""
+    server = subprocess.Popen(
+        [sys.executable, __file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+    def stop() -> None:
+        server.kill()
+        server.wait()
+
+    atexit.register(stop)
+    assert server.stdout is not None
+    return int(server.stdout.readline())
+
+
+def s3_client() -> Any:
+    """boto3's client of that server, past any proxy."""
+    import boto3
+
+    return boto3.client(
+        "s3",
+        endpoint_url=f"http://{LOCAL}:{s3_port()}",
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+
+
+def new_bucket(name: str, objects: dict[str, bytes]) -> str:
+    """Make a bucket of these objects; returns its name."""
+    client = s3_client()
+    client.create_bucket(Bucket=name)
+    for key, body in objects.items():
+        client.put_object(Bucket=name, Key=key, Body=body)
+    return name
+
+
+class FolderServer:
+    """Python's plain file server: it lists folders and ignores `Range`."""
+
+    def __init__(self, folder: Path) -> None:
+        handler = partial(_QuietFiles, directory=str(folder))
+        self._server = _Server((LOCAL, 0), handler)
+        self.port: int = self._server.server_address[1]
+
+    def __enter__(self) -> Self:
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.stop()
+
+
+class Request(NamedTuple):
+    """One request as a proxy saw it; `first` is where the range that it asks for begins."""
+
+    method: str
+    path: str
+    first: int
+
+
+@dataclass
+class Fault:
+    """What a proxy does to the next `times` GET requests whose path has `path` in it.
+
+    It waits `delay` seconds, answers `status` instead when set, flips a bit of the body's byte
+    `flip`, and after `keep` bytes of the body cuts the connection, falls silent, or ends the
+    answer as if that were all ("short").
+    """
+
+    path: str
+    times: int = 1
+    delay: float = 0
+    status: int | None = None
+    flip: int | None = None
+    keep: int = 0
+    then: Literal["all", "cut", "hang", "short"] = "all"
+    method: str = "GET"
+
+
+class Proxy:
+    """A proxy to a local port that records requests and applies faults; use it with `with`."""
+
+    def __init__(self, upstream: int) -> None:
+        self.upstream = upstream
+        self.requests: list[Request] = []
+        self.faults: list[Fault] = []
+        self.closed = threading.Event()
+        self.lock = threading.Lock()
+        self._server = _Server((LOCAL, 0), partial(_ProxyHandler, self))
+        self.address = f"{LOCAL}:{self._server.server_address[1]}"
+
+    def __enter__(self) -> Self:
+        self._server.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.closed.set()
+        self._server.stop()
+
+    def s3(self, path: str) -> str:
+        """The URI of a bucket and prefix through this proxy."""
+        return f"s3://{path}?endpoint_override={self.address}&scheme=http&region=us-east-1"
+
+    def http(self, path: str) -> str:
+        return f"http://{self.address}/{path}"
+
+    def gets(self, path: str) -> list[Request]:
+        """The GET requests so far whose path has `path` in it."""
+        with self.lock:
+            return [r for r in self.requests if r.method == "GET" and path in r.path]
+
+    def meets(self, request: Request) -> Fault | None:
+        """Record a request; the fault that it shall suffer."""
+        with self.lock:
+            self.requests.append(request)
+            for fault in self.faults:
+                if fault.times and fault.method == request.method and fault.path in request.path:
+                    fault.times -= 1
+                    return fault
+        return None
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 64
+
+    def start(self) -> None:
+        threading.Thread(target=partial(self.serve_forever, 0.05), daemon=True).start()
+
+    def stop(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass  # clients of a faulty server leave in the middle of an answer
+
+
+class _QuietFiles(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+class _ProxyHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def __init__(self, proxy: Proxy, *args: Any) -> None:
+        self.proxy = proxy
+        super().__init__(*args)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self._serve()
+
+    def do_HEAD(self) -> None:
+        self._serve()
+
+    def _serve(self) -> None:
+        first = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        request = Request(self.command, self.path, int(first[1]) if first else 0)
+        fault = self.proxy.meets(request) or Fault("")
+        self.proxy.closed.wait(fault.delay)
+        if fault.status:
+            self._answer(fault.status, [], b"", fault)
+        else:
+            self._answer(*self._ask(), fault)
+
+    def _ask(self) -> tuple[int, list[tuple[str, str]], bytes]:
+        connection = http.client.HTTPConnection(LOCAL, self.proxy.upstream, timeout=60)
+        try:
+            connection.request(self.command, self.path, headers=dict(self.headers))
+            answer = connection.getresponse()
+            return answer.status, answer.getheaders(), answer.read()
+        finally:
+            connection.close()
+
+    def _answer(
+        self,
+        status: int,
+        headers: list[tuple[str, str]],
+        body: bytes,
+        fault: Fault,
+    ) -> None:
+        if fault.flip is not None:
+            body = body[: fault.flip] + bytes([body[fault.flip] ^ 1]) + body[fault.flip + 1 :]
+        if fault.then == "short":
+            body = body[: fault.keep]
+        size = next((v for k, v in headers if k.lower() == "content-length"), "0")
+        self.send_response(status)
+        for name, value in headers:
+            if name.lower() not in _BETWEEN_HOPS:
+                self.send_header(name, value)
+        self.send_header("Content-Length", size if self.command == "HEAD" else str(len(body)))
+        self.end_headers()
+        if fault.then in ("cut", "hang"):
+            self.wfile.write(body[: fault.keep])
+            if fault.then == "hang":
+                self.proxy.closed.wait()
+            self.close_connection = True
+        else:
+            self.wfile.write(body)
+
+
+if __name__ == "__main__":
+    main()
