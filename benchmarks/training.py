@@ -31,7 +31,7 @@ ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "PYTHONPATH": str(ROOT),
 }
-RECIPE = "dplc_generator_photos"
+RECIPE = "dplc_wae_photos"
 
 BARE = """
 import sys, time
@@ -61,7 +61,8 @@ if __name__ == "__main__":
 TORCHRUN = """
 import sys, torch, torch.distributed as dist
 from cluster.runs import open_run
-from cluster.worker import Host, Seat, train
+from cluster.seat import Seat
+from cluster.worker import Host, train
 if __name__ == "__main__":
     dist.init_process_group("gloo")
     torch.set_num_threads(1)
