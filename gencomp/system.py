@@ -12,8 +12,8 @@ How the published systems map onto the contract:
   state;
 - networks in evaluation mode, frozen networks and networks trained by another phase are told apart
   per phase (`trains`, `evaluates`);
-- batches carry uint8 images and the row of every sample in its split, so each system maps to its
-  own range and may key shared randomness (dither) by the image;
+- batches carry uint8 images, their maps (label ids) and the row of every sample in its split, so
+  each system maps to its own range and may key shared randomness (dither) by the image;
 - state that is neither weight nor optimiser (moving averages, rate controllers, entropy-coder
   tables) lives in networks or buffers of `networks`, so checkpoints and codecs see it;
 - a codec writes one container with as many sections as it needs and takes side information (label
@@ -40,16 +40,18 @@ class Batch(NamedTuple):
     """This rank's share of a global batch.
 
     Attributes:
-        images_BCHW: uint8 RGB.
+        images_BCHW: uint8 RGB, or float32 in [0, 1) where the recipe asks for dither.
         rows_B: int64, row of each image in its split (the same in every epoch).
         positions_B: int64, place of each sample in the endless training stream.
         labels_B: int64, -1 where there is none.
+        maps: name -> map of pixels [B, H, W], uint8 or int32 (label ids, instances).
     """
 
     images_BCHW: Tensor
     rows_B: Tensor
     positions_B: Tensor
     labels_B: Tensor
+    maps: Mapping[str, Tensor] = {}
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,11 @@ class Phase(nn.Module, ABC):
         networks: all networks the objective runs.
         trains: names of those whose parameters it updates; the others are frozen meanwhile.
         evaluates: names of those that run in evaluation mode; the others run in training mode.
+        second_order: its loss holds gradients of the networks it trains (a gradient penalty), so
+            they run in float32 and uncompiled.
     """
+
+    second_order = False
 
     def __init__(
         self,
@@ -215,6 +221,21 @@ class System(ABC):
     @abstractmethod
     def pictures(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Rows of a sample grid: title -> uint8 images [n, 3, H, W]."""
+
+    def reconstruct(self, batch: Batch, draws: Draws) -> Tensor | None:
+        """One reconstruction of each image, uint8 [n, 3, H, W]; None for a system without encoder.
+
+        Like `evaluate`, it is called in evaluation mode and on every rank for its share of a batch;
+        in a stochastic system other draws give other reconstructions.
+        """
+        return None
+
+    def sample(self, draws: Draws) -> Tensor | None:
+        """Images of the prior for this rank's rows, uint8 [n, 3, H, W]; None without a prior.
+
+        Called like `reconstruct`.
+        """
+        return None
 
     def codec(self) -> Codec | None:
         """The codec of these weights; None for a stage that has no code."""

@@ -128,7 +128,8 @@ def _trial(config: dict[str, Any], objective: dict[str, Any], flag: str) -> None
     from ray import tune
 
     from cluster.runs import open_run
-    from cluster.worker import Host, Seat, train
+    from cluster.seat import Seat
+    from cluster.worker import Host, train
     from sweeps.space import Objective
 
     goal, stop = Objective(**objective), Path(flag)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,21 +23,29 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
     the mean and variance of all ranks' rows, and moves its running statistics exactly as a single
     process would; ranks may hold unequal shares, also none. Works in any floating type on CPU and
     GPU (`nn.SyncBatchNorm` needs a GPU), with one collective forward and one backward; there is no
-    second derivative inside a process group.
+    second derivative inside a process group. `batch_statistics` overrules the mode for a while.
 
     Raises:
         InputError: a global batch with a single value per channel in training mode.
     """
 
+    # What `batch_statistics` asks for; None: the mode decides.
+    _borrowed: Literal["global", "local"] | None = None
+
     def forward(self, input: Tensor) -> Tensor:
         """[B, C, H, W] to the same shape."""
-        if not self.training or world_size() == 1:
+        if self._borrowed == "local" or (self._borrowed and world_size() == 1):
+            return F.batch_norm(
+                input, None, None, self.weight, self.bias, training=True, eps=self.eps
+            )
+        if self._borrowed is None and (not self.training or world_size() == 1):
             return super().forward(input)
         self._check_input_dim(input)
         # Half-precision activations get statistics in float32, as in torch's own kernels.
         x_BCHW = input.to(torch.promote_types(input.dtype, torch.float32))
         mean_C, squares_C, count = _global_moments(x_BCHW.detach())
-        self._move_running_statistics(mean_C, squares_C / (count - 1))
+        if self._borrowed is None:
+            self._move_running_statistics(mean_C, squares_C / (count - 1))
         weight_C = x_BCHW.new_ones(x_BCHW.shape[1]) if self.weight is None else self.weight
         bias_C = torch.zeros_like(weight_C) if self.bias is None else self.bias
         y_BCHW = _Normalise.apply(
@@ -53,6 +63,27 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         factor = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean_C.to(self.running_mean.dtype), factor)
         self.running_var.lerp_(variance_C.to(self.running_var.dtype), factor)
+
+
+@contextmanager
+def batch_statistics(*networks: nn.Module, local: bool = False) -> Iterator[None]:
+    """Meanwhile the networks' batch norms normalise by their batch and move no running statistics.
+
+    Whatever the mode, for passes that must see a network as training does and leave no trace in it.
+
+    Args:
+        networks: whose `GlobalBatchNorm2d` are meant.
+        local: by this process's rows alone, without a collective call, also in a process group.
+    """
+    norms = [m for net in networks for m in net.modules() if isinstance(m, GlobalBatchNorm2d)]
+    before = [norm._borrowed for norm in norms]
+    for norm in norms:
+        norm._borrowed = "local" if local else "global"
+    try:
+        yield
+    finally:
+        for norm, borrowed in zip(norms, before, strict=True):
+            norm._borrowed = borrowed
 
 
 def _global_moments(x_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:

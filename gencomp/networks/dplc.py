@@ -6,16 +6,19 @@ Compression*, NeurIPS 2018: a DCGAN at 64×64 pixels.
     stage 1   x ──F──▶ z ──G──▶ x̂                      Encoder, Generator (and Critic)
     stage 2   x ──E──▶ y ──quantiser──▶ code            CodeEncoder
               (code, noise) ──B──▶ z ──G──▶ x̂           LatentMapper, Generator
+    in place of the MMD  z ──Dz──▶ logit            LatentDiscriminator
 
 Images are in [−1, 1]. A latent is z_BM11, so that every network is convolutional from end to end.
 Parameters are registered in the order of the forward pass. Sizes follow the paper for width 64 and
-latent_dim 128: F 3,806,208 parameters, G 3,870,403, critic 3,073,792, E and B together
-13,284,864 + 9,217·n for n code channels.
+latent_dim 128: F 3,806,208 parameters, G 3,870,403, critic 3,073,792, latent discriminator 854,529,
+E and B together 13,284,864 + 9,217·n for n code channels.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,16 +30,26 @@ IMAGE_SIDE = 64
 CODE_SIDE = 4  # four layers of stride 2 below the image
 
 
-def initialise(network: nn.Module) -> None:
-    """Draw DCGAN's starting weights from torch's global generator, in place.
+Initialisation = Literal["dcgan", "he"]
 
-    Convolution weights N(0, 0.02²), batch norm scales N(1, 0.02²) and shifts 0; convolution biases
-    and layer norms keep torch's defaults.
+
+def initialise(network: nn.Module, scheme: Initialisation = "dcgan") -> None:
+    """Draw starting weights from torch's global generator, in place.
+
+    Args:
+        network: its convolutions and norms; biases and linear layers keep torch's defaults.
+        scheme: `dcgan`: convolution weights N(0, 0.02²), batch norm scales N(1, 0.02²) and shifts
+            0, layer norm scales 1 and shifts 0. `he`: convolutions Kaiming-uniform (He et al.,
+            ICCV 2015), and layer norms like batch norms.
     """
+    drawn = nn.BatchNorm2d if scheme == "dcgan" else (nn.BatchNorm2d, nn.LayerNorm)
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(module.weight, 0.0, 0.02)
-        elif isinstance(module, nn.BatchNorm2d):
+            if scheme == "dcgan":
+                nn.init.normal_(module.weight, 0.0, 0.02)
+            else:
+                nn.init.kaiming_uniform_(module.weight)
+        elif isinstance(module, drawn):
             nn.init.normal_(module.weight, 1.0, 0.02)
             nn.init.zeros_(module.bias)
 
@@ -70,6 +83,8 @@ class Encoder(nn.Module):
         latent_dim: dimensions m of the latent (nz).
         residual_blocks: blocks before the last layer.
         latent_batch_norm: batch norm with learnable scale and shift on the latent (bnz).
+        latent_scale: σ of the prior, by which the batch norm's output is multiplied.
+        initialisation: of the weights, see `initialise`.
     """
 
     def __init__(
@@ -78,15 +93,17 @@ class Encoder(nn.Module):
         latent_dim: int = 128,
         residual_blocks: int = 0,
         latent_batch_norm: bool = True,
+        latent_scale: float = 1.0,
+        initialisation: Initialisation = "dcgan",
     ) -> None:
         super().__init__()
         _require_at_least_one(width=width, latent_dim=latent_dim)
         self.layers = nn.Sequential(
             *_trunk(width),
             *(ResidualBlock(8 * width) for _ in range(residual_blocks)),
-            *_to_latent(8 * width, latent_dim, latent_batch_norm),
+            *_to_latent(8 * width, latent_dim, latent_batch_norm, latent_scale),
         )
-        initialise(self)
+        initialise(self, initialisation)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Images [B, 3, 64, 64] in [−1, 1] to latents [B, m, 1, 1]."""
@@ -103,15 +120,18 @@ class CodeEncoder(nn.Module):
     Args:
         width: channels after the first layer (ngf).
         code_channels: channels n of the code (ncenc).
+        initialisation: of the weights, see `initialise`.
     """
 
-    def __init__(self, width: int = 64, code_channels: int = 8) -> None:
+    def __init__(
+        self, width: int = 64, code_channels: int = 8, initialisation: Initialisation = "dcgan"
+    ) -> None:
         super().__init__()
         _require_at_least_one(width=width, code_channels=code_channels)
         self.layers = nn.Sequential(
             *_trunk(width), nn.Conv2d(8 * width, code_channels, 3, padding=1)
         )
-        initialise(self)
+        initialise(self, initialisation)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Images [B, 3, 64, 64] in [−1, 1] to values before the quantiser, [B, n, 4, 4]."""
@@ -133,6 +153,8 @@ class LatentMapper(nn.Module):
         residual_blocks: without any, B is an affine map.
         latent_batch_norm: batch norm with learnable scale and shift on the latent (bnz).
         stochastic: whether there is a noise input (False: detenc).
+        latent_scale: σ of the prior, by which the batch norm's output is multiplied.
+        initialisation: of the weights, see `initialise`.
     """
 
     def __init__(
@@ -143,6 +165,8 @@ class LatentMapper(nn.Module):
         residual_blocks: int = 2,
         latent_batch_norm: bool = True,
         stochastic: bool = True,
+        latent_scale: float = 1.0,
+        initialisation: Initialisation = "dcgan",
     ) -> None:
         super().__init__()
         _require_at_least_one(width=width, latent_dim=latent_dim, code_channels=code_channels)
@@ -156,9 +180,9 @@ class LatentMapper(nn.Module):
         self.layers = nn.Sequential(
             nn.ConvTranspose2d(code_channels + self.noise_channels, 8 * width, 3, padding=1),
             *(ResidualBlock(8 * width) for _ in range(residual_blocks)),
-            *_to_latent(8 * width, latent_dim, latent_batch_norm),
+            *_to_latent(8 * width, latent_dim, latent_batch_norm, latent_scale),
         )
-        initialise(self)
+        initialise(self, initialisation)
 
     @property
     def noise_shape(self) -> tuple[int, int, int]:
@@ -185,9 +209,16 @@ class Generator(nn.Module):
         width: channels at full resolution (ngf).
         latent_dim: dimensions m of the latent (nz).
         residual_blocks: blocks after the first layer.
+        initialisation: of the weights, see `initialise`.
     """
 
-    def __init__(self, width: int = 64, latent_dim: int = 128, residual_blocks: int = 0) -> None:
+    def __init__(
+        self,
+        width: int = 64,
+        latent_dim: int = 128,
+        residual_blocks: int = 0,
+        initialisation: Initialisation = "dcgan",
+    ) -> None:
         super().__init__()
         _require_at_least_one(width=width, latent_dim=latent_dim)
         self.latent_dim = latent_dim
@@ -203,7 +234,7 @@ class Generator(nn.Module):
             nn.Conv2d(width, 3, 3, padding=1),
             nn.Tanh(),
         )
-        initialise(self)
+        initialise(self, initialisation)
 
     def forward(self, z_BM11: Tensor) -> Tensor:
         """Latents [B, m, 1, 1] to images [B, 3, 64, 64] in (−1, 1)."""
@@ -216,9 +247,10 @@ class Critic(nn.Module):
 
     Args:
         width: channels at full resolution (ngf).
+        initialisation: of the weights, see `initialise`.
     """
 
-    def __init__(self, width: int = 64) -> None:
+    def __init__(self, width: int = 64, initialisation: Initialisation = "dcgan") -> None:
         super().__init__()
         _require_at_least_one(width=width)
         layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1), nn.LeakyReLU(0.2)]
@@ -232,12 +264,48 @@ class Critic(nn.Module):
             ]
             channels = wider
         self.layers = nn.Sequential(*layers, nn.Conv2d(channels, 1, CODE_SIDE, bias=False))
-        initialise(self)
+        initialise(self, initialisation)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Images [B, 3, 64, 64] in [−1, 1] to scores [B, 1]."""
         _require_shape("The critic", x_BCHW, (3, IMAGE_SIDE, IMAGE_SIDE))
         return self.layers(x_BCHW).flatten(1)
+
+
+class LatentDiscriminator(nn.Module):
+    """Dz: latent to the logit of "drawn from the prior".
+
+    Args:
+        latent_dim: dimensions m of the latent (nz).
+        width: units of the hidden layers (ndf).
+        layers: linear layers (ndl).
+    """
+
+    def __init__(self, latent_dim: int = 128, width: int = 512, layers: int = 5) -> None:
+        super().__init__()
+        _require_at_least_one(latent_dim=latent_dim, width=width, layers=layers)
+        self.latent_dim = latent_dim
+        sizes = [latent_dim, *[width] * (layers - 1)]
+        hidden: list[nn.Module] = []
+        for size, next_size in itertools.pairwise(sizes):
+            hidden += [nn.Linear(size, next_size), nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*hidden, nn.Linear(sizes[-1], 1))
+
+    def forward(self, z_BM11: Tensor) -> Tensor:
+        """Latents [B, m, 1, 1] to logits [B]."""
+        _require_shape("The latent discriminator", z_BM11, (self.latent_dim, 1, 1))
+        return self.layers(z_BM11.flatten(1))[:, 0]
+
+
+class _Scale(nn.Module):
+    """Multiply by a constant."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
 
 
 def _trunk(width: int) -> list[nn.Module]:
@@ -267,10 +335,19 @@ def _up(channels: int, out_channels: int) -> list[nn.Module]:
     ]
 
 
-def _to_latent(channels: int, latent_dim: int, batch_norm: bool) -> list[nn.Module]:
-    """Last layers of F and B: [B, channels, 4, 4] to [B, m, 1, 1], without activation."""
+def _to_latent(
+    channels: int, latent_dim: int, batch_norm: bool, scale: float = 1.0
+) -> list[nn.Module]:
+    """Last layers of F and B: [B, channels, 4, 4] to [B, m, 1, 1], without activation.
+
+    The batch norm starts out with variance 1; `scale` takes it to the prior's.
+    """
     layers: list[nn.Module] = [nn.Conv2d(channels, latent_dim, CODE_SIDE, bias=False)]
-    return layers + [GlobalBatchNorm2d(latent_dim)] if batch_norm else layers
+    if batch_norm:
+        layers.append(GlobalBatchNorm2d(latent_dim))
+        if scale != 1:
+            layers.append(_Scale(scale))
+    return layers
 
 
 def _require_at_least_one(**sizes: int) -> None:

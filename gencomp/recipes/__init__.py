@@ -15,15 +15,16 @@ from pydantic import ValidationError
 
 from gencomp.errors import InputError
 from gencomp.recipes.schema import BaseRecipe, Section
-from gencomp.systems.dplc_recipe import DplcCodecRecipe, DplcGeneratorRecipe
+from gencomp.systems.dplc import recipe as dplc
 
 RECIPES: dict[tuple[str, str], type[BaseRecipe]] = {
-    ("dplc", "generator"): DplcGeneratorRecipe,
-    ("dplc", "codec"): DplcCodecRecipe,
+    ("dplc", "wae"): dplc.WaeRecipe,
+    ("dplc", "wgan_gp"): dplc.WganGpRecipe,
+    ("dplc", "wasserstein_pp"): dplc.WassersteinPpRecipe,
+    ("dplc", "codec"): dplc.CodecRecipe,
+    ("dplc", "cae"): dplc.CaeRecipe,
+    ("dplc", "gc"): dplc.GcRecipe,
 }
-
-# Paths say where things lie, not what they are; the hashes of what lies there stand in for them.
-_LOCATIONS = ("data.shards", "parents.")
 
 
 def names() -> list[str]:
@@ -130,14 +131,20 @@ def load(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Base
 
 
 def with_absolute_paths(recipe: BaseRecipe) -> BaseRecipe:
-    """The recipe with its shard set and parent runs named by absolute paths."""
+    """The recipe with its shard sets and parent runs named by absolute paths."""
     raw = recipe.model_dump(mode="json")
-    for section in ({"shards": raw["data"]["shards"]}, raw.get("parents", {})):
-        target = raw["data"] if "shards" in section else section
-        for key, location in section.items():
-            if "://" not in location:
-                target[key] = str(Path(location).absolute())
+    for section, key in _locations(raw):
+        location = section[key]
+        if location is not None and "://" not in location:
+            section[key] = str(Path(location).absolute())
     return type(recipe).model_validate(raw)
+
+
+def _locations(raw: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
+    """The places in a raw recipe that say where things lie, as (section, key)."""
+    sections = [raw["data"], *raw["data"]["mixture"], raw["evaluation"]]
+    parents = raw.get("parents", {})
+    return [*((section, "shards") for section in sections), *((parents, key) for key in parents)]
 
 
 def dump(recipe: BaseRecipe) -> str:
@@ -145,20 +152,23 @@ def dump(recipe: BaseRecipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def identity(recipe: BaseRecipe, data_hash: str, parents: Mapping[str, str]) -> dict[str, Any]:
+def identity(
+    recipe: BaseRecipe, data: Mapping[str, str], parents: Mapping[str, str]
+) -> dict[str, Any]:
     """What makes a run the run it is: recipe values, data, and the weights it starts from.
 
     Args:
-        recipe: the resolved recipe; locations are left out.
-        data_hash: hash of the shard set's index.
+        recipe: the resolved recipe; locations are left out, for they do not say what lies there.
+        data: hashes that identify the images, by name (see `cluster.data.hashes`).
         parents: role -> hash of the weights of each parent run.
 
     Returns:
         A flat mapping of dotted keys, fit for comparing and hashing.
     """
-    flat = flatten(recipe.model_dump(mode="json"))
-    flat = {key: value for key, value in flat.items() if not key.startswith(_LOCATIONS)}
-    return {**flat, "data": data_hash, **{f"parent.{role}": h for role, h in parents.items()}}
+    raw = recipe.model_dump(mode="json")
+    for section, key in _locations(raw):
+        del section[key]
+    return {**flatten(raw), **data, **{f"parent.{role}": h for role, h in parents.items()}}
 
 
 def digest(identity_: Mapping[str, Any]) -> str:

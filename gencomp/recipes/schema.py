@@ -1,15 +1,16 @@
 """The parts of a recipe that every system shares, with their ranges and units.
 
 A recipe says everything about one stage of training. Systems add their own sections in
-`gencomp/systems/<system>_recipe.py`. Nothing here imports torch: recipes are checked before
+`gencomp/systems/<system>/recipe.py`. Nothing here imports torch: recipes are checked before
 anything heavy starts.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
@@ -18,11 +19,68 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class DataSection(Section):
-    shards: str = Field(description="shard set: a directory made by `gencomp shards build`")
+def _without_password(location: str) -> str:
+    """Recipes are copied into every run."""
+    if ":" in urlsplit(location).netloc.rpartition("@")[0]:
+        raise ValueError(
+            "a password has no place in a recipe: give it by the environment (AWS_ACCESS_KEY_ID and"
+            " AWS_SECRET_ACCESS_KEY for s3://)"
+        )
+    return location
+
+
+ShardSetLocation = Annotated[str, AfterValidator(_without_password)]
+Size = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+
+
+class MixtureSection(Section):
+    """One of several shard sets that training draws from."""
+
+    shards: ShardSetLocation = Field(description="shard set: a directory or URI")
     split: str = Field("train", description="split to train on")
+    weight: int = Field(1, ge=1, le=1000, description="share of the stream, relative to the others")
+
+
+class TransformsSection(Section):
+    """What happens to each image as it is read; random draws belong to (seed, position)."""
+
+    resize: Size | None = Field(
+        None, description="[height, width] to cover, then to crop: for stored images that differ"
+    )
+    crop: Size | None = Field(
+        None, description="[height, width] of a random crop (of the centre in evaluations)"
+    )
+    flip: bool = Field(False, description="mirror half of the training images left to right")
+    dither: bool = Field(False, description="training images as (x + u) / 256 with u in [0, 1)")
+
+
+class DataSection(Section):
+    shards: ShardSetLocation | None = Field(
+        None, description="shard set made by `gencomp shards build`: a directory or URI"
+    )
+    split: str = Field("train", description="split to train on")
+    mixture: tuple[MixtureSection, ...] = Field(
+        (), description="several shard sets with weights, instead of shards and split"
+    )
     batch_size: int = Field(64, ge=2, description="images in the global batch, over all workers")
     decode_threads: int = Field(1, ge=1, le=64, description="image decoding threads per worker")
+    order: Literal["global", "windowed"] = Field(
+        "global", description="shuffle all images, or shards and then windows (object stores)"
+    )
+    window: int = Field(10_000, ge=1, description="images shuffled together in order windowed")
+    lanes: int = Field(
+        8, ge=1, le=4096, description="windows read side by side in order windowed: k times nodes"
+    )
+    transforms: TransformsSection = TransformsSection()
+    maps: tuple[str, ...] = Field(
+        (), description="maps of pixels that come with each image, such as label or instance"
+    )
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> DataSection:
+        if (self.shards is None) == (not self.mixture):
+            raise ValueError("exactly one of shards and mixture must be given")
+        return self
 
 
 class OptimizerSection(Section):
@@ -59,6 +117,16 @@ class TrainingSection(Section):
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints to keep")
     sample_every: int = Field(1000, ge=1, description="steps between sample grids")
     deterministic: bool = Field(True, description="ask torch for deterministic kernels")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16: autocast of the networks, but for gradient penalties"
+    )
+    compile: bool = Field(False, description="torch.compile the networks, where that works")
+    accumulate: int = Field(
+        1, ge=1, description="global batches whose gradients are averaged for one update"
+    )
+    ema_decay: float | None = Field(
+        None, gt=0, lt=1, description="average the weights; evaluate and end with the average"
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainingSection:
@@ -68,6 +136,9 @@ class TrainingSection(Section):
 
 
 class EvaluationSection(Section):
+    shards: ShardSetLocation | None = Field(
+        None, description="shard set to evaluate on; by default the training set (first of several)"
+    )
     split: str = Field("test", description="split to evaluate on")
     every: int = Field(1000, ge=1, description="steps between evaluations")
     batch_size: int = Field(128, ge=2, description="images in a global evaluation batch")
@@ -87,3 +158,7 @@ class BaseRecipe(Section):
     def parent_runs(self) -> dict[str, str]:
         """Earlier runs this stage starts from: role -> run directory."""
         return {}
+
+    def evaluation_shards(self) -> str:
+        """The shard set that is evaluated on."""
+        return self.evaluation.shards or self.data.shards or self.data.mixture[0].shards

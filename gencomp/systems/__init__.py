@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from gencomp.errors import InputError
 from gencomp.recipes.schema import BaseRecipe
-from gencomp.system import System
-from gencomp.systems.dplc_recipe import DplcCodecRecipe, DplcGeneratorRecipe
+from gencomp.systems.dplc import recipe as dplc
+
+if TYPE_CHECKING:  # recipes are read without torch
+    from gencomp.system import System
 
 
 def build_system(recipe: BaseRecipe, parents: Mapping[str, BaseRecipe]) -> System:
@@ -20,16 +23,21 @@ def build_system(recipe: BaseRecipe, parents: Mapping[str, BaseRecipe]) -> Syste
     Raises:
         InputError: a parent is a run of the wrong system or stage.
     """
-    from gencomp.systems import dplc
+    from gencomp.systems.dplc import coders, generators
 
-    if isinstance(recipe, DplcGeneratorRecipe):
-        return dplc.WaeGenerator(recipe)
-    if isinstance(recipe, DplcCodecRecipe):
-        generator = parents["generator"]
-        if not isinstance(generator, DplcGeneratorRecipe):
-            raise InputError(
-                f"{recipe.parents.generator} is a run of {generator.system}/{generator.stage};"
-                " a dplc/codec needs one of dplc/generator"
-            )
-        return dplc.RateConstrainedCodec(recipe, generator)
+    match recipe:
+        case dplc.WaeRecipe() | dplc.WassersteinPpRecipe():
+            return generators.AutoencodingGenerator(recipe)
+        case dplc.WganGpRecipe():
+            return generators.WganGpGenerator(recipe)
+        case dplc.CodecRecipe():
+            generator = parents["generator"]
+            if not isinstance(generator, dplc.GeneratorRecipe):
+                raise InputError(
+                    f"{recipe.parents.generator} is a run of {generator.system}/{generator.stage};"
+                    " a dplc/codec needs one of dplc/wae, dplc/wgan_gp or dplc/wasserstein_pp"
+                )
+            return coders.RateConstrainedCodec(recipe, generator)
+        case dplc.CaeRecipe() | dplc.GcRecipe():
+            return coders.Baseline(recipe)
     raise TypeError(f"no system for {type(recipe).__name__}")

@@ -1,4 +1,4 @@
-"""Losses, batch norm and whole phases give the single-process numbers on any number of ranks.
+"""Losses, batch norm and every phase give the single-process numbers on any number of ranks.
 
 Real gloo processes, one start per world size; each runs every case under DDP and
 writes what it got. This file is also the program that they run.
@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,13 +19,17 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import gencomp
+from gencomp.draws import Draws
 from gencomp.errors import InputError
 from gencomp.losses import gradient_penalty, mmd, rmse
 from gencomp.networks.batch_norm import GlobalBatchNorm2d
-from gencomp.networks.dplc import Critic, Encoder, Generator
+from gencomp.networks.dplc import Critic
+from gencomp.system import Batch, Progress, System, evaluation_mode
+from tests.gencomp.dplc_cases import ADVERSARIAL, made
 
 M = 8
 ROWS = (8, 7, 3)  # 7 gives unequal shares, 3 on four ranks leaves one without images
+SYSTEM_ROWS = (8, 3)
 Result = dict[str, Tensor]
 
 
@@ -70,20 +75,27 @@ class PenaltyPhase(nn.Module):
         return gradient_penalty(self.critic, x_BCHW, -0.5 * x_BCHW, mix_B, "per_pixel")
 
 
-class WaePhase(nn.Module):
-    """The whole of stage 1 at a small width."""
+PHASES = (RmsePhase, MmdPhase, BatchNormPhase, PenaltyPhase)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.encoder = Encoder(width=2, latent_dim=M, residual_blocks=1)
-        self.generator = Generator(width=2, latent_dim=M)
-
-    def forward(self, x_BCHW: Tensor, p_BM: Tensor) -> Tensor:
-        z_BM11 = self.encoder(x_BCHW)
-        return rmse(self.generator(z_BM11), x_BCHW) + 10 * mmd(z_BM11, p_BM)
-
-
-PHASES = (RmsePhase, MmdPhase, BatchNormPhase, PenaltyPhase, WaePhase)
+# Stage -> what its recipe overrides; every phase of each is run.
+_DZ = ADVERSARIAL
+SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "wae": ("wae", {}),
+    "wae, latent discriminator": ("wae", _DZ),
+    "wae, its trick": ("wae", _DZ | {"latent_discriminator.avb_trick": True}),
+    "wgan_gp": ("wgan_gp", {}),
+    "wgan_gp, per image": ("wgan_gp", {"critic.penalty_norm": "per_image"}),
+    "wasserstein_pp": ("wasserstein_pp", {"loss.adversarial_weight": 0.1}),
+    "wasserstein_pp, to the encoder": (
+        "wasserstein_pp",
+        {"loss.gen_latents": "interp", "loss.adversarial_to_encoder": True},
+    ),
+    "codec": ("codec", {}),
+    "codec, batch statistics": ("codec", {"networks.bn_mode": "batch"}),
+    "codec, latent discriminator": ("codec", _DZ),
+    "cae": ("cae", {}),
+    "gc": ("gc", {"loss.adversarial_weight": 0.1}),
+}
 
 
 def batch(rows: int) -> tuple[Tensor, Tensor]:
@@ -114,6 +126,57 @@ def run_all(rank: int, world: int) -> dict[str, Result]:
         f"{kind.__name__} {rows}": run_phase(kind, rows, rank, world)
         for kind in PHASES
         for rows in ROWS
+    }
+
+
+def run_system(system: System, rows: int, rank: int, world: int) -> dict[str, Result]:
+    """Every phase of a system, one after the other on the same weights, and its evaluation."""
+    system.networks.double()
+    x_BCHW, _ = batch(rows)
+    index = torch.arange(rows)[rank::world]
+    share = Batch((x_BCHW[rank::world] + 1) / 2, index, index, index)
+    draws = Draws(1, ("train", 0, 0), rows, rank, world)
+    results = {}
+    for phase_name, phase in system.phases.items():
+        phase.take_over()
+        # As the loop wraps it.
+        model = (
+            DistributedDataParallel(phase, broadcast_buffers=False, find_unused_parameters=True)
+            if world > 1
+            else phase
+        )
+        system.networks.zero_grad(set_to_none=True)
+        loss, terms = model(share, draws, Progress(0, 0, 64))
+        loss.backward()
+        found = {"loss": loss.detach(), **{f"term {k}": v for k, v in terms.items()}}
+        for key, parameter in phase.named_parameters():
+            if parameter.grad is not None:
+                found[f"gradient {key}"] = parameter.grad.clone()
+        found |= {f"buffer {key}": value.clone() for key, value in phase.named_buffers()}
+        results[phase_name] = found
+    with evaluation_mode(system.networks):
+        metrics = system.summary(system.evaluate(share, draws).all_reduced())
+        if rank == 0:  # a sample grid, on one rank alone
+            system.pictures(share._replace(images_BCHW=(x_BCHW + 1) / 2), Draws(1, ("p",), rows))
+    results["evaluation"] = {k: torch.tensor(v, dtype=torch.float64) for k, v in metrics.items()}
+    return results
+
+
+def all_systems() -> dict[tuple[str, int], System]:
+    """Made outside the process group, where starting weights do not see other ranks."""
+    return {
+        (name, rows): made(stage, **overrides)
+        for name, (stage, overrides) in SYSTEMS.items()
+        for rows in SYSTEM_ROWS
+    }
+
+
+def run_systems(
+    systems: dict[tuple[str, int], System], rank: int, world: int
+) -> dict[str, dict[str, Result]]:
+    return {
+        f"{name} {rows}": run_system(system, rows, rank, world)
+        for (name, rows), system in systems.items()
     }
 
 
@@ -165,6 +228,11 @@ def expected() -> dict[str, Result]:
     return run_all(0, 1)
 
 
+@pytest.fixture(scope="module")
+def expected_of_systems() -> dict[str, dict[str, Result]]:
+    return run_systems(all_systems(), 0, 1)
+
+
 @pytest.fixture(scope="module", params=[1, 2, 4])
 def ranks(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -192,6 +260,32 @@ def test_every_rank_gets_the_single_process_step(
             assert torch.equal(got[key], ranks[0]["phases"][name][key]), f"{key} differs by rank"
 
 
+@pytest.mark.parametrize("rows", SYSTEM_ROWS)
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_phase_makes_the_single_process_step(
+    name: str,
+    rows: int,
+    ranks: list[dict[str, dict[str, dict[str, Result]]]],
+    expected_of_systems: dict[str, dict[str, Result]],
+) -> None:
+    """Loss, terms, gradients and running statistics of each phase, and the metrics."""
+    phases = expected_of_systems[f"{name} {rows}"]
+    for rank, results in enumerate(ranks):
+        got = results["systems"][f"{name} {rows}"]
+        assert got.keys() == phases.keys()
+        for phase, values in phases.items():
+            assert got[phase].keys() == values.keys()
+            for key, value in values.items():
+                # Draws are float32 numbers, and gradients that a norm cancels are rounding errors.
+                torch.testing.assert_close(
+                    got[phase][key],
+                    value,
+                    rtol=1e-6,
+                    atol=1e-9,
+                    msg=lambda m, k=key, p=phase, r=rank: f"rank {r}, {p}, {k}: {m}",
+                )
+
+
 def test_lower_precision(ranks: list[dict[str, Result]]) -> None:
     expected = float32_norm(0, 1)
     for rank, results in enumerate(ranks):
@@ -210,10 +304,12 @@ def test_a_single_value_is_refused_on_every_rank(ranks: list[dict[str, bool]]) -
 
 def main(rank: int, world: int, folder: Path) -> None:
     torch.set_num_threads(1)
+    systems = all_systems()
     store = dist.FileStore(str(folder / "store"), world)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
     results = {
         "phases": run_all(rank, world),
+        "systems": run_systems(systems, rank, world),
         "float32": float32_norm(rank, world),
         "refused": single_value_is_refused(rank, world) if world > 1 else None,
     }

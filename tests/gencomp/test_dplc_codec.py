@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from gencomp.coding import container
 from gencomp.errors import InputError
-from gencomp.systems.dplc_codec import DplcCodec, fingerprint
-from tests.gencomp.test_systems_dplc import codec as system
+from gencomp.systems.dplc.codec import DplcCodec, fingerprint
+from tests.gencomp.test_systems_dplc_coders import codec as system
 
 
 def images(n: int, seed: int = 0) -> np.ndarray:

@@ -14,16 +14,14 @@ from gencomp.systems import build_system
 
 
 def raw(**overrides: Any) -> dict[str, Any]:
-    return recipes.with_overrides(recipes.read("dplc_generator_photos"), overrides)
+    return recipes.with_overrides(recipes.read("dplc_wae_photos"), overrides)
 
 
 class TestShipped:
     def test_all_are_valid(self) -> None:
+        stages = ("cae", "codec", "gc", "wae", "wasserstein_pp", "wgan_gp")
         assert recipes.names() == [
-            "dplc_codec_celeba",
-            "dplc_codec_photos",
-            "dplc_generator_celeba",
-            "dplc_generator_photos",
+            f"dplc_{stage}_{images}" for stage in stages for images in ("celeba", "lsun", "photos")
         ]
         for name in recipes.names():
             recipe = recipes.load(name)
@@ -36,7 +34,7 @@ class TestShipped:
         """Parameters of F, G and E + B as in the paper's code, 8 code channels; 0.03125 bpp."""
         import torch
 
-        parent, codec = recipes.load("dplc_generator_celeba"), recipes.load("dplc_codec_celeba")
+        parent, codec = recipes.load("dplc_wae_celeba"), recipes.load("dplc_codec_celeba")
         with torch.device("meta"):
             first = build_system(parent, {})
             second = build_system(codec, {"generator": parent})
@@ -52,7 +50,7 @@ class TestShipped:
 
     def test_the_published_schedule(self) -> None:
         """1e-3 for epochs 0 to 29, 4e-4 for 30 to 49, 1.6e-4 for 50 to 54."""
-        for name in ("dplc_generator_celeba", "dplc_codec_celeba"):
+        for name in ("dplc_wae_celeba", "dplc_codec_celeba"):
             recipe = recipes.load(name)
             assert recipe.training.epochs == 55
             rates = [recipe.optimizer.rate_at(epoch) for epoch in range(55)]
@@ -70,7 +68,11 @@ def _bare(recipe: recipes.BaseRecipe) -> dict[str, Any]:
     ("key", "value", "said"),
     [
         ("loss.lambda", 3, "unknown key loss.lambda; allowed here are mmd_weight, prior_variance"),
-        ("los.mmd_weight", 3, "unknown key los; allowed here are data, evaluation, loss, networks"),
+        (
+            "los.mmd_weight",
+            3,
+            "unknown key los; allowed here are data, evaluation, latent_discriminator, loss,",
+        ),
         ("networks.width", "wide", "networks.width is 'wide', but it should be a valid integer"),
         ("networks.width", 0, "networks.width is 0, but it should be greater than or equal to 1"),
         ("networks.width", 1.5, "networks.width is 1.5, but it should be a valid integer"),
@@ -80,7 +82,7 @@ def _bare(recipe: recipes.BaseRecipe) -> dict[str, Any]:
             "loss.mmd_weight is nan, but it should be a finite number",
         ),
         ("data.batch_size", 1, "data.batch_size is 1, but"),
-        ("data.shards", None, "data.shards is None, but it should be a valid string"),
+        ("data.shards", None, "data: exactly one of shards and mixture must be given"),
         ("optimizer.betas", [0.5], "optimizer.betas.1 is missing"),
         ("optimizer.betas", [0.5, 1.0], "optimizer.betas.1 is 1.0, but it should be less than 1"),
         ("optimizer.decay_epochs", [5, 3], "optimizer: decay_epochs must increase"),
@@ -89,7 +91,7 @@ def _bare(recipe: recipes.BaseRecipe) -> dict[str, Any]:
         (
             "system",
             "dplx",
-            "system/stage is dplx/generator, allowed are dplc/generator, dplc/codec",
+            "system/stage is dplx/wae, allowed are dplc/wae, dplc/wgan_gp, dplc/",
         ),
         ("stage", ["codec"], "system/stage is dplc/['codec'], allowed are"),
         ("stage", None, "system/stage is dplc/None, allowed are"),
@@ -118,8 +120,8 @@ def test_files_that_are_no_recipes(text: str, said: str, tmp_path: Path) -> None
 
 
 def test_missing_files_name_what_ships(tmp_path: Path) -> None:
-    for source in (tmp_path / "none.yaml", "dplc_generator_foto"):
-        with pytest.raises(InputError, match="dplc_codec_celeba, dplc_codec_photos, dplc_gen"):
+    for source in (tmp_path / "none.yaml", "dplc_wae_foto"):
+        with pytest.raises(InputError, match="dplc_cae_celeba, dplc_cae_lsun, dplc_cae_photos"):
             recipes.read(source)
 
 
@@ -172,16 +174,16 @@ class TestIdentity:
     def test_locations_are_not_part_of_it_but_what_lies_there_is(self) -> None:
         here = recipes.load("dplc_codec_photos")
         there = recipes.load("dplc_codec_photos", {"data.shards": "/x", "parents.generator": "/y"})
-        assert recipes.identity(here, "h", {"generator": "w"}) == recipes.identity(
-            there, "h", {"generator": "w"}
+        assert recipes.identity(here, {"data": "h"}, {"generator": "w"}) == recipes.identity(
+            there, {"data": "h"}, {"generator": "w"}
         )
-        one = recipes.digest(recipes.identity(here, "h", {"generator": "w"}))
+        one = recipes.digest(recipes.identity(here, {"data": "h"}, {"generator": "w"}))
         assert len(one) == 16
-        assert one != recipes.digest(recipes.identity(here, "i", {"generator": "w"}))
-        assert one != recipes.digest(recipes.identity(here, "h", {"generator": "v"}))
+        assert one != recipes.digest(recipes.identity(here, {"data": "i"}, {"generator": "w"}))
+        assert one != recipes.digest(recipes.identity(here, {"data": "h"}, {"generator": "v"}))
 
     def test_every_value_is_part_of_it(self) -> None:
-        flat = recipes.identity(recipes.load("dplc_generator_photos"), "h", {})
+        flat = recipes.identity(recipes.load("dplc_wae_photos"), {"data": "h"}, {})
         for key in (
             "loss.mmd_weight",
             "training.seed",
@@ -199,7 +201,7 @@ class TestIdentity:
             assert recipes.load(tmp_path / "r.yaml") == recipe
 
     def test_addresses_stay_as_they_are(self) -> None:
-        recipe = recipes.load("dplc_generator_photos", {"data.shards": "s3://bucket/set"})
+        recipe = recipes.load("dplc_wae_photos", {"data.shards": "s3://bucket/set"})
         assert recipes.with_absolute_paths(recipe).data.shards == "s3://bucket/set"
 
 

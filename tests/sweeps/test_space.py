@@ -148,6 +148,6 @@ class TestFiles:
 
     def test_missing(self) -> None:
         with pytest.raises(
-            InputError, match="shipped sweeps are dplc_rates_celeba, dplc_rates_photos"
+            InputError, match="shipped sweeps are dplc_joint_celeba, dplc_joint_photos, dplc_ra"
         ):
             space.load("nothing", {})

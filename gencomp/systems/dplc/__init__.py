@@ -1,0 +1,26 @@
+"""Distribution-preserving lossy compression (Tschannen, Agustsson, Lucic, NeurIPS 2018).
+
+Stage 1 learns a generator G whose images G(z), z ~ N(0, σ² I), are distributed like the data, by
+one of three methods; F is an encoder without rate constraint and f a critic of images:
+
+    wae             RMSE(G(F(x)), x) + λ·MMD(F(x), prior)          over F and G
+    wgan_gp         −λ_a·mean f(G(z))                              over G, against f
+    wasserstein_pp  RMSE + λ·MMD − λ_a·mean f(G(F(x)))             over F and G, against f
+
+Stage 2, `codec`, freezes G. The code encoder E (which ends in a quantiser) and the latent map B,
+which sees the code and noise, minimise RMSE + λ·MMD with B(E(x), noise) in place of F(x). Since B's
+output keeps the prior's distribution at every rate, reconstructions keep that of G's samples.
+
+The baselines `cae` (compressive autoencoder) and `gc` (generative compression) train E, B and G
+from scratch in one stage, without a prior.
+
+    recipe       sections of the recipes; imports no torch
+    parts        images, latents and sums that the stages share
+    objectives   the phases
+    base         what all systems share
+    generators   the systems of stage 1
+    coders       stage 2 and the baselines
+    codec        images to files and back
+
+Images are mapped to [−1, 1]; MSE is on that scale, PSNR = 10·log10(4/MSE).
+"""

@@ -1,0 +1,215 @@
+"""What all systems of the method share: schedules, optimisers, evaluation by reconstruction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gencomp.draws import Draws
+from gencomp.errors import InputError
+from gencomp.losses import mmd
+from gencomp.metrics import Sums
+from gencomp.networks import dplc as networks
+from gencomp.networks.batch_norm import batch_statistics
+from gencomp.recipes.schema import OptimizerSection
+from gencomp.system import Batch, LatentDecoder, Phase, Progress, Supply, System, Update
+from gencomp.systems.dplc import parts
+from gencomp.systems.dplc.objectives import (
+    CriticPhase,
+    LatentDiscriminatorPhase,
+    LatentPenalty,
+    MmdPenalty,
+)
+from gencomp.systems.dplc.recipe import CriticSection, LatentDiscriminatorSection
+
+
+class Objective(NamedTuple):
+    """A phase and how it is optimised.
+
+    Attributes:
+        phase: the objective itself.
+        optimizer: settings of its Adam.
+        repeats: updates in a step, each on a fresh batch where there are several.
+    """
+
+    phase: Phase
+    optimizer: OptimizerSection
+    repeats: int = 1
+
+
+class DplcSystem(System):
+    """Networks, the objectives of a step in order, and where evaluations take statistics from.
+
+    A step takes a fresh batch first and for each repeat; other objectives reuse the last batch.
+    """
+
+    def __init__(
+        self,
+        nets: Mapping[str, nn.Module],
+        objectives: Mapping[str, Objective],
+        bn_mode: Literal["frozen", "batch"],
+    ) -> None:
+        self.networks = nn.ModuleDict(nets)
+        self.phases = {name: objective.phase for name, objective in objectives.items()}
+        self.bn_mode = bn_mode
+        self._objectives = objectives
+
+    def updates(self, progress: Progress) -> Sequence[Update]:
+        found: list[Update] = []
+        for name, objective in self._objectives.items():
+            for _ in range(objective.repeats):
+                found.append(Update(name, fresh_batch=objective.repeats > 1 or not found))
+        return found
+
+    def optimizer(self, phase: str) -> torch.optim.Optimizer:
+        settings = self._objectives[phase].optimizer
+        return torch.optim.Adam(
+            self.phases[phase].trained_parameters(),
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+        )
+
+    def learning_rates(self, phase: str, progress: Progress) -> Sequence[float]:
+        return (self._objectives[phase].optimizer.rate_at(progress.epoch),)
+
+    def initialise(self, parents: Mapping[str, Mapping[str, Tensor]], supply: Supply) -> None:
+        pass
+
+    @contextmanager
+    def statistics(self, draws: Draws) -> Iterator[None]:
+        """Batch norm of an evaluation as `bn_mode` says; running statistics stay as they are.
+
+        Raises:
+            InputError: `bn_mode` is batch and the batch has a single image.
+        """
+        if self.bn_mode == "frozen":
+            yield
+            return
+        if draws.batch_size < 2:
+            raise InputError(
+                "networks.bn_mode is batch, which needs two images or more in every batch, but one"
+                " has a single image: choose another evaluation.batch_size or evaluation.limit"
+            )
+        # Sample grids are drawn on one rank alone.
+        with batch_statistics(self.networks, local=draws.world == 1):
+            yield
+
+
+class ReconstructingSystem(DplcSystem):
+    """A system with an encoder, and a prior if its latents follow one.
+
+    Attributes:
+        encode: images to latents.
+        prior: None where latents are free.
+    """
+
+    encode: parts.Latents
+    prior: parts.Prior | None
+
+    def evaluate(self, batch: Batch, draws: Draws) -> Sums:
+        x_BCHW = parts.to_signed(batch.images_BCHW)
+        with self.statistics(draws):
+            z_BM11 = self.encode(self.networks, x_BCHW, draws)
+            sums = parts.reconstruction_sums(x_BCHW, self.networks["generator"](z_BM11))
+        if self.prior is not None and draws.batch_size >= 2:
+            prior_BM11 = self.prior.sample(draws, z_BM11.dtype)
+            sums.add_global("mmd", mmd(z_BM11, prior_BM11, self.prior.variance))
+        return sums
+
+    def summary(self, sums: Sums) -> dict[str, float]:
+        return parts.reconstruction_summary(sums)
+
+    def reconstruct(self, batch: Batch, draws: Draws) -> Tensor:
+        x_BCHW = parts.to_signed(batch.images_BCHW)
+        with self.statistics(draws):
+            z_BM11 = self.encode(self.networks, x_BCHW, draws)
+            return parts.to_bytes(self.networks["generator"](z_BM11))
+
+    def sample(self, draws: Draws) -> Tensor | None:
+        return None if self.prior is None else prior_images(self, self.prior, draws)
+
+    def pictures(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        rows = {
+            "originals": batch.images_BCHW,
+            "reconstructions": self.reconstruct(batch, draws),
+        }
+        samples = self.sample(draws)
+        return rows if samples is None else rows | {"samples from the prior": samples}
+
+    def latent_decoder(self) -> LatentDecoder | None:
+        return None if self.prior is None else latent_decoder(self, self.prior)
+
+
+def latent_discriminator(
+    settings: LatentDiscriminatorSection, prior: parts.Prior
+) -> dict[str, nn.Module]:
+    """Dz under its name, if the recipe asks for it."""
+    if settings.weight == 0:
+        return {}
+    made = networks.LatentDiscriminator(prior.latent_dim, settings.width, settings.layers)
+    return {"latent_discriminator": made}
+
+
+def discriminator_objective(
+    nets: Mapping[str, nn.Module],
+    encoders: Sequence[str],
+    encode: parts.Latents,
+    penalty: LatentPenalty,
+    settings: LatentDiscriminatorSection,
+) -> dict[str, Objective]:
+    """The update of Dz, if there is one.
+
+    Args:
+        nets: all networks of the system.
+        encoders: names of those that `encode` runs.
+        encode: images to latents.
+        penalty: the one that the encoders minimise.
+        settings: of Dz.
+    """
+    if isinstance(penalty, MmdPenalty):
+        return {}
+    used = {name: nets[name] for name in (*encoders, "latent_discriminator")}
+    phase = LatentDiscriminatorPhase(used, encode, penalty)
+    return {"latent_discriminator": Objective(phase, settings.optimizer)}
+
+
+def critic_objective(
+    nets: Mapping[str, nn.Module],
+    encoders: Sequence[str],
+    latents: parts.Latents,
+    settings: CriticSection,
+) -> dict[str, Objective]:
+    """The updates of the critic, on images of G.
+
+    Args:
+        nets: all networks of the system.
+        encoders: names of those that `latents` runs.
+        latents: of the fakes.
+        settings: of the critic.
+    """
+    used = {name: nets[name] for name in (*encoders, "generator", "critic")}
+    phase = CriticPhase(used, latents, settings)
+    return {"critic": Objective(phase, settings.optimizer, settings.steps)}
+
+
+def prior_images(system: DplcSystem, prior: parts.Prior, draws: Draws) -> Tensor:
+    """uint8 images G(z) for this rank's rows."""
+    generator = system.networks["generator"]
+    with system.statistics(draws):
+        return parts.to_bytes(generator(prior.sample(draws, parts.dtype_of(generator))))
+
+
+def latent_decoder(system: DplcSystem, prior: parts.Prior) -> LatentDecoder:
+    """G in evaluation mode, whatever `bn_mode`: a decoder is a function of one latent."""
+    generator = system.networks["generator"].eval().requires_grad_(False)
+    return LatentDecoder(
+        decode=lambda z_BK: generator(z_BK[:, :, None, None]).flatten(1),
+        target=lambda images_BCHW: parts.to_signed(images_BCHW).flatten(1),
+        latent_dim=prior.latent_dim,
+        prior_variance=prior.variance,
+    )

@@ -1,0 +1,162 @@
+"""Systems with a code: the rate-constrained stage on a frozen generator, and the baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from gencomp import quantizer
+from gencomp.coding.fixed_length import packed_bits
+from gencomp.draws import Draws
+from gencomp.metrics import Sums
+from gencomp.networks import dplc as networks
+from gencomp.networks.calibration import reestimate_statistics
+from gencomp.system import Batch, Supply
+from gencomp.systems.dplc import parts
+from gencomp.systems.dplc.base import (
+    Objective,
+    ReconstructingSystem,
+    critic_objective,
+    discriminator_objective,
+    latent_discriminator,
+)
+from gencomp.systems.dplc.codec import DplcCodec
+from gencomp.systems.dplc.generators import build_generator, prior_of
+from gencomp.systems.dplc.objectives import Adversary, AutoencoderPhase, latent_penalty
+from gencomp.systems.dplc.recipe import (
+    CaeRecipe,
+    CodecRecipe,
+    CodeNetworks,
+    GcRecipe,
+    GeneratorRecipe,
+)
+
+_CODER = ("code_encoder", "latent_mapper")
+
+
+class CodingSystem(ReconstructingSystem):
+    """E, B and G: G(B(quantise(E(x)), noise))."""
+
+    sizes: CodeNetworks
+
+    def summary(self, sums: Sums) -> dict[str, float]:
+        bits = packed_bits(self.sizes.code_channels * networks.CODE_SIDE**2, self.sizes.levels)
+        return {"bpp": bits / networks.IMAGE_SIDE**2, **super().summary(sums)}
+
+    def codec(self) -> DplcCodec:
+        """With the statistics of `finalise`, whatever `bn_mode`: an image must decode alone."""
+        used = {name: self.networks[name] for name in (*_CODER, "generator")}
+        return DplcCodec(nn.ModuleDict(used), self.sizes.levels)
+
+    def calibrate_coder(self, batches: list[tuple[Batch, Draws]]) -> None:
+        """Re-estimate the batch statistics of E and then of B, over training images."""
+        levels = self.sizes.levels
+        encoder, mapper = (self.networks[name] for name in _CODER)
+        assert isinstance(mapper, networks.LatentMapper)
+        reestimate_statistics(encoder, (parts.to_signed(b.images_BCHW) for b, _ in batches))
+        encoder.eval()
+        codes = (
+            (
+                quantizer.quantize(encoder(parts.to_signed(batch.images_BCHW)), levels),
+                parts.mapper_noise(mapper, levels, draws),
+            )
+            for batch, draws in batches
+        )
+        reestimate_statistics(mapper, codes)
+        mapper.eval()
+
+
+class RateConstrainedCodec(CodingSystem):
+    """Stage 2: E and B on the frozen G of a generator run."""
+
+    def __init__(self, recipe: CodecRecipe, generator: GeneratorRecipe) -> None:
+        self.sizes, discriminator = recipe.networks, recipe.latent_discriminator
+        self.encode, self.prior = parts.coded_latent(self.sizes.levels), prior_of(generator)
+        nets = {
+            **build_coder(
+                self.sizes, self.prior.latent_dim, recipe.networks.stochastic, self.prior.scale
+            ),
+            "generator": build_generator(generator.networks),
+            **latent_discriminator(discriminator, self.prior),
+        }
+        penalty = latent_penalty(recipe.loss.mmd_weight, discriminator, self.prior)
+        phase = AutoencoderPhase(
+            nets, _CODER, self.encode, penalty, frozen_from_batch=self.sizes.bn_mode == "batch"
+        )
+        objectives = {
+            **discriminator_objective(nets, _CODER, self.encode, penalty, discriminator),
+            "codec": Objective(phase, recipe.optimizer),
+        }
+        super().__init__(nets, objectives, self.sizes.bn_mode)
+
+    def initialise(self, parents: Mapping[str, Mapping[str, Tensor]], supply: Supply) -> None:
+        """Load the frozen generator; E and B start fresh."""
+        prefix = "generator."
+        state = {
+            name.removeprefix(prefix): value
+            for name, value in parents["generator"].items()
+            if name.startswith(prefix)
+        }
+        self.networks["generator"].load_state_dict(state)
+
+    def finalise(self, supply: Supply) -> None:
+        """Batch statistics of the final E and B over training images; G keeps its own."""
+        self.calibrate_coder(parts.calibration_batches(supply))
+
+
+class Baseline(CodingSystem):
+    """E, B and G trained at once for one rate, without a prior: CAE, or with a critic GC."""
+
+    def __init__(self, recipe: CaeRecipe | GcRecipe) -> None:
+        self.sizes = sizes = recipe.networks
+        self.encode, self.prior = parts.coded_latent(sizes.levels), None
+        stochastic = isinstance(recipe, GcRecipe) and recipe.networks.stochastic
+        nets: dict[str, nn.Module] = {
+            **build_coder(sizes, sizes.latent_dim, stochastic),
+            "generator": build_generator(sizes),
+        }
+        trains = (*_CODER, "generator")
+        objectives: dict[str, Objective] = {}
+        adversary = None
+        if isinstance(recipe, GcRecipe):
+            nets["critic"] = networks.Critic(sizes.width, sizes.initialisation)
+            objectives = critic_objective(nets, _CODER, self.encode, recipe.critic)
+            adversary = Adversary(
+                recipe.loss.adversarial_weight, "enc", None, recipe.loss.adversarial_to_encoder
+            )
+        phase = AutoencoderPhase(nets, trains, self.encode, adversary=adversary)
+        objectives["codec"] = Objective(phase, recipe.optimizer)
+        super().__init__(nets, objectives, sizes.bn_mode)
+
+    def finalise(self, supply: Supply) -> None:
+        """Batch statistics of the final E, B and G, in this order, over training images."""
+        batches = parts.calibration_batches(supply)
+        self.calibrate_coder(batches)
+        latents = (
+            self.encode(self.networks, parts.to_signed(batch.images_BCHW), draws)
+            for batch, draws in batches
+        )
+        reestimate_statistics(self.networks["generator"], latents)
+
+
+def build_coder(
+    sizes: CodeNetworks, latent_dim: int, stochastic: bool, latent_scale: float = 1.0
+) -> dict[str, nn.Module]:
+    """E and B under their names.
+
+    Raises:
+        InputError: more code channels than latent dimensions.
+    """
+    encoder = networks.CodeEncoder(sizes.width, sizes.code_channels, sizes.initialisation)
+    mapper = networks.LatentMapper(
+        sizes.width,
+        latent_dim,
+        sizes.code_channels,
+        sizes.residual_blocks,
+        sizes.latent_batch_norm,
+        stochastic,
+        latent_scale,
+        sizes.initialisation,
+    )
+    return dict(zip(_CODER, (encoder, mapper), strict=True))

@@ -1,0 +1,146 @@
+"""What the stages share: images, latents, and the sums of an evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gencomp import quantizer
+from gencomp.draws import Draws
+from gencomp.metrics import Sums
+from gencomp.networks import dplc as networks
+from gencomp.system import Batch, Supply
+from gencomp.systems.dplc.recipe import LatentSource
+
+# Samples from which batch statistics are estimated once weights are final.
+CALIBRATION_SAMPLES = 2048
+
+# (networks, images [B, 3, 64, 64], draws) -> latents [B, m, 1, 1]
+Latents = Callable[[nn.ModuleDict, Tensor, Draws], Tensor]
+
+
+def to_signed(images_BCHW: Tensor) -> Tensor:
+    """uint8, or dithered floats in [0, 1), -> floats in [−1, 1]."""
+    if images_BCHW.is_floating_point():
+        return images_BCHW * 2 - 1
+    return images_BCHW.float() / 127.5 - 1
+
+
+def to_bytes(x_BCHW: Tensor) -> Tensor:
+    """[−1, 1] -> uint8, rounded."""
+    return ((x_BCHW + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class Prior:
+    """N(0, σ² I) over the latents of one generator.
+
+    Attributes:
+        latent_dim: m.
+        variance: σ².
+    """
+
+    latent_dim: int
+    variance: float
+
+    @property
+    def scale(self) -> float:
+        """σ."""
+        return math.sqrt(self.variance)
+
+    def sample(self, draws: Draws, dtype: torch.dtype, purpose: str = "prior") -> Tensor:
+        """[B, m, 1, 1] samples for this rank's rows, in `dtype` but float32 at least."""
+        z_BM11 = draws.normal(purpose, self.latent_dim, 1, 1)
+        return z_BM11.to(torch.promote_types(dtype, z_BM11.dtype)) * self.scale
+
+
+def encoder_latent(nets: nn.ModuleDict, x_BCHW: Tensor, draws: Draws) -> Tensor:
+    """F(x)."""
+    return nets["encoder"](x_BCHW)
+
+
+def coded_latent(levels: int) -> Latents:
+    """B(quantise(E(x)), noise)."""
+
+    def latent(nets: nn.ModuleDict, x_BCHW: Tensor, draws: Draws) -> Tensor:
+        code_BCHW = quantizer.quantize(nets["code_encoder"](x_BCHW), levels)
+        mapper = nets["latent_mapper"]
+        assert isinstance(mapper, networks.LatentMapper)
+        return mapper(code_BCHW, mapper_noise(mapper, levels, draws))
+
+    return latent
+
+
+def mapper_noise(mapper: networks.LatentMapper, levels: int, draws: Draws) -> Tensor:
+    """B's noise for this rank's rows, uniform on the half cell around 0."""
+    half = quantizer.half_cell(levels)
+    return draws.uniform("noise", -half, half, *mapper.noise_shape)
+
+
+def prior_latent(prior: Prior) -> Latents:
+    """Samples of the prior, other ones than those that a latent penalty compares with."""
+
+    def latent(nets: nn.ModuleDict, x_BCHW: Tensor, draws: Draws) -> Tensor:
+        return prior.sample(draws, x_BCHW.dtype, "prior latents")
+
+    return latent
+
+
+def chosen_latent(source: LatentSource, encode: Latents, prior: Prior | None) -> Latents:
+    """Latents of a source; `interp` is α·encode + (1 − α)·prior, α ~ U[0, 1] one per image.
+
+    Args:
+        source: all but `enc` need a prior.
+        encode: images to latents.
+        prior: of the same latents.
+    """
+    if source == "enc":
+        return encode
+    assert prior is not None
+    sample = prior_latent(prior)
+    if source == "prior":
+        return sample
+
+    def mixed(nets: nn.ModuleDict, x_BCHW: Tensor, draws: Draws) -> Tensor:
+        alpha_B111 = draws.uniform("interpolation", 0, 1, 1, 1, 1)
+        z_BM11 = encode(nets, x_BCHW, draws)
+        return alpha_B111 * z_BM11 + (1 - alpha_B111) * sample(nets, x_BCHW, draws)
+
+    return mixed
+
+
+def calibration_batches(supply: Supply) -> list[tuple[Batch, Draws]]:
+    """Enough of the supply to estimate batch statistics from."""
+    batches = []
+    samples = 0
+    while samples < CALIBRATION_SAMPLES:
+        batches.append(next(supply))
+        samples += batches[-1][1].batch_size
+    return batches
+
+
+def dtype_of(network: nn.Module) -> torch.dtype:
+    return next(network.parameters()).dtype
+
+
+def reconstruction_sums(x_BCHW: Tensor, x_hat_BCHW: Tensor) -> Sums:
+    """MSE of each image."""
+    sums = Sums()
+    sums.add("mse", (x_hat_BCHW.double() - x_BCHW.double()).square().flatten(1).mean(1))
+    return sums
+
+
+def reconstruction_summary(sums: Sums) -> dict[str, float]:
+    mse = sums.mean("mse")
+    return {
+        "mse": mse,
+        "mse_standard_error": sums.standard_error("mse"),
+        "psnr": 10 * math.log10(4 / mse),
+        # Without a prior, and of a single image, there is none.
+        **({"mmd": sums.mean("mmd")} if "mmd" in sums.values else {}),
+        "images": sums.count("mse"),
+    }

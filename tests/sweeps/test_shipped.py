@@ -1,0 +1,46 @@
+"""The sweeps that ship: every point is a valid recipe whose codec can be built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import sweeps
+from gencomp import recipes
+from gencomp.systems import build_system
+from gencomp.systems.dplc.recipe import CodecRecipe
+from sweeps import space
+
+SHIPPED = sorted(path.stem for path in Path(sweeps.__file__).parent.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_point_builds(name: str) -> None:
+    sweep = space.load(name, {})
+    generator = recipes.load(sweep.base.replace("codec", "wasserstein_pp"))
+    found = list(space.points(sweep))
+    assert found
+    for point in found:
+        recipe = recipes.load(sweep.base, {**sweep.overrides, **point})
+        assert isinstance(recipe, CodecRecipe)
+        with torch.device("meta"):
+            build_system(recipe, {"generator": generator})
+    assert {point["networks.code_channels"] for point in found} >= {2, 8, 32}
+
+
+@pytest.mark.parametrize("name", [name for name in SHIPPED if "rates" in name])
+def test_the_published_rates(name: str) -> None:
+    grid = space.load(name, {}).space["networks.code_channels"]
+    assert isinstance(grid, space.Grid)
+    # The narrow generator has 32 latent dimensions.
+    assert grid.grid == ((2, 8, 32) if name.endswith("photos") else (2, 8, 32, 128))
+
+
+@pytest.mark.parametrize("name", [name for name in SHIPPED if "joint" in name])
+def test_a_joint_search_has_one_winner_under_a_budget_of_bits(name: str) -> None:
+    sweep = space.load(name, {})
+    assert sweep.group_by is None and "bpp" in sweep.objective.subject_to
+    weights = {point["loss.mmd_weight"] for point in space.points(sweep)}
+    assert len(weights) == len(list(space.points(sweep)))
