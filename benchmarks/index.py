@@ -1,8 +1,9 @@
-"""Opening a set of LSUN's size: seconds, and memory of one and of several processes of a node.
+"""Opening a set of LSUN's size: seconds to the first batch, and memory of a node's processes.
 
-Makes a synthetic index (keys of 40 hex digits, shards of 1,000 images; no tars: opening a set
-and computing addresses reads none), then opens it in fresh processes: cold (nothing made yet, the
-index not even in the page cache) and warm (another process of the node opened it before).
+Makes a set of 3 million rows: keys of 40 hex digits, 3,000 shards of 1,000 images of 64x64 JPEG,
+all of them hard links to one real tar. Opens it in fresh processes and reads a batch: cold (nothing
+made yet, nothing in the page cache), warm (another process of the node opened it before), and warm
+at a random step of the eighth epoch, as a resumed run does.
 
     python benchmarks/index.py [--rows 3000000] [--processes 4] [--repeats 5]
 """
@@ -18,63 +19,71 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from shards.reader import ShardSet
 
 SHARD_ROWS = 1000
 BATCH = 256
 
 
+def make_tar(directory: Path) -> ShardSet:
+    """A set of one shard of smooth random images."""
+    from shards.build import build
+
+    rng = np.random.default_rng(0)
+    (directory / "images").mkdir(parents=True)
+    for i in range(SHARD_ROWS):
+        small = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+        image = small.resize((64, 64), Image.Resampling.BICUBIC)
+        image.save(directory / "images" / f"{i:06d}.jpg", quality=90)
+    options = {"test_fraction": 0.0}
+    return build(
+        "folder", directory / "one", path=directory / "images", options=options, shard_size=1000
+    )
+
+
 def make_set(directory: Path, rows: int) -> None:
-    """A set of `rows` images of some kilobytes, alone in their samples, as LSUN's are."""
+    """A set of `rows` images whose shards are links to one tar of 1,000."""
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
     from shards.index import FILE_NAME, SCHEMA, IndexWriter
-    from shards.info import DatasetInfo, ShardInfo, SplitInfo, Transform, write_info
+    from shards.info import SplitInfo, write_info
 
+    one = make_tar(directory.with_name("template"))
+    assert isinstance(one.path, Path)
+    (tar,) = one.info.splits["train"].shards
+    table = pq.read_table(one.path / FILE_NAME).cast(SCHEMA)
     rng = np.random.default_rng(0)
     directory.mkdir(parents=True)
     writer = IndexWriter(directory / FILE_NAME)
     shards = []
-    for number in range(-(-rows // SHARD_ROWS)):
-        count = min(SHARD_ROWS, rows - number * SHARD_ROWS)
+    for number in range(rows // SHARD_ROWS):
         name = f"train-{number:06d}.tar"
-        size = rng.integers(2000, 8000, count)
-        blocks = 512 * (1 - (-size // 512))
-        offset = np.concatenate([[0], np.cumsum(blocks)[:-1]]) + 512
-        keys = rng.bytes(20 * count).hex()
-        key = [keys[i : i + 40] for i in range(0, 40 * count, 40)]
-        member = pa.StructArray.from_arrays(
-            [pa.array(["jpg"] * count), pa.array(offset), pa.array(size)],
-            names=["name", "offset", "size"],
-        )
-        columns = {
-            "split": ["train"] * count, "shard": [name] * count, "key": key,
-            "image_ext": ["jpg"] * count, "offset": offset, "span": size,
-            "check": rng.integers(0, 1 << 64, count, dtype=np.uint64),
-            "image_offset": offset, "image_size": size, "width": [64] * count,
-            "height": [64] * count, "label": [None] * count, "source": key,
-            "hash": pa.FixedSizeBinaryArray.from_buffers(
-                pa.binary(16), count, [None, pa.py_buffer(rng.bytes(16 * count))]
-            ),
-            "members": pa.ListArray.from_arrays(np.arange(count + 1, dtype=np.int32), member),
-        }  # fmt: skip
+        os.link(one.path / tar.name, directory / name)
+        keys = rng.bytes(20 * SHARD_ROWS).hex()
+        columns = {field: table[field] for field in SCHEMA.names}
+        columns |= {
+            "shard": [name] * SHARD_ROWS,
+            "key": [keys[i : i + 40] for i in range(0, 40 * SHARD_ROWS, 40)],
+        }
         writer.add(pa.table(columns, schema=SCHEMA), str(number).encode())
-        length = int(offset[-1] + blocks[-1]) + 1024
-        shards.append(ShardInfo(name=name, bytes=length, samples=count, hash=f"{number:032x}"))
+        shards.append(tar.model_copy(update={"name": name}))
     index_hash, bytes_hash = writer.close()
-    info = DatasetInfo(
-        name="synthetic",
-        source="synthetic",
-        parameters={},
-        transform=Transform(size=(64, 64), geometry="none", storage="original"),
-        splits={"train": SplitInfo(samples=rows, shards=shards)},
-        index_hash=index_hash,
-        index_bytes_hash=bytes_hash,
-        created_by="benchmarks/index.py",
-    )
-    write_info(info, directory)
+    update = {
+        "name": "synthetic",
+        "splits": {"train": SplitInfo(samples=SHARD_ROWS * len(shards), shards=shards)},
+        "index_hash": index_hash,
+        "index_bytes_hash": bytes_hash,
+    }
+    write_info(one.info.model_copy(update=update), directory)
 
 
 def memory(pid: int) -> dict[str, float]:
@@ -92,36 +101,38 @@ def memory(pid: int) -> dict[str, float]:
     return found
 
 
-def child(directory: Path) -> None:
-    """Open the set, take the addresses of a first batch, then wait for the word to end."""
+def child(directory: Path, epoch: float) -> None:
+    """Open the set, read a batch, then wait for the word to end."""
     begin = time.perf_counter()
+    import shards
+    from shards import reader
     from shards.order import EpochOrder
-    from shards.reader import open_set
+    from shards.stream import training_batches
 
+    assert reader
     imported, cpu, before = time.perf_counter(), time.process_time(), memory(os.getpid())
-    split = open_set(directory).split("train")
+    split = shards.open_set(directory).split("train")
     opened = time.perf_counter()
     order = EpochOrder(split.key_hash, 0, len(split))
-    rows = order.rows(np.arange(BATCH, dtype=np.int64))
-    ordered = time.perf_counter()
-    places = [split.place(row) for row in rows.tolist()]
+    position = int(epoch * len(split)) // BATCH * BATCH
+    with closing(training_batches(split, order, BATCH, 0, 1, position)) as stream:
+        batch = next(stream)
     done, cpu = time.perf_counter(), time.process_time() - cpu
-    columns = vars(split._columns).values()
-    for column in columns:
+    for column in vars(split._columns).values():
         if isinstance(column, np.ndarray):
             column.max()
     found = {
-        "import": imported - begin, "open": opened - imported, "rows()": ordered - opened,
-        "addresses": done - ordered, "open to addresses": done - imported,
-        "of these on the CPU": cpu, "before": before, "places": len(places),
+        "import": imported - begin, "open": opened - imported, "first batch": done - opened,
+        "open and first batch": done - imported, "of these on the CPU": cpu, "before": before,
+        "images": len(batch.images),
     }  # fmt: skip
     print(json.dumps(found), flush=True)
     sys.stdin.readline()
 
 
-def start(directory: Path, cache: Path) -> subprocess.Popen[str]:
+def start(directory: Path, cache: Path, epoch: float = 0.0) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, __file__, "--child", str(directory)],
+        [sys.executable, __file__, "--child", str(directory), "--epoch", str(epoch)],
         env={**os.environ, "GENCOMP_CACHE": str(cache)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -157,9 +168,10 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--epoch", type=float, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child is not None:
-        child(arguments.child)
+        child(arguments.child, arguments.epoch)
         return
     with tempfile.TemporaryDirectory() as root:
         report(Path(root), arguments.rows, arguments.processes, arguments.repeats)
@@ -173,21 +185,20 @@ def report(root: Path, rows: int, processes: int, repeats: int) -> None:
     print(
         f"{rows} rows: index.parquet of {size:.0f} MB made in {time.perf_counter() - begin:.1f} s"
     )
-    times: dict[str, list[dict]] = {"cold": [], "warm": []}
-    for _ in range(repeats):
+    kinds = {"cold": 0.0, "warm": 0.0, "warm, epoch 7": 7.0}
+    times: dict[str, list[dict]] = {kind: [] for kind in kinds}
+    for repeat in range(repeats):
         shutil.rmtree(cache, ignore_errors=True)
         forget(directory)
-        for kind in ("cold", "warm"):
-            process = start(directory, cache)
+        for kind, epoch in kinds.items():
+            process = start(directory, cache, epoch + (repeat + 0.5) / repeats * (epoch > 0))
             times[kind].append(answer(process))
             end(process)
     print(f"\nseconds, median (min to max) of {repeats}")
-    print(f"{'':<20}{'cold':>24}{'warm':>24}")
-    for step in (
-        "import", "open", "rows()", "addresses", "open to addresses", "of these on the CPU",
-    ):  # fmt: skip
-        cells = [spread([found[step] for found in times[kind]]) for kind in ("cold", "warm")]
-        print(f"{step:<20}{cells[0]:>24}{cells[1]:>24}")
+    print(f"{'':<22}" + "".join(f"{kind:>24}" for kind in kinds))
+    for step in ("import", "open", "first batch", "open and first batch", "of these on the CPU"):
+        cells = [spread([found[step] for found in times[kind]]) for kind in kinds]
+        print(f"{step:<22}" + "".join(f"{cell:>24}" for cell in cells))
     files = list(cache.rglob("*.columns"))
     print(f"\nfile of columns: {sum(p.stat().st_size for p in files) / 2**20:.0f} MB")
     print("memory in MB when every page was touched: own is private, the columns are shared")

@@ -6,6 +6,7 @@ older one is taken.
 
     step-000000200/
         networks.safetensors   every network of the system, parameters and buffers
+        averages.safetensors   their moving averages, where the recipe asks for them
         optimizers.pt          one state per phase
         progress.json          step, samples consumed, world size
         manifest.json          size and xxh3_128 of each file above
@@ -33,6 +34,7 @@ from gencomp.errors import InputError
 log = logging.getLogger(__name__)
 
 NETWORKS = "networks.safetensors"
+AVERAGES = "averages.safetensors"
 OPTIMIZERS = "optimizers.pt"
 PROGRESS = "progress.json"
 MANIFEST = "manifest.json"
@@ -57,6 +59,11 @@ class Checkpoint:
         """State of all networks, on the CPU."""
         return safetensors.torch.load_file(self.path / NETWORKS)
 
+    def averages(self) -> dict[str, Tensor] | None:
+        """Moving averages of the networks, on the CPU; None where there are none."""
+        path = self.path / AVERAGES
+        return safetensors.torch.load_file(path) if path.exists() else None
+
     def optimizers(self) -> dict[str, Any]:
         """State of each phase's optimiser, on the CPU."""
         return torch.load(self.path / OPTIMIZERS, map_location="cpu", weights_only=True)
@@ -76,6 +83,7 @@ def save(
     optimizers: Mapping[str, Any],
     progress: Mapping[str, int],
     keep: int,
+    averages: Mapping[str, Tensor] | None = None,
 ) -> Checkpoint:
     """Write the checkpoint of a step and drop all but the newest `keep`.
 
@@ -90,13 +98,15 @@ def save(
     partial.mkdir()
     try:
         # Serialised in memory first: both libraries hide a full disk behind errors of their own.
-        tensors = {name: t.detach().contiguous().cpu() for name, t in networks.items()}
-        (partial / NETWORKS).write_bytes(safetensors.torch.save(tensors))
+        for name, tensors in ((NETWORKS, networks), (AVERAGES, averages)):
+            if tensors is not None:
+                packed = {key: t.detach().contiguous().cpu() for key, t in tensors.items()}
+                (partial / name).write_bytes(safetensors.torch.save(packed))
         states = io.BytesIO()
         torch.save(dict(optimizers), states)
         (partial / OPTIMIZERS).write_bytes(states.getbuffer())
         (partial / PROGRESS).write_text(json.dumps(dict(progress)))
-        manifest = {name: _describe(partial / name) for name in (NETWORKS, OPTIMIZERS, PROGRESS)}
+        manifest = {path.name: _describe(path) for path in sorted(partial.iterdir())}
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
         for name in (*manifest, MANIFEST, "."):
             _sync(partial / name)
@@ -155,6 +165,7 @@ def verify(path: Path) -> None:
     for name in (NETWORKS, OPTIMIZERS, PROGRESS):
         if name not in expected:
             raise CorruptCheckpoint(f"{path / MANIFEST} does not list {name}")
+    for name in expected:
         size, digest = expected[name]
         try:
             found = _describe(path / name)

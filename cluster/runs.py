@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 import gencomp
-import shards
+from cluster import data
 from cluster.checkpoints import Checkpoint, newest
 from cluster.files import write_text
 from gencomp import recipes
@@ -166,15 +166,13 @@ def identify(recipe: BaseRecipe) -> dict[str, Any]:
     Raises:
         ValueError: its data or a parent run are missing, or a parent does not fit.
     """
-    shard_set = shards.open_set(recipe.data.shards)
-    shard_set.split(recipe.data.split)
-    shard_set.split(recipe.evaluation.split)
+    images = data.hashes(recipe)
     parents = {role: open_run(path) for role, path in recipe.parent_runs().items()}
     weights = {role: parent.final_checkpoint().networks_hash() for role, parent in parents.items()}
     # Without memory: only to refuse sizes and parents that do not fit before anything starts.
     with torch.device("meta"):
         build_system(recipe, {role: parent.recipe() for role, parent in parents.items()})
-    return recipes.identity(recipe, shard_set.index_hash, weights)
+    return recipes.identity(recipe, images, weights)
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -107,7 +107,8 @@ def _worker(config: dict[str, str]) -> dict[str, Any]:
     from ray.train.torch import get_device
 
     from cluster.runs import open_run
-    from cluster.worker import Host, Seat, train
+    from cluster.seat import Seat
+    from cluster.worker import Host, train
 
     context = ray.train.get_context()
     run = open_run(config["run"])

@@ -12,13 +12,12 @@ from PIL import Image
 from torch import Tensor
 
 from cluster import metrics_log
-from cluster.evaluation import to_batch
+from cluster.data import held_out_batches, to_batch
 from cluster.runs import Run
 from gencomp.draws import Draws
 from gencomp.recipes.schema import BaseRecipe
 from gencomp.system import Progress, System, evaluation_mode
 from shards.reader import Split
-from shards.stream import evaluation_batches
 
 _GRID_COLUMNS = 8
 
@@ -94,7 +93,7 @@ class Watch:
 
     def _write_samples(self, progress: Progress, system: System) -> None:
         rows = next(
-            evaluation_batches(self._held_out, _GRID_COLUMNS, rank=0, world=1, limit=_GRID_COLUMNS)
+            held_out_batches(self._recipe, self._held_out, _GRID_COLUMNS, 0, 1, limit=_GRID_COLUMNS)
         )
         device = next(system.networks.parameters()).device
         batch = to_batch(rows, device)

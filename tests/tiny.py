@@ -14,13 +14,15 @@ import torch
 import yaml
 from torch import Tensor
 
-from cluster import checkpoints, metrics_log, worker
+from cluster import checkpoints, metrics_log
+from cluster import state as state_of_training
 from cluster.runs import Run, enter
-from cluster.worker import Host, Outcome, Seat, train
+from cluster.seat import Seat
+from cluster.worker import Host, Outcome, train
 from gencomp import recipes
 from gencomp.recipes.schema import BaseRecipe
 from gencomp.system import System
-from gencomp.systems import dplc
+from gencomp.systems.dplc import parts
 
 _SHARED: dict[str, Any] = {
     "system": "dplc",
@@ -39,7 +41,7 @@ _SHARED: dict[str, Any] = {
 def generator(photos: Path, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
     """Raw recipe of a generator; overrides by dotted key."""
     raw = copy.deepcopy(_SHARED) | {
-        "stage": "generator",
+        "stage": "wae",
         "data": {"shards": str(photos), "batch_size": 8},
         "networks": {"width": 4, "latent_dim": 8},
         "loss": {"mmd_weight": 10},
@@ -86,7 +88,7 @@ def trained(
     run = started(path, raw)
     deterministic = torch.are_deterministic_algorithms_enabled()
     try:
-        with mock.patch.object(dplc, "_CALIBRATION_SAMPLES", calibration):
+        with mock.patch.object(parts, "CALIBRATION_SAMPLES", calibration):
             return run, train(run, Seat(), host or Host())
     finally:
         torch.use_deterministic_algorithms(deterministic)
@@ -117,7 +119,7 @@ class Crash(Exception):
 @contextmanager
 def double_precision() -> Iterator[None]:
     """The loop runs its networks in float64, where rounding can be told from an error."""
-    build, prior_samples = worker.build_system, dplc.prior_samples
+    build = state_of_training.build_system
 
     def double(*arguments: Any) -> System:
         system = build(*arguments)
@@ -125,9 +127,8 @@ def double_precision() -> Iterator[None]:
         return system
 
     with (
-        mock.patch.object(worker, "build_system", double),
-        mock.patch.object(dplc, "to_signed", lambda images: images.double() / 127.5 - 1),
-        mock.patch.object(dplc, "prior_samples", lambda *a: prior_samples(*a).double()),
+        mock.patch.object(state_of_training, "build_system", double),
+        mock.patch.object(parts, "to_signed", lambda images: images.double() / 127.5 - 1),
     ):
         yield
 
@@ -160,7 +161,7 @@ def rows(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def losses(run: Run, phase: str = "wae") -> list[float]:
+def losses(run: Run, phase: str = "generator") -> list[float]:
     return [row[f"{phase}/loss"] for row in rows(run) if f"{phase}/loss" in row]
 
 

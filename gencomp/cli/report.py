@@ -56,8 +56,9 @@ def _page(found: Found, images: int) -> str:
     title, pixels = "What a generator allows", curve.pixels if curve else None
     shard_set, originals = None, PictureRow("Originals", "", [])
     if run := found.any_run:
-        shard_set = shards.open_set(run.recipe().data.shards)
-        if shard_set.index_hash != run.identity()["data"]:
+        shard_set = shards.open_set(run.recipe().evaluation_shards())
+        identity = run.identity()
+        if shard_set.index_hash != identity.get("evaluation.data", identity["data"]):
             raise InputError(
                 f"{shard_set.path} is another shard set than {run.path} was trained on"
             )

@@ -72,6 +72,7 @@ def _data_protocol(shard_set: ShardSet, run: Run) -> Pairs:
         ("index hash", shard_set.index_hash),
         ("images", splits),
         ("transform", shard_set.info.transform.geometry),
+        ("storage", shard_set.info.transform.storage),
         ("evaluated on", f"{settings.split}, {which}"),
         ("distortion", "squared error of RGB values on [−1, 1], mean per value"),
         ("PSNR", "10·log10(4/MSE), of the mean MSE"),

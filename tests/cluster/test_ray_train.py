@@ -31,7 +31,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from cluster.runs import open_run
-from cluster.worker import Host, Seat, train
+from cluster.seat import Seat
+from cluster.worker import Host, train
 
 path, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 store = dist.FileStore(path + ".store", world)

@@ -79,7 +79,7 @@ def test_other_data_are_refused(photos: Path, tmp_path: Path) -> None:
     from shards.build import build
 
     run = tiny.started(tmp_path / "run", tiny.generator(photos))
-    build("photos", tmp_path / "fewer", size=64, limit=20)
+    build("photos", tmp_path / "fewer", options={"size": "64"}, limit=20)
     with pytest.raises(InputError, match=r"data was '.*' and would be '"):
         tiny.started(run.path, tiny.generator(tmp_path / "fewer"))
 
@@ -149,7 +149,7 @@ class TestParents:
 
     def test_of_the_wrong_stage(self, photos: Path, codec_run: Path, tmp_path: Path) -> None:
         with pytest.raises(
-            InputError, match=r"is a run of dplc/codec.*needs one of dplc/generator"
+            InputError, match=r"is a run of dplc/codec.*needs one of dplc/wae"
         ):
             tiny.started(tmp_path / "run", tiny.codec(photos, codec_run))
         assert not (tmp_path / "run").exists()

@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from cluster import worker
+from cluster import data, worker
 from cluster.checkpoints import MANIFEST, NETWORKS, OPTIMIZERS, CorruptCheckpoint
 from cluster.runs import Run, open_run
-from cluster.worker import Host, Seat
+from cluster.seat import Seat
+from cluster.worker import Host
 from gencomp.errors import InputError
 from shards.errors import ShardError
 from tests import tiny
@@ -178,13 +179,13 @@ class TestOrder:
     ) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
         """(rows, positions) of every batch that reaches the loop."""
         batches: list[tuple[np.ndarray, np.ndarray]] = []
-        to_batch = worker.to_batch
+        to_batch = data.to_batch
 
         def recording(host: Any, device: torch.device) -> Any:
             batches.append((host.rows, host.positions))
             return to_batch(host, device)
 
-        monkeypatch.setattr(worker, "to_batch", recording)
+        monkeypatch.setattr(data, "to_batch", recording)
         yield batches
 
     def test_every_sample_once_an_epoch(

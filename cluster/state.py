@@ -1,0 +1,137 @@
+"""What training changes and a checkpoint holds: weights, optimisers, moving averages, progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from cluster import checkpoints
+from cluster.averages import Averages
+from cluster.runs import Run, open_run
+from cluster.seat import Seat
+from gencomp.errors import InputError
+from gencomp.recipes.schema import BaseRecipe
+from gencomp.system import Progress, Supply, System
+from gencomp.systems import build_system
+
+
+@dataclass
+class State:
+    """A system under training.
+
+    Attributes:
+        saved: the step of the newest checkpoint, 0 before there is one.
+    """
+
+    run: Run
+    recipe: BaseRecipe
+    seat: Seat
+    system: System
+    optimizers: dict[str, torch.optim.Optimizer]
+    averages: Averages | None
+    progress: Progress
+    saved: int
+
+    def save(self) -> None:
+        """Write a checkpoint, on rank 0."""
+        if self.seat.rank == 0:
+            checkpoints.save(
+                self.run.checkpoints,
+                self.progress.step,
+                networks=self.system.networks.state_dict(),
+                averages=None if self.averages is None else self.averages.state(),
+                optimizers={name: one.state_dict() for name, one in self.optimizers.items()},
+                progress={
+                    "step": self.progress.step,
+                    "samples": self.progress.samples,
+                    "world": self.seat.world,
+                },
+                keep=self.recipe.training.keep_checkpoints,
+            )
+        self.saved = self.progress.step
+
+    @contextmanager
+    def as_evaluated(self) -> Iterator[None]:
+        """The weights that evaluations use: the moving averages, where there are some."""
+        averaged: AbstractContextManager[None] = (
+            nullcontext() if self.averages is None else self.averages.in_place()
+        )
+        with averaged:
+            yield
+
+    def settle(self) -> None:
+        """After the last step: the averages become the weights."""
+        if self.averages is not None:
+            self.averages.install()
+            self.averages = None
+
+
+def start_or_resume(
+    run: Run,
+    recipe: BaseRecipe,
+    seat: Seat,
+    epoch_length: int,
+    supply: Callable[[str], AbstractContextManager[Supply]],
+) -> State:
+    """The state of a run, from its newest whole checkpoint or fresh.
+
+    Args:
+        epoch_length: images in the training split.
+        supply: training batches for what the start of a system depends on, by purpose.
+
+    Raises:
+        InputError: no checkpoint is whole, or a parent run is missing or damaged.
+    """
+    torch.manual_seed(recipe.training.seed)
+    system = build_system(recipe, run.parent_recipes())
+    # Channels last halves a step on a CPU and suits tensor cores; values do not depend on it.
+    system.networks.to(seat.device)
+    system.networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    checkpoint = _chosen_checkpoint(run, seat)
+    if checkpoint is None:
+        parents = {
+            role: open_run(path).final_checkpoint().networks()
+            for role, path in recipe.parent_runs().items()
+        }
+        with supply("initialise") as batches:
+            system.initialise(parents, batches)
+        progress = Progress(step=0, samples=0, epoch_length=epoch_length)
+    else:
+        system.networks.load_state_dict(checkpoint.networks())
+        found = checkpoint.progress()
+        progress = Progress(found["step"], found["samples"], epoch_length)
+    optimizers = {name: system.optimizer(name) for name in system.phases}
+    decay = recipe.training.ema_decay
+    averages = None if decay is None else Averages(system.networks, decay)
+    if checkpoint is not None:
+        states = checkpoint.optimizers()
+        for name, optimizer in optimizers.items():
+            optimizer.load_state_dict(states[name])
+        if averages is not None:
+            # A finished run has settled: its weights are the averages.
+            averaged = checkpoint.averages()
+            averages = None if averaged is None else averages
+            if averages is not None and averaged is not None:
+                averages.load(averaged)
+    return State(run, recipe, seat, system, optimizers, averages, progress, saved=progress.step)
+
+
+def _chosen_checkpoint(run: Run, seat: Seat) -> checkpoints.Checkpoint | None:
+    """Rank 0 verifies and chooses; the others take the same one."""
+    if seat.world == 1:
+        return checkpoints.newest(run.checkpoints)
+    choice: list[Any] = [None, None]
+    if seat.rank == 0:
+        try:
+            choice[0] = checkpoints.newest(run.checkpoints)
+        except InputError as error:
+            choice[1] = error
+    dist.broadcast_object_list(choice, src=0)
+    if choice[1] is not None:
+        raise choice[1]
+    return choice[0]
