@@ -148,9 +148,7 @@ class TestParents:
             tiny.started(tmp_path / "run", tiny.codec(photos, tmp_path / "parent"))
 
     def test_of_the_wrong_stage(self, photos: Path, codec_run: Path, tmp_path: Path) -> None:
-        with pytest.raises(
-            InputError, match=r"is a run of dplc/codec.*needs one of dplc/wae"
-        ):
+        with pytest.raises(InputError, match=r"is a run of dplc/codec.*needs one of dplc/wae"):
             tiny.started(tmp_path / "run", tiny.codec(photos, codec_run))
         assert not (tmp_path / "run").exists()
 
