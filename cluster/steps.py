@@ -7,6 +7,7 @@ order of things.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -22,6 +23,13 @@ from gencomp.recipes.schema import BaseRecipe
 from gencomp.system import Batch, Phase, Progress, System
 
 log = logging.getLogger(__name__)
+
+# Its name from torch 2.13 on, and before.
+_SYNC_BUFFERS = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in inspect.signature(DistributedDataParallel).parameters
+)
 
 
 class Updated(NamedTuple):
@@ -123,7 +131,7 @@ def _distributed(phase: Phase, seat: Seat) -> nn.Module:
         phase,
         device_ids=[seat.device] if seat.device.type == "cuda" else None,
         # Our batch norms make the buffers equal on every rank by themselves.
-        broadcast_buffers=False,
+        **{_SYNC_BUFFERS: False},
         # Without this, buckets are rebuilt after the first backward pass of a process; from three
         # ranks on, a resumed run would then sum its first gradients in another order than an
         # uninterrupted one.

@@ -1,0 +1,250 @@
+"""Making the part of a block: images or samples go through the networks, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import shards
+from cluster import data
+from cluster.measurement import parts
+from cluster.measurement.parts import FeatureSet
+from cluster.measurement.plan import Block, Measurement, Settings, divided
+from gencomp.errors import InputError
+from gencomp.evaluation import networks, pixels, ssim
+from gencomp.evaluation.draws import ItemDraws
+from gencomp.recipes.schema import BaseRecipe
+from gencomp.system import Batch, System, evaluation_mode
+from shards.reader import Split
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What all the blocks of a process share, on its device."""
+
+    measurement: Measurement
+    recipe: BaseRecipe
+    system: System
+    split: Split
+    device: torch.device
+    features: networks.FeatureNetwork | None
+    lpips: networks.PerceptualNetwork | None
+
+    @property
+    def settings(self) -> Settings:
+        return self.measurement.plan.settings
+
+    def draws(self, purpose: str, number: int, items: list[int]) -> ItemDraws:
+        return ItemDraws.of(self.settings.seed, (purpose, number), items, self.device)
+
+
+def open_workplace(measurement: Measurement, gpu: int = 0) -> Workplace:
+    """The run's system, its images and the networks that measure.
+
+    Args:
+        measurement: says on which kind of device.
+        gpu: the number of the GPU, where it is one.
+
+    Raises:
+        InputError: weights or network files are no longer those of the protocol, or there is no
+            such device.
+        ShardError: the shard set is no longer that of the protocol.
+    """
+    plan, run = measurement.plan, measurement.run
+    settings = plan.settings
+    if (found := run.final_checkpoint().networks_hash()) != plan.weights:
+        raise InputError(
+            f"run {run.path} has other weights ({found}) than the protocol of {measurement.path}"
+        )
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"{measurement.path} asks for a GPU, but this process sees none")
+    device = torch.device("cuda", gpu) if settings.device == "cuda" else torch.device("cpu")
+    torch.set_num_threads(settings.threads)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+    split = shards.open_set(plan.shards).split(settings.split)
+    if split.index_hash != plan.data:
+        raise InputError(
+            f"shard set {plan.shards} is another one than in the protocol of {measurement.path}"
+        )
+    system = run.system()
+    system.networks.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    features = lpips = None
+    if plan.features_file is not None:
+        module, name = _network(plan.features_file, settings.features, "features", device)
+        features = networks.FeatureNetwork(module, settings.features_input, name)
+    if plan.lpips_file is not None:
+        lpips = networks.PerceptualNetwork(
+            *_network(plan.lpips_file, settings.lpips, "lpips", device)
+        )
+    return Workplace(measurement, run.recipe(), system, split, device, features, lpips)
+
+
+def make_part(
+    place: Workplace, number: int, advanced: Callable[[int], None] = lambda items: None
+) -> None:
+    """Measure a block and write its part.
+
+    Args:
+        place: where.
+        number: of the block.
+        advanced: called after each batch with the items done; what it raises stops the work, and
+            the block is to be made again.
+
+    Raises:
+        InputError: an image does not fit, or a network answers what it must not.
+        ShardError: an image cannot be read.
+    """
+    block = place.measurement.plan.blocks[number]
+    measured: list[Tensors] = []
+    done = 0
+    with evaluation_mode(place.system.networks):
+        for items, tensors in _batches(place, block):
+            measured.append(tensors)
+            done += items
+            advanced(done)
+    parts.write_part(place.measurement, number, _joined(measured))
+
+
+def _batches(place: Workplace, block: Block) -> Iterator[tuple[int, Tensors]]:
+    """Items and results of each batch, on the CPU."""
+    size = place.settings.batch_size
+    if block.kind == "samples":
+        for items in divided(block.items, size):
+            yield len(items), _of_samples(place, list(items))
+        return
+    rows = np.array(place.measurement.plan.rows, dtype=np.int64)
+    for items in divided(block.items, size):
+        # A split of these rows alone: one pass over it is this batch.
+        here = rows[items.start : items.stop]
+        chosen = cast(Split, Chosen(place.split, here))
+        (host,) = data.held_out_batches(place.recipe, chosen, len(items), 0, 1, limit=None)
+        batch = data.to_batch(host._replace(rows=here, positions=here), place.device)
+        yield len(items), _of_images(place, batch)
+
+
+def _of_images(place: Workplace, batch: Batch) -> Tensors:
+    settings, images_BCHW = place.settings, batch.images_BCHW
+    rows = batch.rows_B.tolist()
+    found: Tensors = {}
+
+    def reconstruct(draw: int) -> Tensor:
+        made = place.system.reconstruct(batch, place.draws("reconstruct", draw, rows))
+        assert made is not None
+        return made
+
+    if place.measurement.plan.reconstructs:
+        first_BCHW = reconstruct(0)
+        found |= _compared(place, images_BCHW, first_BCHW)
+        if settings.asks("pv"):
+            repeats = pixels.Repeats()
+            repeats.add(first_BCHW)
+            for draw in range(1, settings.draws):
+                repeats.add(reconstruct(draw))
+            found["pv"] = repeats.variance_B()
+        found |= _features(place, "reconstructions", first_BCHW)
+    if settings.asks("rate0"):
+        found |= _of_zero_rate(place, images_BCHW, rows)
+    found |= _features(place, "images", images_BCHW)
+    return {name: tensor.cpu() for name, tensor in found.items()}
+
+
+def _compared(place: Workplace, images_BCHW: Tensor, made_BCHW: Tensor) -> Tensors:
+    found: Tensors = {}
+    if place.settings.asks("mse", "psnr"):
+        found["mse"] = pixels.squared_error(images_BCHW, made_BCHW)
+    if place.settings.asks("ms_ssim"):
+        found["ms_ssim"] = ssim.ms_ssim(images_BCHW, made_BCHW)
+    if place.settings.asks("lpips"):
+        assert place.lpips is not None
+        found["lpips"] = place.lpips(images_BCHW, made_BCHW)
+    return found
+
+
+def _of_zero_rate(place: Workplace, images_BCHW: Tensor, rows: list[int]) -> Tensors:
+    """Reconstructions by samples of the prior, which know nothing of the image."""
+    repeats, errors, found = pixels.Repeats(), [], dict[str, Tensor]()
+    for draw in range(place.settings.draws):
+        made_BCHW = place.system.sample(place.draws("rate0", draw, rows))
+        assert made_BCHW is not None
+        repeats.add(made_BCHW)
+        errors.append(pixels.squared_error(images_BCHW, made_BCHW))
+        if draw == 0:
+            found |= _features(place, "rate0", made_BCHW)
+    originals = pixels.PixelSums.of(images_BCHW)
+    return found | {
+        "rate0_mse": torch.stack(errors).mean(0),
+        "rate0_pv": repeats.variance_B(),
+        parts.PIXEL_TOTAL: originals.total_CHW,
+        parts.PIXEL_SQUARES: originals.squares_CHW,
+        parts.DRAWN_TOTAL: repeats.total_BCHW.sum(0),
+    }
+
+
+def _of_samples(place: Workplace, items: list[int]) -> Tensors:
+    made_BCHW = place.system.sample(place.draws("sample", 0, items))
+    assert made_BCHW is not None
+    return _features(place, "samples", made_BCHW)
+
+
+def _features(place: Workplace, which: FeatureSet, images_BCHW: Tensor) -> Tensors:
+    if place.features is None or not place.settings.asks("fid", "kid"):
+        return {}
+    return {parts.feature_name(which): place.features(images_BCHW)}
+
+
+def _joined(measured: list[Tensors]) -> Tensors:
+    """Rows one after the other; sums over pixels are added up."""
+    return {
+        name: torch.stack([one[name] for one in measured]).sum(0)
+        if name.startswith("pixels/")
+        else torch.cat([one[name] for one in measured])
+        for name in measured[0]
+    }
+
+
+def _network(path: str, stated: str | None, what: str, device: torch.device) -> tuple[object, str]:
+    networks.checked_sha256(Path(path), stated, what)
+    return networks.load(Path(path), device), path
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Some rows of a split, with what reading batches asks of one."""
+
+    split: Split
+    rows: np.ndarray
+
+    @property
+    def name(self) -> str:
+        return self.split.name
+
+    @property
+    def path(self) -> str | Path:
+        return self.split.path
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def key(self, row: int) -> str:
+        return self.split.key(int(self.rows[row]))
+
+    def labels(self, rows: np.ndarray) -> np.ndarray:
+        return self.split.labels(self.rows[rows])
+
+    def image(self, row: int, out: np.ndarray | None = None) -> np.ndarray:
+        return self.split.image(int(self.rows[row]), out)
+
+    def maps(self, row: int, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+        return self.split.maps(int(self.rows[row]), names)
+
+    def fetch_soon(self, rows: np.ndarray) -> None:
+        self.split.fetch_soon(self.rows[rows])
