@@ -148,6 +148,6 @@ class TestFiles:
 
     def test_missing(self) -> None:
         with pytest.raises(
-            InputError, match="shipped sweeps are dplc_joint_celeba, dplc_joint_photos, dplc_ra"
+            InputError, match="shipped sweeps are dplc_joint_celeba, dplc_joint_photos, "
         ):
             space.load("nothing", {})
