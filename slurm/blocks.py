@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -18,14 +17,11 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import safetensors
 import torch
-import xxhash
-from safetensors.torch import load_file
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 import shards
+from cluster import tensor_files
 from cluster.files import write_bytes
 from gencomp.errors import InputError
 from gencomp.rate_distortion import ais
@@ -161,11 +157,12 @@ class Block:
             return
         tensors = {
             **ais.to_tensors(self.run, self.at.state),
-            "reported_RIC": self.at.reported_RIC.contiguous(),
-            "since_2I": self.at.since_2I.contiguous(),
+            "reported_RIC": self.at.reported_RIC,
+            "since_2I": self.at.since_2I,
         }
-        metadata = {**self.place.protocol(self.number), "content": _content_hash(tensors)}
-        write_bytes(evaluation.chains(self.number), to_bytes(tensors, metadata))
+        tensor_files.write(
+            evaluation.chains(self.number), tensors, self.place.protocol(self.number)
+        )
 
     def finish(self) -> None:
         """Write the part; the chains are not needed any more."""
@@ -223,15 +220,12 @@ def _load(place: Workplace, run: ais.Run, block: int) -> Snapshot | None:
     if not path.exists():
         return None
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            metadata = dict(file.metadata() or {})
-        tensors = load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        log.warning("%s cannot be read (%s); the block starts anew", path, error)
+        tensors, metadata = tensor_files.read(path)
+    except InputError as error:
+        log.warning("%s; the block starts anew", error)
         return None
-    content = metadata.pop("content", "")
-    if content != _content_hash(tensors) or metadata != place.protocol(block):
-        log.warning("%s is damaged or of another evaluation; the block starts anew", path)
+    if metadata != place.protocol(block):
+        log.warning("%s is of another evaluation; the block starts anew", path)
         return None
     reported_RIC, since_2I = tensors.pop("reported_RIC"), tensors.pop("since_2I")
     return Snapshot(ais.from_tensors(run, tensors), reported_RIC, since_2I)
@@ -277,12 +271,3 @@ def read_part(path: Path) -> tuple[pa.Table, dict[str, str]]:
             "run `gencomp slurm ais` again"
         ) from None
     return table, metadata
-
-
-def _content_hash(tensors: Mapping[str, Tensor]) -> str:
-    digest = xxhash.xxh3_128()
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)};".encode())
-        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

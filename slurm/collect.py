@@ -58,7 +58,7 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Curve:
             f"`gencomp slurm status {evaluation.path}` shows where the jobs stand"
         )
     if require_all and missing:
-        raise InputError(f"{evaluation.path} lacks {name_blocks(evaluation, missing)}")
+        raise InputError(f"{evaluation.path} lacks {evaluation.name_blocks(missing)}")
     tuning = Tuning.load(evaluation.tuning)
     shared = blocks.protocol(plan, tuning)
     tables, versions = [], set()
@@ -80,6 +80,7 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Curve:
             "estimator": "annealed importance sampling with resampling; summed squared error",
             "settings": plan.settings.model_dump(),
             "shards": plan.shards,
+            "stored": plan.stored,
             "height": plan.height,
             "width": plan.width,
             "expected_single_chain_gap": tuning.expected_gap,
@@ -92,16 +93,6 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Curve:
     write_bytes(evaluation.path / "curve.parquet", buffer.getvalue())
     files.write_json(evaluation.path / "curve.json", means)
     return Curve(merged, means, missing)
-
-
-def name_blocks(evaluation: Evaluation, missing: list[int]) -> str:
-    """Missing blocks in words."""
-    images = sum(len(evaluation.plan.blocks[block]) for block in missing)
-    named = ", ".join(map(str, missing[:20])) + (" and more" if len(missing) > 20 else "")
-    return (
-        f"{len(missing)} of {len(evaluation.plan.blocks)} blocks ({images} images): "
-        f"block{'s' * (len(missing) > 1)} {named}"
-    )
 
 
 def _check(

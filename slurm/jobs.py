@@ -21,6 +21,7 @@ from submitit import JobEnvironment
 from submitit.helpers import DelayedSubmission
 
 from slurm import files
+from slurm.directory import JobDirectory
 from slurm.plan import Evaluation, open_evaluation
 
 SAVE_SECONDS = 30.0
@@ -37,7 +38,7 @@ class Pilot:
     def __call__(self) -> None:
         evaluation = open_evaluation(self.directory)
         settings = evaluation.plan.settings
-        with _working(evaluation, self.name, settings.pilot_temperatures) as report:
+        with working(evaluation, self.name, settings.pilot_temperatures) as report:
             if not evaluation.tuning.exists():
                 _tune(evaluation, report)
 
@@ -60,7 +61,7 @@ class Measure:
     def __call__(self) -> None:
         evaluation = open_evaluation(self.directory)
         total = (evaluation.plan.settings.temperatures - 1) * len(self.blocks)
-        with _working(evaluation, self.name, total) as report:
+        with working(evaluation, self.name, total) as report:
             self._measure(evaluation, report)
 
     def checkpoint(self) -> DelayedSubmission:
@@ -147,11 +148,11 @@ class Report:
 
 
 @contextmanager
-def _working(evaluation: Evaluation, name: str, total: int) -> Iterator[Report]:
+def working(evaluation: JobDirectory, name: str, total: int) -> Iterator[Report]:
     """Threads, the answer to SIGTERM, and a progress file that says how the job ended."""
     import torch
 
-    torch.set_num_threads(evaluation.plan.settings.threads)
+    torch.set_num_threads(evaluation.threads)
     _clear_stale_pickle()
     report = Report(evaluation.progress(name), name, total)
     report.write()

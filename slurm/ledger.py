@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from cluster.files import write_bytes
 from slurm import queue
-from slurm.plan import Evaluation
+from slurm.directory import JobDirectory
 
 Executor = Literal["slurm", "local", "debug"]
 
@@ -44,13 +44,13 @@ class Job(BaseModel):
 _JOBS = TypeAdapter(tuple[Job, ...])
 
 
-def read(evaluation: Evaluation) -> tuple[Job, ...]:
+def read(evaluation: JobDirectory) -> tuple[Job, ...]:
     """All jobs ever submitted, oldest first."""
     path = evaluation.path / "jobs.json"
     return _JOBS.validate_json(path.read_bytes()) if path.exists() else ()
 
 
-def record(evaluation: Evaluation, jobs: Iterable[Job]) -> None:
+def record(evaluation: JobDirectory, jobs: Iterable[Job]) -> None:
     """Append jobs, or replace those of the same name."""
     known = {job.name: job for job in read(evaluation)}
     known.update({job.name: job for job in jobs})
@@ -59,7 +59,7 @@ def record(evaluation: Evaluation, jobs: Iterable[Job]) -> None:
     )
 
 
-def current(evaluation: Evaluation) -> list[Job]:
+def current(evaluation: JobDirectory) -> list[Job]:
     """The newest pilot, and the jobs that are the newest for at least one block."""
     newest: dict[int | None, Job] = {}
     jobs = read(evaluation)

@@ -5,9 +5,7 @@ blocks.
     tuning.npz       what the pilot job froze: schedule and step sizes
     parts/           one Parquet file for each finished block of images
     chains/          the chains of blocks that are being measured
-    progress/        one small JSON file per job
-    jobs.json        which jobs were submitted where
-    logs/            submitit's folder
+    jobs.json, progress/, logs/   see directory.py
     curve.parquet, curve.json   what `gencomp slurm collect` makes of the parts
 
 A block is a few images whose chains move together. The last bits of a result depend on which images
@@ -16,24 +14,28 @@ share a block, so blocks belong to the plan; how many jobs share the blocks does
 
 from __future__ import annotations
 
-import hashlib
-import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 import gencomp
 import shards
-from cluster.files import write_bytes
+from cluster import plans
+from cluster.data import stored
+from cluster.plans import spaced
 from cluster.runs import Run, open_run
 from gencomp.errors import InputError
 from gencomp.rate_distortion.schedules import report_points
+from slurm.directory import JobDirectory
 
-# Where things lie does not change what is measured.
-_LOCATIONS = ("shards",)
+if TYPE_CHECKING:
+    from slurm.ledger import Job
+
+__all__ = ["Evaluation", "Plan", "Settings", "enter", "find", "make", "open_evaluation", "spaced"]
+
 _LARGEST_SEED = 2**63 - 1
 Seed = Annotated[int, Field(ge=0, le=_LARGEST_SEED)]
 
@@ -69,27 +71,25 @@ class Settings(BaseModel):
         return self
 
 
-class Plan(BaseModel):
-    """An evaluation. Everything but where the shards lie is its identity."""
+class Plan(plans.Plan):
+    """An evaluation of the rate-distortion curve."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    FILE: ClassVar[str] = "plan.json"
+    # Where things lie does not change what is measured.
+    LOCATIONS: ClassVar[tuple[str, ...]] = ("shards",)
+    COMMAND: ClassVar[str] = "gencomp slurm ais"
 
     format: Literal[1] = 1
     gencomp: str
     decoder: str
     data: str
+    stored: dict[str, Any]
     shards: str
     rows: tuple[int, ...]
     pilot_rows: tuple[int, ...]
     height: int
     width: int
     settings: Settings
-
-    @cached_property
-    def hash(self) -> str:
-        """SHA-256 of the identity, 32 hexadecimal digits."""
-        text = json.dumps(self._identity(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     @property
     def blocks(self) -> tuple[tuple[int, ...], ...]:
@@ -106,24 +106,51 @@ class Plan(BaseModel):
     def pixels(self) -> int:
         return self.height * self.width
 
-    def differences(self, other: Plan) -> list[str]:
-        """What `other` would change, in words."""
-        old, new = self._identity(), other._identity()
-        return [
-            f"{k} was {_short(old[k])}, would be {_short(new[k])}" for k in old if old[k] != new[k]
-        ]
-
-    def _identity(self) -> dict[str, Any]:
-        values = self.model_dump(mode="json", exclude={*_LOCATIONS})
-        return {**values.pop("settings"), **values}
-
 
 @dataclass(frozen=True)
-class Evaluation:
-    """An evaluation directory with its plan."""
+class Evaluation(JobDirectory):
+    """An evaluation directory with its plan.
+
+    A job's steps are temperatures, summed over its blocks.
+    """
+
+    KIND: ClassVar[str] = "ais"
 
     path: Path
     plan: Plan
+
+    @property
+    def hash(self) -> str:
+        return self.plan.hash
+
+    @property
+    def threads(self) -> int:
+        return self.plan.settings.threads
+
+    @property
+    def gpu(self) -> bool:
+        return self.plan.settings.device == "cuda"
+
+    @property
+    def ready(self) -> bool:
+        return self.tuning.exists()
+
+    @property
+    def block_sizes(self) -> list[int]:
+        return [len(rows) for rows in self.plan.blocks]
+
+    def steps(self, blocks: Sequence[int] | None) -> int:
+        settings = self.plan.settings
+        if blocks is None:
+            return settings.pilot_temperatures
+        return (settings.temperatures - 1) * len(blocks)
+
+    def task(self, job: Job) -> Callable[[], None]:
+        from slurm.jobs import Measure, Pilot
+
+        if job.blocks is None:
+            return Pilot(job.name, str(self.path))
+        return Measure(job.name, str(self.path), job.blocks)
 
     @property
     def run(self) -> Run:
@@ -133,21 +160,13 @@ class Evaluation:
     def tuning(self) -> Path:
         return self.path / "tuning.npz"
 
-    @property
-    def logs(self) -> Path:
-        return self.path / "logs"
-
     def part(self, block: int) -> Path:
         return self.path / "parts" / f"block-{block:05d}.parquet"
 
     def chains(self, block: int) -> Path:
         return self.path / "chains" / f"block-{block:05d}.safetensors"
 
-    def progress(self, job: str) -> Path:
-        return self.path / "progress" / f"{job}.json"
-
     def missing(self) -> list[int]:
-        """Blocks without a part."""
         return [block for block in range(len(self.plan.blocks)) if not self.part(block).exists()]
 
 
@@ -157,15 +176,7 @@ def settings(**values: Any) -> Settings:
     Raises:
         InputError: one sentence about the first value out of range.
     """
-    try:
-        return Settings(**values)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        if first["type"] == "value_error":
-            raise InputError(str(first["ctx"]["error"])) from None
-        option = str(first["loc"][0]).replace("_", "-")
-        message = first["msg"][0].lower() + first["msg"][1:]
-        raise InputError(f"--{option} is {first['input']!r}, but {message}") from None
+    return plans.checked(Settings, values)
 
 
 def make(run: Run, chosen: Settings) -> Plan:
@@ -185,7 +196,8 @@ def make(run: Run, chosen: Settings) -> Plan:
             f"run {run.path} ({recipe.system}/{recipe.stage}) has no decoder from a latent prior, "
             "so it has no rate-distortion curve of this kind"
         )
-    shard_set = shards.open_set(recipe.data.shards)
+    location = recipe.evaluation_shards()
+    shard_set = shards.open_set(location)
     measured = shard_set.split(chosen.split)
     rows = spaced(len(measured), chosen.images, chosen.split)
     pilot_images = min(chosen.pilot_images, chosen.images)
@@ -194,7 +206,8 @@ def make(run: Run, chosen: Settings) -> Plan:
         gencomp=gencomp.__version__,
         decoder=checkpoint.networks_hash(),
         data=shard_set.index_hash,
-        shards=str(shard_set.path.resolve()),
+        stored=stored(location),
+        shards=plans.absolute(location),
         rows=rows,
         pilot_rows=tuple(rows[i] for i in spaced(len(rows), pilot_images, chosen.split)),
         height=height,
@@ -203,32 +216,13 @@ def make(run: Run, chosen: Settings) -> Plan:
     )
 
 
-def spaced(length: int, count: int, split: str) -> tuple[int, ...]:
-    """`count` rows evenly spaced over a split: neighbours may be crops of one photograph."""
-    if count > length:
-        raise InputError(f"split {split!r} has {length} images, fewer than the {count} asked for")
-    return tuple(i * length // count for i in range(count))
-
-
 def find(run: Run, name: str, plan: Plan) -> Evaluation:
     """The evaluation of that name, whether it is there already or not; writes nothing.
 
     Raises:
         InputError: the directory holds another plan, or something else.
     """
-    if not name or Path(name).name != name or name.startswith("."):
-        raise InputError(f"--name {name!r} must be one plain directory name")
-    path = (run.path / "evaluations" / name).resolve()
-    if (path / "plan.json").exists():
-        there = open_evaluation(path)
-        if differences := there.plan.differences(plan):
-            raise InputError(
-                f"{path} holds another evaluation: {'; '.join(differences)} (choose another "
-                "--name, or the settings that it has)"
-            )
-    elif path.exists() and any(entry.name != "logs" for entry in path.iterdir()):
-        raise InputError(f"{path} exists, is not empty and is no evaluation; choose another --name")
-    return Evaluation(path, plan)
+    return Evaluation(plans.find(run, name, plan), plan)
 
 
 def enter(run: Run, name: str, plan: Plan) -> Evaluation:
@@ -240,9 +234,7 @@ def enter(run: Run, name: str, plan: Plan) -> Evaluation:
     evaluation = find(run, name, plan)
     # submitit's folder must be there before a job can start: Slurm opens the logs itself.
     evaluation.logs.mkdir(parents=True, exist_ok=True)
-    text = plan.model_dump_json(indent=1) + "\n"
-    if not (evaluation.path / "plan.json").exists():
-        write_bytes(evaluation.path / "plan.json", text.encode())
+    plans.enter(run, name, plan)
     return evaluation
 
 
@@ -253,23 +245,4 @@ def open_evaluation(path: str | Path) -> Evaluation:
         InputError: there is none in that directory, or its plan cannot be read.
     """
     directory = Path(path).resolve()
-    try:
-        text = (directory / "plan.json").read_text()
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(
-            f"{path} is not an evaluation directory (it has no plan.json); "
-            "`gencomp slurm ais` makes one"
-        ) from None
-    try:
-        return Evaluation(directory, Plan.model_validate_json(text))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(
-            f"{directory / 'plan.json'} cannot be read: {where}: {first['msg']}"
-        ) from None
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    return Evaluation(directory, Plan.read(directory))

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 from cluster.files import lock_holder
 from slurm import files, ledger, queue
+from slurm.directory import JobDirectory
 from slurm.ledger import Job
-from slurm.plan import Evaluation
 
 
 class Row(NamedTuple):
-    """One job. Steps are temperatures, summed over the job's blocks."""
+    """One job. What a step is, its evaluation says."""
 
     name: str
     id: str
@@ -39,7 +39,7 @@ class Summary(NamedTuple):
     left: float | None  # seconds until the last running job ends
 
 
-def rows(evaluation: Evaluation) -> list[Row]:
+def rows(evaluation: JobDirectory) -> list[Row]:
     """One row per job that still matters, the pilot first.
 
     A Slurm controller that does not answer leaves the state unknown; progress is known all the
@@ -55,16 +55,15 @@ def rows(evaluation: Evaluation) -> list[Row]:
     return [_row(evaluation, job, looks, submitting) for job in jobs]
 
 
-def summary(evaluation: Evaluation) -> Summary:
+def summary(evaluation: JobDirectory) -> Summary:
     """Progress read from the jobs' own files; asks no scheduler."""
     jobs = ledger.current(evaluation)
-    phase = "measure" if evaluation.tuning.exists() else "pilot"
+    phase = "measure" if evaluation.ready else "pilot"
     kind = [job for job in jobs if (job.blocks is None) == (phase == "pilot")]
     progress = [files.read_json(evaluation.progress(job.name)) or {} for job in kind]
-    settings = evaluation.plan.settings
-    steps = settings.pilot_temperatures if phase == "pilot" else settings.temperatures - 1
-    total = steps * (1 if phase == "pilot" else len(evaluation.plan.blocks))
-    in_jobs = sum(_total(evaluation, job) for job in kind)
+    every = range(len(evaluation.block_sizes))
+    total = evaluation.steps(None if phase == "pilot" else every)
+    in_jobs = sum(evaluation.steps(job.blocks) for job in kind)
     # Blocks that no current job holds are there already.
     done = sum(p.get("done", 0) for p in progress) + max(total - in_jobs, 0)
     working = [p for p in progress if p and not p.get("ended")]
@@ -80,7 +79,7 @@ def summary(evaluation: Evaluation) -> Summary:
 
 
 def _row(
-    evaluation: Evaluation, job: Job, looks: Mapping[str, queue.Look], submitting: bool
+    evaluation: JobDirectory, job: Job, looks: Mapping[str, queue.Look], submitting: bool
 ) -> Row:
     progress = files.read_json(evaluation.progress(job.name)) or {}
     state = _state(evaluation, job, looks, progress, submitting)
@@ -89,7 +88,7 @@ def _row(
     if progress:
         elapsed = (time.time() if running else progress["updated"]) - progress["started"]
     finished = state == "done"
-    total = _total(evaluation, job)
+    total = evaluation.steps(job.blocks)
     return Row(
         name=job.name,
         id=job.id or "",
@@ -105,13 +104,13 @@ def _row(
 
 
 def _state(
-    evaluation: Evaluation,
+    evaluation: JobDirectory,
     job: Job,
     looks: Mapping[str, queue.Look],
     progress: Mapping[str, Any],
     submitting: bool,
 ) -> str:
-    if _has_result(evaluation, job):
+    if evaluation.has_result(job):
         return "done"
     if job.id is None:
         return "waiting (for its turn)" if submitting else "not submitted"
@@ -129,19 +128,6 @@ def _state(
     if ended in (None, "done"):
         return "ended without result"
     return str(ended)
-
-
-def _has_result(evaluation: Evaluation, job: Job) -> bool:
-    if job.blocks is None:
-        return evaluation.tuning.exists()
-    return all(evaluation.part(block).exists() for block in job.blocks)
-
-
-def _total(evaluation: Evaluation, job: Job) -> int:
-    settings = evaluation.plan.settings
-    if job.blocks is None:
-        return settings.pilot_temperatures
-    return (settings.temperatures - 1) * len(job.blocks)
 
 
 def _left(progress: Mapping[str, Any]) -> float | None:

@@ -17,9 +17,8 @@ from typing import Any, NamedTuple
 from cluster.files import lock_holder
 from gencomp.errors import InputError
 from slurm import ledger, options, queue
-from slurm.jobs import Measure, Pilot
+from slurm.directory import JobDirectory
 from slurm.ledger import Executor, Job
-from slurm.plan import Evaluation
 
 _POLL_SECONDS = 0.2
 _QUEUE_SECONDS = 2.0
@@ -55,7 +54,7 @@ def choose(wish: str) -> Executor:
     return wish  # type: ignore[return-value]
 
 
-def divide(evaluation: Evaluation, jobs: int, executor: Executor) -> Work:
+def divide(evaluation: JobDirectory, jobs: int, executor: Executor) -> Work:
     """Give the blocks that neither exist nor are in work to new jobs, as evenly as they go."""
     if jobs < 1:
         raise InputError(f"--jobs {jobs} must be at least 1")
@@ -64,9 +63,7 @@ def divide(evaluation: Evaluation, jobs: int, executor: Executor) -> Work:
     in_work = {block for job in living for block in job.blocks or ()}
     open_blocks = [block for block in evaluation.missing() if block not in in_work]
     need_pilot = (
-        bool(open_blocks)
-        and not evaluation.tuning.exists()
-        and not any(job.blocks is None for job in living)
+        bool(open_blocks) and not evaluation.ready and not any(job.blocks is None for job in living)
     )
     number = len(known)
 
@@ -83,14 +80,7 @@ def divide(evaluation: Evaluation, jobs: int, executor: Executor) -> Work:
     return Work(pilot, measures, living)
 
 
-def task(evaluation: Evaluation, job: Job) -> Pilot | Measure:
-    """The callable of a job: names and numbers only."""
-    if job.blocks is None:
-        return Pilot(job.name, str(evaluation.path))
-    return Measure(job.name, str(evaluation.path), job.blocks)
-
-
-def dry_run(evaluation: Evaluation, work: Work, asked: options.SlurmOptions) -> str:
+def dry_run(evaluation: JobDirectory, work: Work, asked: options.SlurmOptions) -> str:
     """The batch scripts and what each job would run."""
     after = "PILOT_ID" if work.pilot else _living_pilot(evaluation, work)
     texts = []
@@ -98,11 +88,11 @@ def dry_run(evaluation: Evaluation, work: Work, asked: options.SlurmOptions) -> 
         if jobs:
             values = _parameters(evaluation, asked, dependency)
             texts.append(options.script(evaluation.logs, values, len(jobs)))
-            texts.append("".join(f"# {_described(evaluation, job)}\n" for job in jobs))
+            texts.append("".join(f"# {evaluation.describe(job)}\n" for job in jobs))
     return "\n".join(texts) if texts else "# nothing is missing\n"
 
 
-def to_slurm(evaluation: Evaluation, work: Work, asked: options.SlurmOptions) -> list[Job]:
+def to_slurm(evaluation: JobDirectory, work: Work, asked: options.SlurmOptions) -> list[Job]:
     """Submit the pilot and, behind it, an array of the measuring jobs.
 
     Raises:
@@ -122,7 +112,7 @@ def to_slurm(evaluation: Evaluation, work: Work, asked: options.SlurmOptions) ->
         executor.update_parameters(**_parameters(evaluation, asked, after))
         # submitit repeats what sbatch says; a refusal is to be said once.
         with redirect_stderr(said), executor.batch():
-            handles = [executor.submit(task(evaluation, job)) for job in jobs]
+            handles = [executor.submit(evaluation.task(job)) for job in jobs]
         found = [
             job.model_copy(update={"id": handle.job_id})
             for job, handle in zip(jobs, handles, strict=True)
@@ -143,15 +133,15 @@ def to_slurm(evaluation: Evaluation, work: Work, asked: options.SlurmOptions) ->
     return submitted
 
 
-def run_here(evaluation: Evaluation, work: Work) -> None:
+def run_here(evaluation: JobDirectory, work: Work) -> None:
     """Run the jobs in this process, one after another (for debuggers)."""
     for job in work.jobs:
         ledger.record(evaluation, [job.model_copy(update={"id": str(os.getpid())})])
-        task(evaluation, job)()
+        evaluation.task(job)()
 
 
 def run_locally(
-    evaluation: Evaluation, work: Work, parallel: int, show: Callable[[], None] = lambda: None
+    evaluation: JobDirectory, work: Work, parallel: int, show: Callable[[], None] = lambda: None
 ) -> bool:
     """Run the jobs as processes of submitit's local executor, `parallel` at a time, the pilot
     first.
@@ -187,7 +177,7 @@ def run_locally(
         return not stop()
 
 
-def wait_for_slurm(evaluation: Evaluation, show: Callable[[], None] = lambda: None) -> None:
+def wait_for_slurm(evaluation: JobDirectory, show: Callable[[], None] = lambda: None) -> None:
     """Wait until no job of the evaluation is in the queue or runs."""
     watcher = queue.QueueWatcher()
     while True:
@@ -199,7 +189,7 @@ def wait_for_slurm(evaluation: Evaluation, show: Callable[[], None] = lambda: No
         time.sleep(_QUEUE_SECONDS)
 
 
-def cancel(evaluation: Evaluation) -> list[Job]:
+def cancel(evaluation: JobDirectory) -> list[Job]:
     """End the jobs that wait or run, and the command that submits them on this machine.
 
     Returns:
@@ -217,49 +207,40 @@ def cancel(evaluation: Evaluation) -> list[Job]:
     return stopped
 
 
-def _may_measure(evaluation: Evaluation, waiting: list[Job]) -> bool:
+def _may_measure(evaluation: JobDirectory, waiting: list[Job]) -> bool:
     """Whether something can start: measuring needs the pilot's result, or a pilot to come."""
-    return bool(waiting) and (waiting[0].blocks is None or evaluation.tuning.exists())
+    return bool(waiting) and (waiting[0].blocks is None or evaluation.ready)
 
 
-def _start(evaluation: Evaluation, job: Job) -> tuple[Job, Any]:
+def _start(evaluation: JobDirectory, job: Job) -> tuple[Job, Any]:
     from submitit.local.local import LocalExecutor
 
-    settings = evaluation.plan.settings
     executor = LocalExecutor(evaluation.logs)
-    executor.update_parameters(
-        timeout_min=_LOCAL_MINUTES, gpus_per_node=1 if settings.device == "cuda" else 0
-    )
-    with _environment(options.environment(settings.threads)), _without_sigint():
-        handle = executor.submit(task(evaluation, job))
+    executor.update_parameters(timeout_min=_LOCAL_MINUTES, gpus_per_node=int(evaluation.gpu))
+    with _environment(options.environment(evaluation.threads)), _without_sigint():
+        handle = executor.submit(evaluation.task(job))
     job = job.model_copy(update={"id": handle.job_id})
     ledger.record(evaluation, [job])
     return job, handle
 
 
 def _parameters(
-    evaluation: Evaluation, asked: options.SlurmOptions, after: str | None
+    evaluation: JobDirectory, asked: options.SlurmOptions, after: str | None
 ) -> dict[str, Any]:
     name = f"{evaluation.path.parent.parent.name}-{evaluation.path.name}"
     return options.parameters(
         asked,
-        threads=evaluation.plan.settings.threads,
-        job_name=f"gencomp-ais-{name}",
-        comment=f"gencomp:plan={evaluation.plan.hash}",
+        threads=evaluation.threads,
+        job_name=f"gencomp-{evaluation.KIND}-{name}",
+        comment=f"gencomp:plan={evaluation.hash}",
         after=after,
     )
 
 
-def _living_pilot(evaluation: Evaluation, work: Work) -> str | None:
-    if evaluation.tuning.exists():
+def _living_pilot(evaluation: JobDirectory, work: Work) -> str | None:
+    if evaluation.ready:
         return None
     return next((j.id for j in work.living if j.blocks is None and j.executor == "slurm"), None)
-
-
-def _described(evaluation: Evaluation, job: Job) -> str:
-    what = task(evaluation, job)
-    held = ", ".join(f"{k}={v!r}" for k, v in vars(what).items() if not k.startswith("_"))
-    return f"{type(what).__name__}({held})"
 
 
 @contextmanager

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-if TYPE_CHECKING:
-    from slurm.plan import Evaluation
+from gencomp.cli.evaluate import MetricOptions, show
+from gencomp.cli.slurm_jobs import SUBMISSION, Submission, duration
 
-_INTERRUPTED = 130
-_SECONDS_BETWEEN_LINES = 10.0
-Repeated = tyro.conf.UseAppendAction[tuple[str, ...]]
+if TYPE_CHECKING:
+    from slurm.directory import JobDirectory
+    from slurm.evaluate import MetricJobs
+    from slurm.plan import Evaluation
 
 
 def ais(
@@ -26,7 +23,6 @@ def ais(
     name: str = "ais",
     split: str = "test",
     images: int = 16,
-    jobs: int = 4,
     chains: int = 4,
     temperatures: int = 100,
     points: int = 30,
@@ -38,20 +34,7 @@ def ais(
     pilot_images: int = 3,
     pilot_temperatures: int = 80,
     device: Literal["cpu", "cuda"] = "cpu",
-    executor: Literal["auto", "slurm", "local", "debug"] = "auto",
-    max_parallel: int | None = None,
-    cpus_per_task: int = 1,
-    partition: str | None = None,
-    account: str | None = None,
-    qos: str | None = None,
-    constraint: str | None = None,
-    gres: str | None = None,
-    time: str | None = None,
-    mem: str | None = None,
-    setup: Repeated = (),
-    sbatch: Repeated = (),
-    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
-    wait: bool = False,
+    submission: Annotated[Submission, tyro.conf.OmitArgPrefixes] = SUBMISSION,
 ) -> int:
     """Evaluate the rate-distortion curve of a run's generator by annealed importance sampling.
 
@@ -66,7 +49,6 @@ def ais(
         name: Name of the evaluation, a directory in RUN/evaluations.
         split: Split to measure.
         images: Images to measure, evenly spaced over the split.
-        jobs: Measuring jobs; the result does not depend on their number.
         chains: Chains per image.
         temperatures: Inverse temperatures of the schedule; more bring the curve closer to the
             generator's own.
@@ -79,38 +61,12 @@ def ais(
         pilot_images: Measured images that the pilot tunes on, with the tuning seed.
         pilot_temperatures: Inverse temperatures of the pilot.
         device: Where the decoder runs.
-        executor: auto: slurm where a controller answers, else local; debug runs inside this
-            process.
-        max_parallel: Jobs at once; by default no limit on Slurm, and one per CPU here.
-        cpus_per_task: CPUs, and threads, of a job.
-        partition: For Slurm, as for sbatch.
-        account: For Slurm, as for sbatch.
-        qos: For Slurm, as for sbatch.
-        constraint: For Slurm, as for sbatch.
-        gres: For Slurm, as for sbatch, for example gpu:1.
-        time: For Slurm: minutes, HH:MM:SS or D-HH:MM:SS; an hour by default. A job that reaches it
-            goes on
-            in its next attempt.
-        mem: For Slurm, as for sbatch, for example 8G.
-        setup: For Slurm: a line of shell before the command, such as a module load; repeatable.
-        sbatch: For Slurm: any other option of sbatch as KEY=VALUE; repeatable.
-        dry_run: Print the batch scripts; submit nothing and write nothing.
-        wait: On Slurm, wait for the jobs; Ctrl-C then leaves them running.
+        submission: How the jobs run.
     """
-    from cluster.files import locked
-    from slurm import plan, submit
-    from slurm.options import SlurmOptions
-
-    if max_parallel is not None and max_parallel < 1:
-        from gencomp.errors import InputError
-
-        raise InputError(f"--max-parallel {max_parallel} must be at least 1")
-    asked = SlurmOptions(
-        partition, account, qos, constraint, gres, time, mem, sbatch, setup, max_parallel
-    )
-    _ = asked.minutes  # a wrong time is refused before anything is written
     from cluster.runs import open_run
+    from slurm import plan
 
+    submission.check()
     opened = open_run(run)
     wanted = plan.make(
         opened,
@@ -127,49 +83,40 @@ def ais(
             tuning_seed=tuning_seed,
             pilot_images=pilot_images,
             pilot_temperatures=pilot_temperatures,
-            threads=cpus_per_task,
+            threads=submission.cpus_per_task,
             device=device,
         ),
     )
-    if dry_run:
-        place = plan.find(opened, name, wanted)
-        print(submit.dry_run(place, submit.divide(place, jobs, "slurm"), asked), end="")
-        return 0
-    chosen = submit.choose(executor)
-    evaluation = plan.enter(opened, name, wanted)
-    busy = (
-        "{directory} is being worked on by {holder}; "
-        "`gencomp slurm status {directory}` shows how far it is"
-    )
-    with locked(evaluation.path, busy):
-        work = submit.divide(evaluation, jobs, chosen)
-        _announce(evaluation, work, chosen, executor)
-        if not (work.jobs or work.living):
-            return 0
-        if chosen == "debug":
-            submit.run_here(evaluation, work)
-        elif chosen == "local":
-            parallel = max_parallel or max(1, len(os.sched_getaffinity(0)) // cpus_per_task)
-            with _progress(evaluation) as show:
-                finished = submit.run_locally(evaluation, work, parallel, show)
-            if not finished:
-                print("stopped; the jobs have saved their chains, and the same command goes on")
-                return _INTERRUPTED
-        else:
-            for job in submit.to_slurm(evaluation, work, asked):
-                print(f"submitted {job.name} as job {job.id}")
-            if not wait:
-                print(f"gencomp slurm status {evaluation.path} shows where they stand")
-                return 0
-            try:
-                with _progress(evaluation) as show:
-                    submit.wait_for_slurm(evaluation, show)
-            except KeyboardInterrupt:
-                print(
-                    f"the jobs stay in the queue; gencomp slurm cancel {evaluation.path} ends them"
-                )
-                return _INTERRUPTED
-    return _conclude(evaluation)
+    if submission.dry_run:
+        return submission.show(plan.find(opened, name, wanted))
+    return submission.submit(plan.enter(opened, name, wanted))
+
+
+def evaluate(
+    run: Path,
+    /,
+    metric: Annotated[MetricOptions, tyro.conf.OmitArgPrefixes],
+    submission: Annotated[Submission, tyro.conf.OmitArgPrefixes] = SUBMISSION,
+) -> int:
+    """Measure a finished run on held-out images, as `gencomp evaluate` does, in jobs.
+
+    The same command again submits only what is missing. On Slurm it returns after submission
+    unless --wait; on this machine it always waits. `gencomp slurm collect` writes metrics.json.
+
+    Args:
+        run: Directory of a finished run.
+        metric: What to measure.
+        submission: How the jobs run.
+    """
+    from cluster.runs import open_run
+    from slurm import evaluate as metrics
+
+    submission.check()
+    opened = open_run(run)
+    protocol = metric.protocol(opened, submission.cpus_per_task)
+    if submission.dry_run:
+        return submission.show(metrics.find(opened, metric.name, protocol))
+    return submission.submit(metrics.enter(opened, metric.name, protocol))
 
 
 def status(directory: Path, /) -> None:
@@ -179,12 +126,14 @@ def status(directory: Path, /) -> None:
         directory: The evaluation, RUN/evaluations/NAME.
     """
     from slurm import status as standing
-    from slurm.plan import open_evaluation
+    from slurm.evaluate import open_directory
 
-    evaluation = open_evaluation(directory)
+    evaluation = open_directory(directory)
     rows = standing.rows(evaluation)
-    total = len(evaluation.plan.blocks)
-    header = ["job", "id", "state", "attempt", "progress", "ESS", "elapsed", "left", "log"]
+    total = len(evaluation.block_sizes)
+    sampled = any(row.ess is not None for row in rows)
+    header = ["job", "id", "state", "attempt", "progress", *["ESS"] * sampled]
+    header += ["elapsed", "left", "log"]
     lines = [
         [
             row.name,
@@ -192,9 +141,9 @@ def status(directory: Path, /) -> None:
             row.state,
             str(row.attempt or ""),
             f"{row.done}/{row.total}",
-            "" if row.ess is None else f"{row.ess:.1f}",
-            _duration(row.elapsed),
-            _duration(row.left),
+            *["" if row.ess is None else f"{row.ess:.1f}"] * sampled,
+            duration(row.elapsed),
+            duration(row.left),
             _relative(row.log),
         ]
         for row in rows
@@ -206,18 +155,36 @@ def status(directory: Path, /) -> None:
 def collect(
     directory: Path, /, require_all: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
 ) -> None:
-    """Merge what the jobs have written into curve.parquet and curve.json.
+    """Merge what the jobs have written: into curve.parquet and curve.json, or into metrics.json.
 
-    May be called while jobs still run; the curve then says which blocks are missing.
+    May be called while jobs still run; the result then says which blocks are missing.
 
     Args:
         directory: The evaluation, RUN/evaluations/NAME.
         require_all: Refuse while blocks are missing.
     """
-    from slurm import collect as merging
-    from slurm.plan import open_evaluation
+    from slurm.evaluate import MetricJobs, open_directory
+    from slurm.plan import Evaluation
 
-    evaluation = open_evaluation(directory)
+    opened = open_directory(directory)
+    if isinstance(opened, MetricJobs):
+        _collect_metrics(opened, require_all)
+    else:
+        assert isinstance(opened, Evaluation)
+        _collect_curve(opened, require_all)
+
+
+def _collect_metrics(jobs: MetricJobs, require_all: bool) -> None:
+    from cluster.measurement import results
+
+    result = results.collect(jobs.measurement, require_all)
+    show(result)
+    _conclude_collection(jobs, jobs.measurement.result, result.content["images"], result.missing)
+
+
+def _collect_curve(evaluation: Evaluation, require_all: bool) -> None:
+    from slurm import collect as merging
+
     curve = merging.collect(evaluation, require_all)
     points = curve.means["points"]
     shown = sorted({round(i * (len(points) - 1) / 9) for i in range(10)})
@@ -238,113 +205,33 @@ def collect(
             for p in (points[i] for i in shown)
         ],
     )
-    if curve.missing:
-        print(f"PARTIAL: missing are {merging.name_blocks(evaluation, curve.missing)}")
-    state = "complete" if not curve.missing else "partial"
-    print(f"{evaluation.path / 'curve.json'}: {curve.means['images']} images, {state}")
+    result = evaluation.path / "curve.json"
+    _conclude_collection(evaluation, result, curve.means["images"], curve.missing)
+
+
+def _conclude_collection(
+    evaluation: JobDirectory, result: Path, images: int, missing: list[int]
+) -> None:
+    if missing:
+        print(f"PARTIAL: missing are {evaluation.name_blocks(missing)}")
+    print(f"{result}: {images} images, {'partial' if missing else 'complete'}")
 
 
 def cancel(directory: Path, /) -> None:
-    """Cancel the jobs of an evaluation; they save their chains, and finished blocks stay.
+    """Cancel the jobs of an evaluation; chains of AIS are saved, and finished blocks stay.
 
     Args:
         directory: The evaluation, RUN/evaluations/NAME.
     """
     from slurm import submit
-    from slurm.plan import open_evaluation
+    from slurm.evaluate import open_directory
 
-    evaluation = open_evaluation(directory)
+    evaluation = open_directory(directory)
     stopped = submit.cancel(evaluation)
     if not stopped:
         print(f"{evaluation.path}: no job waits or runs")
     for job in stopped:
         print(f"cancelled {job.name} ({job.executor} {job.id})")
-
-
-def _announce(evaluation: Evaluation, work: object, chosen: str, wish: str) -> None:
-    from slurm.submit import Work
-
-    assert isinstance(work, Work)
-    where = {
-        "slurm": "on Slurm",
-        "local": "on this machine",
-        "debug": "inside this process",
-    }[chosen]
-    if wish == "auto" and chosen == "local":
-        where += " (no Slurm controller answers)"
-    missing, total = len(evaluation.missing()), len(evaluation.plan.blocks)
-    if not missing:
-        print(f"{evaluation.path}: all {total} blocks are finished")
-        return
-    pilot = "a pilot and " if work.pilot else ""
-    print(
-        f"{evaluation.path}: {missing} of {total} blocks to measure, "
-        f"{pilot}{len(work.measures)} jobs {where}",
-        flush=True,
-    )
-    for job in work.living:
-        print(f"{job.name} ({job.executor} {job.id}) of an earlier command still lives")
-
-
-def _conclude(evaluation: Evaluation) -> int:
-    from slurm import collect as merging
-    from slurm import status as standing
-
-    if not (missing := evaluation.missing()):
-        print(
-            f"all {len(evaluation.plan.blocks)} blocks are finished; "
-            f"gencomp slurm collect {evaluation.path} merges them"
-        )
-        return 0
-    print(f"missing are {merging.name_blocks(evaluation, missing)}", file=sys.stderr)
-    for row in standing.rows(evaluation):
-        if row.state != "done":
-            print(f"{row.name}: {row.state}; log {row.log}", file=sys.stderr)
-    return 1
-
-
-@contextmanager
-def _progress(evaluation: Evaluation) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal, else a line every ten seconds."""
-    from slurm.status import summary
-
-    last = time.monotonic()
-
-    def text() -> tuple[str, float, str]:
-        now = summary(evaluation)
-        words = [f"{now.running} running"]
-        if now.ess is not None:
-            words.append(f"ESS {now.ess:.1f}")
-        if now.left is not None:
-            words.append(f"{_duration(now.left)} left for the running jobs")
-        return now.phase, now.fraction, ", ".join(words)
-
-    if not sys.stdout.isatty():
-
-        def line() -> None:
-            nonlocal last
-            if time.monotonic() - last > _SECONDS_BETWEEN_LINES:
-                last = time.monotonic()
-                phase, fraction, words = text()
-                print(f"  {phase} {fraction:.0%}  {words}", flush=True)
-
-        yield line
-        return
-
-    from rich.progress import BarColumn, Progress, TextColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
-    with Progress(*columns, transient=True) as bar:
-        task = bar.add_task("pilot", total=1.0, text="starting")
-
-        def update() -> None:
-            nonlocal last
-            if time.monotonic() - last > 1:
-                last = time.monotonic()
-                phase, fraction, words = text()
-                bar.update(task, description=phase, completed=fraction, text=words)
-
-        yield update
 
 
 def _table(header: list[str], lines: list[list[str]]) -> None:
@@ -362,14 +249,6 @@ def _table(header: list[str], lines: list[list[str]]) -> None:
         print(
             "  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip()
         )
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _relative(path: Path | None) -> str:

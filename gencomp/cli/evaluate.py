@@ -1,0 +1,145 @@
+"""`gencomp evaluate`: metrics of a finished run on held-out images."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from gencomp.cli.bars import bar
+from gencomp.cli.tables import print_table
+from gencomp.errors import InputError
+
+if TYPE_CHECKING:
+    from cluster.measurement.plan import Protocol
+    from cluster.measurement.results import Result
+    from cluster.runs import Run
+
+_BUSY = "{directory} is being worked on by {holder}"
+
+
+@dataclass(frozen=True)
+class MetricOptions:
+    """What to measure, and how.
+
+    Attributes:
+        metrics: Some of mse,psnr,ms_ssim,pv,fid,kid,lpips,rate0; by default mse, psnr and ms_ssim
+            where the run reconstructs, fid and kid with --features, lpips with --lpips. pv is the
+            variance over several reconstructions of an image, rate0 the point without any bits.
+        split: Split to measure on.
+        images: How many, evenly spaced over the split; by default all.
+        samples: Samples of the prior for sFID and sKID; by default as many as images, 0 for none.
+        draws: Reconstructions of each image for pv, and samples for rate0.
+        features: TorchScript file of the network whose features fid and kid compare.
+        features_sha256: Its SHA-256; may be left out for the Inception of 2015-12-05.
+        features_input: What it is given: uint8 of any size, or floats on [-1, 1] at 299×299.
+        lpips: TorchScript file of a network of two images on [-1, 1] for lpips.
+        lpips_sha256: Its SHA-256.
+        batch_size: Images that go through the networks at once.
+        block: Images of a part; what is killed loses a part at most.
+        seed: Of noise, samples and intervals.
+        gpu: Measure on GPUs instead of CPUs.
+        name: Name of the evaluation, a directory in RUN/evaluations.
+    """
+
+    metrics: str | None = None
+    split: str = "test"
+    images: int | None = None
+    samples: int | None = None
+    draws: int = 100
+    features: Path | None = None
+    features_sha256: str | None = None
+    features_input: Literal["uint8", "signed-299"] = "uint8"
+    lpips: Path | None = None
+    lpips_sha256: str | None = None
+    batch_size: int = 64
+    block: int = 256
+    seed: int = 7
+    gpu: bool = False
+    name: str = "metrics"
+
+    def protocol(self, run: Run, threads: int) -> Protocol:
+        """
+        Args:
+            run: what is measured.
+            threads: of each process.
+
+        Raises:
+            InputError: an option is out of range, or not for this run.
+        """
+        from cluster.measurement import plan
+
+        values: dict[str, Any] = {**vars(self), "threads": threads}
+        del values["name"]
+        values["device"] = "cuda" if values.pop("gpu") else "cpu"
+        asked = values.pop("metrics")
+        chosen = None if asked is None else plan.parse_metrics(asked)
+        return plan.make(run, metrics=chosen, **values)
+
+
+def evaluate(
+    run: Path,
+    /,
+    metric: Annotated[MetricOptions, tyro.conf.OmitArgPrefixes],
+    processes: int = 1,
+    threads: int = 1,
+) -> None:
+    """Measure a finished run on held-out images, with intervals.
+
+    Works through blocks of images and keeps what is finished: the same command goes on after an
+    interruption, to the same numbers. `gencomp slurm evaluate` does it as jobs. The result is
+    RUN/evaluations/NAME/metrics.json.
+
+    Args:
+        run: Directory of a finished run.
+        metric: What to measure.
+        processes: Processes of this machine that share the blocks, on the GPUs there are in turn.
+        threads: Threads of each; the last bits of a result depend on them.
+    """
+    from cluster import plans
+    from cluster.files import locked
+    from cluster.measurement import results
+    from cluster.measurement.plan import Measurement
+    from cluster.measurement.processes import measure
+    from cluster.runs import open_run
+
+    if processes < 1:
+        raise InputError(f"--processes {processes} must be at least 1")
+    opened = open_run(run)
+    protocol = metric.protocol(opened, threads)
+    measurement = Measurement(plans.enter(opened, metric.name, protocol), protocol)
+    with locked(measurement.path, _BUSY):
+        total, missing = len(protocol.blocks), len(measurement.missing())
+        if missing < total:
+            print(f"{measurement.path}: {total - missing} of {total} blocks are there", flush=True)
+
+        def text() -> tuple[str, float, str]:
+            left = len(measurement.missing())
+            return str(run), 1 - left / total, f"{total - left} of {total} blocks"
+
+        with bar(text) as show_progress:
+            measure(measurement, processes, lambda block: show_progress())
+        result = results.collect(measurement, require_all=True)
+    show(result)
+    print(f"wrote {measurement.result}")
+
+
+def show(result: Result) -> None:
+    """The metrics as a table, and warnings on the error stream."""
+    rows = []
+    for name, entry in result.content["metrics"].items():
+        low, high = entry.get("interval", (None, None))
+        interval = "" if low is None else f"{low:.6g} to {high:.6g}"
+        counts = [f"{entry[of]} {of}" for of in ("images", "samples", "draws") if of in entry]
+        rows.append([name, f"{entry['value']:.6g}", interval, ", ".join(counts)])
+    print_table(result.content["run"], ["metric", "value", "95 % interval", "of"], rows)
+    if identity := result.content.get("zero_rate_identity"):
+        print(
+            f"rate 0: MSE {identity['mse']:.6g}; variance of images, variance of draws and distance"
+            f" of means add up to {identity['right_side']:.6g}"
+        )
+    for warning in result.content["warnings"]:
+        print(f"gencomp: warning: {warning}", file=sys.stderr)

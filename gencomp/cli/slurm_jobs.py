@@ -1,0 +1,195 @@
+"""How evaluation jobs run: the options that all kinds share, submission and waiting."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from gencomp.cli.bars import bar
+from gencomp.errors import InputError
+from slurm.options import SlurmOptions
+
+if TYPE_CHECKING:
+    from slurm.directory import JobDirectory
+
+_INTERRUPTED = 130
+_BUSY = (
+    "{directory} is being worked on by {holder}; "
+    "`gencomp slurm status {directory}` shows how far it is"
+)
+Repeated = tyro.conf.UseAppendAction[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Submission(SlurmOptions):
+    """How jobs run.
+
+    Attributes:
+        jobs: Measuring jobs; the result does not depend on their number.
+        executor: auto: slurm where a controller answers, else local; debug runs inside this
+            process.
+        max_parallel: Jobs at once; by default no limit on Slurm, and one per CPU here.
+        cpus_per_task: CPUs, and threads, of a job.
+        partition: For Slurm, as for sbatch.
+        account: For Slurm, as for sbatch.
+        qos: For Slurm, as for sbatch.
+        constraint: For Slurm, as for sbatch.
+        gres: For Slurm, as for sbatch, for example gpu:1.
+        time: For Slurm: minutes, HH:MM:SS or D-HH:MM:SS; an hour by default. A job that reaches it
+            goes on in its next attempt.
+        mem: For Slurm, as for sbatch, for example 8G.
+        setup: For Slurm: a line of shell before the command, such as a module load; repeatable.
+        sbatch: For Slurm: any other option of sbatch as KEY=VALUE; repeatable.
+        dry_run: Print the batch scripts; submit nothing and write nothing.
+        wait: On Slurm, wait for the jobs; Ctrl-C then leaves them running.
+    """
+
+    sbatch: Repeated = ()
+    setup: Repeated = ()
+    jobs: int = 4
+    executor: Literal["auto", "slurm", "local", "debug"] = "auto"
+    cpus_per_task: int = 1
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    wait: bool = False
+
+    def check(self) -> None:
+        """Refuse wrong values before anything is written.
+
+        Raises:
+            InputError: a number or a time is out of range.
+        """
+        if self.max_parallel is not None and self.max_parallel < 1:
+            raise InputError(f"--max-parallel {self.max_parallel} must be at least 1")
+        _ = self.minutes
+
+    def show(self, evaluation: JobDirectory) -> int:
+        """Print what would be submitted."""
+        from slurm import submit
+
+        work = submit.divide(evaluation, self.jobs, "slurm")
+        print(submit.dry_run(evaluation, work, self), end="")
+        return 0
+
+    def submit(self, evaluation: JobDirectory) -> int:
+        """Submit what is missing; on this machine, or with `wait`, also wait for it.
+
+        Returns:
+            The exit code.
+        """
+        from cluster.files import locked
+        from slurm import submit
+
+        chosen = submit.choose(self.executor)
+        with locked(evaluation.path, _BUSY):
+            work = submit.divide(evaluation, self.jobs, chosen)
+            _announce(evaluation, work, chosen, self.executor)
+            if not (work.jobs or work.living):
+                return 0
+            if chosen == "debug":
+                submit.run_here(evaluation, work)
+            elif chosen == "local":
+                cpus = len(os.sched_getaffinity(0)) // self.cpus_per_task
+                with _progress(evaluation) as show:
+                    finished = submit.run_locally(
+                        evaluation, work, self.max_parallel or max(1, cpus), show
+                    )
+                if not finished:
+                    print(
+                        "stopped; the jobs have saved what they had, and the same command goes on"
+                    )
+                    return _INTERRUPTED
+            else:
+                for job in submit.to_slurm(evaluation, work, self):
+                    print(f"submitted {job.name} as job {job.id}")
+                if not self.wait:
+                    print(f"gencomp slurm status {evaluation.path} shows where they stand")
+                    return 0
+                if not _waited(evaluation):
+                    return _INTERRUPTED
+        return _conclude(evaluation)
+
+
+SUBMISSION = Submission()
+
+
+def _waited(evaluation: JobDirectory) -> bool:
+    from slurm import submit
+
+    try:
+        with _progress(evaluation) as show:
+            submit.wait_for_slurm(evaluation, show)
+    except KeyboardInterrupt:
+        print(f"the jobs stay in the queue; gencomp slurm cancel {evaluation.path} ends them")
+        return False
+    return True
+
+
+def _announce(evaluation: JobDirectory, work: object, chosen: str, wish: str) -> None:
+    from slurm.submit import Work
+
+    assert isinstance(work, Work)
+    where = {
+        "slurm": "on Slurm",
+        "local": "on this machine",
+        "debug": "inside this process",
+    }[chosen]
+    if wish == "auto" and chosen == "local":
+        where += " (no Slurm controller answers)"
+    missing, total = len(evaluation.missing()), len(evaluation.block_sizes)
+    if not missing:
+        print(f"{evaluation.path}: all {total} blocks are finished")
+        return
+    pilot = "a pilot and " if work.pilot else ""
+    print(
+        f"{evaluation.path}: {missing} of {total} blocks to measure, "
+        f"{pilot}{len(work.measures)} jobs {where}",
+        flush=True,
+    )
+    for job in work.living:
+        print(f"{job.name} ({job.executor} {job.id}) of an earlier command still lives")
+
+
+def _conclude(evaluation: JobDirectory) -> int:
+    from slurm import status as standing
+
+    if not (missing := evaluation.missing()):
+        print(
+            f"all {len(evaluation.block_sizes)} blocks are finished; "
+            f"gencomp slurm collect {evaluation.path} merges them"
+        )
+        return 0
+    print(f"missing are {evaluation.name_blocks(missing)}", file=sys.stderr)
+    for row in standing.rows(evaluation):
+        if row.state != "done":
+            print(f"{row.name}: {row.state}; log {row.log}", file=sys.stderr)
+    return 1
+
+
+def _progress(evaluation: JobDirectory) -> AbstractContextManager[Callable[[], None]]:
+    from slurm.status import summary
+
+    def text() -> tuple[str, float, str]:
+        now = summary(evaluation)
+        words = [f"{now.running} running"]
+        if now.ess is not None:
+            words.append(f"ESS {now.ess:.1f}")
+        if now.left is not None:
+            words.append(f"{duration(now.left)} left for the running jobs")
+        return now.phase, now.fraction, ", ".join(words)
+
+    return bar(text)
+
+
+def duration(seconds: float | None) -> str:
+    """As H:MM:SS or M:SS; empty where it is not known."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

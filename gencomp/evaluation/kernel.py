@@ -1,0 +1,88 @@
+"""Kernel distance between features (Bińkowski et al., 2018): unbiased MMD², k = (x·y/D + 1)³.
+
+It is the mean over disjoint subsets of about a thousand images; item i belongs to subset i mod S,
+so subsets depend neither on how images are divided into blocks nor on chance, and neighbours, which
+may be crops of one photograph, are kept apart. The estimate may be negative.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from gencomp.evaluation import bootstrap
+
+SUBSET = 1000
+
+
+class KernelDistance(NamedTuple):
+    """An estimate with the replicates of its bootstrap, [REPLICATES]."""
+
+    value: float
+    replicates_R: np.ndarray
+
+
+def subsets(first: int, second: int) -> int:
+    """How many subsets two sets of these sizes have, each with two items or more of both.
+
+    Raises:
+        ValueError: one of the sets has fewer than two items.
+    """
+    if min(first, second) < 2:
+        raise ValueError(f"a kernel distance needs two images or more, not {min(first, second)}")
+    return max(1, min(-(-max(first, second) // SUBSET), min(first, second) // 2))
+
+
+def members(subset: int, count: int, items: int) -> np.ndarray:
+    """Items of one subset of `count`."""
+    return np.arange(subset, items, count)
+
+
+def subset_distance(
+    x_MD: np.ndarray, y_ND: np.ndarray, paired: bool, seed: int, subset: int = 0
+) -> KernelDistance:
+    """Unbiased MMD² of one subset, and of its resamples; float64.
+
+    Pairs of copies of one image are left out of a resample, as pairs of an image with itself are
+    out of the estimate, so that resampling adds no bias.
+
+    Args:
+        x_MD, y_ND: features.
+        paired: row i of both belongs to one image, and both are resampled together.
+        seed: of the bootstrap.
+        subset: its number.
+    """
+    x, y = x_MD.astype(np.float64), y_ND.astype(np.float64)
+    within_x, within_y, between = _kernel(x, x), _kernel(y, y), _kernel(x, y)
+    np.fill_diagonal(within_x, 0)
+    np.fill_diagonal(within_y, 0)
+
+    def statistic(u_RM: np.ndarray, v_RN: np.ndarray) -> np.ndarray:
+        return (
+            _form(u_RM, within_x, u_RM) / (u_RM.sum(1) ** 2 - (u_RM**2).sum(1))
+            + _form(v_RN, within_y, v_RN) / (v_RN.sum(1) ** 2 - (v_RN**2).sum(1))
+            - 2 * _form(u_RM, between, v_RN) / (u_RM.sum(1) * v_RN.sum(1))
+        )
+
+    value = statistic(np.ones((1, len(x))), np.ones((1, len(y))))[0]
+    u_RM = bootstrap.resampled_counts(len(x), seed, 2 * subset)
+    v_RN = u_RM if paired else bootstrap.resampled_counts(len(y), seed, 2 * subset + 1)
+    with np.errstate(invalid="ignore", divide="ignore"):  # a resample of one image alone
+        return KernelDistance(float(value), statistic(u_RM, v_RN))
+
+
+def mean(distances: list[KernelDistance]) -> KernelDistance:
+    """The distance over all subsets."""
+    values = [one.value for one in distances]
+    return KernelDistance(
+        float(np.mean(values)), np.mean([one.replicates_R for one in distances], axis=0)
+    )
+
+
+def _kernel(x_MD: np.ndarray, y_ND: np.ndarray) -> np.ndarray:
+    return (x_MD @ y_ND.T / x_MD.shape[1] + 1) ** 3
+
+
+def _form(u_RM: np.ndarray, kernel_MN: np.ndarray, v_RN: np.ndarray) -> np.ndarray:
+    return np.einsum("rn,rn->r", u_RM @ kernel_MN, v_RN)

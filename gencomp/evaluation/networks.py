@@ -1,0 +1,173 @@
+"""Networks from TorchScript files, named by path and known by SHA-256. Nothing is downloaded.
+
+Features. Any network of images [B, 3, H, W] whose answer is one vector an image. The one that most
+published Fréchet Inception distances of PyTorch code use is a TorchScript translation of
+TensorFlow's Inception of 2015-12-05:
+
+    https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt
+
+It takes uint8 RGB of any size, resizes inside the file, and with `return_features=True` answers
+2048 features. Its publisher states no hash; `INCEPTION_SHA256` is the digest that independent
+public projects (k-diffusion among them) pin for that address, with 95,607,719 bytes. It was taken
+from them, not computed from the file. A file of another hash is used when its own hash is given.
+
+LPIPS. Any network of two images, float32 [B, 3, H, W] on [−1, 1], that answers one distance a pair.
+No hash is known: the package `lpips` ships weights, and a file is made from it by
+`torch.jit.trace(lpips.LPIPS(net="alex").eval(), (x, x)).save("lpips.pt")`; `sha256sum` names it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gencomp.errors import InputError
+
+INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
+INCEPTION_URL = (
+    "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/"
+    "inception-2015-12-05.pt"
+)
+
+# What a feature network is given: uint8 as it is, or float32 on [−1, 1] at 299×299.
+Input = Literal["uint8", "signed-299"]
+INPUTS: tuple[Input, ...] = get_args(Input)
+RESIZE_RULES: dict[Input, str] = {
+    "uint8": "uint8 at its own size; any resizing is inside the file",
+    "signed-299": "float32 v/127.5 − 1, resized to 299×299 by torch's bilinear interpolation with"
+    " antialiasing",
+}
+
+
+def checked_sha256(path: Path, stated: str | None, what: str) -> str:
+    """The SHA-256 of a network's file, if it is the stated one (or the known Inception's).
+
+    Args:
+        path: the file.
+        stated: 64 hexadecimal digits from whoever vouches for the file.
+        what: the option that names the file, for messages.
+
+    Raises:
+        InputError: there is no such file, or it has another hash.
+    """
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"--{what} {path} cannot be read: {error.strerror}") from None
+    if stated is None:
+        if found != INCEPTION_SHA256:
+            raise InputError(
+                f"--{what} {path} has the SHA-256 {found}, which is no network known here; "
+                f"if it is the one you mean, add --{what}-sha256 {found}"
+            )
+    elif found != stated.lower():
+        raise InputError(f"--{what} {path} has the SHA-256 {found}, not {stated.lower()}")
+    return found
+
+
+@dataclass(frozen=True)
+class FeatureNetwork:
+    """Images to features.
+
+    Attributes:
+        module: the network in evaluation mode, on its device.
+        input: what it is given.
+        name: of its file, for messages.
+    """
+
+    module: Any
+    input: Input
+    name: str
+
+    def __call__(self, images_BCHW: Tensor) -> Tensor:
+        """float32 [B, D] on the CPU, of uint8 images.
+
+        Raises:
+            InputError: the network refuses the images, or does not answer one finite vector each.
+        """
+        images = images_BCHW if self.input == "uint8" else _signed_299(images_BCHW)
+        wanted = {"return_features": True} if _takes(self.module, "return_features") else {}
+        features = _answer(self.module, self.name, images, **wanted)
+        if features.ndim < 2 or len(features) != len(images_BCHW):
+            raise InputError(
+                f"{self.name} answers {list(features.shape)} for {len(images_BCHW)} images, but it "
+                "must answer one vector an image"
+            )
+        return _finite(features.flatten(1), self.name)
+
+
+@dataclass(frozen=True)
+class PerceptualNetwork:
+    """Pairs of images to distances, as LPIPS."""
+
+    module: Any
+    name: str
+
+    def __call__(self, a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
+        """float64 [B] on the CPU, of uint8 images.
+
+        Raises:
+            InputError: the network refuses the images, or does not answer one number a pair.
+        """
+        a, b = (x.float() / 127.5 - 1 for x in (a_BCHW, b_BCHW))
+        answer = _answer(self.module, self.name, a, b)
+        if answer.numel() != len(a_BCHW):
+            raise InputError(
+                f"{self.name} answers {list(answer.shape)} for {len(a_BCHW)} pairs, but it must "
+                "answer one number a pair"
+            )
+        return _finite(answer.flatten(), self.name).double()
+
+
+def load(path: Path, device: torch.device) -> Any:
+    """A TorchScript network in evaluation mode.
+
+    Raises:
+        InputError: the file is no such network.
+    """
+    try:
+        return torch.jit.load(str(path), map_location=device).eval()
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{path} is not a TorchScript network: {reason}") from None
+
+
+def _answer(module: Any, name: str, *images: Tensor, **wanted: bool) -> Tensor:
+    # The optimising executor measures its first calls and then changes rounding: a continued
+    # evaluation would differ in the last bits.
+    try:
+        with torch.no_grad(), torch.jit.optimized_execution(False):
+            answer = module(*images, **wanted)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise InputError(
+            f"{name} refuses {images[0].dtype} images {list(images[0].shape)}: {reason}"
+        ) from None
+    if not isinstance(answer, Tensor):
+        raise InputError(f"{name} answers a {type(answer).__name__}, but it must answer a tensor")
+    return answer
+
+
+def _finite(values: Tensor, name: str) -> Tensor:
+    values = values.float().cpu()
+    if not values.isfinite().all():
+        raise InputError(f"{name} answers values that are not finite")
+    return values
+
+
+def _takes(module: Any, argument: str) -> bool:
+    return any(one.name == argument for one in module.forward.schema.arguments)
+
+
+def _signed_299(images_BCHW: Tensor) -> Tensor:
+    signed = images_BCHW.float() / 127.5 - 1
+    return F.interpolate(
+        signed, size=(299, 299), mode="bilinear", antialias=True, align_corners=False
+    )

@@ -1,0 +1,90 @@
+"""Multi-scale structural similarity (Wang, Simoncelli and Bovik, 2003).
+
+Window: 11×11 Gaussian of σ = 1.5, where it lies inside the image. Constants: (0.01·255)² and
+(0.03·255)². Between scales: means of 2×2; an odd side is first made even by repeating its last row
+or column. Contrast-structure terms of all scales and the full similarity of the last one, averaged
+over the image for each colour channel, clipped at 0 and raised to the weights; then the mean over
+the channels.
+
+An image too small for five scales, which takes 11 pixels a side on the smallest, is measured on as
+many as it has, with their weights divided by their sum: 64×64 has three. Such values compare only
+with values of the same number of scales.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gencomp.errors import InputError
+
+WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+TAPS = 11
+SIGMA = 1.5
+_C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+
+
+def scale_weights(height: int, width: int) -> tuple[float, ...]:
+    """The weight of each scale that images of this size have, the finest first.
+
+    Raises:
+        InputError: a side is shorter than the window.
+    """
+    side, scales = min(height, width), 0
+    while side >= TAPS and scales < len(WEIGHTS):
+        side, scales = (side + 1) // 2, scales + 1
+    if not scales:
+        raise InputError(
+            f"ms_ssim needs images of at least {TAPS}×{TAPS} pixels, but these are {height}×{width}"
+        )
+    used = WEIGHTS[:scales]
+    return tuple(weight / sum(used) for weight in used)
+
+
+def ms_ssim(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
+    """The similarity of each pair, float64 [B] in [0, 1].
+
+    Args:
+        a_BCHW, b_BCHW: uint8.
+
+    Raises:
+        InputError: the images are too small for a single scale.
+    """
+    batch, channels, height, width = a_BCHW.shape
+    weights = scale_weights(height, width)
+    a, b = (x.double().reshape(-1, 1, height, width) for x in (a_BCHW, b_BCHW))
+    result_N = torch.ones(len(a), dtype=torch.float64, device=a.device)
+    for scale, weight in enumerate(weights):
+        if scale:
+            a, b = _halved(a), _halved(b)
+        luminance, contrast = similarity(a, b)
+        last = scale == len(weights) - 1
+        term_N = (luminance * contrast if last else contrast).flatten(1).mean(1)
+        result_N = result_N * term_N.clamp_min(0) ** weight
+    return result_N.reshape(batch, channels).mean(1)
+
+
+def similarity(a_N1HW: Tensor, b_N1HW: Tensor) -> tuple[Tensor, Tensor]:
+    """Luminance term and contrast-structure term at each place of the window; 0..255, float64."""
+    mean_a, mean_b = _smoothed(a_N1HW), _smoothed(b_N1HW)
+    variance_a = _smoothed(a_N1HW.square()) - mean_a.square()
+    variance_b = _smoothed(b_N1HW.square()) - mean_b.square()
+    covariance = _smoothed(a_N1HW * b_N1HW) - mean_a * mean_b
+    luminance = (2 * mean_a * mean_b + _C1) / (mean_a.square() + mean_b.square() + _C1)
+    contrast = (2 * covariance + _C2) / (variance_a + variance_b + _C2)
+    return luminance, contrast
+
+
+def _smoothed(x_N1HW: Tensor) -> Tensor:
+    places = torch.arange(TAPS, dtype=x_N1HW.dtype, device=x_N1HW.device) - TAPS // 2
+    window = torch.exp(-places.square() / (2 * SIGMA**2))
+    window = window / window.sum()
+    rows = F.conv2d(x_N1HW, window.reshape(1, 1, TAPS, 1))
+    return F.conv2d(rows, window.reshape(1, 1, 1, TAPS))
+
+
+def _halved(x_N1HW: Tensor) -> Tensor:
+    height, width = x_N1HW.shape[2:]
+    even = F.pad(x_N1HW, (0, width % 2, 0, height % 2), mode="replicate")
+    return F.avg_pool2d(even, 2)
