@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from shards.mixture import MixedSplit, Part, mix
 from shards.order import EpochOrder, Order
 from shards.reader import Split
 from shards.stream import Batch as HostBatch
-from shards.stream import evaluation_batches, training_batches
+from shards.stream import evaluation_batches, read_batch, training_batches
 from shards.transforms import Transforms
 from shards.windowed import WindowedOrder
 
@@ -108,6 +108,12 @@ def held_out_batches(
         transforms=_transforms(recipe),
         maps=recipe.data.maps,
     )
+
+
+def held_out_rows(recipe: BaseRecipe, held_out: Split, rows: Sequence[int]) -> HostBatch:
+    """Some held-out images as evaluations see them."""
+    chosen = np.array(rows, dtype=np.int64)
+    return read_batch(held_out, chosen, _transforms(recipe), recipe.data.maps)
 
 
 def to_batch(host: HostBatch, device: torch.device) -> Batch:

@@ -110,6 +110,16 @@ def evaluation_batches(
     return (reader.batch(rows, positions) for rows, positions in shares)
 
 
+def read_batch(
+    split: Split | MixedSplit,
+    rows: np.ndarray,
+    transforms: Transforms | None = None,
+    maps: Sequence[str] = (),
+) -> Batch:
+    """Some rows (int64 [n]) as one batch, as an evaluation sees them."""
+    return _Reader(split, transforms, None, tuple(maps)).batch(rows, rows)
+
+
 def _check(batch_size: int, rank: int, world: int) -> None:
     if batch_size < 1:
         raise ShardError(f"a batch needs at least one sample, not {batch_size}")

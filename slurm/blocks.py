@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 import shards
-from cluster import tensor_files
+from cluster import data, tensor_files
 from cluster.files import write_bytes
 from gencomp.errors import InputError
 from gencomp.rate_distortion import ais
@@ -112,23 +112,22 @@ def open_decoder(evaluation: Evaluation) -> LatentDecoder:
 
 
 def load_images(
-    plan: Plan, split: str, rows: tuple[int, ...], decoder: LatentDecoder
+    evaluation: Evaluation, rows: tuple[int, ...], decoder: LatentDecoder
 ) -> SquaredError:
-    """The distortion of the images at `rows`.
+    """The distortion of the images at `rows` of the plan's split.
 
     Raises:
         InputError: the shard set is no longer that of the plan.
         ShardError: an image cannot be read.
     """
+    plan = evaluation.plan
     shard_set = shards.open_set(plan.shards)
     if shard_set.index_hash != plan.data:
         raise InputError(
             f"shard set {plan.shards} is another one than when the evaluation was planned"
         )
-    samples = shard_set.split(split).read_many(np.array(rows, dtype=np.int64))
-    images_BCHW = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(
-        0, 3, 1, 2
-    )
+    host = data.held_out_rows(evaluation.run.recipe(), shard_set.split(plan.settings.split), rows)
+    images_BCHW = data.to_batch(host, torch.device("cpu")).images_BCHW
     target_BN = decoder.target(images_BCHW.contiguous())
     return SquaredError(decoder.decode, target_BN.to(plan.settings.device))
 
@@ -177,7 +176,7 @@ def open_block(place: Workplace, number: int) -> Block:
     """A block where its file stands, else at its start."""
     plan, rows = place.plan, place.plan.blocks[number]
     run = ais.Run(
-        load_images(plan, plan.settings.split, rows, place.decoder),
+        load_images(place.evaluation, rows, place.decoder),
         place.tuning,
         seed=plan.settings.seed,
         image_ids=rows,

@@ -194,7 +194,7 @@ def _tune(evaluation: Evaluation, report: Report) -> None:
 
     plan, settings = evaluation.plan, evaluation.plan.settings
     decoder = blocks.open_decoder(evaluation)
-    images = blocks.load_images(plan, plan.settings.split, plan.pilot_rows, decoder)
+    images = blocks.load_images(evaluation, plan.pilot_rows, decoder)
     report.began(0)
     pilot.tune(
         Counted(images, report),

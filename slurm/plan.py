@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 import gencomp
 import shards
 from cluster import plans
-from cluster.data import stored
+from cluster.data import held_out_rows, stored
 from cluster.plans import spaced
 from cluster.runs import Run, open_run
 from gencomp.errors import InputError
@@ -201,7 +201,7 @@ def make(run: Run, chosen: Settings) -> Plan:
     measured = shard_set.split(chosen.split)
     rows = spaced(len(measured), chosen.images, chosen.split)
     pilot_images = min(chosen.pilot_images, chosen.images)
-    height, width = measured.image(rows[0]).shape[:2]
+    height, width = held_out_rows(recipe, measured, rows[:1]).images.shape[1:3]
     return Plan(
         gencomp=gencomp.__version__,
         decoder=checkpoint.networks_hash(),

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -121,14 +119,10 @@ def _batches(place: Workplace, block: Block) -> Iterator[tuple[int, Tensors]]:
         for items in divided(block.items, size):
             yield len(items), _of_samples(place, list(items))
         return
-    rows = np.array(place.measurement.plan.rows, dtype=np.int64)
+    rows = place.measurement.plan.rows
     for items in divided(block.items, size):
-        # A split of these rows alone: one pass over it is this batch.
-        here = rows[items.start : items.stop]
-        chosen = cast(Split, Chosen(place.split, here))
-        (host,) = data.held_out_batches(place.recipe, chosen, len(items), 0, 1, limit=None)
-        batch = data.to_batch(host._replace(rows=here, positions=here), place.device)
-        yield len(items), _of_images(place, batch)
+        host = data.held_out_rows(place.recipe, place.split, rows[items.start : items.stop])
+        yield len(items), _of_images(place, data.to_batch(host, place.device))
 
 
 def _of_images(place: Workplace, batch: Batch) -> Tensors:
@@ -214,37 +208,3 @@ def _joined(measured: list[Tensors]) -> Tensors:
 def _network(path: str, stated: str | None, what: str, device: torch.device) -> tuple[object, str]:
     networks.checked_sha256(Path(path), stated, what)
     return networks.load(Path(path), device), path
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """Some rows of a split, with what reading batches asks of one."""
-
-    split: Split
-    rows: np.ndarray
-
-    @property
-    def name(self) -> str:
-        return self.split.name
-
-    @property
-    def path(self) -> str | Path:
-        return self.split.path
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def key(self, row: int) -> str:
-        return self.split.key(int(self.rows[row]))
-
-    def labels(self, rows: np.ndarray) -> np.ndarray:
-        return self.split.labels(self.rows[rows])
-
-    def image(self, row: int, out: np.ndarray | None = None) -> np.ndarray:
-        return self.split.image(int(self.rows[row]), out)
-
-    def maps(self, row: int, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-        return self.split.maps(int(self.rows[row]), names)
-
-    def fetch_soon(self, rows: np.ndarray) -> None:
-        self.split.fetch_soon(self.rows[rows])

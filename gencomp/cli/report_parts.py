@@ -13,6 +13,7 @@ import torch
 
 import shards
 from cluster import metrics_log
+from cluster.data import held_out_rows
 from cluster.runs import Run
 from gencomp.cli.report_inputs import Found
 from gencomp.draws import Draws
@@ -66,9 +67,10 @@ def collected(evaluation: Evaluation) -> dict[str, Any]:
 
 def read_originals(run: Run, shard_set: ShardSet, images: int) -> PictureRow:
     """Images evenly spaced over the evaluation split."""
-    split = shard_set.split(run.recipe().evaluation.split)
+    recipe = run.recipe()
+    split = shard_set.split(recipe.evaluation.split)
     chosen = spaced(len(split), images, split.name)
-    originals = [split.image(row) for row in chosen]
+    originals = list(held_out_rows(recipe, split, chosen).images)
     note = f"{split.name} images {', '.join(map(str, chosen))} of {len(split)}; 24 bpp"
     return PictureRow("Originals", note, originals)
 
@@ -206,7 +208,7 @@ def _curve_images(evaluation: Evaluation) -> list[np.ndarray]:
     rows = pq.read_table(evaluation.path / "curve.parquet", columns=["image"])["image"].to_numpy()
     points = len(collected(evaluation)["points"])
     split = shard_set.split(plan.settings.split)
-    return [split.image(int(row)) for row in rows[::points]]
+    return list(held_out_rows(evaluation.run.recipe(), split, rows[::points].tolist()).images)
 
 
 def _history(run: Run, name: str) -> tuple[History, dict[str, float]]:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -165,10 +166,10 @@ def test_other_weights_than_planned_are_refused(tuned: Evaluate) -> None:
 
 def test_another_shard_set_than_planned_is_refused(tuned: Evaluate) -> None:
     evaluation = tuned()
-    plan = evaluation.plan.model_copy(update={"data": "0" * 32})
+    other = evaluation.plan.model_copy(update={"data": "0" * 32})
     decoder = blocks.open_decoder(evaluation)
     with pytest.raises(InputError, match="is another one than when"):
-        blocks.load_images(plan, "test", (0,), decoder)
+        blocks.load_images(replace(evaluation, plan=other), (0,), decoder)
 
 
 def test_jobs_travel_as_small_pickles(tmp_path: Path) -> None:
