@@ -11,7 +11,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -127,15 +127,18 @@ def _distributed(phase: Phase, seat: Seat) -> nn.Module:
     if seat.world == 1:
         return phase
     phase.take_over()
-    return DistributedDataParallel(
-        phase,
-        device_ids=[seat.device] if seat.device.type == "cuda" else None,
+    options: dict[str, Any] = {
         # Our batch norms make the buffers equal on every rank by themselves.
-        **{_SYNC_BUFFERS: False},
+        _SYNC_BUFFERS: False,
         # Without this, buckets are rebuilt after the first backward pass of a process; from three
         # ranks on, a resumed run would then sum its first gradients in another order than an
         # uninterrupted one.
-        find_unused_parameters=True,
+        "find_unused_parameters": True,
+    }
+    return DistributedDataParallel(
+        phase,
+        device_ids=[seat.device] if seat.device.type == "cuda" else None,
+        **options,
     )
 
 

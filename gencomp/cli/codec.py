@@ -1,14 +1,18 @@
-"""`gencomp compress` and `decompress`: one image to a file and back, with the codec of a run."""
+"""`gencomp compress` and `decompress`: images to files and back, with the codec of a run."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import tyro
 
+from gencomp.cli import codec_files as files
+from gencomp.cli import codec_work as work
+from gencomp.cli.tables import print_table
 from gencomp.errors import InputError
-from gencomp.system import Codec
 
 
 def compress(
@@ -17,28 +21,36 @@ def compress(
     out: tyro.conf.Positional[Path],
     /,
     overwrite: bool = False,
-) -> None:
-    """Write an image to a compressed file.
+    processes: int | None = None,
+) -> int:
+    """Write an image, or all images of a folder, to compressed files.
+
+    The files of a folder keep sub-folders and names, sub/a.png as sub/a.png.gcp. Whole files of
+    this codec that are there already are kept, so the same command goes on where it was stopped.
 
     Args:
         run: Run whose codec to use, for example a sweep's trial.
-        image: Image file (PNG, JPEG, WebP, ...).
-        out: Compressed file to write.
-        overwrite: Replace the file if it exists.
+        image: Image file (PNG, JPEG, WebP, ...) of any size, or a folder with images.
+        out: Compressed file to write, or the folder for them.
+        overwrite: Replace files that exist.
+        processes: How many work side by side on a folder; by default one a CPU.
     """
-    from cluster.files import write_bytes
-
-    _check_out(out, overwrite)
-    codec = _codec(run)
-    pixels_HWC = _read_image(image)
-    stream = codec.compress(pixels_HWC)
-    write_bytes(out, stream)
-    height, width = pixels_HWC.shape[:2]
-    bits = codec.payload_bits(height, width)
+    if image.is_dir():
+        files.require_folder(out)
+        jobs = files.image_jobs(image, out)
+        count = work.processes_for(jobs, not overwrite, processes)
+        work.opened(run)
+        function = partial(work.compress_file, run, not overwrite)
+        results = work.all_files("compressing", image, function, jobs, count)
+        return _report(f"Compressed to {out}", list(results))
+    files.require_place(out, overwrite)
+    done = work.compress_file(run, False, files.Job(image, out))
     print(
-        f"{out}: {len(stream)} bytes = {bits} bits of code ({bits / (height * width):.4g} bpp)"
-        f" + {8 * len(stream) - bits} bits of container"
+        f"{out}: {done.bytes} bytes = {done.code_bits} bits of code ({_bpp(done.code_bits, [done])}"
+        f" bpp; at the fixed length {done.fixed_bits} bits, {_bpp(done.fixed_bits, [done])} bpp)"
+        f" + {done.container_bits} bits of container"
     )
+    return 0
 
 
 def decompress(
@@ -46,66 +58,61 @@ def decompress(
     stream: tyro.conf.Positional[Path],
     out: tyro.conf.Positional[Path],
     /,
+    draw: int = 0,
     overwrite: bool = False,
-) -> None:
-    """Write a compressed file back to a PNG image.
+    processes: int | None = None,
+) -> int:
+    """Write a compressed file, or all of a folder, back to PNG images.
+
+    The images of a folder keep sub-folders and names, sub/a.png.gcp as sub/a.png and b.jpg.gcp as
+    b.jpg.png. Images that are there already are kept if they are what this command would write.
 
     Args:
-        run: Run whose codec wrote the file.
-        stream: Compressed file.
-        out: PNG file to write.
-        overwrite: Replace the file if it exists.
+        run: Run whose codec wrote the files.
+        stream: Compressed file, or a folder with .gcp files.
+        out: PNG file to write, or the folder for them.
+        draw: Another number decodes with another draw of the decoder's noise.
+        overwrite: Replace files that exist.
+        processes: How many work side by side on a folder; by default one a CPU.
     """
-    from cluster.files import write_bytes
-
-    _check_out(out, overwrite)
+    if stream.is_dir():
+        files.require_folder(out)
+        jobs = files.stream_jobs(stream, out)
+        count = work.processes_for(jobs, not overwrite, processes)
+        work.opened(run, draw)
+        function = partial(work.decompress_file, run, draw, not overwrite)
+        results = work.all_files("decompressing", stream, function, jobs, count)
+        return _report(f"Decompressed to {out}", list(results))
+    files.require_place(out, overwrite)
     if out.suffix.lower() != ".png":
         raise InputError(
             f"{out} must end in .png: another format would not keep the decoded pixels"
         )
-    if not stream.is_file():
-        raise InputError(f"{stream} does not exist")
-    image_HWC = _codec(run).decompress(stream.read_bytes(), name=str(stream))
-    write_bytes(out, _png(image_HWC))
-    print(f"{out}: {image_HWC.shape[1]}×{image_HWC.shape[0]} pixels")
+    done = work.decompress_file(run, draw, False, files.Job(stream, out))
+    print(f"{out}: {done.width}×{done.height} pixels")
+    return 0
 
 
-def _codec(run: Path) -> Codec:
-    from cluster.runs import open_run
-
-    codec = open_run(run).system().codec()
-    if codec is None:
-        recipe = open_run(run).recipe()
-        raise InputError(
-            f"run {run} ({recipe.system}/{recipe.stage}) has no codec: its stage makes no code"
-        )
-    return codec
-
-
-def _read_image(path: Path) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
-    except (UnidentifiedImageError, OSError) as error:
-        raise InputError(f"{path} is not a readable image: {error}") from None
+def _report(title: str, results: Sequence[work.Done | work.Failed]) -> int:
+    """Say what became of the files of a folder; 1 if some failed."""
+    done = [result for result in results if isinstance(result, work.Done)]
+    failed = [result for result in results if isinstance(result, work.Failed)]
+    if done:
+        columns = {
+            "images": f"{len(done)}",
+            "there before": f"{sum(one.kept for one in done)}",
+            "bytes": f"{sum(one.bytes for one in done)}",
+            "bpp at the fixed length": _bpp(sum(one.fixed_bits for one in done), done),
+            "bpp written": _bpp(sum(one.code_bits for one in done), done),
+            "bpp of containers": _bpp(sum(one.container_bits for one in done), done),
+        }
+        print_table(title, list(columns), [list(columns.values())])
+    if failed:
+        print(f"gencomp: {len(failed)} of {len(results)} images failed:", file=sys.stderr)
+        for one in failed:
+            print(f"  {one.sentence}", file=sys.stderr)
+    return 1 if failed else 0
 
 
-def _png(image_HWC: np.ndarray) -> bytes:
-    from io import BytesIO
-
-    from PIL import Image
-
-    buffer = BytesIO()
-    Image.fromarray(image_HWC).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def _check_out(path: Path, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists; add --overwrite to replace it")
-    if not path.parent.is_dir():
-        raise InputError(f"the directory {path.parent} does not exist")
+def _bpp(bits: int, done: Sequence[work.Done]) -> str:
+    return f"{bits / sum(one.height * one.width for one in done):.4g}"

@@ -106,7 +106,7 @@ def _write_image(directory: Path) -> None:
 
 
 def _check_round_trip(directory: Path, trial: Path) -> None:
-    """The decoded file must be the encoder's reconstruction, and as large as its rate says."""
+    """The decoded file must be the encoder's reconstruction, and no larger than its rate says."""
     from cluster.runs import open_run
     from gencomp.coding import container
 
@@ -115,7 +115,7 @@ def _check_round_trip(directory: Path, trial: Path) -> None:
     image, decoded = (np.asarray(Image.open(directory / name)) for name in (_IMAGE, "decoded.png"))
     stream = (directory / "photo.gc").read_bytes()
     bits = codec.payload_bits(*image.shape[:2])
-    expected = -(-bits // 8) * 8 + container.unpack(stream).overhead_bits
-    if not np.array_equal(decoded, codec.reconstruct(image)) or 8 * len(stream) != expected:
+    most = -(-bits // 8) * 8 + container.unpack(stream).overhead_bits
+    if not np.array_equal(decoded, codec.reconstruct(image)) or 8 * len(stream) > most:
         raise RuntimeError("the decoded image is not the encoder's reconstruction")
-    print("decoded.png equals the encoder's reconstruction, and photo.gc has the stated size")
+    print("decoded.png equals the encoder's reconstruction, and photo.gc is within the stated size")

@@ -1,1 +1,11 @@
-"""From symbols to bytes and back: packed symbols and the container that every codec writes."""
+"""From symbols to bytes and back, and what codecs of any system share.
+
+fixed_length  symbols packed at log2(L) bits each
+tables        integer statistics of a code
+entropy       symbols coded by such statistics
+payload       the shorter of the two
+container     the file format of every codec
+tiles         images of any size as square tiles
+noise         what decoders draw without a bit in the file
+classical     JPEG, WebP, JPEG 2000, AVIF and JPEG XL, to compare with
+"""

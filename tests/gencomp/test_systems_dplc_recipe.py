@@ -37,9 +37,9 @@ def test_every_recipe_builds_its_networks_and_phases(name: str) -> None:
         "wae": ["encoder", "generator"],
         "wgan_gp": ["critic", "generator"],
         "wasserstein_pp": ["critic", "encoder", "generator"],
-        "codec": ["code_encoder", "generator", "latent_mapper"],
-        "cae": ["code_encoder", "generator", "latent_mapper"],
-        "gc": ["code_encoder", "critic", "generator", "latent_mapper"],
+        "codec": ["code_encoder", "code_tables", "generator", "latent_mapper"],
+        "cae": ["code_encoder", "code_tables", "generator", "latent_mapper"],
+        "gc": ["code_encoder", "code_tables", "critic", "generator", "latent_mapper"],
     }[recipe.stage]
     assert sorted(system.networks) == expected  # no network that no loss needs
     for phase in system.phases:

@@ -1,34 +1,43 @@
-"""The codec of distribution-preserving compression: a 64×64 image to a container and back.
+"""The codec of distribution-preserving compression: an image of any size to a container and back.
 
-The encoder sends the symbols of E(x), packed at log2(L) bits each. The latent map's noise is a
-function of the model and the payload, so it costs no bits and decoding is deterministic. All
-networks run in float64 and evaluation mode: a reconstruction then depends on neither the batch, the
-number of threads nor the convolution algorithm, because differences of 1e-13 do not survive the
-rounding to 8 bits.
+The image is cut into tiles of 64×64 pixels (`gencomp.coding.tiles`). The encoder sends the symbols
+of E for every tile, packed at log2(L) bits each or entropy-coded, whichever is shorter
+(`gencomp.coding.payload`). The latent map's noise is a function of the model, the tile's symbols
+and its place, so it costs no bits and decoding is deterministic; `with_draw` asks for another draw.
+
+All networks run in float64 and evaluation mode: a tile then depends on neither the other tiles of a
+batch, the number of threads nor the convolution algorithm: where sums in another order differ by
+1e-12 grey levels, the rounding to 8 bits hides it in all but one value of about 10^12.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
+from typing import Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gencomp import quantizer
-from gencomp.coding import container, fixed_length
+from gencomp.coding import container, fixed_length, payload, tiles
+from gencomp.coding.noise import keyed_uniform, require_draw
+from gencomp.coding.tables import Integers
 from gencomp.errors import InputError
 from gencomp.networks.dplc import CODE_SIDE, IMAGE_SIDE, LatentMapper
+from gencomp.systems.dplc.code_tables import CodeTables
 
 CODEC_ID = "dplc"
+# In float64 on a CPU larger batches are no faster, and memory stays small.
+_TILES_AT_ONCE = 4
 
 
 class DplcCodec:
     """Implements `gencomp.system.Codec`.
 
     Args:
-        networks: `code_encoder`, `latent_mapper` and `generator`; copied.
+        networks: `code_encoder`, `latent_mapper`, `generator` and `code_tables`; copied.
         levels: quantiser levels L.
     """
 
@@ -37,22 +46,43 @@ class DplcCodec:
     def __init__(self, networks: nn.ModuleDict, levels: int) -> None:
         self.levels = levels
         self._networks = copy.deepcopy(networks).cpu().double().eval().requires_grad_(False)
-        mapper = self._networks["latent_mapper"]
-        assert isinstance(mapper, LatentMapper)
+        mapper, tables = self._networks["latent_mapper"], self._networks["code_tables"]
+        assert isinstance(mapper, LatentMapper) and isinstance(tables, CodeTables)
         self._code_shape = (mapper.code_channels, CODE_SIDE, CODE_SIDE)
         self._noise_shape = mapper.noise_shape
+        self._tables = tables.tables()
+        self._draw = 0
         self.fingerprint = fingerprint(networks, levels)
 
-    def compress(self, image_HWC: np.ndarray) -> bytes:
-        """A uint8 image [64, 64, 3] as a container.
+    def with_draw(self, draw: int) -> Self:
+        """The same codec, which decodes with another draw of B's noise.
+
+        Args:
+            draw: 0 is what every decoder shows; other numbers are other draws, each the same for
+                ever. Without a noise input of B all draws are the same.
 
         Raises:
-            InputError: another size or type of image.
+            InputError: a number outside 0..2^64 − 1.
         """
-        return container.pack(self._container(self._encode(image_HWC)))
+        require_draw(draw)
+        other = copy.copy(self)
+        other._draw = draw
+        return other
+
+    def compress(self, image_HWC: np.ndarray) -> bytes:
+        """A uint8 image [H, W, 3] as a container.
+
+        Raises:
+            InputError: another type of image, or one without pixels or of more than 65535 a side.
+        """
+        symbols_TN = self._encode(image_HWC)
+        height, width = image_HWC.shape[:2]
+        section = payload.pack(symbols_TN, self._tables)
+        found = container.Container(self.codec_id, self.fingerprint, height, width, (section,))
+        return container.pack(found)
 
     def decompress(self, stream: bytes, name: str = "stream") -> np.ndarray:
-        """The uint8 image [64, 64, 3] of a container.
+        """The uint8 image [H, W, 3] of a container.
 
         Args:
             stream: what `compress` returned.
@@ -66,58 +96,87 @@ class DplcCodec:
         except InputError as error:
             raise InputError(f"{name} cannot be decoded: {error}") from None
         container.require_model(found, self.codec_id, self.fingerprint, name)
-        if (found.height, found.width, len(found.sections)) != (IMAGE_SIDE, IMAGE_SIDE, 1):
-            raise InputError(f"{name} is not one {IMAGE_SIDE}×{IMAGE_SIDE} image of this codec")
-        return self._decode(found.sections[0])
+        return self._decode(self._symbols(found, name), found.height, found.width)
 
     def reconstruct(self, image_HWC: np.ndarray) -> np.ndarray:
         """What the decoder will show for an image, without a container."""
-        return self._decode(self._encode(image_HWC))
+        height, width = image_HWC.shape[:2]
+        return self._decode(self._encode(image_HWC), height, width)
 
     def payload_bits(self, height: int, width: int) -> int:
-        """Bits of an image's code, without the container: n·16·log2(L) at 64×64."""
-        if (height, width) != (IMAGE_SIDE, IMAGE_SIDE):
+        """Bits of an image's code at the fixed length, without the container.
+
+        n·16·log2(L) for each tile of 64×64, of which there are ⌈H/64⌉·⌈W/64⌉. Entropy coding may
+        need less, never more.
+
+        Raises:
+            InputError: a size that no container holds.
+        """
+        _require_size(height, width)
+        count = self._tiles(height, width) * self._tables.count
+        return fixed_length.packed_bits(count, self.levels)
+
+    def _tiles(self, height: int, width: int) -> int:
+        rows, columns = tiles.tile_counts(height, width, IMAGE_SIDE)
+        return rows * columns
+
+    def _symbols(self, found: container.Container, name: str) -> Integers:
+        if len(found.sections) != 1:
             raise InputError(
-                f"this codec takes {IMAGE_SIDE}×{IMAGE_SIDE} images, not {height}×{width}"
+                f"{name} cannot be decoded: it has {len(found.sections)} sections, this codec "
+                "writes one"
             )
-        return fixed_length.packed_bits(int(np.prod(self._code_shape)), self.levels)
+        try:
+            return payload.unpack(
+                found.sections[0], self._tables, self._tiles(found.height, found.width)
+            )
+        except InputError as error:
+            raise InputError(f"{name} cannot be decoded: {error}") from None
 
     @torch.no_grad()
-    def _encode(self, image_HWC: np.ndarray) -> bytes:
-        if image_HWC.dtype != np.uint8 or image_HWC.shape != (IMAGE_SIDE, IMAGE_SIDE, 3):
+    def _encode(self, image_HWC: np.ndarray) -> Integers:
+        """An image to the symbols of its tiles, [T, N]."""
+        if image_HWC.dtype != np.uint8 or image_HWC.ndim != 3 or image_HWC.shape[2] != 3:
             raise InputError(
-                f"this codec takes {IMAGE_SIDE}×{IMAGE_SIDE} RGB images of 8 bits,"
+                "this codec takes RGB images of 8 bits,"
                 f" not {image_HWC.dtype} of shape {'×'.join(map(str, image_HWC.shape))}"
             )
-        x_BCHW = torch.from_numpy(np.array(image_HWC)).permute(2, 0, 1)[None].double() / 127.5 - 1
-        symbols_BCHW = quantizer.quantize_hard(self._networks["code_encoder"](x_BCHW), self.levels)
-        return fixed_length.pack(symbols_BCHW[0].numpy(), self.levels)
+        _require_size(*image_HWC.shape[:2])
+        tiles_TCHW = torch.from_numpy(tiles.split(image_HWC, IMAGE_SIDE)).permute(0, 3, 1, 2)
+        found = []
+        for tiles_BCHW in tiles_TCHW.split(_TILES_AT_ONCE):
+            x_BCHW = tiles_BCHW.contiguous().double() / 127.5 - 1
+            y_BCHW = self._networks["code_encoder"](x_BCHW)
+            found.append(quantizer.quantize_hard(y_BCHW, self.levels).flatten(1))
+        return torch.cat(found).numpy()
 
     @torch.no_grad()
-    def _decode(self, payload: bytes) -> np.ndarray:
-        count = int(np.prod(self._code_shape))
-        symbols = fixed_length.unpack(payload, self.levels, count).reshape(self._code_shape)
+    def _decode(self, symbols_TN: Integers, height: int, width: int) -> np.ndarray:
+        tiles_TCHW = np.empty((len(symbols_TN), 3, IMAGE_SIDE, IMAGE_SIDE), np.uint8)
+        for first in range(0, len(symbols_TN), _TILES_AT_ONCE):
+            chosen = slice(first, first + _TILES_AT_ONCE)
+            tiles_TCHW[chosen] = self._decode_tiles(symbols_TN[chosen], first)
+        return tiles.join(tiles_TCHW.transpose(0, 2, 3, 1), height, width)
+
+    def _decode_tiles(self, symbols_BN: Integers, first: int) -> np.ndarray:
+        """uint8 tiles [B, 3, 64, 64] of an image, from its tile number `first` on."""
         code_BCHW = quantizer.symbols_to_values(
-            torch.from_numpy(symbols)[None], self.levels, dtype=torch.float64
+            torch.from_numpy(symbols_BN.reshape(-1, *self._code_shape)),
+            self.levels,
+            dtype=torch.float64,
         )
-        z_BM11 = self._networks["latent_mapper"](code_BCHW, self._noise(payload))
+        noise_BCHW = np.stack(
+            [self._noise(symbols_N, first + i) for i, symbols_N in enumerate(symbols_BN)]
+        )
+        z_BM11 = self._networks["latent_mapper"](code_BCHW, torch.from_numpy(noise_BCHW))
         x_BCHW = (self._networks["generator"](z_BM11) + 1) * 127.5
-        return x_BCHW[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
+        return x_BCHW.round().clamp(0, 255).to(torch.uint8).numpy()
 
-    def _noise(self, payload: bytes) -> Tensor:
-        """Uniform noise keyed by model and payload; Philox's integers are the same everywhere."""
-        key = hashlib.blake2b(payload, key=self.fingerprint, digest_size=16).digest()
-        raw = np.random.Philox(key=np.frombuffer(key, dtype="<u8")).random_raw(
-            int(np.prod(self._noise_shape))
-        )
-        unit = (np.atleast_1d(raw) >> np.uint64(11)) * 2.0**-53
-        noise = (2 * unit - 1) * quantizer.half_cell(self.levels)
-        return torch.from_numpy(noise.reshape(1, *self._noise_shape))
-
-    def _container(self, payload: bytes) -> container.Container:
-        return container.Container(
-            self.codec_id, self.fingerprint, IMAGE_SIDE, IMAGE_SIDE, (payload,)
-        )
+    def _noise(self, symbols_N: Integers, place: int) -> np.ndarray:
+        """B's noise for one tile, uniform on the half cell around 0."""
+        code = fixed_length.pack(symbols_N, self.levels)
+        unit = keyed_uniform(code, self.fingerprint, self._noise_shape, place, self._draw)
+        return unit * quantizer.half_cell(self.levels)
 
 
 def fingerprint(networks: nn.ModuleDict, levels: int) -> bytes:
@@ -129,3 +188,11 @@ def fingerprint(networks: nn.ModuleDict, levels: int) -> bytes:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.digest()
+
+
+def _require_size(height: int, width: int) -> None:
+    if not (1 <= height <= container.MAX_SIDE and 1 <= width <= container.MAX_SIDE):
+        raise InputError(
+            f"this codec takes images of 1 to {container.MAX_SIDE} pixels a side, not"
+            f" {height}×{width}"
+        )

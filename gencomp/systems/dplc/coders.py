@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from gencomp import quantizer
@@ -21,6 +22,7 @@ from gencomp.systems.dplc.base import (
     discriminator_objective,
     latent_discriminator,
 )
+from gencomp.systems.dplc.code_tables import CodeTables
 from gencomp.systems.dplc.codec import DplcCodec
 from gencomp.systems.dplc.generators import build_generator, prior_of
 from gencomp.systems.dplc.objectives import Adversary, AutoencoderPhase, latent_penalty
@@ -40,28 +42,47 @@ class CodingSystem(ReconstructingSystem):
 
     sizes: CodeNetworks
 
+    def __init__(
+        self,
+        nets: Mapping[str, nn.Module],
+        objectives: Mapping[str, Objective],
+        sizes: CodeNetworks,
+    ) -> None:
+        self.sizes = sizes
+        self._symbols = sizes.code_channels * networks.CODE_SIDE**2
+        tables = CodeTables(self._symbols, sizes.levels)
+        super().__init__({**nets, "code_tables": tables}, objectives, sizes.bn_mode)
+
     def summary(self, sums: Sums) -> dict[str, float]:
-        bits = packed_bits(self.sizes.code_channels * networks.CODE_SIDE**2, self.sizes.levels)
+        bits = packed_bits(self._symbols, self.sizes.levels)
         return {"bpp": bits / networks.IMAGE_SIDE**2, **super().summary(sums)}
 
     def codec(self) -> DplcCodec:
         """With the statistics of `finalise`, whatever `bn_mode`: an image must decode alone."""
-        used = {name: self.networks[name] for name in (*_CODER, "generator")}
+        used = {name: self.networks[name] for name in (*_CODER, "generator", "code_tables")}
         return DplcCodec(nn.ModuleDict(used), self.sizes.levels)
 
+    @torch.no_grad()
     def calibrate_coder(self, batches: list[tuple[Batch, Draws]]) -> None:
-        """Re-estimate the batch statistics of E and then of B, over training images."""
+        """Re-estimate the batch statistics of E and then of B, and count symbols, over training
+        images."""
         levels = self.sizes.levels
         encoder, mapper = (self.networks[name] for name in _CODER)
-        assert isinstance(mapper, networks.LatentMapper)
+        tables = self.networks["code_tables"]
+        assert isinstance(mapper, networks.LatentMapper) and isinstance(tables, CodeTables)
         reestimate_statistics(encoder, (parts.to_signed(b.images_BCHW) for b, _ in batches))
         encoder.eval()
+        symbols = [
+            quantizer.quantize_hard(encoder(parts.to_signed(batch.images_BCHW)), levels)
+            for batch, _ in batches
+        ]
+        tables.count(symbols)
         codes = (
             (
-                quantizer.quantize(encoder(parts.to_signed(batch.images_BCHW)), levels),
+                quantizer.symbols_to_values(one, levels, dtype=parts.dtype_of(encoder)),
                 parts.mapper_noise(mapper, levels, draws),
             )
-            for batch, draws in batches
+            for one, (_, draws) in zip(symbols, batches, strict=True)
         )
         reestimate_statistics(mapper, codes)
         mapper.eval()
@@ -88,7 +109,7 @@ class RateConstrainedCodec(CodingSystem):
             **discriminator_objective(nets, _CODER, self.encode, penalty, discriminator),
             "codec": Objective(phase, recipe.optimizer),
         }
-        super().__init__(nets, objectives, self.sizes.bn_mode)
+        super().__init__(nets, objectives, self.sizes)
 
     def initialise(self, parents: Mapping[str, Mapping[str, Tensor]], supply: Supply) -> None:
         """Load the frozen generator; E and B start fresh."""
@@ -127,7 +148,7 @@ class Baseline(CodingSystem):
             )
         phase = AutoencoderPhase(nets, trains, self.encode, adversary=adversary)
         objectives["codec"] = Objective(phase, recipe.optimizer)
-        super().__init__(nets, objectives, sizes.bn_mode)
+        super().__init__(nets, objectives, sizes)
 
     def finalise(self, supply: Supply) -> None:
         """Batch statistics of the final E, B and G, in this order, over training images."""

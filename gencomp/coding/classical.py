@@ -1,0 +1,194 @@
+"""Engineered image codecs, to hold learned ones against at the same rate.
+
+The paper's reference was BPG; here they are JPEG, WebP, JPEG 2000 and AVIF through Pillow, and JPEG
+XL through `imagecodecs` where that is installed. Rates are those of whole files without metadata,
+headers included: at tiny images and low rates headers are much of them.
+
+Each codec has a ladder of settings from the smallest to the largest files. Rates need not grow with
+every single step (a deblocking filter, a better search), so searches look at every rung.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from io import BytesIO
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, features
+
+from gencomp.errors import InputError
+
+Encode = Callable[[np.ndarray, float], bytes]
+Decode = Callable[[bytes], np.ndarray]
+
+
+class Coded(NamedTuple):
+    """One image through one codec at one setting.
+
+    Attributes:
+        quality: the setting.
+        bits: of the whole file.
+        image_HWC: what the file shows, uint8 RGB.
+    """
+
+    quality: float
+    bits: int
+    image_HWC: np.ndarray
+
+
+@dataclass(frozen=True)
+class ClassicalCodec:
+    """An image codec with its settings.
+
+    Attributes:
+        name: as in figures.
+        ladder: settings, from the smallest to the largest files.
+    """
+
+    name: str
+    ladder: tuple[float, ...]
+    _encode: Encode = field(repr=False)
+    _decode: Decode = field(repr=False)
+
+    def encode(self, image_HWC: np.ndarray, quality: float) -> bytes:
+        """A uint8 RGB image as a file of this codec."""
+        return self._encode(np.ascontiguousarray(image_HWC), quality)
+
+    def decode(self, data: bytes) -> np.ndarray:
+        """The uint8 RGB image of a file."""
+        return self._decode(data)
+
+    def code(self, image_HWC: np.ndarray, quality: float) -> Coded:
+        """A uint8 RGB image [H, W, 3] there and back."""
+        data = self.encode(image_HWC, quality)
+        return Coded(quality, 8 * len(data), self.decode(data))
+
+
+def codecs() -> list[ClassicalCodec]:
+    """All that this installation has."""
+    found = []
+    for name in NAMES:
+        try:
+            found.append(codec(name))
+        except InputError:
+            continue
+    return found
+
+
+def codec(name: str) -> ClassicalCodec:
+    """One codec by its name.
+
+    Raises:
+        InputError: there is none of that name, or it is not installed.
+    """
+    if name not in NAMES:
+        raise InputError(f"there is no image codec {name}; there are {', '.join(NAMES)}")
+    feature, made, mend = NAMES[name]
+    if not (feature in features.get_supported() or find_spec(feature)):
+        raise InputError(f"{name} is not installed: {mend}")
+    return made()
+
+
+def curve(
+    images: Iterable[np.ndarray],
+    codec: ClassicalCodec,
+    qualities: Sequence[float] | None = None,
+) -> Iterator[list[Coded]]:
+    """For each image its files at each quality (by default the whole ladder), in that order."""
+    for image_HWC in images:
+        yield [codec.code(image_HWC, quality) for quality in qualities or codec.ladder]
+
+
+def at_rate(codec: ClassicalCodec, image_HWC: np.ndarray, bpp: float) -> Coded | None:
+    """The file with the most bits that has at most `bpp` bits a pixel.
+
+    None where even the smallest file has more. Among settings with equally large files the one
+    further up the ladder is taken.
+    """
+    height, width = image_HWC.shape[:2]
+    best: tuple[int, float, bytes] | None = None
+    for quality in codec.ladder:
+        data = codec.encode(image_HWC, quality)
+        if 8 * len(data) <= bpp * height * width and (best is None or len(data) >= best[0]):
+            best = len(data), quality, data
+    if best is None:
+        return None
+    size, quality, data = best
+    return Coded(quality, 8 * size, codec.decode(data))
+
+
+def _pillow(form: str, options: Callable[[float], dict[str, Any]]) -> tuple[Encode, Decode]:
+    def encode(image_HWC: np.ndarray, quality: float) -> bytes:
+        buffer = BytesIO()
+        Image.fromarray(image_HWC).save(buffer, format=form, **options(quality))
+        return buffer.getvalue()
+
+    def decode(data: bytes) -> np.ndarray:
+        with Image.open(BytesIO(data), formats=[form]) as image:
+            return np.asarray(image.convert("RGB"))
+
+    return encode, decode
+
+
+def _jpeg() -> ClassicalCodec:
+    """Baseline DCT with optimised Huffman tables and halved colour resolution."""
+    ladder = (1, 2, 3, 4, 5, 6, 8, *range(10, 96, 5))
+    coders = _pillow(
+        "JPEG", lambda q: {"quality": int(q), "optimize": True, "subsampling": "4:2:0"}
+    )
+    return ClassicalCodec("JPEG", ladder, *coders)
+
+
+def _webp() -> ClassicalCodec:
+    coders = _pillow("WEBP", lambda q: {"quality": int(q), "method": 6})
+    return ClassicalCodec("WebP", (0, 1, 2, 3, 4, 6, 8, *range(10, 101, 5)), *coders)
+
+
+def _jpeg_2000() -> ClassicalCodec:
+    """The setting is the rate asked for in bpp; files are a little smaller or larger."""
+    ladder = tuple(0.02 * 2 ** (step / 3) for step in range(26))
+    coders = _pillow(
+        "JPEG2000",
+        lambda bpp: {
+            "quality_mode": "rates",
+            "quality_layers": [24 / bpp],
+            "irreversible": True,
+            "mct": 1,
+            "no_jp2": True,
+        },
+    )
+    return ClassicalCodec("JPEG 2000", ladder, *coders)
+
+
+def _avif() -> ClassicalCodec:
+    # One thread: the bits of a file shall not depend on the machine.
+    coders = _pillow(
+        "AVIF",
+        lambda q: {"quality": int(q), "speed": 4, "subsampling": "4:2:0", "max_threads": 1},
+    )
+    return ClassicalCodec("AVIF", (0, 2, 4, 6, 8, *range(10, 96, 5)), *coders)
+
+
+def _jpeg_xl() -> ClassicalCodec:
+    """The setting is minus the Butteraugli distance."""
+    import imagecodecs
+
+    def encode(image_HWC: np.ndarray, quality: float) -> bytes:
+        return bytes(imagecodecs.jpegxl_encode(image_HWC, distance=-quality, effort=7))
+
+    ladder = (-25, -15, -12, -10, -8, -6, -5, -4, -3, -2, -1.5, -1, -0.5)
+    return ClassicalCodec("JPEG XL", ladder, encode, imagecodecs.jpegxl_decode)
+
+
+_NEW_PILLOW = "install a Pillow that was built with it"
+# Name: what must be there, how the codec is made, and the mend.
+NAMES: dict[str, tuple[str, Callable[[], ClassicalCodec], str]] = {
+    "JPEG": ("jpg", _jpeg, _NEW_PILLOW),
+    "WebP": ("webp", _webp, _NEW_PILLOW),
+    "JPEG 2000": ("jpg_2000", _jpeg_2000, _NEW_PILLOW),
+    "AVIF": ("avif", _avif, _NEW_PILLOW),
+    "JPEG XL": ("imagecodecs", _jpeg_xl, "pip install imagecodecs"),
+}

@@ -1,0 +1,46 @@
+"""The entropy coder's tables of a codec, as buffers of its checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from gencomp.coding.tables import Tables, empty, fit
+from gencomp.collectives import gather_rows
+
+
+class CodeTables(nn.Module):
+    """Statistics of the symbols of one 64×64 image; without any before `count`.
+
+    Args:
+        symbols: N of one code.
+        levels: L of the quantiser.
+    """
+
+    back: Tensor
+    counts: Tensor
+
+    def __init__(self, symbols: int, levels: int) -> None:
+        super().__init__()
+        tables = empty(symbols, levels)
+        self.register_buffer("back", torch.from_numpy(tables.back_NP))
+        self.register_buffer("counts", torch.from_numpy(tables.counts_NCL))
+
+    def count(self, batches: Iterable[Tensor]) -> None:
+        """Replace the tables by those of the given symbols.
+
+        Args:
+            batches: int64 [B, n, 4, 4], this rank's rows of each global batch; every rank sees all
+                rows and makes the same tables.
+        """
+        # A collective sum is exact for small integers in any type, and every backend has float32.
+        gathered = [gather_rows(batch.flatten(1).float()) for batch in batches]
+        symbols_SN = torch.cat(gathered).long().cpu().numpy()
+        tables = fit(symbols_SN, self.counts.shape[2])
+        self.back.copy_(torch.from_numpy(tables.back_NP))
+        self.counts.copy_(torch.from_numpy(tables.counts_NCL))
+
+    def tables(self) -> Tables:
+        return Tables(self.back.cpu().numpy().copy(), self.counts.cpu().numpy().copy())

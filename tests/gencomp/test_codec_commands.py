@@ -1,0 +1,303 @@
+"""`gencomp compress` and `decompress` on folders: names, going on, bad files, what is said."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gencomp.cli import main
+from gencomp.coding import container
+from gencomp.system import Codec
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def write_image(path: Path, seed: int, height: int = 64, width: int = 64) -> Path:
+    """Smooth noise of its own grey and contrast."""
+    generator = np.random.default_rng(seed)
+    coarse = generator.normal(generator.uniform(60, 190), 40, (6, 6, 3)).clip(0, 255)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(coarse.astype(np.uint8)).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
+    image.save(path)
+    return path
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def codec(codec_run: Path) -> Codec:
+    from cluster.runs import open_run
+
+    made = open_run(codec_run).system().codec()
+    assert made is not None
+    return made
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Five images, two of them below, of several sizes and formats."""
+    root = tmp_path / "in"
+    write_image(root / "a.png", 1)
+    write_image(root / "b.png", 2, 70, 130)
+    write_image(root / "b.jpg", 3, 20, 300)
+    write_image(root / "sub" / "a.PNG", 4)
+    write_image(root / "sub" / "deeper" / "c.webp", 5)
+    (root / "notes.txt").write_text("no image")
+    (root / ".hidden.png").write_text("no image either")
+    return root
+
+
+@pytest.fixture
+def run(codec_run: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """A command on the codec's run: exit code, output, errors."""
+
+    def call(command: str, *words: object) -> tuple[int, str, str]:
+        code = main([command, str(codec_run), *map(str, words)])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return call
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+class TestFolders:
+    def test_there_and_back(self, run: Run, folder: Path, codec: Codec, tmp_path: Path) -> None:
+        assert run("compress", folder, tmp_path / "gcp")[0] == 0
+        assert names(tmp_path / "gcp") == [
+            "a.png.gcp",
+            "b.jpg.gcp",
+            "b.png.gcp",
+            "sub/a.PNG.gcp",
+            "sub/deeper/c.webp.gcp",
+        ]
+        assert run("decompress", tmp_path / "gcp", tmp_path / "out")[0] == 0
+        assert names(tmp_path / "out") == [
+            "a.png",
+            "b.jpg.png",
+            "b.png",
+            "sub/a.PNG",
+            "sub/deeper/c.webp.png",
+        ]
+        for name in ("a.png", "b.png", "sub/a.PNG"):
+            expected = codec.reconstruct(pixels(folder / name))
+            assert np.array_equal(pixels(tmp_path / "out" / name), expected)
+        assert pixels(tmp_path / "out" / "b.jpg.png").shape == (20, 300, 3)
+
+    def test_the_summary_is_of_the_files(
+        self, run: Run, folder: Path, codec: Codec, tmp_path: Path
+    ) -> None:
+        _, said, _ = run("compress", folder, tmp_path / "gcp")
+        streams = [(tmp_path / "gcp" / name).read_bytes() for name in names(tmp_path / "gcp")]
+        found = [container.unpack(stream) for stream in streams]
+        area = sum(one.height * one.width for one in found)
+        written = 8 * sum(len(section) for one in found for section in one.sections)
+        fixed = sum(codec.payload_bits(one.height, one.width) for one in found)
+        rest = 8 * sum(map(len, streams)) - written
+        values = said.splitlines()[-1].split()
+        assert values == [
+            "5",
+            "0",
+            str(sum(map(len, streams))),
+            *(f"{bits / area:.4g}" for bits in (fixed, written, rest)),
+        ]
+        assert written <= fixed
+
+    def test_processes_do_not_matter(self, run: Run, folder: Path, tmp_path: Path) -> None:
+        run("compress", folder, tmp_path / "gcp")
+        (tmp_path / "gcp" / "bad.gcp").touch()
+        outs, saids = (tmp_path / "1", tmp_path / "2"), []
+        for processes, out in enumerate(outs, start=1):
+            words = (tmp_path / "gcp", out, "--processes", processes)
+            code, _, said = run("decompress", *words)
+            assert code == 1
+            saids.append(said)
+        assert saids[0] == saids[1] and "bad.gcp cannot be decoded" in saids[0]
+        assert names(outs[0]) == names(outs[1]) and len(names(outs[0])) == 5
+        for name in names(outs[0]):
+            assert (outs[0] / name).read_bytes() == (outs[1] / name).read_bytes()
+
+    def test_what_is_there_is_kept(self, run: Run, folder: Path, tmp_path: Path) -> None:
+        gcp, out = tmp_path / "gcp", tmp_path / "out"
+        for command, source, target in (("compress", folder, gcp), ("decompress", gcp, out)):
+            assert run(command, source, target)[0] == 0
+            (target / names(target)[2]).unlink()
+            before = {name: (target / name).stat().st_mtime_ns for name in names(target)}
+            code, said, _ = run(command, source, target)
+            assert code == 0 and said.splitlines()[-1].split()[:2] == ["5", "4"]
+            assert len(names(target)) == 5
+            after = {name: (target / name).stat().st_mtime_ns for name in before}
+            assert after == before
+            code, said, _ = run(command, source, target, "--overwrite")
+            assert code == 0 and said.splitlines()[-1].split()[:2] == ["5", "0"]
+            assert all((target / name).stat().st_mtime_ns > before[name] for name in before)
+
+    def test_what_is_something_else_is_not(
+        self, run: Run, folder: Path, codec: Codec, tmp_path: Path
+    ) -> None:
+        gcp, out = tmp_path / "gcp", tmp_path / "out"
+        run("compress", folder, gcp)
+        run("decompress", gcp, out)
+        whole = (gcp / "a.png.gcp").read_bytes()
+        (gcp / "a.png.gcp").write_bytes(whole[:-1])
+        found = container.unpack(whole)
+        (gcp / "b.png.gcp").write_bytes(
+            container.pack(container.Container("other", found.fingerprint, 64, 64, (b"x",)))
+        )
+        code, _, said = run("compress", folder, gcp)
+        assert code == 1 and "2 of 5 images failed" in said
+        assert "a.png.gcp exists and is no whole file of this codec" in said
+        assert "b.png.gcp exists and is no whole file of this codec" in said
+        assert run("compress", folder, gcp, "--overwrite")[0] == 0
+        assert (gcp / "a.png.gcp").read_bytes() == whole
+
+        (out / "a.png").write_bytes((out / "a.png").read_bytes()[:-20])
+        shutil.copy(folder / "b.png", out / "b.png")
+        code, _, said = run("decompress", gcp, out)
+        assert code == 1 and "2 of 5 images failed" in said
+        assert "a.png exists and is not what" in said and "--overwrite" in said
+        # Another draw is another image.
+        code, _, said = run("decompress", gcp, out, "--draw", "1")
+        assert code == 1 and "5 of 5 images failed" in said
+
+    def test_bad_files_name_themselves_and_stop_nothing(
+        self, run: Run, folder: Path, tmp_path: Path
+    ) -> None:
+        (folder / "broken.png").write_bytes((folder / "a.png").read_bytes()[:200])
+        (folder / "text.jpg").write_text("no image")
+        Image.fromarray(np.zeros((64, 64), np.uint16)).save(folder / "deep.png")
+        code, said, errors = run("compress", folder, tmp_path / "gcp")
+        assert code == 1 and len(names(tmp_path / "gcp")) == 5
+        assert said.splitlines()[-1].split()[0] == "5"
+        assert "3 of 8 images failed" in errors
+        for name in ("broken.png", "text.jpg", "deep.png"):
+            assert f"{folder / name} is not a readable image" in errors
+
+        flipped = bytearray((tmp_path / "gcp" / "b.jpg.gcp").read_bytes())
+        flipped[-6] ^= 4
+        (tmp_path / "gcp" / "b.jpg.gcp").write_bytes(flipped)
+        (tmp_path / "gcp" / "empty.gcp").touch()
+        code, _, errors = run("decompress", tmp_path / "gcp", tmp_path / "out")
+        assert code == 1 and "2 of 6 images failed" in errors and len(names(tmp_path / "out")) == 4
+        assert "b.jpg.gcp cannot be decoded" in errors and "empty.gcp cannot be" in errors
+
+    def test_refusals(self, run: Run, folder: Path, tmp_path: Path, generator_run: Path) -> None:
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "file").touch()
+        for words, sentence in (
+            (("compress", tmp_path / "empty", tmp_path / "o"), "holds no images (.bmp"),
+            (
+                ("decompress", tmp_path / "empty", tmp_path / "o"),
+                "holds no compressed files (.gcp)",
+            ),
+            (("compress", folder, tmp_path / "file"), "is a file, but many files need a folder"),
+            (("compress", folder, tmp_path / "no" / "o"), "does not exist"),
+            (("compress", folder, tmp_path / "o", "--processes", 0), "--processes is 0"),
+            (("decompress", folder, tmp_path / "o"), "holds no compressed files"),
+        ):
+            code, _, said = run(*words)
+            assert code == 2 and sentence in said
+        assert main(["compress", str(generator_run), str(folder), str(tmp_path / "o")]) == 2
+        for name in ("a.png.gcp", "a.gcp"):
+            shutil.copy(write_image(tmp_path / "x.png", 1), tmp_path / "empty" / name)
+        code, _, said = run("decompress", tmp_path / "empty", tmp_path / "o")
+        assert code == 2 and "would both become a.png" in said
+        assert not (tmp_path / "o").exists()
+
+
+class TestImages:
+    def test_draws(self, run: Run, codec: Codec, tmp_path: Path) -> None:
+        """Draw 0 is the default; every draw is the same again, and another image."""
+        image = write_image(tmp_path / "a.png", 1)
+        run("compress", image, tmp_path / "a.gcp")
+        decoded = {}
+        for draw in (0, 1, 2**64 - 1):
+            for go in range(2):
+                out = tmp_path / f"{draw}-{go}.png"
+                assert run("decompress", tmp_path / "a.gcp", out, "--draw", draw)[0] == 0
+                assert np.array_equal(pixels(out), decoded.setdefault(draw, pixels(out)))
+        assert np.array_equal(decoded[0], codec.reconstruct(pixels(image)))
+        assert len({one.tobytes() for one in decoded.values()}) == 3
+        for draw in (-1, 2**64):
+            code, _, said = run(
+                "decompress", tmp_path / "a.gcp", tmp_path / "o.png", "--draw", draw
+            )
+            assert code == 2 and "a draw is a number from 0 to" in said
+
+    def test_orientation_tags_are_applied(self, run: Run, tmp_path: Path) -> None:
+        image = Image.open(write_image(tmp_path / "a.png", 1, 64, 128))
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        image.save(tmp_path / "turned.jpg", exif=exif)
+        run("compress", tmp_path / "turned.jpg", tmp_path / "a.gcp")
+        found = container.unpack((tmp_path / "a.gcp").read_bytes())
+        assert (found.height, found.width) == (128, 64)
+
+
+def test_a_killed_command_goes_on(codec_run: Path, tmp_path: Path) -> None:
+    """kill -9 in the middle: no half files, no left-over processes, and the rest follows."""
+    for i in range(200):
+        write_image(tmp_path / "in" / f"{i:03}.png", i)
+    words = [str(codec_run), str(tmp_path / "in"), str(tmp_path / "gcp")]
+    command = [sys.executable, "-m", "gencomp.cli", "compress", *words, "--processes", "2"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 100
+    while len(list((tmp_path / "gcp").glob("*.gcp"))) < 10 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(0.5)
+    left = len(list((tmp_path / "gcp").glob("*.gcp")))
+    time.sleep(0.3)
+    assert 10 <= left == len(list((tmp_path / "gcp").glob("*.gcp")))
+    assert main(["compress", *words, "--processes", "1"]) == 0
+    assert len(list((tmp_path / "gcp").glob("*.gcp"))) == 200
+
+
+@pytest.mark.slow
+def test_a_thousand_images_through_other_processes(
+    gencomp: Callable[..., subprocess.CompletedProcess[str]],
+    codec_run: Path,
+    codec: Codec,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Compressed by processes of one thread, decompressed by one process of two: bit-identical to
+    what a third process's encoder shows, in files of the stated size and no more."""
+    for i in range(1000):
+        write_image(tmp_path / "in" / f"{i % 9}" / f"{i:04}.png", i, 64 + i % 3, 64)
+    for threads, words in (
+        ("1", ("compress", codec_run, tmp_path / "in", tmp_path / "gcp")),
+        ("2", ("decompress", codec_run, tmp_path / "gcp", tmp_path / "out", "--processes", 1)),
+    ):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        done = gencomp(*map(str, words), timeout=500)
+        assert done.returncode == 0, done.stderr
+    found = names(tmp_path / "in")
+    assert names(tmp_path / "out") == found and len(found) == 1000
+    for name in found:
+        original = pixels(tmp_path / "in" / name)
+        assert np.array_equal(pixels(tmp_path / "out" / name), codec.reconstruct(original))
+        stream = (tmp_path / "gcp" / f"{name}.gcp").read_bytes()
+        stated = -(-codec.payload_bits(*original.shape[:2]) // 8)
+        assert 8 * len(stream) <= 8 * stated + container.unpack(stream).overhead_bits
