@@ -84,6 +84,18 @@ COMMANDS: dict[str, Command] = {
     "slurm cancel": Command(
         "Evaluation", "gencomp.cli.slurm", "cancel", "cancel evaluation jobs that still run"
     ),
+    "figure rates": Command(
+        "Evaluation", "gencomp.cli.figure", "rates", "draw images at every rate beside each other"
+    ),
+    "figure interpolation": Command(
+        "Evaluation", "gencomp.cli.figure", "interpolation", "draw one image along the rate"
+    ),
+    "figure curves": Command(
+        "Evaluation", "gencomp.cli.figure_curves", "curves", "draw metrics of runs against the rate"
+    ),
+    "figure latent": Command(
+        "Evaluation", "gencomp.cli.figure", "latent", "draw latents of runs beside their prior"
+    ),
     "report": Command(
         "Evaluation", "gencomp.cli.report", "report", "write one HTML page from finished runs"
     ),

@@ -1,0 +1,227 @@
+"""What the figures are drawn from: finished runs, images of their split, and words for both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cluster import data
+from cluster.plans import spaced
+from cluster.runs import Run, open_run
+from gencomp import recipes
+from gencomp.errors import InputError
+from gencomp.evaluation.draws import ItemDraws
+from gencomp.recipes.schema import BaseRecipe
+from gencomp.report.wording import value_of
+from gencomp.system import Batch, System, evaluation_mode
+from gencomp.systems.dplc.base import ReconstructingSystem
+from gencomp.systems.dplc.parts import to_signed
+from shards import open_set
+from shards.reader import ShardSet, Split
+
+RATE_KEYS = ("networks.code_channels", "networks.levels")
+_TOLD = ("loss.", "networks.", "latent_discriminator.")
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Images:
+    """Rows of a split, and how to say which."""
+
+    split: Split
+    rows: tuple[int, ...]
+    data_set: str
+
+    @property
+    def said(self) -> str:
+        """`photos, test split, 4 of 922 images`."""
+        return f"{self.data_set}, {self.split.name} split, {len(self.rows)} of {len(self.split)}"
+
+    def thinned(self, count: int) -> Images:
+        """So many of them, evenly spaced."""
+        places = spaced(len(self.rows), count, self.split.name)
+        return Images(self.split, tuple(self.rows[place] for place in places), self.data_set)
+
+    def batches(self, recipe: BaseRecipe) -> Iterator[Batch]:
+        """In order, under the recipe's fixed transforms."""
+        for start in range(0, len(self.rows), _BATCH):
+            host = data.held_out_rows(recipe, self.split, self.rows[start : start + _BATCH])
+            yield data.to_batch(host, torch.device("cpu"))
+
+
+def finished(path: Path) -> Run:
+    """A finished run.
+
+    Raises:
+        InputError: there is none, or it is not finished.
+    """
+    run = open_run(path)
+    run.final_checkpoint()
+    return run
+
+
+def stage(run: Run) -> str:
+    """`run PATH (system/stage)`."""
+    recipe = run.recipe()
+    return f"run {run.path} ({recipe.system}/{recipe.stage})"
+
+
+def choose_images(runs: Sequence[Run], split: str, count: int | None) -> Images:
+    """Evenly spaced images of the set that all runs are evaluated on.
+
+    Args:
+        runs: one or more.
+        split: its name.
+        count: how many; by default all.
+
+    Raises:
+        InputError: too many are asked for, or the runs are of different data.
+        ShardError: the set or the split is missing.
+    """
+    held: dict[str, tuple[Run, ShardSet]] = {}
+    for run in runs:
+        shard_set = open_set(run.recipe().evaluation_shards())
+        identity = run.identity()
+        if shard_set.index_hash != identity.get("evaluation.data", identity["data"]):
+            raise InputError(
+                f"{shard_set.path} is another shard set than run {run.path} was trained on"
+            )
+        held.setdefault(shard_set.index_hash, (run, shard_set))
+    (first, shard_set), *others = held.values()
+    if others:
+        raise InputError(
+            f"run {first.path} and run {others[0][0].path} are of different data,"
+            f" {shard_set.path} and {others[0][1].path}"
+        )
+    chosen = shard_set.split(split)
+    if count is not None and count < 1:
+        raise InputError(f"--images is {count}, but at least one image must be shown")
+    rows = spaced(len(chosen), len(chosen) if count is None else count, split)
+    return Images(chosen, rows, shard_set.info.name)
+
+
+def choose_rows(images: Images, rows: Sequence[int]) -> Images:
+    """Other images of the same split.
+
+    Raises:
+        InputError: the split has no such row.
+    """
+    for row in rows:
+        if not 0 <= row < len(images.split):
+            raise InputError(
+                f"image {row} is not in split {images.split.name!r}, which has images 0 to"
+                f" {len(images.split) - 1}"
+            )
+    return Images(images.split, tuple(rows), images.data_set)
+
+
+def require_one_generator(runs: Sequence[Run]) -> None:
+    """
+    Raises:
+        InputError: a run that starts from no generator, or two that start from different ones.
+    """
+    weights: dict[str, Run] = {}
+    for run in runs:
+        if (found := run.identity().get("parent.generator")) is None:
+            raise InputError(
+                f"{stage(run)} has no frozen generator to share: figures along the rate need runs"
+                " of dplc/codec on one generator"
+            )
+        weights.setdefault(found, run)
+    if len(weights) > 1:
+        (a, first), (b, second) = list(weights.items())[:2]
+        raise InputError(
+            f"run {first.path} and run {second.path} decode by different generators"
+            f" (weights {a[:12]} and {b[:12]})"
+        )
+
+
+def code_bits(run: Run, system: System, height: int, width: int) -> int:
+    """Bits of the code of an image.
+
+    Raises:
+        InputError: the run has no codec, or one of other image sizes.
+    """
+    if (codec := system.codec()) is None:
+        raise InputError(f"{stage(run)} has no codec: its stage makes no code, so it has no rate")
+    return codec.payload_bits(height, width)
+
+
+def differing(runs: Sequence[Run], apart_from: Sequence[str] = ()) -> list[str]:
+    """A label for each run: its stage, where there are several, and the values of its recipe that
+    differ among the runs of the stage; the stage alone where none does."""
+    flat = [recipes.flatten(run.recipe().model_dump(mode="json")) for run in runs]
+    stages = [f"{values['system']}/{values['stage']}" for values in flat]
+    labels = []
+    for own, stage_ in zip(flat, stages, strict=True):
+        peers = [values for values, of in zip(flat, stages, strict=True) if of == stage_]
+        varying = [
+            key
+            for key in own
+            if key.startswith(_TOLD)
+            and key not in apart_from
+            and any(values[key] != own[key] for values in peers)
+        ]
+        said = [value_of(key, own[key]) for key in varying]
+        labels.append(", ".join([stage_] * (len(set(stages)) > 1 or not said) + said))
+    return labels
+
+
+def reconstructions(
+    run: Run, system: System, images: Images, seed: int, draws: int
+) -> list[Tensor]:
+    """[draws] of uint8 [n, 3, H, W]: draw i is that of `gencomp evaluate` with this seed.
+
+    Raises:
+        InputError: the run has no encoder.
+    """
+    found: list[list[Tensor]] = [[] for _ in range(draws)]
+    with evaluation_mode(system.networks):
+        for batch in images.batches(run.recipe()):
+            for draw in range(draws):
+                keyed = ItemDraws.of(seed, ("reconstruct", draw), batch.rows_B.tolist())
+                made = system.reconstruct(batch, keyed)
+                if made is None:
+                    raise InputError(f"{stage(run)} has no encoder and reconstructs nothing")
+                found[draw].append(made)
+    return [torch.cat(parts) for parts in found]
+
+
+def prior_samples(system: System, images: Images, seed: int, draws: int) -> list[Tensor]:
+    """[draws] of uint8 [n, 3, H, W], independent of the images: reconstructions at rate 0."""
+    with evaluation_mode(system.networks):
+        made = [
+            system.sample(ItemDraws.of(seed, ("rate0", draw), list(images.rows)))
+            for draw in range(draws)
+        ]
+    assert all(one is not None for one in made)
+    return cast(list[Tensor], made)
+
+
+def latents(run: Run, system: System, images: Images, seed: int) -> np.ndarray:
+    """B(E(x), noise) or F(x) of each image, float64 [n, m].
+
+    Raises:
+        InputError: the run has no encoder, or no prior.
+    """
+    if not isinstance(system, ReconstructingSystem) or system.prior is None:
+        raise InputError(f"{stage(run)} has no latents with a prior to compare with")
+    found = []
+    with evaluation_mode(system.networks):
+        for batch in images.batches(run.recipe()):
+            keyed = ItemDraws.of(seed, ("reconstruct", 0), batch.rows_B.tolist())
+            x_BCHW = to_signed(batch.images_BCHW)
+            with system.statistics(keyed):
+                found.append(system.encode(system.networks, x_BCHW, keyed))
+    return torch.cat(found).flatten(1).double().numpy()
+
+
+def as_tiles(images_BCHW: Tensor) -> list[np.ndarray]:
+    """uint8 [H, W, 3] each."""
+    return list(images_BCHW.permute(0, 2, 3, 1).contiguous().numpy())

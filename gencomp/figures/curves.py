@@ -1,0 +1,213 @@
+"""Metrics against the rate: a panel for each metric, a line for each series, intervals as bars."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from gencomp.errors import InputError
+from gencomp.evaluation.pixels import psnr
+from gencomp.figures.style import (
+    COLOURS,
+    DASHES,
+    MARKERS,
+    MUTED,
+    log_axis,
+    plain,
+    style,
+    titled,
+)
+
+# Title and axis of each metric.
+LABELS: dict[str, tuple[str, str]] = {
+    "mse": ("Distortion: MSE", "MSE on [−1, 1]"),
+    "psnr": ("Distortion: PSNR", "PSNR, dB"),
+    "ms_ssim": ("Distortion: MS-SSIM", "MS-SSIM"),
+    "lpips": ("Distortion: LPIPS", "LPIPS"),
+    "mmd": ("Prior mismatch: MMD of the latents", "MMD to the prior"),
+    "pv": ("Diversity: conditional pixel variance", "PV on [−1, 1]"),
+    "rfid": ("Perception: rFID", "FID of reconstructions"),
+    "rkid": ("Perception: rKID", "KID of reconstructions"),
+}
+_LOGARITHMIC = ("mse", "pv")
+_FROM_ZERO = ("pv", "mmd", "rfid")
+_PANEL = (4.4, 3.3)  # inches
+_MOST_TICKS = 7
+
+
+@dataclass(frozen=True)
+class Point:
+    """One metric of one run.
+
+    Attributes:
+        series: the line it belongs to.
+        bpp: rate.
+        value: of the metric.
+        interval: 95 %, where it is known.
+        source: where it comes from, for messages.
+        protocol: what a point must share with the others of its axis, in words: data, split, ...
+        reference: it is an engineered codec's, drawn in grey.
+    """
+
+    series: str
+    bpp: float
+    value: float
+    interval: tuple[float, float] | None
+    source: str
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    reference: bool = False
+
+
+class Panel(NamedTuple):
+    """The points of one axis."""
+
+    metric: str
+    points: Sequence[Point]
+
+
+def require_one_protocol(panel: Panel) -> None:
+    """
+    Raises:
+        InputError: two points were measured in different ways; it names what differs.
+    """
+    first, *others = panel.points
+    for other in others:
+        for key in dict.fromkeys([*first.protocol, *other.protocol]):
+            a, b = first.protocol.get(key), other.protocol.get(key)
+            if a != b:
+                raise InputError(
+                    f"{panel.metric} of {first.source} and of {other.source} cannot stand in one"
+                    f" axis: {key} is {a} of the first and {b} of the second"
+                )
+
+
+def draw(panels: Sequence[Panel], title: str, remarks: Sequence[str]) -> Figure:
+    """
+    Args:
+        panels: one or more, with one point or more each.
+        title: of the figure.
+        remarks: lines under it.
+
+    Raises:
+        InputError: points of different protocols in one panel, or more series than colours.
+    """
+    for panel in panels:
+        require_one_protocol(panel)
+    looks = _looks(panels)
+    columns = min(len(panels), 3)
+    rows = math.ceil(len(panels) / columns)
+    width, height = columns * _PANEL[0], rows * _PANEL[1] + 0.3
+    with style():
+        figure = titled(width, height, title, remarks)
+        axes_RC = figure.subplots(rows, columns, squeeze=False)
+        for axes, panel in zip(axes_RC.flat, panels, strict=False):
+            _draw_panel(axes, panel, looks)
+        for axes in list(axes_RC.flat)[len(panels) :]:
+            axes.set_axis_off()
+        handles: dict[str, Any] = {}
+        for axes in axes_RC.flat:
+            handles |= {
+                label: h for h, label in zip(*axes.get_legend_handles_labels(), strict=True)
+            }
+        ordered = [name for name in looks if name in handles]
+        figure.legend(
+            [handles[name] for name in ordered],
+            ordered,
+            loc="outside lower center",
+            ncols=min(len(ordered), 2 * columns + 1),
+        )
+    return figure
+
+
+def _looks(panels: Sequence[Panel]) -> dict[str, dict[str, Any]]:
+    """Series -> how it is drawn, the same in all panels."""
+    points = [point for panel in panels for point in panel.points]
+    series = list(dict.fromkeys(point.series for point in points if not point.reference))
+    references = list(dict.fromkeys(point.series for point in points if point.reference))
+    if len(series) > len(COLOURS) or len(references) > len(DASHES):
+        raise InputError(
+            f"{len(series)} series and {len(references)} classical codecs are too many for one"
+            f" figure, which tells {len(COLOURS)} and {len(DASHES)} apart"
+        )
+    looks: dict[str, dict[str, Any]] = {
+        name: {"color": COLOURS[i], "marker": MARKERS[i], "linestyle": "-", "zorder": 3}
+        for i, name in enumerate(series)
+    }
+    for i, name in enumerate(references):
+        looks[name] = {"color": MUTED, "linestyle": DASHES[i], "zorder": 2, "linewidth": 1.2}
+    return looks
+
+
+def _draw_panel(axes: Axes, panel: Panel, looks: Mapping[str, Mapping[str, Any]]) -> None:
+    for name in looks:
+        points = sorted((p for p in panel.points if p.series == name), key=lambda p: p.bpp)
+        if not points:
+            continue
+        bars = None
+        if any(point.interval and not point.reference for point in points):
+            ends = [point.interval or (point.value, point.value) for point in points]
+            below = [point.value - low for point, (low, _) in zip(points, ends, strict=True)]
+            above = [high - point.value for point, (_, high) in zip(points, ends, strict=True)]
+            bars = np.maximum([below, above], 0)
+        axes.errorbar(
+            [point.bpp for point in points],
+            [point.value for point in points],
+            yerr=bars,
+            label=name,
+            capsize=2.5,
+            elinewidth=1,
+            markeredgecolor="white",
+            markeredgewidth=0.5,
+            **looks[name],
+        )
+    title, label = LABELS[panel.metric]
+    axes.set_title(title)
+    axes.set_ylabel(label)
+    axes.set_xlabel("rate, bits per pixel")
+    axes.margins(x=0.06, y=0.1)
+    _rate_axis(axes, panel.points)
+    values = [point.value for point in panel.points]
+    if panel.metric in _LOGARITHMIC and min(values) > 0:
+        log_axis(axes)
+        if panel.metric == "mse":
+            _decibels(axes)
+    elif panel.metric in _FROM_ZERO and min(values) >= 0:
+        axes.set_ylim(bottom=0)
+
+
+def _rate_axis(axes: Axes, points: Sequence[Point]) -> None:
+    """Logarithmic, with a place for 0; ticks at the rates of the runs, and in the decades above."""
+    rates = sorted({point.bpp for point in points if not point.reference})
+    positive = [rate for rate in rates if rate > 0]
+    if not positive:
+        return
+    if rates[0] <= 0:
+        axes.set_xscale("symlog", linthresh=positive[0], linscale=0.5)
+        axes.set_xlim(left=-0.12 * positive[0])
+    else:
+        axes.set_xscale("log")
+    if len(rates) <= _MOST_TICKS:
+        highest = max(point.bpp for point in points)
+        above = [x for x in (0.25, 0.5, 1, 2, 4, 8, 16) if 2.5 * rates[-1] < x < 1.2 * highest]
+        axes.xaxis.set_major_locator(FixedLocator([*rates, *above]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _decibels(axes: Axes) -> None:
+    """PSNR at the right of an axis of MSE: exact, since it is linear in log MSE."""
+    right = axes.twinx()
+    right.set_ylim(*(psnr(y) for y in axes.get_ylim()))
+    right.yaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
+    right.yaxis.set_major_formatter(FuncFormatter(plain))
+    right.set_ylabel("PSNR, dB")
+    right.grid(False)
+    for name, spine in right.spines.items():
+        spine.set_visible(name == "right")

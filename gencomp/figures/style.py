@@ -1,0 +1,120 @@
+"""Colours, type and file formats that all figures share.
+
+The colours are those of Okabe and Ito (2008), which people with any colour vision tell apart; each
+goes with a marker of its own, so that a figure survives a grey printer.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+Format = Literal["png", "pdf"]
+
+INK, MUTED, GRID = "#1b1f24", "#667080", "#dfe2e6"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+MARKERS = ("o", "s", "D", "^", "v", "P")
+DASHES: tuple[Any, ...] = ((0, (4, 2)), (0, (1, 1.4)), (0, (6, 2, 1, 2)), (0, (8, 3)))
+DOTS_PER_INCH = 200
+
+_STYLE: Any = {
+    "text.parse_math": False,
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8.5,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.titlesize": 10,
+    "figure.titleweight": "bold",
+    "figure.facecolor": "white",
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 5,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "gencomp",
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw and encode inside this: it changes nothing outside."""
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
+def encode(figure: Figure, format: Format, dots_per_inch: float | None = None) -> bytes:
+    """The figure as a file; the same figure gives the same bytes.
+
+    Args:
+        figure: drawn by this package.
+        format: png or pdf.
+        dots_per_inch: of a PNG; by default that of the figure.
+    """
+    buffer = io.BytesIO()
+    metadata = {"CreationDate": None} if format == "pdf" else {"Software": None}
+    with style():
+        figure.savefig(buffer, format=format, dpi=dots_per_inch or figure.dpi, metadata=metadata)
+    return buffer.getvalue()
+
+
+def titled(width: float, height: float, title: str, remarks: Sequence[str]) -> Figure:
+    """An empty figure below a bold title and what it was measured on, in grey.
+
+    Args:
+        width: inches.
+        height: inches of what comes below the heading.
+        title: one line.
+        remarks: lines under it.
+    """
+    heading = 0.36 + 0.165 * len(remarks)
+    height += heading
+    layout = ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - heading / height), wspace=0.05, hspace=0.06)
+    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout=layout)
+    figure.suptitle(title, x=0.1 / width, y=1 - 0.08 / height, ha="left", va="top")
+    for number, line in enumerate(remarks):
+        y = 1 - (0.29 + 0.165 * number) / height
+        figure.text(0.1 / width, y, line, ha="left", va="top", fontsize=8, color=MUTED)
+    return figure
+
+
+def log_axis(axes: Axes) -> None:
+    """A logarithmic vertical axis with plain numbers at 1, 2 and 5, or more on a short one."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    ratio = high / low
+    subs = tuple(range(1, 10)) if ratio < 4 else (1, 2, 5) if ratio < 1000 else (1,)
+    axes.yaxis.set_major_locator(LogLocator(subs=subs, numticks=12))
+    axes.yaxis.set_major_formatter(FuncFormatter(plain))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def plain(value: float, _: object = None) -> str:
+    """A number without exponent where it can be, with a real minus."""
+    return f"{value:.4g}".replace("-", "−")
