@@ -5,9 +5,10 @@ against 1.
 
 The loops train the `photos` recipes of the three generators in one process, in turns, each in a
 process of its own. The plain loop is what a researcher writes by hand: modules, losses, Adam,
-batches that lie in memory decoded (gencomp reads its own from shards meanwhile), channels last.
+channels last; `memory` cycles over decoded batches that lie in memory, `plain` reads the same
+stream of shards as gencomp does.
 Times are medians over the steps after the first ten. Scaling: the WAE recipe with 2 workers over
-gloo against 1, images per second.
+gloo against 1, images per second, at the narrow and at the published width.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ def plain_step(recipe: Any, batches: Callable[[], Any]) -> Callable[[], None]:
     return wasserstein_pp
 
 
-def plain(recipe: Any, steps: int) -> list[float]:
+def plain(recipe: Any, steps: int, in_memory: bool) -> list[float]:
     import itertools
 
     import torch
@@ -128,14 +129,15 @@ def plain(recipe: Any, steps: int) -> list[float]:
 
     images, order = data.open_training(recipe)
     stream = data.training_stream(recipe, images, order, 0, 1, 0)
-    ready = [data.to_batch(next(stream), torch.device("cpu")).images_BCHW for _ in range(20)]
-    stream.close()
-    turns = itertools.cycle(ready)
+    cpu = torch.device("cpu")
+    read = (data.to_batch(host, cpu).images_BCHW for host in stream)
+    turns = itertools.cycle([next(read) for _ in range(20)]) if in_memory else read
     step = plain_step(recipe, lambda: to_signed(next(turns)))
     clock = []
     for _ in range(steps):
         step()
         clock.append(time.perf_counter())
+    stream.close()
     return clock
 
 
@@ -181,7 +183,11 @@ def child(kind: str, method: str, photos: Path, steps: int, threads: int) -> Non
     torch.set_num_threads(threads)
     recipe = load(method, photos)
     with tempfile.TemporaryDirectory() as work:
-        clock = plain(recipe, steps) if kind == "plain" else ours(recipe, steps, Path(work))
+        clock = (
+            ours(recipe, steps, Path(work))
+            if kind == "gencomp"
+            else plain(recipe, steps, kind == "memory")
+        )
     seconds = [b - a for a, b in zip(clock[WARM:], clock[WARM + 1 :], strict=False)]
     print(json.dumps(statistics.median(seconds)))
 
@@ -199,7 +205,7 @@ def call(kind: str, method: str, photos: Path, words: argparse.Namespace) -> flo
     return float(json.loads(done.stdout.splitlines()[-1]))
 
 
-def scaling(photos: Path, pairs: int) -> None:
+def scaling(photos: Path, pairs: int, width: int, steps: int) -> None:
     from training import throughput_torchrun
 
     rates: dict[int, list[float]] = {1: [], 2: []}
@@ -207,10 +213,16 @@ def scaling(photos: Path, pairs: int) -> None:
         for pair in range(pairs):
             for workers in (1, 2) if pair % 2 == 0 else (2, 1):
                 name = f"{workers}-{pair}"
-                rates[workers].append(throughput_torchrun(Path(work), photos, 120, workers, name))
+                wide = [f"--networks.width={width}"]
+                rate = throughput_torchrun(Path(work), photos, steps, workers, name, wide)
+                rates[workers].append(rate)
     ratios = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
-    print(f"\n2 workers against 1, images/s: {statistics.median(rates[2]):.0f} against "
-          f"{statistics.median(rates[1]):.0f}, ratio {spread(ratios)}")  # fmt: skip
+    medians = [f"{statistics.median(rates[workers]):.1f}" for workers in (2, 1)]
+    print(
+        f"\nwidth {width}: 2 workers against 1, images/s: {' against '.join(medians)}, "
+        f"ratio {spread(ratios)}",
+        flush=True,
+    )
 
 
 def spread(values: list[float]) -> str:
@@ -233,18 +245,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         photos = Path(directory) / "photos"
         build("photos", photos)
-        print(f"{'method':<16}{'plain, s':>10}{'gencomp, s':>12}   plain / gencomp")
+        kinds = ["memory", "plain", "gencomp"]
+        print(f"{'method':<16}" + "".join(f"{kind + ', s':>13}" for kind in kinds) + "   ratios")
         for method in METHODS:
-            found: dict[str, list[float]] = {"plain": [], "gencomp": []}
+            found: dict[str, list[float]] = {kind: [] for kind in kinds}
             for pair in range(words.pairs):
-                for kind in ("plain", "gencomp") if pair % 2 == 0 else ("gencomp", "plain"):
+                for kind in kinds if pair % 2 == 0 else kinds[::-1]:
                     found[kind].append(call(kind, method, photos, words))
-            ratios = [a / b for a, b in zip(found["plain"], found["gencomp"], strict=True)]
-            medians = [statistics.median(found[kind]) for kind in ("plain", "gencomp")]
-            print(
-                f"{method:<16}{medians[0]:>10.4f}{medians[1]:>12.4f}   {spread(ratios)}", flush=True
-            )
-        scaling(photos, words.pairs)
+            ratios = {
+                kind: spread([a / b for a, b in zip(found[kind], found["gencomp"], strict=True)])
+                for kind in kinds[:2]
+            }
+            medians = "".join(f"{statistics.median(found[kind]):>13.4f}" for kind in kinds)
+            told = ", ".join(f"{kind} / gencomp {ratio}" for kind, ratio in ratios.items())
+            print(f"{method:<16}{medians}   {told}", flush=True)
+        scaling(photos, words.pairs, width=16, steps=120)
+        scaling(photos, words.pairs, width=64, steps=30)
 
 
 if __name__ == "__main__":

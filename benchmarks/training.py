@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from cluster import metrics_log
@@ -104,11 +105,13 @@ def throughput_ray(work: Path, shards: Path, steps: int, workers: int, name: str
     return images_per_second(work / name)
 
 
-def throughput_torchrun(work: Path, shards: Path, steps: int, workers: int, name: str) -> float:
+def throughput_torchrun(
+    work: Path, shards: Path, steps: int, workers: int, name: str, more: Sequence[str] = ()
+) -> float:
     from cluster.runs import enter
     from gencomp import recipes
 
-    _, values = recipes.split_overrides(overrides(shards, steps, 10))
+    _, values = recipes.split_overrides([*overrides(shards, steps, 10), *more])
     enter(work / name, recipes.load(RECIPE, values))
     script = work / "worker.py"
     script.write_text(TORCHRUN)
