@@ -146,7 +146,7 @@ def code_bits(run: Run, system: System, height: int, width: int) -> int:
     """Bits of the code of an image.
 
     Raises:
-        InputError: the run has no codec, or one of other image sizes.
+        InputError: the run has no codec, or it takes no images of this size.
     """
     if (codec := system.codec()) is None:
         raise InputError(f"{stage(run)} has no codec: its stage makes no code, so it has no rate")

@@ -20,6 +20,7 @@ from scratch in one stage, without a prior.
     base         what all systems share
     generators   the systems of stage 1
     coders       stage 2 and the baselines
+    code_tables  integer tables of the codec's entropy coder
     codec        images to files and back
 
 Images are mapped to [−1, 1]; MSE is on that scale, PSNR = 10·log10(4/MSE).
