@@ -97,9 +97,9 @@ def test_the_preemption_signal_requeues(run: Run) -> None:
     """A job that is hit drops its block, and the next attempt makes it to the same bits."""
     from submitit.local.local import LocalExecutor
 
-    long = ["--metrics", "pv", "--draws", "150"]
+    long = ["--metrics", "pv", "--draws", "400"]  # seconds of work
     assert main([*words(run, *long, "--name", "whole"), "--executor", "debug"]) == 0
-    hit = _entered(run, "hit", metrics=("pv",), draws=150)
+    hit = _entered(run, "hit", metrics=("pv",), draws=400)
     job = MeasureBlocks("measure-0", str(hit.path), [0, 1, 2])
     executor = LocalExecutor(hit.logs)
     executor.update_parameters(timeout_min=60)
@@ -107,9 +107,10 @@ def test_the_preemption_signal_requeues(run: Run) -> None:
     try:
         progress = hit.progress("measure-0")
         deadline = time.monotonic() + 60
-        while not (files.read_json(progress) or {}).get("seconds_per_step"):
+        while files.read_json(progress) is None:
             assert time.monotonic() < deadline, "the job does not start"
             time.sleep(0.02)
+        time.sleep(0.5)  # into a block
         os.kill(files.read_json(progress)["pid"], signal.SIGUSR2)
         handle.result()
     finally:
