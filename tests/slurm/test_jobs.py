@@ -24,8 +24,8 @@ from tests import tiny
 from tests.conftest import ROOT
 from tests.slurm.conftest import Evaluate, measure, parts
 
-# A job long enough to be hit while it works: about a second.
-LONG = {"temperatures": 300, "points": 50, "images": 2, "block": 2, "leapfrog": 1}
+# A job long enough to be hit while it works, also on a fast machine: several seconds.
+LONG = {"temperatures": 1500, "points": 50, "images": 2, "block": 2, "leapfrog": 1}
 
 
 def started(job: Measure) -> subprocess.Popen[bytes]:
