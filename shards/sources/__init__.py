@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from shards.errors import ShardError
 from shards.info import Skipped, Transform
+from shards.pictures import Picture, Pictures
 from shards.writer import NewSample
 
 SOURCES = {
@@ -103,6 +104,14 @@ def read_each(
             yield encode(item)
         except ShardError as error:
             yield Skipped(path=item.path, reason=str(error))
+
+
+def stored_picture(stored: Pictures, data: bytes, where: object) -> Picture:
+    """An image file's bytes as the set stores them; `ShardError` that names `where` it lies."""
+    try:
+        return stored.encode(data)
+    except ValueError as error:
+        raise unreadable(where, error) from None
 
 
 def unreadable(where: object, reason: object) -> ShardError:

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from shards.errors import ShardError
 from shards.pictures import Pictures, pictures
-from shards.sources import Listed, Source, read_each, unreadable
+from shards.sources import Listed, Source, read_each, stored_picture
 from shards.sources.archives import Files, open_files
 from shards.sources.draw import drawn
 from shards.writer import NewSample
@@ -136,12 +136,8 @@ def celeba(
 
 def encode(face: Face, root: Path, stored: Pictures, names: tuple[str, ...]) -> NewSample:
     """Read one face; `ShardError` that names it when it is damaged."""
-    try:
-        picture = stored.encode(open_files(root).read(face.path))
-    except ShardError:
-        raise
-    except ValueError as error:
-        raise unreadable(f"{face.path} in {root}", error) from None
+    data = open_files(root).read(face.path)
+    picture = stored_picture(stored, data, f"{face.path} in {root}")
     members = {picture.ext: picture.data}
     if names:
         values = {name: 1 if flag else -1 for name, flag in zip(names, face.flags, strict=True)}

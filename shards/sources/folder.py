@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 from shards.errors import ShardError
 from shards.pictures import Pictures, pictures
-from shards.sources import Listed, Source, read_each, unreadable
+from shards.sources import Listed, Source, read_each, stored_picture
 from shards.sources.archives import Files, open_files
 from shards.sources.draw import drawn
 from shards.writer import NewSample
@@ -143,12 +143,8 @@ def clic(path: Path | None, *, size: str | None = None, storage: str | None = No
 def encode(file: File, stored: Pictures) -> NewSample:
     """Read one image; `ShardError` that names the file when it is none or damaged."""
     root = Path(file.root)
-    try:
-        picture = stored.encode(open_files(root).read(file.path))
-    except ShardError:
-        raise
-    except ValueError as error:
-        raise unreadable(f"{file.path} in {root}", error) from None
+    data = open_files(root).read(file.path)
+    picture = stored_picture(stored, data, f"{file.path} in {root}")
     members = {picture.ext: picture.data}
     if file.label is not None:
         members["cls"] = str(file.label).encode()

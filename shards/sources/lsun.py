@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from shards.errors import ShardError
 from shards.pictures import Pictures, pictures
-from shards.sources import Items, Outcome, Source, read_each, unreadable
+from shards.sources import Items, Outcome, Source, read_each, stored_picture
 from shards.sources.archives import open_files
 from shards.sources.draw import drawn
 from shards.sources.lsun_database import (
@@ -130,10 +130,7 @@ def _encode_file(file: File, root: Path, stored: Pictures) -> NewSample:
 
 
 def _encode(key: str, data: bytes, where: object, stored: Pictures) -> NewSample:
-    try:
-        picture = stored.encode(data)
-    except ValueError as error:
-        raise unreadable(where, error) from None
+    picture = stored_picture(stored, data, where)
     members = {picture.ext: picture.data}
     return NewSample(key, members, picture.ext, picture.width, picture.height, None, source=key)
 
