@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 import shards
 from gencomp.recipes.schema import BaseRecipe, DataSection
 from gencomp.system import Batch
+from shards.info import DatasetInfo
 from shards.mixture import MixedSplit, Part, mix
 from shards.order import EpochOrder, Order
 from shards.reader import Split
@@ -63,13 +63,8 @@ def hashes(recipe: BaseRecipe) -> dict[str, str]:
     return {"data": training.index_hash, "evaluation.data": held_out.index_hash}
 
 
-def stored(location: str | Path) -> dict[str, Any]:
-    """How a shard set's images were made and stored, for the protocol of what is measured on them.
-
-    Raises:
-        ShardError: there is no such set.
-    """
-    info = shards.open_set(location).info
+def stored(info: DatasetInfo) -> dict[str, Any]:
+    """How a set's images were made and stored, for the protocol of what is measured on them."""
     return {"name": info.name, "source": info.source, **info.transform.model_dump(mode="json")}
 
 

@@ -48,13 +48,14 @@ class Watch:
             for name, value in {"loss": loss, **terms}.items():
                 self._terms.setdefault(f"{phase}/{name}", []).append(value.detach())
 
-    def stepped(self, progress: Progress, system: System) -> None:
-        """After a step: write a row or a sample grid when one is due."""
-        if not self._active:
-            return
-        if progress.step % self._recipe.training.log_every == 0:
+    def stepped(self, progress: Progress) -> None:
+        """After a step: write a row when one is due."""
+        if self._active and progress.step % self._recipe.training.log_every == 0:
             self._write_row(progress)
-        if progress.step % self._recipe.training.sample_every == 0:
+
+    def sampled(self, progress: Progress, system: System) -> None:
+        """When sample grids are due: write one."""
+        if self._active:
             self._write_samples(progress, system)
 
     def evaluated(self, progress: Progress, metrics: Mapping[str, float]) -> None:
@@ -64,10 +65,9 @@ class Watch:
             self._append(progress, {f"{split}/{name}": value for name, value in metrics.items()})
 
     def finished(self, progress: Progress, system: System) -> None:
-        if self._active:
-            self._write_samples(progress, system)
-            if self._board is not None:
-                self._board.close()
+        self.sampled(progress, system)
+        if self._board is not None:
+            self._board.close()
 
     def _write_row(self, progress: Progress) -> None:
         now = time.monotonic()

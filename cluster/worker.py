@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 
 import gencomp
+import shards
 from cluster import checkpoints, data
 from cluster.evaluation import evaluate
 from cluster.files import write_text
@@ -111,8 +112,10 @@ def train(run: Run, seat: Seat, host: Host) -> Outcome:
             state.progress = Progress(
                 before.step + 1, before.samples + steps.samples(before), before.epoch_length
             )
-            with state.as_evaluated():
-                watch.stepped(state.progress, system)
+            watch.stepped(state.progress)
+            if state.progress.step % recipe.training.sample_every == 0:
+                with state.as_evaluated():
+                    watch.sampled(state.progress, system)
             last = is_done(recipe, state.progress)
             if state.progress.step % recipe.evaluation.every == 0 and not last:
                 metrics = evaluated()
@@ -209,7 +212,7 @@ def _protocol(run: Run, recipe: BaseRecipe, held_out: Split) -> dict[str, Any]:
     return {
         "weights": checkpoint.networks_hash(),
         "data": held_out.key_hash,
-        "stored": data.stored(recipe.evaluation_shards()),
+        "stored": data.stored(shards.open_set(recipe.evaluation_shards()).info),
         "transforms": recipe.data.transforms.model_dump(mode="json"),
         "limit": recipe.evaluation.limit,
         "batch_size": recipe.evaluation.batch_size,

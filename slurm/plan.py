@@ -206,7 +206,7 @@ def make(run: Run, chosen: Settings) -> Plan:
         gencomp=gencomp.__version__,
         decoder=checkpoint.networks_hash(),
         data=shard_set.index_hash,
-        stored=stored(location),
+        stored=stored(shard_set.info),
         shards=plans.absolute(location),
         rows=rows,
         pilot_rows=tuple(rows[i] for i in spaced(len(rows), pilot_images, chosen.split)),

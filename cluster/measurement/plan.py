@@ -207,7 +207,8 @@ def make(
     checkpoint = run.final_checkpoint()
     recipe = run.recipe()
     location = recipe.evaluation_shards()
-    split = shards.open_set(location).split(chosen["split"])
+    shard_set = shards.open_set(location)
+    split = shard_set.split(chosen["split"])
     name = f"run {run.path} ({recipe.system}/{recipe.stage})"
     height, width, reconstructs, has_prior = _abilities(run, split)
     if metrics is None:
@@ -241,7 +242,7 @@ def make(
         system=f"{recipe.system}/{recipe.stage}",
         weights=checkpoint.networks_hash(),
         data=split.index_hash,
-        stored=data.stored(location),
+        stored=data.stored(shard_set.info),
         transforms=recipe.data.transforms.model_dump(mode="json"),
         split_images=len(split),
         height=height,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from gencomp.cli.bars import bar
+from gencomp.cli.progress import bar
 from gencomp.cli.tables import print_table
 from gencomp.errors import InputError
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cluster import data
+import shards
 from cluster.runs import Run
 from gencomp.cli import figure_inputs as inputs
 from gencomp.cli import figure_latents
@@ -152,10 +152,11 @@ class Measured:
     def _protocol_of_training(self, result: dict[str, Any]) -> dict[str, Any]:
         assert self.run is not None
         recipe = self.run.recipe()
-        held_out = data.open_held_out(recipe)
+        shard_set = shards.open_set(recipe.evaluation_shards())
+        held_out = shard_set.split(recipe.evaluation.split)
         return {
             "data": _short(held_out.index_hash),
-            "data set": data.stored(recipe.evaluation_shards())["name"],
+            "data set": shard_set.info.name,
             **_images(held_out.name, int(result["images"]), len(held_out), self._which),
             "the rule of pixels": "reconstructions not rounded; errors on the scale [-1, 1]",
             "the transforms of images": recipe.data.transforms.model_dump(mode="json"),

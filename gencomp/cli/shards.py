@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from gencomp.cli.shards_progress import progress
+from gencomp.cli.progress import progress
 from gencomp.errors import InputError
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from gencomp.cli.progress import progress
 from gencomp.cli.shards import Location, megabytes
-from gencomp.cli.shards_progress import progress
 from gencomp.errors import InputError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from gencomp.cli.bars import bar
+from gencomp.cli.progress import bar
 from gencomp.errors import InputError
 from slurm.options import SlurmOptions
 

@@ -22,7 +22,7 @@ from PIL import Image
 
 from gencomp.cli import main
 from gencomp.cli import shards as commands
-from gencomp.cli.shards_progress import Rate, duration, progress
+from gencomp.cli.progress import Rate, duration, progress
 from gencomp.cli.shards_simulate import LANES, WINDOW
 from gencomp.recipes.schema import DataSection
 from shards import open_set
@@ -304,7 +304,7 @@ class TestProgress:
 
     def test_a_terminal_gets_a_bar(self, tmp_path: Path) -> None:
         code = (
-            "import time\nfrom gencomp.cli.shards_progress import progress\n"
+            "import time\nfrom gencomp.cli.progress import progress\n"
             "with progress('verifying', 'samples') as show:\n"
             "    for done in range(1, 8):\n"
             "        show('samples', 100 * done, 1000)\n        time.sleep(0.1)\n"
