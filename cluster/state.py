@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,14 +55,9 @@ class State:
             )
         self.saved = self.progress.step
 
-    @contextmanager
-    def as_evaluated(self) -> Iterator[None]:
+    def as_evaluated(self) -> AbstractContextManager[None]:
         """The weights that evaluations use: the moving averages, where there are some."""
-        averaged: AbstractContextManager[None] = (
-            nullcontext() if self.averages is None else self.averages.in_place()
-        )
-        with averaged:
-            yield
+        return nullcontext() if self.averages is None else self.averages.in_place()
 
     def settle(self) -> None:
         """After the last step: the averages become the weights."""
@@ -106,19 +101,28 @@ def start_or_resume(
         found = checkpoint.progress()
         progress = Progress(found["step"], found["samples"], epoch_length)
     optimizers = {name: system.optimizer(name) for name in system.phases}
-    decay = recipe.training.ema_decay
-    averages = None if decay is None else Averages(system.networks, decay)
     if checkpoint is not None:
         states = checkpoint.optimizers()
         for name, optimizer in optimizers.items():
             optimizer.load_state_dict(states[name])
-        if averages is not None:
-            # A finished run has settled: its weights are the averages.
-            averaged = checkpoint.averages()
-            averages = None if averaged is None else averages
-            if averages is not None and averaged is not None:
-                averages.load(averaged)
+    averages = _averages(system, recipe.training.ema_decay, checkpoint)
     return State(run, recipe, seat, system, optimizers, averages, progress, saved=progress.step)
+
+
+def _averages(
+    system: System, decay: float | None, checkpoint: checkpoints.Checkpoint | None
+) -> Averages | None:
+    """The moving averages as of a checkpoint, or new ones."""
+    if decay is None:
+        return None
+    averages = Averages(system.networks, decay)
+    if checkpoint is None:
+        return averages
+    saved = checkpoint.averages()
+    if saved is None:  # a finished run has settled: its weights are the averages
+        return None
+    averages.load(saved)
+    return averages
 
 
 def _chosen_checkpoint(run: Run, seat: Seat) -> checkpoints.Checkpoint | None:
