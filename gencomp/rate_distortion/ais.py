@@ -6,6 +6,12 @@ if the weights of an image have become too uneven, move. After every move the we
 estimate log Z, D and R there. The estimate of Z is unbiased, so R + βD is, in expectation, an
 upper bound; R or D alone at the same β is not.
 
+The same walk from an exact sample of q_β back to the prior estimates 1/Z_β without bias, which
+bounds log Z from above (Grosse, Ghahramani, Adams: Sandwiching the marginal likelihood using
+bidirectional Monte Carlo, 2015). All chains of an image may start at the one sample, and may be
+resampled: the estimate is a sum over chains, linear in the start, so it suffices that each chain's
+own start is a sample.
+
 Continuing saved chains is bit-identical for the same images in a ``Run``, the same number of
 threads and the same kind of machine. So split work into fixed blocks of images and give whole
 blocks to jobs: the number of jobs is then free.
@@ -16,14 +22,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gencomp.errors import InputError
 from gencomp.rate_distortion import hmc, random, resampling
 from gencomp.rate_distortion.distortion import Distortion
+from gencomp.rate_distortion.priors import Prior
 from gencomp.rate_distortion.tuning import Tuning
 
 
@@ -33,22 +42,28 @@ class Run:
 
     Attributes:
         distortion: d for I images.
-        tuning: schedule, step sizes and trajectory length of a tuning round.
+        prior: the one that the tuning was found for.
+        tuning: schedule, step sizes, metric and trajectory length of a tuning round.
         seed: of this round, not the tuning round's.
         image_ids: I integers in [0, 2^63) that name the images; they key the random numbers.
         resample_below: an image's chains are resampled when its effective sample size falls below
             this fraction of their number; 0 never resamples (plain annealed importance sampling).
+        last: the index of the path's highest β in the schedule; the schedule's last if not given.
+        reverse: walk from there down to β = 0.
 
     Raises:
-        InputError: the seed is the tuning round's (the bounds would not hold), or the ids do not
-            fit.
+        InputError: the seed is the tuning round's (the bounds would not hold), the prior is not,
+            or the ids or the last temperature do not fit.
     """
 
     distortion: Distortion
+    prior: Prior
     tuning: Tuning
     seed: int
     image_ids: Sequence[int]
     resample_below: float = 0.5
+    last: int | None = None
+    reverse: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_ids", random.check_keys(self.seed, self.image_ids))
@@ -60,25 +75,60 @@ class Run:
                 f"seed {self.seed} is the tuning round's seed; measure with another one, or the "
                 "bound does not hold."
             )
+        if self.prior.identity != self.tuning.prior:
+            raise InputError(
+                f"the tuning is for the prior {self.tuning.prior}, not for {self.prior.identity}."
+            )
+        final = self.tuning.temperatures - 1
+        if self.last is None:
+            object.__setattr__(self, "last", final)
+        elif not 1 <= self.last <= final:
+            raise InputError(f"last temperature {self.last} is outside 1 ... {final}.")
+
+    @property
+    def length(self) -> int:
+        """Transitions of the path."""
+        assert self.last is not None  # set on construction
+        return self.last
+
+    @cached_property
+    def betas(self) -> np.ndarray:
+        """[length + 1] inverse temperatures in the order walked."""
+        up = self.tuning.betas[: self.length + 1]
+        return up[::-1] if self.reverse else up
 
     def kernel(self) -> hmc.Kernel:
-        return hmc.build_kernel(self.distortion, self.tuning.leapfrog, self.tuning.prior_scale)
+        return hmc.build_kernel(self.distortion, self.prior, self.tuning.leapfrog)
+
+    @cached_property
+    def fingerprint(self) -> Tensor:
+        """SHA-256 of all that the chains depend on but the decoder, uint8 [32]."""
+        settings = (
+            *(self.tuning.hash, self.prior.identity, self.seed, self.image_ids),
+            *(self.resample_below, self.last, self.reverse),
+        )
+        return fingerprint(settings, self.distortion)
 
 
 class AISState(NamedTuple):
-    """The chains at one temperature; a tuple of tensors and one integer."""
+    """The chains after some transitions; a tuple of tensors and one integer."""
 
     chain: hmc.State
     log_weight_IM: Tensor  # float64, of d - d_ref
     d_ref_I: Tensor  # float64; keeps the sums small and cancels exactly in R
-    temperature: int  # index into the schedule
+    temperature: int  # transitions done: an index into the path's betas
     nonfinite_I: Tensor  # int64, proposals rejected so far because they were not finite
+    excess_I: Tensor  # float64, weighted mean of d - d_ref
+    integral_I: Tensor  # float64, ∫ excess dβ along the path so far
 
 
 class Row(NamedTuple):
-    """Per-image estimates at one temperature, float64 on the state's device."""
+    """Per-image estimates at one temperature, float64 on the state's device.
 
-    temperature: int
+    On a reversed path log_z is that of Z_β/Z_start, and the rate is not a number.
+    """
+
+    temperature: int  # transitions done
     beta: float
     log_z_I: Tensor  # nats
     rate_I: Tensor  # nats per image, -log Z - β D
@@ -87,84 +137,122 @@ class Row(NamedTuple):
     acceptance_I: Tensor  # mean acceptance probability of this transition; nan before the first
     resampled_I: Tensor  # bool, at this temperature
     nonfinite_I: Tensor  # int64, since the start
+    log_z_integral_I: Tensor  # nats, -∫ D dβ over all temperatures so far: no bound, a cross-check
 
 
 def start(run: Run, chains: int) -> AISState:
     """``chains`` exact samples of the prior per image, at β = 0 with equal weights.
 
     Raises:
-        InputError: the decoder is not finite on a prior sample.
+        InputError: the decoder is not finite on a prior sample, or the run is reversed.
     """
-    if chains < 1:
-        raise InputError(f"{chains} chains per image; at least 1.")
-    return start_at_prior(
-        run.distortion,
-        run.seed,
-        run.image_ids,
-        chains,
-        run.tuning.latent_dim,
-        run.tuning.prior_scale,
-    )
+    if run.reverse:
+        raise InputError("a reversed path starts at samples of its own; use start_reverse.")
+    return start_at_prior(run.distortion, run.prior, run.seed, run.image_ids, chains)
+
+
+def start_reverse(run: Run, z_IK: Tensor, chains: int) -> AISState:
+    """All chains of image i at ``z_IK[i]``, an exact sample of its q_β at the path's highest β.
+
+    Raises:
+        InputError: the run is not reversed, or the samples do not fit or are not finite.
+    """
+    if not run.reverse:
+        raise InputError("a path from the prior starts with start, not with start_reverse.")
+    _check_chains(chains)
+    images, latent_dim = len(run.image_ids), run.prior.latent_dim
+    if z_IK.shape != (images, latent_dim):
+        raise InputError(
+            f"start samples of shape {list(z_IK.shape)}; it takes [{images}, {latent_dim}]."
+        )
+    return _start(run.distortion, z_IK[:, None].expand(-1, chains, -1))
 
 
 def advance(run: Run, state: AISState) -> tuple[AISState, Row]:
     """One temperature further: L forward and L backward passes of the decoder."""
     if done(run, state):
         raise InputError(f"the chains are already at the last temperature, {state.temperature}.")
-    temperature, betas = state.temperature + 1, run.tuning.betas
-    beta = float(betas[temperature])
-    numbers, noise = transition_noise(state.chain, run.seed, run.image_ids, temperature)
+    transition, tuning = state.temperature + 1, run.tuning
+    temperature = run.length - transition if run.reverse else transition
+    beta, before = float(run.betas[transition]), float(run.betas[transition - 1])
+    purpose = random.PURPOSE_REVERSE if run.reverse else random.PURPOSE_TRANSITION
+    uniform_I, noise = transition_noise(state.chain, run.seed, run.image_ids, transition, purpose)
 
-    state = reweight(state, beta - float(betas[temperature - 1]))
-    state, resampled_I = resample(state, numbers, run.resample_below)
-    chain, info = run.kernel()(state.chain, noise, beta, float(run.tuning.step_sizes[temperature]))
+    state = reweight(state, beta - before)
+    state, resampled_I = resample(state, uniform_I, run.resample_below)
+    chain, info = run.kernel()(
+        state.chain,
+        noise,
+        beta,
+        float(tuning.step_sizes[temperature]),
+        on_chain(tuning.factor(temperature), state.chain),
+        beta < tuning.low_precision_until,
+    )
+    excess_I = _mean_excess(chain.d_IM, state)
     state = state._replace(
         chain=chain,
-        temperature=temperature,
+        temperature=transition,
         nonfinite_I=state.nonfinite_I + info.nonfinite_IM.sum(-1),
+        excess_I=excess_I,
+        integral_I=state.integral_I + (beta - before) * 0.5 * (state.excess_I + excess_I),
     )
-    return state, estimate(state, beta, info.acceptance_IM.mean(-1), resampled_I)
+    return state, estimate(run, state, info.acceptance_IM.mean(-1), resampled_I)
 
 
 def done(run: Run, state: AISState) -> bool:
-    return state.temperature >= run.tuning.temperatures - 1
+    return state.temperature >= run.length
 
 
 def start_at_prior(
-    distortion: Distortion,
-    seed: int,
-    image_ids: Sequence[int],
-    chains: int,
-    latent_dim: int,
-    prior_scale: float,
+    distortion: Distortion, prior: Prior, seed: int, image_ids: Sequence[int], chains: int
 ) -> AISState:
     """See ``start``."""
+    _check_chains(chains)
+    return _start(distortion, prior.draw(seed, image_ids, chains))
+
+
+def _check_chains(chains: int) -> None:
+    if chains < 1:
+        raise InputError(f"{chains} chains per image; at least 1.")
+
+
+def _start(distortion: Distortion, z_IMK: Tensor) -> AISState:
     x_IN = distortion.x_IN
-    normals = random.start_normals(seed, image_ids, chains, latent_dim)
-    z_IMK = (prior_scale * torch.from_numpy(normals)).to(x_IN.device, x_IN.dtype)
-    chain = hmc.init(z_IMK, distortion)
+    chain = hmc.init(z_IMK.to(x_IN.device, x_IN.dtype).contiguous(), distortion)
     if not (chain.d_IM.isfinite().all() and chain.grad_d_IMK.isfinite().all()):
         raise InputError(
             "the decoder gives values or gradients that are not finite on prior samples."
         )
+    d_ref_I = chain.d_IM.min(-1).values
     return AISState(
         chain=chain,
         log_weight_IM=torch.zeros_like(chain.d_IM),
-        d_ref_I=chain.d_IM.min(-1).values,
+        d_ref_I=d_ref_I,
         temperature=0,
-        nonfinite_I=torch.zeros(x_IN.shape[0], dtype=torch.int64, device=x_IN.device),
+        nonfinite_I=torch.zeros_like(d_ref_I, dtype=torch.int64),
+        excess_I=(chain.d_IM - d_ref_I[:, None]).mean(-1),
+        integral_I=torch.zeros_like(d_ref_I),
     )
 
 
 def transition_noise(
-    chain: hmc.State, seed: int, image_ids: Sequence[int], temperature: int
+    chain: hmc.State,
+    seed: int,
+    image_ids: Sequence[int],
+    transition: int,
+    purpose: int = random.PURPOSE_TRANSITION,
 ) -> tuple[Tensor, hmc.Noise]:
-    """Keyed numbers of one temperature: resampling uniforms [I] and the kernel's noise."""
+    """Keyed numbers of one transition: resampling uniforms [I] and the kernel's noise."""
     _, chains, latent_dim = chain.z_IMK.shape
     device = chain.z_IMK.device
-    numbers = random.transition_numbers(seed, image_ids, temperature, chains, latent_dim)
+    numbers = random.transition_numbers(seed, image_ids, transition, chains, latent_dim, purpose)
     resample_I, *noise = (torch.from_numpy(values).to(device) for values in numbers)
     return resample_I, hmc.Noise(*noise)
+
+
+def on_chain(factor: np.ndarray | None, chain: hmc.State) -> Tensor | None:
+    """A metric's factor where the chains are."""
+    return None if factor is None else torch.from_numpy(factor).to(chain.z_IMK)
 
 
 def reweight(state: AISState, step: float) -> AISState:
@@ -201,39 +289,39 @@ def resample(state: AISState, uniform_I: Tensor, below: float) -> tuple[AISState
 
 
 def estimate(
+    run: Run,
     state: AISState,
-    beta: float,
     acceptance_I: Tensor | None = None,
     resampled_I: Tensor | None = None,
 ) -> Row:
     """log Z = log mean w, D = Σ W d, R = -log Z - β D; d_ref cancels in R and is left out."""
-    log_weight_IM, d_ref_I = state.log_weight_IM, state.d_ref_I
-    weight_IM = torch.softmax(log_weight_IM, -1)
-    excess_I = (weight_IM * (state.chain.d_IM - d_ref_I[:, None])).sum(-1)
-    log_z_excess_I = resampling.log_mean_exp(log_weight_IM)
+    d_ref_I, excess_I = state.d_ref_I, state.excess_I
+    beta = float(run.betas[state.temperature])
+    walked = beta - float(run.betas[0])
+    log_z_excess_I = resampling.log_mean_exp(state.log_weight_IM)
+    nothing_I = torch.full_like(d_ref_I, torch.nan)
     return Row(
         temperature=state.temperature,
         beta=beta,
-        log_z_I=log_z_excess_I - beta * d_ref_I,
-        rate_I=-log_z_excess_I - beta * excess_I,
+        log_z_I=log_z_excess_I - walked * d_ref_I,
+        rate_I=nothing_I if run.reverse else -log_z_excess_I - beta * excess_I,
         distortion_I=d_ref_I + excess_I,
-        ess_I=weight_IM.square().sum(-1).reciprocal(),
-        acceptance_I=torch.full_like(d_ref_I, torch.nan) if acceptance_I is None else acceptance_I,
+        ess_I=resampling.effective_sample_size(state.log_weight_IM),
+        acceptance_I=nothing_I if acceptance_I is None else acceptance_I,
         resampled_I=torch.zeros_like(d_ref_I).bool() if resampled_I is None else resampled_I,
         nonfinite_I=state.nonfinite_I,
+        log_z_integral_I=-state.integral_I - walked * d_ref_I,
     )
+
+
+def _mean_excess(d_IM: Tensor, state: AISState) -> Tensor:
+    weight_IM = torch.softmax(state.log_weight_IM, -1)
+    return (weight_IM * (d_IM - state.d_ref_I[:, None])).sum(-1)
 
 
 def to_tensors(run: Run, state: AISState) -> dict[str, Tensor]:
     """The state as a flat dictionary of CPU tensors, with the fingerprint of its run."""
-    tensors = {
-        **state.chain._asdict(),
-        "log_weight_IM": state.log_weight_IM,
-        "d_ref_I": state.d_ref_I,
-        "nonfinite_I": state.nonfinite_I,
-        "temperature": torch.tensor(state.temperature),
-        "fingerprint": _fingerprint(run),
-    }
+    tensors = {**flatten(state), "fingerprint": run.fingerprint}
     return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
 
 
@@ -241,32 +329,40 @@ def from_tensors(run: Run, tensors: dict[str, Tensor]) -> AISState:
     """Continue exactly where ``to_tensors`` stood.
 
     Raises:
-        InputError: the tensors are of another run (tuning, seed, image ids, resampling, dtype).
+        InputError: the tensors are of another run (tuning, prior, seed, images, path, dtype).
     """
-    x_IN = run.distortion.x_IN
-    names = {
-        *hmc.State._fields,
-        "log_weight_IM",
-        "d_ref_I",
-        "nonfinite_I",
-        "temperature",
-        "fingerprint",
-    }
-    if set(tensors) != names or not torch.equal(tensors["fingerprint"].cpu(), _fingerprint(run)):
-        raise InputError("the saved chains belong to another run (tuning, seed, images or dtype).")
-    on_device = {name: tensor.to(x_IN.device) for name, tensor in tensors.items()}
-    return AISState(
-        chain=hmc.State(*(on_device[name] for name in hmc.State._fields)),
-        log_weight_IM=on_device["log_weight_IM"],
-        d_ref_I=on_device["d_ref_I"],
-        temperature=int(tensors["temperature"]),
-        nonfinite_I=on_device["nonfinite_I"],
-    )
+    names = {*TENSORS, "fingerprint"}
+    if set(tensors) != names or not torch.equal(tensors["fingerprint"].cpu(), run.fingerprint):
+        raise InputError(
+            "the saved chains belong to another run (tuning, prior, seed, images, path or dtype)."
+        )
+    return unflatten(tensors, run.distortion.x_IN.device)
 
 
-def _fingerprint(run: Run) -> Tensor:
-    x_IN = run.distortion.x_IN
-    text = repr(
-        (run.tuning.hash, run.seed, run.image_ids, run.resample_below, str(x_IN.dtype))
-    ).encode()
-    return torch.tensor(list(hashlib.sha256(text).digest()), dtype=torch.uint8)
+def fingerprint(settings: tuple[object, ...], distortion: Distortion) -> Tensor:
+    """SHA-256 of settings, of the distortion's images and of how it compares them, uint8 [32]."""
+    x_IN = distortion.x_IN
+    kind = [getattr(distortion, name, None) for name in ("name", "forces")]
+    digest = hashlib.sha256(repr((settings, kind, str(x_IN.dtype), tuple(x_IN.shape))).encode())
+    digest.update(x_IN.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return torch.tensor(list(digest.digest()), dtype=torch.uint8)
+
+
+TENSORS = (
+    *hmc.State._fields,
+    *(name for name in AISState._fields if name != "chain"),
+)
+
+
+def flatten(state: AISState) -> dict[str, Tensor]:
+    """The tensors of a state by name, ``TENSORS``."""
+    rest = {name: value for name, value in state._asdict().items() if name != "chain"}
+    return {**state.chain._asdict(), **rest, "temperature": torch.tensor(state.temperature)}
+
+
+def unflatten(tensors: dict[str, Tensor], device: torch.device) -> AISState:
+    """What ``flatten`` took apart."""
+    on_device = {name: tensors[name].to(device) for name in TENSORS}
+    chain = hmc.State(*(on_device.pop(name) for name in hmc.State._fields))
+    temperature = int(on_device.pop("temperature"))
+    return AISState(chain=chain, temperature=temperature, **on_device)

@@ -1,12 +1,14 @@
 """Distortions d(x, f(z)): one object for the weights, the forces and the reported D.
 
-A distortion has the three members of ``Distortion``. Chains are laid out [image, chain], and the
-decoder sees them as rows [I·M, K]. Floating-point results of a decoder may differ in the last bits
-with the number of rows in a call: bit-identical repetition asks for the same images in one object.
+All are squared distances, d = c + h·|φ(f(z)) - φ(x)|² of some φ. Chains are laid out
+[image, chain], and the decoder sees them as rows [I·M, K]. Floating-point results of a decoder may
+differ in the last bits with the number of rows in a call: bit-identical repetition asks for the
+same images in one object.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -14,10 +16,25 @@ import torch
 from torch import Tensor, nn
 
 from gencomp.errors import InputError
+from gencomp.rate_distortion.pullback import (
+    FORCES,
+    Forces,
+    Linearised,
+    composed,
+    flattened,
+    linearised,
+    products,
+    scaled,
+)
+
+Decode = Callable[[Tensor], Tensor]
 
 
 class Distortion(Protocol):
     """What the samplers need; z is [I, M, K] in the dtype and on the device of ``x_IN``."""
+
+    @property
+    def name(self) -> str: ...
 
     @property
     def x_IN(self) -> Tensor: ...
@@ -26,63 +43,236 @@ class Distortion(Protocol):
         """d_IM (float64) and its gradient [I, M, K] with respect to z."""
         ...
 
-    def grad(self, z_IMK: Tensor) -> Tensor:
-        """The gradient alone."""
+    def grad(self, z_IMK: Tensor, low_precision: bool = False) -> Tensor:
+        """The gradient alone; with ``low_precision`` any deterministic approximation of it."""
+        ...
+
+    def of(self, x_IN: Tensor) -> Distortion:
+        """The same distortion of other images."""
+        ...
+
+    def simulate(self, z_IK: Tensor, beta: float, normals_IN: Tensor) -> Tensor:
+        """Images [I, N] drawn from exp(-β d(x, f(z))), normalised over x.
+
+        If z is a sample of the prior, it is then an exact sample of q_β(z|x). (Grosse et al.:
+        Measuring the reliability of MCMC inference with bidirectional Monte Carlo, 2016.)
+
+        Raises:
+            InputError: this distortion belongs to no density of images that can be sampled.
+        """
         ...
 
 
-class SquaredError:
-    """d(x, f(z)) = Σ (x - f(z))², a sum over all values of the image.
+class _SquaredDistance:
+    """d = c + h·|g(z) - y|² and its gradient, by the pull-back of g.
 
-    The decoder runs forward and backward in the dtype of the images (float32 is enough); the sum
-    is float64. Each evaluation is one forward and one backward pass. On a GPU, switch TF32
-    convolutions off: 10 mantissa bits are too few for β·d.
+    Args:
+        x_IN: the images.
+        build: g, rows [B, K] to [B, D], in the dtype of the images or with products in another.
+        y_ID: one row an image.
+        factor: h.
+        constant: c.
+    """
+
+    def __init__(
+        self,
+        x_IN: Tensor,
+        build: Callable[[torch.dtype | None], Linearised],
+        y_ID: Tensor,
+        forces: Forces,
+        factor: float = 1.0,
+        constant: float = 0.0,
+    ) -> None:
+        if forces not in FORCES:
+            raise InputError(f"forces are {forces!r}; they can be {', '.join(FORCES)}.")
+        self.x_IN, self.forces = x_IN, forces
+        self._exact = build(None)
+        self._rough = build(torch.bfloat16) if forces == "bfloat16" else self._exact
+        self._y_I1D = y_ID[:, None]
+        self._factor, self._constant = factor, constant
+
+    def value_and_grad(self, z_IMK: Tensor) -> tuple[Tensor, Tensor]:
+        with products("float32", z_IMK.device):
+            residual_IMD, gradient = self._residual(self._exact, z_IMK)
+            d_IM = self._factor * residual_IMD.double().square().sum(-1) + self._constant
+            return d_IM, gradient()
+
+    def grad(self, z_IMK: Tensor, low_precision: bool = False) -> Tensor:
+        with products(self.forces if low_precision else "float32", z_IMK.device):
+            _, gradient = self._residual(self._rough if low_precision else self._exact, z_IMK)
+            return gradient()
+
+    def _residual(self, function: Linearised, z_IMK: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
+        """g(z) - y, and the gradient of d for whoever wants it."""
+        value_BD, pull_back = function(z_IMK.detach().flatten(0, 1))
+        residual_IMD = value_BD.view(*z_IMK.shape[:2], -1) - self._y_I1D
+
+        def gradient() -> Tensor:
+            return (2 * self._factor * pull_back(residual_IMD.flatten(0, 1))).view(z_IMK.shape)
+
+        return residual_IMD, gradient
+
+
+class SquaredError(_SquaredDistance):
+    """d(x, f(z)) = Σ (x - f(z))², a sum over all values of the image.
 
     Args:
         decode: maps [B, K] latents to means of any shape [B, ...] with as many values as an image.
-            A module must be in evaluation mode.
+            A module must be in evaluation mode. A chain of linear and pointwise layers is fastest
+            (see ``pullback.linearised``); a module compiled by torch will do too.
         images: [I, ...], floating point, on the decoder's scale and device.
+        forces: precision of ``grad(z, low_precision=True)``. All else is in the images' own dtype,
+            never in TF32 or bfloat16, whatever is set outside; sums are float64.
 
     Raises:
         InputError: images of the wrong type, or a decoder in training mode (batch statistics would
             make d depend on the other chains).
     """
 
-    def __init__(self, decode: Callable[[Tensor], Tensor], images: Tensor) -> None:
-        if not images.is_floating_point() or images.ndim < 2:
-            raise InputError(
-                f"images are {images.dtype} of shape {list(images.shape)}; a distortion needs "
-                "floating-point images [I, ...] on the decoder's scale."
-            )
-        module = decode if isinstance(decode, nn.Module) else getattr(decode, "__self__", None)
-        if isinstance(module, nn.Module) and module.training:
-            raise InputError("the decoder is in training mode; call .eval() on it first.")
+    name = "squared_error"
+
+    def __init__(self, decode: Decode, images: Tensor, forces: Forces = "float32") -> None:
+        x_IN = _flatten(images)
+        super().__init__(x_IN, _build_decoder(decode, x_IN), x_IN, forces)
         self.decode = decode
-        self.x_IN = images.detach().flatten(1)
 
-    def value_and_grad(self, z_IMK: Tensor) -> tuple[Tensor, Tensor]:
-        z_leaf, mean_IMN = self._mean(z_IMK)
-        residual_IMN = mean_IMN.detach() - self.x_IN[:, None]
-        d_IM = residual_IMN.double().square().sum(-1)
-        return d_IM, self._pull_back(z_leaf, mean_IMN, residual_IMN)
+    def of(self, x_IN: Tensor) -> SquaredError:
+        return SquaredError(self.decode, x_IN, self.forces)
 
-    def grad(self, z_IMK: Tensor) -> Tensor:
-        z_leaf, mean_IMN = self._mean(z_IMK)
-        return self._pull_back(z_leaf, mean_IMN, mean_IMN.detach() - self.x_IN[:, None])
+    def simulate(self, z_IK: Tensor, beta: float, normals_IN: Tensor) -> Tensor:
+        """f(z) plus noise of variance 1/2β; see ``Distortion``."""
+        return _simulate(self.decode, self.x_IN, z_IK, normals_IN, beta, torch.tensor(0.5))
 
-    def _mean(self, z_IMK: Tensor) -> tuple[Tensor, Tensor]:
-        images, chains, latent_dim = z_IMK.shape
-        with torch.enable_grad():
-            z_leaf = z_IMK.detach().reshape(images * chains, latent_dim).requires_grad_()
-            mean = self.decode(z_leaf)
-            if mean.shape[0] != images * chains or mean[0].numel() != self.x_IN.shape[1]:
-                raise InputError(
-                    f"the decoder gives {list(mean.shape)} for latents {list(z_leaf.shape)}; "
-                    f"images of {self.x_IN.shape[1]} values need {images * chains} rows of as many."
-                )
-            return z_leaf, mean.reshape(images, chains, -1)
 
-    @staticmethod
-    def _pull_back(z_leaf: Tensor, mean_IMN: Tensor, residual_IMN: Tensor) -> Tensor:
-        (grad,) = torch.autograd.grad(mean_IMN, z_leaf, residual_IMN)
-        return grad.mul_(2).view(*residual_IMN.shape[:2], -1)
+class GaussianLikelihood(_SquaredDistance):
+    """d = -log N(x; f(z), s²) = ½ Σ [(x - f(z))²/s² + log s²] + (N/2) log 2π.
+
+    Args:
+        decode, images, forces: as for ``SquaredError``.
+        log_variance: log s², of one element for all values or [N].
+
+    Raises:
+        InputError: as ``SquaredError``, or a variance of another shape or that is not finite.
+    """
+
+    name = "gaussian_likelihood"
+
+    def __init__(
+        self,
+        decode: Decode,
+        images: Tensor,
+        log_variance: Tensor | float,
+        forces: Forces = "float32",
+    ) -> None:
+        x_IN = _flatten(images)
+        values = x_IN.shape[1]
+        log_variance_N = torch.as_tensor(log_variance, dtype=torch.float64).detach().flatten()
+        log_variance_N = log_variance_N.to(x_IN.device)
+        if len(log_variance_N) not in (1, values) or not log_variance_N.isfinite().all():
+            raise InputError(
+                f"a log variance of {len(log_variance_N)} elements, finite or not, does not fit: "
+                f"images of {values} values need one finite element or {values}."
+            )
+        scale_N = log_variance_N.mul(-0.5).exp().to(x_IN.dtype)
+        decoder = _build_decoder(decode, x_IN)
+        super().__init__(
+            x_IN,
+            lambda dtype: composed(scaled(scale_N), decoder(dtype)),
+            x_IN * scale_N,
+            forces,
+            factor=0.5,
+            constant=0.5 * values * (log_variance_N.mean().item() + math.log(2 * math.pi)),
+        )
+        self.decode, self.log_variance_N = decode, log_variance_N
+
+    def of(self, x_IN: Tensor) -> GaussianLikelihood:
+        return GaussianLikelihood(self.decode, x_IN, self.log_variance_N, self.forces)
+
+    def simulate(self, z_IK: Tensor, beta: float, normals_IN: Tensor) -> Tensor:
+        """f(z) plus noise of variance s²/β; see ``Distortion``."""
+        variance_N = self.log_variance_N.exp()
+        return _simulate(self.decode, self.x_IN, z_IK, normals_IN, beta, variance_N)
+
+
+class FeatureError(_SquaredDistance):
+    """d(x, f(z)) = |φ(x) - φ(f(z))|² of a network's features φ.
+
+    Args:
+        decode, forces: as for ``SquaredError``.
+        images: [I, ...] in the shape that the network takes; f(z) is given to it in the same.
+        network: images [B, ...] on the decoder's scale to features [B, ...]; differentiable and in
+            evaluation mode, such as a TorchScript file (``gencomp.evaluation.networks.load``).
+
+    Raises:
+        InputError: as ``SquaredError``, or features that are not finite or not one row an image.
+    """
+
+    name = "features"
+
+    def __init__(
+        self, decode: Decode, images: Tensor, network: Decode, forces: Forces = "float32"
+    ) -> None:
+        x_IN = _flatten(images)
+        _check_mode(network, "the feature network")
+        decoder = _build_decoder(decode, x_IN)
+
+        def features(x_BN: Tensor) -> Tensor:
+            # TorchScript's optimising executor measures its first calls and then changes rounding:
+            # continued chains would differ in the last bits.
+            with torch.jit.optimized_execution(False):
+                return network(x_BN.view(-1, *images.shape[1:]))
+
+        with torch.no_grad(), products("float32", x_IN.device):
+            answer = features(x_IN)
+        if answer.ndim < 2 or len(answer) != len(x_IN) or not answer.isfinite().all():
+            raise InputError(
+                f"the feature network gives {list(answer.shape)} for images {list(images.shape)}; "
+                "it must give finite values, one row an image."
+            )
+        y_ID = answer.flatten(1)
+
+        def build(dtype: torch.dtype | None) -> Linearised:
+            outer = flattened(linearised(features, dtype), y_ID.shape[1], "the feature network")
+            return composed(outer, decoder(dtype))
+
+        super().__init__(x_IN, build, y_ID, forces)
+        self.decode, self.network, self._shape = decode, network, images.shape[1:]
+
+    def of(self, x_IN: Tensor) -> FeatureError:
+        return FeatureError(self.decode, x_IN.view(-1, *self._shape), self.network, self.forces)
+
+    def simulate(self, z_IK: Tensor, beta: float, normals_IN: Tensor) -> Tensor:
+        raise InputError(
+            "images cannot be drawn exactly for a distortion of features, so there is no "
+            "bidirectional check; use the squared error or the likelihood of pixels."
+        )
+
+
+def _flatten(images: Tensor) -> Tensor:
+    if not images.is_floating_point() or images.ndim < 2:
+        raise InputError(
+            f"images are {images.dtype} of shape {list(images.shape)}; a distortion needs "
+            "floating-point images [I, ...] on the decoder's scale."
+        )
+    return images.detach().flatten(1)
+
+
+def _build_decoder(decode: Decode, x_IN: Tensor) -> Callable[[torch.dtype | None], Linearised]:
+    _check_mode(decode, "the decoder")
+    return lambda dtype: flattened(linearised(decode, dtype), x_IN.shape[1], "the decoder")
+
+
+def _check_mode(function: Decode, what: str) -> None:
+    module = function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
+    if isinstance(module, nn.Module) and any(part.training for part in module.modules()):
+        raise InputError(f"{what} is in training mode; call .eval() on it first.")
+
+
+def _simulate(
+    decode: Decode, x_IN: Tensor, z_IK: Tensor, normals_IN: Tensor, beta: float, variance: Tensor
+) -> Tensor:
+    if not 0 < beta < math.inf:
+        raise InputError(f"images are drawn at a positive, finite beta, not {beta}.")
+    with torch.no_grad(), products("float32", x_IN.device):
+        mean_IN = decode(z_IK.to(x_IN)).flatten(1)
+    return mean_IN + (normals_IN.to(x_IN.device) * (variance / beta).sqrt()).to(x_IN.dtype)

@@ -1,4 +1,4 @@
-"""Hamiltonian Monte Carlo for q_β(z) ∝ exp(-|z|²/2σ² - β d(z)), many images and chains at once.
+"""Hamiltonian Monte Carlo for q_β(z) ∝ p(z) exp(-β d(z)), many images and chains at once.
 
 (Duane et al.: Hybrid Monte Carlo, 1987; Neal: MCMC using Hamiltonian dynamics, 2011.) A state
 carries d and its gradient, which do not depend on β: a transition of L leapfrog steps costs L
@@ -7,13 +7,13 @@ forward and L backward passes of the decoder, none of them for the start point.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from gencomp.rate_distortion.distortion import Distortion
+from gencomp.rate_distortion.priors import Prior
 
 JITTER = 0.5  # a chain's step is eps · U[1 - JITTER, 1 + JITTER]: a fixed eps·L can resonate
 
@@ -39,7 +39,16 @@ class Info(NamedTuple):
     energy_error_IM: Tensor  # H(proposal) - H(start), float64
 
 
-Kernel = Callable[[State, Noise, float, float], tuple[State, Info]]
+class Kernel(Protocol):
+    def __call__(
+        self,
+        state: State,
+        noise: Noise,
+        beta: float,
+        eps: float,
+        factor: Tensor | None = None,
+        low_precision: bool = False,
+    ) -> tuple[State, Info]: ...
 
 
 def init(z_IMK: Tensor, distortion: Distortion) -> State:
@@ -50,44 +59,63 @@ def init(z_IMK: Tensor, distortion: Distortion) -> State:
 
 def leapfrog(
     distortion: Distortion,
+    prior: Prior,
     state: State,
     momentum_IMK: Tensor,
     beta: float,
     eps_IM: Tensor,
     steps: int,
-    prior_scale: float = 1.0,
+    factor: Tensor | None = None,
+    low_precision: bool = False,
 ) -> tuple[State, Tensor]:
-    """``steps`` leapfrog steps with unit mass; the end point and its momentum, not negated."""
-    precision = prior_scale**-2
+    """``steps`` leapfrog steps; the end point and its momentum, not negated.
+
+    With a factor A they are those of unit mass in coordinates y, z = A y: z moves by A v, the force
+    is Aᵀ∇U. ``low_precision`` concerns the forces between the end points.
+    """
+    precision = {"low_precision": True} if low_precision else {}
     eps = eps_IM[..., None].to(state.z_IMK.dtype)
 
-    z, grad_d = state.z_IMK, state.grad_d_IMK
-    v = momentum_IMK - 0.5 * eps * (precision * z + beta * grad_d)
+    def force(z: Tensor, grad_d: Tensor) -> Tensor:
+        return _pull(torch.add(prior.grad(z), grad_d, alpha=beta), factor)
+
+    z, v = state.z_IMK, momentum_IMK
+    v = torch.addcmul(v, eps, force(z, state.grad_d_IMK), value=-0.5)
     for _ in range(steps - 1):
-        z = z + eps * v
-        v = v - eps * (precision * z + beta * distortion.grad(z))
-    z = z + eps * v
+        z = torch.addcmul(z, eps, _push(v, factor))
+        v = torch.addcmul(v, eps, force(z, distortion.grad(z, **precision)), value=-1)
+    z = torch.addcmul(z, eps, _push(v, factor))
     d, grad_d = distortion.value_and_grad(z)
-    v = v - 0.5 * eps * (precision * z + beta * grad_d)
+    v = torch.addcmul(v, eps, force(z, grad_d), value=-0.5)
     return State(z, d, grad_d), v
 
 
-def build_kernel(distortion: Distortion, steps: int, prior_scale: float = 1.0) -> Kernel:
-    """A transition ``kernel(state, noise, beta, eps)`` that leaves q_β invariant.
+def build_kernel(distortion: Distortion, prior: Prior, steps: int) -> Kernel:
+    """A transition ``kernel(state, noise, beta, eps, factor, low_precision)`` that keeps q_β.
 
-    Any deterministic force keeps it invariant (the map stays reversible and preserves volume), so
-    float32 forces cost acceptance, not correctness; energies are compared in float64.
+    Forces need not be gradients. Every kick and drift is a shear, whatever deterministic function
+    of the position the kick uses, so volume is preserved; and the sequence of kicks is the same
+    read backwards, so the map is reversible. With ``low_precision`` the sequence is full, low, ...,
+    low, full, at both ends the gradient that the state carries: still a palindrome. A poor force
+    costs acceptance, not correctness. Energies are compared in float64.
     """
 
-    def kernel(state: State, noise: Noise, beta: float, eps: float) -> tuple[State, Info]:
+    def kernel(
+        state: State,
+        noise: Noise,
+        beta: float,
+        eps: float,
+        factor: Tensor | None = None,
+        low_precision: bool = False,
+    ) -> tuple[State, Info]:
         eps_IM = eps * (1 - JITTER + 2 * JITTER * noise.jitter_IM)
         momentum_IMK = noise.momentum_IMK.to(state.z_IMK.dtype)
         proposal, momentum_end_IMK = leapfrog(
-            distortion, state, momentum_IMK, beta, eps_IM, steps, prior_scale
+            distortion, prior, state, momentum_IMK, beta, eps_IM, steps, factor, low_precision
         )
         error_IM = (
             beta * (proposal.d_IM - state.d_IM)
-            + (_half_square(proposal.z_IMK) - _half_square(state.z_IMK)) / prior_scale**2
+            + (_potential(prior, proposal) - _potential(prior, state))
             + (_half_square(momentum_end_IMK) - _half_square(momentum_IMK))
         )
         # The gradient counts too: a point without one could never be left again.
@@ -98,6 +126,24 @@ def build_kernel(distortion: Distortion, steps: int, prior_scale: float = 1.0) -
         return _select(accepted_IM, proposal, state), info
 
     return kernel
+
+
+def _push(v_IMK: Tensor, factor: Tensor | None) -> Tensor:
+    """A v"""
+    if factor is None:
+        return v_IMK
+    return v_IMK * factor if factor.ndim == 1 else v_IMK @ factor.T
+
+
+def _pull(g_IMK: Tensor, factor: Tensor | None) -> Tensor:
+    """Aᵀ g"""
+    if factor is None:
+        return g_IMK
+    return g_IMK * factor if factor.ndim == 1 else g_IMK @ factor
+
+
+def _potential(prior: Prior, state: State) -> Tensor:
+    return prior.potential_and_grad(state.z_IMK)[0]
 
 
 def _half_square(x_IMK: Tensor) -> Tensor:

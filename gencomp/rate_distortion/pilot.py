@@ -1,4 +1,9 @@
-"""The tuning round: a short annealed run that adapts the step size and measures how d fluctuates.
+"""The tuning round: short annealed runs that adapt the kernel and measure how d fluctuates.
+
+Two walks from the prior to β_max. The first explores: it finds how d fluctuates and the covariance
+of the latents, which it uses as it goes. The second takes the schedule and the metric that the
+first one gave and adapts the step size to them; its step sizes, and the schedule for its
+fluctuations, are frozen. Nothing of this carries a bound, so everything may adapt.
 
 One step size per temperature is shared by all chains and images. It follows the acceptance of the
 latest transition (Robbins and Monro 1951); an average since the start would react too late and let
@@ -8,39 +13,75 @@ also with several modes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from gencomp.errors import InputError
-from gencomp.rate_distortion import ais, hmc, random, schedules
+from gencomp.rate_distortion import ais, hmc, preconditioning, schedules
 from gencomp.rate_distortion.distortion import Distortion
+from gencomp.rate_distortion.pilot_state import (
+    PilotRun,
+    PilotSchedule,
+    PilotState,
+    Schedule,
+    from_tensors,
+    to_tensors,
+)
+from gencomp.rate_distortion.preconditioning import Preconditioner
+from gencomp.rate_distortion.priors import Prior
 from gencomp.rate_distortion.tuning import Tuning
+
+__all__ = [
+    "Pilot",
+    "PilotRun",
+    "PilotState",
+    "advance",
+    "done",
+    "finish",
+    "freeze",
+    "from_tensors",
+    "progress",
+    "start",
+    "to_tensors",
+    "tune",
+]
 
 TARGET_ACCEPTANCE = 0.65
 GAIN = 0.5
-FIRST_STEP = 0.3  # in units of the prior's standard deviation
-SMOOTHING = 0.02  # of the pilot's length, either side
+FIRST_STEP = 0.3  # in standard deviations of the prior
+WINDOW = 0.02  # of a walk: for the metric backwards, for step sizes either side
+CESS = 0.99  # conditional effective sample size of a step, as a share of the chains
+LONGEST = math.pi / 2  # trajectory in the metric's coordinates: there a round posterior turns back
+KNOTS = 25  # of the metric
+SECOND = 2**32  # the second walk's transitions are counted from here: numbers of its own
 
 
 class Pilot(NamedTuple):
-    """What the tuning round saw at its own temperatures, [P] float64."""
+    """What the tuning round found."""
 
-    betas: np.ndarray
+    betas: np.ndarray  # [P] of the second walk
     mean_d: np.ndarray
     sd_d: np.ndarray
     step_sizes: np.ndarray
     acceptance: np.ndarray
+    metric_betas: np.ndarray
+    metric: np.ndarray
+    schedule: np.ndarray  # [T] to be measured with
     leapfrog: int
     latent_dim: int
-    prior_scale: float
+    prior: str
     seed: int
+    low_precision_until: float
 
 
 def tune(
     distortion: Distortion,
-    latent_dim: int,
+    prior: Prior,
     *,
     beta_max: float,
     temperatures: int,
@@ -48,80 +89,108 @@ def tune(
     leapfrog: int,
     seed: int,
     image_ids: Sequence[int] | None = None,
-    prior_scale: float = 1.0,
     pilot_temperatures: int = 500,
+    schedule: Schedule = "geodesic",
+    pilot_schedule: PilotSchedule = "sigmoid",
+    preconditioner: Preconditioner = "dense",
+    low_precision_until: float = 0.0,
 ) -> Tuning:
-    """Explore with a sigmoid schedule, then freeze a geodesic one with ``temperatures`` points.
-
-    Args:
-        distortion: of the pilot's images; a few that resemble those to be measured are enough.
-        image_ids: of the pilot's images; 0, 1, ... if not given.
-        seed: must differ from the measuring round's.
+    """Both walks at one go; the arguments are those of ``PilotRun``.
 
     Raises:
         InputError: a setting out of range, or a distortion that does not vary over the prior.
     """
-    pilot = explore(
-        distortion,
-        latent_dim,
-        schedules.sigmoid(beta_max, pilot_temperatures),
+    run = PilotRun(
+        *(distortion, prior, beta_max, temperatures, chains, leapfrog, seed, image_ids),
+        *(pilot_temperatures, schedule, pilot_schedule, preconditioner, low_precision_until),
+    )
+    state = start(run)
+    while not done(run, state):
+        state = advance(run, state)
+    return freeze(finish(run, state))
+
+
+def start(run: PilotRun) -> PilotState:
+    """At the prior, before the first walk.
+
+    Raises:
+        InputError: the decoder is not finite on a prior sample.
+    """
+    chains = _at_prior(run)
+    scatter = preconditioning.begin(run.preconditioner, chains.chain.z_IMK)
+    nothing = torch.zeros(0, dtype=torch.float64)
+    metric = scatter.products.new_zeros(0, *scatter.products.shape)
+    empty = PilotState(chains, 0.0, nothing, nothing, scatter, nothing, metric)
+    return _begin_walk(run, empty)
+
+
+def advance(run: PilotRun, state: PilotState) -> PilotState:
+    """One temperature further, in the first walk or the second."""
+    if done(run, state):
+        raise InputError("the pilot is already done.")
+    if _beta(state) == run.beta_max:
+        state = _begin_walk(run, state._replace(chains=_at_prior(run), explored=state.rows))
+    beta = _next_beta(run, state)
+    transition = state.chains.temperature + 1
+    resample_I, noise = ais.transition_noise(
+        state.chains.chain, run.seed, run.ids, transition + _second(state) * SECOND
+    )
+    chains = ais.reweight(state.chains, beta - _beta(state))
+    state = _observe(run, state, chains, beta)
+    chains, _ = ais.resample(chains, resample_I, below=0.5)
+    chain, info = run.kernel()(
+        chains.chain,
+        noise,
+        beta,
+        math.exp(state.log_step),
+        ais.on_chain(_factor(run, state, beta), chains.chain),
+        beta < run.low_precision_until,
+    )
+    chains = chains._replace(chain=chain, temperature=transition)
+    acceptance = _judged(info)
+    log_step = state.log_step + GAIN * (acceptance - TARGET_ACCEPTANCE)
+    if run.preconditioner != "none":
+        log_step = min(log_step, math.log(LONGEST / run.leapfrog))
+    return state._replace(
         chains=chains,
-        leapfrog=leapfrog,
-        seed=seed,
-        image_ids=image_ids,
-        prior_scale=prior_scale,
+        log_step=log_step,
+        rows=torch.cat([state.rows, _row(chains, beta, log_step, acceptance)]),
     )
-    return freeze(pilot, schedules.geodesic(pilot.betas, pilot.sd_d, temperatures))
 
 
-def explore(
-    distortion: Distortion,
-    latent_dim: int,
-    betas: np.ndarray,
-    *,
-    chains: int,
-    leapfrog: int,
-    seed: int,
-    image_ids: Sequence[int] | None = None,
-    prior_scale: float = 1.0,
-) -> Pilot:
-    """Anneal along ``betas`` with adaptation; one transition per temperature. See ``tune``."""
-    if chains < 4 or leapfrog < 1 or latent_dim < 1 or not 0 < prior_scale < np.inf:
-        raise InputError(
-            f"chains {chains}, leapfrog {leapfrog}, latent_dim {latent_dim} and prior_scale "
-            f"{prior_scale} must be positive, with at least 4 chains."
-        )
-    betas = schedules.check(betas)
-    images = distortion.x_IN.shape[0]
-    ids = random.check_keys(seed, range(images) if image_ids is None else image_ids)
-    if len(ids) != images:
-        raise InputError(f"{len(ids)} image ids for {images} images; one for each.")
+def done(run: PilotRun, state: PilotState) -> bool:
+    return _second(state) and _beta(state) == run.beta_max
 
-    kernel = hmc.build_kernel(distortion, leapfrog, prior_scale)
-    state = ais.start_at_prior(distortion, seed, ids, chains, latent_dim, prior_scale)
-    step_size = FIRST_STEP * prior_scale
-    rows = [(*_moments(state), step_size, np.nan)]
-    for index in range(1, len(betas)):
-        beta = float(betas[index])
-        resample_I, noise = ais.transition_noise(state.chain, seed, ids, index)
-        state = ais.reweight(state, beta - float(betas[index - 1]))
-        state, _ = ais.resample(state, resample_I, below=0.5)
-        chain, info = kernel(state.chain, noise, beta, step_size)
-        state = state._replace(chain=chain, temperature=index)
-        # Of the worst image: posteriors differ in width, and chains that stand still cost far more
-        # than short steps.
-        acceptance = info.acceptance_IM.mean(-1).min().item()
-        step_size *= float(np.exp(GAIN * (acceptance - TARGET_ACCEPTANCE)))
-        rows.append((*_moments(state), step_size, acceptance))
-    mean_d, sd_d, step_sizes, acceptances = np.array(rows, dtype=np.float64).T
+
+def progress(run: PilotRun, state: PilotState) -> tuple[int, int]:
+    """Transitions done, and of how many in all (at most, during a first walk with "cess")."""
+    first = len(state.explored) if _second(state) else run.pilot_temperatures
+    before = first - 1 if _second(state) else 0
+    return before + state.chains.temperature, first - 1 + run.second_length - 1
+
+
+def finish(run: PilotRun, state: PilotState) -> Pilot:
+    """What a pilot that is done has found."""
+    betas, mean_d, sd_d, step_sizes, acceptance = state.rows.numpy().T.copy()
     return Pilot(
-        betas, mean_d, sd_d, step_sizes, acceptances, leapfrog, latent_dim, prior_scale, seed
+        *(betas, mean_d, sd_d, step_sizes, acceptance),
+        metric_betas=state.metric_betas.numpy(),
+        metric=state.metric.numpy(),
+        schedule=_schedule(run, state.rows, run.temperatures),
+        leapfrog=run.leapfrog,
+        latent_dim=run.prior.latent_dim,
+        prior=run.prior.identity,
+        seed=run.seed,
+        low_precision_until=run.low_precision_until,
     )
 
 
-def freeze(pilot: Pilot, betas: np.ndarray) -> Tuning:
-    """A tuning on any schedule up to the pilot's last β: smoothed steps, interpolated in log β."""
-    betas = schedules.check(betas)
+def freeze(pilot: Pilot, betas: np.ndarray | None = None) -> Tuning:
+    """A tuning on the pilot's schedule, or another one up to its last β.
+
+    Steps are smoothed and interpolated in log β.
+    """
+    betas = schedules.check(pilot.schedule if betas is None else betas)
     if betas[-1] > pilot.betas[-1]:
         raise InputError(f"the pilot went to beta {pilot.betas[-1]}, the schedule to {betas[-1]}.")
     log_steps = _smooth(np.log(pilot.step_sizes[1:]))
@@ -132,8 +201,11 @@ def freeze(pilot: Pilot, betas: np.ndarray) -> Tuning:
         step_sizes=np.exp(np.interp(log_betas, log_pilot_betas, log_steps)),
         leapfrog=pilot.leapfrog,
         latent_dim=pilot.latent_dim,
-        prior_scale=float(pilot.prior_scale),
+        prior=pilot.prior,
         seed=pilot.seed,
+        low_precision_until=pilot.low_precision_until,
+        metric_betas=pilot.metric_betas,
+        metric=pilot.metric,
         pilot_betas=pilot.betas,
         pilot_mean_d=pilot.mean_d,
         pilot_sd_d=pilot.sd_d,
@@ -141,19 +213,97 @@ def freeze(pilot: Pilot, betas: np.ndarray) -> Tuning:
     )
 
 
-def _moments(state: ais.AISState) -> tuple[float, float]:
-    """Weighted mean of d and root of its mean variance, over the images."""
-    weight_IM = state.log_weight_IM.softmax(-1)
-    mean_I1 = (weight_IM * state.chain.d_IM).sum(-1, keepdim=True)
-    variance_I = (weight_IM * (state.chain.d_IM - mean_I1) ** 2).sum(-1)
+def _second(state: PilotState) -> bool:
+    return len(state.explored) > 0
+
+
+def _beta(state: PilotState) -> float:
+    return state.rows[-1, 0].item()
+
+
+def _at_prior(run: PilotRun) -> ais.AISState:
+    return ais.start_at_prior(run.distortion, run.prior, run.seed, run.ids, run.chains)
+
+
+def _begin_walk(run: PilotRun, state: PilotState) -> PilotState:
+    # A metric has the prior's scale in it; without one the step must have it.
+    scale = 1.0 if run.preconditioner != "none" else state.chains.chain.z_IMK.std().item()
+    log_step = math.log(FIRST_STEP * scale)
+    return state._replace(log_step=log_step, rows=_row(state.chains, 0.0, log_step, np.nan))
+
+
+def _judged(info: hmc.Info) -> float:
+    """Acceptance on the worst image.
+
+    Posteriors differ in width, and chains that stand still cost far more than short steps.
+    """
+    return info.acceptance_IM.mean(-1).min().item()
+
+
+def _row(chains: ais.AISState, beta: float, log_step: float, acceptance: float) -> Tensor:
+    """[1, 5]: β, weighted mean of d, root of its mean variance, step size, acceptance."""
+    weight_IM = chains.log_weight_IM.softmax(-1)
+    excess_IM = chains.chain.d_IM - chains.d_ref_I[:, None]
+    mean_I1 = (weight_IM * excess_IM).sum(-1, keepdim=True)
+    variance_I = (weight_IM * (excess_IM - mean_I1) ** 2).sum(-1)
     # weighted Bessel correction
     variance_I = variance_I / (1 - weight_IM.square().sum(-1))
-    return mean_I1.mean().item(), variance_I.mean().sqrt().item()
+    mean_d = (mean_I1[:, 0] + chains.d_ref_I).mean().item()
+    sd_d = variance_I.mean().sqrt().item()
+    return torch.tensor([[beta, mean_d, sd_d, math.exp(log_step), acceptance]], dtype=torch.float64)
+
+
+def _next_beta(run: PilotRun, state: PilotState) -> float:
+    transition = state.chains.temperature + 1
+    if _second(state):
+        return float(_schedule(run, state.explored, run.second_length)[transition])
+    if run.pilot_schedule == "sigmoid":
+        return float(schedules.sigmoid(run.beta_max, run.pilot_temperatures)[transition])
+    return schedules.next_by_cess(
+        state.chains.chain.d_IM,
+        state.chains.log_weight_IM,
+        _beta(state),
+        run.beta_max,
+        CESS,
+        run.pilot_temperatures - 1 - transition,
+    )
+
+
+def _schedule(run: PilotRun, rows: Tensor, temperatures: int) -> np.ndarray:
+    if run.schedule == "sigmoid":
+        return schedules.sigmoid(run.beta_max, temperatures)
+    return schedules.geodesic(rows[:, 0].numpy(), rows[:, 2].numpy(), temperatures)
+
+
+def _observe(run: PilotRun, state: PilotState, chains: ais.AISState, beta: float) -> PilotState:
+    """Learn the metric from chains that are weighted for β, in the first walk."""
+    if _second(state) or run.preconditioner == "none":
+        return state
+    scatter = preconditioning.observe(
+        *(state.scatter, chains.chain.z_IMK, chains.log_weight_IM, math.log(beta)),
+        memory=max(1 - 1 / (WINDOW * run.pilot_temperatures), 0.5),
+    )
+    state = state._replace(scatter=scatter)
+    if (chains.temperature + 1) % max(run.pilot_temperatures // KNOTS, 1) and beta < run.beta_max:
+        return state
+    knot = (scatter.log_beta / scatter.temperatures).exp()
+    return state._replace(
+        metric_betas=torch.cat([state.metric_betas, knot[None]]),
+        metric=torch.cat([state.metric, preconditioning.covariance(scatter)[None]]),
+    )
+
+
+def _factor(run: PilotRun, state: PilotState, beta: float) -> np.ndarray | None:
+    if run.preconditioner == "none":
+        return None
+    if _second(state):
+        return preconditioning.factor(state.metric_betas.numpy(), state.metric.numpy(), beta)
+    return preconditioning.root(preconditioning.covariance(state.scatter).numpy())
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
     """Moving average over a window that shrinks at both ends."""
-    reach = int(SMOOTHING * len(values))
+    reach = int(WINDOW * len(values))
     sums = np.concatenate([[0.0], np.cumsum(values)])
     position = np.arange(len(values))
     half = np.minimum(np.minimum(position, len(values) - 1 - position), reach)

@@ -11,7 +11,7 @@ has its own words, whatever the number of chains.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import ndtri
@@ -20,6 +20,8 @@ from gencomp.errors import InputError
 
 PURPOSE_START = 0
 PURPOSE_TRANSITION = 1
+PURPOSE_REVERSE = 2
+PURPOSE_SIMULATION = 3
 
 _LARGEST = 2**63  # keys also travel in int64 tensors
 
@@ -50,35 +52,66 @@ def check_keys(seed: int, image_ids: Sequence[int]) -> tuple[int, ...]:
     return ids
 
 
-def start_normals(seed: int, image_ids: Sequence[int], chains: int, latent_dim: int) -> np.ndarray:
-    """[I, M, K] standard normals for the first states."""
-    uniforms = _uniforms(seed, image_ids, 0, PURPOSE_START, chains * latent_dim)
-    return ndtri(uniforms).reshape(len(image_ids), chains, latent_dim)
+def start_uniforms(seed: int, image_ids: Sequence[int], chains: int, width: int) -> np.ndarray:
+    """[I, M, width] uniforms for the first states."""
+    uniforms = _uniforms(seed, image_ids, 0, PURPOSE_START, chains * width)
+    return uniforms.reshape(len(image_ids), chains, width)
+
+
+def start_words(seed: int, image_ids: Sequence[int], chains: int) -> np.ndarray:
+    """[I, M] 64-bit words that seed another generator, one for each first state."""
+    return _words(seed, image_ids, 0, PURPOSE_START, chains)
+
+
+def simulation_normals(seed: int, image_ids: Sequence[int], values: int) -> np.ndarray:
+    """[I, N] standard normals for the noise of simulated images."""
+    return normals(_uniforms(seed, image_ids, 0, PURPOSE_SIMULATION, values))
 
 
 def transition_numbers(
-    seed: int, image_ids: Sequence[int], temperature: int, chains: int, latent_dim: int
+    seed: int,
+    image_ids: Sequence[int],
+    transition: int,
+    chains: int,
+    latent_dim: int,
+    purpose: int = PURPOSE_TRANSITION,
 ) -> TransitionNumbers:
-    """The numbers of the transition at one temperature index."""
+    """The numbers of one transition, counted along its path."""
     width = latent_dim + 2
-    uniforms = _uniforms(seed, image_ids, temperature, PURPOSE_TRANSITION, 1 + chains * width)
+    uniforms = _uniforms(seed, image_ids, transition, purpose, 1 + chains * width)
     chain_numbers = uniforms[:, 1:].reshape(len(image_ids), chains, width)
     return TransitionNumbers(
         resample_I=uniforms[:, 0],
-        momentum_IMK=ndtri(chain_numbers[:, :, :latent_dim]),
+        momentum_IMK=normals(chain_numbers[:, :, :latent_dim]),
         jitter_IM=chain_numbers[:, :, latent_dim],
         accept_IM=chain_numbers[:, :, latent_dim + 1],
     )
+
+
+def normals(uniforms: np.ndarray) -> np.ndarray:
+    """Standard normals of the same shape, one a number."""
+    return ndtri(uniforms)
 
 
 def _uniforms(
     seed: int, image_ids: Sequence[int], temperature: int, purpose: int, count: int
 ) -> np.ndarray:
     """[I, count] uniforms on the open interval (0, 1), multiples of 2^-53."""
-    # The generator advances the first counter word only: blocks cannot run into each other.
-    counter = np.array([0, 0, temperature, purpose], dtype=np.uint64)
+    words = _words(seed, image_ids, temperature, purpose, count)
+    return ((words >> np.uint64(12)) + 0.5) * 2.0**-52
+
+
+def _words(
+    seed: int, image_ids: Sequence[int], temperature: int, purpose: int, count: int
+) -> np.ndarray:
+    """[I, count] raw 64-bit words."""
+    # One generator whose key is exchanged: making one for each image takes three times as long. It
+    # advances the first counter word only: blocks cannot run into each other.
+    generator = np.random.Philox(counter=[0, 0, temperature, purpose], key=[seed, 0])
+    state: Any = generator.state
     words = np.empty((len(image_ids), count), dtype=np.uint64)
     for row, image_id in enumerate(image_ids):
-        key = np.array([seed, image_id], dtype=np.uint64)
-        words[row] = np.random.Philox(counter=counter, key=key).random_raw(count)
-    return ((words >> np.uint64(12)) + 0.5) * 2.0**-52
+        state["state"]["key"][1] = image_id
+        generator.state = state
+        words[row] = generator.random_raw(count)
+    return words

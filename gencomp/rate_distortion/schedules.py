@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from scipy.special import expit
+from torch import Tensor
 
 from gencomp.errors import InputError
 
@@ -46,6 +48,45 @@ def geodesic(betas: np.ndarray, sd_d: np.ndarray, temperatures: int) -> np.ndarr
     schedule = np.interp(np.linspace(0, length[-1], temperatures), length, betas)
     schedule[0], schedule[-1] = 0.0, betas[-1]
     return check(schedule)
+
+
+def next_by_cess(
+    d_IM: Tensor,
+    log_weight_IM: Tensor,
+    beta: float,
+    beta_max: float,
+    share: float,
+    steps_left: int,
+) -> float:
+    """The next β at which the chains' conditional effective sample size is a share of their number.
+
+    (Zhou, Johansen, Aston: Toward automatic model comparison, 2016.) It needs no decoder. The step
+    is at least as long as that of the geometric schedule which arrives in the steps that are left.
+
+    Args:
+        d_IM: distortions, float64.
+        log_weight_IM: of the chains at ``beta``, float64.
+        share: in (0, 1), of the mean over images.
+        steps_left: after this one.
+    """
+    weight_IM = torch.softmax(log_weight_IM, -1)
+    excess_IM = d_IM - d_IM.min(-1, keepdim=True).values
+
+    def conditional(step: float) -> float:
+        ratio_IM = torch.exp(-step * excess_IM)
+        square_I = (weight_IM * ratio_IM).sum(-1).square()
+        return (square_I / (weight_IM * ratio_IM.square()).sum(-1)).mean().item()
+
+    longest = beta_max - beta
+    if steps_left == 0 or conditional(longest) >= share:
+        return beta_max
+    low, high = 0.0, 1.0  # of the longest step, as its 40th power: β_max can be far away
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if conditional(longest * middle**40) >= share else (low, middle)
+    by_size = beta + longest * low**40
+    geometric = beta * (beta_max / beta) ** (1 / (steps_left + 1)) if beta else 0.0
+    return max(by_size, geometric)
 
 
 def thermodynamic_length(betas: np.ndarray, sd_d: np.ndarray) -> float:

@@ -11,7 +11,7 @@ import hashlib
 import os
 import uuid
 import zipfile
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,13 @@ from typing import Any
 import numpy as np
 
 from gencomp.errors import InputError
-from gencomp.rate_distortion import schedules
+from gencomp.rate_distortion import preconditioning, schedules
 
-_FORMAT = 1
+_FORMAT = 2
+
+
+def _nothing() -> np.ndarray:
+    return np.zeros(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +34,16 @@ class Tuning:
 
     Attributes:
         betas: [T] float64, strictly increasing from 0.
-        step_sizes: [T] float64; entry j belongs to the transition at betas[j], entry 0 is unused.
+        step_sizes: [T] float64; entry j belongs to transitions at betas[j]. Only a reversed path
+            uses entry 0.
         leapfrog: steps of a trajectory.
         latent_dim: K.
-        prior_scale: σ of the prior N(0, σ² I).
+        prior: the identity of the prior that it was found for.
         seed: of the tuning round; a measuring round must use another.
+        low_precision_until: up to this β the forces inside a trajectory may be of low precision.
+        metric_betas: [P'] increasing and positive; empty for the identity.
+        metric: covariances of the latents at those β, by which steps are scaled, [P', K, K], or
+            their diagonals [P', K].
         pilot_betas, pilot_mean_d, pilot_sd_d, pilot_acceptance: [P] what the pilot saw, averaged
             over its images (the sd is the root of the mean variance).
     """
@@ -43,12 +52,15 @@ class Tuning:
     step_sizes: np.ndarray
     leapfrog: int
     latent_dim: int
-    prior_scale: float
+    prior: str
     seed: int
-    pilot_betas: np.ndarray
-    pilot_mean_d: np.ndarray
-    pilot_sd_d: np.ndarray
-    pilot_acceptance: np.ndarray
+    low_precision_until: float = 0.0
+    metric_betas: np.ndarray = field(default_factory=_nothing)
+    metric: np.ndarray = field(default_factory=_nothing)
+    pilot_betas: np.ndarray = field(default_factory=_nothing)
+    pilot_mean_d: np.ndarray = field(default_factory=_nothing)
+    pilot_sd_d: np.ndarray = field(default_factory=_nothing)
+    pilot_acceptance: np.ndarray = field(default_factory=_nothing)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", schedules.check(self.betas))
@@ -56,11 +68,12 @@ class Tuning:
         if steps.shape != self.betas.shape or not ((steps > 0) & np.isfinite(steps)).all():
             raise InputError("a tuning needs one positive step size for every temperature.")
         object.__setattr__(self, "step_sizes", steps)
-        if self.leapfrog < 1 or self.latent_dim < 1 or not 0 < self.prior_scale < np.inf:
+        if self.leapfrog < 1 or self.latent_dim < 1 or not self.low_precision_until >= 0:
             raise InputError(
-                f"leapfrog {self.leapfrog}, latent_dim {self.latent_dim} and prior_scale "
-                f"{self.prior_scale} must all be positive."
+                f"leapfrog {self.leapfrog} and latent_dim {self.latent_dim} must be positive, "
+                f"low_precision_until {self.low_precision_until} must not be negative."
             )
+        preconditioning.check(self.metric_betas, self.metric, self.latent_dim)
 
     @property
     def temperatures(self) -> int:
@@ -68,16 +81,32 @@ class Tuning:
 
     @property
     def expected_gap(self) -> float:
-        """Nats by which log Z of a single perfectly mixing chain falls short on average, l²/2K."""
+        """Nats by which log Z of a single perfectly mixing chain falls short on average, l²/2K.
+
+        Not a number without a pilot.
+        """
+        if not len(self.pilot_betas):
+            return float("nan")
         length = schedules.thermodynamic_length(self.pilot_betas, self.pilot_sd_d)
         return length**2 / (2 * (self.temperatures - 1))
+
+    def factor(self, temperature: int) -> np.ndarray | None:
+        """A with A Aᵀ the metric at a temperature: [K, K] lower triangular, [K] for a diagonal one.
+
+        None for the identity.
+        """
+        return preconditioning.factor(
+            self.metric_betas, self.metric, float(self.betas[temperature])
+        )
 
     @cached_property
     def hash(self) -> str:
         """SHA-256 of everything that a measuring run takes from here."""
         digest = hashlib.sha256()
-        digest.update(repr((_FORMAT, self.leapfrog, self.latent_dim, self.seed)).encode())
-        for values in (self.betas, self.step_sizes, np.array([self.prior_scale])):
+        scalars = (self.leapfrog, self.latent_dim, self.prior, self.seed, self.low_precision_until)
+        digest.update(repr((_FORMAT, *scalars)).encode())
+        for values in (self.betas, self.step_sizes, self.metric_betas, self.metric):
+            digest.update(repr(values.shape).encode())
             digest.update(values.astype("<f8").tobytes())
         return digest.hexdigest()
 

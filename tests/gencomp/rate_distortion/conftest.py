@@ -1,8 +1,10 @@
-"""Linear decoders with known curves, reduced exactly to as few dimensions as their latent has."""
+"""Linear decoders with known curves."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 import torch
@@ -10,6 +12,10 @@ from torch import Tensor
 
 from gencomp.rate_distortion import closed_form
 from gencomp.rate_distortion.distortion import SquaredError
+from gencomp.rate_distortion.reduction import LinearReduction
+from tests.gencomp.rate_distortion.surrogate import surrogate as surrogate_decoder
+
+Kind = Literal["mse", "nll"]
 
 
 @dataclass(frozen=True)
@@ -21,21 +27,17 @@ class LinearProblem:
     def full(self) -> SquaredError:
         return SquaredError(lambda z: z @ self.weight_NK.T + self.bias_N, self.x_IN)
 
-    def reduced(self, copies: int = 1) -> SquaredError:
-        """The same d in K + 1 dimensions: d = |S Vᵀ z - Uᵀ r|² + |r - U Uᵀ r|², r = x - b.
+    def reduced(self, kind: Kind = "mse", copies: int = 1) -> LinearReduction:
+        """Exact in K dimensions; ``copies`` repeats the images, all of them each time."""
+        return LinearReduction(self.weight_NK, self.bias_N, self.x_IN.repeat(copies, 1), kind)
 
-        ``copies`` repeats the images, all of them each time: give each an id of its own.
-        """
-        basis_NK, s_K, rows_KK = torch.linalg.svd(self.weight_NK, full_matrices=False)
-        residual_IN = self.x_IN - self.bias_N
-        a_IK = residual_IN @ basis_NK
-        rest_I1 = (residual_IN - a_IK @ basis_NK.T).norm(dim=-1, keepdim=True)
-        matrix = torch.nn.functional.pad((s_K[:, None] * rows_KK).T, (0, 1))
-        return SquaredError(lambda z: z @ matrix, torch.cat([a_IK, rest_I1], -1).repeat(copies, 1))
-
-    def exact(self, betas: object, kind: str = "mse") -> closed_form.Curve:
+    def exact(
+        self, betas: object, kind: Kind = "mse", prior_scale: float = 1.0
+    ) -> closed_form.Curve:
         beta_T = torch.as_tensor(betas, dtype=torch.float64).reshape(-1)
-        return closed_form.linear_gaussian(self.weight_NK, self.bias_N, self.x_IN, beta_T, kind)
+        return closed_form.linear_gaussian(
+            self.weight_NK, self.bias_N, self.x_IN, beta_T, kind, prior_scale
+        )
 
     def posterior(self, beta: float) -> tuple[Tensor, Tensor]:
         """Mean [I, K] and covariance [K, K] of q_β for squared error."""
@@ -55,14 +57,7 @@ def make_toy() -> LinearProblem:
 
 def make_surrogate(latent_dim: int, images: int) -> LinearProblem:
     """A smooth decoder of 784 pixels that needs no data."""
-    i = torch.arange(1, 785, dtype=torch.float64)
-    j = torch.arange(1, latent_dim + 1, dtype=torch.float64)
-    t = torch.arange(1, images + 1, dtype=torch.float64)[:, None]
-    return LinearProblem(
-        0.1 * torch.cos(0.37 * i[:, None] * j),
-        0.2 * torch.sin(0.11 * i),
-        0.5 + 0.5 * torch.sin(0.05 * i * t + 0.3 * t),
-    )
+    return LinearProblem(*surrogate_decoder(latent_dim, images))
 
 
 @pytest.fixture
@@ -77,5 +72,5 @@ def toy_x1() -> LinearProblem:
 
 
 @pytest.fixture(scope="session")
-def surrogate() -> object:
+def surrogate() -> Callable[[int, int], LinearProblem]:
     return make_surrogate

@@ -11,18 +11,23 @@ from torch import Tensor
 
 from gencomp.errors import InputError
 from gencomp.rate_distortion import ais, hmc, schedules
-from gencomp.rate_distortion.distortion import SquaredError
+from gencomp.rate_distortion.distortion import Distortion, SquaredError
+from gencomp.rate_distortion.priors import Gaussian, Prior
 from gencomp.rate_distortion.tuning import Tuning
 
+PRIOR = Gaussian(2)
 
-def tuning(betas, step_sizes, leapfrog=5, latent_dim=2, seed=6, prior_scale=1.0) -> Tuning:
+
+def tuning(betas, step_sizes, leapfrog=5, prior: Prior = PRIOR, **options) -> Tuning:
     betas = np.asarray(betas, dtype=float)
     steps = np.broadcast_to(np.asarray(step_sizes, dtype=float), betas.shape)
-    nothing = np.zeros(2)
-    return Tuning(
-        *(betas, steps, leapfrog, latent_dim, prior_scale, seed),
-        *(np.array([0.0, betas[-1]]), nothing, nothing, nothing),
-    )
+    return Tuning(betas, steps, leapfrog, prior.latent_dim, prior.identity, seed=6, **options)
+
+
+def make_run(distortion: Distortion, frozen: Tuning, ids=None, prior=PRIOR, **options) -> ais.Run:
+    """Seed 7; images 0, 1, ... if not named."""
+    ids = range(len(distortion.x_IN)) if ids is None else ids
+    return ais.Run(distortion, prior, frozen, 7, ids, **options)
 
 
 def toy_steps(betas: np.ndarray) -> np.ndarray:
@@ -43,9 +48,9 @@ def standard_error(values: Tensor) -> float:
 
 
 def test_estimate_at_the_start(toy):
-    run = ais.Run(toy.full(), tuning([0, 1], 0.3), 7, range(2))
+    run = make_run(toy.full(), tuning([0, 1], 0.3))
     state = ais.start(run, 8)
-    row = ais.estimate(state, 0.0)
+    row = ais.estimate(run, state)
     assert row.log_z_I.tolist() == [0, 0] and row.rate_I.tolist() == [0, 0]
     torch.testing.assert_close(row.distortion_I, state.chain.d_IM.mean(-1))
     assert row.ess_I.tolist() == pytest.approx([8, 8])
@@ -75,7 +80,6 @@ def test_perfect_kernel(toy_x1, case):
     assert toy_x1.exact([beta_max]).log_z_IT.item() == pytest.approx(log_z, abs=1e-8)
     generator = torch.Generator().manual_seed(3)
     distortion, runs = toy_x1.full(), 10_000
-    zeros = torch.zeros(1, runs, dtype=torch.float64)
 
     def exact_draws(beta: float) -> hmc.State:
         mean, covariance = toy_x1.posterior(beta)
@@ -83,9 +87,9 @@ def test_perfect_kernel(toy_x1, case):
         return hmc.init(mean + normals @ torch.linalg.cholesky(covariance).T, distortion)
 
     def log_weights(path: np.ndarray) -> Tensor:
-        state = ais.AISState(
-            exact_draws(path[0]), zeros, torch.zeros(1).double(), 0, torch.zeros(1)
-        )
+        zero = torch.zeros(1, dtype=torch.float64)
+        chain = exact_draws(path[0])
+        state = ais.AISState(chain, torch.zeros_like(chain.d_IM), zero, 0, zero, zero, zero)
         for before, after in pairwise(path):
             state = ais.reweight(state, after - before)
             state = state._replace(chain=exact_draws(after))
@@ -105,9 +109,7 @@ def test_bound_with_few_temperatures(toy_x1):
     """
     copies = 400
     distortion = SquaredError(toy_x1.full().decode, toy_x1.x_IN.repeat(copies, 1))
-    run = ais.Run(
-        distortion, tuning(np.linspace(0, 2, 30), 0.3), 7, range(copies), resample_below=0
-    )
+    run = make_run(distortion, tuning(np.linspace(0, 2, 30), 0.3), resample_below=0)
     last = measure(run, 8)[-1]
     exact = toy_x1.exact([2.0])
     ratio = (last.log_z_I - exact.log_z_IT[0]).exp()
@@ -130,7 +132,7 @@ def test_resampling_keeps_the_estimate_unbiased(toy_x1):
     """A schedule so coarse that most runs resample; one mean at 4 standard errors (6e-5)."""
     copies = 1000
     distortion = SquaredError(toy_x1.full().decode, toy_x1.x_IN.repeat(copies, 1))
-    run = ais.Run(distortion, tuning(np.linspace(0, 2, 12), 0.3), 7, range(copies))
+    run = make_run(distortion, tuning(np.linspace(0, 2, 12), 0.3))
     rows = measure(run, 16)
     assert torch.stack([row.resampled_I for row in rows]).any(0).float().mean() > 0.9
     ratio = (rows[-1].log_z_I - toy_x1.exact([2.0]).log_z_IT[0]).exp()
@@ -146,7 +148,7 @@ def test_curves_are_monotone(toy):
     copies = 100
     betas = np.concatenate([[0, 1e-6], np.geomspace(1e-3, 100, 149)])
     distortion = SquaredError(toy.full().decode, toy.x_IN.repeat(copies, 1))
-    run = ais.Run(distortion, tuning(betas, toy_steps(betas)), 7, range(2 * copies))
+    run = make_run(distortion, tuning(betas, toy_steps(betas)))
     rows = measure(run, 16)
     assert rows[0].beta == 1e-6 and rows[0].rate_I.abs().max() < 1e-3
 
@@ -164,9 +166,8 @@ def test_prior_scale(toy):
         lambda z: z @ toy.weight_NK.T / scale + toy.bias_N, toy.x_IN.repeat(copies, 1)
     )
     betas = np.concatenate([[0], np.geomspace(1e-2, 10, 60)])
-    run = ais.Run(
-        distortion, tuning(betas, scale * toy_steps(betas), prior_scale=scale), 7, range(2 * copies)
-    )
+    prior = Gaussian(2, scale)
+    run = make_run(distortion, tuning(betas, scale * toy_steps(betas), prior=prior), prior=prior)
     ratio = (measure(run, 16)[-1].log_z_I - toy.exact([10.0]).log_z_IT[:, 0].repeat(copies)).exp()
     assert abs(ratio.mean() - 1) < 4 * standard_error(ratio)
 
@@ -174,11 +175,12 @@ def test_prior_scale(toy):
 def test_layout_does_not_matter(surrogate):
     problem = surrogate(4, 8)
     betas = schedules.sigmoid(100, 60)
-    frozen = tuning(betas, 0.3 / np.sqrt(1 + 8 * betas), latent_dim=4)
+    prior = Gaussian(4)
+    frozen = tuning(betas, 0.3 / np.sqrt(1 + 8 * betas), prior=prior)
     decode = problem.full().decode
 
     def log_z(ids: list[int]) -> Tensor:
-        run = ais.Run(SquaredError(decode, problem.x_IN[ids]), frozen, 7, ids)
+        run = make_run(SquaredError(decode, problem.x_IN[ids]), frozen, ids, prior)
         return torch.stack([row.log_z_I for row in measure(run, 6)], -1)
 
     whole = log_z(list(range(8)))
@@ -190,7 +192,7 @@ def test_layout_does_not_matter(surrogate):
 
 
 def test_chains_do_not_depend_on_their_number(toy):
-    run = ais.Run(toy.full(), tuning(np.linspace(0, 2, 20), 0.3), 7, range(2), resample_below=0)
+    run = make_run(toy.full(), tuning(np.linspace(0, 2, 20), 0.3), resample_below=0)
     few, many = ais.start(run, 3), ais.start(run, 9)
     while not ais.done(run, few):
         (few, _), (many, _) = ais.advance(run, few), ais.advance(run, many)
@@ -200,69 +202,53 @@ def test_chains_do_not_depend_on_their_number(toy):
 def test_scaling_data_and_decoder(toy):
     betas = np.linspace(0, 2, 40)
     doubled = SquaredError(lambda z: 2 * toy.full().decode(z), 2 * toy.x_IN)
-    plain = measure(ais.Run(toy.full(), tuning(betas, 0.3), 7, range(2)), 8)
-    scaled = measure(ais.Run(doubled, tuning(betas / 4, 0.3), 7, range(2)), 8)
+    plain = measure(make_run(toy.full(), tuning(betas, 0.3)), 8)
+    scaled = measure(make_run(doubled, tuning(betas / 4, 0.3)), 8)
     for a, b in zip(plain, scaled, strict=True):
         torch.testing.assert_close(a.rate_I, b.rate_I, rtol=1e-9, atol=1e-12)
 
 
-def test_precision(surrogate):
-    """Float32 chains to β = 36,000: the weights agree with a float64 decoder's on the same states.
-
-    A float32 accumulator carried alongside does not, which shows that the check can fail.
-    """
-    problem = surrogate(10, 4)
-    weight, bias, x = (t.float() for t in (problem.weight_NK, problem.bias_N, problem.x_IN))
-    distortion = SquaredError(lambda z: z @ weight.T + bias, x)
-    # the same float32 numbers, evaluated in float64
-    exact = SquaredError(lambda z: z @ weight.double().T + bias.double(), x.double())
-    betas = schedules.sigmoid(36_000, 1_000)
-    frozen = tuning(betas, 0.8 / np.sqrt(1 + 12 * betas), leapfrog=3, latent_dim=10)
-    run = ais.Run(distortion, frozen, 7, range(4), resample_below=0)
-    state = ais.start(run, 8)
-    double = torch.zeros(4, 8, dtype=torch.float64)
-    single = torch.zeros(4, 8)
-    while not ais.done(run, state):
-        step = float(betas[state.temperature + 1] - betas[state.temperature])
-        double -= step * exact.value_and_grad(state.chain.z_IMK.double())[0]
-        single -= step * state.chain.d_IM.float()
-        state, row = ais.advance(run, state)
-    assert row.distortion_I.mean() == pytest.approx(308, abs=5)
-    log_z = double.logsumexp(-1) - np.log(8)
-    assert (row.log_z_I - log_z).abs().max() < 0.1
-    assert (single.double().logsumexp(-1) - np.log(8) - log_z).abs().max() > 0.1
-
-
-def test_continues_exactly_from_any_temperature(toy):
-    run = ais.Run(
-        SquaredError(lambda z: z @ toy.weight_NK.T.float() + toy.bias_N.float(), toy.x_IN.float()),
-        *(tuning(np.linspace(0, 2, 25), 0.3), 7, range(2)),
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+def test_continues_exactly_from_any_temperature(toy, reverse):
+    """Through a file's worth of tensors, with float32 chains, resampling and a metric."""
+    distortion = SquaredError(
+        lambda z: z @ toy.weight_NK.T.float() + toy.bias_N.float(), toy.x_IN.float()
     )
-    straight = [(ais.start(run, 6), None)]
+    metric = {"metric_betas": np.array([0.1, 1]), "metric": np.array([[[2, 1], [1, 3]]] * 2) / 9}
+    run = make_run(distortion, tuning(np.linspace(0, 2, 25), 0.5, **metric), reverse=reverse)
+    first = ais.start_reverse(run, toy.x_IN[:, :2], 6) if reverse else ais.start(run, 6)
+    straight = [(first, None)]
     while not ais.done(run, straight[-1][0]):
         straight.append(ais.advance(run, straight[-1][0]))
+    assert len(straight) == 25
     for stop in (0, 1, 11, 23):
         saved = {k: v.clone() for k, v in ais.to_tensors(run, straight[stop][0]).items()}
         state = ais.from_tensors(run, saved)
         for index in range(stop + 1, 25):
             state, row = ais.advance(run, state)
-            assert all(
-                torch.equal(torch.as_tensor(a), torch.as_tensor(b))
-                for a, b in zip(row, straight[index][1], strict=True)
-            )
+            for a, b in zip(row, straight[index][1], strict=True):
+                torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
         for a, b in zip(state.chain, straight[-1][0].chain, strict=True):
             assert torch.equal(a, b)
 
 
 def test_saved_chains_of_another_run_are_refused(toy):
-    frozen = tuning(np.linspace(0, 2, 25), 0.3)
-    run = ais.Run(toy.full(), frozen, 7, range(2))
+    betas = np.linspace(0, 2, 25)
+    run = make_run(toy.full(), tuning(betas, 0.3))
     saved = ais.to_tensors(run, ais.start(run, 4))
+    metric = {"metric_betas": np.ones(1), "metric": np.full((1, 2), 2.0)}
     others = [
-        ais.Run(toy.full(), frozen, 8, range(2)),
-        ais.Run(toy.full(), frozen, 7, [1, 0]),
-        ais.Run(toy.full(), tuning(np.linspace(0, 2, 25), 0.31), 7, range(2)),
-        ais.Run(toy.full(), frozen, 7, range(2), resample_below=0),
+        ais.Run(toy.full(), PRIOR, tuning(betas, 0.3), 8, range(2)),
+        make_run(toy.full(), tuning(betas, 0.3), [1, 0]),
+        make_run(toy.full(), tuning(betas, 0.31)),
+        make_run(toy.full(), tuning(betas, 0.3, low_precision_until=1.0)),
+        make_run(toy.full(), tuning(betas, 0.3, **metric)),
+        make_run(toy.full(), tuning(betas, 0.3), resample_below=0),
+        make_run(toy.full(), tuning(betas, 0.3), last=23),
+        make_run(toy.full(), tuning(betas, 0.3), reverse=True),
+        make_run(toy.full().of(toy.x_IN + 1), tuning(betas, 0.3)),
+        make_run(toy.reduced("nll"), tuning(betas, 0.3)),
+        make_run(toy.full(), tuning(betas, 0.3, prior=Gaussian(2, 2.0)), prior=Gaussian(2, 2.0)),
     ]
     for other in others:
         with pytest.raises(InputError, match="another run"):
@@ -280,7 +266,7 @@ def test_non_finite_decoder_rows_keep_the_estimate_finite(toy):
         return plain(z) * torch.where(bad, torch.nan, 1.0)[:, None]
 
     betas = np.linspace(0, 2, 200)
-    run = ais.Run(SquaredError(decode, toy.x_IN), tuning(betas, 0.3), 7, range(2))
+    run = make_run(SquaredError(decode, toy.x_IN), tuning(betas, 0.3))
     rows = measure(run, 32)
     assert all(torch.stack([r.log_z_I, r.rate_I, r.distortion_I]).isfinite().all() for r in rows)
     # 5 decoder calls a transition: about 1 % of the proposals
@@ -292,15 +278,28 @@ def test_non_finite_decoder_rows_keep_the_estimate_finite(toy):
 def test_refusals(toy):
     frozen = tuning([0, 1], 0.3)
     with pytest.raises(InputError, match="tuning round's seed"):
-        ais.Run(toy.full(), frozen, 6, range(2))
+        ais.Run(toy.full(), PRIOR, frozen, 6, range(2))
     with pytest.raises(InputError, match="3 image ids for 2 images"):
-        ais.Run(toy.full(), frozen, 7, range(3))
-    run = ais.Run(toy.full(), frozen, 7, range(2))
+        make_run(toy.full(), frozen, range(3))
+    with pytest.raises(InputError, match="for the prior Gaussian"):
+        make_run(toy.full(), frozen, prior=Gaussian(2, 2.0))
+    with pytest.raises(InputError, match="last temperature 2 is outside"):
+        make_run(toy.full(), frozen, last=2)
+    run = make_run(toy.full(), frozen)
     with pytest.raises(InputError, match="at least 1"):
         ais.start(run, 0)
+    with pytest.raises(InputError, match="starts with start"):
+        ais.start_reverse(run, torch.zeros(2, 2), 4)
     state, _ = ais.advance(run, ais.start(run, 1))
     with pytest.raises(InputError, match="last temperature"):
         ais.advance(run, state)
+    backward = make_run(toy.full(), frozen, reverse=True)
+    with pytest.raises(InputError, match="use start_reverse"):
+        ais.start(backward, 4)
+    with pytest.raises(InputError, match=r"takes \[2, 2\]"):
+        ais.start_reverse(backward, torch.zeros(1, 2), 4)
+    with pytest.raises(InputError, match="at least 1"):
+        ais.start_reverse(backward, torch.zeros(2, 2), 0)
     broken = SquaredError(lambda z: toy.full().decode(z) / 0, toy.x_IN)
     with pytest.raises(InputError, match="not finite on prior samples"):
-        ais.start(ais.Run(broken, frozen, 7, range(2)), 4)
+        ais.start(make_run(broken, frozen), 4)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from gencomp.rate_distortion.closed_form import linear_gaussian
+from gencomp.rate_distortion.schedules import thermodynamic_length
 
 TOY = [  # kind, β, then R, D, log Z of the first and of the second image
     ("nll", 0.1, 0.05810717, 6.75030846, -0.73313802, 0.01965629, 5.22301994, -0.54195829),
@@ -45,6 +47,15 @@ SURROGATE = [  # latent dimensions, images, kind, β, batch means of R, D, log Z
     (100, 16, "mse", 3333, 461.347571, 277.221601, -924440.942921),
 ]
 
+LENGTH = [  # latent dimensions, kind, β_max, thermodynamic length of 16 images
+    (10, "nll", 200, 14.9106),
+    (10, "mse", 3_333, 22.7486),
+    (10, "mse", 36_000, 28.0696),
+    (100, "nll", 200, 47.5928),
+    (100, "mse", 3_333, 72.3789),
+    (100, "mse", 36_000, 89.2054),
+]
+
 
 @pytest.mark.parametrize("row", TOY, ids=lambda row: f"{row[0]}-{row[1]}")
 def test_toy_values(toy, row):
@@ -63,10 +74,23 @@ def test_surrogate_values(surrogate, row):
     assert got == pytest.approx(expected, rel=1e-6)
 
 
-def test_surrogate_is_the_one_of_the_table(surrogate):
+@pytest.mark.parametrize("row", LENGTH, ids=lambda row: "-".join(map(str, row[:3])))
+def test_thermodynamic_length(surrogate, row):
+    """∫ of the root of the images' mean variance of d; the rule is good to 4 in a million."""
+    latent_dim, kind, beta_max, expected = row
+    betas = np.concatenate([[0.0], np.geomspace(1e-4, beta_max, 4_000)])
+    sd_T = surrogate(latent_dim, 16).exact(betas, kind).variance_IT.mean(0).sqrt()
+    assert thermodynamic_length(betas, sd_T.numpy()) == pytest.approx(expected, rel=5e-6)
+
+
+def test_problems_are_those_of_the_tables(toy, surrogate):
     problem = surrogate(10, 16)
     assert problem.x_IN.sum().item() == pytest.approx(6286.615410461, rel=1e-12)
     assert problem.weight_NK.sum().item() == pytest.approx(-0.282801177360, rel=1e-9)
+    at_zero = [problem.exact([0.0], kind).distortion_IT.mean().item() for kind in ("nll", "mse")]
+    assert at_zero == pytest.approx([893.972700, 347.049779], rel=1e-9)
+    s_K = torch.linalg.svdvals(toy.weight_NK)
+    assert s_K.tolist() == pytest.approx([1.6249271378, 1.2687047713], rel=1e-10)
 
 
 def test_one_dimension():

@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.distributions import MultivariateNormal
 
 from gencomp.rate_distortion import hmc
 from gencomp.rate_distortion.distortion import SquaredError
+from gencomp.rate_distortion.priors import FromDistribution, Gaussian
+
+PRIOR = Gaussian(2)
 
 
 def trajectory(problem, eps: float, steps: int, beta: float = 2.0):
@@ -15,7 +19,7 @@ def trajectory(problem, eps: float, steps: int, beta: float = 2.0):
     distortion = problem.full()
     state = hmc.init(torch.tensor([[[0.3, -0.2]]], dtype=torch.float64), distortion)
     v = torch.tensor([[[0.5, 1.0]]], dtype=torch.float64)
-    end, w = hmc.leapfrog(distortion, state, v, beta, scalar(eps), steps)
+    end, w = hmc.leapfrog(distortion, PRIOR, state, v, beta, scalar(eps), steps)
     return state, v, end, w, energy(end, w, beta) - energy(state, v, beta)
 
 
@@ -48,25 +52,71 @@ def test_second_order(toy_x1):
     assert errors == pytest.approx(expected, abs=1e-10)
 
 
-def test_reversible(toy_x1):
-    state, v, end, w, _ = trajectory(toy_x1, 0.05, 20)
-    back, u = hmc.leapfrog(toy_x1.full(), end, -w, 2.0, scalar(0.05), 20)
+FACTORS = {
+    "identity": None,
+    "diagonal": torch.tensor([0.5, 2.0], dtype=torch.float64),
+    "dense": torch.tensor([[0.7, 0.0], [-0.4, 1.1]], dtype=torch.float64),
+}
+
+
+@pytest.mark.parametrize("low_precision", [False, True])
+@pytest.mark.parametrize("factor", FACTORS.values(), ids=FACTORS)
+def test_reversible(toy_x1, factor, low_precision):
+    distortion = WrongForce(toy_x1.full(), "inside")
+    state = hmc.init(torch.tensor([[[0.3, -0.2]]], dtype=torch.float64), distortion)
+    v = torch.tensor([[[0.5, 1.0]]], dtype=torch.float64)
+    settings = (2.0, scalar(0.05), 20, factor, low_precision)
+    end, w = hmc.leapfrog(distortion, PRIOR, state, v, *settings)
+    back, u = hmc.leapfrog(distortion, PRIOR, end, -w, *settings)
+    assert (end.z_IMK - state.z_IMK).abs().min() > 0.01
     torch.testing.assert_close(back.z_IMK, state.z_IMK, rtol=0, atol=1e-12)
     torch.testing.assert_close(u, -v, rtol=0, atol=1e-12)
 
 
-def test_preserves_volume(toy_x1):
+@pytest.mark.parametrize("low_precision", [False, True])
+@pytest.mark.parametrize("factor", FACTORS.values(), ids=FACTORS)
+def test_preserves_volume(toy_x1, factor, low_precision):
     """Central differences of the map on (z, v); it is affine for a linear decoder."""
-    distortion = toy_x1.full()
+    distortion = WrongForce(toy_x1.full(), "inside")
+    settings = (2.0, scalar(0.2), 7, factor, low_precision)
 
     def move(point: Tensor) -> Tensor:
         state = hmc.init(point[None, None, :2], distortion)
-        end, w = hmc.leapfrog(distortion, state, point[None, None, 2:], 2.0, scalar(0.2), 7)
+        end, w = hmc.leapfrog(distortion, PRIOR, state, point[None, None, 2:], *settings)
         return torch.cat([end.z_IMK, w], -1).flatten()
 
     point = torch.tensor([0.3, -0.2, 0.5, 1.0], dtype=torch.float64)
     columns = [(move(point + e) - move(point - e)) / 2 for e in torch.eye(4, dtype=torch.float64)]
     assert torch.linalg.det(torch.stack(columns, -1)).item() == pytest.approx(1, abs=1e-8)
+
+
+def test_a_metric_is_a_change_of_coordinates(toy_x1):
+    """Steps with factor A on d(z) are steps of unit mass on d(A y), z = A y."""
+    factor, plain = FACTORS["dense"], toy_x1.full().decode
+    prior_of_z = FromDistribution(
+        MultivariateNormal(torch.zeros(2).double(), torch.linalg.inv(factor.T @ factor)), 2, "y"
+    )
+    in_y = SquaredError(lambda y: plain(y @ factor.T), toy_x1.x_IN)
+    y, v = torch.tensor([[[[0.3, -0.2]]], [[[0.5, 1.0]]]], dtype=torch.float64)
+    state_y, state_z = hmc.init(y, in_y), hmc.init(y @ factor.T, toy_x1.full())
+    end_y, w_y = hmc.leapfrog(in_y, prior_of_z, state_y, v, 2.0, scalar(0.1), 9)
+    end_z, w_z = hmc.leapfrog(toy_x1.full(), PRIOR, state_z, v, 2.0, scalar(0.1), 9, factor)
+    torch.testing.assert_close(end_z.z_IMK, end_y.z_IMK @ factor.T, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(w_z, w_y, rtol=1e-12, atol=1e-12)
+
+
+def test_low_precision_is_for_forces_between_the_ends(toy_x1):
+    """One kernel call: L - 1 rough forces; the end has the exact d and gradient."""
+    distortion = WrongForce(toy_x1.full(), "inside")
+    state = hmc.init(torch.zeros(1, 4, 2, dtype=torch.float64), distortion)
+    kernel = hmc.build_kernel(distortion, PRIOR, 6)
+    for low_precision, expected in ((False, 0), (True, 5)):
+        distortion.rough = 0
+        random = noise(state, torch.Generator().manual_seed(1))
+        after, info = kernel(state, random, 0.5, 0.05, low_precision=low_precision)
+        assert distortion.rough == expected and info.accepted_IM.all()
+        d, grad = toy_x1.full().value_and_grad(after.z_IMK)
+        assert torch.equal(after.d_IM, d) and torch.equal(after.grad_d_IMK, grad)
 
 
 def test_cost_is_one_decoder_pass_a_step(toy_x1):
@@ -81,22 +131,26 @@ def test_cost_is_one_decoder_pass_a_step(toy_x1):
     distortion = SquaredError(decode, toy_x1.x_IN)
     state = hmc.init(torch.zeros(1, 4, 2, dtype=torch.float64), distortion)
     calls = 0
-    hmc.build_kernel(distortion, 20)(state, noise(state, torch.Generator()), 2.0, 0.1)
+    hmc.build_kernel(distortion, PRIOR, 20)(state, noise(state, torch.Generator()), 2.0, 0.1)
     assert calls == 20
 
 
 class WrongForce:
-    """Correct d, distorted gradient."""
+    """Correct d, wrong gradient: scaled, rounded to bfloat16, or scaled in low precision only."""
 
     def __init__(self, right: SquaredError, kind: str) -> None:
-        self.right, self.kind, self.x_IN = right, kind, right.x_IN
+        self.right, self.kind, self.x_IN, self.name = right, kind, right.x_IN, right.name
+        self.rough = 0  # calls for low precision
 
     def value_and_grad(self, z_IMK: Tensor) -> tuple[Tensor, Tensor]:
         d, grad = self.right.value_and_grad(z_IMK)
-        return d, 0.9 * grad if self.kind == "scaled" else grad.bfloat16().to(grad.dtype)
+        if self.kind == "bf16":
+            return d, grad.bfloat16().to(grad.dtype)
+        return d, 0.9 * grad if self.kind == "scaled" else grad
 
-    def grad(self, z_IMK: Tensor) -> Tensor:
-        return self.value_and_grad(z_IMK)[1]
+    def grad(self, z_IMK: Tensor, low_precision: bool = False) -> Tensor:
+        self.rough += low_precision
+        return self.value_and_grad(z_IMK)[1] * (0.9 if low_precision else 1)
 
 
 def noise(state: hmc.State, generator: torch.Generator) -> hmc.Noise:
@@ -108,9 +162,14 @@ def noise(state: hmc.State, generator: torch.Generator) -> hmc.Noise:
     )
 
 
-@pytest.mark.parametrize("force", ["right", "bf16", "scaled"])
-@pytest.mark.parametrize("beta", [2.0, 100.0])
-def test_invariance(toy_x1, beta, force):
+@pytest.mark.parametrize(
+    ("force", "beta"),
+    [
+        *(("right", 2.0), ("right", 100.0), ("bf16", 2.0), ("scaled", 100.0)),
+        *(("inside", 100.0), ("metric", 2.0)),
+    ],
+)
+def test_invariance(toy_x1, force, beta):
     """20,000 exact samples stay exact through 50 transitions.
 
     Six statistics at 4 standard errors: a correct kernel fails with probability 4e-4 per case.
@@ -120,13 +179,18 @@ def test_invariance(toy_x1, beta, force):
     chains = 20_000
     root = torch.linalg.cholesky(covariance)
     normals = torch.randn(1, chains, 2, generator=generator, dtype=torch.float64)
-    distortion = toy_x1.full() if force == "right" else WrongForce(toy_x1.full(), force)
+    distortion = WrongForce(toy_x1.full(), force)
+    # deliberately not the posterior's shape
+    factor = torch.tensor([[1.2, 0], [0.4, 0.9]]).double() if force == "metric" else None
     state = hmc.init(mean + normals @ root.T, distortion)
-    kernel = hmc.build_kernel(distortion, 4)
+    kernel = hmc.build_kernel(distortion, PRIOR, 4)
     omega = (1 + 2 * beta * 1.6249271378**2) ** 0.5
     acceptance = []
     for _ in range(50):
-        state, info = kernel(state, noise(state, generator), beta, 1.25 / omega)
+        state, info = kernel(
+            *(state, noise(state, generator), beta, 1.25 / omega, factor),
+            low_precision=force == "inside",
+        )
         acceptance.append(info.acceptance_IM.mean().item())
     assert 0.5 < sum(acceptance) / 50 < 0.9
 
@@ -148,7 +212,7 @@ def test_mean_of_exp_minus_energy_error_is_one(toy_x1):
     distortion = toy_x1.full()
     state = hmc.init(mean + normals @ torch.linalg.cholesky(covariance).T, distortion)
     omega = (1 + 2 * beta * 1.6249271378**2) ** 0.5
-    _, info = hmc.build_kernel(distortion, 5)(
+    _, info = hmc.build_kernel(distortion, PRIOR, 5)(
         state, noise(state, generator), beta, 1.4 / 1.5 / omega
     )
     ratio = info.energy_error_IM.neg().exp()
@@ -161,7 +225,7 @@ def test_prior_scale(toy_x1):
     z = 3 * torch.randn(1, 20_000, 2, generator=generator, dtype=torch.float64)
     distortion = toy_x1.full()
     state = hmc.init(z, distortion)
-    kernel = hmc.build_kernel(distortion, 5, prior_scale=3.0)
+    kernel = hmc.build_kernel(distortion, Gaussian(2, 3.0), 5)
     for _ in range(20):
         state, info = kernel(state, noise(state, generator), 0.0, 3.0)
     squares = state.z_IMK[0].square()
@@ -185,7 +249,7 @@ def test_non_finite_proposals_are_rejected_and_counted(toy_x1):
 
     distortion = SquaredError(decode, toy_x1.x_IN)
     state = hmc.init(torch.randn(1, 2_000, 2, generator=generator).double(), distortion)
-    kernel = hmc.build_kernel(distortion, 5)
+    kernel = hmc.build_kernel(distortion, PRIOR, 5)
     poison = True
     total = 0
     for _ in range(20):
@@ -203,7 +267,7 @@ def test_non_finite_proposals_are_rejected_and_counted(toy_x1):
 def test_overflow_is_rejected(toy_x1):
     distortion = toy_x1.full()
     state = hmc.init(torch.zeros(1, 4, 2, dtype=torch.float64), distortion)
-    after, info = hmc.build_kernel(distortion, 200)(
+    after, info = hmc.build_kernel(distortion, PRIOR, 200)(
         state, noise(state, torch.Generator().manual_seed(9)), 1e4, 1e3
     )
     assert info.nonfinite_IM.all() and torch.equal(after.z_IMK, state.z_IMK)

@@ -12,7 +12,7 @@ from gencomp.rate_distortion import random
 
 def test_numbers_are_pinned():
     # a change here makes saved chains impossible to continue
-    normals = random.start_normals(7, [3], 1, 3)
+    normals = random.normals(random.start_uniforms(7, [3], 1, 3))
     assert normals.ravel().tolist() == pytest.approx(
         [-0.044811945217110585, 0.5951714761734046, -1.6423954417775588], rel=1e-12
     )
@@ -40,9 +40,23 @@ def test_every_key_gives_other_numbers():
     base = (7, [9], 5)
     variants = [(8, [9], 5), (7, [10], 5), (7, [9], 6)]
     first = random.transition_numbers(*base, 4, 3).momentum_IMK
-    for variant in variants:
-        assert not np.isin(random.transition_numbers(*variant, 4, 3).momentum_IMK, first).any()
-    assert not np.isin(random.start_normals(7, [9], 4, 3), first).any()
+    others = [random.transition_numbers(*variant, 4, 3).momentum_IMK for variant in variants]
+    others += [
+        random.transition_numbers(*base, 4, 3, purpose=random.PURPOSE_REVERSE).momentum_IMK,
+        random.normals(random.start_uniforms(7, [9], 4, 3)),
+        random.simulation_normals(7, [9], 12),
+    ]
+    for other in others:
+        assert not np.isin(other, first).any()
+        first = np.append(first, other)
+
+
+def test_streams_are_those_of_numpy():
+    """One generator with exchanged keys gives what a generator for each key gives."""
+    uniforms = random.start_uniforms(7, [9, 4], 2, 3)
+    for image_id, got in zip([9, 4], uniforms, strict=True):
+        words = np.random.Philox(counter=[0, 0, 0, 0], key=[7, image_id]).random_raw(6)
+        np.testing.assert_array_equal(got.ravel(), ((words >> np.uint64(12)) + 0.5) * 2.0**-52)
 
 
 def test_distribution():

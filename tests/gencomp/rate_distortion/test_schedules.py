@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from gencomp.errors import InputError
 from gencomp.rate_distortion import schedules
@@ -77,3 +78,26 @@ def test_report_points():
     assert schedules.report_points(4, 40) == [1, 2, 3]
     points = schedules.report_points(1234, 40)
     assert len(points) == 40 and points[-1] == 1233
+
+
+def test_next_by_cess_keeps_the_conditional_effective_sample_size():
+    """Chains of d ~ N(m, s²) with equal weights: CESS/M = exp(-(s·step)²) of many chains."""
+    generator = torch.Generator().manual_seed(1)
+    for sd, offset in ((0.01, 1e6), (50.0, 300.0)):
+        d = offset + sd * torch.randn(4, 20_000, generator=generator, dtype=torch.float64)
+        after = schedules.next_by_cess(d, torch.zeros_like(d), 0.0, 1e4, 0.99, 1000)
+        assert after == pytest.approx(np.sqrt(-np.log(0.99)) / sd, rel=0.02)
+        # weights that say the same as another β
+        log_weight = -(after / 10) * d
+        again = schedules.next_by_cess(d, log_weight, after / 10, 1e4, 0.99, 1000)
+        assert again - after / 10 == pytest.approx(after, rel=0.02)
+
+
+def test_next_by_cess_always_arrives():
+    d = torch.tensor([[0.0, 1e9]]).double()  # allows hardly any step
+    beta, steps = 0.0, 0
+    while beta < 10:
+        beta = schedules.next_by_cess(d, torch.zeros_like(d), beta, 10.0, 0.99, 9 - steps)
+        steps += 1
+    assert beta == 10 and steps == 10
+    assert schedules.next_by_cess(0 * d, 0 * d, 0.0, 10.0, 0.99, 9) == 10

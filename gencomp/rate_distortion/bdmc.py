@@ -1,0 +1,163 @@
+"""Bidirectional Monte Carlo: how far log Z can be off, on data simulated from the decoder itself.
+
+For one β draw z* ~ p(z) and x ~ exp(-β d(x, f(z*))), normalised over x. Then z* is an exact sample
+of q_β(z|x). Two annealed runs enclose log Z_β(x), each in expectation:
+
+    forward   from the prior up to β        E log Ẑ ≤ log Z, since E Ẑ = Z
+    backward  from z* down to the prior    -E log Ŵ ≥ log Z, since E Ŵ = 1/Z, Ŵ the mean weight
+
+Their difference, the gap, is in expectation the sum of both errors. A small gap certifies the
+sampler on images of the model; on other images it is evidence, not proof. (Grosse, Ghahramani,
+Adams: Sandwiching the marginal likelihood using bidirectional Monte Carlo, 2015; Wu, Burda,
+Salakhutdinov, Grosse: On the quantitative analysis of decoder-based generative models, 2017.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gencomp.errors import InputError
+from gencomp.rate_distortion import ais, random
+from gencomp.rate_distortion.distortion import Distortion
+from gencomp.rate_distortion.priors import Prior
+from gencomp.rate_distortion.tuning import Tuning
+
+
+class Simulated(NamedTuple):
+    """Images of one β with an exact sample of their posteriors, in the dtype of the chains."""
+
+    z_IK: Tensor
+    x_IN: Tensor
+
+
+class Gap(NamedTuple):
+    """Bounds of log Z per simulated image, nats, float64."""
+
+    beta: float
+    forward_I: Tensor  # from below, in expectation
+    backward_I: Tensor  # from above, in expectation
+
+    @property
+    def gap(self) -> float:
+        """Mean over images of backward - forward; in expectation not negative."""
+        return (self.backward_I - self.forward_I).mean().item()
+
+    @property
+    def standard_error(self) -> float:
+        """Of ``gap``, from its spread over images; not a number for a single image."""
+        if len(self.forward_I) < 2:
+            return math.nan
+        return (self.backward_I - self.forward_I).std().item() / math.sqrt(len(self.forward_I))
+
+
+def simulate(
+    distortion: Distortion, prior: Prior, beta: float, seed: int, image_ids: Sequence[int]
+) -> Simulated:
+    """One image for each id, a function of (seed, id, β) alone.
+
+    The seed is one of its own: rounds of tuning and measuring may change theirs and still see the
+    same images. At another β an id keeps z* and the direction of its noise.
+
+    Args:
+        distortion: of any images; only its decoder and their size matter.
+
+    Raises:
+        InputError: a β that is not positive, an id or seed out of range, or a distortion whose
+            images cannot be drawn exactly.
+    """
+    ids = random.check_keys(seed, image_ids)
+    if not 0 < beta < math.inf:
+        raise InputError(f"images cannot be simulated at beta {beta}; it must be positive.")
+    x_IN = distortion.x_IN
+    # A key of its own: the first chain of a run with the same seed must not start at z*.
+    z_IK = prior.draw(_latent_seed(seed), ids, 1)[:, 0].to(x_IN.device, x_IN.dtype)
+    normals_IN = torch.from_numpy(random.simulation_normals(seed, ids, x_IN.shape[1]))
+    return Simulated(z_IK, distortion.simulate(z_IK, beta, normals_IN.to(x_IN)))
+
+
+def forward_run(
+    distortion: Distortion,
+    prior: Prior,
+    tuning: Tuning,
+    simulated: Simulated,
+    last: int,
+    seed: int,
+    image_ids: Sequence[int],
+) -> ais.Run:
+    """From the prior to temperature ``last``, whose β the images were simulated at.
+
+    Its last row's ``log_z_I`` is a lower bound of log Z.
+
+    Raises:
+        InputError: see ``ais.Run``.
+    """
+    return ais.Run(distortion.of(simulated.x_IN), prior, tuning, seed, image_ids, last=last)
+
+
+def reverse_run(
+    distortion: Distortion,
+    prior: Prior,
+    tuning: Tuning,
+    simulated: Simulated,
+    last: int,
+    seed: int,
+    image_ids: Sequence[int],
+) -> ais.Run:
+    """From temperature ``last`` to the prior; start it with ``ais.start_reverse`` at z*.
+
+    Its last row's ``log_z_I`` is one of log 1/Z: an upper bound of log Z with its sign changed.
+
+    Raises:
+        InputError: see ``ais.Run``.
+    """
+    return ais.Run(
+        distortion.of(simulated.x_IN), prior, tuning, seed, image_ids, last=last, reverse=True
+    )
+
+
+def bracket(
+    distortion: Distortion,
+    prior: Prior,
+    tuning: Tuning,
+    last: int,
+    *,
+    chains: int,
+    seed: int,
+    simulation_seed: int,
+    image_ids: Sequence[int],
+) -> Gap:
+    """Simulate at temperature ``last`` of the tuning and run both ways, in one call.
+
+    Args:
+        chains: per image and direction.
+        seed: of both runs, not the tuning round's.
+
+    Raises:
+        InputError: see ``simulate`` and ``ais.Run``.
+    """
+    if not 1 <= last < tuning.temperatures:
+        raise InputError(f"last temperature {last} is outside 1 ... {tuning.temperatures - 1}.")
+    beta = float(tuning.betas[last])
+    simulated = simulate(distortion, prior, beta, simulation_seed, image_ids)
+    settings = (distortion, prior, tuning, simulated, last, seed, image_ids)
+    forward, reverse = forward_run(*settings), reverse_run(*settings)
+    up = _final(forward, ais.start(forward, chains))
+    down = _final(reverse, ais.start_reverse(reverse, simulated.z_IK, chains))
+    return Gap(beta, forward_I=up.log_z_I, backward_I=-down.log_z_I)
+
+
+def _final(run: ais.Run, state: ais.AISState) -> ais.Row:
+    while not ais.done(run, state):
+        state, row = ais.advance(run, state)
+    return row
+
+
+def _latent_seed(seed: int) -> int:
+    digest = hashlib.blake2b(repr(("simulated latent", seed)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1

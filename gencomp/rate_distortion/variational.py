@@ -1,0 +1,216 @@
+"""The curve of trained encoders: a Gaussian q(z|x) for each β, the decoder frozen.
+
+For every β an amortised encoder q(z|x) = N(m(x), diag v(x)) minimises R + β D over training images,
+from where it stood at the previous β, and is then measured on the images of the distortion. β is
+that of annealed importance sampling and D the same distortion; R is the closed-form KL divergence
+to a Gaussian prior. So both curves share their axes, and
+
+    R + β D ≥ -log Z_β(x)    in expectation, for every encoder,
+
+with equality for the exact posterior alone. What the encoder loses to it is the price of Gaussian
+posteriors without correlations, of amortisation and of training. (The variational baseline of
+Huang, Makhzani, Cao, Grosse: Evaluating Lossy Compression Rates of Deep Generative Models, ICML
+2020; there β multiplies a log-likelihood with a variance of its own.)
+
+    run = variational.Run(
+        SquaredError(decoder.eval(), test_IN), prior, train_IN,
+        encoder=variational.gaussian_encoder(784, prior.latent_dim, seed=8),
+        betas=[0.1, 1, 10, 100], seed=9,
+    )
+    state = variational.start(run)
+    while not variational.done(run, state):
+        state, point = variational.advance(run, state)
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gencomp.draws import Draws
+from gencomp.errors import InputError
+from gencomp.networks.decoders import mlp
+from gencomp.rate_distortion.distortion import Distortion
+from gencomp.rate_distortion.priors import Gaussian
+
+WIDTHS = (1024, 1024, 1024)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What stays fixed along the betas.
+
+    Attributes:
+        distortion: d for the I images that are measured.
+        prior: a ``Gaussian``; the rate has no closed form for others.
+        train_IN: [T, N] images that the encoder learns from, like the distortion's ``x_IN``.
+        encoder: maps images [B, N] to [B, 2K], mean and log variance; deterministic, in the dtype
+            and on the device of the images. It is copied, never changed; its parameters are the
+            start of the first β.
+        betas: inverse temperatures in the order in which they are trained.
+        seed: of the order of the images and of the samples.
+        epochs: over ``train_IN``, for each β.
+        batch: images a step.
+        learning_rate: of Adam, falling to 0 along a cosine for each β.
+        samples: of z for each image, to measure D.
+
+    Raises:
+        InputError: a prior that is not Gaussian, images that do not fit, or a setting out of range.
+    """
+
+    distortion: Distortion
+    prior: Gaussian
+    train_IN: Tensor
+    encoder: nn.Module
+    betas: Sequence[float]
+    seed: int
+    epochs: int = 50
+    batch: int = 100
+    learning_rate: float = 1e-4
+    samples: int = 100
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(float(beta) for beta in self.betas))
+        if not isinstance(self.prior, Gaussian):
+            raise InputError(
+                "the variational curve needs a Gaussian prior; its rate is the closed form of two "
+                "Gaussians."
+            )
+        x_IN = self.distortion.x_IN
+        if self.train_IN.shape[1:] != x_IN.shape[1:] or self.train_IN.dtype != x_IN.dtype:
+            raise InputError(
+                f"training images {list(self.train_IN.shape)} ({self.train_IN.dtype}) do not fit "
+                f"measured ones {list(x_IN.shape)} ({x_IN.dtype})."
+            )
+        if not self.betas or not all(0 < beta < math.inf for beta in self.betas):
+            raise InputError("the betas of a variational curve are positive, finite numbers.")
+        counts = (self.epochs, self.batch, self.samples, len(self.train_IN))
+        if min(counts) < 1 or not 0 < self.learning_rate < math.inf:
+            raise InputError(
+                f"epochs {self.epochs}, batch {self.batch}, samples {self.samples}, learning_rate "
+                f"{self.learning_rate} and {len(self.train_IN)} training images must be positive."
+            )
+
+
+class VariationalState(NamedTuple):
+    """The encoder after ``trained`` of the betas; nothing else is carried on."""
+
+    encoder: dict[str, Tensor]
+    trained: int
+
+
+class Point(NamedTuple):
+    """Per measured image at one β, float64."""
+
+    beta: float
+    rate_I: Tensor  # nats, exact for this encoder
+    distortion_I: Tensor  # mean over samples
+
+    @property
+    def lagrangian_I(self) -> Tensor:
+        """R + β D, in expectation at least -log Z."""
+        return self.rate_I + self.beta * self.distortion_I
+
+
+def gaussian_encoder(
+    values: int, latent_dim: int, *, seed: int, widths: Sequence[int] = WIDTHS
+) -> nn.Sequential:
+    """A perceptron N-widths-2K with tanh between its layers: mean and log variance of z."""
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        return mlp((values, *widths, 2 * latent_dim))
+
+
+def start(run: Run) -> VariationalState:
+    """Before the first β."""
+    return VariationalState(_weights(run.encoder), trained=0)
+
+
+def done(run: Run, state: VariationalState) -> bool:
+    return state.trained >= len(run.betas)
+
+
+def advance(run: Run, state: VariationalState) -> tuple[VariationalState, Point]:
+    """Train at the next β and measure there.
+
+    Adam starts afresh at each β, so that a state is an encoder and a count. The result depends on
+    nothing but ``run`` and ``state`` (on the same kind of machine, with the same number of
+    threads).
+    """
+    if done(run, state):
+        raise InputError(f"all {state.trained} betas are trained.")
+    encoder = copy.deepcopy(run.encoder)
+    encoder.load_state_dict(state.encoder)
+    _train(run, encoder, state.trained)
+    point = _measure(run, encoder, state.trained)
+    return VariationalState(_weights(encoder), state.trained + 1), point
+
+
+def gaussian_rate(mean_BK: Tensor, log_variance_BK: Tensor, scale: float) -> Tensor:
+    """[B] KL(N(mean, diag variance) ‖ N(0, scale² I)) in nats."""
+    log_ratio_BK = log_variance_BK - 2 * math.log(scale)
+    return 0.5 * (log_ratio_BK.exp() - 1 - log_ratio_BK + (mean_BK / scale) ** 2).sum(-1)
+
+
+def _train(run: Run, encoder: nn.Module, index: int) -> None:
+    images = len(run.train_IN)
+    batches = math.ceil(images / run.batch)
+    optimizer = torch.optim.Adam(encoder.parameters(), run.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, run.epochs * batches)
+    encoder.train()
+    for epoch in range(run.epochs):
+        draws = Draws(run.seed, ("variational", index, epoch), images, device=run.train_IN.device)
+        order_T = draws.uniform("order", 0, 1).argsort()
+        noise_TK = draws.normal("latent", run.prior.latent_dim)
+        for rows_B in order_T.split(run.batch):
+            optimizer.zero_grad()
+            _loss(run, encoder, run.betas[index], run.train_IN[rows_B], noise_TK[rows_B]).backward()
+            optimizer.step()
+            schedule.step()
+
+
+def _loss(run: Run, encoder: nn.Module, beta: float, x_BN: Tensor, noise_BK: Tensor) -> Tensor:
+    """A scalar with the gradient of R + β D: d enters by its gradient in z, ∂d/∂φ = ∇d · ∂z/∂φ."""
+    mean_BK, log_variance_BK = _encode(run, encoder, x_BN)
+    z_BK = mean_BK + (0.5 * log_variance_BK).exp() * noise_BK.to(mean_BK.dtype)
+    grad_d_BK = run.distortion.of(x_BN).grad(z_BK.detach()[:, None])[:, 0]
+    rate_B = gaussian_rate(mean_BK, log_variance_BK, run.prior.scale)
+    return (rate_B + beta * (grad_d_BK * z_BK).sum(-1)).mean()
+
+
+@torch.no_grad()
+def _measure(run: Run, encoder: nn.Module, index: int) -> Point:
+    x_IN, beta = run.distortion.x_IN, run.betas[index]
+    encoder.eval()
+    mean_IK, log_variance_IK = _encode(run, encoder, x_IN)
+    sd_IK = (0.5 * log_variance_IK).exp()
+    distortion_I = torch.zeros(len(x_IN), dtype=torch.float64, device=x_IN.device)
+    for sample in range(run.samples):
+        key = ("variational", "measure", index, sample)
+        draws = Draws(run.seed, key, len(x_IN), device=x_IN.device)
+        z_IK = mean_IK + sd_IK * draws.normal("latent", run.prior.latent_dim).to(sd_IK.dtype)
+        distortion_I += run.distortion.value_and_grad(z_IK[:, None])[0][:, 0]
+    rate_I = gaussian_rate(mean_IK.double(), log_variance_IK.double(), run.prior.scale)
+    return Point(beta, rate_I, distortion_I / run.samples)
+
+
+def _encode(run: Run, encoder: nn.Module, x_BN: Tensor) -> tuple[Tensor, Tensor]:
+    moments = encoder(x_BN)
+    expected = (len(x_BN), 2 * run.prior.latent_dim)
+    if moments.shape != expected:
+        raise InputError(
+            f"the encoder gives {list(moments.shape)} for {len(x_BN)} images; mean and log "
+            f"variance of {run.prior.latent_dim} latents are {list(expected)}."
+        )
+    mean_BK, log_variance_BK = moments.chunk(2, -1)
+    return mean_BK, log_variance_BK
+
+
+def _weights(encoder: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in encoder.state_dict().items()}
