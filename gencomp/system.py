@@ -26,7 +26,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -34,6 +34,9 @@ from torch import Tensor, nn
 
 from gencomp.draws import Draws
 from gencomp.metrics import Sums
+
+if TYPE_CHECKING:
+    from gencomp.rate_distortion.priors import Prior
 
 
 class Batch(NamedTuple):
@@ -156,19 +159,28 @@ Supply = Iterator[tuple[Batch, Draws]]
 
 
 class LatentDecoder(NamedTuple):
-    """A generator as the rate-distortion evaluation sees it.
+    """A generator as the rate-distortion evaluation sees it: p(z), and images f(z).
 
     Attributes:
-        decode: latents [B, k] -> images [B, n], flattened, on the system's own scale.
+        decode: latents [B, k] -> mean images f(z) [B, n], flattened, on the model's own scale; the
+            module itself where that is a plain chain of layers, which samplers can speed up.
         target: uint8 images [B, 3, H, W] -> [B, n] on the same scale.
-        latent_dim: k.
-        prior_variance: σ² of the prior N(0, σ² I).
+        prior: of the latents.
+        values: n.
+        log_variance: log s² of the pixel model N(f(z), s²), of one element or [n]; None for a model
+            that states none.
     """
 
     decode: Callable[[Tensor], Tensor]
     target: Callable[[Tensor], Tensor]
-    latent_dim: int
-    prior_variance: float
+    prior: Prior
+    values: int
+    log_variance: Tensor | None = None
+
+    @property
+    def latent_dim(self) -> int:
+        """k."""
+        return self.prior.latent_dim
 
 
 class System(ABC):

@@ -14,8 +14,9 @@ import yaml
 from pydantic import ValidationError
 
 from gencomp.errors import InputError
-from gencomp.recipes.schema import BaseRecipe, Section
+from gencomp.recipes.schema import RECORD_FIELDS, BaseRecipe, Section
 from gencomp.systems.dplc import recipe as dplc
+from gencomp.systems.vae.recipe import VaeRecipe
 
 RECIPES: dict[tuple[str, str], type[BaseRecipe]] = {
     ("dplc", "wae"): dplc.WaeRecipe,
@@ -24,6 +25,7 @@ RECIPES: dict[tuple[str, str], type[BaseRecipe]] = {
     ("dplc", "codec"): dplc.CodecRecipe,
     ("dplc", "cae"): dplc.CaeRecipe,
     ("dplc", "gc"): dplc.GcRecipe,
+    ("vae", "elbo"): VaeRecipe,
 }
 
 
@@ -158,7 +160,8 @@ def identity(
     """What makes a run the run it is: recipe values, data, and the weights it starts from.
 
     Args:
-        recipe: the resolved recipe; locations are left out, for they do not say what lies there.
+        recipe: the resolved recipe; locations are left out, for they do not say what lies there,
+            and so are logging, saving and keeping, which do not change what is learned.
         data: hashes that identify the images, by name (see `cluster.data.hashes`).
         parents: role -> hash of the weights of each parent run.
 
@@ -168,6 +171,8 @@ def identity(
     raw = recipe.model_dump(mode="json")
     for section, key in _locations(raw):
         del section[key]
+    for field in RECORD_FIELDS:
+        del raw["training"][field]
     return {**flatten(raw), **data, **{f"parent.{role}": h for role, h in parents.items()}}
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from gencomp.errors import InputError
 from gencomp.recipes.schema import BaseRecipe
 from gencomp.systems.dplc import recipe as dplc
+from gencomp.systems.vae.recipe import VaeRecipe
 
 if TYPE_CHECKING:  # recipes are read without torch
     from gencomp.system import System
@@ -24,6 +25,7 @@ def build_system(recipe: BaseRecipe, parents: Mapping[str, BaseRecipe]) -> Syste
         InputError: a parent is a run of the wrong system or stage.
     """
     from gencomp.systems.dplc import coders, generators
+    from gencomp.systems.vae.system import Vae
 
     match recipe:
         case dplc.WaeRecipe() | dplc.WassersteinPpRecipe():
@@ -40,4 +42,6 @@ def build_system(recipe: BaseRecipe, parents: Mapping[str, BaseRecipe]) -> Syste
             return coders.RateConstrainedCodec(recipe, generator)
         case dplc.CaeRecipe() | dplc.GcRecipe():
             return coders.Baseline(recipe)
+        case VaeRecipe():
+            return Vae(recipe)
     raise TypeError(f"no system for {type(recipe).__name__}")

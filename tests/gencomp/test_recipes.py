@@ -21,11 +21,17 @@ class TestShipped:
     def test_all_are_valid(self) -> None:
         stages = ("cae", "codec", "gc", "wae", "wasserstein_pp", "wgan_gp")
         assert recipes.names() == [
-            f"dplc_{stage}_{images}" for stage in stages for images in ("celeba", "lsun", "photos")
+            *(
+                f"dplc_{stage}_{images}"
+                for stage in stages
+                for images in ("celeba", "lsun", "photos")
+            ),
+            *(f"vae_{kind}" for kind in ("conv_cifar10", "digits", "linear_mnist", "mnist")),
         ]
         for name in recipes.names():
             recipe = recipes.load(name)
-            assert name.startswith(f"{recipe.system}_{recipe.stage}_")
+            stage = f"{recipe.stage}_" if recipe.system == "dplc" else ""
+            assert name.startswith(f"{recipe.system}_{stage}")
             assert set(recipe.parent_runs()) == (
                 {"generator"} if recipe.stage == "codec" else set()
             )

@@ -13,6 +13,7 @@ from gencomp.draws import Draws
 from gencomp.errors import InputError
 from gencomp.networks.batch_norm import GlobalBatchNorm2d, batch_statistics
 from gencomp.networks.calibration import reestimate_statistics
+from gencomp.rate_distortion.priors import Gaussian
 from gencomp.system import Progress, System, Update, evaluation_mode
 from gencomp.systems.dplc import parts
 from tests.gencomp.dplc_cases import (
@@ -278,7 +279,9 @@ class TestEvaluation:
     def test_samples_are_of_the_prior_and_the_ranks_share_them(self, stage: str) -> None:
         system = finalised(made(stage))
         decoder = system.latent_decoder()
-        assert decoder is not None and (decoder.latent_dim, decoder.prior_variance) == (8, 1.0)
+        assert decoder is not None and decoder.log_variance is None
+        assert (decoder.latent_dim, decoder.prior.latent_dim) == (8, 8)
+        assert decoder.prior.identity == Gaussian(8).identity
         z_BK = draws(5).normal("prior", 8)
         with evaluation_mode(system.networks):
             samples = system.sample(draws(5))
@@ -295,7 +298,7 @@ class TestEvaluation:
         assert decoder is not None
         z_BK = torch.randn(1, 8, requires_grad=True)  # alone: statistics are fixed
         images = decoder.decode(z_BK)
-        assert images.shape == (1, 3 * 64 * 64) == decoder.target(batch(1).images_BCHW).shape
+        assert images.shape == (1, decoder.values) == decoder.target(batch(1).images_BCHW).shape
         images.sum().backward()
         assert z_BK.grad is not None and all(
             p.grad is None for p in system.networks["generator"].parameters()

@@ -15,6 +15,7 @@ from gencomp.losses import mmd
 from gencomp.metrics import Sums
 from gencomp.networks import dplc as networks
 from gencomp.networks.batch_norm import batch_statistics
+from gencomp.rate_distortion.priors import Gaussian
 from gencomp.recipes.schema import OptimizerSection
 from gencomp.system import Batch, LatentDecoder, Phase, Progress, Supply, System, Update
 from gencomp.systems.dplc import parts
@@ -210,6 +211,6 @@ def latent_decoder(system: DplcSystem, prior: parts.Prior) -> LatentDecoder:
     return LatentDecoder(
         decode=lambda z_BK: generator(z_BK[:, :, None, None]).flatten(1),
         target=lambda images_BCHW: parts.to_signed(images_BCHW).flatten(1),
-        latent_dim=prior.latent_dim,
-        prior_variance=prior.variance,
+        prior=Gaussian(prior.latent_dim, prior.scale),
+        values=3 * networks.IMAGE_SIDE**2,
     )
