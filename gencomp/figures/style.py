@@ -15,7 +15,12 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patheffects import withStroke
+from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.transforms import Bbox
+
+from gencomp.errors import InputError
 
 Format = Literal["png", "pdf"]
 
@@ -24,6 +29,10 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "D", "^", "v", "P")
 DASHES: tuple[Any, ...] = ((0, (4, 2)), (0, (1, 1.4)), (0, (6, 2, 1, 2)), (0, (8, 3)))
 DOTS_PER_INCH = 200
+_BESIDE = 7  # points between a point and its number
+_SHIFTS = sorted(range(-60, 61, 5), key=abs)  # points that it may be moved by, down to up
+_SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")  # alignment of the number
+_CHOICES = [(side, shift) for shift in _SHIFTS for side in _SIDES]
 
 _STYLE: Any = {
     "text.parse_math": False,
@@ -113,6 +122,67 @@ def log_axis(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(plain))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def line_looks(names: Sequence[str], what: str) -> list[dict[str, Any]]:
+    """Colour and dashes of each line: the colours first solid, then again in each kind of dashes.
+
+    Args:
+        names: of the lines.
+        what: they are, for the message.
+
+    Raises:
+        InputError: more lines than can be told apart.
+    """
+    kinds = ("-", *DASHES)
+    if len(names) > (most := len(COLOURS) * len(kinds)):
+        raise InputError(
+            f"{len(names)} {what} are too many for one figure, which tells {most} apart"
+        )
+    return [
+        {"color": COLOURS[i % len(COLOURS)], "linestyle": kinds[i // len(COLOURS)]}
+        for i in range(len(names))
+    ]
+
+
+def beside(axes: Axes, text: str, place: tuple[float, float], colour: str) -> Annotation:
+    """A small number right of a point, readable on lines."""
+    return axes.annotate(
+        text,
+        place,
+        xytext=(_BESIDE, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=7.5,
+        color=colour,
+        path_effects=[withStroke(linewidth=2.2, foreground="white")],
+        zorder=6,
+    )
+
+
+def spread(axes: Axes, labels: Sequence[Annotation]) -> None:
+    """Move what `beside` wrote until nothing lies over another: from the top, each to the right of
+    its point or to the left, and as little up or down as it takes."""
+    assert isinstance(axes.figure, Figure)
+    axes.figure.draw_without_rendering()
+    pixels = axes.figure.dpi / 72
+    placed = [_around(axes, label.xy, 4 * pixels) for label in labels]
+    for label in sorted(labels, key=lambda one: -one.get_window_extent().y1):
+        box = label.get_window_extent()
+        for side, shift in _CHOICES:
+            across = 0 if side == "left" else -box.width - 2 * _BESIDE * pixels
+            moved = box.translated(across, shift * pixels)
+            inside = axes.bbox.x0 < moved.x0 and moved.x1 < axes.bbox.x1
+            if inside and not any(moved.overlaps(other) for other in placed):
+                break
+        label.set_horizontalalignment(side)
+        label.xyann = (_BESIDE if side == "left" else -_BESIDE, shift)
+        placed.append(moved)
+
+
+def _around(axes: Axes, place: tuple[float, float], reach: float) -> Bbox:
+    x, y = axes.transData.transform(place)
+    return Bbox.from_extents(x - reach, y - reach, x + reach, y + reach)
 
 
 def plain(value: float, _: object = None) -> str:
