@@ -73,7 +73,6 @@ def leapfrog(
     With a factor A they are those of unit mass in coordinates y, z = A y: z moves by A v, the force
     is Aᵀ∇U. ``low_precision`` concerns the forces between the end points.
     """
-    precision = {"low_precision": True} if low_precision else {}
     eps = eps_IM[..., None].to(state.z_IMK.dtype)
 
     def force(z: Tensor, grad_d: Tensor) -> Tensor:
@@ -83,7 +82,7 @@ def leapfrog(
     v = torch.addcmul(v, eps, force(z, state.grad_d_IMK), value=-0.5)
     for _ in range(steps - 1):
         z = torch.addcmul(z, eps, _push(v, factor))
-        v = torch.addcmul(v, eps, force(z, distortion.grad(z, **precision)), value=-1)
+        v = torch.addcmul(v, eps, force(z, distortion.grad(z, low_precision)), value=-1)
     z = torch.addcmul(z, eps, _push(v, factor))
     d, grad_d = distortion.value_and_grad(z)
     v = torch.addcmul(v, eps, force(z, grad_d), value=-0.5)

@@ -189,7 +189,7 @@ def test_gap_with_20000_gradients(surrogate, problem):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_gap_of_a_hundred_dimensions_with_20000_gradients(surrogate):
     """Below 0.5 nats of R = 286."""
     measured = measure(
@@ -199,7 +199,7 @@ def test_gap_of_a_hundred_dimensions_with_20000_gradients(surrogate):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_gap_of_a_hundred_dimensions_with_50000_gradients(surrogate):
     """Within 0.7 nats of R = 286, 40 chains, a pilot of 4 images."""
     measured = measure(
