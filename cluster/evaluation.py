@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from cluster.data import held_out_batches, to_batch
@@ -13,12 +15,18 @@ from shards.reader import Split
 
 
 def evaluate(
-    system: System, split: Split, recipe: BaseRecipe, rank: int, world: int, device: torch.device
+    system: System,
+    split: Split,
+    recipe: BaseRecipe,
+    rank: int,
+    world: int,
+    device: torch.device,
+    beat: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Metrics on the first `evaluation.limit` images of a split; equal on every rank.
 
     The random numbers are keyed by the seed and the batch, so two evaluations of the same weights
-    agree.
+    agree. `beat` is called after each batch.
     """
     settings = recipe.evaluation
     images = min(len(split), settings.limit or len(split))
@@ -30,4 +38,5 @@ def evaluate(
             size = min(settings.batch_size, images - number * settings.batch_size)
             draws = Draws(recipe.training.seed, ("evaluate", number), size, rank, world, device)
             sums.merge(system.evaluate(to_batch(host_batch, device), draws))
+            beat()
     return system.summary(sums.all_reduced())

@@ -1,14 +1,19 @@
-"""The metrics log of a run: JSON lines, appended by rank 0, read by everybody."""
+"""The metrics log of a run: JSON lines, appended by rank 0, read by everybody.
+
+The functions that only read serve every file of JSON lines.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cluster.files import write_text
+
+_BLOCK = 1 << 16
 
 
 def append(path: Path, row: Mapping[str, Any]) -> None:
@@ -24,6 +29,21 @@ def append(path: Path, row: Mapping[str, Any]) -> None:
 def read(path: Path) -> list[dict[str, Any]]:
     """All whole rows; a last line cut short by a crash is ignored."""
     return _whole_rows(path.read_bytes()) if path.exists() else []
+
+
+def newest_first(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole rows from the last one backwards; reads no more of the file than is taken."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        start, rest = file.seek(0, 2), b""
+        while start:
+            stop, start = start, max(start - _BLOCK, 0)
+            file.seek(start)
+            block = file.read(stop - start) + rest
+            if start:  # the first line may have begun before
+                rest, _, block = block.partition(b"\n")
+            yield from reversed(_whole_rows(block))
 
 
 def end(path: Path) -> int:

@@ -97,26 +97,49 @@ def checked(model: type[Model], values: dict[str, Any]) -> Model:
         raise InputError(f"--{option} is {first['input']!r}, but {message}") from None
 
 
+def directory(run: Run, name: str) -> Path:
+    """Where an evaluation of a run belongs.
+
+    Raises:
+        InputError: the name is more than the name of a directory.
+    """
+    if not name or Path(name).name != name or name.startswith("."):
+        raise InputError(f"--name {name!r} must be one plain directory name")
+    return (run.path / "evaluations" / name).resolve()
+
+
 def find(run: Run, name: str, plan: Plan) -> Path:
     """The directory of an evaluation, whether it is there already or not; writes nothing.
 
     Raises:
         InputError: the directory holds another plan, or something else.
     """
-    if not name or Path(name).name != name or name.startswith("."):
-        raise InputError(f"--name {name!r} must be one plain directory name")
-    path = (run.path / "evaluations" / name).resolve()
+    return find_at(directory(run, name), plan)
+
+
+def find_at(path: Path, plan: Plan, option: str = "--name") -> Path:
+    """A directory if the evaluation may have it; writes nothing.
+
+    Args:
+        path: whole.
+        plan: of the evaluation.
+        option: by which the user chose the directory, for messages.
+
+    Raises:
+        InputError: the directory holds another plan, or something else.
+    """
     if (path / plan.FILE).exists():
         if differences := plan.read(path).differences(plan):
             raise InputError(
                 f"{path} holds another evaluation: {'; '.join(differences)} (choose another "
-                "--name, or the settings that it has)"
+                f"{option}, or the settings that it has)"
             )
-    elif path.exists() and any(
-        entry.name not in _LEFT_BEFORE and not entry.name.startswith(".")
-        for entry in path.iterdir()
+    elif path.exists() and not (
+        path.is_dir() and not any(_is_content(entry.name) for entry in path.iterdir())
     ):
-        raise InputError(f"{path} exists, is not empty and is no evaluation; choose another --name")
+        raise InputError(
+            f"{path} exists, is not empty and is no evaluation; choose another {option}"
+        )
     return path
 
 
@@ -126,7 +149,11 @@ def enter(run: Run, name: str, plan: Plan) -> Path:
     Raises:
         InputError: as `find`; nothing is changed.
     """
-    path = find(run, name, plan)
+    return enter_at(find(run, name, plan), plan)
+
+
+def enter_at(path: Path, plan: Plan) -> Path:
+    """Create an evaluation in a directory that `find_at` has found to be free or its own."""
     if not (path / plan.FILE).exists() or plan.read(path) != plan:
         # Things may lie elsewhere than last time.
         write_text(path / plan.FILE, plan.model_dump_json(indent=1) + "\n")
@@ -150,7 +177,7 @@ def spaced(length: int, count: int, split: str) -> tuple[int, ...]:
 
 
 def _is_content(name: str) -> bool:
-    return name not in _LEFT_BEFORE and not name.startswith(".")
+    return name.partition(".")[0] not in ("", *_LEFT_BEFORE)
 
 
 def _short(value: Any) -> str:

@@ -6,6 +6,8 @@ identity.json     recipe values, data hash, parents' weights: what makes it this
 environment.json  versions of what it was started with
 checkpoints/      see checkpoints.py
 metrics.jsonl     one row per logged step, one per evaluation
+logs/             what each process did, see logs.py
+lock, lock.*      who trains it now, see locks.py
 samples/          grids of originals, reconstructions and prior samples
 tensorboard/
 evaluations/      results of later evaluations
@@ -31,9 +33,11 @@ from cluster.checkpoints import Checkpoint, newest
 from cluster.files import write_text
 from gencomp import recipes
 from gencomp.errors import InputError
-from gencomp.recipes.schema import BaseRecipe
+from gencomp.recipes.schema import RECORD_FIELDS, BaseRecipe
 from gencomp.system import System
 from gencomp.systems import build_system
+
+_RECORD = {f"training.{field}" for field in RECORD_FIELDS}
 
 
 @dataclass(frozen=True)
@@ -179,7 +183,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [
         f"{key} was {old.get(key)!r} and would be {new.get(key)!r}"
         for key in sorted({*old, *new})
-        if old.get(key) != new.get(key)
+        if old.get(key) != new.get(key) and key not in _RECORD  # older runs have these too
     ]
 
 

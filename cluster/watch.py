@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,19 +26,29 @@ class Watch:
     """Keeps the record of one process's part of a run; does nothing on other ranks than 0.
 
     Terms stay on the device between rows of the log, so that a step never waits for them.
+
+    Args:
+        may_write: called before each write; raises where the run belongs to somebody else now.
     """
 
     def __init__(
-        self, run: Run, recipe: BaseRecipe, rank: int, progress: Progress, held_out: Split
+        self,
+        run: Run,
+        recipe: BaseRecipe,
+        rank: int,
+        progress: Progress,
+        held_out: Split,
+        may_write: Callable[[], None],
     ) -> None:
         self._run, self._recipe, self._held_out = run, recipe, held_out
-        self._active = rank == 0
+        self._active, self._may_write = rank == 0, may_write
         # TensorBoard forgets what an interrupted attempt wrote from here on.
         self._first_step = progress.step + 1
         self._terms: dict[str, list[Tensor]] = {}
         self._last_time, self._last_samples = time.monotonic(), progress.samples
         self._board: Any = None
         if self._active:
+            may_write()
             metrics_log.rewind(run.metrics, progress.step)
             (run.path / "samples").mkdir(exist_ok=True)
 
@@ -71,9 +81,9 @@ class Watch:
 
     def _write_row(self, progress: Progress) -> None:
         now = time.monotonic()
-        row = {
-            name: torch.stack(values).double().mean().item() for name, values in self._terms.items()
-        }
+        # Together: each transfer waits for the device.
+        means = [torch.stack(values).double().mean() for values in self._terms.values()]
+        row = dict(zip(self._terms, torch.stack(means).tolist(), strict=True))
         row["samples_per_second"] = (progress.samples - self._last_samples) / (
             now - self._last_time
         )
@@ -87,6 +97,7 @@ class Watch:
             "epoch": round(progress.epoch, 6),
             "time": round(time.time(), 3),
         }
+        self._may_write()
         metrics_log.append(self._run.metrics, {**stamp, **row})
         for name, value in row.items():
             self._tensorboard().add_scalar(name, value, progress.step)
@@ -100,6 +111,7 @@ class Watch:
         draws = Draws(self._recipe.training.seed, ("pictures",), len(rows.rows), device=device)
         with evaluation_mode(system.networks):
             grid_HWC = image_grid(list(system.pictures(batch, draws).values()))
+        self._may_write()
         Image.fromarray(grid_HWC).save(self._run.path / "samples" / f"step-{progress.step:09d}.png")
         self._tensorboard().add_image("samples", grid_HWC, progress.step, dataformats="HWC")
 

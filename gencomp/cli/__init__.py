@@ -60,6 +60,9 @@ COMMANDS: dict[str, Command] = {
     "sweep": Command(
         "Training", "gencomp.cli.sweep", "sweep", "search a space over a recipe", raw=True
     ),
+    "status": Command(
+        "Training", "gencomp.cli.status", "status", "say where runs and sweeps stand"
+    ),
     "compress": Command(
         "Coding", "gencomp.cli.codec", "compress", "write an image to a compressed file"
     ),
@@ -73,7 +76,16 @@ COMMANDS: dict[str, Command] = {
         "Evaluation", "gencomp.cli.slurm", "evaluate", "measure a finished run in many jobs"
     ),
     "slurm ais": Command(
-        "Evaluation", "gencomp.cli.slurm", "ais", "submit the rate-distortion curve as many jobs"
+        "Evaluation",
+        "gencomp.cli.slurm_ais",
+        "ais",
+        "submit the rate-distortion curve as many jobs",
+    ),
+    "slurm variational": Command(
+        "Evaluation",
+        "gencomp.cli.slurm_variational",
+        "variational",
+        "submit the curve of trained encoders as one job",
     ),
     "slurm status": Command(
         "Evaluation", "gencomp.cli.slurm", "status", "say where each evaluation job stands"
@@ -92,6 +104,15 @@ COMMANDS: dict[str, Command] = {
     ),
     "figure curves": Command(
         "Evaluation", "gencomp.cli.figure_curves", "curves", "draw metrics of runs against the rate"
+    ),
+    "figure ais": Command(
+        "Evaluation", "gencomp.cli.figure_ais", "ais", "draw rate-distortion curves by AIS"
+    ),
+    "figure convergence": Command(
+        "Evaluation", "gencomp.cli.figure_ais", "convergence", "draw how far such curves are sure"
+    ),
+    "figure image-curves": Command(
+        "Evaluation", "gencomp.cli.figure_ais", "image_curves", "draw such a curve of each image"
     ),
     "figure latent": Command(
         "Evaluation", "gencomp.cli.figure", "latent", "draw latents of runs beside their prior"

@@ -1,0 +1,368 @@
+"""A directory has one writer, on local disks and on file systems that many hosts share.
+
+    lock           `flock` on it; the kernel frees it when the holder dies, however that happens
+    lock.000007    record of the seventh holder: who it is; its modification time is its heartbeat
+
+On a local file system `flock` decides alone. Elsewhere it may be missing, or be known to one host
+only; there the record with the highest number names the holder. Number n + 1 is claimed by creating
+its file, which exactly one process can do; whoever claimed it late, when a higher one was there,
+withdraws; the file of the highest number stays when its holder leaves, so that numbers never start
+again. A holder is dead when its process is gone from this host, or, on another host, when its
+record got no heartbeat for `SILENCE` seconds of the file server's clock and none while we watched.
+
+Guaranteed: no two processes hold a directory as long as heartbeats are late by less than `SILENCE`.
+A holder that was stopped for longer (SIGSTOP, a host that hung) finds out at its next
+`Lease.require`, which its writers call before each write; a write that was under way when it was
+stopped may still be completed.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import platform
+import re
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import IO
+
+from gencomp.errors import InputError
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT = 10.0  # seconds
+SILENCE = 60.0  # seconds
+_PREFIX = "lock."
+# A file system of one of these is known to one kernel only.
+_LOCAL = frozenset(
+    {"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "tmpfs", "xfs", "zfs"}
+)
+# Record files vanish while one looks; NFS then calls the handle stale.
+_VANISHED = (errno.ENOENT, errno.ESTALE)
+
+
+class LockLost(RuntimeError):
+    """Another process has taken over a directory that this one held."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a directory, as its record says.
+
+    Attributes:
+        token: no two holders have the same.
+        born: when the process was started, in the kernel's ticks.
+        place: the running kernel and the space of process numbers in which `pid` means something.
+        since: seconds since 1970 by the clock of `host`.
+        released: it has left.
+    """
+
+    token: str
+    host: str
+    pid: int
+    born: int | None
+    place: str
+    since: float
+    released: bool = False
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this process can see that one."""
+        return self.place != "" and self.place == _place()
+
+    def lives(self) -> bool:
+        """Whether it still runs; to be asked where `is_here`."""
+        return self.born is not None and _born(self.pid) == self.born
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A hold on a directory; may be handed to other processes that write there for the holder.
+
+    Attributes:
+        predecessor: whom it was taken from, where a dead process held it.
+    """
+
+    directory: Path
+    number: int
+    token: str
+    predecessor: str | None = None
+
+    def require(self) -> None:
+        """Raise `LockLost` unless the directory is still held."""
+        if not self._is_held():
+            now = newest(self.directory)
+            by = f" by {now[1]}" if now else ""
+            raise LockLost(
+                f"{self.directory} was taken over{by}: its holder here had given no sign of life"
+                f" for {SILENCE:.0f} s, so nothing more is written here"
+            )
+
+    def beat(self) -> bool:
+        """Give a sign of life; False when the directory is not held any more."""
+        return self._is_held(touch=True)
+
+    def _is_held(self, touch: bool = False) -> bool:
+        # Opened anew each time: NFS asks the server then, and only then.
+        try:
+            with _record(self.directory, self.number).open("rb") as file:
+                if _parse(file.read()).token != self.token:
+                    return False
+                if touch:
+                    os.utime(file.fileno())
+                return True
+        except OSError as error:
+            if error.errno in _VANISHED:
+                return False
+            raise
+
+
+@contextmanager
+def locked(directory: Path, refusal: str = "{directory} is in use by {holder}") -> Iterator[Lease]:
+    """Hold a directory against a second writer.
+
+    On a file system that hosts share this waits until it is clear whether a holder on another host
+    is alive: a heartbeat if it is, about `SILENCE` seconds after the last one if it is not.
+
+    Args:
+        directory: a run, a sweep or an evaluation.
+        refusal: the sentence for the second one.
+
+    Raises:
+        InputError: somebody else works on it now.
+    """
+    with (directory / "lock").open("ab") as file:
+        lease = _acquire(directory, file, refusal)
+        stop = threading.Event()
+        thread = threading.Thread(target=_beat, args=(lease, stop), name="lock", daemon=True)
+        thread.start()
+        try:
+            yield lease
+        finally:
+            stop.set()
+            thread.join()
+            _release(lease)
+
+
+def lock_holder(directory: Path) -> int | None:
+    """The process on this machine that holds the directory, if one does."""
+    found = newest(directory)
+    if found is None or found[1].released or not found[1].is_here or not found[1].lives():
+        return None
+    return found[1].pid
+
+
+def newest(directory: Path) -> tuple[int, Holder] | None:
+    """Number and content of the newest record, which may be that of a holder that left or died."""
+    while numbers := _numbers(directory):
+        with suppress(FileNotFoundError):
+            return numbers[-1], _parse(_record(directory, numbers[-1]).read_bytes())
+    return None
+
+
+def heartbeat(directory: Path, number: int) -> float:
+    """When a holder last gave a sign of life, in seconds since 1970 by the file system's clock.
+
+    Raises:
+        FileNotFoundError: the record is gone.
+    """
+    try:
+        with _record(directory, number).open("rb") as file:
+            return os.fstat(file.fileno()).st_mtime
+    except OSError as error:
+        if error.errno in _VANISHED:
+            raise FileNotFoundError(error.errno, error.strerror) from None
+        raise
+
+
+def _acquire(directory: Path, file: IO[bytes], refusal: str) -> Lease:
+    while True:
+        ours = _flock(file)  # tried again after a wait for a holder elsewhere
+        found = newest(directory)
+        holder = None if found is None or found[1].released else found[1]
+        if _in_use(directory, file, ours, found):
+            who = holder or "another process"
+            raise InputError(refusal.format(directory=directory, holder=who))
+        if found != newest(directory):  # while we watched
+            continue
+        lease = _claim(directory, 1 + (found[0] if found else 0), holder)
+        if lease is not None:
+            return lease
+
+
+def _in_use(
+    directory: Path, file: IO[bytes], ours: bool | None, found: tuple[int, Holder] | None
+) -> bool:
+    """Whether a living process holds a directory.
+
+    Args:
+        ours: whether we got the `flock`; None where there is none.
+        found: the newest record.
+    """
+    if ours is not None and _is_local(directory):
+        return not ours
+    if found is None or found[1].released:
+        return ours is False
+    number, holder = found
+    if holder.is_here:
+        return holder.lives() if ours is None else not ours
+    return not _fell_silent(directory, file, number, holder)
+
+
+def _fell_silent(directory: Path, file: IO[bytes], number: int, holder: Holder) -> bool:
+    """Watch a holder on another host until it is clear whether it is dead.
+
+    Returns:
+        True when it is, or when the record has gone meanwhile and one must look again.
+    """
+    longest = SILENCE + 3 * HEARTBEAT
+    log.warning("%s: waiting up to %.0f s whether %s still lives", directory, longest, holder)
+    started = time.monotonic()
+    with suppress(FileNotFoundError):
+        last = heartbeat(directory, number)
+        while heartbeat(directory, number) == last:
+            # The clock of the file server, which also stamps the heartbeats.
+            os.utime(file.fileno())
+            age = os.fstat(file.fileno()).st_mtime - last
+            # A server that hung makes all heartbeats old, so one beat must be missed before our
+            # eyes.
+            if age > SILENCE and time.monotonic() - started > 2.5 * HEARTBEAT:
+                log.warning("%s: %s was last seen %.0f s ago: taking over", directory, holder, age)
+                return True
+            time.sleep(HEARTBEAT / 10)
+        found = newest(directory)
+        return found is None or found[1].released or found[1].token != holder.token
+    return True
+
+
+def _claim(directory: Path, number: int, predecessor: Holder | None) -> Lease | None:
+    """Become the holder with a number; None when another was faster."""
+    mine = Holder(
+        token=secrets.token_hex(8),
+        host=platform.node(),
+        pid=os.getpid(),
+        born=_born(os.getpid()),
+        place=_place(),
+        since=round(time.time(), 3),
+    )
+    path = _record(directory, number)
+    try:
+        with path.open("xb", buffering=0) as file:
+            file.write(_dump(mine))
+            os.fsync(file.fileno())
+    except FileExistsError:
+        return None
+    numbers = _numbers(directory)
+    if numbers[-1] != number:
+        # What we saw was long ago: others have come and gone since.
+        path.unlink(missing_ok=True)
+        return None
+    for lower in numbers[:-1]:
+        _record(directory, lower).unlink(missing_ok=True)
+    return Lease(directory, number, mine.token, str(predecessor) if predecessor else None)
+
+
+def _release(lease: Lease) -> None:
+    if not lease.beat():
+        return
+    path = _record(lease.directory, lease.number)
+    if _is_local(lease.directory):
+        path.unlink()
+        return
+    left = Holder(**{**asdict(_parse(path.read_bytes())), "released": True})
+    temporary = lease.directory / f".{path.name}.{lease.token}"
+    temporary.write_bytes(_dump(left))
+    temporary.replace(path)
+
+
+def _beat(lease: Lease, stop: threading.Event) -> None:
+    """The heartbeat's thread."""
+    while not stop.wait(HEARTBEAT):
+        try:
+            if not lease.beat():
+                log.error("%s was taken over by another process", lease.directory)
+                return
+        except OSError as error:
+            log.warning("no heartbeat in %s: %s", lease.directory, error)
+
+
+def _record(directory: Path, number: int) -> Path:
+    return directory / f"{_PREFIX}{number:06d}"
+
+
+def _numbers(directory: Path) -> list[int]:
+    names = [name for name in os.listdir(directory) if name.startswith(_PREFIX)]
+    found = [name.removeprefix(_PREFIX) for name in names]
+    return sorted(int(number) for number in found if number.isdecimal())
+
+
+def _dump(holder: Holder) -> bytes:
+    return json.dumps(asdict(holder)).encode() + b"\n"
+
+
+def _parse(text: bytes) -> Holder:
+    """A record; one that is only being written, or was cut short, is that of a stranger."""
+    try:
+        return Holder(**json.loads(text))
+    except (ValueError, TypeError):
+        return Holder(text.hex(), "an unknown host", 0, None, "", 0.0)
+
+
+def _flock(file: IO[bytes]) -> bool | None:
+    """Try to lock; None where the file system cannot."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL):
+            return None
+        raise
+
+
+def _is_local(directory: Path) -> bool:
+    """Whether a directory lies on a file system that no other host can see."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return False
+    here = directory.resolve()
+    kinds: dict[Path, str] = {}
+    for line in mounts:
+        # …, mount point as the fifth field, …, "-", kind, …; see proc(5).
+        before, _, after = line.partition(" - ")
+        point = re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), before.split()[4])
+        kinds[Path(point)] = after.split()[0]
+    return next((kinds[p] for p in (here, *here.parents) if p in kinds), "") in _LOCAL
+
+
+@cache
+def _place() -> str:
+    """Names the running kernel and its space of process numbers; empty where that is not known."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return ""
+
+
+def _born(pid: int) -> int | None:
+    """When a process of this place was started, in ticks; None when it is gone or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])

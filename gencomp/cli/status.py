@@ -1,0 +1,202 @@
+"""`gencomp status`: where runs and sweeps stand, from their files alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from cluster import standing
+from cluster.standing import Standing
+from gencomp.cli.progress import duration
+from gencomp.cli.tables import print_table
+from gencomp.errors import InputError
+
+_LAST_FAILURES = 5
+_METRICS = ("bpp", "mse", "psnr", "mmd")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """A sweep with its trials, each with the point that it tries."""
+
+    path: Path
+    holder: str | None
+    trials: list[tuple[dict[str, Any], Standing]]
+
+
+def status(
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PATH...")] = (
+        Path("runs"),
+    ),
+    /,
+    as_json: Annotated[bool, tyro.conf.arg(name="json"), tyro.conf.FlagCreatePairsOff] = False,
+) -> None:
+    """Say where runs and sweeps stand: how far, how fast, when they end, what failed before.
+
+    Only reads files, so it may be asked on any host that sees them, at any time.
+
+    Args:
+        paths: Runs, sweeps, or directories of them.
+        as_json: Print one JSON object a run or sweep instead, for scripts.
+    """
+    now = time.time()
+    for path in paths:
+        found = [_look(path)] if _is_known(path) else [_look(one) for one in _inside(path)]
+        if as_json:
+            for one in found:
+                print(json.dumps(_plain(one)))
+        elif _is_known(path):
+            show = _show_sweep if isinstance(found[0], Sweep) else _show_run
+            show(found[0], now)  # type: ignore[arg-type]
+        else:
+            _show_directory(path, found, now)
+
+
+def _is_known(path: Path) -> bool:
+    return standing.is_run(path) or (path / "sweep.yaml").is_file()
+
+
+def _inside(path: Path) -> list[Path]:
+    if not path.is_dir():
+        raise InputError(f"{path} does not exist; give a run, a sweep or a directory of them")
+    found = sorted(one for one in path.iterdir() if one.is_dir() and _is_known(one))
+    if not found:
+        raise InputError(f"{path} is no run and no sweep, and there are none in it")
+    return found
+
+
+def _look(path: Path) -> Standing | Sweep:
+    if standing.is_run(path):
+        return standing.read(path)
+    holder = standing.holder(path)
+    trials = []
+    for trial in sorted((path / "trials").glob("*")):
+        if not standing.is_run(trial):
+            continue
+        try:
+            told = json.loads((trial / "trial.json").read_bytes())
+        except (OSError, ValueError):
+            told = {}
+        trials.append((told.get("point") or {}, _of_trial(trial, told, holder is not None)))
+    return Sweep(path, holder, trials)
+
+
+def _of_trial(path: Path, told: dict[str, Any], held: bool) -> Standing:
+    """What the sweep says of a trial's end comes before what the trial's own log says.
+
+    A trial is stopped when it was beaten, and pending when it will go on.
+    """
+    found = standing.read(path, held)
+    status = told.get("status")
+    if found.state != "finished" and status in ("stopped", "failed"):
+        detail = str(told.get("error") or "")
+        return dataclasses.replace(found, state=status, detail=detail, seconds_left=None)
+    if found.state in ("new", "stopped"):
+        return dataclasses.replace(found, state="pending")
+    return found
+
+
+def _show_run(run: Standing, now: float) -> None:
+    detail = f": {run.detail}" if run.detail else ""
+    print(f"{run.path} ({run.kind}): {run.state}{detail}")
+    speed = [f"{run.samples_per_second:.4g} samples/s"] if run.samples_per_second else []
+    left = [f"{duration(run.seconds_left)} left"] if run.seconds_left is not None else []
+    print(f"  {', '.join([_progress(run), *speed, *left])}")
+    if run.evaluation is not None:
+        metrics = {k: v for k, v in run.evaluation.items() if k not in ("step", "time")}
+        print(
+            f"  evaluation of step {run.evaluation['step']}, {_ago(run.evaluation, now)}:"
+            f" {', '.join(f'{name} {_cell(value)}' for name, value in metrics.items())}"
+        )
+    if run.checkpoint is None:
+        print("  no checkpoint")
+    else:
+        print(f"  checkpoint of step {run.checkpoint['step']}, {_ago(run.checkpoint, now)}")
+    print(f"  {run.attempts} attempt{'s' * (run.attempts != 1)}", end="")
+    print(f", {len(run.failures)} failed:" if run.failures else "")
+    for failure in run.failures[-_LAST_FAILURES:]:
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(failure["time"]))
+        print(f"    {at} {failure['message']}")
+
+
+def _show_sweep(sweep: Sweep, now: float) -> None:
+    counts = Counter(run.state for _, run in sweep.trials)
+    words = ", ".join(f"{number} {state}" for state, number in counts.most_common())
+    who = f"running, {sweep.holder}" if sweep.holder else "not running"
+    print(f"{sweep.path}: {who}; {len(sweep.trials)} trials: {words}")
+    keys = list(dict.fromkeys(key for point, _ in sweep.trials for key in point))
+    rows = []
+    for point, run in sweep.trials:
+        measured = run.evaluation or {}
+        rows.append(
+            [
+                run.path.name,
+                *(_cell(point.get(key)) for key in keys),
+                *_columns(run, now),
+                *(_cell(measured.get(name)) for name in _METRICS),
+            ]
+        )
+    short = [key.rsplit(".")[-1] for key in keys]
+    print_table("trials", ["trial", *short, *_HEADER, *_METRICS], rows)
+    for _, run in sweep.trials:
+        if run.state in ("failed", "interrupted"):
+            print(f"  {run.path.name} {run.state}: {run.detail}")
+
+
+def _show_directory(path: Path, found: Sequence[Standing | Sweep], now: float) -> None:
+    rows = []
+    for one in found:
+        if isinstance(one, Sweep):
+            done = sum(run.state in ("finished", "stopped") for _, run in one.trials)
+            state = "running" if one.holder else "not running"
+            rows.append([one.path.name, "sweep", state, f"{done} of {len(one.trials)} trials"])
+            rows[-1] += [""] * (len(_HEADER) - 2)
+        else:
+            rows.append([one.path.name, one.kind, *_columns(one, now)])
+    print_table(str(path), ["run", "kind", *_HEADER], rows)
+
+
+_HEADER = ["state", "progress", "samples/s", "left", "checkpoint", "failures"]
+
+
+def _columns(run: Standing, now: float) -> list[str]:
+    """What every table says of a run, as `_HEADER`."""
+    return [
+        run.state,
+        _progress(run),
+        _cell(run.samples_per_second),
+        "" if run.seconds_left is None else duration(run.seconds_left),
+        "" if run.checkpoint is None else _ago(run.checkpoint, now),
+        str(len(run.failures) or ""),
+    ]
+
+
+def _progress(run: Standing) -> str:
+    if run.total is None:
+        return f"step {run.step}"
+    return f"step {run.step} of {run.total} ({run.fraction or 0:.0%})"
+
+
+def _ago(what: dict[str, float], now: float) -> str:
+    return f"{duration(max(now - what['time'], 0))} ago"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _plain(one: Standing | Sweep) -> dict[str, Any]:
+    """For JSON: the fields, paths as text."""
+    if isinstance(one, Standing):
+        return {**dataclasses.asdict(one), "path": str(one.path)}
+    trials = [{**_plain(run), "point": point} for point, run in one.trials]
+    return {"path": str(one.path), "holder": one.holder, "trials": trials}
