@@ -24,6 +24,9 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from tests.slurm_cluster import MEND, Cluster, missing_programs
+from tests.slurm_cluster.sessions import session_directory, sessions_left_behind
+
 # Tests share their machine: an example may be slow, and a failure must come again.
 settings.register_profile("gencomp", deadline=None, derandomize=True)
 settings.load_profile("gencomp")
@@ -116,18 +119,42 @@ def drive(tmp_path: Path) -> Iterator[Callable[..., Any]]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests that need Slurm where no controller answers."""
+    """Skip the tests that need Slurm where its programs are not installed."""
     marked = [item for item in items if item.get_closest_marker("slurm")]
-    if marked and not _slurm_answers():
+    if marked and (missing := missing_programs()):
         for item in marked:
-            item.add_marker(pytest.mark.skip(reason="no Slurm controller answers"))
+            item.add_marker(pytest.mark.skip(reason=f"no {', '.join(missing)} here: {MEND}"))
 
 
-def _slurm_answers() -> bool:
-    if not shutil.which("scontrol"):
-        return False
+@pytest.fixture(scope="session")
+def _cluster_of_session() -> Iterator[Cluster]:
+    """A Slurm for the tests of this session; those of sessions that were killed are cleared."""
+    for left in sessions_left_behind():
+        left.down()
+    cluster = Cluster(session_directory(os.getpid()))
     try:
-        ping = subprocess.run(["scontrol", "ping"], capture_output=True, timeout=10, check=False)
-    except subprocess.TimeoutExpired:
-        return False
-    return ping.returncode == 0
+        cluster.up()
+        yield cluster
+    finally:
+        cluster.down()
+
+
+@pytest.fixture
+def slurm_cluster(
+    _cluster_of_session: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Cluster]:
+    """The private Slurm, which this test and its processes see; calm again when the test ends."""
+    environment = _cluster_of_session.environment()
+    for name in os.environ.keys() - environment.keys():
+        monkeypatch.delenv(name)
+    for name in ("SLURM_CONF", "PATH"):
+        monkeypatch.setenv(name, environment[name])
+    yield _cluster_of_session
+    _cluster_of_session.settle()
+
+
+@pytest.fixture(autouse=True)
+def _slurm_where_marked(request: pytest.FixtureRequest) -> None:
+    """Only marked tests see a Slurm: `--executor auto` would choose it."""
+    if request.node.get_closest_marker("slurm"):
+        request.getfixturevalue("slurm_cluster")

@@ -1,110 +1,360 @@
-"""The same on a real Slurm; skipped where no controller answers."""
+"""Evaluations on a real Slurm, through the command line: what dies in between leaves no trace.
+
+The cluster has no accounting storage, as many sites: what is known comes from the queue.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shutil
+import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 
 from cluster.runs import Run
 from gencomp.cli import main
-from slurm import files, ledger, plan, queue, status, submit
-from slurm.options import SlurmOptions
-from slurm.plan import Evaluation
-from tests.slurm.conftest import Evaluate, measure, parts
-from tests.slurm.test_commands import directory, words
+from tests.conftest import ROOT
+from tests.slurm_cluster import Cluster, faults
 
 pytestmark = pytest.mark.slurm
 
+# Eight blocks. They may be short: a job that is to be hit is stopped in the middle of its work.
+OPTIONS: dict[str, Any] = {
+    "images": 8,
+    "block": 1,
+    "chains": 4,
+    "temperatures": 150,
+    "points": 5,
+    "beta_max": 0.1,
+    "leapfrog": 1,
+    "pilot_images": 2,
+    "pilot_temperatures": 20,
+    "bdmc_images": 0,
+}
+Condition = Callable[[], object]
 
-def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+
+class Running(NamedTuple):
+    """A job that has told of its progress."""
+
+    name: str
+    id: str
+    node: str
+    pid: int
+    told: float  # when
+    done: int
+
+
+def ais(run: Run, *more: str, **changes: Any) -> list[str]:
+    """`gencomp slurm ais` with options of this module."""
+    options = {**OPTIONS, **changes}
+    return [
+        *("slurm", "ais", str(run.path)),
+        *(word for k, v in options.items() for word in (f"--{k.replace('_', '-')}", str(v))),
+        *more,
+    ]
+
+
+def directory(run: Run) -> Path:
+    return run.path / "evaluations" / "ais"
+
+
+def wait_for(condition: Condition, seconds: float = 200) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, subprocess.getoutput("squeue --states=all -r")
-        time.sleep(0.1)
+        time.sleep(0.05)
 
 
-def submitted(evaluation: Evaluation, jobs: int) -> list[ledger.Job]:
-    work = submit.divide(evaluation, jobs, "slurm")
-    return submit.to_slurm(evaluation, work, SlurmOptions(time="60"))
+@contextmanager
+def waiting(words: list[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A command that submits and waits, in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with (folder / "waiting.out").open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gencomp.cli", *words, "--wait"],
+            cwd=ROOT,
+            env=environment,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
-def at_work(evaluation: Evaluation, job: ledger.Job) -> bool:
-    return bool((files.read_json(evaluation.progress(job.name)) or {}).get("seconds_per_step"))
+def jobs(run: Run) -> dict[str, str]:
+    """Name and Slurm's number of what was submitted, oldest first."""
+    path = directory(run) / "jobs.json"
+    return {job["name"]: job["id"] for job in json.loads(path.read_text())} if path.exists() else {}
 
 
-def states(evaluation: Evaluation) -> list[str]:
-    return [row.state for row in status.rows(evaluation)]
+def progress(run: Run, name: str) -> dict[str, Any]:
+    path = directory(run) / "progress" / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
-def test_from_submission_to_curve(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(words(run, "--wait", executor="auto", time="10", max_parallel=2)) == 0
-    out = capsys.readouterr().out
-    assert "4 of 4 blocks to measure, a pilot and 2 jobs on Slurm" in out
+def running(run: Run) -> list[Running]:
+    lines = subprocess.check_output(["squeue", "-h", "-r", "-t", "R", "-o", "%i %N"], text=True)
+    nodes = dict(line.split() for line in lines.splitlines())
+    told = {name: progress(run, name) for name in jobs(run)}
+    return [
+        Running(name, number, nodes[number], at["pid"], at["updated"], at["done"])
+        for name, number in jobs(run).items()
+        if number in nodes and (at := told[name]) and not at["ended"]
+    ]
+
+
+def frozen(run: Run, count: int) -> list[Running]:
+    """So many jobs stopped in the middle of their chains, however fast the machine is.
+
+    Progress is told once a second at most. A job that is stopped for longer whenever it has told
+    something tells of its very next step.
+    """
+    stopped: dict[str, tuple[Running, float]] = {}
+
+    def enough() -> bool:
+        for job in running(run):
+            before, since = stopped.get(job.name, (None, 0.0))
+            if job != before:
+                os.kill(job.pid, signal.SIGSTOP)
+                stopped[job.name] = job, time.monotonic()
+            elif not job.done and time.monotonic() - since > 1.2:
+                os.kill(job.pid, signal.SIGCONT)
+        return len(met()) >= count
+
+    def met() -> list[Running]:
+        return [job for job, _ in stopped.values() if job.done]
+
+    wait_for(enough)
+    return met()
+
+
+def thaw(*jobs: Running) -> None:
+    for job in jobs:
+        os.kill(job.pid, signal.SIGCONT)
+
+
+def attempts(run: Run) -> list[int]:
+    return [progress(run, name)["attempt"] for name in jobs(run) if name.startswith("measure")]
+
+
+def result(run: Run) -> dict[str, bytes]:
+    """What `collect` makes of all blocks."""
+    assert main(["slurm", "collect", str(directory(run)), "--require-all"]) == 0
+    return {name: (directory(run) / name).read_bytes() for name in ("curve.parquet", "curve.json")}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The same evaluation on this machine, with nothing in its way."""
+    run = Run(Path(shutil.copytree(finished.path, tmp_path_factory.mktemp("undisturbed") / "g")))
+    assert main(ais(run, executor="debug")) == 0
+    return run
+
+
+@pytest.fixture
+def tuned_run(run: Run, undisturbed: Run) -> Run:
+    """A run whose evaluation has its pilot behind it."""
+    directory(run).mkdir(parents=True)
+    for name in ("plan.json", "tuning.npz"):
+        shutil.copy(directory(undisturbed) / name, directory(run))
+    return run
+
+
+@pytest.fixture
+def half_done_run(tuned_run: Run, undisturbed: Run) -> Run:
+    """A run whose evaluation lacks its first two blocks."""
+    parts = directory(tuned_run) / "parts"
+    shutil.copytree(directory(undisturbed) / "parts", parts)
+    for part in sorted(parts.iterdir())[:2]:
+        part.unlink()
+    return tuned_run
+
+
+def test_from_submission_to_curve(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Dependent arrays, a GPU for each job, and what the commands say about them."""
+    begun = tmp_path / "begun"
+    # The first job is warned while its shell is still busy.
+    setup = f"echo devices=$CUDA_VISIBLE_DEVICES; [ -e {begun} ] || {{ touch {begun}; sleep 2; }}"
+    small = {"images": 3, "temperatures": 12, "bdmc_images": 2, "bdmc_betas": 0.1}
+    asked = ["--gres", "gpu:1", "--setup", setup, "--time", "10"]
+    command = ais(run, *asked, executor="auto", jobs=2, max_parallel=2, **small)
+    assert main([*command, "--dry-run"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert not directory(run).exists()
+
+    with waiting(command, tmp_path) as process:
+        wait_for(begun.exists)
+        subprocess.run(["scancel", "-b", "-s", "USR2", jobs(run)["pilot-0"]], check=True)
+        assert process.wait(timeout=200) == 0, (tmp_path / "waiting.out").read_text()
+    out = (tmp_path / "waiting.out").read_text()
+    assert re.search(r"a pilot and \d jobs on Slurm", out)
     assert re.search(r"submitted measure-2 as job \d+_1", out)
     assert main(["slurm", "status", str(directory(run))]) == 0
-    assert re.search(r"measure-1 +\d+_0 +done +1 +22/22", capsys.readouterr().out)
-    assert main(["slurm", "collect", str(directory(run)), "--require-all"]) == 0
+    assert re.search(r"measure-1 +\d+_0 +done +1 +(\d+)/\1 ", capsys.readouterr().out)
+    result(run)
+
+    logs = directory(run) / "logs"
+    for log in logs.glob("*_log.out"):
+        assert re.search(r"^devices=[01]$", log.read_text(), re.MULTILINE), log
+    for script in logs.glob("*_submission.sh"):
+        lines = script.read_text().splitlines()
+        assert not [x for x in lines if x not in shown and "--dependency=" not in x], script
 
 
-def test_the_warning_signal_requeues_one_element_without_a_trace_in_the_result(
-    tuned: Evaluate,
+def test_an_array_of_8_with_one_job_requeued_one_cancelled_and_one_node_lost(
+    tuned_run: Run, undisturbed: Run, slurm_cluster: Cluster, tmp_path: Path
 ) -> None:
-    settings = {"temperatures": 1500, "points": 50, "images": 2, "leapfrog": 1}
-    whole, hit = tuned("whole", **settings), tuned("hit", **settings)
-    jobs = submitted(hit, 2)
-    last = jobs[-1]
-    try:
-        wait_for(lambda: at_work(hit, last))
-        # The last element of an array bears the array's own job id.
-        subprocess.run(["scancel", "-b", "-s", "USR2", str(last.id)], check=True)
-        wait_for(lambda: hit.chains(1).exists())
-        submit.wait_for_slurm(hit)
-    finally:
-        submit.cancel(hit)
-    assert states(hit) == ["done", "done"]
-    attempts = [files.read_json(hit.progress(job.name))["attempt"] for job in jobs]
-    assert attempts == [1, 2]
-    measure(whole, (0, 1))
-    assert parts(whole) == parts(hit)
+    run = tuned_run
+    with waiting(ais(run, jobs=8), tmp_path) as command:
+        met = frozen(run, 4)
+        lost = met[0].node
+        requeued, cancelled = [job for job in met if job.node != lost]
+        subprocess.run(["scontrol", "requeue", requeued.id], check=True)
+        subprocess.run(["scancel", cancelled.id], check=True)
+        faults.set_down(slurm_cluster, lost)
+        wait_for(lambda: not [job for job in running(run) if job.node == lost])
+        faults.resume(slurm_cluster, lost)
+        with faults.controller_outage(slurm_cluster):
+            time.sleep(3)
+        # The cancelled job is missing, and nothing waits for it for ever.
+        assert command.wait(timeout=200) == 1
+    said = (tmp_path / "waiting.out").read_text()
+    assert "missing are 1 of 8 blocks (1 images)" in said
+    assert f"{cancelled.name}: cancelled" in said
+    hit = {job.name for job in met} - {cancelled.name}
+    told = {name: progress(run, name)["attempt"] for name in jobs(run)}
+    assert {name for name, attempt in told.items() if attempt == 2} == hit
+
+    assert main(ais(run, "--wait", jobs=8)) == 0
+    assert result(run) == result(undisturbed)
 
 
-def test_cancelled_jobs_save_and_are_seen_to_be_over(tuned: Evaluate) -> None:
-    evaluation = tuned(temperatures=20000, images=2)
-    jobs = submitted(evaluation, 2)
-    wait_for(lambda: at_work(evaluation, jobs[0]))
+def test_a_preempted_job_saves_and_goes_on_alone(
+    half_done_run: Run, undisturbed: Run, tmp_path: Path
+) -> None:
+    """The last element of an array bears the array's own number: only it must start again."""
+    run = half_done_run
+    asked = ["--partition", "low", "--sbatch", "exclusive", "--time", "60"]
+    with waiting(ais(run, *asked, jobs=2), tmp_path) as command:
+        other, last = frozen(run, 2)
+        high = ["sbatch", "-p", "high", "-w", last.node, "--exclusive", "--wrap", "sleep 1"]
+        subprocess.run([*high, "--output=/dev/null"], check=True, stdout=subprocess.DEVNULL)
+        thaw(other)  # the warning wakes the one that it is for
+        assert command.wait(timeout=200) == 0
+    assert attempts(run) == [1, 2]
+    assert result(run) == result(undisturbed)
+
+
+def test_status_and_cancel(tuned_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tuned_run
+    assert main(ais(run, jobs=2)) == 0
+    frozen(run, 2)
+    assert main(["slurm", "status", str(directory(run))]) == 0
+    assert len(re.findall(r"measure-\d +\d+_\d +running +1 ", capsys.readouterr().out)) == 2
     # What is in work is not submitted twice.
-    again = submit.divide(evaluation, 2, "slurm")
-    assert [job.name for job in again.living] == [job.name for job in jobs]
-    assert not again.jobs
-    assert len(submit.cancel(evaluation)) == 2
-    submit.wait_for_slurm(evaluation)
-    assert states(evaluation) == ["cancelled", "cancelled"]
-    assert evaluation.chains(0).exists()  # of the first job, which was at work
-    assert len(submit.divide(evaluation, 2, "slurm").measures) == 2
+    assert main(ais(run, jobs=2)) == 0
+    assert capsys.readouterr().out.count("of an earlier command still lives") >= 2
+    names = list(jobs(run))
+
+    assert main(["slurm", "cancel", str(directory(run))]) == 0
+    assert "cancelled measure-0 (slurm" in capsys.readouterr().out
+    wait_for(lambda: not subprocess.check_output(["squeue", "-h"]))
+    assert main(["slurm", "status", str(directory(run))]) == 0
+    assert len(re.findall(r"measure-\d +\d+_\d +cancelled ", capsys.readouterr().out)) == 2
+    assert len(list((directory(run) / "chains").iterdir())) == 2
+    assert list(jobs(run)) == names
+    assert main(ais(run, "--dry-run", jobs=2)) == 0
+    assert "#SBATCH --array=0-1" in capsys.readouterr().out
+    assert not subprocess.check_output(["squeue", "-h"])
 
 
-def test_a_failing_pilot_takes_the_array_with_it(evaluate: Evaluate) -> None:
+def test_a_failing_pilot_takes_the_others_with_it(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     if torch.cuda.is_available():
         pytest.skip("the pilot is to fail for want of a GPU")
-    evaluation = evaluate(device="cuda")
-    submitted(evaluation, 2)
-    submit.wait_for_slurm(evaluation)
-    pilot, *others = states(evaluation)
-    assert pilot.startswith("failed (FAILED): failed: InputError: the plan asks for a GPU")
-    assert others == ["cancelled", "cancelled"]
+    assert main(ais(run, "--wait", device="cuda", jobs=2)) == 1
+    err = capsys.readouterr().err
+    assert "missing are 8 of 8 blocks" in err
+    assert re.search(
+        r"pilot-0: failed \(FAILED\): failed: InputError: the plan asks for a GPU.*; log \S+_0_log",
+        err,
+    )
+    assert len(re.findall(r"measure-\d: cancelled", err)) == 2
 
 
-def test_a_refused_request_is_one_sentence(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(words(run, executor="slurm", partition="nowhere")) == 2
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        (["--partition", "nowhere"], "invalid partition"),
+        (["--gres", "gpu:5"], "Requested node configuration is not available"),
+    ],
+)
+def test_a_refused_request_is_one_sentence(
+    run: Run, asked: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(ais(run, *asked, executor="slurm")) == 2
     err = capsys.readouterr().err
     assert "sbatch refused" in err
-    assert "invalid partition" in err
+    assert reason in err
     assert len(err.splitlines()) == 1
-    evaluation = plan.open_evaluation(directory(run))
-    assert not ledger.living(ledger.read(evaluation))
-    assert not queue.look_up([])
+    assert not jobs(run)
+
+
+@pytest.mark.slow
+def test_the_time_limit_is_no_end(half_done_run: Run, undisturbed: Run, tmp_path: Path) -> None:
+    """Slurm looks at limits every half minute; the warning comes up to a minute early."""
+    run = half_done_run
+    with waiting(ais(run, "--time", "1", jobs=1), tmp_path) as command:
+        # It would be done long before the warning, which wakes it.
+        frozen(run, 1)
+        assert command.wait(timeout=400) == 0
+    assert attempts(run)[0] >= 2
+    assert result(run) == result(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_crashed_node_is_missed_and_its_job_runs_elsewhere(
+    half_done_run: Run, undisturbed: Run, slurm_cluster: Cluster, tmp_path: Path
+) -> None:
+    run = half_done_run
+    with waiting(ais(run, "--sbatch", "exclusive", jobs=2), tmp_path) as command:
+        hit, other = frozen(run, 2)
+        faults.crash_node(slurm_cluster, hit.node)
+        thaw(other)
+        assert command.wait(timeout=200) == 0
+    assert attempts(run)[int(hit.id.rpartition("_")[2])] == 2
+    assert result(run) == result(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_controller_that_is_long_away_is_waited_for(
+    half_done_run: Run, undisturbed: Run, slurm_cluster: Cluster, tmp_path: Path
+) -> None:
+    """Longer than Slurm's own commands have patience."""
+    run = half_done_run
+    with waiting(ais(run, jobs=2), tmp_path) as command:
+        met = frozen(run, 2)
+        with faults.controller_outage(slurm_cluster):
+            time.sleep(20)
+        thaw(*met)
+        assert command.wait(timeout=200) == 0
+    assert attempts(run) == [1, 1]
+    assert result(run) == result(undisturbed)

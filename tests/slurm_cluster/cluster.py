@@ -1,0 +1,199 @@
+"""A cluster in its directory: start it, look at it, stop it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.processes import Process, wait_for
+from tests.slurm_cluster import configuration, processes
+
+MEND = "apt-get install --no-install-recommends slurm-wlm munge"
+_PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
+# Where Debian puts daemons; not on every user's path.
+_SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
+# Variables of Slurm's commands, of an outer job or of the user's habits.
+_FOREIGN = ("SLURM", "SBATCH", "SALLOC", "SRUN", "SQUEUE", "SINFO", "SACCT", "SCANCEL", "SCONTROL")
+# A socket's path has at most 107 bytes; below the directory up to 40 are ours.
+_LONGEST_DIRECTORY = 67
+_START_SECONDS = 30.0
+
+
+def missing_programs() -> list[str]:
+    """What would have to be installed before a cluster can start."""
+    return [name for name in _PROGRAMS if shutil.which(name, path=_path(os.environ)) is None]
+
+
+def short_directory(name: str) -> Path:
+    """A directory for temporary files whose sockets have short enough paths."""
+    parent = Path(tempfile.gettempdir()).resolve()
+    return (parent if len(f"{parent}/{name}") <= _LONGEST_DIRECTORY else Path("/tmp")) / name
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A controller, its munge and its nodes; nothing is kept in memory, all in the directory."""
+
+    directory: Path
+
+    @property
+    def slurm_conf(self) -> Path:
+        return self.directory / "etc" / "slurm.conf"
+
+    @property
+    def nodes(self) -> list[str]:
+        return configuration.node_names(self.slurm_conf)
+
+    @property
+    def exists(self) -> bool:
+        """Whether the directory is laid out; its daemons may run or not."""
+        return configuration.is_laid_out(self.directory)
+
+    def environment(self, base: Mapping[str, str] = os.environ) -> dict[str, str]:
+        """Variables of a process that is to meet this Slurm and no other."""
+        kept = {name: value for name, value in base.items() if not name.startswith(_FOREIGN)}
+        return {**kept, "SLURM_CONF": str(self.slurm_conf), "PATH": _path(base)}
+
+    def up(self, nodes: int = 2) -> None:
+        """Start what does not run; a cluster that exists keeps its number of nodes.
+
+        Raises:
+            RuntimeError: a daemon does not start, with the end of its log.
+        """
+        if not self.exists:
+            self._lay_out(nodes)
+        self._start("munged", self._munged())
+        self.start_controller()
+        for node in self.nodes:
+            self.start_node(node)
+        self._wait_until_ready()
+
+    def down(self) -> None:
+        """End every process of the cluster and of its jobs, and remove the directory."""
+        if not self.exists:
+            return
+        while left := self.processes():
+            processes.stop(left)
+        shutil.rmtree(self.directory)
+
+    def settle(self) -> None:
+        """No jobs, and every node and daemon at work: what a test may expect of a cluster."""
+        self.up()
+        if jobs := self.run("squeue", "-h", "-r", "-o", "%i").split():
+            self.run("scancel", *jobs)
+        for node, state in self.states().items():
+            if state.startswith(("down", "drain")):
+                self.run("scontrol", "update", f"nodename={node}", "state=resume")
+        calm = wait_for(lambda: set(self.states().values()) == {"idle"}, _START_SECONDS, 0.05)
+        if not calm:
+            raise RuntimeError(f"the cluster does not settle: {self.run('squeue')}")
+
+    def processes(self) -> set[Process]:
+        """Everything that runs: daemons, stepds and jobs."""
+        found = self.controller() | processes.holding(self._log("munged"))
+        return found.union(*map(self.of_node, self.nodes))
+
+    def controller(self) -> set[Process]:
+        return processes.holding(self._log("slurmctld"))
+
+    def of_node(self, node: str) -> set[Process]:
+        """The processes of one emulated node."""
+        return processes.of_node(self._log(f"slurmd.{node}"), self.slurm_conf, node)
+
+    def start_controller(self) -> None:
+        self._start("slurmctld", ["slurmctld"])
+
+    def start_node(self, node: str) -> None:
+        self._start(f"slurmd.{node}", ["slurmd", "-N", node])
+
+    def states(self) -> dict[str, str]:
+        """The state of each node; empty while no controller answers. A * ends that of a node whose
+        daemon does not answer.
+        """
+        try:
+            # One partition, or nodes are listed once for each.
+            lines = self.run("sinfo", "-h", "-p", "main", "-N", "-o", "%N %T", seconds=2)
+        except (RuntimeError, subprocess.TimeoutExpired):
+            return {}
+        return dict(line.split() for line in lines.splitlines())
+
+    def run(self, *command: str, seconds: float = 20) -> str:
+        """What a client command prints.
+
+        Raises:
+            RuntimeError: it fails.
+            TimeoutExpired: no controller answers.
+        """
+        done = subprocess.run(
+            command,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+        return done.stdout
+
+    def _lay_out(self, nodes: int) -> None:
+        if len(str(self.directory)) > _LONGEST_DIRECTORY:
+            raise RuntimeError(f"{self.directory} is too long a path for the sockets below it")
+        if self.directory.exists():
+            raise RuntimeError(f"{self.directory} holds something else; remove it")
+        configuration.write(self.directory, nodes)
+
+    def _wait_until_ready(self) -> None:
+        def ready() -> bool:
+            states = self.states()
+            unheard = [s for s in states.values() if s.endswith("*") or s == "unknown"]
+            return len(states) == len(self.nodes) and not unheard
+
+        if not wait_for(ready, _START_SECONDS, 0.02):
+            raise RuntimeError(f"the cluster does not start: {self._last_words()}")
+
+    def _start(self, name: str, command: list[str]) -> None:
+        if processes.holding(self._log(name)):
+            return
+        # A pipe would stay open as long as the daemon lives.
+        with (self.directory / "log" / f"{name}.start").open("w") as words:
+            done = subprocess.run(
+                command,
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=words,
+                stderr=words,
+                timeout=_START_SECONDS,
+                check=False,
+            )
+        if done.returncode != 0:
+            raise RuntimeError(f"{command[0]} does not start: {self._last_words()}")
+
+    def _munged(self) -> list[str]:
+        own = self.directory / "munge"
+        return [
+            "munged",
+            f"--key-file={own / 'key'}",
+            f"--seed-file={own / 'seed'}",
+            f"--socket={self.directory / 'run' / 'munge.sock'}",
+            f"--pid-file={self.directory / 'run' / 'munged.pid'}",
+            f"--log-file={self._log('munged')}",
+        ]
+
+    def _log(self, daemon: str) -> Path:
+        return self.directory / "log" / f"{daemon}.log"
+
+    def _last_words(self) -> str:
+        logs = sorted((self.directory / "log").iterdir())
+        texts = ((log.name, log.read_text(errors="replace").splitlines()[-4:]) for log in logs)
+        return "\n".join(f"{name}: {line}" for name, lines in texts for line in lines)
+
+
+def _path(variables: Mapping[str, str]) -> str:
+    return os.pathsep.join(filter(None, [variables.get("PATH"), _SBIN]))
