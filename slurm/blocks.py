@@ -1,4 +1,4 @@
-"""One block of images: its chains, their file, and the part that they leave behind.
+"""One block: its chains, their file, and the part that they leave behind.
 
 A block can be stopped anywhere and gone on with: the chains' file holds the sampler's state, what
 was reported so far and the running sums between reported points, with a hash over all of it. The
@@ -7,129 +7,36 @@ same plan and tuning give the same part, bit for bit, on one kind of machine.
 
 from __future__ import annotations
 
-import io
-import json
 import logging
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-import shards
-from cluster import data, tensor_files
-from cluster.files import write_bytes
+from cluster import tensor_files
 from gencomp.errors import InputError
-from gencomp.rate_distortion import ais
-from gencomp.rate_distortion.distortion import SquaredError
+from gencomp.rate_distortion import ais, bdmc
 from gencomp.rate_distortion.resampling import effective_sample_size
-from gencomp.rate_distortion.tuning import Tuning
-from gencomp.system import LatentDecoder
-from slurm.plan import Evaluation, Plan
+from slurm import parts
+from slurm.plan import Kind, nearest
+from slurm.workplace import Workplace
 
 log = logging.getLogger(__name__)
 
-COLUMNS = ("log_z", "rate", "distortion", "ess", "acceptance", "resampled", "nonfinite")
-SCHEMA = pa.schema(
-    [
-        ("image", pa.int64()),
-        ("temperature", pa.int32()),
-        ("beta", pa.float64()),
-        ("log_z", pa.float64()),
-        ("rate", pa.float64()),
-        ("distortion", pa.float64()),
-        ("ess", pa.float64()),
-        ("acceptance", pa.float64()),
-        ("resampled", pa.int32()),
-        ("nonfinite", pa.int64()),
-    ]
-)
-
-
-@dataclass(frozen=True)
-class Workplace:
-    """What all the blocks of a job share: the decoder and the frozen sampler, on their device."""
-
-    evaluation: Evaluation
-    decoder: LatentDecoder
-    tuning: Tuning
-
-    @property
-    def plan(self) -> Plan:
-        return self.evaluation.plan
-
-    def protocol(self, block: int) -> dict[str, str]:
-        """What a part must share with the others, and its block."""
-        return {**protocol(self.plan, self.tuning), "block": str(block)}
+# Of rows at the end of a path down to the prior: the weights estimate 1/Z, and there is no point.
+_TURNED = {"log_z": -1.0, "log_z_integral": -1.0, "rate": math.nan, "distortion": math.nan}
 
 
 class Snapshot(NamedTuple):
     """How far a block has come."""
 
     state: ais.AISState
-    reported_RIC: Tensor  # float64, rows of COLUMNS
+    reported_RIC: Tensor  # float64, rows of parts.COLUMNS
     since_2I: Tensor  # float64, sums of acceptance and resampling since the last reported row
-
-    @property
-    def ess(self) -> float:
-        """Mean over the images."""
-        return effective_sample_size(self.state.log_weight_IM).mean().item()
-
-
-def protocol(plan: Plan, tuning: Tuning) -> dict[str, str]:
-    """The hashes that every part of one curve shares."""
-    return {"plan": plan.hash, "decoder": plan.decoder, "data": plan.data, "tuning": tuning.hash}
-
-
-def open_decoder(evaluation: Evaluation) -> LatentDecoder:
-    """The decoder on the plan's device.
-
-    Raises:
-        InputError: the run's weights are no longer those of the plan, or there is no such device.
-    """
-    plan, run = evaluation.plan, evaluation.run
-    if (found := run.final_checkpoint().networks_hash()) != plan.decoder:
-        raise InputError(
-            f"run {run.path} has other weights ({found}) than the plan of {evaluation.path}"
-        )
-    if plan.settings.device == "cuda" and not torch.cuda.is_available():
-        raise InputError(
-            "the plan asks for a GPU, but this process sees none (--gres=gpu:1 asks for one)"
-        )
-    # 10 mantissa bits are too few for beta times a distortion.
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    system = run.system()
-    # Small batches are up to three times as fast on a CPU in this layout.
-    system.networks.to(plan.settings.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    decoder = system.latent_decoder()
-    if decoder is None:
-        raise InputError(f"run {run.path} has no decoder from a latent prior")
-    return decoder
-
-
-def load_images(
-    evaluation: Evaluation, rows: tuple[int, ...], decoder: LatentDecoder
-) -> SquaredError:
-    """The distortion of the images at `rows` of the plan's split.
-
-    Raises:
-        InputError: the shard set is no longer that of the plan.
-        ShardError: an image cannot be read.
-    """
-    plan = evaluation.plan
-    shard_set = shards.open_set(plan.shards)
-    if shard_set.index_hash != plan.data:
-        raise InputError(
-            f"shard set {plan.shards} is another one than when the evaluation was planned"
-        )
-    host = data.held_out_rows(evaluation.run.recipe(), shard_set.split(plan.settings.split), rows)
-    images_BCHW = data.to_batch(host, torch.device("cpu")).images_BCHW
-    target_BN = decoder.target(images_BCHW.contiguous())
-    return SquaredError(decoder.decode, target_BN.to(plan.settings.device))
 
 
 @dataclass
@@ -142,12 +49,31 @@ class Block:
     at: Snapshot
 
     @property
+    def kind(self) -> Kind:
+        return self.place.plan.blocks[self.number].kind
+
+    @property
+    def reported(self) -> list[int]:
+        """Transitions after which a row is kept."""
+        return self.place.plan.reported if self.kind == "measure" else [self.run.length]
+
+    @property
     def done(self) -> bool:
         return ais.done(self.run, self.at.state)
 
+    @property
+    def steps(self) -> int:
+        """Transitions done."""
+        return self.at.state.temperature
+
+    @property
+    def ess(self) -> float:
+        """Mean over the images."""
+        return effective_sample_size(self.at.state.log_weight_IM).mean().item()
+
     def advance(self) -> None:
         """One temperature further."""
-        self.at = advanced(self.run, self.at, self.place.plan.reported)
+        self.at = advanced(self.run, self.at, self.reported)
 
     def save(self) -> None:
         """Write the chains' file, whole or not at all; nothing once the part is there."""
@@ -166,29 +92,34 @@ class Block:
     def finish(self) -> None:
         """Write the part; the chains are not needed any more."""
         write_part(self.place, self.number, self.at.reported_RIC)
-        chains = self.place.evaluation.chains(self.number)
-        chains.unlink(missing_ok=True)
-        for leftover in chains.parent.glob(f".{chains.name}.*"):  # of attempts that were killed
-            leftover.unlink(missing_ok=True)
+        remove(self.place.evaluation.chains(self.number))
 
 
 def open_block(place: Workplace, number: int) -> Block:
-    """A block where its file stands, else at its start."""
-    plan, rows = place.plan, place.plan.blocks[number]
-    run = ais.Run(
-        load_images(place.evaluation, rows, place.decoder),
-        place.tuning,
-        seed=plan.settings.seed,
-        image_ids=rows,
-    )
-    at = _load(place, run, number)
-    if at is None:
-        at = Snapshot(
-            ais.start(run, plan.settings.chains),
-            torch.empty(0, len(rows), len(COLUMNS), dtype=torch.float64),
-            torch.zeros(2, len(rows), dtype=torch.float64),
-        )
-    return Block(place, number, run, at)
+    """A block where its file stands, else at its start.
+
+    Raises:
+        InputError: the data are no longer those of the plan.
+        ShardError: an image cannot be read.
+    """
+    block, prior, settings = place.plan.blocks[number], place.decoder.prior, place.plan.settings
+    if block.kind == "measure":
+        images = place.images(block.items)
+        run = ais.Run(images, prior, place.tuning, settings.seed, block.items)
+        at = _load(place, run, number) or _snapshot(ais.start(run, settings.chains))
+        return Block(place, number, run, at)
+    last = nearest(place.tuning.betas, block.beta)
+    beta = float(place.tuning.betas[last])
+    simulated = bdmc.simulate(place.template, prior, beta, settings.simulation_seed, block.items)
+    walk = bdmc.forward_run if block.kind == "forward" else bdmc.reverse_run
+    run = walk(place.template, prior, place.tuning, simulated, last, settings.seed, block.items)
+
+    def start() -> Snapshot:
+        if block.kind == "forward":
+            return _snapshot(ais.start(run, settings.bdmc_chains))
+        return _snapshot(ais.start_reverse(run, simulated.z_IK, settings.bdmc_chains))
+
+    return Block(place, number, run, _load(place, run, number) or start())
 
 
 def advanced(run: ais.Run, at: Snapshot, reported: list[int]) -> Snapshot:
@@ -199,74 +130,92 @@ def advanced(run: ais.Run, at: Snapshot, reported: list[int]) -> Snapshot:
         return Snapshot(state, at.reported_RIC, since_2I)
     done = len(at.reported_RIC)
     transitions = state.temperature - (reported[done - 1] if done else 0)
-    values_IC = torch.stack(
-        [
-            *(v.cpu() for v in (row.log_z_I, row.rate_I, row.distortion_I, row.ess_I)),
-            since_2I[0] / transitions,
-            since_2I[1],
-            row.nonfinite_I.cpu().double(),
-        ],
-        dim=-1,
-    )
+    values = {
+        "log_z": row.log_z_I,
+        "rate": row.rate_I,
+        "distortion": row.distortion_I,
+        "ess": row.ess_I,
+        "acceptance": since_2I[0] / transitions,
+        "resampled": since_2I[1],
+        "nonfinite": row.nonfinite_I.double(),
+        "log_z_integral": row.log_z_integral_I,
+    }
+    values_IC = torch.stack([values[name].cpu() for name in parts.COLUMNS], dim=-1)
     return Snapshot(
         state, torch.cat([at.reported_RIC, values_IC[None]]), torch.zeros_like(since_2I)
     )
 
 
-def _load(place: Workplace, run: ais.Run, block: int) -> Snapshot | None:
-    """Where the block's file stands; None when there is no file, or none that can be trusted."""
-    path = place.evaluation.chains(block)
+def write_part(place: Workplace, number: int, reported_RIC: Tensor) -> None:
+    """One row for each image and reported temperature."""
+    plan, block = place.plan, place.plan.blocks[number]
+    if block.kind == "measure":
+        temperatures = plan.reported
+    else:
+        temperatures = [nearest(place.tuning.betas, block.beta)]
+    if block.kind == "backward":
+        factors_C = torch.tensor(
+            [_TURNED.get(name, 1.0) for name in parts.COLUMNS], dtype=torch.float64
+        )
+        reported_RIC = reported_RIC * factors_C
+    parts.write(
+        place.evaluation.part(number),
+        block.kind,
+        block.items,
+        temperatures,
+        place.tuning.betas[temperatures].tolist(),
+        reported_RIC,
+        {
+            **place.protocol(number),
+            "gencomp": plan.gencomp,
+            "expected_gap": repr(place.tuning.expected_gap),
+        },
+    )
+
+
+def remove(path: Path) -> None:
+    """Remove a file that attempts wrote, and what is left of those that were killed."""
+    path.unlink(missing_ok=True)
+    for leftover in path.parent.glob(f".{path.name}.*"):
+        leftover.unlink(missing_ok=True)
+
+
+def load_chains(path: Path, expected: Mapping[str, str], what: str) -> dict[str, Tensor] | None:
+    """What a file of chains holds; None when there is no file, or none that can be trusted.
+
+    Args:
+        path: of the file.
+        expected: the protocol that it must have.
+        what: starts anew then, for messages.
+    """
     if not path.exists():
         return None
     try:
         tensors, metadata = tensor_files.read(path)
     except InputError as error:
-        log.warning("%s; the block starts anew", error)
+        log.warning("%s; %s starts anew", error, what)
         return None
-    if metadata != place.protocol(block):
-        log.warning("%s is of another evaluation; the block starts anew", path)
+    if metadata != expected:
+        log.warning("%s is of another evaluation; %s starts anew", path, what)
+        return None
+    return tensors
+
+
+def _snapshot(state: ais.AISState) -> Snapshot:
+    """Of chains that have just started."""
+    images = len(state.log_weight_IM)
+    return Snapshot(
+        state,
+        torch.empty(0, images, len(parts.COLUMNS), dtype=torch.float64),
+        torch.zeros(2, images, dtype=torch.float64),
+    )
+
+
+def _load(place: Workplace, run: ais.Run, number: int) -> Snapshot | None:
+    """Where the block's file stands."""
+    path, expected = place.evaluation.chains(number), place.protocol(number)
+    tensors = load_chains(path, expected, "the block")
+    if tensors is None:
         return None
     reported_RIC, since_2I = tensors.pop("reported_RIC"), tensors.pop("since_2I")
     return Snapshot(ais.from_tensors(run, tensors), reported_RIC, since_2I)
-
-
-def write_part(place: Workplace, block: int, reported_RIC: Tensor) -> None:
-    """One row for each image and reported temperature."""
-    plan, rows = place.plan, place.plan.blocks[block]
-    points = len(plan.reported)
-    values = {name: reported_RIC[..., c].T.flatten().numpy() for c, name in enumerate(COLUMNS)}
-    table = pa.table(
-        {
-            "image": np.repeat(np.array(rows, dtype=np.int64), points),
-            "temperature": np.tile(plan.reported, len(rows)),
-            "beta": np.tile(place.tuning.betas[plan.reported], len(rows)),
-            **values,
-        }
-    ).cast(SCHEMA)
-    metadata = {
-        **place.protocol(block),
-        "gencomp": plan.gencomp,
-        "torch": torch.__version__,
-        "expected_gap": repr(place.tuning.expected_gap),
-    }
-    buffer = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata({"gencomp": json.dumps(metadata)}), buffer)
-    write_bytes(place.evaluation.part(block), buffer.getvalue())
-
-
-def read_part(path: Path) -> tuple[pa.Table, dict[str, str]]:
-    """A part and its protocol.
-
-    Raises:
-        InputError: the file is not a part.
-    """
-    try:
-        table = pq.read_table(path, partitioning=None)
-        metadata = json.loads(table.schema.metadata[b"gencomp"])
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"{path} is not a part of a curve ({reason}); remove it and "
-            "run `gencomp slurm ais` again"
-        ) from None
-    return table, metadata

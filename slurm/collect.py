@@ -1,9 +1,10 @@
 """From parts to a curve.
 
-`curve.parquet` holds every image at every reported temperature, `curve.json` the means over the
-images. For each image and in expectation, rate + β·distortion lies above the least possible value
-at that β, and so does the pair (rate, distortion) above the image's curve. Rate or distortion alone
-at one β may lie on either side of its exact value.
+`curve.parquet` holds every measured image at every reported temperature, `curve.json` the means
+over the images with bootstrap intervals, and the gaps of bidirectional Monte Carlo. For each image
+and in expectation, rate + β·distortion lies above the least possible value at that β, and so does
+the pair (rate, distortion) above the image's curve. Rate or distortion alone at one β may lie on
+either side of its exact value.
 """
 
 from __future__ import annotations
@@ -11,27 +12,38 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from cluster.files import write_bytes
 from gencomp.errors import InputError
+from gencomp.evaluation import bootstrap
+from gencomp.rate_distortion.bdmc import Gap
 from gencomp.rate_distortion.tuning import Tuning
 from gencomp.rate_distortion.units import nats_to_bpp
-from slurm import blocks, files
-from slurm.plan import Evaluation
+from slurm import files, parts
+from slurm.plan import Evaluation, Plan, nearest
+from slurm.workplace import protocol
 
-_SHARED = ("plan", "decoder", "data", "tuning")
+BOOTSTRAP_SEED = 0
+_ESTIMATOR = "annealed importance sampling with resampling"
+_DISTORTIONS = {
+    "squared_error": "summed squared error",
+    "gaussian_likelihood": "negative log-likelihood of a Gaussian with the decoder's variance",
+    "features": "summed squared error of a network's features",
+}
 
 
 class Curve(NamedTuple):
     """What was collected.
 
     Attributes:
-        table: one row per image and reported temperature.
+        table: one row per measured image and reported temperature.
         means: the content of curve.json.
         missing: blocks without a part.
     """
@@ -45,14 +57,14 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Curve:
     """Merge the parts there are, and write `curve.parquet` and `curve.json`.
 
     Raises:
-        InputError: no part yet, parts of different protocols, or (require_all) missing blocks; then
-            nothing
-            is written.
+        InputError: no part of measured images yet, parts of different protocols, or (require_all)
+            missing blocks; then nothing is written.
     """
     plan = evaluation.plan
     missing = evaluation.missing()
     there = [block for block in range(len(plan.blocks)) if block not in set(missing)]
-    if not there:
+    measured = [block for block in there if plan.blocks[block].kind == "measure"]
+    if not measured:
         raise InputError(
             f"{evaluation.path} has no finished block yet; "
             f"`gencomp slurm status {evaluation.path}` shows where the jobs stand"
@@ -60,39 +72,46 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Curve:
     if require_all and missing:
         raise InputError(f"{evaluation.path} lacks {evaluation.name_blocks(missing)}")
     tuning = Tuning.load(evaluation.tuning)
-    shared = blocks.protocol(plan, tuning)
-    tables, versions = [], set()
+    shared = protocol(plan, tuning)
+    tables, versions = {}, set()
     for block in there:
-        table, protocol = blocks.read_part(evaluation.part(block))
-        _check(evaluation, block, table, protocol, {**shared, "block": str(block)})
-        versions.add((protocol["gencomp"], protocol["torch"]))
-        tables.append(table.replace_schema_metadata(None))
-    merged = pa.concat_tables(tables)
+        table, found = parts.read(evaluation.part(block))
+        expected = {**shared, "block": str(block), "kind": plan.blocks[block].kind}
+        _check(evaluation, block, table, found, expected)
+        versions.add((found["gencomp"], found["torch"]))
+        tables[block] = table.drop_columns("kind").replace_schema_metadata(None)
+    curve = pa.concat_tables([tables[block] for block in measured])
     means = {
         "complete": not missing,
-        "images": len(merged) // len(plan.reported),
+        "images": len(curve) // len(plan.reported),
         "images_planned": len(plan.rows),
         "missing_blocks": missing,
-        "missing_images": [row for block in missing for row in plan.blocks[block]],
-        "points": _points(merged, evaluation),
+        "missing_images": _rows(plan, missing),
+        "points": _points(curve, plan),
+        "bdmc": _gaps(tables, plan, tuning),
         "protocol": {
             **shared,
-            "estimator": "annealed importance sampling with resampling; summed squared error",
-            "settings": plan.settings.model_dump(),
+            "subject": plan.identity()["subject"],
+            "prior": plan.prior,
+            "estimator": f"{_ESTIMATOR}; {_DISTORTIONS[plan.settings.distortion]}",
+            "settings": plan.settings.model_dump(mode="json"),
             "shards": plan.shards,
             "stored": plan.stored,
             "height": plan.height,
             "width": plan.width,
+            "values": plan.values,
             "expected_single_chain_gap": tuning.expected_gap,
+            "interval": f"{bootstrap.LEVEL:.0%} percentile bootstrap over images,"
+            f" {bootstrap.REPLICATES} resamples, seed {BOOTSTRAP_SEED}",
             "versions": [{"gencomp": g, "torch": t} for g, t in sorted(versions)],
         },
     }
     buffer = io.BytesIO()
     schema = {"gencomp": json.dumps({**shared, "complete": not missing})}
-    pq.write_table(merged.replace_schema_metadata(schema), buffer)
+    pq.write_table(curve.replace_schema_metadata(schema), buffer)
     write_bytes(evaluation.path / "curve.parquet", buffer.getvalue())
     files.write_json(evaluation.path / "curve.json", means)
-    return Curve(merged, means, missing)
+    return Curve(curve, means, missing)
 
 
 def _check(
@@ -110,50 +129,117 @@ def _check(
                 "remove it and run `gencomp slurm ais` again"
             )
     plan = evaluation.plan
-    images = np.repeat(np.array(plan.blocks[block]), len(plan.reported))
-    if not table.schema.equals(blocks.SCHEMA) or not np.array_equal(table["image"], images):
+    points = len(plan.reported) if expected["kind"] == "measure" else 1
+    if not np.array_equal(table["image"], np.repeat(plan.blocks[block].items, points)):
         raise InputError(
             f"{path} does not hold the images of block {block}; remove it and measure again"
         )
 
 
-def _points(merged: pa.Table, evaluation: Evaluation) -> list[dict[str, float | int]]:
-    """Means over images with standard errors, one entry per reported temperature."""
-    plan = evaluation.plan
+def _rows(plan: Plan, blocks: Iterable[int]) -> list[int]:
+    """The images of the split that some blocks measure."""
+    chosen = (plan.blocks[block] for block in blocks)
+    return [row for block in chosen if block.kind == "measure" for row in block.items]
+
+
+def _points(curve: pa.Table, plan: Plan) -> list[dict[str, Any]]:
+    """One entry per reported temperature."""
     points = len(plan.reported)
-    column = {name: merged[name].to_numpy().reshape(-1, points) for name in merged.column_names}
-    values = 3 * plan.pixels
-    lagrangian = -column["log_z"]
+    column = {name: curve[name].to_numpy().reshape(-1, points) for name in curve.column_names}
+    averaged = {name: column[name] for name in ("rate", "distortion", "log_z")}
+    averaged["lagrangian"] = -column["log_z"]
+    means = summaries(averaged, plan.pixels, plan.values, plan.settings.distortion)
+    return [
+        {
+            "temperature": int(column["temperature"][0, p]),
+            "beta": float(column["beta"][0, p]),
+            **means[p],
+            "log_z_integral": float(column["log_z_integral"][:, p].mean()),
+            "ess": float(column["ess"][:, p].mean()),
+            "ess_least": float(column["ess"][:, p].min()),
+            "acceptance": float(column["acceptance"][:, p].mean()),
+            "resampled": float(column["resampled"][:, p].mean()),
+            "nonfinite": int(column["nonfinite"][:, p].sum()),
+        }
+        for p in range(points)
+    ]
+
+
+def summaries(
+    columns: Mapping[str, np.ndarray], pixels: int, values: int, distortion: str
+) -> list[dict[str, Any]]:
+    """Means over images with standard errors and bootstrap intervals, one entry per point.
+
+    Args:
+        columns: name -> [I, P] values; among them rate (nats) and distortion (per image).
+        pixels: height times width, for bits per pixel.
+        values: of an image, for the mean squared error.
+        distortion: its name; the mean squared error is that of squared_error alone.
+    """
+    images, points = columns["rate"].shape
+    counts_RI = bootstrap.resampled_counts(images, BOOTSTRAP_SEED) / images
     result = []
     for p in range(points):
-        rate, rate_error = _mean(column["rate"][:, p])
-        distortion, distortion_error = _mean(column["distortion"][:, p])
-        total, total_error = _mean(lagrangian[:, p])
-        result.append(
-            {
-                "temperature": int(column["temperature"][0, p]),
-                "beta": float(column["beta"][0, p]),
-                "rate": rate,
-                "rate_standard_error": rate_error,
-                "bpp": nats_to_bpp(rate, plan.pixels),
-                "bpp_standard_error": nats_to_bpp(rate_error, plan.pixels),
-                "distortion": distortion,
-                "distortion_standard_error": distortion_error,
-                "mse": distortion / values,
-                "mse_standard_error": distortion_error / values,
-                "lagrangian": total,
-                "lagrangian_standard_error": total_error,
-                "ess": float(column["ess"][:, p].mean()),
-                "ess_least": float(column["ess"][:, p].min()),
-                "acceptance": float(column["acceptance"][:, p].mean()),
-                "nonfinite": int(column["nonfinite"][:, p].sum()),
+        means = {name: _mean(column[:, p], counts_RI) for name, column in columns.items()}
+        means["bpp"] = _Mean(*(nats_to_bpp(v, pixels) for v in means["rate"]))
+        if distortion == "squared_error":
+            means["mse"] = _Mean(*(v / values for v in means["distortion"]))
+        entry: dict[str, Any] = {}
+        for name, (value, error, low, high) in means.items():
+            entry |= {
+                name: value,
+                f"{name}_standard_error": error,
+                f"{name}_interval": [low, high],
             }
-        )
+        result.append(entry)
     return result
 
 
-def _mean(values: np.ndarray) -> tuple[float, float]:
-    """Mean and its standard error over images (0 for a single image, where it is unknown)."""
-    if len(values) == 1:
-        return float(values[0]), 0.0
-    return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))
+class _Mean(NamedTuple):
+    """Over images."""
+
+    value: float
+    standard_error: float  # 0 for a single image, where it is unknown
+    low: float
+    high: float
+
+
+def _mean(values_I: np.ndarray, counts_RI: np.ndarray) -> _Mean:
+    error = float(values_I.std(ddof=1) / math.sqrt(len(values_I))) if len(values_I) > 1 else 0.0
+    return _Mean(float(values_I.mean()), error, *bootstrap.interval(counts_RI @ values_I))
+
+
+def _gaps(tables: Mapping[int, pa.Table], plan: Plan, tuning: Tuning) -> list[dict[str, Any]]:
+    """Brackets of log Z, one entry per beta for which two images or more have both bounds."""
+    result = []
+    for asked in plan.settings.bdmc_betas:
+        bounds: dict[str, dict[int, float]] = {"forward": {}, "backward": {}}
+        for number, table in tables.items():
+            block = plan.blocks[number]
+            if block.beta == asked:
+                found = zip(block.items, table["log_z"].to_pylist(), strict=True)
+                bounds[block.kind].update(found)
+        both = sorted(bounds["forward"].keys() & bounds["backward"].keys())
+        if len(both) < 2:
+            continue
+        lower_I, upper_I = (
+            torch.tensor([bound[image] for image in both], dtype=torch.float64)
+            for bound in bounds.values()
+        )
+        temperature = nearest(tuning.betas, asked)
+        gap = Gap(float(tuning.betas[temperature]), lower_I, upper_I)
+        gaps_R = bootstrap.resampled_means((upper_I - lower_I).numpy(), BOOTSTRAP_SEED)
+        result.append(
+            {
+                "beta": gap.beta,
+                "asked": asked,
+                "temperature": temperature,
+                "gap": gap.gap,
+                "gap_standard_error": gap.standard_error,
+                "gap_interval": list(bootstrap.interval(gaps_R)),
+                "forward": lower_I.mean().item(),
+                "backward": upper_I.mean().item(),
+                "images": len(both),
+            }
+        )
+    return result

@@ -1,4 +1,4 @@
-"""An evaluation directory as jobs see it: blocks of images that they share, and their own files.
+"""An evaluation directory as jobs see it: blocks of work that they share, and their own files.
 
 jobs.json    which jobs were submitted where
 progress/    one small JSON file per job
@@ -10,10 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 if TYPE_CHECKING:
     from slurm.ledger import Job
+
+# What a job is for, in the order that jobs follow each other.
+Stage = Literal["pilot", "measure", "bdmc", "baseline", "collect"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 class JobDirectory(ABC):
@@ -21,10 +25,12 @@ class JobDirectory(ABC):
 
     Attributes:
         KIND: in the names of Slurm's jobs.
+        COLLECTS: whether a job of its own merges what the others leave.
         path: the directory.
     """
 
     KIND: ClassVar[str]
+    COLLECTS: ClassVar[bool] = False
     path: Path
 
     @property
@@ -44,11 +50,6 @@ class JobDirectory(ABC):
 
     @property
     @abstractmethod
-    def ready(self) -> bool:
-        """Whether blocks can be measured, or a pilot job must come first."""
-
-    @property
-    @abstractmethod
     def block_sizes(self) -> list[int]:
         """Images of each block."""
 
@@ -57,12 +58,38 @@ class JobDirectory(ABC):
         """Blocks without a part."""
 
     @abstractmethod
-    def steps(self, blocks: Sequence[int] | None) -> int:
-        """Steps that a job reports for these blocks; None stands for the pilot."""
+    def block_steps(self, block: int) -> int:
+        """Steps that a job reports for a block."""
 
     @abstractmethod
     def task(self, job: Job) -> Callable[[], None]:
         """The callable of a job: names and numbers only."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether blocks can be worked on, or a pilot job must come first."""
+        return True
+
+    @property
+    def pilot_steps(self) -> int:
+        """Steps that the pilot reports."""
+        return 0
+
+    @property
+    def collected(self) -> bool:
+        """Whether what was merged is all that is there."""
+        return True
+
+    def stage(self, block: int) -> Stage:
+        """Of the jobs that work on a block."""
+        return "measure"
+
+    @property
+    def label(self) -> str:
+        """In the names of Slurm's jobs: RUN-NAME of RUN/evaluations/NAME."""
+        folder = self.path.parent
+        prefix = f"{folder.parent.name}-" if folder.name == "evaluations" else ""
+        return f"{prefix}{self.path.name}"
 
     @property
     def logs(self) -> Path:
@@ -71,9 +98,19 @@ class JobDirectory(ABC):
     def progress(self, job: str) -> Path:
         return self.path / "progress" / f"{job}.json"
 
+    def steps(self, job: Job) -> int:
+        """Steps that a job reports."""
+        if job.stage == "pilot":
+            return self.pilot_steps
+        return 1 if job.stage == "collect" else sum(map(self.block_steps, job.blocks))
+
     def has_result(self, job: Job) -> bool:
         """Whether everything that a job was for is there."""
-        return self.ready if job.blocks is None else not set(job.blocks) & set(self.missing())
+        if job.stage == "pilot":
+            return self.ready
+        if job.stage == "collect":
+            return self.collected
+        return not set(job.blocks) & set(self.missing())
 
     def name_blocks(self, blocks: Sequence[int]) -> str:
         """Blocks in words."""

@@ -13,6 +13,7 @@ from submitit.helpers import DelayedSubmission
 from cluster import plans
 from cluster.measurement.plan import Measurement, Protocol, open_measurement
 from cluster.runs import Run
+from slurm import baseline
 from slurm.directory import JobDirectory
 from slurm.jobs import Report, working
 from slurm.ledger import Job
@@ -44,22 +45,17 @@ class MetricJobs(JobDirectory):
         return self.measurement.plan.settings.device == "cuda"
 
     @property
-    def ready(self) -> bool:
-        return True
-
-    @property
     def block_sizes(self) -> list[int]:
         return [len(block.items) for block in self.measurement.plan.blocks]
 
     def missing(self) -> list[int]:
         return self.measurement.missing()
 
-    def steps(self, blocks: Sequence[int] | None) -> int:
-        sizes = self.block_sizes
-        return sum(sizes[block] for block in blocks or ())
+    def block_steps(self, block: int) -> int:
+        return self.block_sizes[block]
 
     def task(self, job: Job) -> Callable[[], None]:
-        return MeasureBlocks(job.name, str(self.path), job.blocks or ())
+        return MeasureBlocks(job.name, str(self.path), job.blocks)
 
 
 class MeasureBlocks:
@@ -78,7 +74,7 @@ class MeasureBlocks:
 
         jobs = MetricJobs(open_measurement(self.directory))
         sizes, done, place = jobs.block_sizes, 0, None
-        with working(jobs, self.name, jobs.steps(self.blocks)) as report:
+        with working(jobs, self.name, sum(sizes[block] for block in self.blocks)) as report:
             for block in self.blocks:
                 if not jobs.measurement.part(block).exists():
                     if place is None:
@@ -119,11 +115,13 @@ def enter(run: Run, name: str, protocol: Protocol) -> MetricJobs:
 
 
 def open_directory(path: str | Path) -> JobDirectory:
-    """The evaluation in a directory, of either kind.
+    """The evaluation in a directory, of any kind.
 
     Raises:
         InputError: there is none, or its plan cannot be read.
     """
     if (Path(path) / Protocol.FILE).is_file():
         return MetricJobs(open_measurement(path))
+    if (Path(path) / baseline.Plan.FILE).is_file():
+        return baseline.open_baseline(path)
     return open_evaluation(path)

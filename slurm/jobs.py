@@ -1,8 +1,8 @@
-"""What runs inside a job: the pilot, and the measurement of some blocks of images.
+"""What runs inside a job: the pilot, the work on some blocks, and the merging of their parts.
 
 submitit pickles these objects, so they hold names and small numbers only. On the preemption signal
-it calls `checkpoint` in the signal handler, stores the answer and requeues the job; both jobs go on
-from their files, so the answer is a fresh copy. SIGTERM (`scancel`, or a cluster that preempts
+it calls `checkpoint` in the signal handler, stores the answer and requeues the job; every job goes
+on from its files, so the answer is a fresh copy. SIGTERM (`scancel`, or a cluster that preempts
 without a warning signal) saves the chains and ends the job.
 """
 
@@ -12,93 +12,174 @@ import os
 import platform
 import signal
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from submitit import JobEnvironment
 from submitit.helpers import DelayedSubmission
 
 from slurm import files
 from slurm.directory import JobDirectory
-from slurm.plan import Evaluation, open_evaluation
+from slurm.plan import open_evaluation
 
 SAVE_SECONDS = 30.0
 _REPORT_SECONDS = 1.0
 STOPPED = 143
 
 
-class Pilot:
-    """Finds the schedule and the step sizes, and freezes them in `tuning.npz`."""
+class Work(Protocol):
+    """What a job does step by step, and can go on with from its file."""
+
+    @property
+    def done(self) -> bool: ...
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def ess(self) -> float | None: ...
+
+    def advance(self) -> None: ...
+
+    def save(self) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+class Restartable(ABC):
+    """A job whose work is saved now and then, and whenever it is told to leave.
+
+    Attributes:
+        name: of the job.
+        directory: of the evaluation.
+        save_seconds: between two times that it saves.
+    """
+
+    def __init__(self, name: str, directory: str, save_seconds: float | None = None) -> None:
+        self.name, self.directory = name, directory
+        self.save_seconds = SAVE_SECONDS if save_seconds is None else save_seconds
+        self._open: Work | None = None
+
+    @abstractmethod
+    def __call__(self) -> None: ...
+
+    def checkpoint(self) -> DelayedSubmission:
+        """Called in the signal handler: save, then let submitit requeue."""
+        if self._open is not None:
+            self._open.save()
+        return DelayedSubmission(self.again())
+
+    def again(self) -> Restartable:
+        """The job for its next attempt."""
+        return type(self)(self.name, self.directory, self.save_seconds)
+
+    def work(self, work: Work, report: Report, before: int = 0) -> None:
+        """Go on to the end of a work, and finish it.
+
+        Args:
+            work: at any of its steps.
+            report: how far the job is.
+            before: steps of earlier works.
+        """
+        self._open, saved = work, time.monotonic()
+        try:
+            report.began(before + work.steps)
+            while not work.done:
+                work.advance()
+                report(before + work.steps, work)
+                if time.monotonic() - saved > self.save_seconds:
+                    work.save()
+                    saved = time.monotonic()
+        except (KeyboardInterrupt, SystemExit):
+            work.save()
+            raise
+        work.finish()
+        self._open = None
+
+
+class Pilot(Restartable):
+    """Finds schedule, metric and step sizes, and freezes them in `tuning.npz`."""
+
+    def __call__(self) -> None:
+        evaluation = open_evaluation(self.directory)
+        with working(evaluation, self.name, evaluation.pilot_steps) as report:
+            if not evaluation.tuning.exists():
+                from slurm.tune import open_tuner
+
+                self.work(open_tuner(evaluation), report)
+            report.done = evaluation.pilot_steps
+
+
+class Measure(Restartable):
+    """Works on blocks, one after another; finished ones are skipped."""
+
+    def __init__(
+        self,
+        name: str,
+        directory: str,
+        blocks: Sequence[int],
+        save_seconds: float | None = None,
+    ) -> None:
+        super().__init__(name, directory, save_seconds)
+        self.blocks = [int(block) for block in blocks]
+
+    def again(self) -> Measure:
+        return Measure(self.name, self.directory, self.blocks, self.save_seconds)
+
+    def __call__(self) -> None:
+        evaluation = open_evaluation(self.directory)
+        steps = [evaluation.block_steps(block) for block in self.blocks]
+        with working(evaluation, self.name, sum(steps)) as report:
+            from slurm.blocks import open_block
+            from slurm.workplace import open_workplace
+
+            place = None
+            for number, length in zip(self.blocks, steps, strict=True):
+                before = report.done
+                if not evaluation.part(number).exists():
+                    place = place or open_workplace(evaluation)
+                    self.work(open_block(place, number), report, before)
+                report.done = before + length
+
+
+class TrainEncoders(Restartable):
+    """Trains the encoders of a baseline, one beta after another, and saves after each."""
+
+    def __init__(self, name: str, directory: str, save_seconds: float = 0.0) -> None:
+        super().__init__(name, directory, save_seconds)
+
+    def __call__(self) -> None:
+        from slurm.baseline import open_baseline
+
+        baseline = open_baseline(self.directory)
+        total = baseline.block_steps(0)
+        with working(baseline, self.name, total) as report:
+            if baseline.missing():
+                from slurm.encoders import open_training
+
+                self.work(open_training(baseline), report)
+            report.done = total
+
+
+class Collect:
+    """Makes the curve of the parts that there are; a stopped one starts again."""
 
     def __init__(self, name: str, directory: str) -> None:
         self.name, self.directory = name, directory
 
     def __call__(self) -> None:
         evaluation = open_evaluation(self.directory)
-        settings = evaluation.plan.settings
-        with working(evaluation, self.name, settings.pilot_temperatures) as report:
-            if not evaluation.tuning.exists():
-                _tune(evaluation, report)
+        with working(evaluation, self.name, 1) as report:
+            from slurm.collect import collect
+
+            collect(evaluation)
+            report.done = 1
 
     def checkpoint(self) -> DelayedSubmission:
-        """The pilot is short: it starts again."""
-        return DelayedSubmission(Pilot(self.name, self.directory))
-
-
-class Measure:
-    """Measures blocks, one after another; finished ones are skipped."""
-
-    def __init__(
-        self, name: str, directory: str, blocks: Sequence[int], save_seconds: float = SAVE_SECONDS
-    ) -> None:
-        self.name, self.directory = name, directory
-        self.blocks = [int(block) for block in blocks]
-        self.save_seconds = save_seconds
-        self._open: Any = None
-
-    def __call__(self) -> None:
-        evaluation = open_evaluation(self.directory)
-        total = (evaluation.plan.settings.temperatures - 1) * len(self.blocks)
-        with working(evaluation, self.name, total) as report:
-            self._measure(evaluation, report)
-
-    def checkpoint(self) -> DelayedSubmission:
-        """Called in the signal handler: save the chains, then let submitit requeue."""
-        if self._open is not None:
-            self._open.save()
-        return DelayedSubmission(Measure(self.name, self.directory, self.blocks, self.save_seconds))
-
-    def _measure(self, evaluation: Evaluation, report: Report) -> None:
-        from gencomp.rate_distortion.tuning import Tuning
-        from slurm import blocks
-
-        steps = evaluation.plan.settings.temperatures - 1
-        place = None
-        for count, number in enumerate(self.blocks):
-            report.done = count * steps
-            if evaluation.part(number).exists():
-                continue
-            if place is None:
-                tuning = Tuning.load(evaluation.tuning)
-                place = blocks.Workplace(evaluation, blocks.open_decoder(evaluation), tuning)
-            block = self._open = blocks.open_block(place, number)
-            saved = time.monotonic()
-            try:
-                report.began(count * steps + block.at.state.temperature)
-                while not block.done:
-                    block.advance()
-                    report(count * steps + block.at.state.temperature, block.at.ess)
-                    if time.monotonic() - saved > self.save_seconds:
-                        block.save()
-                        saved = time.monotonic()
-            except (KeyboardInterrupt, SystemExit):
-                block.save()
-                raise
-            block.finish()
-            self._open = None
-        report.done = steps * len(self.blocks)
+        return DelayedSubmission(Collect(self.name, self.directory))
 
 
 class Report:
@@ -123,11 +204,16 @@ class Report:
         self._first, self._since = done, time.monotonic()
         self(done)
 
-    def __call__(self, done: int, ess: float | None = None) -> None:
+    def __call__(self, done: int, work: Work | None = None) -> None:
+        """
+        Args:
+            done: steps.
+            work: asked for its effective sample size, where that is written.
+        """
         self.done = done
-        if ess is not None:
-            self._values["ess"] = ess
         if time.monotonic() - self._last > _REPORT_SECONDS:
+            if work is not None and (ess := work.ess) is not None:
+                self._values["ess"] = ess
             self.write()
 
     def write(self, ended: str | None = None) -> None:
@@ -184,46 +270,3 @@ def _leave(signum: int, frame: Any) -> None:
     # Whoever asks may ask again, and saving must not be cut short.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise SystemExit(STOPPED)
-
-
-def _tune(evaluation: Evaluation, report: Report) -> None:
-    import math
-
-    from gencomp.rate_distortion import pilot
-    from slurm import blocks
-
-    plan, settings = evaluation.plan, evaluation.plan.settings
-    decoder = blocks.open_decoder(evaluation)
-    images = blocks.load_images(evaluation, plan.pilot_rows, decoder)
-    report.began(0)
-    pilot.tune(
-        Counted(images, report),
-        decoder.latent_dim,
-        beta_max=settings.beta_max,
-        temperatures=settings.temperatures,
-        chains=settings.chains,
-        leapfrog=settings.leapfrog,
-        seed=settings.tuning_seed,
-        image_ids=plan.pilot_rows,
-        prior_scale=math.sqrt(decoder.prior_variance),
-        pilot_temperatures=settings.pilot_temperatures,
-    ).save(evaluation.tuning)
-
-
-class Counted:
-    """A distortion that reports each of its values: the pilot asks for one per temperature."""
-
-    def __init__(self, distortion: Any, report: Report) -> None:
-        self._distortion, self._report, self._count = distortion, report, 0
-
-    @property
-    def x_IN(self) -> Any:
-        return self._distortion.x_IN
-
-    def value_and_grad(self, z_IMK: Any) -> Any:
-        self._count += 1
-        self._report(self._count)
-        return self._distortion.value_and_grad(z_IMK)
-
-    def grad(self, z_IMK: Any) -> Any:
-        return self._distortion.grad(z_IMK)

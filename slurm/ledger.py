@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from cluster.files import write_bytes
 from slurm import queue
-from slurm.directory import JobDirectory
+from slurm.directory import JobDirectory, Stage
 
 Executor = Literal["slurm", "local", "debug"]
 
@@ -23,7 +23,8 @@ class Job(BaseModel):
     """One submitted job.
 
     Attributes:
-        blocks: what it measures; None for the pilot.
+        stage: what it is for.
+        blocks: those it works on; none for a pilot or a collecting job.
         id: Slurm's id, or the process number of submitit's local controller; None while it waits
             for its turn.
         host: where a local job runs.
@@ -32,7 +33,8 @@ class Job(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    blocks: tuple[int, ...] | None
+    stage: Stage = "measure"
+    blocks: tuple[int, ...] = ()
     executor: Executor
     id: str | None
     host: str
@@ -60,11 +62,11 @@ def record(evaluation: JobDirectory, jobs: Iterable[Job]) -> None:
 
 
 def current(evaluation: JobDirectory) -> list[Job]:
-    """The newest pilot, and the jobs that are the newest for at least one block."""
-    newest: dict[int | None, Job] = {}
+    """The newest pilot and collecting job, and jobs that are the newest for at least one block."""
+    newest: dict[int | Stage, Job] = {}
     jobs = read(evaluation)
     for job in jobs:
-        newest.update(dict.fromkeys((None,) if job.blocks is None else job.blocks, job))
+        newest.update(dict.fromkeys(job.blocks or (job.stage,), job))
     kept = {job.name for job in newest.values()}
     return [job for job in jobs if job.name in kept]
 

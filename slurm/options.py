@@ -67,12 +67,12 @@ def minutes(text: str) -> int:
 
 
 def parameters(
-    options: SlurmOptions, threads: int, job_name: str, comment: str, after: str | None = None
+    options: SlurmOptions, threads: int, job_name: str, comment: str, dependency: str | None = None
 ) -> dict[str, Any]:
     """Keyword arguments of submitit's Slurm executor.
 
     Args:
-        after: job that must succeed first.
+        dependency: on other jobs, as for sbatch.
 
     Raises:
         InputError: a malformed --sbatch.
@@ -89,8 +89,8 @@ def parameters(
         "requeue": True,
         "signal": f"B:USR2@{min(_WARNING_SECONDS, limit * 30)}",
     }
-    if after is not None:
-        additional |= {"dependency": f"afterok:{after}", "kill-on-invalid-dep": "yes"}
+    if dependency is not None:
+        additional |= {"dependency": dependency, "kill-on-invalid-dep": "yes"}
     for word in options.sbatch:
         key, equals, value = word.removeprefix("--").partition("=")
         if not re.fullmatch(r"[a-z][a-z-]*", key):
@@ -104,6 +104,8 @@ def parameters(
         "use_srun": False,
         "array_parallelism": options.max_parallel or 10**6,
         "setup": [
+            # A warning that comes before Python answers it must not kill the job.
+            "trap '' USR2",
             *options.setup,
             *(f"export {name}={value}" for name, value in environment(threads).items()),
         ],

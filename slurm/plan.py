@@ -1,74 +1,64 @@
-"""What an evaluation is, written down once: weights, images, settings, seeds, and how images form
-blocks.
+"""What an evaluation is, written down once: decoder, images, settings, seeds, and its blocks.
 
     plan.json        this file; the same command finds it again, another plan is refused
-    tuning.npz       what the pilot job froze: schedule and step sizes
-    parts/           one Parquet file for each finished block of images
-    chains/          the chains of blocks that are being measured
+    tuning.npz       what the pilot job froze: schedule, metric and step sizes
+    parts/           one Parquet file for each finished block
+    chains/          the chains of the pilot and of blocks that are being worked on
     jobs.json, progress/, logs/   see directory.py
-    curve.parquet, curve.json   what `gencomp slurm collect` makes of the parts
+    curve.parquet, curve.json   what is made of the parts
 
-A block is a few images whose chains move together. The last bits of a result depend on which images
-share a block, so blocks belong to the plan; how many jobs share the blocks does not.
+A block is a unit of work: a few images to measure, or a few simulated ones whose chains go forward
+or backward to one inverse temperature; its chains move together. The last bits of a result depend
+on which images share a block, so blocks belong to the plan; how many jobs share the blocks does
+not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import numpy as np
+from pydantic import Field
 
 import gencomp
 import shards
 from cluster import plans
-from cluster.data import held_out_rows, stored
+from cluster.data import stored
 from cluster.plans import spaced
 from cluster.runs import Run, open_run
 from gencomp.errors import InputError
 from gencomp.rate_distortion.schedules import report_points
-from slurm.directory import JobDirectory
+from gencomp.rate_distortion.tuning import Tuning
+from slurm import files
+from slurm.directory import JobDirectory, Stage
+from slurm.settings import Settings, settings
+from slurm.subject import OfModel, OfRun, open_decoder, read_images, stated_variance
 
 if TYPE_CHECKING:
     from slurm.ledger import Job
 
-__all__ = ["Evaluation", "Plan", "Settings", "enter", "find", "make", "open_evaluation", "spaced"]
+__all__ = ["Evaluation", "Plan", "Settings", "settings", "spaced"]
 
-_LARGEST_SEED = 2**63 - 1
-Seed = Annotated[int, Field(ge=0, le=_LARGEST_SEED)]
+Kind = Literal["measure", "forward", "backward"]
 
 
-class Settings(BaseModel):
-    """What the user chooses about the measurement."""
+class Block(NamedTuple):
+    """A unit of work.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    Attributes:
+        kind: measure images of the split, or bound log Z of simulated ones from below or above.
+        items: rows of the split, or numbers of simulated images.
+        beta: of simulated images, as it was asked for.
+    """
 
-    split: str = Field(description="split of the shard set to measure")
-    images: int = Field(ge=1, description="how many, evenly spaced over the split")
-    block: int = Field(ge=1, description="images whose chains move together")
-    chains: int = Field(ge=4, description="chains per image")
-    temperatures: int = Field(ge=2, description="inverse temperatures of the measuring schedule")
-    points: int = Field(ge=1, description="of them reported")
-    beta_max: float = Field(
-        gt=0, description="last inverse temperature, of the summed squared error"
-    )
-    leapfrog: int = Field(ge=1, description="steps of a trajectory")
-    seed: Seed = Field(description="of the measurement")
-    tuning_seed: Seed = Field(description="of the pilot")
-    pilot_images: int = Field(ge=1, description="images the pilot tunes on")
-    pilot_temperatures: int = Field(ge=2, description="inverse temperatures of the pilot")
-    threads: int = Field(
-        ge=1, le=1024, description="threads of a job: their number shapes last bits"
-    )
-    device: Literal["cpu", "cuda"] = Field(description="where the decoder runs")
-
-    @model_validator(mode="after")
-    def _two_seeds(self) -> Settings:
-        if self.seed == self.tuning_seed:
-            raise ValueError("seed and tuning_seed must differ, or the curve is no bound")
-        return self
+    kind: Kind
+    items: tuple[int, ...]
+    beta: float = math.nan
 
 
 class Plan(plans.Plan):
@@ -76,28 +66,41 @@ class Plan(plans.Plan):
 
     FILE: ClassVar[str] = "plan.json"
     # Where things lie does not change what is measured.
-    LOCATIONS: ClassVar[tuple[str, ...]] = ("shards",)
+    LOCATIONS: ClassVar[tuple[str, ...]] = ("shards", "features_file")
     COMMAND: ClassVar[str] = "gencomp slurm ais"
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     gencomp: str
+    subject: Annotated[OfRun | OfModel, Field(discriminator="kind")]
     decoder: str
+    prior: str
     data: str
     stored: dict[str, Any]
     shards: str
+    features_file: str | None
     rows: tuple[int, ...]
     pilot_rows: tuple[int, ...]
     height: int
     width: int
+    values: int
     settings: Settings
 
-    @property
-    def blocks(self) -> tuple[tuple[int, ...], ...]:
-        """Rows of each block."""
-        size = self.settings.block
-        return tuple(self.rows[i : i + size] for i in range(0, len(self.rows), size))
+    def identity(self) -> dict[str, Any]:
+        """Of the subject no more than its name; its weights and its prior stand for it."""
+        return {**super().identity(), "subject": getattr(self.subject, "reference", "a run")}
 
-    @property
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """All units of work: those that measure come first."""
+        size = self.settings.block
+        measured = [Block("measure", rows) for rows in _cut(self.rows, size)]
+        simulated: list[Block] = []
+        for beta in self.settings.bdmc_betas:
+            for numbers in _cut(range(self.settings.bdmc_images), size):
+                simulated += [Block("forward", numbers, beta), Block("backward", numbers, beta)]
+        return tuple(measured + simulated)
+
+    @cached_property
     def reported(self) -> list[int]:
         """Temperature indices of the reported points."""
         return report_points(self.settings.temperatures, self.settings.points)
@@ -111,10 +114,11 @@ class Plan(plans.Plan):
 class Evaluation(JobDirectory):
     """An evaluation directory with its plan.
 
-    A job's steps are temperatures, summed over its blocks.
+    A job's steps are transitions, summed over its blocks.
     """
 
     KIND: ClassVar[str] = "ais"
+    COLLECTS: ClassVar[bool] = True
 
     path: Path
     plan: Plan
@@ -136,29 +140,57 @@ class Evaluation(JobDirectory):
         return self.tuning.exists()
 
     @property
-    def block_sizes(self) -> list[int]:
-        return [len(rows) for rows in self.plan.blocks]
-
-    def steps(self, blocks: Sequence[int] | None) -> int:
-        settings = self.plan.settings
-        if blocks is None:
-            return settings.pilot_temperatures
-        return (settings.temperatures - 1) * len(blocks)
-
-    def task(self, job: Job) -> Callable[[], None]:
-        from slurm.jobs import Measure, Pilot
-
-        if job.blocks is None:
-            return Pilot(job.name, str(self.path))
-        return Measure(job.name, str(self.path), job.blocks)
+    def collected(self) -> bool:
+        curve = files.read_json(self.path / "curve.json")
+        return curve is not None and curve["missing_blocks"] == self.missing()
 
     @property
-    def run(self) -> Run:
-        return open_run(self.path.parent.parent)
+    def block_sizes(self) -> list[int]:
+        return [len(block.items) for block in self.plan.blocks]
+
+    @property
+    def pilot_steps(self) -> int:
+        chosen = self.plan.settings
+        second = min(chosen.pilot_temperatures, chosen.temperatures)
+        return chosen.pilot_temperatures - 1 + second - 1
+
+    def block_steps(self, block: int) -> int:
+        """Before the pilot has found the schedule, simulated paths count as if they went to its
+        end."""
+        if self.stage(block) == "bdmc" and self.ready:
+            betas = _schedule(self.tuning, self.tuning.stat().st_mtime_ns)
+            return nearest(betas, self.plan.blocks[block].beta)
+        return self.plan.settings.temperatures - 1
+
+    def stage(self, block: int) -> Stage:
+        return "measure" if self.plan.blocks[block].kind == "measure" else "bdmc"
+
+    def task(self, job: Job) -> Callable[[], None]:
+        from slurm import jobs
+
+        if job.stage == "pilot":
+            return jobs.Pilot(job.name, str(self.path))
+        if job.stage == "collect":
+            return jobs.Collect(job.name, str(self.path))
+        return jobs.Measure(job.name, str(self.path), job.blocks)
+
+    @property
+    def subject(self) -> Run | OfModel:
+        found = self.plan.subject
+        return found if isinstance(found, OfModel) else open_run(self.path.parent.parent)
+
+    @property
+    def subject_name(self) -> str:
+        found = self.subject
+        return f"model {found.reference}" if isinstance(found, OfModel) else f"run {found.path}"
 
     @property
     def tuning(self) -> Path:
         return self.path / "tuning.npz"
+
+    @property
+    def pilot_chains(self) -> Path:
+        return self.path / "chains" / "pilot.safetensors"
 
     def part(self, block: int) -> Path:
         return self.path / "parts" / f"block-{block:05d}.parquet"
@@ -170,48 +202,65 @@ class Evaluation(JobDirectory):
         return [block for block in range(len(self.plan.blocks)) if not self.part(block).exists()]
 
 
-def settings(**values: Any) -> Settings:
-    """Checked settings.
-
-    Raises:
-        InputError: one sentence about the first value out of range.
-    """
-    return plans.checked(Settings, values)
-
-
-def make(run: Run, chosen: Settings) -> Plan:
+def make(run: Run, chosen: Settings, features: Path | None = None) -> Plan:
     """The plan of a finished run; reads one image, starts nothing.
 
     The pilot tunes on some of the measured images, with a seed of its own: training images, which
     the decoder fits better, would make it too bold.
 
+    Args:
+        run: finished.
+        chosen: settings.
+        features: file of the feature network, of the hash in the settings.
+
     Raises:
         InputError: the run is not finished, has no decoder of latents, or there are too few images.
         ShardError: the shard set or a split is missing.
     """
-    checkpoint = run.final_checkpoint()
-    recipe = run.recipe()
-    if run.system().latent_decoder() is None:
-        raise InputError(
-            f"run {run.path} ({recipe.system}/{recipe.stage}) has no decoder from a latent prior, "
-            "so it has no rate-distortion curve of this kind"
-        )
-    location = recipe.evaluation_shards()
+    return _make(run, run.recipe().evaluation_shards(), chosen, features)
+
+
+def make_for_model(
+    model: OfModel, location: str, chosen: Settings, features: Path | None = None
+) -> Plan:
+    """The plan of one's own model on a shard set; as `make`.
+
+    Raises:
+        InputError: the model cannot be opened or does not fit the images, or there are too few.
+        ShardError: the shard set or a split is missing.
+    """
+    return _make(model, location, chosen, features)
+
+
+def _make(subject: Run | OfModel, location: str, chosen: Settings, features: Path | None) -> Plan:
+    decoder, identity = open_decoder(subject)
+    if chosen.distortion == "gaussian_likelihood":
+        stated_variance(decoder)
     shard_set = shards.open_set(location)
     measured = shard_set.split(chosen.split)
     rows = spaced(len(measured), chosen.images, chosen.split)
+    image_BCHW = read_images(subject, measured, rows[:1])
+    height, width = image_BCHW.shape[2:]
+    if (values := decoder.target(image_BCHW).shape[1]) != decoder.values:
+        raise InputError(
+            f"the decoder gives {decoder.values} values, but the {height}×{width} images of "
+            f"{location} have {values} on its scale"
+        )
     pilot_images = min(chosen.pilot_images, chosen.images)
-    height, width = held_out_rows(recipe, measured, rows[:1]).images.shape[1:3]
     return Plan(
         gencomp=gencomp.__version__,
-        decoder=checkpoint.networks_hash(),
+        subject=subject if isinstance(subject, OfModel) else OfRun(),
+        decoder=identity,
+        prior=decoder.prior.identity,
         data=shard_set.index_hash,
         stored=stored(shard_set.info),
         shards=plans.absolute(location),
+        features_file=None if features is None else str(features.resolve()),
         rows=rows,
         pilot_rows=tuple(rows[i] for i in spaced(len(rows), pilot_images, chosen.split)),
         height=height,
         width=width,
+        values=decoder.values,
         settings=chosen,
     )
 
@@ -225,17 +274,30 @@ def find(run: Run, name: str, plan: Plan) -> Evaluation:
     return Evaluation(plans.find(run, name, plan), plan)
 
 
+def find_at(directory: Path, plan: Plan) -> Evaluation:
+    """The evaluation of one's own model in a directory, as `find`.
+
+    Raises:
+        InputError: the directory holds another plan, or something else.
+    """
+    return Evaluation(plans.find_at(directory.resolve(), plan, "--output"), plan)
+
+
+def create(evaluation: Evaluation) -> Evaluation:
+    """Make the directory of an evaluation that was found, unless it is there."""
+    # submitit's folder must be there before a job can start: Slurm opens the logs itself.
+    evaluation.logs.mkdir(parents=True, exist_ok=True)
+    plans.enter_at(evaluation.path, evaluation.plan)
+    return evaluation
+
+
 def enter(run: Run, name: str, plan: Plan) -> Evaluation:
     """Create the directory of an evaluation, or find it again.
 
     Raises:
         InputError: as `find`; nothing is changed.
     """
-    evaluation = find(run, name, plan)
-    # submitit's folder must be there before a job can start: Slurm opens the logs itself.
-    evaluation.logs.mkdir(parents=True, exist_ok=True)
-    plans.enter(run, name, plan)
-    return evaluation
+    return create(find(run, name, plan))
 
 
 def open_evaluation(path: str | Path) -> Evaluation:
@@ -246,3 +308,20 @@ def open_evaluation(path: str | Path) -> Evaluation:
     """
     directory = Path(path).resolve()
     return Evaluation(directory, Plan.read(directory))
+
+
+def nearest(betas: np.ndarray, beta: float) -> int:
+    """The temperature of a schedule next to an inverse temperature, on a logarithmic scale."""
+    return 1 + int(np.abs(np.log(betas[1:] / beta)).argmin())
+
+
+@lru_cache(maxsize=4)
+def _schedule(tuning: Path, changed: int) -> np.ndarray:
+    """The betas of a tuning, read once while its file stays as it is."""
+    return Tuning.load(tuning).betas
+
+
+def _cut(items: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:
+    """Consecutive items, `size` at a time."""
+    for start in range(0, len(items), size):
+        yield tuple(items[start : start + size])

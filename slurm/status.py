@@ -40,7 +40,7 @@ class Summary(NamedTuple):
 
 
 def rows(evaluation: JobDirectory) -> list[Row]:
-    """One row per job that still matters, the pilot first.
+    """One row per job that still matters, oldest first.
 
     A Slurm controller that does not answer leaves the state unknown; progress is known all the
     same.
@@ -58,14 +58,16 @@ def rows(evaluation: JobDirectory) -> list[Row]:
 def summary(evaluation: JobDirectory) -> Summary:
     """Progress read from the jobs' own files; asks no scheduler."""
     jobs = ledger.current(evaluation)
-    phase = "measure" if evaluation.ready else "pilot"
-    kind = [job for job in jobs if (job.blocks is None) == (phase == "pilot")]
-    progress = [files.read_json(evaluation.progress(job.name)) or {} for job in kind]
-    every = range(len(evaluation.block_sizes))
-    total = evaluation.steps(None if phase == "pilot" else every)
-    in_jobs = sum(evaluation.steps(job.blocks) for job in kind)
+    if evaluation.ready:
+        phase, here = "measure", [job for job in jobs if job.blocks]
+        total = sum(map(evaluation.block_steps, range(len(evaluation.block_sizes))))
+    else:
+        phase, here = "pilot", [job for job in jobs if job.stage == "pilot"]
+        total = evaluation.pilot_steps
+    progress = [files.read_json(evaluation.progress(job.name)) or {} for job in here]
     # Blocks that no current job holds are there already.
-    done = sum(p.get("done", 0) for p in progress) + max(total - in_jobs, 0)
+    elsewhere = max(total - sum(map(evaluation.steps, here)), 0)
+    done = sum(p.get("done", 0) for p in progress) + elsewhere
     working = [p for p in progress if p and not p.get("ended")]
     ess = [p["ess"] for p in progress if "ess" in p]
     left = [left for p in working if (left := _left(p)) is not None]
@@ -88,7 +90,7 @@ def _row(
     if progress:
         elapsed = (time.time() if running else progress["updated"]) - progress["started"]
     finished = state == "done"
-    total = evaluation.steps(job.blocks)
+    total = evaluation.steps(job)
     return Row(
         name=job.name,
         id=job.id or "",

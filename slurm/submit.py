@@ -9,15 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 from cluster.files import lock_holder
 from gencomp.errors import InputError
 from slurm import ledger, options, queue
-from slurm.directory import JobDirectory
+from slurm.directory import STAGES, JobDirectory, Stage
 from slurm.ledger import Executor, Job
 
 _POLL_SECONDS = 0.2
@@ -27,15 +26,18 @@ _LOCAL_MINUTES = 60 * 24 * 30
 
 
 class Work(NamedTuple):
-    """What is to be submitted: the pilot or not, groups of blocks; and what lives already."""
+    """What is to be submitted, in the order of the stages; and what lives already."""
 
-    pilot: Job | None
-    measures: list[Job]
+    jobs: list[Job]
     living: list[Job]
 
+    def of(self, stage: Stage) -> list[Job]:
+        return [job for job in self.jobs if job.stage == stage]
+
     @property
-    def jobs(self) -> list[Job]:
-        return ([self.pilot] if self.pilot else []) + self.measures
+    def measures(self) -> list[Job]:
+        """Those that share blocks."""
+        return [job for job in self.jobs if job.blocks]
 
 
 def choose(wish: str) -> Executor:
@@ -55,45 +57,57 @@ def choose(wish: str) -> Executor:
 
 
 def divide(evaluation: JobDirectory, jobs: int, executor: Executor) -> Work:
-    """Give the blocks that neither exist nor are in work to new jobs, as evenly as they go."""
+    """Give the blocks that neither exist nor are in work to new jobs.
+
+    Args:
+        evaluation: where.
+        jobs: at most, of each stage that has blocks.
+        executor: of the new jobs.
+    """
     if jobs < 1:
         raise InputError(f"--jobs {jobs} must be at least 1")
     known = ledger.read(evaluation)
     living = ledger.living(known)
-    in_work = {block for job in living for block in job.blocks or ()}
-    open_blocks = [block for block in evaluation.missing() if block not in in_work]
-    need_pilot = (
-        bool(open_blocks) and not evaluation.ready and not any(job.blocks is None for job in living)
-    )
-    number = len(known)
-
-    def job(blocks: tuple[int, ...] | None) -> Job:
-        nonlocal number
-        name = f"{'pilot' if blocks is None else 'measure'}-{number}"
-        number += 1
-        return Job(name=name, blocks=blocks, executor=executor, id=None, host=platform.node())
-
-    pilot = job(None) if need_pilot else None
-    count = min(jobs, len(open_blocks))
-    cuts = [len(open_blocks) * i // count for i in range(count + 1)] if count else []
-    measures = [job(tuple(open_blocks[a:b])) for a, b in pairwise(cuts)]
-    return Work(pilot, measures, living)
+    in_work = {block for job in living for block in job.blocks}
+    missing = set(evaluation.missing())
+    chosen: list[tuple[Stage, tuple[int, ...]]] = []
+    for stage in STAGES:
+        blocks = [b for b in sorted(missing - in_work) if evaluation.stage(b) == stage]
+        # Neighbours cost alike, so they go to different jobs.
+        chosen += [(stage, tuple(blocks[i::jobs])) for i in range(min(jobs, len(blocks)))]
+    if chosen and not evaluation.ready and not any(job.stage == "pilot" for job in living):
+        chosen.insert(0, ("pilot", ()))
+    if evaluation.COLLECTS and (chosen or not (missing or living or evaluation.collected)):
+        chosen.append(("collect", ()))
+    new = [
+        Job(
+            name=f"{stage}-{number}",
+            stage=stage,
+            blocks=blocks,
+            executor=executor,
+            id=None,
+            host=platform.node(),
+        )
+        for number, (stage, blocks) in enumerate(chosen, start=len(known))
+    ]
+    return Work(new, living)
 
 
 def dry_run(evaluation: JobDirectory, work: Work, asked: options.SlurmOptions) -> str:
     """The batch scripts and what each job would run."""
-    after = "PILOT_ID" if work.pilot else _living_pilot(evaluation, work)
     texts = []
-    for jobs, dependency in (([work.pilot] if work.pilot else [], None), (work.measures, after)):
-        if jobs:
-            values = _parameters(evaluation, asked, dependency)
+    before = list(work.living)
+    for stage in STAGES:
+        if jobs := work.of(stage):
+            values = _parameters(evaluation, asked, _dependency(evaluation, stage, before))
             texts.append(options.script(evaluation.logs, values, len(jobs)))
             texts.append("".join(f"# {evaluation.describe(job)}\n" for job in jobs))
+            before += [job.model_copy(update={"id": f"{stage.upper()}-ID"}) for job in jobs]
     return "\n".join(texts) if texts else "# nothing is missing\n"
 
 
 def to_slurm(evaluation: JobDirectory, work: Work, asked: options.SlurmOptions) -> list[Job]:
-    """Submit the pilot and, behind it, an array of the measuring jobs.
+    """Submit each stage as an array behind those that it needs.
 
     Raises:
         InputError: sbatch refused.
@@ -106,10 +120,10 @@ def to_slurm(evaluation: JobDirectory, work: Work, asked: options.SlurmOptions) 
     )
     submitted: list[Job] = []
     said = io.StringIO()
-    after = _living_pilot(evaluation, work)
 
     def submit(jobs: list[Job]) -> None:
-        executor.update_parameters(**_parameters(evaluation, asked, after))
+        dependency = _dependency(evaluation, jobs[0].stage, [*work.living, *submitted])
+        executor.update_parameters(**_parameters(evaluation, asked, dependency))
         # submitit repeats what sbatch says; a refusal is to be said once.
         with redirect_stderr(said), executor.batch():
             handles = [executor.submit(evaluation.task(job)) for job in jobs]
@@ -121,11 +135,9 @@ def to_slurm(evaluation: JobDirectory, work: Work, asked: options.SlurmOptions) 
         submitted.extend(found)
 
     try:
-        if work.pilot:
-            submit([work.pilot])
-            after = submitted[0].id
-        if work.measures:
-            submit(work.measures)
+        for stage in STAGES:
+            if jobs := work.of(stage):
+                submit(jobs)
     except (FailedJobError, subprocess.CalledProcessError, OSError) as error:
         reason = [line for line in str(error).splitlines() if "error" in line.lower()]
         raise InputError(f"sbatch refused: {' '.join(reason[:2]) or error}") from None
@@ -143,8 +155,7 @@ def run_here(evaluation: JobDirectory, work: Work) -> None:
 def run_locally(
     evaluation: JobDirectory, work: Work, parallel: int, show: Callable[[], None] = lambda: None
 ) -> bool:
-    """Run the jobs as processes of submitit's local executor, `parallel` at a time, the pilot
-    first.
+    """Run the jobs as processes of submitit's local executor, `parallel` at a time.
 
     Returns:
         True when all jobs have ended, False when SIGINT or SIGTERM stopped us; then every process
@@ -160,13 +171,13 @@ def run_locally(
                 for name, (job, handle) in list(running.items()):
                     if not (ledger.process_lives(job) if handle is None else not handle.done()):
                         del running[name]
-                blocked = any(job.blocks is None for job, _ in running.values())
-                if not blocked and not running and not _may_measure(evaluation, waiting):
-                    return True
-                while waiting and len(running) < parallel and not blocked and not stop():
+                while waiting and len(running) < parallel and not stop():
+                    if not _may_start(evaluation, waiting[0], alone=not running):
+                        break
                     job, handle = _start(evaluation, waiting.pop(0))
                     running[job.name] = (job, handle)
-                    blocked = job.blocks is None
+                if not running:
+                    return True
                 show()
                 time.sleep(_POLL_SECONDS)
         finally:
@@ -180,12 +191,21 @@ def run_locally(
 def wait_for_slurm(evaluation: JobDirectory, show: Callable[[], None] = lambda: None) -> None:
     """Wait until no job of the evaluation is in the queue or runs."""
     watcher = queue.QueueWatcher()
+    silent = False
     while True:
         ids = [job.id for job in ledger.current(evaluation) if job.executor == "slurm" and job.id]
-        active = watcher.active(queue.look_up(ids))
-        show()
-        if not active or not evaluation.missing():
-            return
+        try:
+            looks = queue.look_up(ids)
+        except RuntimeError as error:  # a controller that restarts
+            if not silent:
+                print(f"waiting for the controller: {error}", file=sys.stderr)
+            silent = True
+        else:
+            silent = False
+            active = watcher.active(looks)
+            show()
+            if not active or (evaluation.collected and not evaluation.missing()):
+                return
         time.sleep(_QUEUE_SECONDS)
 
 
@@ -207,9 +227,9 @@ def cancel(evaluation: JobDirectory) -> list[Job]:
     return stopped
 
 
-def _may_measure(evaluation: JobDirectory, waiting: list[Job]) -> bool:
-    """Whether something can start: measuring needs the pilot's result, or a pilot to come."""
-    return bool(waiting) and (waiting[0].blocks is None or evaluation.ready)
+def _may_start(evaluation: JobDirectory, job: Job, alone: bool) -> bool:
+    """Blocks need the pilot's result; what merges them waits until no other job runs."""
+    return job.stage == "pilot" or (alone if job.stage == "collect" else evaluation.ready)
 
 
 def _start(evaluation: JobDirectory, job: Job) -> tuple[Job, Any]:
@@ -225,22 +245,31 @@ def _start(evaluation: JobDirectory, job: Job) -> tuple[Job, Any]:
 
 
 def _parameters(
-    evaluation: JobDirectory, asked: options.SlurmOptions, after: str | None
+    evaluation: JobDirectory, asked: options.SlurmOptions, dependency: str | None
 ) -> dict[str, Any]:
-    name = f"{evaluation.path.parent.parent.name}-{evaluation.path.name}"
     return options.parameters(
         asked,
         threads=evaluation.threads,
-        job_name=f"gencomp-{evaluation.KIND}-{name}",
+        job_name=f"gencomp-{evaluation.KIND}-{evaluation.label}",
         comment=f"gencomp:plan={evaluation.hash}",
-        after=after,
+        dependency=dependency,
     )
 
 
-def _living_pilot(evaluation: JobDirectory, work: Work) -> str | None:
-    if evaluation.ready:
+def _dependency(evaluation: JobDirectory, stage: Stage, before: Iterable[Job]) -> str | None:
+    """Blocks need a pilot that succeeded; merging waits until all are over, whatever came of them.
+
+    Args:
+        before: jobs that were submitted for the evaluation.
+    """
+    if stage == "pilot" or (stage != "collect" and evaluation.ready):
         return None
-    return next((j.id for j in work.living if j.blocks is None and j.executor == "slurm"), None)
+    needed = [job for job in before if (job.blocks if stage == "collect" else job.stage == "pilot")]
+    # An array is named as a whole.
+    ids = dict.fromkeys(
+        job.id.split("_")[0] for job in needed if job.executor == "slurm" and job.id
+    )
+    return f"{'afterany' if stage == 'collect' else 'afterok'}:{':'.join(ids)}" if ids else None
 
 
 @contextmanager

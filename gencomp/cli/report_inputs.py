@@ -10,6 +10,7 @@ from cluster import checkpoints
 from cluster.runs import Run, open_run
 from gencomp.errors import InputError
 from slurm.plan import Evaluation, open_evaluation
+from slurm.subject import OfModel
 from sweeps.trials import SweepResult, read_results
 
 _GENERATOR, _SWEEP = Path("runs/generator"), Path("runs/rates")
@@ -60,7 +61,7 @@ def find(generator: Path | None, sweep: Path | None, curve: Path | None) -> Foun
     if curve is None and run is not None:
         usual = run.path / "evaluations" / "ais"
         curve = usual if (usual / "curve.json").is_file() else None
-    evaluation = open_evaluation(curve) if curve else None
+    evaluation = _of_colours(open_evaluation(curve)) if curve else None
     if evaluation and not (evaluation.path / "curve.json").is_file():
         raise InputError(f"{curve} has no curve yet; run `gencomp slurm collect {curve}` first")
     results = read_results(sweep) if sweep else None
@@ -86,6 +87,22 @@ def weights_of(run: Run) -> str:
     if checkpoint is None:
         raise InputError(f"run {run.path} has no checkpoint yet")
     return checkpoint.networks_hash()
+
+
+def _of_colours(evaluation: Evaluation) -> Evaluation:
+    """Codecs are held against a run's curve of squared errors of RGB values.
+
+    Raises:
+        InputError: this one is of something else.
+    """
+    plan = evaluation.plan
+    known = plan.settings.distortion == "squared_error" and plan.values == 3 * plan.pixels
+    if not known or isinstance(plan.subject, OfModel):
+        raise InputError(
+            f"{evaluation.path} is not a run's curve of squared errors in colour, which reports "
+            "hold codecs against; `gencomp figure ais` draws it"
+        )
+    return evaluation
 
 
 def _of_one_generator(found: Found) -> bool:

@@ -25,6 +25,7 @@ from gencomp.report.wording import metric_name, point_label
 from gencomp.system import Batch, Codec, System, evaluation_mode
 from shards.reader import ShardSet
 from slurm.plan import Evaluation, spaced
+from slurm.subject import read_images
 from sweeps import trials
 from sweeps.space import Objective
 
@@ -208,7 +209,8 @@ def _curve_images(evaluation: Evaluation) -> list[np.ndarray]:
     rows = pq.read_table(evaluation.path / "curve.parquet", columns=["image"])["image"].to_numpy()
     points = len(collected(evaluation)["points"])
     split = shard_set.split(plan.settings.split)
-    return list(held_out_rows(evaluation.run.recipe(), split, rows[::points].tolist()).images)
+    images_BCHW = read_images(evaluation.subject, split, rows[::points].tolist())
+    return list(images_BCHW.permute(0, 2, 3, 1).numpy())
 
 
 def _history(run: Run, name: str) -> tuple[History, dict[str, float]]:

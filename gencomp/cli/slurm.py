@@ -4,92 +4,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from gencomp.cli.evaluate import MetricOptions, show
 from gencomp.cli.slurm_jobs import SUBMISSION, Submission, duration
+from gencomp.errors import InputError
 
 if TYPE_CHECKING:
+    from slurm.baseline import Baseline
     from slurm.directory import JobDirectory
     from slurm.evaluate import MetricJobs
     from slurm.plan import Evaluation
-
-
-def ais(
-    run: Path,
-    /,
-    name: str = "ais",
-    split: str = "test",
-    images: int = 16,
-    chains: int = 4,
-    temperatures: int = 100,
-    points: int = 30,
-    beta_max: float = 10.0,
-    leapfrog: int = 20,
-    seed: int = 7,
-    tuning_seed: int = 6,
-    block: int = 2,
-    pilot_images: int = 3,
-    pilot_temperatures: int = 80,
-    device: Literal["cpu", "cuda"] = "cpu",
-    submission: Annotated[Submission, tyro.conf.OmitArgPrefixes] = SUBMISSION,
-) -> int:
-    """Evaluate the rate-distortion curve of a run's generator by annealed importance sampling.
-
-    One pilot job tunes the sampler on some of the images with a seed of its own; measuring jobs
-    follow it. The same command again submits only what is missing; jobs go on where they were
-    interrupted. On Slurm it returns after submission unless --wait; on this machine it always
-    waits, and Ctrl-C saves and stops its jobs. Options of sbatch that are not given are left to
-    SBATCH_* variables and to the site.
-
-    Args:
-        run: Directory of a finished run whose system has a decoder from a latent prior.
-        name: Name of the evaluation, a directory in RUN/evaluations.
-        split: Split to measure.
-        images: Images to measure, evenly spaced over the split.
-        chains: Chains per image.
-        temperatures: Inverse temperatures of the schedule; more bring the curve closer to the
-            generator's own.
-        points: Temperatures reported.
-        beta_max: Last inverse temperature, of the squared error summed over an image's values.
-        leapfrog: Leapfrog steps at each temperature.
-        seed: Seed of the measurement.
-        tuning_seed: Seed of the pilot, another one.
-        block: Images whose chains move together; more suit a GPU.
-        pilot_images: Measured images that the pilot tunes on, with the tuning seed.
-        pilot_temperatures: Inverse temperatures of the pilot.
-        device: Where the decoder runs.
-        submission: How the jobs run.
-    """
-    from cluster.runs import open_run
-    from slurm import plan
-
-    submission.check()
-    opened = open_run(run)
-    wanted = plan.make(
-        opened,
-        plan.settings(
-            split=split,
-            images=images,
-            block=block,
-            chains=chains,
-            temperatures=temperatures,
-            points=points,
-            beta_max=beta_max,
-            leapfrog=leapfrog,
-            seed=seed,
-            tuning_seed=tuning_seed,
-            pilot_images=pilot_images,
-            pilot_temperatures=pilot_temperatures,
-            threads=submission.cpus_per_task,
-            device=device,
-        ),
-    )
-    if submission.dry_run:
-        return submission.show(plan.find(opened, name, wanted))
-    return submission.submit(plan.enter(opened, name, wanted))
 
 
 def evaluate(
@@ -155,7 +82,7 @@ def status(directory: Path, /) -> None:
 def collect(
     directory: Path, /, require_all: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
 ) -> None:
-    """Merge what the jobs have written: into curve.parquet and curve.json, or into metrics.json.
+    """Merge what the jobs have written into curve.json or metrics.json, and show it.
 
     May be called while jobs still run; the result then says which blocks are missing.
 
@@ -163,12 +90,15 @@ def collect(
         directory: The evaluation, RUN/evaluations/NAME.
         require_all: Refuse while blocks are missing.
     """
+    from slurm.baseline import Baseline
     from slurm.evaluate import MetricJobs, open_directory
     from slurm.plan import Evaluation
 
     opened = open_directory(directory)
     if isinstance(opened, MetricJobs):
         _collect_metrics(opened, require_all)
+    elif isinstance(opened, Baseline):
+        _show_baseline(opened)
     else:
         assert isinstance(opened, Evaluation)
         _collect_curve(opened, require_all)
@@ -188,25 +118,62 @@ def _collect_curve(evaluation: Evaluation, require_all: bool) -> None:
     curve = merging.collect(evaluation, require_all)
     points = curve.means["points"]
     shown = sorted({round(i * (len(points) - 1) / 9) for i in range(10)})
-    header = ["beta", "rate [nats]", "± s.e.", "bpp", "MSE", "± s.e.", "ESS", "acceptance"]
-    _table(
-        header,
-        [
-            [
-                f"{p['beta']:.4g}",
-                f"{p['rate']:.2f}",
-                f"{p['rate_standard_error']:.2f}",
-                f"{p['bpp']:.5f}",
-                f"{p['mse']:.5f}",
-                f"{p['mse_standard_error']:.5f}",
-                f"{p['ess']:.1f}",
-                f"{p['acceptance']:.2f}",
-            ]
-            for p in (points[i] for i in shown)
-        ],
-    )
+    quality = [("ESS", "ess", ".1f"), ("acceptance", "acceptance", ".2f")]
+    _print_points([points[i] for i in shown], quality)
+    _print_gaps(curve.means["bdmc"])
     result = evaluation.path / "curve.json"
     _conclude_collection(evaluation, result, curve.means["images"], curve.missing)
+
+
+def _show_baseline(baseline: Baseline) -> None:
+    from slurm import files
+
+    content = files.read_json(baseline.result)
+    if content is None:
+        raise InputError(
+            f"{baseline.path} has no result yet; `gencomp slurm status {baseline.path}` shows "
+            "where the job stands"
+        )
+    _print_points(content["points"], [])
+    print(f"{baseline.result}: {content['images']} images, complete")
+
+
+def _print_points(points: list[dict[str, Any]], quality: list[tuple[str, str, str]]) -> None:
+    """Rate and distortion at each beta, and more columns of heading, name and format."""
+    # Per value where that has a meaning, else per image.
+    distortion = "mse" if "mse" in points[0] else "distortion"
+    columns = [
+        ("beta", "beta", ".4g"),
+        ("rate [nats]", "rate", ".2f"),
+        ("± s.e.", "rate_standard_error", ".2f"),
+        ("bpp", "bpp", ".5f"),
+        (distortion, distortion, ".5g"),
+        ("± s.e.", f"{distortion}_standard_error", ".2g"),
+        *quality,
+    ]
+    lines = [[f"{point[name]:{form}}" for _, name, form in columns] for point in points]
+    _table([heading for heading, *_ in columns], lines)
+
+
+def _print_gaps(gaps: list[dict[str, Any]]) -> None:
+    """Bidirectional Monte Carlo: between which bounds log Z lies on simulated images."""
+    if not gaps:
+        return
+    print()
+    _table(
+        ["beta", "gap [nats]", "± s.e.", "log Z at least", "at most", "simulated images"],
+        [
+            [
+                f"{gap['beta']:.4g}",
+                f"{gap['gap']:.3f}",
+                f"{gap['gap_standard_error']:.3f}",
+                f"{gap['forward']:.3f}",
+                f"{gap['backward']:.3f}",
+                str(gap["images"]),
+            ]
+            for gap in gaps
+        ],
+    )
 
 
 def _conclude_collection(

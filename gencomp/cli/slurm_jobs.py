@@ -17,6 +17,7 @@ from slurm.options import SlurmOptions
 
 if TYPE_CHECKING:
     from slurm.directory import JobDirectory
+    from slurm.submit import Work
 
 _INTERRUPTED = 130
 _BUSY = (
@@ -31,7 +32,8 @@ class Submission(SlurmOptions):
     """How jobs run.
 
     Attributes:
-        jobs: Measuring jobs; the result does not depend on their number.
+        jobs: Jobs, at most, that share the measuring, and as many for its certificate; the result
+            does not depend on it.
         executor: auto: slurm where a controller answers, else local; debug runs inside this
             process.
         max_parallel: Jobs at once; by default no limit on Slurm, and one per CPU here.
@@ -130,10 +132,7 @@ def _waited(evaluation: JobDirectory) -> bool:
     return True
 
 
-def _announce(evaluation: JobDirectory, work: object, chosen: str, wish: str) -> None:
-    from slurm.submit import Work
-
-    assert isinstance(work, Work)
+def _announce(evaluation: JobDirectory, work: Work, chosen: str, wish: str) -> None:
     where = {
         "slurm": "on Slurm",
         "local": "on this machine",
@@ -142,15 +141,13 @@ def _announce(evaluation: JobDirectory, work: object, chosen: str, wish: str) ->
     if wish == "auto" and chosen == "local":
         where += " (no Slurm controller answers)"
     missing, total = len(evaluation.missing()), len(evaluation.block_sizes)
-    if not missing:
-        print(f"{evaluation.path}: all {total} blocks are finished")
-        return
-    pilot = "a pilot and " if work.pilot else ""
-    print(
-        f"{evaluation.path}: {missing} of {total} blocks to measure, "
-        f"{pilot}{len(work.measures)} jobs {where}",
-        flush=True,
-    )
+    if missing:
+        pilot = "a pilot and " if work.of("pilot") else ""
+        jobs = f"{pilot}{len(work.measures)} jobs {where}"
+        print(f"{evaluation.path}: {missing} of {total} blocks to measure, {jobs}", flush=True)
+    else:
+        merge = f"; merging them {where}" if work.jobs else ""
+        print(f"{evaluation.path}: all {total} blocks are finished{merge}", flush=True)
     for job in work.living:
         print(f"{job.name} ({job.executor} {job.id}) of an earlier command still lives")
 
@@ -158,13 +155,15 @@ def _announce(evaluation: JobDirectory, work: object, chosen: str, wish: str) ->
 def _conclude(evaluation: JobDirectory) -> int:
     from slurm import status as standing
 
-    if not (missing := evaluation.missing()):
+    missing = evaluation.missing()
+    if not missing and evaluation.collected:
         print(
             f"all {len(evaluation.block_sizes)} blocks are finished; "
-            f"gencomp slurm collect {evaluation.path} merges them"
+            f"gencomp slurm collect {evaluation.path} shows the result"
         )
         return 0
-    print(f"missing are {evaluation.name_blocks(missing)}", file=sys.stderr)
+    if missing:
+        print(f"missing are {evaluation.name_blocks(missing)}", file=sys.stderr)
     for row in standing.rows(evaluation):
         if row.state != "done":
             print(f"{row.name}: {row.state}; log {row.log}", file=sys.stderr)

@@ -21,17 +21,14 @@ from gencomp.cli import main
 from slurm import ledger, plan, status
 from tests import tiny
 from tests.conftest import ROOT
-from tests.slurm.conftest import SMALL, Evaluate
+from tests.slurm.conftest import Evaluate, options
 
 LONG = {"temperatures": 20000, "images": 2}
 
 
 def words(run: Run, *more: str, **changes: Any) -> list[str]:
     """`gencomp slurm ais` with the settings of the other tests."""
-    merged = {**SMALL, "cpus_per_task": SMALL["threads"], "jobs": 2, **changes}
-    del merged["threads"]
-    options = [w for k, v in merged.items() for w in (f"--{k.replace('_', '-')}", str(v))]
-    return ["slurm", "ais", str(run.path), *options, *more]
+    return ["slurm", "ais", str(run.path), *options(**changes), *more]
 
 
 def directory(run: Run) -> Path:
@@ -46,14 +43,17 @@ def test_from_submission_to_curve(run: Run, capsys: pytest.CaptureFixture[str]) 
 
     assert main(["slurm", "status", str(directory(run))]) == 0
     out = capsys.readouterr().out
-    assert re.search(r"pilot-0 +\d+ +done +1 +20/20", out)
+    assert re.search(r"pilot-0 +\d+ +done +1 +30/30", out)
     assert re.search(r"measure-2 +\d+ +done +1 +22/22 .*_0_log.err", out)
+    assert re.search(r"collect-3 +\d+ +done +1 +1/1", out)
     assert "4 of 4 blocks are finished" in out
 
+    # The last job has merged the others' parts; the command shows the same.
+    curve = (directory(run) / "curve.json").read_bytes()
+    assert len(json.loads(curve)["points"]) == 5
     assert main(["slurm", "collect", str(directory(run)), "--require-all"]) == 0
     assert "4 images, complete" in capsys.readouterr().out
-    curve = json.loads((directory(run) / "curve.json").read_text())
-    assert len(curve["points"]) == 5
+    assert (directory(run) / "curve.json").read_bytes() == curve
 
     # The same command finds everything there; only a lost part is measured again, to the same bits.
     part = directory(run) / "parts" / "block-00002.parquet"
@@ -61,20 +61,27 @@ def test_from_submission_to_curve(run: Run, capsys: pytest.CaptureFixture[str]) 
     assert main(words(run, executor="local")) == 0
     assert "all 4 blocks are finished" in capsys.readouterr().out
     part.unlink()
-    assert main(words(run, executor="local", jobs=4)) == 0
+    assert main(words(run, executor="debug", jobs=4)) == 0
     assert "1 of 4 blocks to measure, 1 jobs" in capsys.readouterr().out
     assert part.read_bytes() == bits
     names = [job.name for job in ledger.current(plan.open_evaluation(directory(run)))]
-    assert names == ["pilot-0", "measure-1", "measure-2", "measure-3"]
+    assert names == ["pilot-0", "measure-1", "measure-2", "measure-4", "collect-5"]
 
     assert main(words(run, executor="local", seed=9)) == 2
     assert "seed was 7, would be 9" in capsys.readouterr().err
 
 
-def test_all_in_this_process(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(words(run, executor="debug", images=1)) == 0
+def test_all_in_this_process_with_a_certificate(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = {"images": 1, "bdmc_images": 2, "bdmc_betas": "0.01 0.1"}
+    assert main(words(run, executor="debug", **changes)) == 0
+    assert "9 of 9 blocks to measure, a pilot and 3 jobs inside" in capsys.readouterr().out
     assert main(["slurm", "collect", str(directory(run))]) == 0
-    assert "1 images, complete" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "1 images, complete" in out
+    assert re.search(r"beta +gap \[nats\] +± s.e. +log Z at least +at most +simulated", out)
+    assert re.search(r"^0\.1 +-?\d+\.\d+ .* 2$", out, re.MULTILINE)
 
 
 def test_a_failing_pilot_ends_the_command(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,20 +120,31 @@ def test_a_dry_run_shows_scripts_and_writes_nothing(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = tiny.tree(run.path)
-    options = ["--dry-run", "--partition", "gpu", "--time", "01:00:00", "--setup", "module load x"]
-    assert main(words(run, *options, "--setup", "module load y")) == 0
+    asked = ["--dry-run", "--partition", "gpu", "--time", "01:00:00"]
+    asked += ["--setup", "module load x", "--setup", "module load y"]
+    assert main(words(run, *asked, bdmc_images=2, bdmc_betas="0.1")) == 0
     out = capsys.readouterr().out
-    assert out.count("#!/bin/bash") == 2
-    assert out.count("#SBATCH --partition=gpu") == 2
-    assert out.count("module load x\nmodule load y\n") == 2
-    assert out.count("#SBATCH --dependency=afterok:PILOT_ID") == 1
-    assert "#SBATCH --array=0-1%2" in out
-    assert f"# Pilot(name='pilot-0', directory='{directory(run)}')" in out
-    assert "blocks=[0, 1], save_seconds=30.0)" in out
+    assert out.count("#!/bin/bash") == 4
+    assert out.count("#SBATCH --partition=gpu") == 4
+    assert out.count("module load x\nmodule load y\n") == 4
+    pilot, measure, bdmc, collect = out.split("#!/bin/bash")[1:]
+    assert "dependency" not in pilot
+    for array in (measure, bdmc):
+        assert "#SBATCH --array=0-1%2" in array
+        assert "#SBATCH --dependency=afterok:PILOT-ID" in array
+    assert "#SBATCH --dependency=afterany:MEASURE-ID:BDMC-ID" in collect
+    assert f"# Pilot(name='pilot-0', directory='{directory(run)}', save_seconds=30.0)" in pilot
+    assert "# Measure(name='measure-2'" in measure
+    assert "blocks=[1, 3])" in measure
+    assert "# Measure(name='bdmc-3'" in bdmc
+    assert "blocks=[4, 6])" in bdmc
+    assert f"# Collect(name='collect-5', directory='{directory(run)}')" in collect
     assert tiny.tree(run.path) == before
 
 
-def test_a_stop_saves_and_leaves_no_process(run: Run, tuned: Evaluate) -> None:
+def test_a_stop_saves_and_leaves_no_process(
+    run: Run, tuned: Evaluate, capsys: pytest.CaptureFixture[str]
+) -> None:
     evaluation = tuned(**LONG)
     long = words(run, executor="local", max_parallel=2, **LONG)
     command = [sys.executable, "-m", "gencomp.cli", *long]
@@ -144,13 +162,10 @@ def test_a_stop_saves_and_leaves_no_process(run: Run, tuned: Evaluate) -> None:
         pids = [progress["pid"] for progress in _progress(evaluation)]
 
         # A second command keeps off.
-        second = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-        )
-        assert second.returncode == 2
-        assert "is being worked on by process" in second.stderr
+        assert main(long) == 2
+        assert "is being worked on by process" in capsys.readouterr().err
         rows = status.rows(evaluation)
-        assert [row.state for row in rows] == ["running", "running"]
+        assert [row.state for row in rows] == ["running", "running", "waiting (for its turn)"]
 
         # As a terminal does it: Ctrl-C reaches the whole group.
         os.killpg(process.pid, signal.SIGINT)
@@ -166,7 +181,8 @@ def test_a_stop_saves_and_leaves_no_process(run: Run, tuned: Evaluate) -> None:
     for progress, number in zip(_progress(evaluation), (0, 1), strict=True):
         with safetensors.safe_open(evaluation.chains(number), "pt") as file:
             assert int(file.get_tensor("temperature")) >= progress["done"] > 0
-    assert [row.state for row in status.rows(evaluation)] == ["stopped", "stopped"]
+    states = [row.state for row in status.rows(evaluation)]
+    assert states == ["stopped", "stopped", "not submitted"]
 
 
 def test_cancel_from_elsewhere_stops_jobs_and_submitter(

@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import pickle
-import random
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,38 +13,11 @@ from gencomp.errors import InputError
 from gencomp.rate_distortion.tuning import Tuning
 from slurm import blocks, files
 from slurm.jobs import Measure, Pilot
+from slurm.parts import read as read_part
 from slurm.plan import Evaluation
+from slurm.workplace import open_decoder, open_workplace, read_images
 from tests import tiny
-from tests.conftest import ROOT
 from tests.slurm.conftest import Evaluate, measure, parts
-
-# A job long enough to be hit while it works, also on a fast machine: several seconds.
-LONG = {"temperatures": 1500, "points": 50, "images": 2, "block": 2, "leapfrog": 1}
-
-
-def started(job: Measure) -> subprocess.Popen[bytes]:
-    """A job in a process of its own."""
-    code = "import pickle, sys; pickle.load(sys.stdin.buffer)()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdin=subprocess.PIPE,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert process.stdin is not None
-    process.stdin.write(pickle.dumps(job))
-    process.stdin.close()
-    return process
-
-
-def wait_until_measuring(evaluation: Evaluation, job: Measure, pid: int | None = None) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        progress = files.read_json(evaluation.progress(job.name)) or {}
-        if progress.get("seconds_per_step") and pid in (None, progress["pid"]):
-            return
-        time.sleep(0.02)
-    raise AssertionError("the job does not start")
 
 
 def test_the_pilot_freezes_a_tuning_of_the_plan(tuned: Evaluate) -> None:
@@ -72,7 +39,7 @@ def test_jobs_without_a_tuning_say_so(evaluate: Evaluate) -> None:
 def test_a_part_holds_every_image_and_point(tuned: Evaluate) -> None:
     evaluation = tuned(block=2)
     measure(evaluation, (1,))
-    table, protocol = blocks.read_part(evaluation.part(1))
+    table, protocol = read_part(evaluation.part(1))
     third, fourth = evaluation.plan.rows[2:]
     assert table["image"].to_pylist() == [third] * 5 + [fourth] * 5
     assert table["temperature"].to_pylist() == [2, 4, 7, 9, 11] * 2
@@ -104,50 +71,12 @@ def test_a_finished_part_is_not_made_again(tuned: Evaluate) -> None:
     assert evaluation.part(1).exists()
 
 
-def test_killed_at_random_moments_it_gives_the_same_bits(tuned: Evaluate) -> None:
-    whole, killed = tuned("whole", **LONG), tuned("killed", **LONG)
-    measure(whole, (0,))
-    draw = random.Random(3)
-    for attempt in range(2):
-        job = Measure("measure-1", str(killed.path), [0], save_seconds=0.0)
-        process = started(job)
-        wait_until_measuring(killed, job, process.pid)
-        time.sleep(draw.uniform(0, 0.2))
-        process.kill()
-        process.wait()
-        assert killed.chains(0).exists(), f"attempt {attempt} was over before it was killed"
-    measure(killed, (0,))
-    assert parts(whole) == parts(killed)
-    assert files.read_json(killed.progress("measure-1"))["attempt"] == 2
-
-
-def test_the_preemption_signal_saves_and_requeues(tuned: Evaluate) -> None:
-    from submitit.local.local import LocalExecutor
-
-    whole, hit = tuned("whole", **LONG), tuned("hit", **LONG)
-    measure(whole, (0,))
-    job = Measure("measure-1", str(hit.path), [0])
-    executor = LocalExecutor(hit.logs)
-    executor.update_parameters(timeout_min=60)
-    handle = executor.submit(job)
-    try:
-        wait_until_measuring(hit, job)
-        # The controller forwards only SIGTERM: the signal goes to the job itself, as from Slurm.
-        os.kill(files.read_json(hit.progress("measure-1"))["pid"], signal.SIGUSR2)
-        handle.result()
-    finally:
-        handle._process.wait()
-    assert files.read_json(hit.progress("measure-1"))["attempt"] == 2
-    assert parts(whole) == parts(hit)
-
-
 def test_damaged_chains_are_not_gone_on_with(
     tuned: Evaluate, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole, damaged = tuned("whole"), tuned("damaged")
     measure(whole, (0,))
-    place = blocks.Workplace(damaged, blocks.open_decoder(damaged), Tuning.load(damaged.tuning))
-    block = blocks.open_block(place, 0)
+    block = blocks.open_block(open_workplace(damaged), 0)
     block.advance()
     block.save()
     tiny.flip(damaged.chains(0), at=damaged.chains(0).stat().st_size - 5)
@@ -161,15 +90,14 @@ def test_other_weights_than_planned_are_refused(tuned: Evaluate) -> None:
     evaluation = tuned()
     plan = evaluation.plan.model_copy(update={"decoder": "0" * 32})
     with pytest.raises(InputError, match="has other weights"):
-        blocks.open_decoder(Evaluation(evaluation.path, plan))
+        open_decoder(Evaluation(evaluation.path, plan))
 
 
 def test_another_shard_set_than_planned_is_refused(tuned: Evaluate) -> None:
     evaluation = tuned()
     other = evaluation.plan.model_copy(update={"data": "0" * 32})
-    decoder = blocks.open_decoder(evaluation)
     with pytest.raises(InputError, match="is another one than when"):
-        blocks.load_images(replace(evaluation, plan=other), (0,), decoder)
+        read_images(replace(evaluation, plan=other), (0,))
 
 
 def test_jobs_travel_as_small_pickles(tmp_path: Path) -> None:

@@ -61,7 +61,9 @@ def test_the_script_says_what_was_asked_and_no_more() -> None:
         setup=("module load cuda",),
         max_parallel=3,
     )
-    values = options.parameters(asked, 2, "gencomp-ais-g-ais", "gencomp:plan=x", after="17")
+    values = options.parameters(
+        asked, 2, "gencomp-ais-g-ais", "gencomp:plan=x", dependency="afterok:17"
+    )
     assert options.script(Path("/logs dir"), values, jobs=8) == "\n".join(
         [
             "#!/bin/bash",
@@ -86,6 +88,7 @@ def test_the_script_says_what_was_asked_and_no_more() -> None:
             "#SBATCH --time=120",
             "",
             "# setup",
+            "trap '' USR2",
             "module load cuda",
             "export OMP_NUM_THREADS=2",
             "export OMP_WAIT_POLICY=PASSIVE",

@@ -1,0 +1,145 @@
+"""Jobs that are killed or told to leave: the collected curve is that of a quiet evaluation."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gencomp.cli import main
+from slurm import files, jobs, ledger
+from slurm.plan import Evaluation, open_evaluation
+from tests.slurm.conftest import options, parts
+
+# Chains are saved so often that each kill hits a job that has a file to go on from; pilot and
+# blocks take half a second or more on a fast machine.
+SAVE_SECONDS = 0.05
+LONG: dict[str, Any] = {
+    "temperatures": 1000,
+    "pilot_temperatures": 500,
+    "points": 20,
+    "leapfrog": 1,
+    "block": 2,
+}
+
+
+class Killer(threading.Thread):
+    """Kills the pilot and jobs that work on a block, at random moments."""
+
+    def __init__(self, directory: Path, kills: int, seed: int) -> None:
+        super().__init__(daemon=True)
+        self._directory, self._kills = directory, kills
+        self._draw = random.Random(seed)
+        self.killed: list[str] = []
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        while len(self.killed) < self._kills and not self.over.wait(0.01):
+            if not (self._directory / "jobs.json").exists():
+                continue
+            evaluation = open_evaluation(self._directory)
+            victims = [job for job in ledger.read(evaluation) if self._works(evaluation, job)]
+            if not victims:
+                continue
+            job = self._draw.choice(victims)
+            time.sleep(self._draw.uniform(0, 0.1))
+            if self._works(evaluation, job):
+                os.kill(files.read_json(evaluation.progress(job.name))["pid"], signal.SIGKILL)
+                self.killed.append(job.name)
+
+    def _works(self, evaluation: Evaluation, job: ledger.Job) -> bool:
+        progress = files.read_json(evaluation.progress(job.name)) or {"ended": "before it began"}
+        chains = [evaluation.chains(block) for block in job.blocks]
+        if job.stage == "pilot":
+            chains = [evaluation.pilot_chains]
+        met = any(path.exists() for path in chains)
+        return progress["ended"] is None and met and job.name not in self.killed
+
+
+def curve(directory: Path) -> dict[str, bytes]:
+    return {name: (directory / name).read_bytes() for name in ("curve.json", "curve.parquet")}
+
+
+def disturbed(words: list[str], directory: Path, kills: int) -> Killer:
+    """The same command, again and again until all is there."""
+    killer = Killer(directory, kills, seed=5)
+    killer.start()
+    codes = []
+    while not codes or codes[-1] != 0:
+        codes.append(main(words))
+        assert len(codes) <= kills + 1
+    killer.over.set()
+    killer.join()
+    assert len(killer.killed) == kills, "the jobs were over before they were killed"
+    assert codes[0] == 1
+    return killer
+
+
+def quiet(words: list[str], directory: Path) -> None:
+    """Everything in this process, as one job of each kind."""
+    assert main([*words, "--executor", "debug", "--jobs", "1"]) == 0
+    assert open_evaluation(directory).collected
+
+
+def test_killed_jobs_leave_no_trace(
+    own: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "SAVE_SECONDS", SAVE_SECONDS)
+    words = ["slurm", "ais", *own, *options(**LONG, images=2, bdmc_images=2, bdmc_betas="0.1")]
+    quiet([*words, "--output", "quiet"], tmp_path / "quiet")
+    words += ["--output", "killed", "--executor", "local", "--max-parallel", "2"]
+    killer = disturbed(words, tmp_path / "killed", kills=2)
+    assert killer.killed[0] == "pilot-0"
+    assert parts(open_evaluation("quiet")) == parts(open_evaluation("killed"))
+    assert curve(tmp_path / "quiet") == curve(tmp_path / "killed")
+
+
+def test_the_preemption_signal_saves_and_requeues(own: list[str], tmp_path: Path) -> None:
+    from submitit.local.local import LocalExecutor
+
+    words = ["slurm", "ais", *own, *options(**LONG, images=2), "--executor", "debug"]
+    assert main(words) == 0
+    whole = open_evaluation("curve")
+    hit = replace(whole, path=tmp_path / "hit")
+    hit.logs.mkdir(parents=True)
+    for name in ("plan.json", "tuning.npz"):
+        shutil.copy(whole.path / name, hit.path / name)
+    executor = LocalExecutor(hit.logs)
+    executor.update_parameters(timeout_min=60)
+    handle = executor.submit(jobs.Measure("measure-1", str(hit.path), [0], SAVE_SECONDS))
+    progress = hit.progress("measure-1")
+    try:
+        deadline = time.monotonic() + 60
+        while not hit.chains(0).exists():
+            assert time.monotonic() < deadline, "the job does not start"
+            time.sleep(0.01)
+        # The controller forwards only SIGTERM: the signal goes to the job itself, as from Slurm.
+        os.kill(files.read_json(progress)["pid"], signal.SIGUSR2)
+        handle.result()
+    finally:
+        handle._process.wait()
+    assert files.read_json(progress)["attempt"] == 2
+    assert parts(whole) == parts(hit)
+
+
+@pytest.mark.slow
+def test_an_array_of_eight_with_killed_jobs(
+    own: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "SAVE_SECONDS", SAVE_SECONDS)
+    more = {"images": 16, "bdmc_images": 4, "bdmc_betas": "0.05 0.1", "jobs": 8}
+    words = ["slurm", "ais", *own, *options(**LONG, **more)]
+    quiet([*words, "--output", "quiet"], tmp_path / "quiet")
+    words += ["--output", "killed", "--executor", "local", "--max-parallel", "4"]
+    killer = disturbed(words, tmp_path / "killed", kills=7)
+    assert {name.split("-")[0] for name in killer.killed} == {"pilot", "measure", "bdmc"}
+    assert parts(open_evaluation("quiet")) == parts(open_evaluation("killed"))
+    assert curve(tmp_path / "quiet") == curve(tmp_path / "killed")
