@@ -14,21 +14,22 @@ older one is taken.
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Self, cast
 
 import safetensors.torch
 import torch
 import xxhash
 from torch import Tensor
 
+from cluster import tensor_files
 from gencomp.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -38,11 +39,34 @@ AVERAGES = "averages.safetensors"
 OPTIMIZERS = "optimizers.pt"
 PROGRESS = "progress.json"
 MANIFEST = "manifest.json"
+FILES = (NETWORKS, AVERAGES, OPTIMIZERS, PROGRESS, MANIFEST)
 _CHUNK = 1 << 22
+_PIECE = 1 << 20
 
 
 class CorruptCheckpoint(InputError):
     """A checkpoint whose files are not those of its manifest."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a checkpoint holds.
+
+    Attributes:
+        networks: state of all networks.
+        optimizers: state of each phase's optimiser.
+        progress: `step`, `samples` and `world`.
+        averages: moving averages of the networks, if there are any.
+    """
+
+    networks: Mapping[str, Tensor]
+    optimizers: Mapping[str, Any]
+    progress: Mapping[str, int]
+    averages: Mapping[str, Tensor] | None = None
+
+    @property
+    def step(self) -> int:
+        return self.progress["step"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +77,7 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
-        return int(self.path.name.removeprefix("step-"))
+        return step_of(self.path)
 
     def networks(self) -> dict[str, Tensor]:
         """State of all networks, on the CPU."""
@@ -76,55 +100,56 @@ class Checkpoint:
         return json.loads((self.path / MANIFEST).read_text())[NETWORKS]["xxh3_128"]
 
 
-def save(
-    directory: Path,
-    step: int,
-    networks: Mapping[str, Tensor],
-    optimizers: Mapping[str, Any],
-    progress: Mapping[str, int],
-    keep: int,
-    averages: Mapping[str, Tensor] | None = None,
-) -> Checkpoint:
-    """Write the checkpoint of a step and drop all but the newest `keep`.
+def write(directory: Path, content: Content) -> Checkpoint:
+    """Write the checkpoint of a step; it is on the disk when this returns.
+
+    Args:
+        directory: where checkpoints lie; nobody else may write there.
+        content: tensors on the CPU; each file is hashed while it is written, so that nothing is
+            read again and no second copy of all tensors is made.
 
     Raises:
         OSError: disk full or not writable; older checkpoints are untouched and nothing is left
             behind.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    final = directory / f"step-{step:09d}"
-    partial = directory / f".{final.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+    with partial(directory, content.step) as place:
+        manifest = {NETWORKS: _write_tensors(place / NETWORKS, content.networks)}
+        if content.averages is not None:
+            manifest[AVERAGES] = _write_tensors(place / AVERAGES, content.averages)
+        with HashedFile(place / OPTIMIZERS) as file:
+            torch.save(dict(content.optimizers), cast(IO[bytes], file))
+        manifest[OPTIMIZERS] = file.described()
+        with HashedFile(place / PROGRESS) as file:
+            file.write(json.dumps(dict(content.progress)).encode())
+        manifest[PROGRESS] = file.described()
+        with HashedFile(place / MANIFEST) as file:
+            file.write(json.dumps(manifest, indent=1, sort_keys=True).encode())
+    return Checkpoint(directory / name_of(content.step))
+
+
+@contextmanager
+def partial(directory: Path, step: int) -> Iterator[Path]:
+    """A place to write the checkpoint of a step; it takes its name when the block ends well.
+
+    What killed processes left behind is cleared away first.
+    """
+    for left in directory.glob(".step-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    final = directory / name_of(step)
+    place = directory / f".{final.name}.partial"
+    place.mkdir()
     try:
-        # Serialised in memory first: both libraries hide a full disk behind errors of their own.
-        for name, tensors in ((NETWORKS, networks), (AVERAGES, averages)):
-            if tensors is not None:
-                packed = {key: t.detach().contiguous().cpu() for key, t in tensors.items()}
-                (partial / name).write_bytes(safetensors.torch.save(packed))
-        states = io.BytesIO()
-        torch.save(dict(optimizers), states)
-        (partial / OPTIMIZERS).write_bytes(states.getbuffer())
-        (partial / PROGRESS).write_text(json.dumps(dict(progress)))
-        manifest = {path.name: _describe(path) for path in sorted(partial.iterdir())}
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        for name in (*manifest, MANIFEST, "."):
-            _sync(partial / name)
-        # A directory of this name can only be one that was rejected on the way back to an older
-        # step.
-        _remove(final)
-        partial.rename(final)
+        yield place
+        _sync(place)
+        # One of this name can only be one that was rejected on the way back to an older step.
+        if final.exists():
+            remove(final)
+        place.rename(final)
         _sync(directory)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
         raise
-    found = _directories(directory)
-    # Newer ones were rejected on the way back to an older step; they must not count among those
-    # kept.
-    rejected = found[: found.index(final)]
-    for path in rejected + found[len(rejected) + keep :]:
-        _remove(path)
-    return Checkpoint(final)
 
 
 def newest(directory: Path) -> Checkpoint | None:
@@ -134,7 +159,7 @@ def newest(directory: Path) -> Checkpoint | None:
         CorruptCheckpoint: there are checkpoints, but not one is whole.
     """
     rejected: list[CorruptCheckpoint] = []
-    for path in _directories(directory):
+    for path in directories(directory):
         try:
             verify(path)
         except CorruptCheckpoint as error:
@@ -166,6 +191,8 @@ def verify(path: Path) -> None:
         if name not in expected:
             raise CorruptCheckpoint(f"{path / MANIFEST} does not list {name}")
     for name in expected:
+        if name not in FILES:  # it could name a place elsewhere
+            raise CorruptCheckpoint(f"{path / MANIFEST} lists {name!r}, which no checkpoint has")
         size, digest = expected[name]
         try:
             found = _describe(path / name)
@@ -179,11 +206,86 @@ def verify(path: Path) -> None:
             raise CorruptCheckpoint(f"{path / name} does not match the hash in its manifest")
 
 
-def _directories(directory: Path) -> list[Path]:
-    """Checkpoint directories, newest first."""
+def directories(directory: Path) -> list[Path]:
+    """Checkpoint directories, newest first; damaged ones are among them."""
     if not directory.is_dir():
         return []
     return sorted((p for p in directory.glob("step-*") if p.is_dir()), reverse=True)
+
+
+def step_of(path: Path) -> int:
+    """The step of a checkpoint directory."""
+    return int(path.name.removeprefix("step-"))
+
+
+def remove(path: Path) -> None:
+    """Rename first: a removal that is cut short must not leave a checkpoint that looks damaged."""
+    doomed = path.with_name(f".{path.name}.removed")
+    shutil.rmtree(doomed, ignore_errors=True)
+    path.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+class HashedFile:
+    """A new file that is hashed while it is written and is on the disk when the block ends.
+
+    torch hides what a file raises behind an error of its own. So an error is kept, the rest of the
+    writing goes nowhere, and the end of the block raises it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+        self._hash = xxhash.xxh3_128()
+        self._bytes = 0
+        self._error: OSError | None = None
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        whole = memoryview(data)
+        # In pieces that a processor's cache holds between hashing and writing.
+        for start in range(0, len(whole), _PIECE):
+            piece = whole[start : start + _PIECE]
+            self._hash.update(piece)
+            self._bytes += len(piece)
+            self._attempt(lambda: self._file.write(piece))  # noqa: B023
+        return len(whole)
+
+    def flush(self) -> None:
+        self._attempt(self._file.flush)
+
+    def described(self) -> dict[str, Any]:
+        """The entry of the manifest."""
+        return _entry(self._bytes, self._hash)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.flush()
+        self._attempt(lambda: os.fsync(self._file.fileno()))
+        self._attempt(self._file.close)
+        if self._error is not None:
+            with suppress(OSError):  # what is buffered still does not fit
+                self._file.close()
+            raise self._error
+
+    def _attempt(self, act: Callable[[], object]) -> None:
+        if self._error is None:
+            try:
+                act()
+            except OSError as error:
+                self._error = error
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    with HashedFile(path) as file:
+        for piece in tensor_files.pieces(tensors):
+            file.write(piece)
+    return file.described()
+
+
+def name_of(step: int) -> str:
+    """The name of the directory of a step's checkpoint."""
+    return f"step-{step:09d}"
 
 
 def _describe(path: Path) -> dict[str, Any]:
@@ -191,16 +293,11 @@ def _describe(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             hasher.update(chunk)
-    return {"bytes": path.stat().st_size, "xxh3_128": hasher.hexdigest()}
+    return _entry(path.stat().st_size, hasher)
 
 
-def _remove(path: Path) -> None:
-    """Rename first: a removal that is cut short must not leave a checkpoint that looks damaged."""
-    if path.exists():
-        doomed = path.with_name(f".{path.name}.removed")
-        shutil.rmtree(doomed, ignore_errors=True)
-        path.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+def _entry(size: int, hasher: Any) -> dict[str, Any]:
+    return {"bytes": size, "xxh3_128": hasher.hexdigest()}
 
 
 def _sync(path: Path) -> None:

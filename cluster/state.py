@@ -10,9 +10,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from cluster import checkpoints
+from cluster import checkpoints, copies
 from cluster.averages import Averages
+from cluster.retention import Retention
 from cluster.runs import Run, open_run
+from cluster.saving import Saver
 from cluster.seat import Seat
 from gencomp.errors import InputError
 from gencomp.recipes.schema import BaseRecipe
@@ -26,6 +28,7 @@ class State:
 
     Attributes:
         saved: the step of the newest checkpoint, 0 before there is one.
+        saver: writes the checkpoints, on rank 0.
     """
 
     run: Run
@@ -36,24 +39,38 @@ class State:
     averages: Averages | None
     progress: Progress
     saved: int
+    saver: Saver | None
 
     def save(self) -> None:
-        """Write a checkpoint, on rank 0."""
-        if self.seat.rank == 0:
-            checkpoints.save(
-                self.run.checkpoints,
-                self.progress.step,
-                networks=self.system.networks.state_dict(),
-                averages=None if self.averages is None else self.averages.state(),
-                optimizers={name: one.state_dict() for name, one in self.optimizers.items()},
-                progress={
-                    "step": self.progress.step,
-                    "samples": self.progress.samples,
-                    "world": self.seat.world,
-                },
-                keep=self.recipe.training.keep_checkpoints,
+        """Write a checkpoint, on rank 0; it may go on in a thread while the weights change.
+
+        Raises:
+            SavingError: this one or the one before could not be written.
+        """
+        if self.saver is not None:
+            self.saver.save(
+                checkpoints.Content(
+                    networks=self.system.networks.state_dict(),
+                    averages=None if self.averages is None else self.averages.state(),
+                    optimizers={name: one.state_dict() for name, one in self.optimizers.items()},
+                    progress={
+                        "step": self.progress.step,
+                        "samples": self.progress.samples,
+                        "world": self.seat.world,
+                    },
+                )
             )
         self.saved = self.progress.step
+
+    def flush(self) -> None:
+        """Wait until the checkpoints are on the disk, and copied; raises what `save` raises."""
+        if self.saver is not None:
+            self.saver.flush()
+
+    def close(self) -> None:
+        """Leave no thread behind, for whoever leaves by an error of its own."""
+        if self.saver is not None:
+            self.saver.close()
 
     def as_evaluated(self) -> AbstractContextManager[None]:
         """The weights that evaluations use: the moving averages, where there are some."""
@@ -106,7 +123,17 @@ def start_or_resume(
         for name, optimizer in optimizers.items():
             optimizer.load_state_dict(states[name])
     averages = _averages(system, recipe.training.ema_decay, checkpoint)
-    return State(run, recipe, seat, system, optimizers, averages, progress, saved=progress.step)
+    saver = _saver(run, recipe) if seat.rank == 0 else None
+    return State(run, recipe, seat, system, optimizers, averages, progress, progress.step, saver)
+
+
+def _saver(run: Run, recipe: BaseRecipe) -> Saver:
+    return Saver(
+        run.checkpoints,
+        Retention(run, recipe).kept,
+        background=recipe.training.checkpoint_async,
+        copies=copies.of(run, recipe),
+    )
 
 
 def _averages(

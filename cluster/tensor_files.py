@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import safetensors
+import torch
 import xxhash
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
@@ -16,6 +17,28 @@ from cluster.files import write_bytes
 from gencomp.errors import InputError
 
 _HEADER, _CONTENT = "gencomp", "content"
+# In the order in which the library lays tensors out: the wider ones first, so that all are aligned.
+_DTYPES = {
+    torch.uint64: "U64",
+    torch.int64: "I64",
+    torch.float64: "F64",
+    torch.complex64: "C64",
+    torch.float32: "F32",
+    torch.uint32: "U32",
+    torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.uint16: "U16",
+    torch.int16: "I16",
+    torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
+    torch.float8_e4m3fnuz: "F8_E4M3FNUZ",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+_RANKS = {dtype: rank for rank, dtype in enumerate(_DTYPES)}
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -47,6 +70,37 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if metadata.pop(_CONTENT, "") != _content_hash(tensors):
         raise InputError(f"{path} is damaged: its content does not match its hash")
     return tensors, metadata
+
+
+def pieces(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
+    """A safetensors file piece by piece, the bytes that the library's `save` gives in one.
+
+    No copy of all the tensors is made, as the library does, but of one at a time, and only where it
+    is not contiguous.
+
+    Args:
+        tensors: on the CPU.
+    """
+    names = sorted(tensors, key=lambda name: (_RANKS[tensors[name].dtype], name.encode()))
+    header, end = {}, 0
+    for name in names:
+        tensor = tensors[name]
+        begin, end = end, end + tensor.nbytes
+        header[name] = {
+            "dtype": _DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for name in names:
+        yield _bytes_of(tensors[name])
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    """The values in row-major order."""
+    return tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().data
 
 
 def _content_hash(tensors: Mapping[str, Tensor]) -> str:

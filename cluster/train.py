@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cluster import checkpoints, metrics_log, runtime
+from cluster import checkpoints, logs, metrics_log, runtime
 from cluster.files import locked
 from cluster.runs import Run
 from cluster.stopping import stop_requests
+from cluster.watchdog import STALL_SECONDS
 from cluster.worker import require_shares
 from gencomp.errors import InputError
 
@@ -29,6 +30,8 @@ def fit(
     gpu: bool = False,
     max_failures: int = 3,
     on_row: Callable[[dict[str, Any]], None] = lambda row: None,
+    stall_seconds: float = STALL_SECONDS,
+    on_log: Callable[[logs.Row], None] = lambda row: None,
 ) -> bool:
     """Train a run to its end with Ray Train.
 
@@ -38,6 +41,8 @@ def fit(
         gpu: give every worker a GPU of its own, else a CPU.
         max_failures: how often the workers are started again after one has died.
         on_row: called with every new row of the metrics log.
+        stall_seconds: a worker that makes no progress for so long is ended and counts as dead.
+        on_log: called with every new line of the driver's log and of rank 0's.
 
     Returns:
         True when training is complete; False when SIGINT or SIGTERM stopped it at a checkpoint.
@@ -48,60 +53,73 @@ def fit(
         RuntimeError: the workers failed more than `max_failures` times.
     """
     require_shares(run.recipe(), workers)
+    if stall_seconds <= 0:
+        raise InputError(f"--stall-seconds {stall_seconds:g} must be more than 0")
     # The workers choose the checkpoint; here the user hears of damaged ones, before they start.
     checkpoints.newest(run.checkpoints)
     with (
-        locked(run.path),
+        locked(run.path) as lease,
+        logs.driving(run.path, lease.predecessor, on_log) as relay,
         runtime.cluster(cpus=None if gpu else max(workers, runtime.usable_cpus())),
     ):
         run.refusal.unlink(missing_ok=True)
         outcome: list[Any] = []
+        told = {"run": str(run.path.resolve()), "lease": lease, "stall_seconds": stall_seconds}
         thread = threading.Thread(
-            target=_fit_in_thread, args=(run.path, workers, gpu, max_failures, outcome), daemon=True
+            target=_fit_in_thread, args=(told, workers, gpu, max_failures, outcome), daemon=True
         )
+
+        def ended() -> bool:
+            relay()
+            lease.require()
+            return not thread.is_alive()
+
         with stop_requests(run.stop_request):
             thread.start()
-            for row in _rows_until(run.metrics, lambda: not thread.is_alive()):
+            for row in _rows_until(run.metrics, ended):
                 on_row(row)
             thread.join()
-    if run.refusal.exists():
-        raise InputError(run.refusal.read_text())
-    if isinstance(outcome[0], BaseException):
-        raise _failure(outcome[0])
-    return bool(outcome[0])
+        if run.refusal.exists():
+            raise InputError(run.refusal.read_text())
+        if isinstance(outcome[0], BaseException):
+            raise _failure(outcome[0])
+        return bool(outcome[0])
 
 
 def _fit_in_thread(
-    path: Path, workers: int, gpu: bool, max_failures: int, outcome: list[Any]
+    told: dict[str, Any], workers: int, gpu: bool, max_failures: int, outcome: list[Any]
 ) -> None:
     # Ray Train puts its own SIGINT handler in place only on the main thread; ours must stay.
     try:
-        outcome.append(_trainer(path, workers, gpu, max_failures).fit().return_value["finished"])
+        outcome.append(_trainer(told, workers, gpu, max_failures).fit().return_value["finished"])
     except BaseException as error:  # handed to the main thread, which raises it
         outcome.append(error)
 
 
-def _trainer(path: Path, workers: int, gpu: bool, max_failures: int) -> Any:
+def _trainer(told: dict[str, Any], workers: int, gpu: bool, max_failures: int) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    from cluster.failures import Failures
     from cluster.process_group import OneAddressConfig
 
     return TorchTrainer(
         _worker,
-        train_loop_config={"run": str(path.resolve())},
+        train_loop_config=told,
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
-        torch_config=OneAddressConfig(timeout_s=600),
+        # Workers that hang end by themselves, with their stacks, before torch gives up.
+        torch_config=OneAddressConfig(timeout_s=int(max(600, 1.5 * told["stall_seconds"]))),
         run_config=RunConfig(
-            storage_path=str(path.resolve()),
+            storage_path=told["run"],
             name="ray",
+            callbacks=[Failures(Path(told["run"]))],
             failure_config=FailureConfig(max_failures=max_failures, controller_failure_limit=3),
             worker_runtime_env={"env_vars": runtime.WORKER_ENVIRONMENT},
         ),
     )
 
 
-def _worker(config: dict[str, str]) -> dict[str, Any]:
+def _worker(config: dict[str, Any]) -> dict[str, Any]:
     """Runs in every Ray Train worker."""
     import ray.train
     from ray.train.torch import get_device
@@ -120,6 +138,8 @@ def _worker(config: dict[str, str]) -> dict[str, Any]:
         # log.
         report=lambda metrics: ray.train.report({k: float(v) for k, v in metrics.items()}),
         should_stop=run.stop_request.exists,
+        may_write=config["lease"].require,
+        stall_seconds=config["stall_seconds"],
     )
     try:
         seat = Seat(context.get_world_rank(), context.get_world_size(), get_device())

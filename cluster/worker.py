@@ -12,6 +12,8 @@ consumed. Same recipe, data and world size give bit-identical weights, with or w
 from __future__ import annotations
 
 import json
+import logging
+import platform
 import socket
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -23,7 +25,7 @@ import torch.distributed as dist
 
 import gencomp
 import shards
-from cluster import checkpoints, data
+from cluster import checkpoints, data, logs
 from cluster.evaluation import evaluate
 from cluster.files import write_text
 from cluster.runs import Run
@@ -31,12 +33,15 @@ from cluster.seat import Seat
 from cluster.state import start_or_resume
 from cluster.steps import Steps
 from cluster.watch import Watch
+from cluster.watchdog import STALL_SECONDS, Beat, watchdog
 from gencomp.draws import Draws
 from gencomp.errors import InputError
 from gencomp.recipes.schema import BaseRecipe
 from gencomp.system import Progress, Supply
 from shards.reader import Split
 from shards.stream import Batch as HostBatch
+
+log = logging.getLogger(__name__)
 
 # The training stream of this rank, from a position on.
 StreamFrom = Callable[[int], Generator[HostBatch, None, None]]
@@ -51,10 +56,16 @@ class Host:
             the last time when the result is written, so whoever ends a run at a report loses
             nothing.
         should_stop: asked on rank 0 before each step; true means: write a checkpoint and return.
+        may_write: called on rank 0 before each write into the run; raises where another process has
+            taken the run over.
+        stall_seconds: without progress for so long, the process ends and leaves its stacks in the
+            log of its rank (see `cluster.watchdog`); None: never.
     """
 
     report: Callable[[dict[str, float]], None] = lambda metrics: None
     should_stop: Callable[[], bool] = lambda: False
+    may_write: Callable[[], None] = lambda: None
+    stall_seconds: float | None = STALL_SECONDS
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,19 @@ def train(run: Run, seat: Seat, host: Host) -> Outcome:
         InputError: the shard set, a parent run or every checkpoint of the run is missing or
             damaged, or the workers see different data.
     """
+    with (
+        logs.journal(run.path, seat.rank, console=seat.rank == 0) as journal,
+        watchdog(journal, seat.rank, host.stall_seconds) as beat,
+    ):
+        outcome = _train(run, seat, host, journal, beat)
+        how = "finished" if outcome.finished else "stopped"
+        log.info("%s at step %d", how, outcome.step, extra=logs.details(event="end", outcome=how))
+        return outcome
+
+
+def _train(run: Run, seat: Seat, host: Host, journal: logs.Journal, beat: Beat) -> Outcome:
+    if seat.rank == 0:
+        host.may_write()
     recipe = run.recipe()
     _set_up_torch(recipe, seat)
     images, order = data.open_training(recipe)
@@ -83,37 +107,51 @@ def train(run: Run, seat: Seat, host: Host) -> Outcome:
         return data.training_stream(recipe, images, order, seat.rank, seat.world, position)
 
     def supply(purpose: str) -> AbstractContextManager[Supply]:
-        return _supply(recipe, stream_from, seat, purpose)
+        return _supply(recipe, stream_from, seat, purpose, beat)
 
     state = start_or_resume(run, recipe, seat, len(images), supply)
     system = state.system
     finished_before = is_done(recipe, state.progress)
-    watch = Watch(run, recipe, seat.rank, state.progress, held_out)
+    journal.step = state.progress.step
+    _log_start(seat, state.progress.step)
+    watch = Watch(run, recipe, seat.rank, state.progress, held_out, host.may_write)
     control = _control_group(seat)
     metrics: dict[str, float] = {}
 
     def evaluated() -> dict[str, float]:
         with state.as_evaluated():
-            return evaluate(system, held_out, recipe, seat.rank, seat.world, seat.device)
+            beat("evaluation")
+            place = (seat.rank, seat.world, seat.device)
+            return evaluate(system, held_out, recipe, *place, beat=lambda: beat("evaluation"))
+
+    def save() -> None:
+        beat("checkpoint")
+        if seat.rank == 0:
+            host.may_write()
+        state.save()
 
     if not finished_before:
         steps = Steps(recipe, system, state.optimizers, seat)
-    with closing(stream_from(state.progress.samples)) as stream:
+    with closing(stream_from(state.progress.samples)) as stream, closing(state):
         while not is_done(recipe, state.progress):
             if _agree(host.should_stop, seat, control):
                 if state.saved != state.progress.step:
-                    state.save()
+                    save()
+                state.flush()
                 return Outcome(False, state.progress.step, metrics)
             before = state.progress
             for updated in steps.step(before, lambda: data.to_batch(next(stream), seat.device)):
                 watch.updated(*updated)
+                beat("training")
             if state.averages is not None:
                 state.averages.update()
             state.progress = Progress(
                 before.step + 1, before.samples + steps.samples(before), before.epoch_length
             )
+            journal.step = state.progress.step
             watch.stepped(state.progress)
             if state.progress.step % recipe.training.sample_every == 0:
+                beat("sample grid")
                 with state.as_evaluated():
                     watch.sampled(state.progress, system)
             last = is_done(recipe, state.progress)
@@ -122,7 +160,8 @@ def train(run: Run, seat: Seat, host: Host) -> Outcome:
                 watch.evaluated(state.progress, metrics)
                 host.report({"step": state.progress.step, **metrics})
             if state.progress.step % recipe.training.checkpoint_every == 0 and not last:
-                state.save()
+                save()
+            beat("training")
 
     if not finished_before:
         state.settle()
@@ -133,8 +172,11 @@ def train(run: Run, seat: Seat, host: Host) -> Outcome:
     if not finished_before:
         watch.evaluated(progress, metrics)
         watch.finished(progress, system)
-        state.save()
+        save()
+    state.flush()
+    beat("end")
     if seat.rank == 0:
+        host.may_write()
         result: dict[str, Any] = {"step": progress.step, "samples": progress.samples, **metrics}
         result["protocol"] = _protocol(run, recipe, held_out)
         write_text(run.path / "result.json", json.dumps(result, indent=1))
@@ -166,6 +208,28 @@ def _set_up_torch(recipe: BaseRecipe, seat: Seat) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
+def _log_start(seat: Seat, step: int) -> None:
+    cuda = seat.device.type == "cuda"
+    log.info(
+        "attempt starts from step %d: rank %d of %d on %s",
+        step,
+        seat.rank,
+        seat.world,
+        seat.device,
+        extra=logs.details(
+            event="start",
+            world=seat.world,
+            device=torch.cuda.get_device_name(seat.device) if cuda else str(seat.device),
+            versions={
+                "gencomp": gencomp.__version__,
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "cuda": torch.version.cuda if cuda else None,
+            },
+        ),
+    )
+
+
 def _require_same_data(hashes: list[str], seat: Seat) -> None:
     """Raise `InputError` on every rank when the ranks do not see the same images."""
     if seat.world == 1:
@@ -184,10 +248,16 @@ def _require_same_data(hashes: list[str], seat: Seat) -> None:
 
 @contextmanager
 def _supply(
-    recipe: BaseRecipe, stream_from: StreamFrom, seat: Seat, purpose: str
+    recipe: BaseRecipe, stream_from: StreamFrom, seat: Seat, purpose: str, beat: Beat
 ) -> Iterator[Supply]:
     """Training batches outside the steps, from the start of the stream, with draws of their own."""
     size = recipe.data.batch_size
+
+    def beating(stream: Iterator[HostBatch]) -> Iterator[HostBatch]:
+        for host_batch in stream:
+            beat(purpose)
+            yield host_batch
+
     with closing(stream_from(0)) as stream:
         yield (
             (
@@ -201,7 +271,7 @@ def _supply(
                     seat.device,
                 ),
             )
-            for number, host_batch in enumerate(stream)
+            for number, host_batch in enumerate(beating(stream))
         )
 
 

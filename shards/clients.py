@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from typing import Any, Literal, NamedTuple, Protocol
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
@@ -150,6 +150,8 @@ def _s3(parts: SplitResult, patience: Patience) -> tuple[Any, str]:
         connect_timeout=patience.connect,
         request_timeout=patience.silence,  # curl: seconds with less than a byte per second
         retry_strategy=AwsStandardS3RetryStrategy(max_attempts=1),
+        allow_delayed_open=True,  # small objects in one request
+        background_writes=False,  # they would hold all that the network is too slow for in memory
     )
     return filesystem, _bucket_path(parts)
 
@@ -204,6 +206,35 @@ class ArrowClient:
                 raise WrongSize(f"it has {file.size()} bytes, {end} are expected")
             for begin in range(start, end, BLOCK):
                 yield _read_at(file, begin, min(BLOCK, end - begin))
+
+    def walk(self) -> list[str]:
+        from pyarrow.fs import FileSelector, FileType
+
+        selector = FileSelector(self._root, allow_not_found=True, recursive=True)
+        found = self._files.get_file_info(selector)
+        start = len(self._root) + 1
+        return [info.path[start:] for info in found if info.type == FileType.File]
+
+    def write(self, name: str, pieces: Iterable[bytes]) -> None:
+        path, size = f"{self._root}/{name}", 0
+        if self._files.type_name == "hdfs":  # object stores have no folders to make
+            self._files.create_dir(path.rpartition("/")[0], recursive=True)
+        with self._files.open_output_stream(path, compression=None) as out:
+            for piece in pieces:
+                out.write(piece)
+                size += len(piece)
+        if (found := self.size(name)) != size:
+            raise EOFError(f"{found} of {size} bytes arrived")
+
+    def remove(self, name: str) -> None:
+        from pyarrow.fs import FileType
+
+        path = f"{self._root}/{name}"
+        kind = self._files.get_file_info(path).type
+        if kind == FileType.Directory:
+            self._files.delete_dir(path)
+        elif kind == FileType.File:
+            self._files.delete_file(path)
 
     def trouble(self, error: Exception) -> Trouble:
         words = re.sub(r"^\[Errno \d+\] ", "", _line(error))

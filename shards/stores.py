@@ -1,24 +1,27 @@
-"""Where the files of a shard set lie: a local directory or a remote store, read alike.
+"""Where files lie: a local directory or a remote store, read and written alike.
 
-Remote stores are read with bounded patience: what may pass (a cut connection, silence, a server's
-error, a short answer) is tried again from the byte where it happened; what is missing or forbidden
-is said at once. See `shards.clients` for the URIs and where credentials come from.
+Remote stores are asked with bounded patience: what may pass (a cut connection, silence, a server's
+error, a short answer) is tried again, reading from the byte where it happened, writing from the
+first; what is missing or forbidden is said at once. See `shards.clients` for the URIs and where
+credentials come from.
 """
 
 from __future__ import annotations
 
 import io
 import logging
+import os
 import random
+import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
-from shards.clients import BLOCK, Client, Patience, Trouble, client, shown
+from shards.clients import BLOCK, ArrowClient, Client, Patience, Trouble, client, shown
 from shards.errors import ShardError
 
 SCHEMES = ("file", "gs", "hdfs", "http", "https", "s3")
@@ -63,6 +66,21 @@ class Store(ABC):
     @abstractmethod
     def local_path(self, name: str) -> Path | None:
         """The plain file that the object is, if it is one."""
+
+    @abstractmethod
+    def walk(self) -> list[str]:
+        """Sorted names of all objects here and in folders below; none where there is nothing."""
+
+    @abstractmethod
+    def write(self, name: str, pieces: Callable[[], Iterable[bytes]]) -> None:
+        """Replace an object, or make it, with its folders. `pieces` is called for each attempt.
+
+        Has it raised, or was the process killed, then the object may be there in part.
+        """
+
+    @abstractmethod
+    def remove(self, name: str) -> None:
+        """Remove an object, or a folder with all that it holds, if it is there."""
 
     def read(self, name: str) -> bytes:
         """All of an object."""
@@ -132,14 +150,38 @@ class LocalStore(Store):
     def local_path(self, name: str) -> Path:
         return self.directory / name
 
-    def _try(self, name: str, what: Callable[[Path], T]) -> T:
+    def walk(self) -> list[str]:
+        files = (path for path in self.directory.rglob("*") if path.is_file())
+        return self._try("", lambda _: sorted(str(p.relative_to(self.directory)) for p in files))
+
+    def write(self, name: str, pieces: Callable[[], Iterable[bytes]]) -> None:
+        def written(path: Path) -> None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                for piece in pieces():
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+
+        self._try(name, written, "written")
+
+    def remove(self, name: str) -> None:
+        def removed(path: Path) -> None:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+        self._try(name, removed, "removed")
+
+    def _try(self, name: str, what: Callable[[Path], T], done: str = "read") -> T:
         path = self.directory / name
         try:
             return what(path)
         except FileNotFoundError:
             raise MissingObject(f"there is no {path}") from None
         except OSError as error:
-            raise ShardError(f"{path} cannot be read: {error.strerror}") from None
+            raise ShardError(f"{path} cannot be {done}: {error.strerror}") from None
 
 
 class RemoteStore(Store):
@@ -176,7 +218,7 @@ class RemoteStore(Store):
                 return
             except there.faults as error:
                 failures += 1
-                self._pause_or_raise(name, there.trouble(error), failures)
+                self._pause_or_raise(name, there.trouble(error), failures, "read")
 
     def open(self, name: str) -> BinaryIO:
         return cast(BinaryIO, io.BufferedReader(_Stream(self, name), _FIRST_READ))
@@ -184,10 +226,19 @@ class RemoteStore(Store):
     def local_path(self, name: str) -> None:
         return None
 
+    def walk(self) -> list[str]:
+        return sorted(self._ask("", lambda there: _writable(there, self.uri).walk()))
+
+    def write(self, name: str, pieces: Callable[[], Iterable[bytes]]) -> None:
+        self._ask(name, lambda there: _writable(there, self.uri).write(name, pieces()), "written")
+
+    def remove(self, name: str) -> None:
+        self._ask(name, lambda there: _writable(there, self.uri).remove(name), "removed")
+
     def _client(self) -> Client:
         return client(self._location, self._patience)
 
-    def _ask(self, name: str, question: Callable[[Client], T]) -> T:
+    def _ask(self, name: str, question: Callable[[Client], T], done: str = "read") -> T:
         failures = 0
         while True:
             there = self._client()
@@ -195,21 +246,23 @@ class RemoteStore(Store):
                 return question(there)
             except there.faults as error:
                 failures += 1
-                self._pause_or_raise(name, there.trouble(error), failures)
+                self._pause_or_raise(name, there.trouble(error), failures, done)
 
-    def _pause_or_raise(self, name: str, trouble: Trouble, failures: int) -> None:
+    def _pause_or_raise(self, name: str, trouble: Trouble, failures: int, done: str) -> None:
         where, (kind, words), attempts = self._where(name), trouble, self._patience.attempts
         if kind == "missing":
             raise MissingObject(f"there is no {where}: check the address") from None
         if kind == "denied":
             raise ShardError(
-                f"{where} may not be read: access is denied ({words}); check the credentials "
+                f"{where} may not be {done}: access is denied ({words}); check the credentials "
                 f"({_credentials(where)})"
             ) from None
         if kind == "final":
-            raise ShardError(f"{where} cannot be read: {words}") from None
+            raise ShardError(f"{where} cannot be {done}: {words}") from None
         if failures >= attempts:
-            raise ShardError(f"{where} could not be read in {attempts} attempts: {words}") from None
+            raise ShardError(
+                f"{where} could not be {done} in {attempts} attempts: {words}"
+            ) from None
         longest = min(self._patience.pause * 2 ** (failures - 1), self._patience.longest_pause)
         pause = longest * _chance.uniform(0.5, 1)
         log.warning(
@@ -284,6 +337,12 @@ class _Stream(io.RawIOBase):
 
     def _fetch(self, start: int, size: int) -> bytes:
         return self._remote.read_range(self._name, start, min(size, self._size - start))
+
+
+def _writable(there: Client, uri: str) -> ArrowClient:
+    if not isinstance(there, ArrowClient):
+        raise ShardError(f"{uri} can only be read: write to s3://, gs://, hdfs:// or a directory")
+    return there
 
 
 def _first_part(scheme: str) -> str:

@@ -28,6 +28,7 @@ def train(words: Sequence[str]) -> int:
         workers: int = 1,
         gpu: bool = False,
         max_failures: int = 3,
+        stall_seconds: float = 1800.0,
     ) -> int:
         """Train one stage; a run of that name goes on from its newest checkpoint.
 
@@ -41,28 +42,41 @@ def train(words: Sequence[str]) -> int:
             workers: Processes that share each batch.
             gpu: Give every worker a GPU instead of a CPU.
             max_failures: How often workers are started again after one has died.
+            stall_seconds: A worker that makes no progress for so long is ended and counts as dead.
         """
         checked = recipes.load(recipe, overrides)
-        return _train(checked, runs / (name or Path(recipe).stem), workers, gpu, max_failures)
+        path = runs / (name or Path(recipe).stem)
+        return _train(checked, path, workers, gpu, max_failures, stall_seconds)
 
     return int(call(train, own, prog="gencomp train"))
 
 
-def _train(recipe: BaseRecipe, path: Path, workers: int, gpu: bool, max_failures: int) -> int:
+def _train(
+    recipe: BaseRecipe,
+    path: Path,
+    workers: int,
+    gpu: bool,
+    max_failures: int,
+    stall_seconds: float,
+) -> int:
     from cluster.runs import enter
 
     run = enter(path, recipe)
     if (result := run.result()) is not None:
         print(f"run {path} is finished: {_line(result)}")
         return 0
+    from cluster.logs import Row, readable
     from cluster.train import fit
+
+    def show(row: Row) -> None:
+        print(f"  {readable(row)}", flush=True)
 
     print(
         f"run {path}: {recipe.system}/{recipe.stage}, {workers} worker{'s' * (workers != 1)}",
         flush=True,
     )
     with TrainingLines(recipe, str(path)) as lines:
-        finished = fit(run, workers, gpu, max_failures, on_row=lines.show)
+        finished = fit(run, workers, gpu, max_failures, lines.show, stall_seconds, show)
     if not finished:
         print(f"run {path} stopped at a checkpoint; the same command goes on")
         return STOPPED

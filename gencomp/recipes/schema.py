@@ -108,13 +108,38 @@ class OptimizerSection(Section):
         return self.learning_rate * self.decay_factor**passed
 
 
+# What training writes down, and how long that is kept, has no influence on what it learns.
+RECORD_FIELDS = frozenset(
+    {
+        "log_every",
+        "checkpoint_every",
+        "checkpoint_async",
+        "keep_checkpoints",
+        "keep_best",
+        "keep_best_metric",
+        "keep_every",
+        "sample_every",
+    }
+)
+
+
 class TrainingSection(Section):
     epochs: float | None = Field(None, gt=0, description="length in passes over the split")
     steps: int | None = Field(None, ge=1, description="length in steps (instead of epochs)")
     seed: int = Field(321, ge=0, description="seed of weights, order and noise")
     log_every: int = Field(10, ge=1, description="steps between rows of the metrics log")
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
+    checkpoint_async: bool = Field(
+        True, description="write checkpoints in a thread while training goes on"
+    )
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints to keep")
+    keep_best: int = Field(0, ge=0, description="best checkpoints to keep, by keep_best_metric")
+    keep_best_metric: str | None = Field(
+        None, description="metric of the evaluations, such as mse; the least is the best"
+    )
+    keep_every: int | None = Field(
+        None, ge=1, description="keep the checkpoints of all multiples of so many steps for ever"
+    )
     sample_every: int = Field(1000, ge=1, description="steps between sample grids")
     deterministic: bool = Field(True, description="ask torch for deterministic kernels")
     precision: Literal["float32", "bfloat16"] = Field(
@@ -132,6 +157,23 @@ class TrainingSection(Section):
     def _one_length(self) -> TrainingSection:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("exactly one of epochs and steps must be given")
+        return self
+
+    @model_validator(mode="after")
+    def _best_by_something(self) -> TrainingSection:
+        if self.keep_best and not self.keep_best_metric:
+            raise ValueError("keep_best needs keep_best_metric, a metric of the evaluations")
+        if self.keep_best_metric and not self.keep_best:
+            raise ValueError("keep_best_metric needs keep_best, the number of checkpoints to keep")
+        return self
+
+    @model_validator(mode="after")
+    def _every_is_reached(self) -> TrainingSection:
+        if self.keep_every is not None and self.keep_every % self.checkpoint_every:
+            raise ValueError(
+                f"keep_every is {self.keep_every}, but it must be a multiple of checkpoint_every, "
+                f"{self.checkpoint_every}: there are no checkpoints of other steps"
+            )
         return self
 
 

@@ -21,7 +21,10 @@ from cluster.runs import Run
 from gencomp.errors import InputError
 from gencomp.evaluation import frechet, kernel, pixels, ssim
 from gencomp.evaluation.draws import ItemDraws
+from gencomp.losses import mmd
 from gencomp.system import Batch, evaluation_mode
+from gencomp.systems.dplc.base import ReconstructingSystem
+from gencomp.systems.dplc.parts import to_signed
 from tests import scripted, tiny
 
 ALL = plan.METRICS
@@ -102,7 +105,18 @@ def test_values_are_those_of_a_plain_loop(codec: Run, photos: Path, nets: dict[s
         made = [system.sample(ItemDraws.of(7, (purpose, draw), [i])) for i in range(count)]
         return torch.cat([one for one in made if one is not None])
 
+    def latent(row: int) -> torch.Tensor:
+        assert isinstance(system, ReconstructingSystem)
+        keyed = ItemDraws.of(7, ("reconstruct", 0), [row])
+        return system.encode(system.networks, to_signed(images[row : row + 1]), keyed).flatten(1)
+
+    def prior_sample(row: int) -> torch.Tensor:
+        assert isinstance(system, ReconstructingSystem) and system.prior is not None
+        keyed = ItemDraws.of(7, ("prior", 0), [row])
+        return system.prior.sample(keyed, torch.float32).flatten(1)
+
     with evaluation_mode(system.networks):
+        latents, prior = (torch.cat([of(i) for i in range(47)]) for of in (latent, prior_sample))
         draws = [torch.cat([alone(row, k) for row in range(47)]) for k in range(3)]
         zero = [sampled("rate0", k, 47) for k in range(3)]
         samples = sampled("sample", 0, 20)
@@ -129,6 +143,7 @@ def test_values_are_those_of_a_plain_loop(codec: Run, photos: Path, nets: dict[s
         "pv": torch.stack(draws).double().var(0, unbiased=False).mean().item() / 127.5**2,
         "rate0_mse": np.mean([pixels.squared_error(images, z).mean().item() for z in zero]),
         "rate0_pv": torch.stack(zero).double().var(0, unbiased=False).mean().item() / 127.5**2,
+        "mmd": mmd(latents.double(), prior.double()).item(),
         "bpp": 2 * 16 / 4096,
         "rfid": fid(made),
         "rate0_rfid": fid(first_zero),
@@ -145,6 +160,7 @@ def test_values_are_those_of_a_plain_loop(codec: Run, photos: Path, nets: dict[s
             assert low <= entry["value"] * (1 + 1e-12) and entry["value"] <= high * (1 + 1e-12)
             assert entry["images"] == 47
     assert found["metrics"]["sfid"]["samples"] == 20
+    assert found["metrics"]["mmd"]["samples"] == 47
     assert found["metrics"]["pv"]["draws"] == 3
     assert found["complete"] is True and found["images"] == 47
 
@@ -167,7 +183,7 @@ def test_a_deterministic_reconstruction_has_no_variance(generator: Run) -> None:
 
 def test_batches_and_blocks_do_not_matter(codec: Run, nets: dict[str, Any]) -> None:
     """But for rounding: noise belongs to images, and sums merge."""
-    some = {"metrics": ("mse", "ms_ssim", "pv", "fid", "kid", "rate0"), **nets}
+    some = {"metrics": ("mse", "ms_ssim", "pv", "fid", "kid", "rate0", "mmd"), **nets}
     found = [
         values(measured(codec, name, batch_size=batch, block=block, **some))
         for name, batch, block in (("a", 8, 16), ("b", 3, 7), ("c", 47, 47))
@@ -327,6 +343,8 @@ def test_what_a_run_cannot_do_is_refused(
     sampler, _ = tiny.trained(tmp_path / "sampler", raw)
     with pytest.raises(InputError, match="reconstructs nothing: no mse"):
         plan.make(sampler, **{**SMALL, "metrics": ("mse",)})
+    with pytest.raises(InputError, match="has no latents with a prior to compare them with"):
+        plan.make(sampler, **{**SMALL, "metrics": ("mmd",)})
     with pytest.raises(InputError, match="--metrics is"):
         plan.make(sampler, **SMALL)
     features = {k: v for k, v in nets.items() if k.startswith("features")}

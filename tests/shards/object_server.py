@@ -100,7 +100,7 @@ class Request(NamedTuple):
 
 @dataclass
 class Fault:
-    """What a proxy does to the next `times` GET requests whose path has `path` in it.
+    """What a proxy does to the next `times` requests of a method whose path has `path` in it.
 
     It waits `delay` seconds, answers `status` instead when set, flips a bit of the body's byte
     `flip`, and after `keep` bytes of the body cuts the connection, falls silent, or ends the
@@ -199,23 +199,36 @@ class _ProxyHandler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._serve()
 
-    def do_HEAD(self) -> None:
-        self._serve()
+    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
 
     def _serve(self) -> None:
         first = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
         request = Request(self.command, self.path, int(first[1]) if first else 0)
+        sent = self._received()
         fault = self.proxy.meets(request) or Fault("")
         self.proxy.closed.wait(fault.delay)
         if fault.status:
             self._answer(fault.status, [], b"", fault)
         else:
-            self._answer(*self._ask(), fault)
+            self._answer(*self._ask(sent), fault)
 
-    def _ask(self) -> tuple[int, list[tuple[str, str]], bytes]:
+    def _received(self) -> bytes:
+        """The body of a request."""
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def _ask(self, sent: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         connection = http.client.HTTPConnection(LOCAL, self.proxy.upstream, timeout=60)
         try:
-            connection.request(self.command, self.path, headers=dict(self.headers))
+            own = {"content-length", "expect", "transfer-encoding"}
+            headers = {k: v for k, v in self.headers.items() if k.lower() not in own}
+            connection.request(self.command, self.path, sent, headers)
             answer = connection.getresponse()
             return answer.status, answer.getheaders(), answer.read()
         finally:
