@@ -35,6 +35,8 @@ class SavingError(OSError):
     The last whole checkpoint is as it was.
     """
 
+    exit_code = 1
+
 
 class Copies(Protocol):
     """Whoever copies whole checkpoints to another place, in its own time."""

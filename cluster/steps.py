@@ -134,6 +134,8 @@ def _distributed(phase: Phase, seat: Seat) -> nn.Module:
         # ranks on, a resumed run would then sum its first gradients in another order than an
         # uninterrupted one.
         "find_unused_parameters": True,
+        # Gradients lie where they are summed, instead of being copied there and back.
+        "gradient_as_bucket_view": True,
     }
     return DistributedDataParallel(
         phase,

@@ -7,41 +7,62 @@ and goes on from the newest whole one, so it does not matter who died, the worke
 
 from __future__ import annotations
 
+import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster import checkpoints, logs, metrics_log, runtime
-from cluster.files import locked
+from cluster import checkpoints, copies, logs, metrics_log, runtime
+from cluster.files import locked, write_text
+from cluster.locks import Lease
 from cluster.runs import Run
+from cluster.saving import SavingError
 from cluster.stopping import stop_requests
 from cluster.watchdog import STALL_SECONDS
 from cluster.worker import require_shares
 from gencomp.errors import InputError
 
+log = logging.getLogger(__name__)
+
 _POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """How the workers of a run are kept going; nothing of it changes what they compute.
+
+    Attributes:
+        workers: processes that share each global batch.
+        gpu: give every worker a GPU of its own, else a CPU.
+        max_failures: how often the workers are started again after one has died.
+        stall_seconds: a worker that makes no progress for so long is ended and counts as dead.
+        copy_to: where every whole checkpoint is copied (see `cluster.copies`).
+    """
+
+    workers: int = 1
+    gpu: bool = False
+    max_failures: int = 3
+    stall_seconds: float = STALL_SECONDS
+    copy_to: str | None = None
 
 
 def fit(
     run: Run,
-    workers: int,
-    gpu: bool = False,
-    max_failures: int = 3,
+    supervision: Supervision,
     on_row: Callable[[dict[str, Any]], None] = lambda row: None,
-    stall_seconds: float = STALL_SECONDS,
     on_log: Callable[[logs.Row], None] = lambda row: None,
 ) -> bool:
     """Train a run to its end with Ray Train.
 
     Args:
         run: an entered run; training goes on from its newest checkpoint.
-        workers: processes that share each global batch.
-        gpu: give every worker a GPU of its own, else a CPU.
-        max_failures: how often the workers are started again after one has died.
+        supervision: workers, and what happens when they fail.
         on_row: called with every new row of the metrics log.
-        stall_seconds: a worker that makes no progress for so long is ended and counts as dead.
         on_log: called with every new line of the driver's log and of rank 0's.
 
     Returns:
@@ -50,70 +71,86 @@ def fit(
     Raises:
         InputError: another process trains the run, the number of workers does not fit, no
             checkpoint is whole, or the workers refused their input.
+        SavingError: a checkpoint could not be written or copied.
         RuntimeError: the workers failed more than `max_failures` times.
     """
+    workers = supervision.workers
     require_shares(run.recipe(), workers)
-    if stall_seconds <= 0:
-        raise InputError(f"--stall-seconds {stall_seconds:g} must be more than 0")
-    # The workers choose the checkpoint; here the user hears of damaged ones, before they start.
-    checkpoints.newest(run.checkpoints)
+    if supervision.stall_seconds <= 0:
+        raise InputError(f"--stall-seconds {supervision.stall_seconds:g} must be more than 0")
     with (
         locked(run.path) as lease,
         logs.driving(run.path, lease.predecessor, on_log) as relay,
-        runtime.cluster(cpus=None if gpu else max(workers, runtime.usable_cpus())),
     ):
-        run.refusal.unlink(missing_ok=True)
-        outcome: list[Any] = []
-        told = {"run": str(run.path.resolve()), "lease": lease, "stall_seconds": stall_seconds}
-        thread = threading.Thread(
-            target=_fit_in_thread, args=(told, workers, gpu, max_failures, outcome), daemon=True
-        )
-
-        def ended() -> bool:
-            relay()
-            lease.require()
-            return not thread.is_alive()
-
-        with stop_requests(run.stop_request):
-            thread.start()
-            for row in _rows_until(run.metrics, ended):
-                on_row(row)
-            thread.join()
-        if run.refusal.exists():
-            raise InputError(run.refusal.read_text())
-        if isinstance(outcome[0], BaseException):
-            raise _failure(outcome[0])
-        return bool(outcome[0])
+        if (step := copies.arrange(run, supervision.copy_to)) is not None:
+            log.info("fetched the checkpoint of step %d from %s", step, supervision.copy_to)
+        # The workers choose the checkpoint; here the user hears of damaged ones before they start.
+        checkpoints.newest(run.checkpoints)
+        with runtime.cluster(cpus=None if supervision.gpu else max(workers, runtime.usable_cpus())):
+            return _supervise(run, supervision, lease, relay, on_row)
 
 
-def _fit_in_thread(
-    told: dict[str, Any], workers: int, gpu: bool, max_failures: int, outcome: list[Any]
-) -> None:
+def _supervise(
+    run: Run,
+    supervision: Supervision,
+    lease: Lease,
+    relay: Callable[[], None],
+    on_row: Callable[[dict[str, Any]], None],
+) -> bool:
+    """Ray Train on a thread; rows, logs, lock and signals here."""
+    run.refusal.unlink(missing_ok=True)
+    outcome: list[Any] = []
+    thread = threading.Thread(
+        target=_fit_in_thread, args=(run.path.resolve(), supervision, lease, outcome), daemon=True
+    )
+
+    def ended() -> bool:
+        relay()
+        lease.require()
+        return not thread.is_alive()
+
+    with stop_requests(run.stop_request):
+        thread.start()
+        for row in _rows_until(run.metrics, ended):
+            on_row(row)
+        thread.join()
+    if run.refusal.exists():
+        refusal = json.loads(run.refusal.read_text())
+        raise (InputError if refusal["input"] else SavingError)(refusal["sentence"])
+    if isinstance(outcome[0], BaseException):
+        raise _failure(outcome[0])
+    return bool(outcome[0])
+
+
+def _fit_in_thread(path: Path, supervision: Supervision, lease: Lease, outcome: list[Any]) -> None:
     # Ray Train puts its own SIGINT handler in place only on the main thread; ours must stay.
     try:
-        outcome.append(_trainer(told, workers, gpu, max_failures).fit().return_value["finished"])
+        outcome.append(_trainer(path, supervision, lease).fit().return_value["finished"])
     except BaseException as error:  # handed to the main thread, which raises it
         outcome.append(error)
 
 
-def _trainer(told: dict[str, Any], workers: int, gpu: bool, max_failures: int) -> Any:
+def _trainer(path: Path, supervision: Supervision, lease: Lease) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     from cluster.failures import Failures
     from cluster.process_group import OneAddressConfig
 
+    stall_seconds = supervision.stall_seconds
     return TorchTrainer(
         _worker,
-        train_loop_config=told,
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
+        train_loop_config={"run": str(path), "lease": lease, "stall_seconds": stall_seconds},
+        scaling_config=ScalingConfig(num_workers=supervision.workers, use_gpu=supervision.gpu),
         # Workers that hang end by themselves, with their stacks, before torch gives up.
-        torch_config=OneAddressConfig(timeout_s=int(max(600, 1.5 * told["stall_seconds"]))),
+        torch_config=OneAddressConfig(timeout_s=int(max(600, 1.5 * stall_seconds))),
         run_config=RunConfig(
-            storage_path=told["run"],
+            storage_path=str(path),
             name="ray",
-            callbacks=[Failures(Path(told["run"]))],
-            failure_config=FailureConfig(max_failures=max_failures, controller_failure_limit=3),
+            callbacks=[Failures(path)],
+            failure_config=FailureConfig(
+                max_failures=supervision.max_failures, controller_failure_limit=3
+            ),
             worker_runtime_env={"env_vars": runtime.WORKER_ENVIRONMENT},
         ),
     )
@@ -131,7 +168,7 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     context = ray.train.get_context()
     run = open_run(config["run"])
     if run.refusal.exists():
-        # Bad input stays bad: workers that are started again for it leave at once.
+        # Bad input stays bad, a full disk full: workers that are started again leave at once.
         return {"finished": False}
     host = Host(
         # Ray insists on plain numbers and drops what comes without a checkpoint; ours are in the
@@ -144,18 +181,20 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     try:
         seat = Seat(context.get_world_rank(), context.get_world_size(), get_device())
         return {"finished": train(run, seat, host).finished}
-    except ValueError as error:
+    except (ValueError, SavingError) as error:
         if hasattr(error, "exit_code"):
-            run.refusal.write_text(str(error))
+            refusal = {"input": isinstance(error, ValueError), "sentence": str(error)}
+            with suppress(OSError):  # the disk may be full
+                write_text(run.refusal, json.dumps(refusal))
         raise
 
 
-def _rows_until(log: Path, ended: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+def _rows_until(path: Path, ended: Callable[[], bool]) -> Iterator[dict[str, Any]]:
     """New rows of a metrics log while the workers write it."""
-    offset = metrics_log.end(log)
+    offset = metrics_log.end(path)
     while True:
         last_round = ended()
-        rows, offset = metrics_log.follow(log, offset)
+        rows, offset = metrics_log.follow(path, offset)
         yield from rows
         if last_round:
             return

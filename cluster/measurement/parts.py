@@ -1,7 +1,8 @@
 """What a finished block leaves behind, and how the parts are read again.
 
 Tensors of a part, n items: float64 [n] values under the names of metrics; `features/<set>`, float32
-[n, D], of the sets images, reconstructions, rate0 and samples; `pixels/<what>`, int64 [3, H, W]
+[n, D], of the sets images, reconstructions, rate0 and samples, and of each image its latent and a
+sample of the prior; `pixels/<what>`, int64 [3, H, W]
 sums for the rate-0 identity.
 
 Features are kept, and not their sums of products: below D images a block they take less room, and
@@ -27,7 +28,7 @@ from cluster.measurement.plan import Measurement
 from gencomp.errors import InputError
 from gencomp.evaluation.frechet import FeatureSums
 
-FeatureSet = Literal["images", "reconstructions", "rate0", "samples"]
+FeatureSet = Literal["images", "reconstructions", "rate0", "samples", "latents", "prior"]
 PIXEL_TOTAL, PIXEL_SQUARES, DRAWN_TOTAL = "pixels/total", "pixels/squares", "pixels/drawn"
 
 

@@ -19,10 +19,11 @@ from cluster.runs import Run, open_run
 from gencomp.errors import InputError
 from gencomp.evaluation import bootstrap, kernel, networks, ssim
 from gencomp.evaluation.draws import ItemDraws
+from gencomp.evaluation.latents import latents
 from gencomp.system import evaluation_mode
 from shards.reader import Split
 
-Metric = Literal["mse", "psnr", "ms_ssim", "pv", "fid", "kid", "lpips", "rate0"]
+Metric = Literal["mse", "psnr", "ms_ssim", "pv", "fid", "kid", "lpips", "rate0", "mmd"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 _OF_RECONSTRUCTIONS: tuple[Metric, ...] = ("mse", "psnr", "ms_ssim", "pv", "lpips")
 _OF_DRAWS: tuple[Metric, ...] = ("pv", "rate0")
@@ -210,7 +211,7 @@ def make(
     shard_set = shards.open_set(location)
     split = shard_set.split(chosen["split"])
     name = f"run {run.path} ({recipe.system}/{recipe.stage})"
-    height, width, reconstructs, has_prior = _abilities(run, split)
+    height, width, reconstructs, has_prior, has_latents = _abilities(run, split)
     if metrics is None:
         metrics = _usual(reconstructs, features is not None, lpips is not None)
     for metric in metrics:
@@ -218,6 +219,8 @@ def make(
             raise InputError(f"{name} has no encoder and reconstructs nothing: no {metric}")
         if metric == "rate0" and not has_prior:
             raise InputError(f"{name} has no prior to draw from: no rate0")
+        if metric == "mmd" and not has_latents:
+            raise InputError(f"{name} has no latents with a prior to compare them with: no mmd")
     compares = any(metric in _OF_FEATURES for metric in metrics)
     if samples and not (has_prior and compares):
         why = "has no prior to draw from" if compares else "is asked for neither fid nor kid"
@@ -291,11 +294,17 @@ def rules(settings: Settings, height: int, width: int) -> dict[str, str]:
         said["kid"] = (
             f"unbiased, kernel (x.y/D + 1)^3, mean over strided subsets of up to {kernel.SUBSET}"
         )
+    if settings.asks("mmd"):
+        said["mmd"] = (
+            "unbiased, the seven kernels of the training loss, latents against as many samples of"
+            f" the prior, mean over strided subsets of up to {kernel.SUBSET}"
+        )
     return said
 
 
-def _abilities(run: Run, split: Split) -> tuple[int, int, bool, bool]:
-    """Height, width, whether the run reconstructs and whether it has a prior: two images tell."""
+def _abilities(run: Run, split: Split) -> tuple[int, int, bool, bool, bool]:
+    """Height and width, whether the run reconstructs, has a prior, and encodes to latents that
+    should follow it: two images tell."""
     recipe, system = run.recipe(), run.system()
     host = next(data.held_out_batches(recipe, split, 2, 0, 1, limit=2))
     batch = data.to_batch(host, torch.device("cpu"))
@@ -303,8 +312,9 @@ def _abilities(run: Run, split: Split) -> tuple[int, int, bool, bool]:
     with evaluation_mode(system.networks):
         reconstructs = system.reconstruct(batch, draws) is not None
         has_prior = system.sample(draws) is not None
+        has_latents = latents(system, batch, draws, draws) is not None
     height, width = batch.images_BCHW.shape[2:]
-    return height, width, reconstructs, has_prior
+    return height, width, reconstructs, has_prior, has_latents
 
 
 def _usual(reconstructs: bool, features: bool, lpips: bool) -> tuple[Metric, ...]:

@@ -77,6 +77,8 @@ def collect(measurement: Measurement, require_all: bool = False) -> Result:
     warnings: list[str] = []
     metrics = _of_values(found.values, plan.settings)
     metrics |= _of_features(measurement, found, warnings)
+    if plan.settings.asks("mmd"):
+        metrics["mmd"] = _of_latents(measurement, found)
     if (codec := measurement.run.system().codec()) is not None:
         bits = codec.payload_bits(plan.height, plan.width)
         metrics["bpp"] = {"value": bits / (plan.height * plan.width)}
@@ -118,7 +120,7 @@ def _read(measurement: Measurement, missing: list[int]) -> Collected:
                 values.setdefault(name, []).append(tensor.numpy())
             elif name.startswith("pixels/"):
                 found.sums[name] = found.sums[name] + tensor if name in found.sums else tensor
-        for which in ("images", *_COMPARED):
+        for which in (*_COMPARED, "images", "latents", "prior"):
             if (features := tensors.get(parts.feature_name(which))) is not None:
                 found.lengths.setdefault(which, {})[block] = len(features)
     found.values.update({name: np.concatenate(those) for name, those in values.items()})
@@ -146,20 +148,16 @@ def _of_features(
 ) -> dict[str, dict[str, Any]]:
     """Distances of every set of features from that of the images."""
 
-    def stored(which: FeatureSet) -> StoredFeatures:
-        files = found.lengths[which]
-        return StoredFeatures(which, [measurement.part(b) for b in files], list(files.values()))
-
     settings = measurement.plan.settings
     metrics: dict[str, dict[str, Any]] = {}
     compared = [which for which in _COMPARED if which in found.lengths]
     if not compared:
         return metrics
-    images = stored("images")
+    images = _stored(measurement, found, "images")
     reference = images.sums().gaussian() if settings.asks("fid") else None
     for which in compared:
         fid, kid = _COMPARED[which]
-        others = stored(which)
+        others = _stored(measurement, found, which)
         counts = {"samples": len(others)} if which == "samples" else {}
         if len(others) < 2:
             warnings.append(f"{fid} and {kid} are left out: they need two samples or more")
@@ -176,6 +174,18 @@ def _of_features(
         if settings.asks("kid"):
             metrics[kid] = _kernel(images, others, settings.seed) | counts
     return metrics
+
+
+def _of_latents(measurement: Measurement, found: Collected) -> dict[str, Any]:
+    """Kernel distance of the latents from as many samples of the prior."""
+    latents, prior = (_stored(measurement, found, which) for which in ("latents", "prior"))
+    entry = _kernel(latents, prior, measurement.plan.settings.seed, kernel.inverse_multiquadric)
+    return entry | {"samples": len(prior)}
+
+
+def _stored(measurement: Measurement, found: Collected, which: FeatureSet) -> StoredFeatures:
+    files = found.lengths[which]
+    return StoredFeatures(which, [measurement.part(b) for b in files], list(files.values()))
 
 
 def _frechet(
@@ -196,16 +206,25 @@ def _frechet(
     return _entry(value, ends, len(images))
 
 
-def _kernel(images: StoredFeatures, others: StoredFeatures, seed: int) -> dict[str, Any]:
+def _kernel(
+    images: StoredFeatures, others: StoredFeatures, seed: int, form: kernel.Kernel = kernel.cubic
+) -> dict[str, Any]:
+    """
+    Args:
+        images: their number goes into the entry.
+        others: of the same images, unless they are samples.
+        seed: of the bootstrap.
+        form: of the kernel.
+    """
     count = kernel.subsets(len(images), len(others))
 
     def subset(which: StoredFeatures, number: int) -> np.ndarray:
         return which.at(kernel.members(number, count, len(which)))
 
-    paired = others.which != "samples"
+    paired = others.which not in ("samples", "prior")
     whole = kernel.mean(
         [
-            kernel.subset_distance(subset(images, i), subset(others, i), paired, seed, i)
+            kernel.subset_distance(subset(images, i), subset(others, i), paired, seed, i, form)
             for i in range(count)
         ]
     )

@@ -17,6 +17,7 @@ from cluster.measurement.plan import Block, Measurement, Settings, divided
 from gencomp.errors import InputError
 from gencomp.evaluation import networks, pixels, ssim
 from gencomp.evaluation.draws import ItemDraws
+from gencomp.evaluation.latents import latents
 from gencomp.recipes.schema import BaseRecipe
 from gencomp.system import Batch, System, evaluation_mode
 from shards.reader import Split
@@ -147,6 +148,8 @@ def _of_images(place: Workplace, batch: Batch) -> Tensors:
         found |= _features(place, "reconstructions", first_BCHW)
     if settings.asks("rate0"):
         found |= _of_zero_rate(place, images_BCHW, rows)
+    if settings.asks("mmd"):
+        found |= _of_latents(place, batch, rows)
     found |= _features(place, "images", images_BCHW)
     return {name: tensor.cpu() for name, tensor in found.items()}
 
@@ -180,6 +183,17 @@ def _of_zero_rate(place: Workplace, images_BCHW: Tensor, rows: list[int]) -> Ten
         parts.PIXEL_TOTAL: originals.total_CHW,
         parts.PIXEL_SQUARES: originals.squares_CHW,
         parts.DRAWN_TOTAL: repeats.total_BCHW.sum(0),
+    }
+
+
+def _of_latents(place: Workplace, batch: Batch, rows: list[int]) -> Tensors:
+    """The latents behind the first reconstruction of `_of_images`."""
+    encoding, sampling = (place.draws(purpose, 0, rows) for purpose in ("reconstruct", "prior"))
+    both = latents(place.system, batch, encoding, sampling)
+    assert both is not None
+    return {
+        parts.feature_name("latents"): both.encoded.float(),
+        parts.feature_name("prior"): both.prior.float(),
     }
 
 

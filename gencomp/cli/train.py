@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
@@ -12,6 +12,9 @@ from gencomp import recipes
 from gencomp.cli.arguments import call
 from gencomp.cli.progress import TrainingLines
 from gencomp.recipes.schema import BaseRecipe
+
+if TYPE_CHECKING:
+    from cluster.train import Supervision
 
 STOPPED = 130
 
@@ -29,6 +32,7 @@ def train(words: Sequence[str]) -> int:
         gpu: bool = False,
         max_failures: int = 3,
         stall_seconds: float = 1800.0,
+        copy_to: str | None = None,
     ) -> int:
         """Train one stage; a run of that name goes on from its newest checkpoint.
 
@@ -43,22 +47,19 @@ def train(words: Sequence[str]) -> int:
             gpu: Give every worker a GPU instead of a CPU.
             max_failures: How often workers are started again after one has died.
             stall_seconds: A worker that makes no progress for so long is ended and counts as dead.
+            copy_to: Copy every checkpoint there too: s3://, gs://, hdfs://, file:// or a directory.
+                A run without checkpoints of its own goes on from the newest copy.
         """
         checked = recipes.load(recipe, overrides)
-        path = runs / (name or Path(recipe).stem)
-        return _train(checked, path, workers, gpu, max_failures, stall_seconds)
+        from cluster.train import Supervision
+
+        supervision = Supervision(workers, gpu, max_failures, stall_seconds, copy_to)
+        return _train(checked, runs / (name or Path(recipe).stem), supervision)
 
     return int(call(train, own, prog="gencomp train"))
 
 
-def _train(
-    recipe: BaseRecipe,
-    path: Path,
-    workers: int,
-    gpu: bool,
-    max_failures: int,
-    stall_seconds: float,
-) -> int:
+def _train(recipe: BaseRecipe, path: Path, supervision: Supervision) -> int:
     from cluster.runs import enter
 
     run = enter(path, recipe)
@@ -68,6 +69,8 @@ def _train(
     from cluster.logs import Row, readable
     from cluster.train import fit
 
+    workers = supervision.workers
+
     def show(row: Row) -> None:
         print(f"  {readable(row)}", flush=True)
 
@@ -76,7 +79,7 @@ def _train(
         flush=True,
     )
     with TrainingLines(recipe, str(path)) as lines:
-        finished = fit(run, workers, gpu, max_failures, lines.show, stall_seconds, show)
+        finished = fit(run, supervision, lines.show, show)
     if not finished:
         print(f"run {path} stopped at a checkpoint; the same command goes on")
         return STOPPED
