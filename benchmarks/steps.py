@@ -1,19 +1,24 @@
 """A training step of gencomp against a plain PyTorch loop over the same networks, and 2 workers
 against 1.
 
-    python benchmarks/steps.py [--pairs 5] [--steps 40] [--threads 1]
+    python benchmarks/steps.py [--pairs 5] [--steps 40] [--threads 1] [--parts steps scaling]
 
 The loops train the `photos` recipes of the three generators in one process, in turns, each in a
 process of its own. The plain loop is what a researcher writes by hand: modules, losses, Adam,
 channels last; `memory` cycles over decoded batches that lie in memory, `plain` reads the same
-stream of shards as gencomp does.
-Times are medians over the steps after the first ten. Scaling: the WAE recipe with 2 workers over
-gloo against 1, images per second, at the narrow and at the published width.
+stream of shards as gencomp does. Times are medians over the steps after the first ten, on the clock
+and of the CPU; the latter, with all threads, says more on a machine that others use too.
+
+Scaling: images per second of the WAE recipe with 2 workers over gloo, at the narrow and at the
+published width, with the recipe's global batch and with twice as much, against one worker alone.
+`apart` are two runs of one worker side by side: what the machine gives 2 workers that never wait
+for each other.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -22,12 +27,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = ("wae", "wgan_gp", "wasserstein_pp")
+KINDS = ("memory", "plain", "gencomp")
 WARM = 10
+BATCH = 64
+
+Times = tuple[float, float]  # on the clock, of the CPU
 
 
 # --- the plain loops ------------------------------------------------------------------------------
@@ -119,9 +129,7 @@ def plain_step(recipe: Any, batches: Callable[[], Any]) -> Callable[[], None]:
     return wasserstein_pp
 
 
-def plain(recipe: Any, steps: int, in_memory: bool) -> list[float]:
-    import itertools
-
+def plain(recipe: Any, steps: int, in_memory: bool) -> list[Times]:
     import torch
 
     from cluster import data
@@ -136,7 +144,7 @@ def plain(recipe: Any, steps: int, in_memory: bool) -> list[float]:
     clock = []
     for _ in range(steps):
         step()
-        clock.append(time.perf_counter())
+        clock.append(now())
     stream.close()
     return clock
 
@@ -144,15 +152,15 @@ def plain(recipe: Any, steps: int, in_memory: bool) -> list[float]:
 # --- gencomp --------------------------------------------------------------------------------------
 
 
-def ours(recipe: Any, steps: int, work: Path) -> list[float]:
+def ours(recipe: Any, steps: int, work: Path) -> list[Times]:
     from cluster.runs import enter
     from cluster.seat import Seat
     from cluster.worker import Host, train
 
-    clock: list[float] = []
+    clock: list[Times] = []
 
     def stop() -> bool:
-        clock.append(time.perf_counter())
+        clock.append(now())
         return len(clock) > steps
 
     train(enter(work / "run", recipe), Seat(), Host(should_stop=stop))
@@ -188,11 +196,17 @@ def child(kind: str, method: str, photos: Path, steps: int, threads: int) -> Non
             if kind == "gencomp"
             else plain(recipe, steps, kind == "memory")
         )
-    seconds = [b - a for a, b in zip(clock[WARM:], clock[WARM + 1 :], strict=False)]
-    print(json.dumps(statistics.median(seconds)))
+    medians = []
+    for times in zip(*clock[WARM:], strict=True):
+        medians.append(statistics.median(b - a for a, b in itertools.pairwise(times)))
+    print(json.dumps(medians))
 
 
-def call(kind: str, method: str, photos: Path, words: argparse.Namespace) -> float:
+def now() -> Times:
+    return time.perf_counter(), time.process_time()
+
+
+def call(kind: str, method: str, photos: Path, words: argparse.Namespace) -> Times:
     from cluster.runtime import WORKER_ENVIRONMENT
 
     environment = {**os.environ, **WORKER_ENVIRONMENT, "PYTHONPATH": str(ROOT)}
@@ -202,27 +216,62 @@ def call(kind: str, method: str, photos: Path, words: argparse.Namespace) -> flo
          str(words.steps), "--threads", str(words.threads)],
         env=environment, check=True, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    return float(json.loads(done.stdout.splitlines()[-1]))
+    wall, cpu = json.loads(done.stdout.splitlines()[-1])
+    return wall, cpu
 
 
-def scaling(photos: Path, pairs: int, width: int, steps: int) -> None:
+def compare(method: str, photos: Path, words: argparse.Namespace) -> None:
+    found: dict[str, list[Times]] = {kind: [] for kind in KINDS}
+    for pair in range(words.pairs):
+        for kind in KINDS if pair % 2 == 0 else KINDS[::-1]:
+            found[kind].append(call(kind, method, photos, words))
+    for number, clock in enumerate(("wall", "CPU")):
+        seconds = {kind: [times[number] for times in found[kind]] for kind in KINDS}
+        medians = "".join(f"{statistics.median(seconds[kind]):>13.4f}" for kind in KINDS)
+        told = [
+            f"{kind} / gencomp {spread(ratios(seconds[kind], seconds['gencomp']))}"
+            for kind in KINDS[:2]
+        ]
+        print(f"{method:<16}{clock:<5}{medians}   {', '.join(told)}", flush=True)
+
+
+def scaling(photos: Path, pairs: int, width: int, steps: int, batch: int) -> None:
+    """One worker trains with the recipe's batch, 2 together with `batch`."""
     from training import throughput_torchrun
 
-    rates: dict[int, list[float]] = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as work:
+
+        def rate(workers: int, batch: int, name: str) -> float:
+            more = [f"--networks.width={width}"]
+            folder = Path(work) / name
+            folder.mkdir()
+            return throughput_torchrun(folder, photos, steps, workers, "run", more, batch)
+
+        def apart(name: str) -> float:
+            with ThreadPoolExecutor(2) as pool:
+                rates = pool.map(lambda i: rate(1, BATCH, f"{name}-{i}"), range(2))
+                return sum(rates)
+
+        kinds: dict[str, Callable[[str], float]] = {
+            "one": lambda name: rate(1, BATCH, name),
+            "two": lambda name: rate(2, batch, name),
+            "apart": apart,
+        }
+        found: dict[str, list[float]] = {kind: [] for kind in kinds}
         for pair in range(pairs):
-            for workers in (1, 2) if pair % 2 == 0 else (2, 1):
-                name = f"{workers}-{pair}"
-                wide = [f"--networks.width={width}"]
-                rate = throughput_torchrun(Path(work), photos, steps, workers, name, wide)
-                rates[workers].append(rate)
-    ratios = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
-    medians = [f"{statistics.median(rates[workers]):.1f}" for workers in (2, 1)]
+            for kind in list(kinds)[:: 1 if pair % 2 == 0 else -1]:
+                found[kind].append(kinds[kind](f"{kind}-{pair}"))
+    medians = ", ".join(f"{kind} {statistics.median(found[kind]):.1f}" for kind in kinds)
     print(
-        f"\nwidth {width}: 2 workers against 1, images/s: {' against '.join(medians)}, "
-        f"ratio {spread(ratios)}",
+        f"width {width}, 2 workers with a global batch of {batch}: images/s {medians};"
+        f" two / one {spread(ratios(found['two'], found['one']))},"
+        f" two / apart {spread(ratios(found['two'], found['apart']))}",
         flush=True,
     )
+
+
+def ratios(values: list[float], others: list[float]) -> list[float]:
+    return [a / b for a, b in zip(values, others, strict=True)]
 
 
 def spread(values: list[float]) -> str:
@@ -234,6 +283,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--parts", nargs="+", default=["steps", "scaling"])
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     words = parser.parse_args()
     if words.child is not None:
@@ -245,22 +295,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         photos = Path(directory) / "photos"
         build("photos", photos)
-        kinds = ["memory", "plain", "gencomp"]
-        print(f"{'method':<16}" + "".join(f"{kind + ', s':>13}" for kind in kinds) + "   ratios")
-        for method in METHODS:
-            found: dict[str, list[float]] = {kind: [] for kind in kinds}
-            for pair in range(words.pairs):
-                for kind in kinds if pair % 2 == 0 else kinds[::-1]:
-                    found[kind].append(call(kind, method, photos, words))
-            ratios = {
-                kind: spread([a / b for a, b in zip(found[kind], found["gencomp"], strict=True)])
-                for kind in kinds[:2]
-            }
-            medians = "".join(f"{statistics.median(found[kind]):>13.4f}" for kind in kinds)
-            told = ", ".join(f"{kind} / gencomp {ratio}" for kind, ratio in ratios.items())
-            print(f"{method:<16}{medians}   {told}", flush=True)
-        scaling(photos, words.pairs, width=16, steps=120)
-        scaling(photos, words.pairs, width=64, steps=30)
+        if "steps" in words.parts:
+            print(f"{'method':<16}{'s':<5}" + "".join(f"{kind:>13}" for kind in KINDS))
+            for method in METHODS:
+                compare(method, photos, words)
+        if "scaling" in words.parts:
+            for width, steps in ((16, 120), (64, 30)):
+                for batch in (BATCH, 2 * BATCH):
+                    scaling(photos, words.pairs, width, steps, batch)
 
 
 if __name__ == "__main__":

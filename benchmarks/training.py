@@ -93,7 +93,7 @@ def gencomp(*words: str) -> None:
     )  # fmt: skip
 
 
-def images_per_second(run: Path, batch_size: int = 64) -> float:
+def images_per_second(run: Path, batch_size: int) -> float:
     rows = [row for row in metrics_log.read(run / "metrics.jsonl") if "samples_per_second" in row]
     first, last = rows[0], rows[-1]
     return (last["step"] - first["step"]) * batch_size / (last["time"] - first["time"])
@@ -101,17 +101,24 @@ def images_per_second(run: Path, batch_size: int = 64) -> float:
 
 def throughput_ray(work: Path, shards: Path, steps: int, workers: int, name: str) -> float:
     gencomp("train", RECIPE, "--runs", str(work), "--name", name, "--workers", str(workers),
-            *overrides(shards, steps, 10))  # fmt: skip
-    return images_per_second(work / name)
+            *overrides(shards, steps, 10), "--data.batch_size=64")  # fmt: skip
+    return images_per_second(work / name, 64)
 
 
 def throughput_torchrun(
-    work: Path, shards: Path, steps: int, workers: int, name: str, more: Sequence[str] = ()
+    work: Path,
+    shards: Path,
+    steps: int,
+    workers: int,
+    name: str,
+    more: Sequence[str] = (),
+    batch_size: int = 64,
 ) -> float:
     from cluster.runs import enter
     from gencomp import recipes
 
-    _, values = recipes.split_overrides([*overrides(shards, steps, 10), *more])
+    words = [*overrides(shards, steps, 10), f"--data.batch_size={batch_size}", *more]
+    _, values = recipes.split_overrides(words)
     enter(work / name, recipes.load(RECIPE, values))
     script = work / "worker.py"
     script.write_text(TORCHRUN)
@@ -121,7 +128,7 @@ def throughput_torchrun(
         check=True, env=ENVIRONMENT | WORKER_ENVIRONMENT,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    return images_per_second(work / name)
+    return images_per_second(work / name, batch_size)
 
 
 def start_gencomp(work: Path, shards: Path, workers: int, name: str) -> float:

@@ -1,11 +1,15 @@
 """Differentiable collectives over the ranks that share one global batch.
 
 The principle behind every loss in gencomp: *a phase's loss is the loss of the global batch, the
-same number on every rank*. The collectives below sum incoming gradients over the ranks in their
-backward pass, so a rank's parameter gradient is W times its own part of the exact one, and the
-average that DistributedDataParallel takes over the W ranks is exactly the single-process gradient.
-This holds for losses that couple the batch (RMSE, MMD, batch norm) and when ranks hold unequal
-shares.
+same number on every rank*, computed alike on every rank from what the collectives below return. The
+gradient that comes back to one of them is then the same on every rank too, so that its sum over the
+W ranks is W times it, without communication. A rank's parameter gradient is thus W times its own
+part of the exact one, and the average that DistributedDataParallel takes over the W ranks is
+exactly the single-process gradient. This holds for losses that couple the batch (RMSE, MMD) and
+when ranks hold unequal shares.
+
+A collective costs a wait for the slowest rank, whatever its size: what is needed at the same time
+travels together (`global_means`, `gather_columns`).
 
 Rank r of W holds rows r, r + W, r + 2W, ... of the global batch. Outside a process group every
 function is the identity.
@@ -39,11 +43,11 @@ class _AllReduceSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return _AllReduceSum.apply(grad)
+        return grad * world_size()
 
 
 def all_reduce_sum(x: Tensor) -> Tensor:
-    """Sum of `x` over the ranks, differentiable (also twice).
+    """Sum of `x` over the ranks; differentiable if all ranks go on alike from it.
 
     Args:
         x: any shape, the same on every rank.
@@ -51,6 +55,19 @@ def all_reduce_sum(x: Tensor) -> Tensor:
     if world_size() == 1:
         return x
     return _AllReduceSum.apply(x)
+
+
+def all_gather(x: Tensor) -> Tensor:
+    """[W, *x.shape], each rank's `x`; without gradient.
+
+    Args:
+        x: any shape, the same on every rank.
+    """
+    if world_size() == 1:
+        return x.detach()[None]
+    table = x.new_empty(world_size(), *x.shape)
+    dist.all_gather(list(table.unbind()), x.detach().contiguous())
+    return table
 
 
 def global_count(count: int) -> int:
@@ -71,36 +88,69 @@ def global_mean(x_B: Tensor) -> Tensor:
     Returns:
         Scalar, equal on every rank.
     """
+    return global_means(x_B)[0]
+
+
+def global_means(*quantities_B: Tensor) -> tuple[Tensor, ...]:
+    """`global_mean` of several quantities of the same samples, in one collective call."""
     if world_size() == 1:
-        return x_B.mean()
-    # One collective for both: the count travels with the sum.
-    packed = torch.stack([x_B.sum(), x_B.new_tensor(float(x_B.shape[0]))])
-    total, count = all_reduce_sum(packed)
-    return total / count.detach()
+        return tuple(x_B.mean() for x_B in quantities_B)
+    # The count travels with the sums.
+    local = quantities_B[0].new_full((), len(quantities_B[0]))
+    *totals, count = all_reduce_sum(torch.stack([*(x_B.sum() for x_B in quantities_B), local]))
+    return tuple(total / count.detach() for total in totals)
 
 
-def gather_rows(x_NK: Tensor) -> Tensor:
-    """All ranks' rows in the order of the global batch, differentiable.
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_NK: Tensor, total: int) -> Tensor:
+        world = world_size()
+        share_NK = x_NK.new_zeros((-(-total // world), *x_NK.shape[1:]))
+        share_NK[: len(x_NK)] = x_NK
+        return all_gather(share_NK).transpose(0, 1).flatten(0, 1)[:total]
+
+    @staticmethod
+    def backward(ctx: Any, grad_NK: Tensor) -> tuple[Tensor, None]:
+        return grad_NK[rank() :: world_size()] * world_size(), None
+
+
+def gather_rows(x_NK: Tensor, total: int | None = None) -> Tensor:
+    """All ranks' rows in the order of the global batch; differentiable if all go on alike.
 
     Args:
         x_NK: [n, ...] this rank's rows. Shares are those of a strided split: rank r of W holds
             rows r, r + W, ... so counts differ by at most one and do not grow with the rank.
+        total: rows of the global batch; None: they are counted, in a collective call of its own.
 
     Returns:
-        [N, ...] with N the sum of all n.
+        [N, ...] with N the total.
+
+    Raises:
+        ValueError: n is not this rank's share of the total.
     """
-    world = world_size()
-    if world == 1:
+    if world_size() == 1:
         return x_NK
-    total = global_count(x_NK.shape[0])
-    most = -(-total // world)
-    padded = x_NK.new_zeros((most, world, *x_NK.shape[1:]))
-    # Each rank fills its own column; summing the columns gathers, and keeps the backward pass a
-    # sum.
-    column = torch.zeros_like(padded[:, 0])
-    column = torch.cat([x_NK, column[x_NK.shape[0] :]])
-    padded = padded.index_copy(1, torch.tensor([rank()], device=x_NK.device), column.unsqueeze(1))
-    return all_reduce_sum(padded).flatten(0, 1)[:total]
+    total = global_count(len(x_NK)) if total is None else total
+    if len(x_NK) != len(range(rank(), total, world_size())):
+        raise ValueError(f"rank {rank()} holds {len(x_NK)} rows of {total}, which is not its share")
+    return _GatherRows.apply(x_NK, total)
+
+
+def gather_columns(total: int | None, *columns_BK: Tensor) -> tuple[Tensor, ...]:
+    """`gather_rows` of several quantities of the same samples, together.
+
+    Args:
+        total: as of `gather_rows`.
+        columns_BK: [n] or [n, k] each, of the same type.
+    """
+    if world_size() == 1:
+        return columns_BK
+    flat = [x_BK[:, None] if x_BK.ndim == 1 else x_BK for x_BK in columns_BK]
+    parts = gather_rows(torch.cat(flat, 1), total).split([x_BK.shape[1] for x_BK in flat], 1)
+    return tuple(
+        part_NK[:, 0] if x_BK.ndim == 1 else part_NK
+        for part_NK, x_BK in zip(parts, columns_BK, strict=True)
+    )
 
 
 def collective_device() -> torch.device:

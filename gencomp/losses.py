@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from gencomp.collectives import gather_rows, global_mean
+from gencomp.collectives import gather_columns, global_mean
 from gencomp.errors import InputError
 
 MMD_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -31,13 +32,27 @@ def rmse(x_hat_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
     Raises:
         InputError: shapes differ.
     """
+    return _root(global_mean(squared_errors(x_hat_BCHW, x_BCHW)))
+
+
+def squared_errors(x_hat_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
+    """Mean squared error of each image, [n].
+
+    Raises:
+        InputError: shapes differ.
+    """
     if x_hat_BCHW.shape != x_BCHW.shape:
         raise InputError(
             f"RMSE of tensors of different shapes, {tuple(x_hat_BCHW.shape)} and "
             f"{tuple(x_BCHW.shape)}."
         )
-    squares = (_at_least_float32(x_hat_BCHW) - _at_least_float32(x_BCHW)).square()
-    return _root(global_mean(squares.flatten(1).mean(1)))
+    squares = (at_least_float32(x_hat_BCHW) - at_least_float32(x_BCHW)).square()
+    return squares.flatten(1).mean(1)
+
+
+def root_mean(errors_N: Tensor) -> Tensor:
+    """RMSE from the squared errors of all images of the global batch."""
+    return _root(errors_N.mean())
 
 
 def mmd(z_BM: Tensor, prior_BM: Tensor, prior_variance: float = 1.0) -> Tensor:
@@ -53,22 +68,40 @@ def mmd(z_BM: Tensor, prior_BM: Tensor, prior_variance: float = 1.0) -> Tensor:
 
     Args:
         z_BM: [n, m] or [n, m, 1, 1], this rank's encoder outputs.
-        prior_BM: the same shape (n may differ), this rank's samples of N(0, σ² I).
+        prior_BM: the same shape, this rank's samples of N(0, σ² I); alone, a process may hold
+            another number of them.
         prior_variance: σ².
 
     Raises:
         InputError: fewer than two rows in the global batch, different m, or σ² not positive.
     """
+    z_BM = at_least_float32(z_BM).flatten(1)
+    prior_BM = prior_BM.detach().to(z_BM.dtype).flatten(1)
+    z_NM, prior_NM = gather_columns(None, z_BM, prior_BM)
+    return whole_mmd(z_NM, prior_NM, prior_variance)
+
+
+def whole_mmd(z_NM: Tensor, prior_NM: Tensor, prior_variance: float = 1.0) -> Tensor:
+    """`mmd` of rows that are those of the whole global batch already.
+
+    Args:
+        z_NM: encoder outputs.
+        prior_NM: samples of N(0, σ² I).
+        prior_variance: σ².
+
+    Raises:
+        InputError: as `mmd`.
+    """
     if prior_variance <= 0:
         raise InputError(f"The prior variance is {prior_variance}, it must be positive.")
-    with torch.autocast(z_BM.device.type, enabled=False):
-        q_NM = gather_rows(_at_least_float32(z_BM).flatten(1))
-        p_NM = gather_rows(prior_BM.detach().to(q_NM.dtype).flatten(1))
-        if q_NM.shape[1] != p_NM.shape[1] or min(q_NM.shape[0], p_NM.shape[0]) < 2:
-            raise InputError(
-                "MMD needs two rows or more of equal length on both sides, got "
-                f"{tuple(q_NM.shape)} and {tuple(p_NM.shape)} in the global batch."
-            )
+    if z_NM.shape[1] != prior_NM.shape[1] or min(len(z_NM), len(prior_NM)) < 2:
+        raise InputError(
+            "MMD needs two rows or more of equal length on both sides, got "
+            f"{tuple(z_NM.shape)} and {tuple(prior_NM.shape)} in the global batch."
+        )
+    with torch.autocast(z_NM.device.type, enabled=False):
+        q_NM = at_least_float32(z_NM)
+        p_NM = prior_NM.detach().to(q_NM.dtype)
         base = 2 * q_NM.shape[1] * prior_variance
         qq = _kernel_mean(_squared_distances(q_NM, q_NM), base, drop_diagonal=True)
         pp = _kernel_mean(_squared_distances(p_NM, p_NM), base, drop_diagonal=True)
@@ -83,8 +116,13 @@ def logistic_loss(logits_B: Tensor, positive: bool) -> Tensor:
         logits_B: [n] this rank's logits of "positive".
         positive: the class that all rows are of.
     """
-    logits_B = _at_least_float32(logits_B)
-    return global_mean(F.softplus(-logits_B if positive else logits_B))
+    return global_mean(logistic_losses(logits_B, positive))
+
+
+def logistic_losses(logits_B: Tensor, positive: bool) -> Tensor:
+    """`logistic_loss` of each row, [n]."""
+    logits_B = at_least_float32(logits_B)
+    return F.softplus(-logits_B if positive else logits_B)
 
 
 def prior_log_density(z_BM: Tensor, prior_variance: float = 1.0) -> Tensor:
@@ -94,7 +132,7 @@ def prior_log_density(z_BM: Tensor, prior_variance: float = 1.0) -> Tensor:
         z_BM: [n, m] or [n, m, 1, 1].
         prior_variance: σ².
     """
-    z_BM = _at_least_float32(z_BM).flatten(1)
+    z_BM = at_least_float32(z_BM).flatten(1)
     constant = z_BM.shape[1] / 2 * math.log(2 * math.pi * prior_variance)
     return -z_BM.square().sum(1) / (2 * prior_variance) - constant
 
@@ -106,7 +144,18 @@ def gradient_penalty(
     mix_B: Tensor,
     norm: GradientNorm = "per_pixel",
 ) -> Tensor:
-    """Mean of (|∇_u f(u)| − 1)² at u = a·real + (1 − a)·fake; the caller multiplies by λ_gp.
+    """Mean over the global batch of `gradient_penalties`; the caller multiplies by λ_gp."""
+    return global_mean(gradient_penalties(critic, real_BCHW, fake_BCHW, mix_B, norm))
+
+
+def gradient_penalties(
+    critic: Callable[[Tensor], Tensor],
+    real_BCHW: Tensor,
+    fake_BCHW: Tensor,
+    mix_B: Tensor,
+    norm: GradientNorm = "per_pixel",
+) -> Tensor:
+    """(|∇_u f(u)| − 1)² of each image at u = a·real + (1 − a)·fake.
 
     Args:
         critic: images to one score each; images must not influence each other.
@@ -118,7 +167,7 @@ def gradient_penalty(
             image's whole gradient, as Gulrajani et al. do.
 
     Returns:
-        Scalar that can be differentiated with respect to the critic's parameters.
+        [n], which can be differentiated with respect to the critic's parameters.
     """
     a_B111 = mix_B[:, None, None, None]
     mixed_BCHW = (a_B111 * real_BCHW + (1 - a_B111) * fake_BCHW).detach().requires_grad_()
@@ -127,8 +176,8 @@ def gradient_penalty(
         (gradient_BCHW,) = torch.autograd.grad(scores.sum(), mixed_BCHW, create_graph=True)
     axes = 1 if norm == "per_pixel" else (1, 2, 3)
     # torch's own norm sums the 12,288 squares of an image one after the other: 1e-4 off in float32.
-    length = _root(_at_least_float32(gradient_BCHW).square().sum(axes, keepdim=True))
-    return global_mean((length - 1).square().mean((1, 2, 3)))
+    length = _root(at_least_float32(gradient_BCHW).square().sum(axes, keepdim=True))
+    return (length - 1).square().mean((1, 2, 3))
 
 
 def _squared_distances(a_NM: Tensor, b_KM: Tensor) -> Tensor:
@@ -140,13 +189,38 @@ def _squared_distances(a_NM: Tensor, b_KM: Tensor) -> Tensor:
 
 def _kernel_mean(distances_NK: Tensor, base: float, *, drop_diagonal: bool) -> Tensor:
     rows, columns = distances_NK.shape
-    total = distances_NK.new_zeros(())
-    for scale in MMD_SCALES:
-        kernel_NK = base * scale / (base * scale + distances_NK)
-        total = total + kernel_NK.sum()
-        if drop_diagonal:
-            total = total - kernel_NK.diagonal().sum()
-    return total / (rows * (columns - 1) if drop_diagonal else rows * columns)
+    kernel_NK = _Kernel.apply(distances_NK, base)
+    if drop_diagonal:
+        return (kernel_NK.sum() - kernel_NK.diagonal().sum()) / (rows * (columns - 1))
+    return kernel_NK.sum() / (rows * columns)
+
+
+class _Kernel(torch.autograd.Function):
+    """Σ_s C_s / (C_s + d) with C_s = s·base, and its slope −Σ_s C_s / (C_s + d)².
+
+    By hand, since autograd would cost more than these few operations on small matrices.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, distances: Tensor, base: float) -> Tensor:
+        total, slope = torch.zeros_like(distances), None
+        if ctx.needs_input_grad[0]:
+            slope = torch.zeros_like(distances)
+        for scale in MMD_SCALES:
+            constant = base * scale
+            inverse = (distances + constant).reciprocal_()
+            total.add_(inverse, alpha=constant)
+            if slope is not None:
+                slope.addcmul_(inverse, inverse, value=-constant)
+        if slope is not None:
+            ctx.save_for_backward(slope)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (slope,) = ctx.saved_tensors
+        return grad * slope, None
 
 
 def _root(x: Tensor) -> Tensor:
@@ -154,5 +228,6 @@ def _root(x: Tensor) -> Tensor:
     return x.clamp_min(torch.finfo(x.dtype).tiny).sqrt()
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
+    """`x`, or in half precision `x` in float32."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -35,13 +35,11 @@ class Sums:
 
     def all_reduced(self) -> Sums:
         """The sums over all ranks; every rank must hold the same names."""
-        device = collectives.collective_device()
-        return Sums(
-            {
-                name: collectives.all_reduce_sum(self.values[name].to(device)).cpu()
-                for name in sorted(self.values)
-            }
-        )
+        if not (names := sorted(self.values)):
+            return Sums()
+        table_N3 = torch.stack([self.values[name] for name in names])
+        table_N3 = collectives.all_reduce_sum(table_N3.to(collectives.collective_device()))
+        return Sums(dict(zip(names, table_N3.cpu(), strict=True)))
 
     def count(self, name: str) -> int:
         return round(self.values[name][0].item())

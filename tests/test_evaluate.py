@@ -29,7 +29,7 @@ def words(codec_run: Path, tmp_path: Path) -> list[str]:
     features, lpips = scripted.features(tmp_path), scripted.perceptual(tmp_path)
     networks = ["--features", str(features.path), "--features-sha256", features.sha256]
     networks += ["--lpips", str(lpips.path), "--lpips-sha256", lpips.sha256]
-    metrics = ["--metrics", "mse,psnr,ms_ssim,pv,fid,kid,lpips,rate0", "--draws", "3"]
+    metrics = ["--metrics", "mse,psnr,ms_ssim,pv,fid,kid,lpips,rate0,mmd", "--draws", "3"]
     sizes = ["--block", "8", "--batch-size", "4", "--samples", "30"]
     return ["evaluate", str(run), *metrics, *networks, *sizes]
 
@@ -56,7 +56,7 @@ def test_a_table_and_a_file(words: list[str], capsys: pytest.CaptureFixture[str]
     assert "95 % interval" in out
     assert "rate 0: MSE" in out
     content = json.loads((directory(words) / "metrics.json").read_text())
-    assert {"mse", "rfid", "sfid", "rkid", "rate0_rfid", "bpp"} <= set(content["metrics"])
+    assert {"mse", "rfid", "sfid", "rkid", "rate0_rfid", "mmd", "bpp"} <= set(content["metrics"])
     # The same command again only writes the same file.
     before = tiny.tree(directory(words))
     assert main(words) == 0

@@ -26,9 +26,10 @@ class MetricOptions:
     """What to measure, and how.
 
     Attributes:
-        metrics: Some of mse,psnr,ms_ssim,pv,fid,kid,lpips,rate0; by default mse, psnr and ms_ssim
-            where the run reconstructs, fid and kid with --features, lpips with --lpips. pv is the
-            variance over several reconstructions of an image, rate0 the point without any bits.
+        metrics: Some of mse,psnr,ms_ssim,pv,fid,kid,lpips,rate0,mmd; by default mse, psnr and
+            ms_ssim where the run reconstructs, fid and kid with --features, lpips with --lpips. pv
+            is the variance over several reconstructions of an image, rate0 the point without any
+            bits, mmd the distance of the latents from the prior.
         split: Split to measure on.
         images: How many, evenly spaced over the split; by default all.
         samples: Samples of the prior for sFID and sKID; by default as many as images, 0 for none.

@@ -164,9 +164,12 @@ def _conclude(evaluation: JobDirectory) -> int:
         return 0
     if missing:
         print(f"missing are {evaluation.name_blocks(missing)}", file=sys.stderr)
-    for row in standing.rows(evaluation):
-        if row.state != "done":
+    rows = [row for row in standing.rows(evaluation) if row.state != "done"]
+    for row in rows:
+        if row.log is not None:
             print(f"{row.name}: {row.state}; log {row.log}", file=sys.stderr)
+    if behind := sum(row.log is None for row in rows):
+        print(f"{behind} jobs behind them were not started", file=sys.stderr)
     return 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
@@ -13,6 +13,10 @@ from gencomp import recipes
 from gencomp.cli.arguments import call
 from gencomp.cli.tables import print_table
 from gencomp.errors import InputError
+
+if TYPE_CHECKING:
+    from sweeps.space import Sweep
+    from sweeps.trials import Trial
 
 STOPPED = 130
 _SHOWN = ("bpp", "mse", "psnr", "mmd")
@@ -46,7 +50,10 @@ def sweep(words: Sequence[str]) -> int:
 
 
 def _sweep(file: str, overrides: dict[str, Any], directory: Path, concurrent: int | None) -> int:
+    from cluster.files import locked
     from sweeps import space, trials
+    from sweeps.run import run
+    from sweeps.supply import Supply
 
     loaded = space.load(file, overrides)
     if concurrent is not None:
@@ -54,33 +61,55 @@ def _sweep(file: str, overrides: dict[str, Any], directory: Path, concurrent: in
     if directory.exists() and not _is_empty(directory) and not (directory / "sweep.yaml").exists():
         raise InputError(f"{directory} exists and is not a sweep; choose another --name")
     planned = trials.plan(loaded, directory)
-    trials.write_plan(loaded, planned, directory)
-    done = sum(trial.status() in ("finished", "stopped") for trial in planned)
-    print(f"sweep {directory}: {len(planned)} trials, {done} done", flush=True)
-    if done < len(planned):
-        from sweeps.run import run
-
-        complete = run(loaded, planned, directory, on_event=_print_event)
-        if not complete:
-            print(f"sweep {directory} stopped; the same command goes on")
-            return STOPPED
-    rows = trials.table(planned, loaded.objective)
-    trials.write_table(rows, directory)
-    _print_rows("all trials, best score first", rows, list(loaded.space))
-    best = trials.best_of_each(rows, loaded.group_by)
-    _print_rows(
-        f"best of each {loaded.group_by}" if loaded.group_by else "best trial",
-        best,
-        list(loaded.space),
-    )
+    directory.mkdir(parents=True, exist_ok=True)
+    with locked(directory):
+        trials.write_plan(loaded, planned, directory)
+        done = sum(trial.status() in ("finished", "stopped") for trial in planned)
+        print(f"sweep {directory}: {len(planned)} trials, {done} done", flush=True)
+        supply = Supply(loaded, planned, directory)
+        ending = run(loaded, supply, directory, on_event=_print_event)
+    rows = trials.read_results(directory).rows
+    _print_rows("all trials, best score first", rows, loaded)
+    _print_rows(_title_of_best(loaded), trials.best(rows, loaded), loaded)
     failed = [row for row in rows if row["status"] == "failed"]
     for row in failed:
         print(f"trial {row['trial']} failed: {row['error']}")
+    if ending == "stopped":
+        print(f"sweep {directory} stopped; the same command goes on")
+        return STOPPED
+    if ending == "budget":
+        print(_over_budget(loaded, supply.trials, directory))
     return 1 if failed else 0
 
 
+def _over_budget(sweep: Sweep, trials: Sequence[Trial], directory: Path) -> str:
+    budget, pending = sweep.budget, [trial for trial in trials if trial.status() == "pending"]
+    limits = []
+    if budget.trials is not None:
+        limits.append(f"{budget.trials} trials")
+    if math.isfinite(budget.time):
+        limits.append(f"{budget.seconds:g} s" if budget.seconds else f"{budget.hours:g} h")
+    begun = sum(trial.was_begun() for trial in pending)
+    new = len(pending) - begun
+    if sweep.search is not None and budget.trials is not None:
+        new += max(0, budget.trials - len(trials))
+    return (
+        f"sweep {directory}: the budget of {' and '.join(limits)} is used up; {begun} trials wait"
+        f" at their checkpoints, {new} were not begun (a larger budget goes on)"
+    )
+
+
+def _title_of_best(sweep: Sweep) -> str:
+    if sweep.objective.against:
+        return f"Pareto front of {', '.join(sweep.objective.minimised)}"
+    return f"best of each {sweep.group_by}" if sweep.group_by else "best trial"
+
+
 def _is_empty(directory: Path) -> bool:
-    return directory.is_dir() and not any(directory.iterdir())
+    """Nothing but what a start that was cut short may have left."""
+    return directory.is_dir() and all(
+        entry.name.startswith((".", "lock")) for entry in directory.iterdir()
+    )
 
 
 def _print_event(trial: Any, status: str, metrics: dict[str, Any]) -> None:
@@ -89,8 +118,9 @@ def _print_event(trial: Any, status: str, metrics: dict[str, Any]) -> None:
     print(f"  {status:<8} {point}  {shown or metrics.get('error', '')}", flush=True)
 
 
-def _print_rows(title: str, rows: list[dict[str, Any]], keys: list[str]) -> None:
-    columns = ["trial", "status", "step", *keys, *_SHOWN, "score"]
+def _print_rows(title: str, rows: list[dict[str, Any]], sweep: Sweep) -> None:
+    goal = [name for name in sweep.objective.minimised if name not in _SHOWN]
+    columns = ["trial", "status", "step", *sweep.space, *_SHOWN, *goal, "score"]
     print_table(
         title,
         [key.rsplit(".")[-1] for key in columns],

@@ -1,19 +1,24 @@
-"""Kernel distance between features (Bińkowski et al., 2018): unbiased MMD², k = (x·y/D + 1)³.
+"""Kernel distances, unbiased MMD²: between features, and between latents and their prior.
 
-It is the mean over disjoint subsets of about a thousand images; item i belongs to subset i mod S,
-so subsets depend neither on how images are divided into blocks nor on chance, and neighbours, which
-may be crops of one photograph, are kept apart. The estimate may be negative.
+A distance is the mean over disjoint subsets of about a thousand images; item i belongs to subset
+i mod S, so subsets depend neither on how images are divided into blocks nor on chance, and
+neighbours, which may be crops of one photograph, are kept apart. The estimate may be negative.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from gencomp.evaluation import bootstrap
+from gencomp.losses import MMD_SCALES
 
 SUBSET = 1000
+
+# ([M, D], [N, D]) -> [M, N]
+Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class KernelDistance(NamedTuple):
@@ -21,6 +26,21 @@ class KernelDistance(NamedTuple):
 
     value: float
     replicates_R: np.ndarray
+
+
+def cubic(x_MD: np.ndarray, y_ND: np.ndarray) -> np.ndarray:
+    """k = (x·y/D + 1)³, for features (Bińkowski et al., 2018)."""
+    return (x_MD @ y_ND.T / x_MD.shape[1] + 1) ** 3
+
+
+def inverse_multiquadric(x_MD: np.ndarray, y_ND: np.ndarray) -> np.ndarray:
+    """k = Σ_s C_s / (C_s + |x − y|²), C_s = 2·D·s, for latents: that of `gencomp.losses.mmd`.
+
+    In units of the prior's standard deviation, which the loss has in C_s.
+    """
+    squares_MN = (x_MD**2).sum(1)[:, None] + (y_ND**2).sum(1) - 2 * x_MD @ y_ND.T
+    constants = [2 * x_MD.shape[1] * scale for scale in MMD_SCALES]
+    return np.sum([constant / (constant + squares_MN) for constant in constants], axis=0)
 
 
 def subsets(first: int, second: int) -> int:
@@ -40,7 +60,12 @@ def members(subset: int, count: int, items: int) -> np.ndarray:
 
 
 def subset_distance(
-    x_MD: np.ndarray, y_ND: np.ndarray, paired: bool, seed: int, subset: int = 0
+    x_MD: np.ndarray,
+    y_ND: np.ndarray,
+    paired: bool,
+    seed: int,
+    subset: int = 0,
+    kernel: Kernel = cubic,
 ) -> KernelDistance:
     """Unbiased MMD² of one subset, and of its resamples; float64.
 
@@ -52,9 +77,10 @@ def subset_distance(
         paired: row i of both belongs to one image, and both are resampled together.
         seed: of the bootstrap.
         subset: its number.
+        kernel: of float64 features.
     """
     x, y = x_MD.astype(np.float64), y_ND.astype(np.float64)
-    within_x, within_y, between = _kernel(x, x), _kernel(y, y), _kernel(x, y)
+    within_x, within_y, between = kernel(x, x), kernel(y, y), kernel(x, y)
     np.fill_diagonal(within_x, 0)
     np.fill_diagonal(within_y, 0)
 
@@ -78,10 +104,6 @@ def mean(distances: list[KernelDistance]) -> KernelDistance:
     return KernelDistance(
         float(np.mean(values)), np.mean([one.replicates_R for one in distances], axis=0)
     )
-
-
-def _kernel(x_MD: np.ndarray, y_ND: np.ndarray) -> np.ndarray:
-    return (x_MD @ y_ND.T / x_MD.shape[1] + 1) ** 3
 
 
 def _form(u_RM: np.ndarray, kernel_MN: np.ndarray, v_RN: np.ndarray) -> np.ndarray:

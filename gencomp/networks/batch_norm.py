@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from gencomp.collectives import all_reduce_sum, rank, world_size
+from gencomp.collectives import all_gather, all_reduce_sum, world_size
 from gencomp.errors import InputError
 
 
@@ -43,26 +43,26 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         self._check_input_dim(input)
         # Half-precision activations get statistics in float32, as in torch's own kernels.
         x_BCHW = input.to(torch.promote_types(input.dtype, torch.float32))
-        mean_C, squares_C, count = _global_moments(x_BCHW.detach())
+        moments = _global_moments(x_BCHW.detach())
         if self._borrowed is None:
-            self._move_running_statistics(mean_C, squares_C / (count - 1))
-        weight_C = x_BCHW.new_ones(x_BCHW.shape[1]) if self.weight is None else self.weight
-        bias_C = torch.zeros_like(weight_C) if self.bias is None else self.bias
-        y_BCHW = _Normalise.apply(
-            x_BCHW, weight_C, bias_C, mean_C, squares_C / count, count, self.eps
-        )
+            self._move_running_statistics(moments)
+        weight_C = torch.ones_like(moments.mean_C) if self.weight is None else self.weight
+        bias_C = torch.zeros_like(moments.mean_C) if self.bias is None else self.bias
+        y_BCHW = _Normalise.apply(x_BCHW, weight_C, bias_C, *moments, self.eps)
         return y_BCHW.to(input.dtype)
 
     @torch.no_grad()
-    def _move_running_statistics(self, mean_C: Tensor, variance_C: Tensor) -> None:
+    def _move_running_statistics(self, moments: _Moments) -> None:
         if self.running_mean is None or self.running_var is None:
             return
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
         # momentum None means the plain average over all batches seen, as in torch.
         factor = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        mean_C, variance_C, values = moments
+        unbiased_C = variance_C * (values / (values - 1))
         self.running_mean.lerp_(mean_C.to(self.running_mean.dtype), factor)
-        self.running_var.lerp_(variance_C.to(self.running_var.dtype), factor)
+        self.running_var.lerp_(unbiased_C.to(self.running_var.dtype), factor)
 
 
 @contextmanager
@@ -86,34 +86,39 @@ def batch_statistics(*networks: nn.Module, local: bool = False) -> Iterator[None
             norm._borrowed = borrowed
 
 
-def _global_moments(x_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and sum of squared deviations per channel, and values per channel, over all ranks.
+class _Moments(NamedTuple):
+    """Mean and (biased) variance per channel, and the number of values per channel, a scalar."""
+
+    mean_C: Tensor
+    variance_C: Tensor
+    values: Tensor
+
+
+def _global_moments(x_BCHW: Tensor) -> _Moments:
+    """Moments over all ranks.
 
     The ranks' own moments are combined by the parallel form of Chan, Golub and LeVeque (1983),
-    Σ_r [M2_r + n_r (mean_r − mean)²], which does not cancel like E[x²] − E[x]².
+    Σ_r n_r [var_r + (mean_r − mean)²] / Σ_r n_r, which does not cancel like E[x²] − E[x]².
     """
     channels = x_BCHW.shape[1]
     local = x_BCHW.numel() // channels
     row = x_BCHW.new_zeros(2 * channels + 1)
     if local:
         # The statistics kernel of torch's own batch norm; torch.var_mean takes four times as long.
-        local_mean_C, local_variance_C = torch.batch_norm_update_stats(x_BCHW, None, None, 0.0)
-        row = torch.cat(
-            [local_mean_C, local * local_variance_C, local_mean_C.new_tensor([float(local)])]
-        )
-    # One collective: each rank fills its own row of zeros, and the sum gathers them.
-    table = all_reduce_sum(F.pad(row[None], (0, 0, rank(), world_size() - 1 - rank())))
-    mean_WC, squares_WC, count_W1 = table.split([channels, channels, 1], dim=1)
-    count = count_W1.sum()
+        moments = torch.batch_norm_update_stats(x_BCHW, None, None, 0.0)
+        row = torch.cat([*moments, moments[0].new_full((1,), local)])
+    mean_WC, variance_WC, count_W1 = all_gather(row).split([channels, channels, 1], dim=1)
+    values = count_W1.sum()
     # A rank with two values knows the answer without waiting for the device.
-    if local <= 1 and count.item() <= 1:
+    if local <= 1 and values.item() <= 1:
         raise InputError(
             "Batch norm needs more than one value per channel in training mode, the global batch "
-            f"holds {count.item():.0f}: use a larger batch or eval mode."
+            f"holds {values.item():.0f}: use a larger batch or eval mode."
         )
-    mean_C = (count_W1 * mean_WC).sum(0) / count
-    squares_C = (squares_WC + count_W1 * (mean_WC - mean_C).square()).sum(0)
-    return mean_C, squares_C, count
+    share_W1 = count_W1 / values
+    mean_C = (share_W1 * mean_WC).sum(0)
+    spread_WC = variance_WC.addcmul(mean_WC - mean_C, mean_WC - mean_C)
+    return _Moments(mean_C, (share_W1 * spread_WC).sum(0), values)
 
 
 class _Normalise(torch.autograd.Function):
@@ -132,20 +137,21 @@ class _Normalise(torch.autograd.Function):
         bias_C: Tensor,
         mean_C: Tensor,
         variance_C: Tensor,
-        count: Tensor,
+        values: Tensor,
         eps: float,
     ) -> Tensor:
-        ctx.save_for_backward(x_BCHW, weight_C, mean_C, variance_C, count)
+        ctx.save_for_backward(x_BCHW, weight_C, mean_C, variance_C, values)
         ctx.eps = eps
         return F.batch_norm(x_BCHW, mean_C, variance_C, weight_C, bias_C, eps=eps)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy_BCHW: Tensor) -> tuple[Tensor | None, ...]:
-        x_BCHW, weight_C, mean_C, variance_C, count = ctx.saved_tensors
-        if dy_BCHW.numel():
-            # train=False: dx for fixed statistics, and this rank's sums of dy x̂ and of dy.
-            dx_BCHW, dweight_C, dbias_C = torch.ops.aten.native_batch_norm_backward(
+        x_BCHW, weight_C, mean_C, variance_C, values = ctx.saved_tensors
+        sums_2C = dy_BCHW.new_zeros(2, len(weight_C))
+        if dy_BCHW.numel():  # torch's kernel crashes on an empty share
+            # This rank's sums of dy x̂ and of dy; train=False: x̂ by the statistics that are given.
+            _, *sums = torch.ops.aten.native_batch_norm_backward(
                 dy_BCHW,
                 x_BCHW,
                 weight_C,
@@ -155,16 +161,15 @@ class _Normalise(torch.autograd.Function):
                 None,
                 False,
                 ctx.eps,
-                [True] * 3,
+                [False, True, True],
             )
-        else:  # torch's kernel crashes on an empty share
-            dx_BCHW, dweight_C, dbias_C = (
-                torch.zeros_like(t) for t in (x_BCHW, weight_C, weight_C)
-            )
-        sum_dy_xhat_C, sum_dy_C = all_reduce_sum(torch.stack([dweight_C, dbias_C]))
+            sums_2C = torch.stack(sums)
+        mean_dy_xhat_C, mean_dy_C = all_reduce_sum(sums_2C) / values
         inverse_C = torch.rsqrt(variance_C + ctx.eps)
-        slope_C = weight_C * inverse_C.square() * sum_dy_xhat_C / count
-        offset_C = weight_C * inverse_C * sum_dy_C / count - slope_C * mean_C
-        dx_BCHW.sub_(offset_C[:, None, None])
+        scale_C = weight_C * inverse_C
+        slope_C = scale_C * inverse_C * mean_dy_xhat_C
+        offset_C = slope_C * mean_C - scale_C * mean_dy_C
+        # Two passes over the activations, each several times as long as all of the above.
+        dx_BCHW = torch.addcmul(offset_C[:, None, None], dy_BCHW, scale_C[:, None, None])
         dx_BCHW.addcmul_(x_BCHW, slope_C[:, None, None], value=-1)
-        return dx_BCHW, dweight_C, dbias_C, None, None, None, None
+        return dx_BCHW, *sums_2C, None, None, None, None

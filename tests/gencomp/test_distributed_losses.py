@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -19,12 +20,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import gencomp
+from gencomp.collectives import gather_rows
 from gencomp.draws import Draws
 from gencomp.errors import InputError
 from gencomp.losses import gradient_penalty, mmd, rmse
 from gencomp.networks.batch_norm import GlobalBatchNorm2d
 from gencomp.networks.dplc import Critic
 from gencomp.system import Batch, Progress, System, evaluation_mode
+from gencomp.systems.vae.system import Vae
+from tests.gencomp import vae_cases
 from tests.gencomp.dplc_cases import ADVERSARIAL, made
 
 M = 8
@@ -96,6 +100,11 @@ SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "cae": ("cae", {}),
     "gc": ("gc", {"loss.adversarial_weight": 0.1}),
 }
+# Decoder -> what its recipe overrides, for images of 64×64, or the part of them that it takes.
+VAES: dict[str, dict[str, Any]] = {
+    "deep": {"networks.image_size": [64, 64], "networks.channels": 3},
+    "dcgan": {"likelihood.variance": "fixed"},
+}
 
 
 def batch(rows: int) -> tuple[Tensor, Tensor]:
@@ -132,7 +141,9 @@ def run_all(rank: int, world: int) -> dict[str, Result]:
 def run_system(system: System, rows: int, rank: int, world: int) -> dict[str, Result]:
     """Every phase of a system, one after the other on the same weights, and its evaluation."""
     system.networks.double()
-    x_BCHW, _ = batch(rows)
+    x_BCHW = batch(rows)[0]
+    if isinstance(system, Vae):
+        x_BCHW = x_BCHW[:, :, : system.pixels.height, : system.pixels.width]
     index = torch.arange(rows)[rank::world]
     share = Batch((x_BCHW[rank::world] + 1) / 2, index, index, index)
     draws = Draws(1, ("train", 0, 0), rows, rank, world)
@@ -141,7 +152,12 @@ def run_system(system: System, rows: int, rank: int, world: int) -> dict[str, Re
         phase.take_over()
         # As the loop wraps it.
         model = (
-            DistributedDataParallel(phase, broadcast_buffers=False, find_unused_parameters=True)
+            DistributedDataParallel(
+                phase,
+                broadcast_buffers=False,
+                find_unused_parameters=True,
+                gradient_as_bucket_view=True,
+            )
             if world > 1
             else phase
         )
@@ -164,11 +180,17 @@ def run_system(system: System, rows: int, rank: int, world: int) -> dict[str, Re
 
 def all_systems() -> dict[tuple[str, int], System]:
     """Made outside the process group, where starting weights do not see other ranks."""
-    return {
+    dplc = {
         (name, rows): made(stage, **overrides)
         for name, (stage, overrides) in SYSTEMS.items()
         for rows in SYSTEM_ROWS
     }
+    vaes = {
+        (f"vae, {decoder}", rows): vae_cases.made(decoder, **overrides)
+        for decoder, overrides in VAES.items()
+        for rows in SYSTEM_ROWS
+    }
+    return {**dplc, **vaes}
 
 
 def run_systems(
@@ -202,6 +224,34 @@ def single_value_is_refused(rank: int, world: int) -> bool:
     return False
 
 
+def counted_collectives() -> dict[str, list[int]]:
+    """Calls in the forward and in the backward pass of each phase, without those of DDP."""
+    counts = {}
+    for stage in ("wae", "wgan_gp"):
+        for name, phase in made(stage).phases.items():
+            phase.take_over()
+            x_BCHW, _ = batch(4)
+            index = torch.arange(4)[dist.get_rank() :: dist.get_world_size()]
+            share = Batch((x_BCHW[index].float() + 1) / 2, index, index, index)
+            draws = Draws(1, ("count",), 4, dist.get_rank(), dist.get_world_size())
+            with mock.patch.object(dist, "all_reduce", wraps=dist.all_reduce) as reduce:
+                with mock.patch.object(dist, "all_gather", wraps=dist.all_gather) as gather:
+                    loss, _ = phase(share, draws, Progress(0, 0, 64))
+                    forward = reduce.call_count + gather.call_count
+                    loss.backward()
+                    both = reduce.call_count + gather.call_count
+            counts[f"{stage}, {name}"] = [forward, both - forward]
+    return counts
+
+
+def missing_rows_are_refused() -> bool:
+    try:
+        gather_rows(torch.zeros(3, 2), total=100)
+    except ValueError as error:
+        return "3 rows of 100" in str(error)
+    return False
+
+
 def start(world: int, folder: Path) -> list[dict[str, object]]:
     root = str(Path(gencomp.__file__).parents[1])
     environment = os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
@@ -215,7 +265,7 @@ def start(world: int, folder: Path) -> list[dict[str, object]]:
         for rank in range(world)
     ]
     try:
-        errors = [process.communicate(timeout=120)[1] for process in processes]
+        errors = [process.communicate(timeout=300)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -261,7 +311,7 @@ def test_every_rank_gets_the_single_process_step(
 
 
 @pytest.mark.parametrize("rows", SYSTEM_ROWS)
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", [*SYSTEMS, *(f"vae, {decoder}" for decoder in VAES)])
 def test_every_phase_makes_the_single_process_step(
     name: str,
     rows: int,
@@ -302,6 +352,22 @@ def test_a_single_value_is_refused_on_every_rank(ranks: list[dict[str, bool]]) -
         assert all(results["refused"] for results in ranks)
 
 
+def test_collective_calls_of_a_step(ranks: list[dict[str, dict[str, list[int]]]]) -> None:
+    """One for each batch norm, forward and backward, and one for all terms of a loss."""
+    if len(ranks) > 1:
+        for results in ranks:
+            assert results["collectives"] == {
+                "wae, generator": [4 + 5 + 1, 5 + 4],
+                "wgan_gp, critic": [5 + 1, 0],
+                "wgan_gp, generator": [5 + 1, 5],
+            }
+
+
+def test_rows_that_are_no_share_are_refused(ranks: list[dict[str, bool]]) -> None:
+    if len(ranks) > 1:
+        assert all(results["shares"] for results in ranks)
+
+
 def main(rank: int, world: int, folder: Path) -> None:
     torch.set_num_threads(1)
     systems = all_systems()
@@ -312,6 +378,8 @@ def main(rank: int, world: int, folder: Path) -> None:
         "systems": run_systems(systems, rank, world),
         "float32": float32_norm(rank, world),
         "refused": single_value_is_refused(rank, world) if world > 1 else None,
+        "collectives": counted_collectives() if world > 1 else None,
+        "shares": missing_rows_are_refused() if world > 1 else None,
     }
     torch.save(results, folder / f"{rank}.pt")
     dist.barrier()

@@ -9,9 +9,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gencomp.collectives import global_mean
+from gencomp.collectives import gather_columns, global_mean, global_means
 from gencomp.draws import Draws
-from gencomp.losses import gradient_penalty, logistic_loss, mmd, prior_log_density, rmse
+from gencomp.losses import (
+    at_least_float32,
+    gradient_penalties,
+    logistic_losses,
+    prior_log_density,
+    root_mean,
+    squared_errors,
+    whole_mmd,
+)
 from gencomp.networks.batch_norm import batch_statistics
 from gencomp.system import Batch, Phase, PhaseLoss, Progress
 from gencomp.systems.dplc import parts
@@ -24,6 +32,11 @@ from gencomp.systems.dplc.recipe import (
 Terms = dict[str, Tensor]
 
 
+# A penalty has two parts, so that a loss takes all its terms from one collective call between them:
+# `rows` is what this rank's images contribute, [n] or [n, k], and `value` makes the weighted term,
+# and what to record of it, from the rows of the global batch.
+
+
 @dataclass(frozen=True)
 class MmdPenalty:
     """λ·MMD(z, prior)."""
@@ -31,9 +44,12 @@ class MmdPenalty:
     weight: float
     prior: parts.Prior
 
-    def __call__(self, nets: nn.ModuleDict, z_BM11: Tensor, draws: Draws) -> tuple[Tensor, Terms]:
-        prior_BM11 = self.prior.sample(draws, z_BM11.dtype)
-        value = mmd(z_BM11, prior_BM11, self.prior.variance)
+    def rows(self, nets: nn.ModuleDict, z_BM11: Tensor) -> Tensor:
+        return at_least_float32(z_BM11).flatten(1)
+
+    def value(self, rows_N: Tensor, draws: Draws) -> tuple[Tensor, Terms]:
+        prior_NM = self.prior.sample_whole(draws, rows_N.dtype).flatten(1)
+        value = whole_mmd(rows_N, prior_NM, self.prior.variance)
         return self.weight * value, {"mmd": value.detach()}
 
 
@@ -45,8 +61,11 @@ class DiscriminatorPenalty:
     prior: parts.Prior
     avb_trick: bool
 
-    def __call__(self, nets: nn.ModuleDict, z_BM11: Tensor, draws: Draws) -> tuple[Tensor, Terms]:
-        value = logistic_loss(self.logits_B(nets, z_BM11), positive=True)
+    def rows(self, nets: nn.ModuleDict, z_BM11: Tensor) -> Tensor:
+        return logistic_losses(self.logits_B(nets, z_BM11), positive=True)
+
+    def value(self, rows_N: Tensor, draws: Draws) -> tuple[Tensor, Terms]:
+        value = rows_N.mean()
         return self.weight * value, {"latent_adversarial": value.detach()}
 
     def logits_B(self, nets: nn.ModuleDict, z_BM11: Tensor) -> Tensor:
@@ -126,14 +145,24 @@ class AutoencoderPhase(Phase):
         z_BM11 = self.encode(self.networks, x_BCHW, draws)
         with self._generator_statistics():
             x_hat_BCHW = self.networks["generator"](z_BM11)
-        error = rmse(x_hat_BCHW, x_BCHW)
-        loss, terms = self.reconstruction_weight * error, {"rmse": error.detach()}
+        columns = {"error": squared_errors(x_hat_BCHW, x_BCHW)}
         if self.penalty is not None:
-            value, named = self.penalty(self.networks, z_BM11, draws)
-            loss, terms = loss + value, terms | named
+            columns["latent"] = self.penalty.rows(self.networks, z_BM11)
         if self.adversary is not None:
             fakes_BCHW = self._fakes(self.adversary, x_BCHW, z_BM11, x_hat_BCHW, draws)
-            score = mean_score(self.networks["critic"](fakes_BCHW))
+            columns["score"] = scores_B(self.networks["critic"], fakes_BCHW)
+        gathered = gather_columns(draws.batch_size, *columns.values())
+        return self._loss(dict(zip(columns, gathered, strict=True)), draws)
+
+    def _loss(self, rows: dict[str, Tensor], draws: Draws) -> PhaseLoss:
+        """From what the images of the global batch contribute, N rows of each."""
+        error = root_mean(rows["error"])
+        loss, terms = self.reconstruction_weight * error, {"rmse": error.detach()}
+        if self.penalty is not None:
+            value, named = self.penalty.value(rows["latent"], draws)
+            loss, terms = loss + value, terms | named
+        if self.adversary is not None:
+            score = rows["score"].mean()
             loss = loss - self.adversary.weight * score
             terms["fake_score"] = score.detach()
         return PhaseLoss(loss, terms)
@@ -170,7 +199,7 @@ class SamplerPhase(Phase):
     def forward(self, batch: Batch, draws: Draws, progress: Progress) -> PhaseLoss:
         x_BCHW = parts.to_signed(batch.images_BCHW)
         fakes_BCHW = self.networks["generator"](self.latents(self.networks, x_BCHW, draws))
-        score = mean_score(self.networks["critic"](fakes_BCHW))
+        score = global_mean(scores_B(self.networks["critic"], fakes_BCHW))
         return PhaseLoss(-self.weight * score, {"fake_score": score.detach()})
 
 
@@ -195,8 +224,11 @@ class CriticPhase(Phase):
             z_BM11 = self.latents(self.networks, x_BCHW, draws)
             fakes_BCHW = self.networks["generator"](z_BM11)
         mix_B = draws.uniform("penalty", 0, 1).to(x_BCHW.dtype)
-        penalty = gradient_penalty(critic, x_BCHW, fakes_BCHW, mix_B, self.settings.penalty_norm)
-        real, fake = map(mean_score, critic(torch.cat([x_BCHW, fakes_BCHW])).chunk(2))
+        norm = self.settings.penalty_norm
+        penalties_B = gradient_penalties(critic, x_BCHW, fakes_BCHW, mix_B, norm)
+        # One after the other: on a CPU, a batch of both would no longer fit the cache.
+        real_B, fake_B = (scores_B(critic, images) for images in (x_BCHW, fakes_BCHW))
+        real, fake, penalty = global_means(real_B, fake_B, penalties_B)
         loss = fake - real + self.settings.penalty_weight * penalty
         # `gap` estimates the Wasserstein distance, up to the critic's Lipschitz constant.
         terms = {"gap": real.detach() - fake.detach(), "penalty": penalty.detach()}
@@ -223,12 +255,12 @@ class LatentDiscriminatorPhase(Phase):
         with torch.no_grad(), batch_statistics(self.networks):
             z_BM11 = self.encode(self.networks, x_BCHW, draws)
         prior_BM11 = self.penalty.prior.sample(draws, z_BM11.dtype)
-        real = logistic_loss(self.penalty.logits_B(self.networks, prior_BM11), positive=True)
-        fake = logistic_loss(self.penalty.logits_B(self.networks, z_BM11), positive=False)
+        real_B = logistic_losses(self.penalty.logits_B(self.networks, prior_BM11), positive=True)
+        fake_B = logistic_losses(self.penalty.logits_B(self.networks, z_BM11), positive=False)
+        real, fake = global_means(real_B, fake_B)
         return PhaseLoss(real + fake, {"real": real.detach(), "fake": fake.detach()})
 
 
-def mean_score(scores_B1: Tensor) -> Tensor:
-    """Mean over the global batch, in float32 at least."""
-    scores_B = scores_B1[:, 0]
-    return global_mean(scores_B.to(torch.promote_types(scores_B.dtype, torch.float32)))
+def scores_B(critic: nn.Module, x_BCHW: Tensor) -> Tensor:
+    """The critic's score of each image, [n], in float32 at least."""
+    return at_least_float32(critic(x_BCHW)[:, 0])

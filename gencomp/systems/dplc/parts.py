@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,10 @@ class Prior:
         """[B, m, 1, 1] samples for this rank's rows, in `dtype` but float32 at least."""
         z_BM11 = draws.normal(purpose, self.latent_dim, 1, 1)
         return z_BM11.to(torch.promote_types(dtype, z_BM11.dtype)) * self.scale
+
+    def sample_whole(self, draws: Draws, dtype: torch.dtype) -> Tensor:
+        """`sample` for all rows of the global batch, [N, m, 1, 1], the same on every rank."""
+        return self.sample(replace(draws, rank=0, world=1), dtype)
 
 
 def encoder_latent(nets: nn.ModuleDict, x_BCHW: Tensor, draws: Draws) -> Tensor:
