@@ -96,6 +96,7 @@ class Restartable(ABC):
         except (KeyboardInterrupt, SystemExit):
             work.save()
             raise
+        report.look(work)
         work.finish()
         self._open = None
 
@@ -212,9 +213,14 @@ class Report:
         """
         self.done = done
         if time.monotonic() - self._last > _REPORT_SECONDS:
-            if work is not None and (ess := work.ess) is not None:
-                self._values["ess"] = ess
+            if work is not None:
+                self.look(work)
             self.write()
+
+    def look(self, work: Work) -> None:
+        """Take the effective sample size of a work, if it has one, for what is written next."""
+        if (ess := work.ess) is not None:
+            self._values["ess"] = ess
 
     def write(self, ended: str | None = None) -> None:
         """

@@ -8,136 +8,164 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cluster import runtime
-from cluster.files import locked
 from cluster.stopping import stop_requests
+from sweeps import trials as on_disk
+from sweeps.clock import Clock
+from sweeps.execution import Orders, capacity, resources, run_trial
 from sweeps.space import Sweep
+from sweeps.supply import Supply
 from sweeps.trials import Trial
 
 OnEvent = Callable[[Trial, str, dict[str, Any]], None]
+# Ray wants the gangs' own processes beside its head, which has room for so many.
+_MOST = 1000
+# How an attempt ends: nothing is left to run; the budget leaves no room for what is; a signal came.
+Ending = Literal["complete", "budget", "stopped"]
 
 
-def run(sweep: Sweep, trials: Sequence[Trial], directory: Path, on_event: OnEvent) -> bool:
-    """Run the trials that are neither finished nor stopped early.
+def run(sweep: Sweep, supply: Supply, directory: Path, on_event: OnEvent) -> Ending:
+    """Run the trials that are neither finished nor stopped early, and those that a search proposes.
+
+    The table of results is written whenever a trial starts or ends, and at the end.
 
     Args:
         sweep: scheduler, objective and budget.
-        trials: all trials of the sweep.
-        directory: of the sweep.
-        on_event: called with (trial, "running" | "finished" | "stopped" | "failed", its newest
-            metrics).
-
-    Returns:
-        True when no trial is left to run; False when a signal stopped the sweep.
+        supply: of the sweep's trials.
+        directory: of the sweep, which the caller holds.
+        on_event: called with a trial, what happened and its newest metrics or its error: "started",
+            "running" (evaluated), "finished", "stopped" (early), "failed", or "again" (failed, but
+            not for the last time).
 
     Raises:
-        InputError: another process runs the sweep.
+        InputError: a trial wants more than the cluster has, or a search proposed an invalid recipe.
         RuntimeError: Tune itself failed.
     """
-    open_trials = [trial for trial in trials if trial.status() in ("pending", "failed")]
-    if not open_trials:
-        return True
+    table = _Table(sweep, supply, directory)
+    clock = Clock(directory, sweep.budget.time)
+    if not supply.has_next() or clock.expired():
+        return "complete" if supply.is_complete() else "budget"
+
+    def told(trial: Trial, event: str, values: dict[str, Any]) -> None:
+        if event != "running":
+            table.update(trial)
+        on_event(trial, event, values)
+
+    cpus = None if sweep.gpu else max(sweep.workers, runtime.usable_cpus())
     flag = directory / "stop"
-    failures: list[BaseException] = []
+    with runtime.cluster(cpus=cpus), stop_requests(flag):
+        try:
+            _run(sweep, supply, flag, clock, told)
+        finally:
+            clock.note()
+            table.update(*supply.trials)
+        if supply.is_complete():
+            return "complete"
+        return "stopped" if flag.exists() else "budget"
+
+
+def _run(sweep: Sweep, supply: Supply, flag: Path, clock: Clock, on_event: OnEvent) -> None:
+    """One attempt on the cluster that this process is connected to."""
+    import ray
+
+    from sweeps.tune_parts import Source
+
+    most = min(_MOST, capacity(ray.nodes(), sweep.workers, sweep.gpu))
+    at_once = min(most, sweep.concurrent or most)
+    orders = Orders(
+        sweep.objective.model_dump(), sweep.workers, sweep.gpu, flag.resolve(), clock.deadline
+    )
+    source = Source(supply, lambda: flag.exists() or clock.expired(), _group_of(sweep))
+    errors: list[BaseException] = []
 
     def target() -> None:
         try:
             with tempfile.TemporaryDirectory(dir=runtime.workplace()) as storage:
-                _tuner(sweep, trials, open_trials, flag, storage, on_event).fit()
+                _tuner(sweep, supply, source, orders, at_once, storage, on_event).fit()
         except BaseException as error:  # raised on the main thread
-            failures.append(error)
+            errors.append(error)
 
-    with locked(directory), runtime.cluster(), stop_requests(flag):
-        for trial in open_trials:
-            trial.set_status("pending")
-        # Not on the main thread, where Tune would put its own signal handlers in place.
-        thread = threading.Thread(target=target, daemon=True)
-        thread.start()
-        while thread.is_alive():
-            thread.join(timeout=0.2)
-    if failures:
-        raise RuntimeError(f"the sweep failed: {failures[0]}") from failures[0]
-    return all(trial.status() != "pending" for trial in trials)
+    # Not on the main thread, where Tune would put its own signal handlers in place.
+    thread = threading.Thread(target=target, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(timeout=0.2)
+        clock.tick()
+    if source.refusal is not None:
+        raise source.refusal
+    if errors:
+        raise RuntimeError(f"the sweep failed: {errors[0]}") from errors[0]
 
 
 def _tuner(
     sweep: Sweep,
-    trials: Sequence[Trial],
-    open_trials: Sequence[Trial],
-    flag: Path,
+    supply: Supply,
+    source: Any,
+    orders: Orders,
+    at_once: int,
     storage: str,
     on_event: OnEvent,
 ) -> Any:
-    import ray
     from ray import tune
 
-    from sweeps.tune_parts import GroupedAsha, StopWhenAsked, TrialKeeper
+    from sweeps.tune_parts import Silence, StopWhenAsked, TrialKeeper
 
-    def group(trial: Trial) -> Any:
-        return trial.point[sweep.group_by] if sweep.group_by else None
-
-    scheduler = None
-    if sweep.scheduler is not None:
-        history = [
-            (
-                trial.id,
-                group(trial),
-                [{**m, "score": sweep.objective.score(m)} for m in trial.evaluations()],
-            )
-            for trial in trials
-        ]
-        scheduler = GroupedAsha(sweep.scheduler, "score", history)
-    # Of the whole cluster, which may be larger than this machine.
-    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    function = tune.with_parameters(
-        _trial, objective=sweep.objective.model_dump(), flag=str(flag.resolve())
-    )
     return tune.Tuner(
-        tune.with_resources(function, {"cpu": 1}),
-        param_space={
-            "trial": tune.grid_search(
-                [
-                    {"id": t.id, "group": group(t), "path": str(t.path.resolve())}
-                    for t in open_trials
-                ]
-            )
-        },
+        tune.with_resources(
+            tune.with_parameters(run_trial, orders=orders), resources(sweep.workers, sweep.gpu)
+        ),
         tune_config=tune.TuneConfig(
             metric="score",
             mode="min",
-            scheduler=scheduler,
-            max_concurrent_trials=min(sweep.concurrent or cpus, cpus),
+            search_alg=source,
+            num_samples=-1,  # the source decides
+            scheduler=_scheduler(sweep, supply),
+            max_concurrent_trials=at_once,
         ),
         run_config=tune.RunConfig(
             storage_path=storage,
             name="sweep",
             verbose=0,
-            stop=StopWhenAsked(flag),
-            callbacks=[TrialKeeper({trial.id: trial for trial in open_trials}, on_event)],
+            stop=StopWhenAsked(orders.stop),
+            callbacks=[TrialKeeper(supply.trial, on_event), Silence()],
             failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
         ),
     )
 
 
-def _trial(config: dict[str, Any], objective: dict[str, Any], flag: str) -> None:
-    """Runs in the trial's process: the training loop in one process."""
-    from ray import tune
+def _scheduler(sweep: Sweep, supply: Supply) -> Any:
+    """ASHA that knows what earlier attempts have seen, or None."""
+    from sweeps.tune_parts import GroupedAsha
 
-    from cluster.runs import open_run
-    from cluster.seat import Seat
-    from cluster.worker import Host, train
-    from sweeps.space import Objective
+    if sweep.scheduler is None:
+        return None
+    group, score = _group_of(sweep), sweep.objective.score
+    history = [
+        (trial.id, group(trial), [{**m, "score": score(m)} for m in trial.evaluations()])
+        for trial in supply.trials
+    ]
+    return GroupedAsha(sweep.scheduler, "score", history)
 
-    goal, stop = Objective(**objective), Path(flag)
-    if stop.exists():
-        return
 
-    def report(metrics: dict[str, float]) -> None:
-        goal.require_known(metrics)
-        tune.report({**{k: float(v) for k, v in metrics.items()}, "score": goal.score(metrics)})
+def _group_of(sweep: Sweep) -> Callable[[Trial], Any]:
+    """What trials compete within."""
+    return lambda trial: trial.point[sweep.group_by] if sweep.group_by else None
 
-    train(open_run(config["trial"]["path"]), Seat(), Host(report=report, should_stop=stop.exists))
+
+class _Table:
+    """results.parquet, never older than the last start or end of a trial."""
+
+    def __init__(self, sweep: Sweep, supply: Supply, directory: Path) -> None:
+        self._objective, self._directory = sweep.objective, directory
+        self._rows: dict[str, dict[str, Any]] = {}
+        self.update(*supply.trials)
+
+    def update(self, *trials: Trial) -> None:
+        """Write it anew with the rows of some trials as they are now."""
+        self._rows |= {trial.id: on_disk.row(trial, self._objective) for trial in trials}
+        rows = on_disk.ranked(self._rows.values(), self._objective)
+        on_disk.write_table(rows, self._directory)

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import yaml
@@ -32,6 +32,10 @@ class Uniform(Section):
             raise ValueError("uniform needs low < high")
         return self
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return self.uniform
+
 
 class LogUniform(Section):
     loguniform: tuple[_Number, _Number] = Field(description="low, high; both positive")
@@ -41,6 +45,10 @@ class LogUniform(Section):
         if not 0 < self.loguniform[0] < self.loguniform[1]:
             raise ValueError("loguniform needs 0 < low < high")
         return self
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return self.loguniform
 
 
 def _kind(entry: Any) -> str | None:
@@ -67,16 +75,27 @@ class Objective(Section):
     """What a good trial is: the least `minimise` among those that keep the constraints.
 
     The score is minimise + penalty·Σ max(0, metric − bound), so a scheduler can rank any two
-    trials.
+    trials. Metrics in `against` are to be small as well: the best trials are then the Pareto front.
     """
 
     minimise: str = Field("mse", description="metric of the evaluation")
+    against: tuple[str, ...] = Field((), description="metrics to trade it off against")
     subject_to: dict[str, float] = Field({}, description="metric -> greatest allowed value")
     penalty: float = Field(1.0, gt=0, description="weight of what exceeds a bound")
 
+    @model_validator(mode="after")
+    def _each_once(self) -> Objective:
+        if len({self.minimise, *self.against}) < 1 + len(self.against):
+            raise ValueError("minimise and against name a metric twice")
+        return self
+
+    @property
+    def minimised(self) -> tuple[str, ...]:
+        return (self.minimise, *self.against)
+
     def require_known(self, metrics: Mapping[str, Any]) -> None:
         """Raise `InputError` when the evaluation does not give a metric of the objective."""
-        for name in (self.minimise, *self.subject_to):
+        for name in self._names:
             if name not in metrics:
                 raise InputError(
                     f"the objective names the metric {name}; known are {', '.join(metrics)}"
@@ -84,12 +103,31 @@ class Objective(Section):
 
     def score(self, metrics: Mapping[str, float | None]) -> float:
         """Score of an evaluation, infinite where a metric is missing or not finite."""
-        names = (self.minimise, *self.subject_to)
-        found = {name: value for name in names if (value := metrics.get(name)) is not None}
-        if len(found) < len(set(names)) or not all(map(math.isfinite, found.values())):
-            return math.inf
-        excess = sum(max(0.0, found[name] - bound) for name, bound in self.subject_to.items())
-        return float(found[self.minimise] + self.penalty * excess)
+        return self.values(metrics)[0]
+
+    def values(self, metrics: Mapping[str, float | None]) -> tuple[float, ...]:
+        """The score, and the like for each metric in `against`."""
+        found = self._found(metrics)
+        if found is None:
+            return (math.inf,) * len(self.minimised)
+        return tuple(found[name] + self.penalty * self._excess(found) for name in self.minimised)
+
+    def feasible(self, metrics: Mapping[str, float | None]) -> bool:
+        """Whether every constraint is kept (and every metric there and finite)."""
+        found = self._found(metrics)
+        return found is not None and self._excess(found) == 0
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return (*self.minimised, *self.subject_to)
+
+    def _found(self, metrics: Mapping[str, float | None]) -> dict[str, float] | None:
+        found = {n: float(value) for n in self._names if (value := metrics.get(n)) is not None}
+        whole = len(found) == len({*self._names}) and all(map(math.isfinite, found.values()))
+        return found if whole else None
+
+    def _excess(self, found: Mapping[str, float]) -> float:
+        return sum(max(0.0, found[name] - bound) for name, bound in self.subject_to.items())
 
 
 class Asha(Section):
@@ -97,6 +135,34 @@ class Asha(Section):
 
     grace: int = Field(ge=1, description="steps before a trial may be stopped")
     reduction: float = Field(2, gt=1, description="one in this many goes on at each rung")
+
+
+class Search(Section):
+    """Points proposed by Optuna from the results so far, instead of grids and random draws."""
+
+    sampler: Literal["tpe", "nsga2", "random"] = Field("tpe", description="who proposes points")
+    population: int = Field(16, ge=2, description="trials in a generation of nsga2")
+
+
+class Budget(Section):
+    """What a sweep may use in all its attempts together."""
+
+    trials: int | None = Field(None, ge=1, description="trials that may be begun")
+    seconds: float | None = Field(None, gt=0, description="time in which trials run")
+    hours: float | None = Field(None, gt=0, description="the same in hours")
+
+    @model_validator(mode="after")
+    def _one_time(self) -> Budget:
+        if self.seconds is not None and self.hours is not None:
+            raise ValueError("seconds and hours exclude each other")
+        return self
+
+    @property
+    def time(self) -> float:
+        """In seconds, infinite without a limit."""
+        if self.hours is not None:
+            return 3600 * self.hours
+        return math.inf if self.seconds is None else self.seconds
 
 
 class Sweep(Section):
@@ -108,7 +174,13 @@ class Sweep(Section):
     objective: Objective = Objective()
     group_by: str | None = Field(None, description="key of the space within which trials compete")
     scheduler: Asha | None = Field(None, description="early stopping; none when left out")
-    concurrent: int | None = Field(None, ge=1, description="trials at once; all CPUs when left out")
+    search: Search | None = Field(None, description="Optuna; all points when left out")
+    budget: Budget = Budget()
+    workers: int = Field(1, ge=1, description="processes that share each trial's batches")
+    gpu: bool = Field(False, description="give every worker a GPU of its own")
+    concurrent: int | None = Field(
+        None, ge=1, description="trials at once; as many as the cluster holds when left out"
+    )
     max_failures: int = Field(1, ge=0, description="how often a trial that died is started again")
 
     @model_validator(mode="after")
@@ -118,6 +190,44 @@ class Sweep(Section):
                 f"group_by is {self.group_by}, but the space has {', '.join(self.space)}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Sweep:
+        if self.search is not None:
+            if self.budget.trials is None:
+                raise ValueError("search needs budget.trials, the number of trials to run")
+            if self.group_by is not None or self.samples != 1:
+                raise ValueError("search leaves no room for group_by and samples")
+        if self.objective.against:
+            if self.scheduler is not None:
+                raise ValueError(
+                    "a scheduler ranks trials by one number: leave out scheduler or"
+                    " objective.against"
+                )
+            if self.group_by is not None:
+                raise ValueError("group_by and objective.against exclude each other")
+        return self
+
+
+class Proposal(NamedTuple):
+    """A point of a search, and what the sampler noted about it for later proposals."""
+
+    point: dict[str, Any]
+    notes: dict[str, Any]
+
+
+class Past(NamedTuple):
+    """What became of an earlier proposal.
+
+    Attributes:
+        values: of the objective, the least are the best; of a finished trial.
+        scores: step -> score on the way; of a trial that was stopped early.
+    """
+
+    proposal: Proposal
+    state: Literal["running", "finished", "stopped", "failed"]
+    values: tuple[float, ...] = ()
+    scores: Mapping[int, float] = {}
 
 
 def load(source: str | Path, overrides: Mapping[str, Any]) -> Sweep:
@@ -156,10 +266,33 @@ def points(sweep: Sweep) -> Iterator[dict[str, Any]]:
             yield {key: point[key] for key in sweep.space}
 
 
+def extremes(sweep: Sweep) -> Iterator[dict[str, Any]]:
+    """Points that show whether all of a space makes valid recipes: each entry's ends or values,
+    with the others at their first."""
+    ends = {
+        key: entry.grid if isinstance(entry, Grid) else entry.bounds
+        for key, entry in sweep.space.items()
+    }
+    first = {key: values[0] for key, values in ends.items()}
+    yield first
+    for key, values in ends.items():
+        yield from ({**first, key: value} for value in values[1:])
+
+
+def contains(sweep: Sweep, point: Mapping[str, Any]) -> bool:
+    """Whether a point lies in the space of a sweep."""
+    return point.keys() == sweep.space.keys() and all(
+        point[key] in entry.grid
+        if isinstance(entry, Grid)
+        else isinstance(point[key], float) and entry.bounds[0] <= point[key] <= entry.bounds[1]
+        for key, entry in sweep.space.items()
+    )
+
+
 def _draw(entry: Uniform | LogUniform, generator: np.random.Generator) -> float:
     if isinstance(entry, Uniform):
-        return float(generator.uniform(*entry.uniform))
-    low, high = map(math.log, entry.loguniform)
+        return float(generator.uniform(*entry.bounds))
+    low, high = map(math.log, entry.bounds)
     return float(math.exp(generator.uniform(low, high)))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,20 @@ from cluster.files import write_bytes
 from gencomp import recipes
 from gencomp.errors import InputError
 from gencomp.recipes.schema import BaseRecipe
-from sweeps.space import Objective, Status, Sweep, dump, load, points
+from sweeps.space import (
+    Objective,
+    Proposal,
+    Status,
+    Sweep,
+    contains,
+    dump,
+    extremes,
+    load,
+    points,
+)
 
 STATUS_FILE = "trial.json"
+PROPOSALS_FILE = "proposals.json"
 
 
 @dataclass(frozen=True)
@@ -38,16 +49,37 @@ class Trial:
     recipe: BaseRecipe
 
     def state(self) -> dict[str, Any]:
-        """{"status", "point", "error"} as last written."""
-        return json.loads((self.path / STATUS_FILE).read_text())
+        """{"status", "point", "error", "starts"} as last written.
+
+        `error` is that of the last start that failed; `starts` counts all.
+        """
+        return {"starts": 0, **json.loads((self.path / STATUS_FILE).read_text())}
 
     def status(self) -> Status:
         if runs.Run(self.path).result() is not None:
             return "finished"
         return self.state()["status"]
 
+    def was_begun(self) -> bool:
+        state = self.state()
+        return state["starts"] > 0 or state["status"] != "pending"
+
+    def create(self) -> None:
+        """Its run and its status, unless they are there."""
+        runs.enter(self.path, self.recipe)
+        if not (self.path / STATUS_FILE).exists():
+            self._write("pending", None, 0)
+
+    def started(self) -> None:
+        """It is started, perhaps again."""
+        state = self.state()
+        self._write("pending", state["error"], state["starts"] + 1)
+
     def set_status(self, status: Status, error: str | None = None) -> None:
-        state = {"status": status, "point": self.point, "error": error}
+        self._write(status, error, self.state()["starts"])
+
+    def _write(self, status: Status, error: str | None, starts: int) -> None:
+        state = {"status": status, "point": self.point, "error": error, "starts": starts}
         runs.write_text(self.path / STATUS_FILE, json.dumps(state, indent=1))
 
     def evaluations(self) -> list[dict[str, float]]:
@@ -62,40 +94,101 @@ class Trial:
 
 
 def plan(sweep: Sweep, directory: Path) -> list[Trial]:
-    """All trials of a sweep; nothing is written.
+    """All trials of a sweep, those that a search has proposed so far; nothing is written.
 
     Raises:
         InputError: a point makes a recipe that is not valid, or data or a parent run is missing.
     """
-    raw = recipes.read(sweep.base)
+    at = Place(sweep, directory)
     chosen: dict[str, Trial] = {}
-    for point in points(sweep):
-        recipe = recipes.validate(
-            recipes.with_overrides(raw, {**sweep.overrides, **point}), f"trial {_label(point)}"
-        )
-        id_ = recipes.digest(runs.identify(recipe))[:12]
-        chosen.setdefault(id_, Trial(id_, directory / "trials" / id_, point, recipe))
+    if sweep.search is None:
+        found = list(points(sweep))
+    else:
+        for point in extremes(sweep):
+            at.trial(point)
+        found = [one.point for one in read_proposals(directory) if contains(sweep, one.point)]
+    for point in found:
+        trial = at.trial(point)
+        chosen.setdefault(trial.id, trial)
     return list(chosen.values())
 
 
-def table(trials: list[Trial], objective: Objective) -> list[dict[str, Any]]:
-    """One row a trial, best score first: id, status, step, point, score, last evaluation."""
-    rows = []
-    for trial in trials:
-        last: Mapping[str, Any] = (trial.evaluations() or [{}])[-1]
-        score = objective.score(last) if last else float("inf")
-        state = trial.state()
-        rows.append(
-            {
-                "trial": trial.id,
-                "status": trial.status(),
-                "error": state["error"],
-                **trial.point,
-                **last,
-                "score": score,
-            }
+class Place:
+    """Where the trials of a sweep belong.
+
+    Args:
+        sweep: its base recipe is read once.
+        directory: of the sweep.
+    """
+
+    def __init__(self, sweep: Sweep, directory: Path) -> None:
+        self._sweep, self._directory = sweep, directory
+        self._raw = recipes.read(sweep.base)
+
+    def trial(self, point: dict[str, Any]) -> Trial:
+        """The trial of a point; nothing is written.
+
+        Raises:
+            InputError: the recipe is not valid, or data or a parent run is missing.
+        """
+        raw = recipes.with_overrides(self._raw, {**self._sweep.overrides, **point})
+        recipe = recipes.validate(raw, f"trial {_label(point)}")
+        id_ = recipes.digest(runs.identify(recipe))[:12]
+        return Trial(id_, self._directory / "trials" / id_, point, recipe)
+
+
+def read_proposals(directory: Path) -> list[Proposal]:
+    """The points that a search has proposed, in their order."""
+    file = directory / PROPOSALS_FILE
+    return [Proposal(**one) for one in json.loads(file.read_text())] if file.exists() else []
+
+
+def write_proposals(proposals: Sequence[Proposal], directory: Path) -> None:
+    text = json.dumps([one._asdict() for one in proposals])
+    runs.write_text(directory / PROPOSALS_FILE, text)
+
+
+def table(trials: Sequence[Trial], objective: Objective) -> list[dict[str, Any]]:
+    """One row a trial, best score first: see `row`; with several objectives also `pareto`."""
+    return ranked([row(trial, objective) for trial in trials], objective)
+
+
+def row(trial: Trial, objective: Objective) -> dict[str, Any]:
+    """id, status, error, point, last evaluation with its step, score."""
+    last: Mapping[str, Any] = (trial.evaluations() or [{}])[-1]
+    return {
+        "trial": trial.id,
+        "status": trial.status(),
+        "error": trial.state()["error"],
+        **trial.point,
+        **last,
+        "score": objective.score(last),
+    }
+
+
+def ranked(rows: Iterable[dict[str, Any]], objective: Objective) -> list[dict[str, Any]]:
+    """Rows, best score first; with several objectives `pareto` says who is on the front."""
+    found = sorted(rows, key=lambda one: one["score"])
+    if not objective.against:
+        return found
+    front = {one["trial"] for one in pareto_front(found, objective)}
+    return [{**one, "pareto": one["trial"] in front} for one in found]
+
+
+def pareto_front(rows: Sequence[dict[str, Any]], objective: Objective) -> list[dict[str, Any]]:
+    """The finished rows that keep the constraints and that no other such row beats: none is as
+    good in all metrics and better in one. By the first metric, the least first."""
+    good = [one for one in rows if one["status"] == "finished" and objective.feasible(one)]
+    values = {one["trial"]: tuple(one[name] for name in objective.minimised) for one in good}
+
+    def beaten(mine: tuple[float, ...]) -> bool:
+        return any(
+            other != mine and all(o <= m for o, m in zip(other, mine, strict=True))
+            for other in values.values()
         )
-    return sorted(rows, key=lambda row: row["score"])
+
+    front = [one for one in good if not beaten(values[one["trial"]])]
+    return sorted(front, key=lambda one: values[one["trial"]])
 
 
 def write_plan(sweep: Sweep, trials: Sequence[Trial], directory: Path) -> None:
@@ -103,17 +196,21 @@ def write_plan(sweep: Sweep, trials: Sequence[Trial], directory: Path) -> None:
     # The sweep file first: it tells a directory that was cut short here from a stranger's.
     directory.mkdir(parents=True, exist_ok=True)
     runs.write_text(directory / "sweep.yaml", dump(sweep))
-    runs.write_text(directory / "trials.json", json.dumps([trial.id for trial in trials]))
+    write_list(trials, directory)
     for trial in trials:
-        runs.enter(trial.path, trial.recipe)
-        if not (trial.path / STATUS_FILE).exists():
-            trial.set_status("pending")
+        trial.create()
+
+
+def write_list(trials: Sequence[Trial], directory: Path) -> None:
+    runs.write_text(directory / "trials.json", json.dumps([trial.id for trial in trials]))
 
 
 def write_table(rows: list[dict[str, Any]], directory: Path) -> None:
-    """The table as results.parquet."""
+    """The table as results.parquet; trials that have no evaluation lack some columns."""
+    columns = list(dict.fromkeys(name for one in rows for name in one))
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), buffer)
+    whole = pa.table({name: [one.get(name) for one in rows] for name in columns})
+    pq.write_table(whole, buffer)
     write_bytes(directory / "results.parquet", buffer.getvalue())
 
 
@@ -126,7 +223,7 @@ class SweepResult:
     directory: Path
 
     def best(self) -> list[dict[str, Any]]:
-        return best_of_each(self.rows, self.sweep.group_by)
+        return best(self.rows, self.sweep)
 
     def run(self, row: Mapping[str, Any]) -> runs.Run:
         return runs.open_run(self.directory / "trials" / row["trial"])
@@ -139,11 +236,16 @@ def read_results(directory: Path) -> SweepResult:
         InputError: the directory holds no sweep, or one without results yet.
     """
     if not (directory / "results.parquet").exists():
-        raise InputError(
-            f"{directory} has no results of a sweep; run `gencomp sweep` to its end first"
-        )
+        raise InputError(f"{directory} has no results of a sweep; run `gencomp sweep` first")
     rows = pq.read_table(directory / "results.parquet").to_pylist()
     return SweepResult(load(directory / "sweep.yaml", {}), rows, directory)
+
+
+def best(rows: list[dict[str, Any]], sweep: Sweep) -> list[dict[str, Any]]:
+    """The Pareto front of several objectives, else the best row of each group."""
+    if sweep.objective.against:
+        return pareto_front(rows, sweep.objective)
+    return best_of_each(rows, sweep.group_by)
 
 
 def best_of_each(rows: list[dict[str, Any]], group_by: str | None) -> list[dict[str, Any]]:

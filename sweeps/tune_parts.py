@@ -1,4 +1,5 @@
-"""What we plug into Ray Tune: ASHA within groups, a stopper, the keeper of trials' statuses."""
+"""What we plug into Ray Tune: ASHA within groups, the source of trials, a stopper, the keeper of
+trials' statuses."""
 
 from __future__ import annotations
 
@@ -9,13 +10,17 @@ from types import SimpleNamespace
 from typing import Any
 
 from ray.tune import Callback, Stopper
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
 
-from sweeps.space import Asha
+from gencomp.errors import InputError
+from sweeps.space import Asha, Status
+from sweeps.supply import Supply
 from sweeps.trials import Trial
 
 _NO_LIMIT = 10**9  # steps; the recipe ends a trial, not the scheduler
-_SECONDS_TO_SAVE = 20.0
+_SECONDS_TO_SAVE = 60.0
 
 
 class GroupedAsha(FIFOScheduler):
@@ -75,6 +80,51 @@ class GroupedAsha(FIFOScheduler):
         return self._groups[key]
 
 
+class Source(Searcher):
+    """Gives Tune one trial after the other, until the attempt shall end.
+
+    Args:
+        supply: of trials.
+        closed: whether no more trials are started.
+        group: of a trial, within which trials compete.
+
+    Attributes:
+        refusal: what was wrong with a trial that a search proposed; none is started after it.
+    """
+
+    def __init__(
+        self, supply: Supply, closed: Callable[[], bool], group: Callable[[Trial], Any]
+    ) -> None:
+        super().__init__()
+        self._supply, self._closed, self._group = supply, closed, group
+        self.refusal: InputError | None = None
+
+    def suggest(self, trial_id: str) -> Any:
+        found = None
+        if self.refusal is None and not self._closed():
+            try:
+                found = self._supply.next()
+            except InputError as error:
+                self.refusal = error
+        if found is None:
+            return Searcher.FINISHED
+        return {
+            "trial": {
+                "id": found.id,
+                "group": self._group(found),
+                "path": str(found.path.resolve()),
+            }
+        }
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        pass  # the supply reads what became of a trial from its directory
+
+    def save(self, checkpoint_path: str) -> None:
+        pass  # all that counts is in the trials' directories
+
+
 class StopWhenAsked(Stopper):
     """Ends the sweep some seconds after the stop file appears: trials save and leave before."""
 
@@ -92,14 +142,35 @@ class StopWhenAsked(Stopper):
         return time.monotonic() - self._since > _SECONDS_TO_SAVE
 
 
+class Silence(TrialProgressCallback):
+    """Stands in the place of Tune's own callback, which prints."""
+
+    def log_result(self, trial: Any, result: dict[str, Any], error: bool = False) -> None:
+        pass
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        pass
+
+
 class TrialKeeper(Callback):
-    """Writes what became of each trial into its directory, and tells the caller."""
+    """Writes what became of each trial into its directory, and tells the caller.
+
+    Args:
+        trial: finds one by its id.
+        on_event: see `sweeps.run.run`.
+    """
 
     def __init__(
-        self, trials: Mapping[str, Trial], on_event: Callable[[Trial, str, dict[str, Any]], None]
+        self,
+        trial: Callable[[str], Trial],
+        on_event: Callable[[Trial, str, dict[str, Any]], None],
     ) -> None:
-        self._trials = trials
-        self._on_event = on_event
+        self._trial, self._on_event = trial, on_event
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        ours = self._of(trial)
+        ours.started()
+        self._on_event(ours, "started", {})
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -117,14 +188,20 @@ class TrialKeeper(Callback):
             return
         self._on_event(ours, ours.status(), (ours.evaluations() or [{}])[-1])
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._failed(trial, "pending", "again")
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._failed(trial, "failed", "failed")
+
+    def _failed(self, trial: Any, status: Status, event: str) -> None:
         ours = self._of(trial)
         reason = _last_words(trial)
-        ours.set_status("failed", reason)
-        self._on_event(ours, "failed", {"error": reason})
+        ours.set_status(status, reason)
+        self._on_event(ours, event, {"error": reason})
 
     def _of(self, trial: Any) -> Trial:
-        return self._trials[_ours(trial)["id"]]
+        return self._trial(_ours(trial)["id"])
 
 
 def _last_words(trial: Any) -> str:

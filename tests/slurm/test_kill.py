@@ -58,7 +58,7 @@ class Killer(threading.Thread):
     def _works(self, evaluation: Evaluation, job: ledger.Job) -> bool:
         progress = files.read_json(evaluation.progress(job.name)) or {"ended": "before it began"}
         chains = [evaluation.chains(block) for block in job.blocks]
-        if job.stage == "pilot":
+        if job.stage == "pilot" and not self.killed:  # once is enough
             chains = [evaluation.pilot_chains]
         met = any(path.exists() for path in chains)
         return progress["ended"] is None and met and job.name not in self.killed

@@ -111,10 +111,10 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("change", "said"),
         [
-            ({"budget": 3}, "unknown key budget; allowed here are base, concurrent, group_by"),
+            ({"buget": 3}, "unknown key buget; allowed here are base, budget, concurrent, gpu"),
             (
                 {"objective": {"maximise": "psnr"}},
-                "unknown key objective.maximise; allowed here are minimise",
+                "unknown key objective.maximise; allowed here are against, minimise",
             ),
             (
                 {"space": {"a": {"choice": [1]}}},
@@ -132,6 +132,23 @@ class TestFiles:
             ),
             ({"group_by": "c"}, "group_by is c, but the space has loss.mmd_weight"),
             ({"scheduler": {"grace": 0}}, "scheduler.grace is 0, but it should be"),
+            (
+                {"budget": {"seconds": 5, "hours": 1}},
+                "budget: seconds and hours exclude each other",
+            ),
+            ({"budget": {"trials": 0}}, "budget.trials is 0, but it should be"),
+            ({"search": {}}, "search needs budget.trials"),
+            ({"search": {"sampler": "cma"}}, "search.sampler is 'cma', but it should be 'tpe'"),
+            (
+                {"search": {}, "budget": {"trials": 3}, "samples": 2},
+                "search leaves no room for group_by and samples",
+            ),
+            (
+                {"objective": {"against": ["bpp"]}, "scheduler": {"grace": 5}},
+                "a scheduler ranks trials by one number",
+            ),
+            ({"objective": {"against": ["mse"]}}, "minimise and against name a metric twice"),
+            ({"workers": 0}, "workers is 0, but it should be"),
             ({"samples": "many"}, "samples is 'many', but it should be a valid integer"),
             ({"base": None}, "base is None, but"),
         ],
