@@ -78,15 +78,17 @@ def fit(
     require_shares(run.recipe(), workers)
     if supervision.stall_seconds <= 0:
         raise InputError(f"--stall-seconds {supervision.stall_seconds:g} must be more than 0")
-    with (
-        locked(run.path) as lease,
-        logs.driving(run.path, lease.predecessor, on_log) as relay,
-    ):
-        if (step := copies.arrange(run, supervision.copy_to)) is not None:
-            log.info("fetched the checkpoint of step %d from %s", step, supervision.copy_to)
+    with locked(run.path) as lease:
+        fetched = copies.arrange(run, supervision.copy_to)
         # The workers choose the checkpoint; here the user hears of damaged ones before they start.
         checkpoints.newest(run.checkpoints)
-        with runtime.cluster(cpus=None if supervision.gpu else max(workers, runtime.usable_cpus())):
+        cpus = None if supervision.gpu else max(workers, runtime.usable_cpus())
+        with (
+            logs.driving(run.path, lease.predecessor, on_log) as relay,
+            runtime.cluster(cpus=cpus),
+        ):
+            if fetched is not None:
+                log.info("fetched the checkpoint of step %d from %s", fetched, supervision.copy_to)
             return _supervise(run, supervision, lease, relay, on_row)
 
 

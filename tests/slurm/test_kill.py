@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 
 from gencomp.cli import main
 from slurm import files, jobs, ledger
+from slurm.directory import Stage
 from slurm.plan import Evaluation, open_evaluation
 from tests.slurm.conftest import options, parts
 
@@ -32,17 +34,21 @@ LONG: dict[str, Any] = {
 
 
 class Killer(threading.Thread):
-    """Kills the pilot and jobs that work on a block, at random moments."""
+    """Kills jobs that have chains to lose, at random moments: so many of each stage."""
 
-    def __init__(self, directory: Path, kills: int, seed: int) -> None:
+    def __init__(self, directory: Path, kills: dict[Stage, int]) -> None:
         super().__init__(daemon=True)
-        self._directory, self._kills = directory, kills
-        self._draw = random.Random(seed)
-        self.killed: list[str] = []
+        self._directory, self._left = directory, Counter(kills)
+        self._draw = random.Random(5)
+        self._killed: set[str] = set()
         self.over = threading.Event()
 
+    @property
+    def left(self) -> int:
+        return self._left.total()
+
     def run(self) -> None:
-        while len(self.killed) < self._kills and not self.over.wait(0.01):
+        while self.left and not self.over.wait(0.01):
             if not (self._directory / "jobs.json").exists():
                 continue
             evaluation = open_evaluation(self._directory)
@@ -53,34 +59,32 @@ class Killer(threading.Thread):
             time.sleep(self._draw.uniform(0, 0.1))
             if self._works(evaluation, job):
                 os.kill(files.read_json(evaluation.progress(job.name))["pid"], signal.SIGKILL)
-                self.killed.append(job.name)
+                self._killed.add(job.name)
+                self._left[job.stage] -= 1
 
     def _works(self, evaluation: Evaluation, job: ledger.Job) -> bool:
         progress = files.read_json(evaluation.progress(job.name)) or {"ended": "before it began"}
-        chains = [evaluation.chains(block) for block in job.blocks]
-        if job.stage == "pilot" and not self.killed:  # once is enough
-            chains = [evaluation.pilot_chains]
-        met = any(path.exists() for path in chains)
-        return progress["ended"] is None and met and job.name not in self.killed
+        chains = [evaluation.chains(block) for block in job.blocks] or [evaluation.pilot_chains]
+        met = job.name not in self._killed and any(path.exists() for path in chains)
+        return met and progress["ended"] is None and self._left[job.stage] > 0
 
 
 def curve(directory: Path) -> dict[str, bytes]:
     return {name: (directory / name).read_bytes() for name in ("curve.json", "curve.parquet")}
 
 
-def disturbed(words: list[str], directory: Path, kills: int) -> Killer:
+def disturbed(words: list[str], directory: Path, kills: dict[Stage, int]) -> None:
     """The same command, again and again until all is there."""
-    killer = Killer(directory, kills, seed=5)
+    killer = Killer(directory, kills)
     killer.start()
     codes = []
     while not codes or codes[-1] != 0:
         codes.append(main(words))
-        assert len(codes) <= kills + 1
+        assert len(codes) <= sum(kills.values()) + 1
     killer.over.set()
     killer.join()
-    assert len(killer.killed) == kills, "the jobs were over before they were killed"
+    assert not killer.left, "jobs were over before they were killed"
     assert codes[0] == 1
-    return killer
 
 
 def quiet(words: list[str], directory: Path) -> None:
@@ -96,8 +100,7 @@ def test_killed_jobs_leave_no_trace(
     words = ["slurm", "ais", *own, *options(**LONG, images=2, bdmc_images=2, bdmc_betas="0.1")]
     quiet([*words, "--output", "quiet"], tmp_path / "quiet")
     words += ["--output", "killed", "--executor", "local", "--max-parallel", "2"]
-    killer = disturbed(words, tmp_path / "killed", kills=2)
-    assert killer.killed[0] == "pilot-0"
+    disturbed(words, tmp_path / "killed", {"pilot": 1, "bdmc": 1})
     assert parts(open_evaluation("quiet")) == parts(open_evaluation("killed"))
     assert curve(tmp_path / "quiet") == curve(tmp_path / "killed")
 
@@ -139,7 +142,6 @@ def test_an_array_of_eight_with_killed_jobs(
     words = ["slurm", "ais", *own, *options(**LONG, **more)]
     quiet([*words, "--output", "quiet"], tmp_path / "quiet")
     words += ["--output", "killed", "--executor", "local", "--max-parallel", "4"]
-    killer = disturbed(words, tmp_path / "killed", kills=7)
-    assert {name.split("-")[0] for name in killer.killed} == {"pilot", "measure", "bdmc"}
+    disturbed(words, tmp_path / "killed", {"pilot": 1, "measure": 3, "bdmc": 3})
     assert parts(open_evaluation("quiet")) == parts(open_evaluation("killed"))
     assert curve(tmp_path / "quiet") == curve(tmp_path / "killed")
