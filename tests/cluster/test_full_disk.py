@@ -118,7 +118,7 @@ def test_full(disk: Path, raw: dict[str, Any], straight: Run) -> None:
 def test_no_room_for_what_is_fetched(
     disk: Path, raw: dict[str, Any], straight: Run, tmp_path: Path
 ) -> None:
-    shutil.copytree(straight.path, tmp_path / "copies" / "run" / "checkpoints")
+    shutil.copytree(straight.path, tmp_path / "copies" / "run")
     run = started(disk, raw)
     remount(disk, "size=20k")
     with pytest.raises(SavingError, match=r"step 12 could not be fetched .*No space left .*room"):

@@ -29,7 +29,7 @@ def count(system: System, *names: str) -> int:
     return sum(p.numel() for name in names for p in system.networks[name].parameters())
 
 
-@pytest.mark.parametrize("name", recipes.names())
+@pytest.mark.parametrize("name", [name for name in recipes.names() if name.startswith("dplc")])
 def test_every_recipe_builds_its_networks_and_phases(name: str) -> None:
     system = built(name)
     recipe = recipes.load(name)
