@@ -78,10 +78,13 @@ def fit(
     require_shares(run.recipe(), workers)
     if supervision.stall_seconds <= 0:
         raise InputError(f"--stall-seconds {supervision.stall_seconds:g} must be more than 0")
+    # The workers choose the checkpoint; here the user hears of damaged ones before they start.
+    if supervision.copy_to is None:
+        checkpoints.newest(run.checkpoints)
     with locked(run.path) as lease:
         fetched = copies.arrange(run, supervision.copy_to)
-        # The workers choose the checkpoint; here the user hears of damaged ones before they start.
-        checkpoints.newest(run.checkpoints)
+        if supervision.copy_to is not None:  # which may have mended it
+            checkpoints.newest(run.checkpoints)
         cpus = None if supervision.gpu else max(workers, runtime.usable_cpus())
         with (
             logs.driving(run.path, lease.predecessor, on_log) as relay,

@@ -166,7 +166,7 @@ class TestSweep:
     @pytest.mark.parametrize(
         ("parts", "said"),
         [
-            ({"budget": 3}, "unknown key budget; allowed here are base"),
+            ({"rounds": 3}, "unknown key rounds; allowed here are base"),
             ({"space": {"loss.mmd_weight": {"choice": [1]}}}, "it needs one of grid"),
             ({"space": {"loss.lambda": {"grid": [1]}}}, "unknown key loss.lambda"),
             (
