@@ -34,7 +34,7 @@ test bench: export OMP_NUM_THREADS := 1
 test bench: export OMP_WAIT_POLICY := PASSIVE
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest --durations=10 $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations=10 $(ARGS)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -91,6 +92,8 @@ def _png(pixels: np.ndarray) -> bytes:
 
 
 if __name__ == "__main__":
+    # Whoever was started in the background of a shell ignores Ctrl-C, and so would its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     build_source(
         driven(float(sys.argv[2])),
         Path(sys.argv[1]), shard_size=20, on_error="skip", processes=2,
