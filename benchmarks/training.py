@@ -60,15 +60,19 @@ if __name__ == "__main__":
 """
 
 TORCHRUN = """
-import sys, torch, torch.distributed as dist
+import os, sys, torch, torch.distributed as dist
 from cluster.runs import open_run
 from cluster.seat import Seat
 from cluster.worker import Host, train
 if __name__ == "__main__":
-    dist.init_process_group("gloo")
     torch.set_num_threads(1)
-    train(open_run(sys.argv[1]), Seat(dist.get_rank(), dist.get_world_size()), Host())
-    dist.destroy_process_group()
+    seat = Seat()
+    if "RANK" in os.environ:
+        dist.init_process_group("gloo")
+        seat = Seat(dist.get_rank(), dist.get_world_size())
+    train(open_run(sys.argv[1]), seat, Host())
+    if dist.is_initialized():
+        dist.destroy_process_group()
 """
 
 
@@ -122,9 +126,10 @@ def throughput_torchrun(
     enter(work / name, recipes.load(RECIPE, values))
     script = work / "worker.py"
     script.write_text(TORCHRUN)
+    # Alone without torchrun, of which several at a time would race for a port.
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={workers}"]
     subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone",
-         f"--nproc-per-node={workers}", str(script), str(work / name)],
+        [sys.executable, *(launcher if workers > 1 else []), str(script), str(work / name)],
         check=True, env=ENVIRONMENT | WORKER_ENVIRONMENT,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
