@@ -129,14 +129,19 @@ def open_run(path: str | Path) -> Run:
     return run
 
 
-def enter(path: Path, recipe: BaseRecipe) -> Run:
+def enter(path: Path, recipe: BaseRecipe, history: Mapping[str, Any] | None = None) -> Run:
     """Create the run of a recipe, or enter the existing one of the same recipe and data.
+
+    Args:
+        path: its directory.
+        recipe: resolved.
+        history: what else its weights come from, as entries of its identity.
 
     Raises:
         InputError: missing data or parent, or the directory holds a run of another recipe; nothing
             is changed.
     """
-    identity = identify(recipe)
+    identity = identify(recipe) | dict(history or {})
     recipe = recipes.with_absolute_paths(recipe)
     run = Run(path)
     if (path / "identity.json").exists():

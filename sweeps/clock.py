@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from cluster.files import write_text
@@ -18,10 +19,13 @@ class Clock:
     Args:
         directory: of the sweep.
         limit: seconds that the sweep may take in all.
+        may_write: called before each write; raises where another process has taken over the sweep.
     """
 
-    def __init__(self, directory: Path, limit: float) -> None:
-        self._file = directory / _FILE
+    def __init__(
+        self, directory: Path, limit: float, may_write: Callable[[], None] = lambda: None
+    ) -> None:
+        self._file, self._may_write = directory / _FILE, may_write
         self._before = json.loads(self._file.read_text())["seconds"] if self._file.exists() else 0.0
         self._start = self._noted = time.monotonic()
         self.deadline = time.time() + limit - self._before
@@ -36,5 +40,6 @@ class Clock:
 
     def note(self) -> None:
         self._noted = time.monotonic()
+        self._may_write()
         spent = self._before + self._noted - self._start
         write_text(self._file, json.dumps({"seconds": round(spent, 1)}))

@@ -70,25 +70,36 @@ def capacity(nodes: list[dict[str, Any]], workers: int, gpu: bool) -> int:
     units = sum(min(int(node.get(kind, 0)) for kind in _unit(gpu)) for node in alive)
     if units < workers:
         what = "GPUs (each with a CPU)" if gpu else "CPUs"
+        mend = "fewer workers, or no gpu" if gpu else "fewer workers"
         raise InputError(
-            f"each trial wants {workers} {what}, but the cluster has {units}: set workers to at"
-            " most that"
+            f"each trial wants {workers} {what}, but the cluster has {units}: ask for {mend}"
         )
     return units // workers
+
+
+class Task(NamedTuple):
+    """A trial's run, as its processes are told.
+
+    Attributes:
+        until: the trial ends at this step, if its recipe has not ended before.
+    """
+
+    run: Path
+    until: int | None
 
 
 def run_trial(config: dict[str, Any], orders: Orders) -> None:
     """What Ray Tune runs: train the trial's run to its end, or until it shall stop."""
     if orders.should_stop():
         return
-    run = Path(config["trial"]["path"])
-    with _held(run) as lease:
+    task = Task(Path(config["trial"]["path"]), config["trial"]["until"])
+    with _held(task.run) as lease:
         if orders.workers == 1:
-            train(run, 0, orders, lease, reporter(orders))
+            train(task, 0, orders, lease, reporter(orders))
         else:
             from sweeps.gang import train_gang
 
-            train_gang(run, orders, lease, reporter(orders))
+            train_gang(task, orders, lease, reporter(orders))
 
 
 def reporter(orders: Orders) -> Callable[[dict[str, float]], None]:
@@ -105,7 +116,7 @@ def reporter(orders: Orders) -> Callable[[dict[str, float]], None]:
 
 
 def train(
-    run: Path,
+    task: Task,
     rank: int,
     orders: Orders,
     lease: Lease,
@@ -118,11 +129,24 @@ def train(
     from cluster.seat import Seat
     from cluster.worker import Host
     from cluster.worker import train as loop
+    from sweeps.heritage import has_reached
 
+    # There already, when a killed driver could not note it.
+    reached = task.until is not None and has_reached(task.run, task.until)
+
+    def reported(metrics: dict[str, float]) -> None:
+        nonlocal reached
+        reached = task.until is not None and metrics["step"] >= task.until
+        report(metrics)
+
+    host = Host(
+        report=reported,
+        should_stop=lambda: reached or orders.should_stop(),
+        may_write=lease.require,
+    )
     # Ray shows each process its own GPUs only.
     device = torch.device("cuda", 0) if orders.gpu else torch.device("cpu")
-    host = Host(report=report, should_stop=orders.should_stop, may_write=lease.require)
-    loop(open_run(run), Seat(rank, orders.workers, device), host)
+    loop(open_run(task.run), Seat(rank, orders.workers, device), host)
 
 
 @contextmanager

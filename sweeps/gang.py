@@ -21,9 +21,8 @@ from cluster import logs, metrics_log
 from cluster.failures import Failures
 from cluster.locks import Lease
 from gencomp.errors import InputError
-from sweeps.execution import Orders, train
+from sweeps.execution import Orders, Task, train
 
-_SECONDS_TO_JOIN = 600
 # A worker's death makes the others fail as well: so long to find out who was the first.
 _SECONDS_TO_SETTLE = 10.0
 
@@ -42,9 +41,10 @@ class Worker:
 
         return process_group._listen() if self._rank == 0 else None
 
-    def train(self, run: Path, orders: Orders, lease: Lease, meeting: tuple[str, int]) -> None:
+    def train(self, task: Task, orders: Orders, lease: Lease, meeting: tuple[str, int]) -> None:
         """Train to the end, or until the trial shall stop."""
         from cluster import process_group
+        from cluster.watchdog import STALL_SECONDS
 
         process_group._join(
             world_rank=self._rank,
@@ -52,9 +52,10 @@ class Worker:
             address=meeting[0],
             port=meeting[1],
             backend="nccl" if orders.gpu else "gloo",
-            timeout=_SECONDS_TO_JOIN,
+            # A worker that hangs shall end by itself, with its stacks, before torch gives up.
+            timeout=int(1.5 * STALL_SECONDS),
         )
-        train(run, self._rank, orders, lease, self._report if self._rank == 0 else _say_nothing)
+        train(task, self._rank, orders, lease, self._report if self._rank == 0 else _say_nothing)
         process_group._leave()
 
     def next_report(self) -> dict[str, float]:
@@ -71,12 +72,12 @@ class Worker:
 
 
 def train_gang(
-    run: Path, orders: Orders, lease: Lease, report: Callable[[dict[str, float]], None]
+    task: Task, orders: Orders, lease: Lease, report: Callable[[dict[str, float]], None]
 ) -> None:
     """Train a trial's run with a gang of workers.
 
     Args:
-        run: of the trial.
+        task: the trial.
         orders: how many workers, on what.
         lease: of the run's directory.
         report: given rank 0's evaluations; training goes on when it returns.
@@ -86,14 +87,14 @@ def train_gang(
         RuntimeError: a worker died or failed.
     """
     workers = [_worker(rank, orders.gpu) for rank in range(orders.workers)]
-    failures = Failures(run)
+    failures = Failures(task.run)
     training: list[Any] = []
     try:
         meeting, *_ = ray.get([one.meeting.remote() for one in workers])
-        training += [one.train.remote(run, orders, lease, meeting) for one in workers]
+        training += [one.train.remote(task, orders, lease, meeting) for one in workers]
         _watch(training, workers[0], report)
     except RayError as error:
-        raise _reason(run, failures, _errors(training) or {0: error}) from None
+        raise _reason(task.run, failures, _errors(training) or {0: error}) from None
     finally:
         for one in workers:
             ray.kill(one)

@@ -36,17 +36,17 @@ def run(sweep: Sweep, supply: Supply, directory: Path, on_event: OnEvent) -> End
     Args:
         sweep: scheduler, objective and budget.
         supply: of the sweep's trials.
-        directory: of the sweep, which the caller holds.
+        directory: of the sweep, which the caller holds as `supply.may_write` knows.
         on_event: called with a trial, what happened and its newest metrics or its error: "started",
             "running" (evaluated), "finished", "stopped" (early), "failed", or "again" (failed, but
             not for the last time).
 
     Raises:
         InputError: a trial wants more than the cluster has, or a search proposed an invalid recipe.
-        RuntimeError: Tune itself failed.
+        RuntimeError: Tune itself failed; `LockLost` when another process has taken over the sweep.
     """
     table = _Table(sweep, supply, directory)
-    clock = Clock(directory, sweep.budget.time)
+    clock = Clock(directory, sweep.budget.time, supply.may_write)
     if not supply.has_next() or clock.expired():
         return "complete" if supply.is_complete() else "budget"
 
@@ -95,6 +95,7 @@ def _run(sweep: Sweep, supply: Supply, flag: Path, clock: Clock, on_event: OnEve
     while thread.is_alive():
         thread.join(timeout=0.2)
         clock.tick()
+    supply.may_write()
     if source.refusal is not None:
         raise source.refusal
     if errors:
@@ -131,7 +132,7 @@ def _tuner(
             name="sweep",
             verbose=0,
             stop=StopWhenAsked(orders.stop),
-            callbacks=[TrialKeeper(supply.trial, on_event), Silence()],
+            callbacks=[TrialKeeper(supply, on_event), Silence()],
             failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
         ),
     )
@@ -161,11 +162,13 @@ class _Table:
 
     def __init__(self, sweep: Sweep, supply: Supply, directory: Path) -> None:
         self._objective, self._directory = sweep.objective, directory
+        self._may_write = supply.may_write
         self._rows: dict[str, dict[str, Any]] = {}
         self.update(*supply.trials)
 
     def update(self, *trials: Trial) -> None:
         """Write it anew with the rows of some trials as they are now."""
         self._rows |= {trial.id: on_disk.row(trial, self._objective) for trial in trials}
+        self._may_write()
         rows = on_disk.ranked(self._rows.values(), self._objective)
         on_disk.write_table(rows, self._directory)

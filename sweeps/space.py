@@ -144,6 +144,18 @@ class Search(Section):
     population: int = Field(16, ge=2, description="trials in a generation of nsga2")
 
 
+class Population(Section):
+    """Population based training (Jaderberg et al. 2017) of the keys in the space.
+
+    All members train side by side. Every so many steps the worst take over the whole state of one
+    of the best and go on with slightly other values.
+    """
+
+    size: int = Field(8, ge=2, description="members")
+    every: int = Field(ge=1, description="steps between exchanges")
+    replaced: float = Field(0.25, gt=0, le=0.5, description="share of members that are replaced")
+
+
 class Budget(Section):
     """What a sweep may use in all its attempts together."""
 
@@ -175,6 +187,7 @@ class Sweep(Section):
     group_by: str | None = Field(None, description="key of the space within which trials compete")
     scheduler: Asha | None = Field(None, description="early stopping; none when left out")
     search: Search | None = Field(None, description="Optuna; all points when left out")
+    population: Population | None = Field(None, description="values that change in a run")
     budget: Budget = Budget()
     workers: int = Field(1, ge=1, description="processes that share each trial's batches")
     gpu: bool = Field(False, description="give every worker a GPU of its own")
@@ -192,20 +205,42 @@ class Sweep(Section):
         return self
 
     @model_validator(mode="after")
-    def _parts_fit(self) -> Sweep:
+    def _search_fits(self) -> Sweep:
         if self.search is not None:
             if self.budget.trials is None:
                 raise ValueError("search needs budget.trials, the number of trials to run")
             if self.group_by is not None or self.samples != 1:
                 raise ValueError("search leaves no room for group_by and samples")
+        return self
+
+    @model_validator(mode="after")
+    def _one_number_ranks(self) -> Sweep:
         if self.objective.against:
-            if self.scheduler is not None:
+            if self.scheduler is not None or self.population is not None:
                 raise ValueError(
-                    "a scheduler ranks trials by one number: leave out scheduler or"
+                    "a scheduler or population ranks trials by one number: leave it out, or"
                     " objective.against"
                 )
             if self.group_by is not None:
                 raise ValueError("group_by and objective.against exclude each other")
+        return self
+
+    @model_validator(mode="after")
+    def _population_fits(self) -> Sweep:
+        if self.population is None:
+            return self
+        others = (self.search, self.scheduler, self.group_by, self.budget.trials)
+        if any(other is not None for other in others) or self.samples != 1:
+            raise ValueError(
+                "population leaves no room for search, scheduler, group_by, samples and"
+                " budget.trials"
+            )
+        for key in self.space:
+            if not key.startswith("loss.") and key != "optimizer.learning_rate":
+                raise ValueError(
+                    f"population cannot change {key} in a run, only loss.* and"
+                    " optimizer.learning_rate"
+                )
         return self
 
 
@@ -261,7 +296,7 @@ def points(sweep: Sweep) -> Iterator[dict[str, Any]]:
     generator = np.random.Generator(np.random.Philox(sweep.seed))
     for combination in itertools.product(*grids.values()):
         for _ in range(sweep.samples if random else 1):
-            drawn = {key: _draw(entry, generator) for key, entry in random.items()}
+            drawn = {key: draw(entry, generator) for key, entry in random.items()}
             point = {**dict(zip(grids, combination, strict=True)), **drawn}
             yield {key: point[key] for key in sweep.space}
 
@@ -289,7 +324,10 @@ def contains(sweep: Sweep, point: Mapping[str, Any]) -> bool:
     )
 
 
-def _draw(entry: Uniform | LogUniform, generator: np.random.Generator) -> float:
+def draw(entry: Entry, generator: np.random.Generator) -> Any:
+    """A value of an entry of the space."""
+    if isinstance(entry, Grid):
+        return entry.grid[int(generator.integers(len(entry.grid)))]
     if isinstance(entry, Uniform):
         return float(generator.uniform(*entry.bounds))
     low, high = map(math.log, entry.bounds)

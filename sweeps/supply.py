@@ -1,42 +1,56 @@
-"""Which trial comes next: those that are open, then what a search proposes, within the budget."""
+"""Which trial comes next: those that are open, then what a search proposes or the next round of a
+population, within the budget."""
 
 from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sweeps import heritage
 from sweeps import trials as on_disk
+from sweeps.rounds import Rounds
 from sweeps.space import Past, Proposal, Sweep
-from sweeps.trials import Place, Trial
-
-# A trial that is done stays as it is.
-_ENDED = ("finished", "stopped")
+from sweeps.trials import ENDED, Place, Trial
 
 
 class Supply:
     """The trials of a sweep, handed out one by one.
 
     Args:
-        sweep: its search and its budget of trials.
+        sweep: its search or population, and its budget of trials.
         trials: those that there are.
-        directory: of the sweep; what a search proposes is written there before it is handed out.
+        directory: of the sweep; what comes to it is written there before it is handed out.
+        may_write: called before each write; raises where another process has taken over the sweep.
 
     Attributes:
-        trials: those and what was proposed since.
+        trials: those and what came to them since.
     """
 
-    def __init__(self, sweep: Sweep, trials: Sequence[Trial], directory: Path) -> None:
-        self._sweep, self._directory = sweep, directory
+    def __init__(
+        self,
+        sweep: Sweep,
+        trials: Sequence[Trial],
+        directory: Path,
+        may_write: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._sweep, self._directory, self.may_write = sweep, directory, may_write
         self.trials = list(trials)
         self._by_id = {trial.id: trial for trial in trials}
         self._begun = {trial.id for trial in trials if trial.was_begun()}
-        still_open = [trial for trial in trials if trial.status() not in _ENDED]
+        self._search = _Search(sweep, directory, may_write) if sweep.search else None
+        self._rounds: Rounds | None = None
+        if sweep.population is not None:
+            self._rounds = Rounds(sweep, Place(sweep, directory), directory)
+            may_write()
+            self._rounds.write()
+        # Of a population only the last round: who failed in one before was replaced.
+        candidates = trials if self._rounds is None else self._rounds.last
+        still_open = [trial for trial in candidates if trial.status() not in ENDED]
         # What has cost something already is brought to its end first.
         self._open = deque(sorted(still_open, key=lambda trial: trial.id not in self._begun))
-        self._search = _Search(sweep, directory) if sweep.search else None
 
     def next(self) -> Trial | None:
         """The next trial to run, or None when there is none, or none within the budget.
@@ -55,31 +69,58 @@ class Supply:
 
     def has_next(self) -> bool:
         """Whether `next` has something to give."""
-        return self._open_is_next() or self._may_propose()
+        return self._open_is_next() or self._may_propose() or self._may_exchange()
+
+    def waits(self) -> bool:
+        """Whether `next` may have more to give when a trial that runs has ended."""
+        return self._rounds is not None and self._rounds.is_under_way()
 
     def is_complete(self) -> bool:
-        """Whether every trial has ended and nothing more would be proposed."""
+        """Whether every trial has ended and nothing more would come."""
         ended = all(trial.status() != "pending" for trial in self.trials)
-        return ended and not self._open and not self._may_propose()
+        return ended and not self._open and not self._may_propose() and not self._may_exchange()
 
     def _next(self) -> Trial | None:
+        if not self._open and self._may_exchange():
+            self._exchange()
         if self._open_is_next():
             return self._open.popleft()
         if self._search is None or not self._may_propose():
             return None
         trial = self._search.propose(self.trials)
         if trial is not None:
-            trial.create()
-            self.trials.append(trial)
-            self._by_id[trial.id] = trial
-            on_disk.write_list(self.trials, self._directory)
+            self._add([trial])
         return trial
+
+    def _exchange(self) -> None:
+        assert self._rounds is not None
+        self.may_write()
+        before, lost = self._rounds.last, self._rounds.lost()
+        if lost:
+            self._open.extend(lost)
+            return
+        found = self._rounds.exchange()
+        self._add(found)
+        self._open.extend(found)
+        for trial in before:
+            heritage.keep_newest(trial.path)
+
+    def _add(self, found: Sequence[Trial]) -> None:
+        for trial in found:
+            self.may_write()
+            trial.create()
+        self.trials += found
+        self._by_id |= {trial.id: trial for trial in found}
+        on_disk.write_list(self.trials, self._directory)
 
     def _open_is_next(self) -> bool:
         return bool(self._open) and (self._open[0].id in self._begun or self._has_room())
 
     def _may_propose(self) -> bool:
         return self._search is not None and not self._search.exhausted and self._has_room()
+
+    def _may_exchange(self) -> bool:
+        return self._rounds is not None and self._rounds.may_exchange()
 
     def _has_room(self) -> bool:
         """Whether one more trial may be begun."""
@@ -90,8 +131,8 @@ class Supply:
 class _Search:
     """Proposals of a search, and what became of them."""
 
-    def __init__(self, sweep: Sweep, directory: Path) -> None:
-        self._sweep, self._directory = sweep, directory
+    def __init__(self, sweep: Sweep, directory: Path, may_write: Callable[[], None]) -> None:
+        self._sweep, self._directory, self._may_write = sweep, directory, may_write
         self._place = Place(sweep, directory)
         self._proposals = on_disk.read_proposals(directory)
         self._ended: dict[str, Past] = {}
@@ -108,6 +149,7 @@ class _Search:
         while (found := propose(self._sweep, self._past(trials))) is not None:
             trial = self._place.trial(found.point)
             self._proposals.append(found)
+            self._may_write()
             on_disk.write_proposals(self._proposals, self._directory)
             if all(trial.id != other.id for other in trials):
                 return trial

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from cluster.files import write_bytes
 from gencomp import recipes
 from gencomp.errors import InputError
 from gencomp.recipes.schema import BaseRecipe
+from sweeps import heritage
+from sweeps.rounds import Rounds
 from sweeps.space import (
     Objective,
     Proposal,
@@ -37,16 +39,25 @@ from sweeps.space import (
 
 STATUS_FILE = "trial.json"
 PROPOSALS_FILE = "proposals.json"
+# A trial that is done stays as it is.
+ENDED = ("finished", "stopped")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A point of the space with its place on disk."""
+    """A point of the space with its place on disk.
+
+    Attributes:
+        until: at this step it ends, if its recipe has not ended before; None: at the recipe's end.
+        parent: the trial from whose last state it starts; None: from the beginning.
+    """
 
     id: str
     path: Path
     point: dict[str, Any]
     recipe: BaseRecipe
+    until: int | None = None
+    parent: Trial | None = None
 
     def state(self) -> dict[str, Any]:
         """{"status", "point", "error", "starts"} as last written.
@@ -65,10 +76,29 @@ class Trial:
         return state["starts"] > 0 or state["status"] != "pending"
 
     def create(self) -> None:
-        """Its run and its status, unless they are there."""
-        runs.enter(self.path, self.recipe)
-        if not (self.path / STATUS_FILE).exists():
+        """Its run, with the state that it starts from, and its status, unless they are there."""
+        # A stretch of a population was trained with more than its recipe says.
+        history = {"schedule": self.schedule()} if self.until is not None else None
+        runs.enter(self.path, self.recipe, history)
+        known = (self.path / STATUS_FILE).exists()
+        if self.parent is not None and not (known and self.status() in ENDED):
+            heritage.take_over(self.parent.path, self.first_step, self.path)
+        if not known:
             self._write("pending", None, 0)
+
+    @property
+    def first_step(self) -> int:
+        """How many steps its state was trained by others."""
+        return 0 if self.parent is None or self.parent.until is None else self.parent.until
+
+    def schedule(self) -> list[dict[str, Any]]:
+        """The values that its state was trained with after which step, and the trials that did."""
+        before = self.parent.schedule() if self.parent else []
+        return [*before, {"after_step": self.first_step, "point": self.point, "trial": self.id}]
+
+    def has_reached_its_step(self) -> bool:
+        """Whether it has come to where it ends before its recipe does."""
+        return self.until is not None and heritage.has_reached(self.path, self.until)
 
     def started(self) -> None:
         """It is started, perhaps again."""
@@ -94,23 +124,20 @@ class Trial:
 
 
 def plan(sweep: Sweep, directory: Path) -> list[Trial]:
-    """All trials of a sweep, those that a search has proposed so far; nothing is written.
+    """All trials of a sweep, those that it has come to so far; nothing is written.
 
     Raises:
         InputError: a point makes a recipe that is not valid, or data or a parent run is missing.
     """
     at = Place(sweep, directory)
-    chosen: dict[str, Trial] = {}
-    if sweep.search is None:
-        found = list(points(sweep))
-    else:
-        for point in extremes(sweep):
-            at.trial(point)
-        found = [one.point for one in read_proposals(directory) if contains(sweep, one.point)]
-    for point in found:
-        trial = at.trial(point)
-        chosen.setdefault(trial.id, trial)
-    return list(chosen.values())
+    if sweep.search is None and sweep.population is None:
+        return _distinct(at.trial(point) for point in points(sweep))
+    for point in extremes(sweep):
+        at.trial(point)
+    if sweep.population is not None:
+        return _distinct(trial for found in Rounds(sweep, at, directory).trials for trial in found)
+    proposed = [one.point for one in read_proposals(directory) if contains(sweep, one.point)]
+    return _distinct(at.trial(point) for point in proposed)
 
 
 class Place:
@@ -125,16 +152,28 @@ class Place:
         self._sweep, self._directory = sweep, directory
         self._raw = recipes.read(sweep.base)
 
-    def trial(self, point: dict[str, Any]) -> Trial:
+    def trial(
+        self, point: dict[str, Any], until: int | None = None, parent: Trial | None = None
+    ) -> Trial:
         """The trial of a point; nothing is written.
+
+        Args:
+            until, parent: see `Trial`; they are part of its identity, where there are some.
 
         Raises:
             InputError: the recipe is not valid, or data or a parent run is missing.
         """
         raw = recipes.with_overrides(self._raw, {**self._sweep.overrides, **point})
         recipe = recipes.validate(raw, f"trial {_label(point)}")
-        id_ = recipes.digest(runs.identify(recipe))[:12]
-        return Trial(id_, self._directory / "trials" / id_, point, recipe)
+        identity = runs.identify(recipe)
+        if until is not None:
+            identity |= {"until": until, "from": parent and parent.id}
+        id_ = recipes.digest(identity)[:12]
+        return Trial(id_, self._directory / "trials" / id_, point, recipe, until, parent)
+
+
+def _distinct(found: Iterable[Trial]) -> list[Trial]:
+    return list({trial.id: trial for trial in found}.values())
 
 
 def read_proposals(directory: Path) -> list[Proposal]:
@@ -154,16 +193,25 @@ def table(trials: Sequence[Trial], objective: Objective) -> list[dict[str, Any]]
 
 
 def row(trial: Trial, objective: Objective) -> dict[str, Any]:
-    """id, status, error, point, last evaluation with its step, score."""
+    """id, status, error, point, last evaluation with its step, score; of a member of a population
+    also `from`, whose state it started from, and `until`."""
     last: Mapping[str, Any] = (trial.evaluations() or [{}])[-1]
     return {
         "trial": trial.id,
         "status": trial.status(),
         "error": trial.state()["error"],
         **trial.point,
+        **_descent(trial),
         **last,
         "score": objective.score(last),
     }
+
+
+def _descent(trial: Trial) -> dict[str, Any]:
+    """Of a member of a population: from whom it went on, and until which step."""
+    if trial.until is None:
+        return {}
+    return {"from": trial.parent and trial.parent.id, "until": trial.until}
 
 
 def ranked(rows: Iterable[dict[str, Any]], objective: Objective) -> list[dict[str, Any]]:
@@ -191,13 +239,24 @@ def pareto_front(rows: Sequence[dict[str, Any]], objective: Objective) -> list[d
     return sorted(front, key=lambda one: values[one["trial"]])
 
 
-def write_plan(sweep: Sweep, trials: Sequence[Trial], directory: Path) -> None:
-    """sweep.yaml, the list of trials and a run for each new one; existing ones stay as they are."""
+def write_plan(
+    sweep: Sweep,
+    trials: Sequence[Trial],
+    directory: Path,
+    may_write: Callable[[], None] = lambda: None,
+) -> None:
+    """sweep.yaml, the list of trials and a run for each new one; existing ones stay as they are.
+
+    Args:
+        may_write: called before each write; raises where another process has taken over the sweep.
+    """
     # The sweep file first: it tells a directory that was cut short here from a stranger's.
     directory.mkdir(parents=True, exist_ok=True)
+    may_write()
     runs.write_text(directory / "sweep.yaml", dump(sweep))
     write_list(trials, directory)
     for trial in trials:
+        may_write()
         trial.create()
 
 
@@ -256,9 +315,15 @@ def best_of_each(rows: list[dict[str, Any]], group_by: str | None) -> list[dict[
     """
     best: dict[Any, dict[str, Any]] = {}
     for row in sorted(rows, key=lambda row: (row["status"] != "finished", row["score"])):
-        if row["status"] in ("finished", "stopped"):
+        if row["status"] in ENDED:
             best.setdefault(row[group_by] if group_by else None, row)
     return [best[key] for key in sorted(best, key=lambda key: (str(type(key)), key))]
+
+
+def newest_round(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a population's members as they are now, without those that they come from."""
+    last = max((row["until"] for row in rows), default=0)
+    return [row for row in rows if row["until"] == last]
 
 
 def _label(point: Mapping[str, Any]) -> str:

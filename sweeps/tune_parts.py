@@ -100,19 +100,21 @@ class Source(Searcher):
         self.refusal: InputError | None = None
 
     def suggest(self, trial_id: str) -> Any:
-        found = None
-        if self.refusal is None and not self._closed():
-            try:
-                found = self._supply.next()
-            except InputError as error:
-                self.refusal = error
-        if found is None:
+        if self.refusal is not None or self._closed():
             return Searcher.FINISHED
+        try:
+            found = self._supply.next()
+        except InputError as error:
+            self.refusal = error
+            return Searcher.FINISHED
+        if found is None:
+            return None if self._supply.waits() else Searcher.FINISHED
         return {
             "trial": {
                 "id": found.id,
                 "group": self._group(found),
                 "path": str(found.path.resolve()),
+                "until": found.until,
             }
         }
 
@@ -156,19 +158,18 @@ class TrialKeeper(Callback):
     """Writes what became of each trial into its directory, and tells the caller.
 
     Args:
-        trial: finds one by its id.
+        supply: of the trials.
         on_event: see `sweeps.run.run`.
     """
 
     def __init__(
-        self,
-        trial: Callable[[str], Trial],
-        on_event: Callable[[Trial, str, dict[str, Any]], None],
+        self, supply: Supply, on_event: Callable[[Trial, str, dict[str, Any]], None]
     ) -> None:
-        self._trial, self._on_event = trial, on_event
+        self._supply, self._on_event = supply, on_event
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         ours = self._of(trial)
+        self._supply.may_write()
         ours.started()
         self._on_event(ours, "started", {})
 
@@ -180,9 +181,10 @@ class TrialKeeper(Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         ours = self._of(trial)
+        self._supply.may_write()
         if ours.status() == "finished":
             ours.set_status("finished")
-        elif getattr(trial, "stopped_early", False):
+        elif getattr(trial, "stopped_early", False) or ours.has_reached_its_step():
             ours.set_status("stopped")
         else:
             return
@@ -197,11 +199,12 @@ class TrialKeeper(Callback):
     def _failed(self, trial: Any, status: Status, event: str) -> None:
         ours = self._of(trial)
         reason = _last_words(trial)
+        self._supply.may_write()
         ours.set_status(status, reason)
         self._on_event(ours, event, {"error": reason})
 
     def _of(self, trial: Any) -> Trial:
-        return self._trial(_ours(trial)["id"])
+        return self._supply.trial(_ours(trial)["id"])
 
 
 def _last_words(trial: Any) -> str:

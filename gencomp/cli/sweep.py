@@ -58,19 +58,29 @@ def _sweep(file: str, overrides: dict[str, Any], directory: Path, concurrent: in
     loaded = space.load(file, overrides)
     if concurrent is not None:
         loaded = loaded.model_copy(update={"concurrent": max(concurrent, 1)})
-    if directory.exists() and not _is_empty(directory) and not (directory / "sweep.yaml").exists():
+    begun = (directory / "sweep.yaml").exists
+    if directory.exists() and not _is_empty(directory) and not begun():
         raise InputError(f"{directory} exists and is not a sweep; choose another --name")
-    planned = trials.plan(loaded, directory)
+    # What is wrong with a new one is said before anything is written.
+    planned = [] if begun() else trials.plan(loaded, directory)
     directory.mkdir(parents=True, exist_ok=True)
-    with locked(directory):
-        trials.write_plan(loaded, planned, directory)
-        done = sum(trial.status() in ("finished", "stopped") for trial in planned)
+    with locked(directory) as lease:
+        if begun():  # until now another process could add to it
+            planned = trials.plan(loaded, directory)
+        trials.write_plan(loaded, planned, directory, lease.require)
+        done = sum(trial.status() in trials.ENDED for trial in planned)
         print(f"sweep {directory}: {len(planned)} trials, {done} done", flush=True)
-        supply = Supply(loaded, planned, directory)
+        supply = Supply(loaded, planned, directory, lease.require)
         ending = run(loaded, supply, directory, on_event=_print_event)
     rows = trials.read_results(directory).rows
-    _print_rows("all trials, best score first", rows, loaded)
-    _print_rows(_title_of_best(loaded), trials.best(rows, loaded), loaded)
+    best = trials.best(rows, loaded)
+    if loaded.population is None:
+        _print_rows("all trials, best score first", rows, loaded)
+    else:
+        _print_rows("members, best score first", trials.newest_round(rows), loaded)
+    _print_rows(_title_of_best(loaded), best, loaded)
+    if loaded.population is not None and best:
+        _print_schedule(supply.trial(best[0]["trial"]))
     failed = [row for row in rows if row["status"] == "failed"]
     for row in failed:
         print(f"trial {row['trial']} failed: {row['error']}")
@@ -125,6 +135,19 @@ def _print_rows(title: str, rows: list[dict[str, Any]], sweep: Sweep) -> None:
         title,
         [key.rsplit(".")[-1] for key in columns],
         [[_cell(row.get(column)) for column in columns] for row in rows],
+    )
+
+
+def _print_schedule(trial: Trial) -> None:
+    """With which values a member of a population was trained."""
+    stretches = trial.schedule()
+    print_table(
+        f"values of {trial.id}",
+        ["after step", *(key.rsplit(".")[-1] for key in trial.point), "trial"],
+        [
+            [str(one["after_step"]), *map(_cell, one["point"].values()), one["trial"]]
+            for one in stretches
+        ],
     )
 
 

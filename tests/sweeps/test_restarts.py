@@ -19,7 +19,7 @@ from gencomp import recipes
 from gencomp.cli import main
 from sweeps import trials
 from tests import tiny
-from tests.processes import Driver
+from tests.processes import START, Driver, wait_for
 
 STEPS = 24
 
@@ -64,8 +64,9 @@ def starts(trial: Path) -> list[int]:
     return [row["step"] for row in rows if row.get("event") == "start"]
 
 
-def begun(directory: Path) -> list[Path]:
-    return [path.parents[2] for path in directory.glob("trials/*/checkpoints/step-*/manifest.json")]
+def checkpoints_of(directory: Path) -> set[Path]:
+    """All that there are and were whole."""
+    return {path.parent for path in directory.glob("trials/*/checkpoints/step-*/manifest.json")}
 
 
 def test_a_budget_that_is_used_up_starts_nothing(
@@ -104,21 +105,24 @@ def test_a_stranger_s_directory_is_refused(
 def test_killed_at_random_moments(
     words: Callable[..., list[str]], tmp_path: Path, drive: Callable[..., Driver]
 ) -> None:
-    """Five trials, four kills: each is proposed once, ends once, and is what it would have been."""
-    directory = tmp_path / "runs" / "search"
-    chance = random.Random(5)
+    """Each trial is proposed once, ends once, and is what it would have been alone."""
+    directory, chance = tmp_path / "runs" / "search", random.Random(5)
     done: dict[str, int] = {}
-    for _ in range(4):
-        driver = drive(*words({}))
-        before = len(begun(directory)) + len(done)
-        driver.wait_for(lambda n=before: len(begun(directory)) + len(results(directory)) > n)  # type: ignore[misc]
-        time.sleep(chance.uniform(0, 5))
-        driver.look()
+    kills = 0
+    while kills < 8:
+        driver, seen = drive(*words({})), checkpoints_of(directory)
+        wait_for(
+            lambda: driver.process.poll() is not None or bool(checkpoints_of(directory) - seen),  # noqa: B023
+            START,
+        )
+        time.sleep(chance.uniform(0, 4))
         if driver.process.poll() is not None:
             break
         driver.crash()
+        kills += 1
         assert done.items() <= results(directory).items()
         done = results(directory)
+    assert kills > 1
     last = drive(*words({}))
     assert last.end() == 0, last.words()
     assert done.items() <= results(directory).items() and len(results(directory)) == 5
@@ -171,3 +175,35 @@ def test_gangs_stop_at_a_signal_and_at_the_end_of_their_time(
     (row,) = trials.read_results(directory).rows
     assert row["status"] == "pending" and row["error"] is None
     assert json.loads((directory / "time.json").read_text())["seconds"] >= budget["seconds"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_population_killed_at_an_exchange_is_what_it_would_have_been(
+    words: Callable[..., list[str]], tmp_path: Path, drive: Callable[..., Driver]
+) -> None:
+    population = {
+        "space": {"loss.mmd_weight": {"loguniform": [0.1, 100]}},
+        "search": None,
+        "budget": {},
+        "population": {"size": 3, "every": 8, "replaced": 0.34},
+        "objective": {"minimise": "mse"},
+    }
+    once = drive(*words(population), "--name", "once")
+    assert once.end() == 0, once.words()
+    directory = tmp_path / "runs" / "twice"
+    command = [*words(population), "--name", "twice"]
+    first = drive(*command)
+    # The second round has begun.
+    first.wait_for(lambda: len(list(directory.glob("trials/*/trial.json"))) > 3)
+    first.crash()
+    second = drive(*command)
+    assert second.end() == 0, second.words()
+
+    ended = results(tmp_path / "runs" / "once").keys()
+    assert len(ended) == 3 and results(directory).keys() == ended
+    for id_ in ended:
+        a, b = (Run(tmp_path / "runs" / name / "trials" / id_) for name in ("once", "twice"))
+        tiny.assert_identical(tiny.state(a), tiny.state(b))
+    statuses = [row["status"] for row in trials.read_results(directory).rows]
+    assert sorted(statuses) == ["finished"] * 3 + ["stopped"] * 6

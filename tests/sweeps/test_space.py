@@ -145,7 +145,7 @@ class TestFiles:
             ),
             (
                 {"objective": {"against": ["bpp"]}, "scheduler": {"grace": 5}},
-                "a scheduler ranks trials by one number",
+                "a scheduler or population ranks trials by one number",
             ),
             ({"objective": {"against": ["mse"]}}, "minimise and against name a metric twice"),
             ({"workers": 0}, "workers is 0, but it should be"),
@@ -165,6 +165,6 @@ class TestFiles:
 
     def test_missing(self) -> None:
         with pytest.raises(
-            InputError, match="shipped sweeps are dplc_joint_celeba, dplc_joint_photos, "
+            InputError, match="shipped sweeps are dplc_front_photos, dplc_joint_celeba, "
         ):
             space.load("nothing", {})

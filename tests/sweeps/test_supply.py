@@ -121,17 +121,17 @@ class TestSearch:
 
     def test_results_reach_the_sampler(self, base: Path, tmp_path: Path) -> None:
         """TPE learns from finished trials, also from those of an earlier process."""
-        tpe = search(base, 30, search={"sampler": "tpe"})
+        tpe = search(base, 20, search={"sampler": "tpe"})
         for first in (True, False):
             one = supply(tpe, tmp_path / "s")
-            for _ in range(15):
+            for _ in range(10):
                 trial = one.next()
                 assert trial is not None
                 finish(trial, mse=(trial.point["loss.mmd_weight"] - 7) ** 2)
             if first:
-                assert len(one.trials) == 15
+                assert len(one.trials) == 10
         last = weights(one.trials)[-8:]
-        # Eight random draws are all in (5.5, 8.5) once in 6500; with a fixed seed it is certain.
+        # Of eight random draws, six lie in (5.5, 8.5) once in 50; here the seed is fixed.
         assert sum(5.5 < weight < 8.5 for weight in last) >= 6
 
     def test_killed_at_any_write(
@@ -140,7 +140,7 @@ class TestSearch:
         """No proposal is lost or made twice, whichever file was the last one."""
         whole = weights(take(supply(search(base, 3), tmp_path / "whole")))
         write = runs.write_text
-        for cut in range(0, 24, 3):
+        for cut in range(0, 24, 5):
             left = iter(range(cut))
 
             def dying(path: Path, text: str, left: Any = left) -> None:

@@ -87,7 +87,7 @@ def test_a_plan_cut_short_is_completed(
 
     monkeypatch.setattr(runs, "write_text", counting)
     planned(sweep(base), tmp_path / "whole")
-    for cut in range(0, total, 3):
+    for cut in range(0, total, 5):
         left = iter(range(cut))
 
         def dying(path: Path, text: str, left: Any = left) -> None:
