@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray.exceptions import RayActorError
 from ray.train import UserCallback
 
 from cluster import logs, metrics_log
+from cluster.scaling import answers
 
 _SHOWN = 3
+_DIED = "died: it was killed, or its node was lost"
 
 
 class Failures(UserCallback):
@@ -28,23 +32,28 @@ class Failures(UserCallback):
     def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:
         """Note the reasons: what hung, then what died, then whatever failed because of it."""
         rows = self._new_rows()
+        newest = {row["rank"]: row for row in rows}
+        started = {row["rank"] for row in rows if row.get("event") == "start"}
         stalled = {row["rank"]: row["message"] for row in rows if row.get("event") == "stalled"}
-        places = {row["rank"]: f" (process {row['pid']} on {row['host']})" for row in rows}
-        died, failed = [], []
+        places = {rank: f" (process {r['pid']} on {r['host']})" for rank, r in newest.items()}
+        silent = sorted(started - {*stalled, *worker_exceptions})
+        # Ray hears of the end of a node later than its neighbours do.
+        lost = [rank for rank in silent if _is_gone(newest[rank]["host"], newest[rank]["pid"])]
+        died = [f"rank {rank}{places[rank]} {_DIED}" for rank in lost]
+        failed = []
         for rank, error in sorted(worker_exceptions.items()):
             if rank in stalled:
                 continue
             error = getattr(error, "health_check_failure", error)
             who = f"rank {rank}{places.get(rank, '')}"
             if isinstance(error, RayActorError):
-                died.append(f"{who} died: it was killed, or its node was lost")
+                died.append(f"{who} {_DIED}")
             else:
                 failed.append(f"{who}: {_last_words(error)}")
         hung = [stalled[rank] for rank in sorted(stalled)]
         if stalled:
-            started = {row["rank"] for row in rows if row.get("event") == "start"}
-            silent = sorted(started - {*stalled, *worker_exceptions})
-            hung += [f"rank {r}{places[r]} says nothing: it or its host is stopped" for r in silent]
+            rest = [rank for rank in silent if rank not in lost]
+            hung += [f"rank {r}{places[r]} says nothing: it or its host is stopped" for r in rest]
         reasons = [*hung, *died, *failed]
         more = [f"and {len(reasons) - _SHOWN} more"] if len(reasons) > _SHOWN else []
         logs.note(
@@ -52,7 +61,7 @@ class Failures(UserCallback):
             "WARNING",
             "; ".join(reasons[:_SHOWN] + more),
             event="workers_failed",
-            ranks=sorted({*worker_exceptions, *stalled}),
+            ranks=sorted({*worker_exceptions, *stalled, *lost}),
         )
 
     def _new_rows(self) -> list[dict[str, Any]]:
@@ -62,6 +71,21 @@ class Failures(UserCallback):
             rows, self._read[path] = metrics_log.follow(path, self._read.get(path, 0))
             found += rows
         return found
+
+
+def _is_gone(host: str, pid: int) -> bool:
+    """Whether a process has ended, as far as one can see from here.
+
+    On another host: whether Ray has no node there, or none that answers.
+    """
+    if host != platform.node():
+        nodes = [n for n in ray.nodes() if n["Alive"] and n["NodeManagerHostname"] == host]
+        return not any(answers(node) for node in nodes)
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state in "ZX"
 
 
 def _last_words(error: BaseException) -> str:

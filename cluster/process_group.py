@@ -15,8 +15,10 @@ from typing import Any
 
 import ray
 import torch.distributed as dist
+from ray.exceptions import RayTaskError
 from ray.train.backend import Backend
 from ray.train.torch import TorchConfig
+from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
 
 _listener: list[socket.socket] = []  # rank 0's, between the two calls below
 
@@ -36,11 +38,11 @@ class _OneAddressBackend(Backend):
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
         gpus = worker_group.get_resources_per_worker().get("GPU", 0)
         backend = backend_config.backend or ("nccl" if gpus else "gloo")
-        address, port = worker_group.execute_single(0, _listen)
+        address, port = worker_group.execute_single(0, listen)
         joined = [
             worker_group.execute_single_async(
                 rank,
-                _join,
+                join,
                 world_rank=rank,
                 world=len(worker_group),
                 address=address,
@@ -50,21 +52,27 @@ class _OneAddressBackend(Backend):
             )
             for rank in range(len(worker_group))
         ]
-        ray.get(joined)
+        try:
+            ray.get(joined)
+        except RayTaskError as error:  # one of the others died meanwhile; Ray Train tries again
+            words = str(error).strip().splitlines()[-1]
+            raise WorkerGroupStartupFailedError(f"workers could not connect: {words}") from error
 
     def on_shutdown(self, worker_group: Any, backend_config: TorchConfig) -> None:
         # A worker that died cannot leave; the others must not wait for it.
-        ray.wait(worker_group.execute_async(_leave), num_returns=len(worker_group), timeout=5)
+        ray.wait(worker_group.execute_async(leave), num_returns=len(worker_group), timeout=2)
 
 
-def _listen() -> tuple[str, int]:
+def listen() -> tuple[str, int]:
+    """Open the port at which a group meets, in the process that will be its rank 0."""
     address = ray.util.get_node_ip_address()
     listener = socket.create_server((address, 0))
     _listener.append(listener)
     return address, listener.getsockname()[1]
 
 
-def _join(world_rank: int, world: int, address: str, port: int, backend: str, timeout: int) -> None:
+def join(world_rank: int, world: int, address: str, port: int, backend: str, timeout: int) -> None:
+    """Become a rank of the group that meets at a port; `timeout` in seconds."""
     interface = _interface(ray.util.get_node_ip_address())
     if interface is not None:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
@@ -82,7 +90,8 @@ def _join(world_rank: int, world: int, address: str, port: int, backend: str, ti
     )
 
 
-def _leave() -> None:
+def leave() -> None:
+    """Leave the group, if this process is in one."""
     if dist.is_initialized():
         dist.destroy_process_group()
 

@@ -23,7 +23,7 @@ from typing import IO
 
 from gencomp.errors import InputError
 
-_OBJECT_STORE_BYTES = 100 * 2**20
+OBJECT_STORE_BYTES = 100 * 2**20
 _LONGEST_BASE = 20
 _ALIVE = "alive"
 _open_locks: list[IO[str]] = []
@@ -35,14 +35,15 @@ WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
 }
-_SAFE_DEFAULTS = {
+SAFE_DEFAULTS = {
     # Without this a "local" cluster listens on every interface.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     # A report waits for the next poll; the default of 2 s also delays the end of a run by seconds.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
+    # For places that were free a moment before (see `cluster.scaling`).
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
     # A rank that never reports becomes an error instead of a wait without end.
     "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "1800",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
@@ -64,26 +65,32 @@ def cluster(cpus: int | None = None) -> Iterator[None]:
     Args:
         cpus: CPUs our own cluster may use; all that this process may run on when None.
     """
-    for name, value in _SAFE_DEFAULTS.items():
+    for name, value in SAFE_DEFAULTS.items():
         os.environ.setdefault(name, value)
-    address = os.environ.get("RAY_ADDRESS")
-    if address == "auto":
-        raise InputError("RAY_ADDRESS=auto could join a stranger's cluster; give host:port")
-    if address:
-        with _connected(address=address):
+    joined = address()
+    if joined is not None:
+        with _connected(address=joined):
             yield
         return
-    _remove_leftovers()
+    remove_leftovers()
     os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(_token()))
     with tempfile.TemporaryDirectory(dir=workplace(), ignore_cleanup_errors=True) as directory:
         with _connected(
             address="local",
             num_cpus=cpus or usable_cpus(),
-            object_store_memory=_OBJECT_STORE_BYTES,
+            object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
             _temp_dir=directory,
         ):
             yield
+
+
+def address() -> str | None:
+    """The cluster that we join, None when we start one of our own."""
+    found = os.environ.get("RAY_ADDRESS")
+    if found == "auto":
+        raise InputError("RAY_ADDRESS=auto could join a stranger's cluster; give host:port")
+    return found or None
 
 
 @cache
@@ -114,7 +121,7 @@ def _base() -> Path:
     return Path(base if len(base) <= _LONGEST_BASE else "/tmp")
 
 
-def _remove_leftovers() -> None:
+def remove_leftovers() -> None:
     """Workplaces of our processes that were killed: nobody holds their lock any more."""
     for directory in _base().glob("gencomp-*"):
         try:
@@ -138,7 +145,13 @@ def _connected(**options: object) -> Iterator[None]:
 
     # Tune warns of files that nobody needs, and prints tracebacks that our keeper sums up.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    ray.init(log_to_driver=False, logging_level="WARNING", **options)
+    try:
+        ray.init(log_to_driver=False, logging_level="WARNING", **options)
+    except ConnectionError as error:
+        raise InputError(
+            f"no Ray cluster answers at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')} from this"
+            " machine: it must be up, have a node here, and accept the token in RAY_AUTH_TOKEN_PATH"
+        ) from error
     try:
         yield
     finally:

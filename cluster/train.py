@@ -1,8 +1,9 @@
 """The training loop under Ray Train: start it, watch it, stop it gracefully, resume it.
 
-Ray supervises processes: it starts the workers, forms their process group, and starts them again
-when one dies. It is never given our checkpoints: a worker that starts looks into the run directory
-and goes on from the newest whole one, so it does not matter who died, the workers or the driver.
+Ray supervises processes: its controller starts the workers, forms their process group, and starts
+them again when one dies. It is never given our checkpoints: a worker that starts looks into the run
+directory and goes on from the newest whole one, so it does not matter who died: the workers, their
+controller, or the driver.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from gencomp.errors import InputError
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.2
+# Growing costs a restart of some ten seconds.
+_SECONDS_BETWEEN_GROWTHS = 60.0
 
 
 @dataclass(frozen=True)
@@ -37,14 +40,15 @@ class Supervision:
     """How the workers of a run are kept going; nothing of it changes what they compute.
 
     Attributes:
-        workers: processes that share each global batch.
+        workers: fewest and most processes that share each global batch; as many work as the cluster
+            has room for (see `cluster.scaling`).
         gpu: give every worker a GPU of its own, else a CPU.
         max_failures: how often the workers are started again after one has died.
         stall_seconds: a worker that makes no progress for so long is ended and counts as dead.
         copy_to: where every whole checkpoint is copied (see `cluster.copies`).
     """
 
-    workers: int = 1
+    workers: tuple[int, int] = (1, 1)
     gpu: bool = False
     max_failures: int = 3
     stall_seconds: float = STALL_SECONDS
@@ -69,13 +73,13 @@ def fit(
         True when training is complete; False when SIGINT or SIGTERM stopped it at a checkpoint.
 
     Raises:
-        InputError: another process trains the run, the number of workers does not fit, no
-            checkpoint is whole, or the workers refused their input.
+        InputError: another process trains the run, the number of workers does not fit the batch or
+            this machine, no checkpoint is whole, or the workers refused their input.
         SavingError: a checkpoint could not be written or copied.
         RuntimeError: the workers failed more than `max_failures` times.
     """
-    workers = supervision.workers
-    require_shares(run.recipe(), workers)
+    for workers in supervision.workers:
+        require_shares(run.recipe(), workers)
     if supervision.stall_seconds <= 0:
         raise InputError(f"--stall-seconds {supervision.stall_seconds:g} must be more than 0")
     # The workers choose the checkpoint; here the user hears of damaged ones before they start.
@@ -85,14 +89,55 @@ def fit(
         fetched = copies.arrange(run, supervision.copy_to)
         if supervision.copy_to is not None:  # which may have mended it
             checkpoints.newest(run.checkpoints)
-        cpus = None if supervision.gpu else max(workers, runtime.usable_cpus())
-        with (
-            logs.driving(run.path, lease.predecessor, on_log) as relay,
-            runtime.cluster(cpus=cpus),
-        ):
+        with logs.driving(run.path, lease.predecessor, on_log) as relay:
             if fetched is not None:
                 log.info("fetched the checkpoint of step %d from %s", fetched, supervision.copy_to)
-            return _supervise(run, supervision, lease, relay, on_row)
+            return _until_ended(run, supervision, lease, relay, on_row)
+
+
+def _until_ended(
+    run: Run,
+    supervision: Supervision,
+    lease: Lease,
+    relay: Callable[[], None],
+    on_row: Callable[[dict[str, Any]], None],
+) -> bool:
+    """Train on a new cluster, or anew on the one that we join, whenever Ray's controller dies."""
+    cpus = None if supervision.gpu else max(supervision.workers[0], runtime.usable_cpus())
+    deaths = 0
+    while True:
+        with runtime.cluster(cpus=cpus):
+            fitting = replace(supervision, workers=_that_fit(supervision))
+            try:
+                return _supervise(run, fitting, lease, relay, on_row)
+            except _ControllerDied as died:
+                deaths += 1
+                if deaths > supervision.max_failures:
+                    raise RuntimeError(f"training failed: {died}") from died
+                details = logs.details(event="workers_failed", ranks=[])
+                log.warning("%s; training is started again", died, extra=details)
+        # With its connection Ray ends all that the controller has left.
+
+
+def _that_fit(supervision: Supervision) -> tuple[int, int]:
+    """Fewest and most workers; a cluster of our own never grows."""
+    fewest, most = supervision.workers
+    if runtime.address() is not None:
+        return fewest, most
+    import ray
+
+    kind = "GPU" if supervision.gpu else "CPU"
+    there = int(ray.cluster_resources().get(kind, 0))
+    if there < fewest:
+        raise InputError(
+            f"--workers {fewest} needs {fewest} {kind}s, and this machine has {there}: start fewer,"
+            " or set RAY_ADDRESS to a cluster that has them"
+        )
+    return fewest, min(most, there)
+
+
+class _ControllerDied(RuntimeError):
+    """Ray's controller of the workers is gone, and with it who would start them again."""
 
 
 def _supervise(
@@ -106,7 +151,7 @@ def _supervise(
     run.refusal.unlink(missing_ok=True)
     outcome: list[Any] = []
     thread = threading.Thread(
-        target=_fit_in_thread, args=(run.path.resolve(), supervision, lease, outcome), daemon=True
+        target=_fit_in_thread, args=(run, supervision, lease, outcome), daemon=True
     )
 
     def ended() -> bool:
@@ -123,28 +168,44 @@ def _supervise(
         refusal = json.loads(run.refusal.read_text())
         raise (InputError if refusal["input"] else SavingError)(refusal["sentence"])
     if isinstance(outcome[0], BaseException):
-        raise _failure(outcome[0])
+        return _stopped_waiting_or_raise(outcome[0])
     return bool(outcome[0])
 
 
-def _fit_in_thread(path: Path, supervision: Supervision, lease: Lease, outcome: list[Any]) -> None:
+def _fit_in_thread(run: Run, supervision: Supervision, lease: Lease, outcome: list[Any]) -> None:
     # Ray Train puts its own SIGINT handler in place only on the main thread; ours must stay.
     try:
-        outcome.append(_trainer(path, supervision, lease).fit().return_value["finished"])
+        outcome.append(_fit_at_each_size(run, supervision, lease))
     except BaseException as error:  # handed to the main thread, which raises it
         outcome.append(error)
 
 
-def _trainer(path: Path, supervision: Supervision, lease: Lease) -> Any:
+def _fit_at_each_size(run: Run, supervision: Supervision, lease: Lease) -> bool:
+    """Start the workers again whenever they left because there is room for more."""
+    grow = _grow_request(run)
+    quiet_until = 0.0
+    while True:
+        grow.unlink(missing_ok=True)
+        trainer = _trainer(run, supervision, lease, quiet_until)
+        finished = bool(trainer.fit().return_value["finished"])
+        if finished or run.stop_request.exists() or not grow.exists():
+            return finished
+        quiet_until = time.time() + _SECONDS_BETWEEN_GROWTHS
+
+
+def _trainer(run: Run, supervision: Supervision, lease: Lease, quiet_until: float) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
 
     from cluster.failures import Failures
     from cluster.process_group import OneAddressConfig
+    from cluster.scaling import Signals, Trainer
 
-    stall_seconds = supervision.stall_seconds
-    return TorchTrainer(
+    path = run.path.resolve()
+    stall_seconds, max_failures = supervision.stall_seconds, supervision.max_failures
+    return Trainer(
         _worker,
+        run=path,
+        signals=Signals(run.stop_request.resolve(), _grow_request(run).resolve(), quiet_until),
         train_loop_config={"run": str(path), "lease": lease, "stall_seconds": stall_seconds},
         scaling_config=ScalingConfig(num_workers=supervision.workers, use_gpu=supervision.gpu),
         # Workers that hang end by themselves, with their stacks, before torch gives up.
@@ -153,12 +214,18 @@ def _trainer(path: Path, supervision: Supervision, lease: Lease) -> Any:
             storage_path=str(path),
             name="ray",
             callbacks=[Failures(path)],
+            # The limit of the controller counts workers that die while they are started.
             failure_config=FailureConfig(
-                max_failures=supervision.max_failures, controller_failure_limit=3
+                max_failures=max_failures, controller_failure_limit=max(3, max_failures)
             ),
             worker_runtime_env={"env_vars": runtime.WORKER_ENVIRONMENT},
         ),
     )
+
+
+def _grow_request(run: Run) -> Path:
+    """A file whose existence asks the workers to leave at a checkpoint and be more."""
+    return run.path / "grow"
 
 
 def _worker(config: dict[str, Any]) -> dict[str, Any]:
@@ -172,6 +239,7 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
 
     context = ray.train.get_context()
     run = open_run(config["run"])
+    grow = _grow_request(run)
     if run.refusal.exists():
         # Bad input stays bad, a full disk full: workers that are started again leave at once.
         return {"finished": False}
@@ -179,7 +247,7 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
         # Ray insists on plain numbers and drops what comes without a checkpoint; ours are in the
         # log.
         report=lambda metrics: ray.train.report({k: float(v) for k, v in metrics.items()}),
-        should_stop=run.stop_request.exists,
+        should_stop=lambda: run.stop_request.exists() or grow.exists(),
         may_write=config["lease"].require,
         stall_seconds=config["stall_seconds"],
     )
@@ -206,8 +274,26 @@ def _rows_until(path: Path, ended: Callable[[], bool]) -> Iterator[dict[str, Any
         time.sleep(_POLL_SECONDS)
 
 
-def _failure(error: BaseException) -> RuntimeError:
-    """One sentence with the last words of each worker."""
+def _stopped_waiting_or_raise(error: BaseException) -> bool:
+    """What an error of Ray Train means: False when training was stopped while it waited for room.
+
+    Raises:
+        _ControllerDied: the controller went down, by itself or with a worker that it started.
+        RuntimeError: one sentence with the last words of each worker.
+    """
+    from ray.exceptions import RayActorError
+    from ray.train import ControllerError
+
+    from cluster.scaling import StoppedWaiting
+
+    if isinstance(error, RayActorError):
+        raise _ControllerDied("the controller of the workers died") from error
+    if isinstance(error, ControllerError):
+        reason = error.controller_failure
+        if isinstance(reason, StoppedWaiting):
+            return False
+        if isinstance(reason, RayActorError):
+            raise _ControllerDied("a worker died while it was started") from error
     failures = getattr(error, "worker_failures", None) or {}
     reasons = "; ".join(f"worker {rank}: {str(f).splitlines()[-1]}" for rank, f in failures.items())
-    return RuntimeError(f"training failed: {reasons or error}")
+    raise RuntimeError(f"training failed: {reasons or error}") from error

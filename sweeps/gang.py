@@ -39,14 +39,14 @@ class Worker:
         """Where the gang meets, of rank 0. Asked of all, for all have much to import before."""
         from cluster import process_group, worker  # noqa: F401
 
-        return process_group._listen() if self._rank == 0 else None
+        return process_group.listen() if self._rank == 0 else None
 
     def train(self, task: Task, orders: Orders, lease: Lease, meeting: tuple[str, int]) -> None:
         """Train to the end, or until the trial shall stop."""
         from cluster import process_group
         from cluster.watchdog import STALL_SECONDS
 
-        process_group._join(
+        process_group.join(
             world_rank=self._rank,
             world=orders.workers,
             address=meeting[0],
@@ -56,7 +56,7 @@ class Worker:
             timeout=int(1.5 * STALL_SECONDS),
         )
         train(task, self._rank, orders, lease, self._report if self._rank == 0 else _say_nothing)
-        process_group._leave()
+        process_group.leave()
 
     def next_report(self) -> dict[str, float]:
         """The next evaluation, as soon as there is one; asking says that the last one is dealt

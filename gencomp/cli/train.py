@@ -11,6 +11,7 @@ import tyro
 from gencomp import recipes
 from gencomp.cli.arguments import call
 from gencomp.cli.progress import TrainingLines
+from gencomp.errors import InputError
 from gencomp.recipes.schema import BaseRecipe
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def train(words: Sequence[str]) -> int:
         /,
         name: str | None = None,
         runs: Path = Path("runs"),
-        workers: int = 1,
+        workers: str = "1",
         gpu: bool = False,
         max_failures: int = 3,
         stall_seconds: float = 1800.0,
@@ -43,7 +44,8 @@ def train(words: Sequence[str]) -> int:
             recipe: A recipe file, or the name of a recipe that ships with gencomp.
             name: Name of the run, a directory in --runs; by default the recipe's name.
             runs: Directory of the runs.
-            workers: Processes that share each batch.
+            workers: Processes that share each batch. With MIN..MAX there are as many as the cluster
+                has room for, and fewer or more whenever its nodes go or come.
             gpu: Give every worker a GPU instead of a CPU.
             max_failures: How often workers are started again after one has died.
             stall_seconds: A worker that makes no progress for so long is ended and counts as dead.
@@ -53,7 +55,7 @@ def train(words: Sequence[str]) -> int:
         checked = recipes.load(recipe, overrides)
         from cluster.train import Supervision
 
-        supervision = Supervision(workers, gpu, max_failures, stall_seconds, copy_to)
+        supervision = Supervision(worker_range(workers), gpu, max_failures, stall_seconds, copy_to)
         return _train(checked, runs / (name or Path(recipe).stem), supervision)
 
     return int(call(train, own, prog="gencomp train"))
@@ -64,18 +66,20 @@ def _train(recipe: BaseRecipe, path: Path, supervision: Supervision) -> int:
 
     run = enter(path, recipe)
     if (result := run.result()) is not None:
-        print(f"run {path} is finished: {_line(result)}")
+        print(f"run {path} is finished: {metrics_line(result)}")
         return 0
     from cluster.logs import Row, readable
     from cluster.train import fit
 
-    workers = supervision.workers
+    fewest, most = supervision.workers
+    workers = f"{most} worker{'s' * (most != 1)}"
 
     def show(row: Row) -> None:
         print(f"  {readable(row)}", flush=True)
 
     print(
-        f"run {path}: {recipe.system}/{recipe.stage}, {workers} worker{'s' * (workers != 1)}",
+        f"run {path}: {recipe.system}/{recipe.stage},"
+        f" {workers if fewest == most else f'{fewest} to {workers}'}",
         flush=True,
     )
     with TrainingLines(recipe, str(path)) as lines:
@@ -83,10 +87,23 @@ def _train(recipe: BaseRecipe, path: Path, supervision: Supervision) -> int:
     if not finished:
         print(f"run {path} stopped at a checkpoint; the same command goes on")
         return STOPPED
-    print(f"run {path} is finished: {_line(run.result() or {})}")
+    print(f"run {path} is finished: {metrics_line(run.result() or {})}")
     return 0
 
 
-def _line(metrics: dict[str, Any]) -> str:
+def worker_range(text: str) -> tuple[int, int]:
+    """`N` or `MIN..MAX` as fewest and most."""
+    fewest, dots, most = text.partition("..")
+    try:
+        found = int(fewest), int(most if dots else fewest)
+    except ValueError:
+        raise InputError(f"--workers INT or INT..INT: {text!r} is neither") from None
+    if found[0] > found[1]:
+        raise InputError(f"--workers {text}: the first number must not be above the second")
+    return found
+
+
+def metrics_line(metrics: dict[str, Any]) -> str:
+    """The numbers among the values of a result, on one line."""
     shown = (f"{k} {v:.4g}" for k, v in metrics.items() if isinstance(v, float | int))
     return ", ".join(shown)

@@ -20,7 +20,7 @@ from cluster.runs import Run
 from gencomp.cli import main
 from tests import tiny
 from tests.conftest import ROOT
-from tests.processes import ENVIRONMENT, START, Driver, gone, listening
+from tests.processes import ENVIRONMENT, START, Driver, gone, kill, listening
 
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
@@ -85,7 +85,7 @@ def recipe(photos: Path) -> dict[str, Any]:
 def test_killed_stopped_and_resumed(
     photos: Path, tmp_path: Path, drive: Callable[..., Driver], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """kill -9 of a worker, of the driver, SIGTERM, damage: the bits of an untouched run."""
+    """kill -9 of a worker, driver and controller; SIGTERM; damage: an untouched run's bits."""
     chance = random.Random(5)
     raw = recipe(photos)
     file = tiny.write(raw, tmp_path / "tiny.yaml")
@@ -126,7 +126,10 @@ def test_killed_stopped_and_resumed(
     # The newest checkpoint is damaged meanwhile: it is named, and the one before it taken.
     tiny.flip(saved.path / checkpoints.NETWORKS)
     third = drive(*words)
+    third.wait_for(lambda: reached(run, third, saved.step + 2))
+    kill(next(p for p in third.look() if p.command().startswith("ray::TrainController")))
     assert third.end() == 0, third.words()
+    assert third.out.read_text().count("controller of the workers died; training is started") == 1
     assert "is finished" in third.out.read_text()
     (line,) = third.err.read_text().splitlines()
     assert line.startswith(

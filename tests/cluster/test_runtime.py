@@ -31,12 +31,12 @@ def test_a_living_workplace_is_left_alone_and_a_dead_one_is_cleared(
 ) -> None:
     assert holder.stdout is not None
     directory = Path(holder.stdout.readline().strip())
-    runtime._remove_leftovers()
+    runtime.remove_leftovers()
     assert directory.is_dir()
     holder.kill()
     holder.wait()
     assert directory.is_dir()
-    runtime._remove_leftovers()
+    runtime.remove_leftovers()
     assert not directory.exists()
 
 
@@ -44,7 +44,7 @@ def test_what_is_not_ours_is_left_alone(tmp_path: Path, monkeypatch: pytest.Monk
     foreign = tmp_path / "gencomp-notes"
     foreign.mkdir()
     monkeypatch.setattr(runtime, "_base", lambda: tmp_path)
-    runtime._remove_leftovers()
+    runtime.remove_leftovers()
     assert foreign.is_dir()
 
 
