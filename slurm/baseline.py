@@ -96,7 +96,7 @@ class Baseline(JobDirectory):
         return self.plan.hash
 
     @property
-    def threads(self) -> int:
+    def cpus(self) -> int:
         return self.plan.settings.threads
 
     @property

@@ -1,4 +1,4 @@
-"""An evaluation directory as jobs see it: blocks of work that they share, and their own files.
+"""A directory as jobs see it: blocks of work that they share, and their own files.
 
 jobs.json    which jobs were submitted where
 progress/    one small JSON file per job
@@ -12,36 +12,40 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
+from slurm import options
+
 if TYPE_CHECKING:
     from slurm.ledger import Job
 
 # What a job is for, in the order that jobs follow each other.
-Stage = Literal["pilot", "measure", "bdmc", "baseline", "collect"]
+Stage = Literal["pilot", "measure", "bdmc", "baseline", "train", "sweep", "collect"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 class JobDirectory(ABC):
-    """What submission, status and cancelling ask of an evaluation.
+    """What submission, status and cancelling ask of an evaluation, a run or a sweep.
 
     Attributes:
         KIND: in the names of Slurm's jobs.
         COLLECTS: whether a job of its own merges what the others leave.
+        TAKES_LEAVE: whether a job that is cancelled may take longer to save than Slurm waits.
         path: the directory.
     """
 
     KIND: ClassVar[str]
     COLLECTS: ClassVar[bool] = False
+    TAKES_LEAVE: ClassVar[bool] = False
     path: Path
 
     @property
     @abstractmethod
     def hash(self) -> str:
-        """Of what is evaluated."""
+        """Of what the jobs work on."""
 
     @property
     @abstractmethod
-    def threads(self) -> int:
-        """Of a job."""
+    def cpus(self) -> int:
+        """Of a job, on each of its nodes."""
 
     @property
     @abstractmethod
@@ -51,7 +55,7 @@ class JobDirectory(ABC):
     @property
     @abstractmethod
     def block_sizes(self) -> list[int]:
-        """Images of each block."""
+        """Images of each block, or 1 where there is but one."""
 
     @abstractmethod
     def missing(self) -> list[int]:
@@ -64,6 +68,16 @@ class JobDirectory(ABC):
     @abstractmethod
     def task(self, job: Job) -> Callable[[], None]:
         """The callable of a job: names and numbers only."""
+
+    @property
+    def nodes(self) -> int:
+        """Of a job."""
+        return 1
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables of a job: a thread for each CPU."""
+        return options.environment(self.cpus)
 
     @property
     def ready(self) -> bool:
@@ -111,6 +125,11 @@ class JobDirectory(ABC):
         if job.stage == "collect":
             return self.collected
         return not set(job.blocks) & set(self.missing())
+
+    def state(self) -> str:
+        """How far it is, in words."""
+        total = len(self.block_sizes)
+        return f"{total - len(self.missing())} of {total} blocks are finished"
 
     def name_blocks(self, blocks: Sequence[int]) -> str:
         """Blocks in words."""

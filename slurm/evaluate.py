@@ -13,7 +13,8 @@ from submitit.helpers import DelayedSubmission
 from cluster import plans
 from cluster.measurement.plan import Measurement, Protocol, open_measurement
 from cluster.runs import Run
-from slurm import baseline
+from gencomp.errors import InputError
+from slurm import baseline, session
 from slurm.directory import JobDirectory
 from slurm.jobs import Report, working
 from slurm.ledger import Job
@@ -37,7 +38,7 @@ class MetricJobs(JobDirectory):
         return self.measurement.plan.hash
 
     @property
-    def threads(self) -> int:
+    def cpus(self) -> int:
         return self.measurement.plan.settings.threads
 
     @property
@@ -115,11 +116,17 @@ def enter(run: Run, name: str, protocol: Protocol) -> MetricJobs:
 
 
 def open_directory(path: str | Path) -> JobDirectory:
-    """The evaluation in a directory, of any kind.
+    """The evaluation in a directory, or the session of a run or a sweep.
 
     Raises:
         InputError: there is none, or its plan cannot be read.
     """
+    if (found := session.find(Path(path))) is not None:
+        return found
+    if (Path(path) / "identity.json").is_file() or (Path(path) / "sweep.yaml").is_file():
+        raise InputError(
+            f"{path} was not submitted to Slurm; `gencomp status {path}` says where it stands"
+        )
     if (Path(path) / Protocol.FILE).is_file():
         return MetricJobs(open_measurement(path))
     if (Path(path) / baseline.Plan.FILE).is_file():

@@ -8,26 +8,19 @@ without a warning signal) saves the chains and ends the job.
 
 from __future__ import annotations
 
-import os
-import platform
-import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from submitit import JobEnvironment
 from submitit.helpers import DelayedSubmission
 
-from slurm import files
 from slurm.directory import JobDirectory
 from slurm.plan import open_evaluation
+from slurm.report import Report, reporting
 
 SAVE_SECONDS = 30.0
-_REPORT_SECONDS = 1.0
-STOPPED = 143
 
 
 class Work(Protocol):
@@ -183,96 +176,11 @@ class Collect:
         return DelayedSubmission(Collect(self.name, self.directory))
 
 
-class Report:
-    """The progress file of a job, replaced at most once a second."""
-
-    def __init__(self, path: Path, name: str, total: int) -> None:
-        before = files.read_json(path) or {}
-        self._path, self._last = path, 0.0
-        self.done = self._first = 0
-        self._since = time.monotonic()
-        self._values: dict[str, Any] = {
-            "job": name,
-            "attempt": before.get("attempt", 0) + 1,
-            "host": platform.node(),
-            "pid": os.getpid(),
-            "started": time.time(),
-            "total": total,
-        }
-
-    def began(self, done: int) -> None:
-        """Work starts here: rates count from now."""
-        self._first, self._since = done, time.monotonic()
-        self(done)
-
-    def __call__(self, done: int, work: Work | None = None) -> None:
-        """
-        Args:
-            done: steps.
-            work: asked for its effective sample size, where that is written.
-        """
-        self.done = done
-        if time.monotonic() - self._last > _REPORT_SECONDS:
-            if work is not None:
-                self.look(work)
-            self.write()
-
-    def look(self, work: Work) -> None:
-        """Take the effective sample size of a work, if it has one, for what is written next."""
-        if (ess := work.ess) is not None:
-            self._values["ess"] = ess
-
-    def write(self, ended: str | None = None) -> None:
-        """
-        Args:
-            ended: how the job ended: done, stopped, or failed and why.
-        """
-        now = time.monotonic()
-        advanced = self.done - self._first
-        self._last = now
-        self._values.update(
-            updated=time.time(),
-            done=self.done,
-            seconds_per_step=(now - self._since) / advanced if advanced > 0 else None,
-            ended=ended,
-        )
-        files.write_json(self._path, self._values, durable=False)
-
-
 @contextmanager
 def working(evaluation: JobDirectory, name: str, total: int) -> Iterator[Report]:
-    """Threads, the answer to SIGTERM, and a progress file that says how the job ended."""
+    """As `reporting`, with as many threads as the job has CPUs."""
     import torch
 
-    torch.set_num_threads(evaluation.threads)
-    _clear_stale_pickle()
-    report = Report(evaluation.progress(name), name, total)
-    report.write()
-    previous = signal.signal(signal.SIGTERM, _leave)
-    try:
+    torch.set_num_threads(evaluation.cpus)
+    with reporting(evaluation.progress(name), name, total) as report:
         yield report
-    except (KeyboardInterrupt, SystemExit):
-        report.write("stopped")
-        raise
-    except Exception as error:
-        report.write(
-            f"failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        )
-        raise
-    else:
-        report.write("done")
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _clear_stale_pickle() -> None:
-    """submitit refuses to store a checkpoint while one lies there that a killed attempt left."""
-    if "SUBMITIT_FOLDER" in os.environ:
-        stored = JobEnvironment().paths.submitted_pickle
-        stored.with_name(f"{stored.name}.save_tmp").unlink(missing_ok=True)
-
-
-def _leave(signum: int, frame: Any) -> None:
-    # Whoever asks may ask again, and saving must not be cut short.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise SystemExit(STOPPED)

@@ -1,10 +1,9 @@
 """What the user asks of Slurm, and the batch scripts that say so.
 
 Every job is one Python process that the batch shell turns into (`exec`), without `srun`: the
-warning signal `B:USR2` reaches exactly that process, it has all CPUs of the allocation, and a
-site's `--export` settings for job steps do not touch it. Nothing that a user or a site may have a
-default for is filled in, except a time
-limit: it decides when a job saves its chains and requeues itself.
+warning signal `B:USR2` reaches exactly that process, it has all CPUs of its node, and a site's
+`--export` settings for job steps do not touch it. Nothing that a user or a site may have a default
+for is filled in, except a time limit: it decides when a job saves and requeues itself.
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,38 @@ class SlurmOptions:
     mem: str | None = None
     sbatch: tuple[str, ...] = ()
     setup: tuple[str, ...] = ()
-    max_parallel: int | None = None
 
     @property
     def minutes(self) -> int:
         return DEFAULT_MINUTES if self.time is None else minutes(self.time)
+
+    @property
+    def warning(self) -> int:
+        """Seconds between Slurm's warning and the end, at least."""
+        own = [re.fullmatch(r"(?:--)?signal=.*@(\d+)", word) for word in self.sbatch]
+        given = [int(match[1]) for match in own if match]
+        return given[-1] if given else min(_WARNING_SECONDS, self.minutes * 30)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a job is, whoever asks for it.
+
+    Attributes:
+        name, comment: by which Slurm shows it.
+        cpus: of each node.
+        environment: variables of the job.
+        dependency: on other jobs, as for sbatch.
+        parallel: jobs of an array that run at once, at most.
+    """
+
+    name: str
+    comment: str
+    nodes: int = 1
+    cpus: int = 1
+    environment: Mapping[str, str] = field(default_factory=dict)
+    dependency: str | None = None
+    parallel: int | None = None
 
 
 def minutes(text: str) -> int:
@@ -66,18 +93,12 @@ def minutes(text: str) -> int:
     return total
 
 
-def parameters(
-    options: SlurmOptions, threads: int, job_name: str, comment: str, dependency: str | None = None
-) -> dict[str, Any]:
+def parameters(options: SlurmOptions, shape: Shape) -> dict[str, Any]:
     """Keyword arguments of submitit's Slurm executor.
-
-    Args:
-        dependency: on other jobs, as for sbatch.
 
     Raises:
         InputError: a malformed --sbatch.
     """
-    limit = options.minutes
     asked = {
         name: value
         for name in ("partition", "account", "qos", "constraint", "gres", "mem")
@@ -85,29 +106,32 @@ def parameters(
     }
     additional: dict[str, Any] = {
         **asked,
-        "cpus-per-task": threads,
+        "cpus-per-task": shape.cpus,
         "requeue": True,
-        "signal": f"B:USR2@{min(_WARNING_SECONDS, limit * 30)}",
+        "signal": f"B:USR2@{options.warning}",
     }
-    if dependency is not None:
-        additional |= {"dependency": dependency, "kill-on-invalid-dep": "yes"}
+    if shape.dependency is not None:
+        additional |= {"dependency": shape.dependency, "kill-on-invalid-dep": "yes"}
     for word in options.sbatch:
         key, equals, value = word.removeprefix("--").partition("=")
         if not re.fullmatch(r"[a-z][a-z-]*", key):
             raise InputError(f"--sbatch {word!r} must be KEY=VALUE with an option of sbatch as KEY")
         additional[key] = value if equals else True
+    several = {"ntasks_per_node": 1} if shape.nodes > 1 else {}
     return {
-        "job_name": job_name,
-        "comment": comment,
-        "time": limit,
+        "job_name": shape.name,
+        "comment": shape.comment,
+        "time": options.minutes,
+        "nodes": shape.nodes,
+        **several,
         "wckey": None,
         "use_srun": False,
-        "array_parallelism": options.max_parallel or 10**6,
+        "array_parallelism": shape.parallel or 10**6,
         "setup": [
             # A warning that comes before Python answers it must not kill the job.
             "trap '' USR2",
             *options.setup,
-            *(f"export {name}={value}" for name, value in environment(threads).items()),
+            *(f"export {name}={value}" for name, value in shape.environment.items()),
         ],
         "additional_parameters": additional,
     }

@@ -128,7 +128,7 @@ class Evaluation(JobDirectory):
         return self.plan.hash
 
     @property
-    def threads(self) -> int:
+    def cpus(self) -> int:
         return self.plan.settings.threads
 
     @property

@@ -142,11 +142,23 @@ def active(looks: Mapping[str, Look]) -> set[str]:
     return QueueWatcher(grace=0).active(looks)
 
 
-def cancel(ids: Collection[str]) -> None:
-    """Cancel jobs; Slurm sends SIGTERM first, so they save their chains."""
-    code, _, error = _run(["scancel", *sorted(ids)])
-    if code != 0:
-        raise RuntimeError(f"scancel failed: {error.strip()}")
+def cancel(ids: Collection[str], by_themselves: bool = False) -> None:
+    """Cancel jobs; Slurm sends SIGTERM first, so they can save.
+
+    Args:
+        ids: of the jobs.
+        by_themselves: only ask those that run, which may take longer than Slurm's `KillWait`; what
+            else runs in their allocations hears nothing of it.
+    """
+    whole = sorted(ids)
+    commands = [["scancel", *whole]]
+    if by_themselves:
+        waiting = ["scancel", "--state=PENDING", *whole]
+        commands = [waiting, ["scancel", "--state=RUNNING", "--batch", "--signal=TERM", *whole]]
+    for command in commands:
+        code, _, error = _run(command)
+        if code != 0:
+            raise RuntimeError(f"scancel failed: {error.strip()}")
 
 
 def _run(command: list[str]) -> tuple[int, str, str]:

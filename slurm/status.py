@@ -1,4 +1,4 @@
-"""Where each job of an evaluation stands."""
+"""Where each job of an evaluation, a run or a sweep stands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from cluster.files import lock_holder
 from slurm import files, ledger, queue
-from slurm.directory import JobDirectory
+from slurm.directory import JobDirectory, Stage
 from slurm.ledger import Job
 
 
@@ -32,7 +32,7 @@ class Row(NamedTuple):
 class Summary(NamedTuple):
     """The evaluation as a whole."""
 
-    phase: str  # pilot or measure
+    phase: Stage
     fraction: float
     ess: float | None
     running: int
@@ -59,7 +59,7 @@ def summary(evaluation: JobDirectory) -> Summary:
     """Progress read from the jobs' own files; asks no scheduler."""
     jobs = ledger.current(evaluation)
     if evaluation.ready:
-        phase, here = "measure", [job for job in jobs if job.blocks]
+        phase, here = evaluation.stage(0), [job for job in jobs if job.blocks]
         total = sum(map(evaluation.block_steps, range(len(evaluation.block_sizes))))
     else:
         phase, here = "pilot", [job for job in jobs if job.stage == "pilot"]
@@ -73,7 +73,7 @@ def summary(evaluation: JobDirectory) -> Summary:
     left = [left for p in working if (left := _left(p)) is not None]
     return Summary(
         phase,
-        min(done / total, 1.0),
+        min(done / total, 1.0) if total else 0.0,
         sum(ess) / len(ess) if ess else None,
         len(working),
         max(left) if left else None,
@@ -122,6 +122,8 @@ def _state(
         if look.state == "UNREACHABLE":
             return f"unknown: {look.reason}"
         words = queue.words(look)
+        if ended == "stopped" and words == "failed (FAILED)":
+            return "stopped"
         return f"{words}: {ended}" if ended and words.startswith(("failed", "ended")) else words
     if job.host != platform.node():
         return f"unknown: it was started on {job.host}"

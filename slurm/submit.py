@@ -1,4 +1,4 @@
-"""Submitting what is missing of an evaluation, and waiting for it."""
+"""Submitting what is missing of an evaluation, a run or a sweep, and waiting for it."""
 
 from __future__ import annotations
 
@@ -93,21 +93,38 @@ def divide(evaluation: JobDirectory, jobs: int, executor: Executor) -> Work:
     return Work(new, living)
 
 
-def dry_run(evaluation: JobDirectory, work: Work, asked: options.SlurmOptions) -> str:
-    """The batch scripts and what each job would run."""
+def dry_run(
+    evaluation: JobDirectory,
+    work: Work,
+    asked: options.SlurmOptions,
+    parallel: int | None = None,
+) -> str:
+    """The batch scripts and what each job would run; arguments as for `to_slurm`."""
     texts = []
     before = list(work.living)
     for stage in STAGES:
         if jobs := work.of(stage):
-            values = _parameters(evaluation, asked, _dependency(evaluation, stage, before))
+            dependency = _dependency(evaluation, stage, before)
+            values = _parameters(evaluation, asked, parallel, dependency)
             texts.append(options.script(evaluation.logs, values, len(jobs)))
             texts.append("".join(f"# {evaluation.describe(job)}\n" for job in jobs))
             before += [job.model_copy(update={"id": f"{stage.upper()}-ID"}) for job in jobs]
     return "\n".join(texts) if texts else "# nothing is missing\n"
 
 
-def to_slurm(evaluation: JobDirectory, work: Work, asked: options.SlurmOptions) -> list[Job]:
+def to_slurm(
+    evaluation: JobDirectory,
+    work: Work,
+    asked: options.SlurmOptions,
+    parallel: int | None = None,
+) -> list[Job]:
     """Submit each stage as an array behind those that it needs.
+
+    Args:
+        evaluation: where.
+        work: what is to be submitted.
+        asked: of Slurm.
+        parallel: jobs of an array that run at once, at most.
 
     Raises:
         InputError: sbatch refused.
@@ -123,7 +140,7 @@ def to_slurm(evaluation: JobDirectory, work: Work, asked: options.SlurmOptions) 
 
     def submit(jobs: list[Job]) -> None:
         dependency = _dependency(evaluation, jobs[0].stage, [*work.living, *submitted])
-        executor.update_parameters(**_parameters(evaluation, asked, dependency))
+        executor.update_parameters(**_parameters(evaluation, asked, parallel, dependency))
         # submitit repeats what sbatch says; a refusal is to be said once.
         with redirect_stderr(said), executor.batch():
             handles = [executor.submit(evaluation.task(job)) for job in jobs]
@@ -222,7 +239,7 @@ def cancel(evaluation: JobDirectory) -> list[Job]:
         while lock_holder(evaluation.path) == pid:
             time.sleep(_POLL_SECONDS)
     if ids := [job.id for job in stopped if job.executor == "slurm" and job.id]:
-        queue.cancel(ids)
+        queue.cancel(ids, evaluation.TAKES_LEAVE)
     ledger.stop_processes(stopped)
     return stopped
 
@@ -237,7 +254,7 @@ def _start(evaluation: JobDirectory, job: Job) -> tuple[Job, Any]:
 
     executor = LocalExecutor(evaluation.logs)
     executor.update_parameters(timeout_min=_LOCAL_MINUTES, gpus_per_node=int(evaluation.gpu))
-    with _environment(options.environment(evaluation.threads)), _without_sigint():
+    with _environment(evaluation.environment), _without_sigint():
         handle = executor.submit(evaluation.task(job))
     job = job.model_copy(update={"id": handle.job_id})
     ledger.record(evaluation, [job])
@@ -245,15 +262,21 @@ def _start(evaluation: JobDirectory, job: Job) -> tuple[Job, Any]:
 
 
 def _parameters(
-    evaluation: JobDirectory, asked: options.SlurmOptions, dependency: str | None
+    evaluation: JobDirectory,
+    asked: options.SlurmOptions,
+    parallel: int | None,
+    dependency: str | None,
 ) -> dict[str, Any]:
-    return options.parameters(
-        asked,
-        threads=evaluation.threads,
-        job_name=f"gencomp-{evaluation.KIND}-{evaluation.label}",
+    shape = options.Shape(
+        name=f"gencomp-{evaluation.KIND}-{evaluation.label}",
         comment=f"gencomp:plan={evaluation.hash}",
+        nodes=evaluation.nodes,
+        cpus=evaluation.cpus,
+        environment=evaluation.environment,
         dependency=dependency,
+        parallel=parallel,
     )
+    return options.parameters(asked, shape)
 
 
 def _dependency(evaluation: JobDirectory, stage: Stage, before: Iterable[Job]) -> str | None:

@@ -63,6 +63,12 @@ COMMANDS: dict[str, Command] = {
     "status": Command(
         "Training", "gencomp.cli.status", "status", "say where runs and sweeps stand"
     ),
+    "slurm train": Command(
+        "Training", "gencomp.cli.slurm_train", "train", "train a run as one Slurm job", raw=True
+    ),
+    "slurm sweep": Command(
+        "Training", "gencomp.cli.slurm_sweep", "sweep", "run a sweep as one Slurm job", raw=True
+    ),
     "compress": Command(
         "Coding", "gencomp.cli.codec", "compress", "write an image to a compressed file"
     ),
@@ -88,13 +94,16 @@ COMMANDS: dict[str, Command] = {
         "submit the curve of trained encoders as one job",
     ),
     "slurm status": Command(
-        "Evaluation", "gencomp.cli.slurm", "status", "say where each evaluation job stands"
+        "Evaluation", "gencomp.cli.slurm", "status", "say where each job stands"
+    ),
+    "slurm logs": Command(
+        "Evaluation", "gencomp.cli.slurm_logs", "logs", "print what a job has printed"
     ),
     "slurm collect": Command(
         "Evaluation", "gencomp.cli.slurm", "collect", "merge what the evaluation jobs have written"
     ),
     "slurm cancel": Command(
-        "Evaluation", "gencomp.cli.slurm", "cancel", "cancel evaluation jobs that still run"
+        "Evaluation", "gencomp.cli.slurm", "cancel", "cancel jobs that wait or run"
     ),
     "figure rates": Command(
         "Evaluation", "gencomp.cli.figure", "rates", "draw images at every rate beside each other"

@@ -1,4 +1,4 @@
-"""`gencomp slurm`: evaluations as many restartable jobs, on Slurm or on this machine."""
+"""`gencomp slurm`: restartable jobs, and where they stand."""
 
 from __future__ import annotations
 
@@ -38,26 +38,26 @@ def evaluate(
     from cluster.runs import open_run
     from slurm import evaluate as metrics
 
-    submission.check()
+    submission = submission.completed()
     opened = open_run(run)
-    protocol = metric.protocol(opened, submission.cpus_per_task)
+    protocol = metric.protocol(opened, submission.cpus)
     if submission.dry_run:
         return submission.show(metrics.find(opened, metric.name, protocol))
     return submission.submit(metrics.enter(opened, metric.name, protocol))
 
 
 def status(directory: Path, /) -> None:
-    """Show where each job of an evaluation stands.
+    """Show where each job stands.
 
     Args:
-        directory: The evaluation, RUN/evaluations/NAME.
+        directory: A run or a sweep that was submitted, or an evaluation, RUN/evaluations/NAME.
     """
     from slurm import status as standing
     from slurm.evaluate import open_directory
+    from slurm.session import Session
 
     evaluation = open_directory(directory)
     rows = standing.rows(evaluation)
-    total = len(evaluation.block_sizes)
     sampled = any(row.ess is not None for row in rows)
     header = ["job", "id", "state", "attempt", "progress", *["ESS"] * sampled]
     header += ["elapsed", "left", "log"]
@@ -76,7 +76,8 @@ def status(directory: Path, /) -> None:
         for row in rows
     ]
     _table(header, lines)
-    print(f"{evaluation.path}: {total - len(evaluation.missing())} of {total} blocks are finished")
+    shown = evaluation.subject if isinstance(evaluation, Session) else evaluation.path
+    print(f"{shown}: {evaluation.state()}")
 
 
 def collect(
@@ -93,12 +94,17 @@ def collect(
     from slurm.baseline import Baseline
     from slurm.evaluate import MetricJobs, open_directory
     from slurm.plan import Evaluation
+    from slurm.session import Session
 
     opened = open_directory(directory)
     if isinstance(opened, MetricJobs):
         _collect_metrics(opened, require_all)
     elif isinstance(opened, Baseline):
         _show_baseline(opened)
+    elif isinstance(opened, Session):
+        raise InputError(
+            f"{opened.subject} is no evaluation; `gencomp status {opened.subject}` shows its result"
+        )
     else:
         assert isinstance(opened, Evaluation)
         _collect_curve(opened, require_all)
@@ -185,10 +191,10 @@ def _conclude_collection(
 
 
 def cancel(directory: Path, /) -> None:
-    """Cancel the jobs of an evaluation; chains of AIS are saved, and finished blocks stay.
+    """Cancel jobs that wait or run; runs and chains of AIS are saved, finished blocks stay.
 
     Args:
-        directory: The evaluation, RUN/evaluations/NAME.
+        directory: A run or a sweep that was submitted, or an evaluation, RUN/evaluations/NAME.
     """
     from slurm import submit
     from slurm.evaluate import open_directory

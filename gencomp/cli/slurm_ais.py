@@ -156,7 +156,7 @@ def ais(
     """
     from slurm import plan
 
-    submission.check()
+    submission = submission.completed()
     chosen = _settings(curve, sampler, pilot, certificate, submission)
     if run is None:
         evaluation = _of_model(model, curve, chosen)
@@ -185,7 +185,7 @@ def _settings(
         **vars(sampler),
         **vars(pilot),
         **vars(certificate),
-        "threads": submission.cpus_per_task,
+        "threads": submission.cpus,
     }
     del values["name"]
     if curve.features is not None:

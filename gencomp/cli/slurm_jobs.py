@@ -1,4 +1,4 @@
-"""How evaluation jobs run: the options that all kinds share, submission and waiting."""
+"""How jobs run: the options that all kinds share; submission of evaluations, and waiting."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import tyro
 
@@ -28,16 +29,11 @@ Repeated = tyro.conf.UseAppendAction[tuple[str, ...]]
 
 
 @dataclass(frozen=True)
-class Submission(SlurmOptions):
-    """How jobs run.
+class Requests(SlurmOptions):
+    """What every kind of job asks for.
 
     Attributes:
-        jobs: Jobs, at most, that share the measuring, and as many for its certificate; the result
-            does not depend on it.
-        executor: auto: slurm where a controller answers, else local; debug runs inside this
-            process.
-        max_parallel: Jobs at once; by default no limit on Slurm, and one per CPU here.
-        cpus_per_task: CPUs, and threads, of a job.
+        cpus_per_task: CPUs of a job, on each of its nodes.
         partition: For Slurm, as for sbatch.
         account: For Slurm, as for sbatch.
         qos: For Slurm, as for sbatch.
@@ -48,34 +44,65 @@ class Submission(SlurmOptions):
         mem: For Slurm, as for sbatch, for example 8G.
         setup: For Slurm: a line of shell before the command, such as a module load; repeatable.
         sbatch: For Slurm: any other option of sbatch as KEY=VALUE; repeatable.
+        profile: A YAML file of such options under Slurm's names, for what is not given here.
         dry_run: Print the batch scripts; submit nothing and write nothing.
         wait: On Slurm, wait for the jobs; Ctrl-C then leaves them running.
     """
 
     sbatch: Repeated = ()
     setup: Repeated = ()
-    jobs: int = 4
-    executor: Literal["auto", "slurm", "local", "debug"] = "auto"
-    cpus_per_task: int = 1
+    profile: Path | None = None
+    cpus_per_task: int | None = None
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     wait: bool = False
 
-    def check(self) -> None:
-        """Refuse wrong values before anything is written.
+    def completed(self) -> Self:
+        """With the values of the profile.
 
         Raises:
-            InputError: a number or a time is out of range.
+            InputError: the profile cannot be read, or a number or a time is out of range.
         """
+        from slurm import profile
+
+        whole = profile.merged(self, profile.read(self.profile)) if self.profile else self
+        if whole.cpus_per_task is not None and whole.cpus_per_task < 1:
+            raise InputError(f"--cpus-per-task {whole.cpus_per_task} must be at least 1")
+        _ = whole.minutes
+        return whole
+
+
+@dataclass(frozen=True)
+class Submission(Requests):
+    """How the jobs of an evaluation run.
+
+    Attributes:
+        jobs: Jobs, at most, that share the measuring, and as many for its certificate; the result
+            does not depend on it.
+        executor: auto: slurm where a controller answers, else local; debug runs inside this
+            process.
+        max_parallel: Jobs at once; by default no limit on Slurm, and one per CPU here.
+        cpus_per_task: CPUs, and threads, of a job; 1 by default.
+    """
+
+    jobs: int = 4
+    executor: Literal["auto", "slurm", "local", "debug"] = "auto"
+    max_parallel: int | None = None
+
+    @property
+    def cpus(self) -> int:
+        return self.cpus_per_task or 1
+
+    def completed(self) -> Self:
         if self.max_parallel is not None and self.max_parallel < 1:
             raise InputError(f"--max-parallel {self.max_parallel} must be at least 1")
-        _ = self.minutes
+        return super().completed()
 
     def show(self, evaluation: JobDirectory) -> int:
         """Print what would be submitted."""
         from slurm import submit
 
         work = submit.divide(evaluation, self.jobs, "slurm")
-        print(submit.dry_run(evaluation, work, self), end="")
+        print(submit.dry_run(evaluation, work, self, self.max_parallel), end="")
         return 0
 
     def submit(self, evaluation: JobDirectory) -> int:
@@ -96,7 +123,7 @@ class Submission(SlurmOptions):
             if chosen == "debug":
                 submit.run_here(evaluation, work)
             elif chosen == "local":
-                cpus = len(os.sched_getaffinity(0)) // self.cpus_per_task
+                cpus = len(os.sched_getaffinity(0)) // self.cpus
                 with _progress(evaluation) as show:
                     finished = submit.run_locally(
                         evaluation, work, self.max_parallel or max(1, cpus), show
@@ -107,12 +134,12 @@ class Submission(SlurmOptions):
                     )
                     return _INTERRUPTED
             else:
-                for job in submit.to_slurm(evaluation, work, self):
+                for job in submit.to_slurm(evaluation, work, self, self.max_parallel):
                     print(f"submitted {job.name} as job {job.id}")
                 if not self.wait:
                     print(f"gencomp slurm status {evaluation.path} shows where they stand")
                     return 0
-                if not _waited(evaluation):
+                if not waited(evaluation):
                     return _INTERRUPTED
         return _conclude(evaluation)
 
@@ -120,7 +147,8 @@ class Submission(SlurmOptions):
 SUBMISSION = Submission()
 
 
-def _waited(evaluation: JobDirectory) -> bool:
+def waited(evaluation: JobDirectory) -> bool:
+    """Wait for the jobs on Slurm; False when Ctrl-C has ended that."""
     from slurm import submit
 
     try:

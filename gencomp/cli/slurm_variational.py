@@ -68,9 +68,9 @@ def variational(
     from cluster.runs import open_run
     from slurm import baseline
 
-    submission.check()
+    submission = submission.completed()
     opened = open_run(run)
-    values: dict[str, Any] = {**vars(encoders), "threads": submission.cpus_per_task}
+    values: dict[str, Any] = {**vars(encoders), "threads": submission.cpus}
     name = values.pop("name")
     wanted = baseline.make(opened, **values)
     if submission.dry_run:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gencomp.errors import InputError
 from slurm import options
-from slurm.options import SlurmOptions
+from slurm.options import Shape, SlurmOptions
 
 
 @pytest.mark.parametrize(
@@ -59,11 +59,16 @@ def test_the_script_says_what_was_asked_and_no_more() -> None:
         time="02:00:00",
         sbatch=("reservation=night", "exclusive"),
         setup=("module load cuda",),
-        max_parallel=3,
     )
-    values = options.parameters(
-        asked, 2, "gencomp-ais-g-ais", "gencomp:plan=x", dependency="afterok:17"
+    shape = Shape(
+        "gencomp-ais-g-ais",
+        "gencomp:plan=x",
+        cpus=2,
+        environment=options.environment(2),
+        dependency="afterok:17",
+        parallel=3,
     )
+    values = options.parameters(asked, shape)
     assert options.script(Path("/logs dir"), values, jobs=8) == "\n".join(
         [
             "#!/bin/bash",
@@ -104,11 +109,20 @@ def test_the_script_says_what_was_asked_and_no_more() -> None:
 
 
 def test_the_warning_fits_into_a_short_limit() -> None:
-    values = options.parameters(SlurmOptions(time="1"), 1, "n", "c")
+    values = options.parameters(SlurmOptions(time="1"), Shape("n", "c"))
     assert values["additional_parameters"]["signal"] == "B:USR2@30"
+
+
+def test_a_warning_of_ones_own_is_known() -> None:
+    asked = SlurmOptions(sbatch=("signal=B:USR2@600",))
+    assert asked.warning == 600
+    values = options.parameters(asked, Shape("n", "c", nodes=2))
+    assert values["additional_parameters"]["signal"] == "B:USR2@600"
+    text = options.script(Path("/logs"), values, jobs=1)
+    assert "#SBATCH --nodes=2\n" in text and "#SBATCH --ntasks-per-node=1\n" in text
 
 
 @pytest.mark.parametrize("word", ["", "=1", "KEY=1", "a b=1"])
 def test_malformed_sbatch_words_are_refused(word: str) -> None:
     with pytest.raises(InputError, match="must be KEY=VALUE"):
-        options.parameters(SlurmOptions(sbatch=(word,)), 1, "n", "c")
+        options.parameters(SlurmOptions(sbatch=(word,)), Shape("n", "c"))

@@ -11,10 +11,7 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +20,7 @@ import torch
 
 from cluster.runs import Run
 from gencomp.cli import main
-from tests.conftest import ROOT
+from tests.slurm.waiting import wait_for, waiting
 from tests.slurm_cluster import Cluster, faults
 
 pytestmark = pytest.mark.slurm
@@ -41,7 +38,6 @@ OPTIONS: dict[str, Any] = {
     "pilot_temperatures": 20,
     "bdmc_images": 0,
 }
-Condition = Callable[[], object]
 
 
 class Running(NamedTuple):
@@ -67,33 +63,6 @@ def ais(run: Run, *more: str, **changes: Any) -> list[str]:
 
 def directory(run: Run) -> Path:
     return run.path / "evaluations" / "ais"
-
-
-def wait_for(condition: Condition, seconds: float = 200) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, subprocess.getoutput("squeue --states=all -r")
-        time.sleep(0.05)
-
-
-@contextmanager
-def waiting(words: list[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A command that submits and waits, in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with (folder / "waiting.out").open("w") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gencomp.cli", *words, "--wait"],
-            cwd=ROOT,
-            env=environment,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 def jobs(run: Run) -> dict[str, str]:

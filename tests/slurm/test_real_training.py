@@ -1,0 +1,249 @@
+"""Runs and sweeps on a real Slurm: what dies in between leaves no trace in the result."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster import logs, metrics_log
+from cluster.runs import Run
+from gencomp.cli import main
+from slurm import ledger, session
+from tests import tiny
+from tests.cluster.test_ray_train import straight
+from tests.processes import gone, kill
+from tests.slurm.waiting import wait_for, waiting
+from tests.slurm_cluster import Cluster, faults
+
+pytestmark = pytest.mark.slurm
+
+Words = Callable[..., list[str]]
+
+
+def raw(photos: Path, steps: int = 60) -> dict[str, Any]:
+    return tiny.generator(photos, {"training.steps": steps, "training.sample_every": 1000})
+
+
+@pytest.fixture
+def words(photos: Path, tmp_path: Path) -> Words:
+    """`gencomp slurm train` of a tiny recipe, and more words."""
+    file = tiny.write(raw(photos), tmp_path / "tiny.yaml")
+
+    def command(*more: str) -> list[str]:
+        return ["slurm", "train", str(file), "--runs", str(tmp_path / "runs"), *more]
+
+    return command
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path / "runs" / "tiny")
+
+
+def step_of(run: Run) -> int:
+    return max((row["step"] for row in metrics_log.read(run.metrics)), default=0)
+
+
+def starts(run: Run) -> list[dict[str, Any]]:
+    """Of rank 0, over all attempts."""
+    rows = metrics_log.read(logs.of_rank(run.path, 0))
+    return [row for row in rows if row.get("event") == "start"]
+
+
+def log_of(subject: Path) -> str:
+    """The error log of the newest job."""
+    found = session.open_session(subject)
+    job = ledger.read(found)[-1]
+    path = job.log(found.logs)
+    return path.read_text() if path.exists() else ""
+
+
+def job_of(subject: Path) -> str:
+    number = ledger.read(session.open_session(subject))[-1].id
+    assert number is not None
+    return number
+
+
+def attempts(subject: Path) -> int:
+    found = session.open_session(subject)
+    progress = found.progress(ledger.read(found)[-1].name)
+    return int(json.loads(progress.read_text())["attempt"])
+
+
+@contextmanager
+def frozen(run: Run, start: int, step: int) -> Iterator[None]:
+    """Rank 0, at a start, stopped behind a step until the body ends, however fast it is."""
+
+    def there() -> bool:
+        if (run.path / "slurm" / "jobs.json").exists():
+            assert subprocess.check_output(["squeue", "-h"]), log_of(run.path)
+        return len(starts(run)) == start and step_of(run) >= step
+
+    wait_for(there)
+    pid = starts(run)[-1]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    assert run.result() is None
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def preempt(nodes: int, subject: Path) -> None:
+    """A more important job takes the nodes, for a moment; returns when ours has been warned."""
+    before = log_of(subject).count("Caught signal SIGUSR2")
+    high = ["sbatch", "-p", "high", f"-N{nodes}", "--exclusive", "--wrap", "true"]
+    subprocess.run([*high, "--output=/dev/null"], check=True, stdout=subprocess.DEVNULL)
+    wait_for(lambda: log_of(subject).count("Caught signal SIGUSR2") > before)
+
+
+def test_two_nodes_preempted_twice(
+    words: Words,
+    run: Run,
+    photos: Path,
+    tmp_path: Path,
+    slurm_cluster: Cluster,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The bits of an undisturbed run; then the same command finds it finished."""
+    low = ["--partition", "low", "--nodes", "2", "--workers", "2", "--cpus-per-task", "1"]
+    command = words(*low, "--time", "60")
+    daemons = slurm_cluster.processes()
+    with waiting(command, tmp_path) as process:
+        for attempt, step in ((1, 5), (2, 20)):
+            with frozen(run, attempt, step):
+                inside = slurm_cluster.processes() - daemons
+                assert main(["slurm", "status", str(run.path)]) == 0
+                assert main(command) == 0
+                said = capsys.readouterr().out
+                assert re.search(rf"train-0 +\d+ +running +{attempt} ", said)
+                assert "train-0 is there already, as job" in said
+                preempt(2, run.path)
+        assert process.wait(timeout=400) == 0, (tmp_path / "waiting.out").read_text()
+    assert gone(inside, 60), [p.command() for p in inside if p.alive()]
+    assert attempts(run.path) == 3
+    # It went on from where it was, not from an earlier checkpoint.
+    begun = [row["step"] for row in starts(run)]
+    assert begun[0] == 0 and 5 <= begun[1] < begun[2] and begun[2] >= 20
+    assert {row["world"] for row in starts(run)} == {2}
+
+    untouched = straight(tmp_path / "straight", raw(photos), 2)
+    tiny.assert_identical(tiny.state(run), tiny.state(untouched))
+    assert tiny.rows(run) == tiny.rows(untouched)
+
+    assert main(command) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert main(["slurm", "logs", str(run.path), "--follow"]) == 0
+    said = capsys.readouterr().out
+    assert "Caught signal SIGUSR2" in said and "rank 0: " in said
+
+
+def test_a_sweep_over_two_allocations(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cancelled in its first, gone on with in its second, on other nodes; no trial runs twice."""
+    overrides = {"training.steps": 24, "training.checkpoint_every": 2, "evaluation.every": 8}
+    base = tiny.write(tiny.generator(photos, overrides), tmp_path / "base.yaml")
+    space = {"loss.mmd_weight": {"grid": [1, 3, 10]}}
+    sweep = {"base": str(base), "space": space, "objective": {"minimise": "mse"}, "concurrent": 1}
+    file = tmp_path / "weights.yaml"
+    file.write_text(yaml.safe_dump(sweep))
+    directory = tmp_path / "runs" / "weights"
+    command = ["slurm", "sweep", str(file), "--runs", str(tmp_path / "runs")]
+
+    def trials() -> dict[str, list[int]]:
+        """Steps from which each trial was started."""
+        found = sorted((directory / "trials").glob("*"))
+        return {path.name: [row["step"] for row in starts(Run(path))] for path in found}
+
+    def finished() -> set[str]:
+        return {path.parent.name for path in directory.glob("trials/*/result.json")}
+
+    assert main(command) == 0
+    wait_for(lambda: finished() and sum(map(bool, trials().values())) == 2)
+    assert main(["slurm", "cancel", str(directory)]) == 0
+    wait_for(lambda: not subprocess.check_output(["squeue", "-h"]))
+    first, before = finished(), trials()
+    assert main(["slurm", "status", str(directory)]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"sweep-0 +\d+ +stopped +1 +\d/3", said)
+    assert f"{len(first)} of 3 trials have ended" in said
+
+    assert main([*command, "--wait"]) == 0, log_of(directory)
+    assert len(finished()) == 3
+    after = trials()
+    assert {name: after[name] for name in first} == {name: before[name] for name in first}
+    assert sum(len(begun) - len(before.get(name, [])) for name, begun in after.items()) <= 3
+    assert main(command) == 0
+    assert "is finished" in capsys.readouterr().out
+
+
+def test_a_driver_that_refuses_fails_the_job_with_its_sentence(
+    words: Words, run: Run, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words()) == 0
+    subprocess.run(["scontrol", "hold", job_of(run.path)], check=False)
+    (run.path / "identity.json").write_text(json.dumps({"system": "another"}))
+    subprocess.run(["scontrol", "release", job_of(run.path)], check=False)
+    wait_for(lambda: not subprocess.check_output(["squeue", "-h"]))
+    assert main(["slurm", "status", str(run.path)]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"failed \(FAILED\): failed: InputError: run .* exists with another", said)
+    assert attempts(run.path) == 1
+
+
+@pytest.mark.slow
+def test_ray_killed_a_node_set_down_and_the_job_cancelled(
+    words: Words,
+    run: Run,
+    photos: Path,
+    tmp_path: Path,
+    slurm_cluster: Cluster,
+) -> None:
+    """Ray alone is started anew; without a warning Slurm requeues; cancelled, the job saves and
+    ends; then one node does."""
+    daemons = slurm_cluster.processes()
+    assert main(words("--nodes", "2", "--workers", "2")) == 0
+    with frozen(run, 1, 5):
+        (node,) = [p for p in slurm_cluster.of_node("n2") if "slurm.ray_node" in p.command()]
+        kill(node)
+        wait_for(lambda: "Ray has ended on n2: it is started anew" in log_of(run.path))
+    with frozen(run, 2, 10):
+        assert attempts(run.path) == 1
+        faults.set_down(slurm_cluster, "n2")
+        wait_for(lambda: b"RUNNING" not in subprocess.check_output(["squeue", "-ho", "%T"]))
+    faults.resume(slurm_cluster, "n2")
+    with frozen(run, 3, 20):
+        inside = slurm_cluster.processes() - daemons
+        assert main(["slurm", "cancel", str(run.path)]) == 0
+    wait_for(lambda: not subprocess.check_output(["squeue", "-h"]))
+    assert gone(inside, 60), [p.command() for p in inside if p.alive()]
+    assert attempts(run.path) == 2
+    assert step_of(run) < 60
+
+    assert main(words("--workers", "2", "--wait")) == 0, log_of(run.path)
+    assert starts(run)[-1]["step"] >= 20
+    untouched = straight(tmp_path / "straight", raw(photos), 2)
+    tiny.assert_identical(tiny.state(run), tiny.state(untouched))
+
+
+@pytest.mark.slow
+def test_one_node_at_its_time_limit(words: Words, run: Run, photos: Path, tmp_path: Path) -> None:
+    """The warning comes up to a minute early; rank 0 waits for it."""
+    with waiting(words("--time", "2", "--sbatch", "signal=B:USR2@30"), tmp_path) as process:
+        with frozen(run, 1, 5):
+            wait_for(lambda: "Caught signal SIGUSR2" in log_of(run.path))
+        assert process.wait(timeout=400) == 0
+    assert attempts(run.path) >= 2
+    untouched = straight(tmp_path / "straight", raw(photos), 1)
+    tiny.assert_identical(tiny.state(run), tiny.state(untouched))
