@@ -1,0 +1,84 @@
+"""A run in Slurm allocations that are taken away again and again: `gencomp slurm train`."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import wraps
+from itertools import repeat
+from pathlib import Path
+
+import pytest
+
+from cluster.runs import Run
+from tests import tiny
+from tests.chaos import recovery, slurm_faults
+from tests.chaos.faults import Fault
+from tests.chaos.scene import Scene
+from tests.chaos.slurm_faults import SlurmFault
+from tests.chaos.test_chaos import assert_cheap, assert_like_undisturbed, recipe, report, shuffled
+from tests.cluster.test_ray_train import straight
+from tests.processes import ENVIRONMENT
+from tests.slurm_cluster import Cluster
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(3600)]
+
+KINDS: tuple[SlurmFault, ...] = (
+    slurm_faults.requeue,
+    slurm_faults.preempt,
+    slurm_faults.set_node_down,
+    slurm_faults.cancel,
+)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "rounds", "minutes"),
+    [(KINDS, 8, 60), ((slurm_faults.reach_time_limit,), 2, 1)],
+    ids=["taken away", "time limit"],
+)
+def test_allocations_come_and_go(
+    kinds: Sequence[SlurmFault],
+    rounds: int,
+    minutes: int,
+    photos: Path,
+    tmp_path: Path,
+    slurm_cluster: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("SLURM_CONF", "PATH"):
+        monkeypatch.setitem(ENVIRONMENT, name, os.environ[name])
+    raw = recipe(photos, rounds)
+    asked = ("--nodes", "1", "--cpus-per-task", "2", "--partition", "low", "--wait")
+    made = Scene(
+        tmp_path,
+        tiny.write(raw, tmp_path / "chaos.yaml"),
+        Run(tmp_path / "runs" / "chaos"),
+        random.Random(6),
+        repeat("2"),
+        command=("slurm", "train"),
+        options=(*asked, "--time", str(minutes)),
+    )
+    with ThreadPoolExecutor(1) as pool:
+        untouched = pool.submit(straight, tmp_path / "straight", raw, 2)
+        try:
+            made.start()
+            there = [_there(kind, slurm_cluster) for kind in kinds]
+            recoveries = recovery.disturb(made, shuffled(made.chance, there, rounds))
+            assert made.driver.end() == 0, made.driver.words()
+        finally:
+            made.close()
+        report(recoveries)
+        assert_like_undisturbed(made.run, untouched.result())
+    assert_cheap(recoveries)
+
+
+def _there(fault: SlurmFault, cluster: Cluster) -> Fault:
+    """A fault on this cluster, under its own name."""
+
+    @wraps(fault)
+    def there(scene: Scene) -> None:
+        fault(scene, cluster)
+
+    return there
