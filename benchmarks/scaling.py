@@ -150,7 +150,7 @@ def control() -> str:
                 f"{world}",
                 f"{1e3 * math.ceil(math.log2(world)) * machine.hop:.1f}",
                 f"{world * machine.polls:,.0f}",
-                f"{world * machine.polls * machine.poll:.2f}",
+                f"{machine.controller + world * machine.polls * machine.poll:.2f}",
                 f"{world * machine.modules:,}",
                 f"{world * machine.modules / machine.opens:.1f}",
                 f"{world}",

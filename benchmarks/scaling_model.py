@@ -48,7 +48,8 @@ class Machine:
     png: float = 64 / 0.011  # M: 64×64 PNG files that a core decodes
     start: float = 14.6  # M: from the command to the first step, 2 workers
     hop: float = 0.0002  # M: a collective between two processes over gloo
-    poll: float = 0.0015  # M: of the CPU, Ray's controller asking one worker, 2 workers
+    controller: float = 0.013  # M: of a core, Ray's controller whatever it asks
+    poll: float = 0.00022  # M: of the CPU, asking one worker; both from 4 and 32 workers
     polls: float = 5.0  # a second: RAY_TRAIN_HEALTH_CHECK_INTERVAL_S is 0.2
     modules: int = 2_536  # M: files that a worker's imports open, 914 MB
     stall: float = 1800.0  # --stall-seconds

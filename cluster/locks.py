@@ -283,8 +283,13 @@ def _release(lease: Lease) -> None:
         return
     left = Holder(**{**asdict(_parse(path.read_bytes())), "released": True})
     temporary = lease.directory / f".{path.name}.{lease.token}"
-    temporary.write_bytes(_dump(left))
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(_dump(left))
+        temporary.replace(path)
+    except OSError as error:  # a full disk: the heartbeat's silence says the same, later
+        log.warning("%s could not be given back: %s", lease.directory, error)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _beat(lease: Lease, stop: threading.Event) -> None:

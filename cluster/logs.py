@@ -26,7 +26,7 @@ import platform
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,9 @@ class _Handler(logging.Handler):
             if record.exc_info and record.exc_info[0]:
                 values["traceback"] = "".join(traceback.format_exception(*record.exc_info))
             self._journal.write(record.levelname, record.getMessage(), **values)
-        except Exception:  # a full disk must not end what is logged
+        except OSError:  # a full disk must not end what is logged, nor hide it behind tracebacks
+            pass
+        except Exception:
             self.handleError(record)
 
 
@@ -182,12 +184,9 @@ def journal(run: Path, rank: int | None = None, console: bool = False) -> Iterat
 
 
 def note(run: Path, level: str, message: str, **values: Any) -> None:
-    """Append one line to the driver's log, from a process that works for it."""
-    mine = Journal(run, None)
-    try:
+    """Append a line to the driver's log, from a process that works for it; none to a full disk."""
+    with suppress(OSError), closing(Journal(run, None)) as mine:
         mine.write(level, message, **values)
-    finally:
-        mine.close()
 
 
 @contextmanager

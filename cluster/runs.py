@@ -65,7 +65,7 @@ class Run:
 
     @property
     def refusal(self) -> Path:
-        """What was wrong with the input, when workers refused it."""
+        """Why workers will not go on; see `cluster.refusals`."""
         return self.path / "refusal"
 
     def recipe(self) -> BaseRecipe:

@@ -152,9 +152,14 @@ class Saver:
         )
 
 
+def has_no_room(error: OSError) -> bool:
+    """Whether it says that a disk, or somebody's part of it, is full."""
+    return error.errno in _NO_ROOM
+
+
 def mend_of(error: OSError) -> str:
     """What to do about it."""
-    if error.errno in _NO_ROOM:
+    if has_no_room(error):
         return "make room"
     return "allow writing there" if error.errno in _FORBIDDEN else "mend that"
 

@@ -8,7 +8,6 @@ controller, or the driver.
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -18,11 +17,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cluster import checkpoints, copies, logs, metrics_log, runtime
-from cluster.files import locked, write_text
+from cluster import checkpoints, copies, logs, metrics_log, refusals, runtime
+from cluster.files import locked
 from cluster.locks import Lease
 from cluster.runs import Run
-from cluster.saving import SavingError
 from cluster.stopping import stop_requests
 from cluster.watchdog import STALL_SECONDS
 from cluster.worker import require_shares
@@ -148,7 +146,7 @@ def _supervise(
     on_row: Callable[[dict[str, Any]], None],
 ) -> bool:
     """Ray Train on a thread; rows, logs, lock and signals here."""
-    run.refusal.unlink(missing_ok=True)
+    refusals.reserve(run.refusal)
     outcome: list[Any] = []
     thread = threading.Thread(
         target=_fit_in_thread, args=(run, supervision, lease, outcome), daemon=True
@@ -164,9 +162,10 @@ def _supervise(
         for row in _rows_until(run.metrics, ended):
             on_row(row)
         thread.join()
-    if run.refusal.exists():
-        refusal = json.loads(run.refusal.read_text())
-        raise (InputError if refusal["input"] else SavingError)(refusal["sentence"])
+    refused = refusals.said(run.refusal)
+    run.refusal.unlink(missing_ok=True)
+    if refused is not None:
+        raise refused.error()
     if isinstance(outcome[0], BaseException):
         return _stopped_waiting_or_raise(outcome[0])
     return bool(outcome[0])
@@ -240,7 +239,7 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     context = ray.train.get_context()
     run = open_run(config["run"])
     grow = _grow_request(run)
-    if run.refusal.exists():
+    if refusals.said(run.refusal) is not None:
         # Bad input stays bad, a full disk full: workers that are started again leave at once.
         return {"finished": False}
     host = Host(
@@ -254,11 +253,10 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     try:
         seat = Seat(context.get_world_rank(), context.get_world_size(), get_device())
         return {"finished": train(run, seat, host).finished}
-    except (ValueError, SavingError) as error:
-        if hasattr(error, "exit_code"):
-            refusal = {"input": isinstance(error, ValueError), "sentence": str(error)}
-            with suppress(OSError):  # the disk may be full
-                write_text(run.refusal, json.dumps(refusal))
+    except (ValueError, OSError) as error:
+        if (refusal := refusals.refusal(error, run.path)) is not None:
+            with suppress(OSError):  # the run may have become read-only
+                refusals.say(run.refusal, refusal)
         raise
 
 

@@ -58,10 +58,10 @@ class Scene:
     Attributes:
         folder: for everything that is no part of the run.
         recipe: the recipe's file.
-        run: its checkpoints may lie on a small disk.
+        run: its directory.
         chance: of all that is random.
         worlds: --workers of one start after the other.
-        disk: of the checkpoints, where they have one that can be filled.
+        disk: of the run, where it has one that can be filled.
         cluster: that its commands join; None: each has one of its own.
         nodes: of the cluster, with one CPU each.
         command, options: its first words and its last ones.

@@ -74,11 +74,11 @@ def recipe(photos: Path, rounds: int) -> dict[str, Any]:
 
 @contextmanager
 def scene(folder: Path, raw: dict[str, Any], worlds: Iterator[str], seed: int) -> Iterator[Scene]:
-    """A run that has not begun, with a small disk for its checkpoints."""
+    """A run that has not begun, on a small disk."""
     options = ("--max-failures", "1000", "--stall-seconds", str(STALL_SECONDS))
     file = tiny.write(raw, folder / "chaos.yaml")
-    run = tiny.started(folder / "runs" / "chaos", raw)
-    with mounted(run.checkpoints, megabytes=16) as disk:
+    with mounted(folder / "runs", megabytes=32) as disk:
+        run = tiny.started(disk.path / "chaos", raw)
         made = Scene(folder, file, run, random.Random(seed), worlds, disk, options=options)
         try:
             yield made
