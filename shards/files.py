@@ -105,22 +105,26 @@ class ShardFiles:
     def __init__(self, shards: Shards) -> None:
         self._shards = shards
         self._open: OrderedDict[int, _Descriptor] = OrderedDict()
+        self._changing = threading.Lock()
         self._fetches = _Fetches(shards.fetch)
 
     def read(self, shard: int, offset: int, size: int) -> bytes:
         """`size` bytes from `offset`, or those up to the end; `OSError`, or the cache's error."""
         descriptor = self._open.get(shard)  # no lock: one operation of a dictionary is atomic
         if descriptor is None:
-            descriptor = self._open[shard] = self._opened(shard)
-            while len(self._open) > self._shards.most_open:
-                self._open.popitem(last=False)
+            descriptor = self._opened(shard)
+            with self._changing:
+                self._open[shard] = descriptor
+                while len(self._open) > self._shards.most_open:
+                    self._open.popitem(last=False)
         return os.pread(descriptor.number, size, offset)
 
     def _opened(self, shard: int) -> _Descriptor:
         try:
             return _Descriptor(self._shards.open(shard))
         except NoRoom:
-            self._open.clear()  # this very process may hold what fills the cache
+            with self._changing:
+                self._open.clear()  # this very process may hold what fills the cache
             return _Descriptor(self._shards.open(shard))
 
     def name(self, shard: int) -> str:

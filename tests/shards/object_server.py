@@ -7,8 +7,10 @@ ends with whoever started it, however that ends.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import http.client
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -171,11 +173,24 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64
 
     def start(self) -> None:
+        self._connections: set[socket.socket] = set()
         threading.Thread(target=partial(self.serve_forever, 0.05), daemon=True).start()
 
     def stop(self) -> None:
         self.shutdown()
         self.server_close()
+        # Clients keep theirs open, and a thread of ours waits at the other end.
+        for connection in list(self._connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def close_request(self, request: Any) -> None:
+        self._connections.discard(request)
+        super().close_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         pass  # clients of a faulty server leave in the middle of an answer

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pickle
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -248,7 +249,9 @@ def test_threads_share_a_split(built: Path) -> None:
     assert all(expected[row] == image for row, image in found)
 
 
-def test_more_shards_than_descriptors(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_shards_than_descriptors(
+    built: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     """Threads read while the file under them is closed for another; none reads a wrong one."""
     monkeypatch.setattr("shards.files.LocalShards.most_open", 1)
     split = open_set(built).split("train")
@@ -256,6 +259,9 @@ def test_more_shards_than_descriptors(built: Path, monkeypatch: pytest.MonkeyPat
         open_set(built).split("train").read(row).image.tobytes() for row in range(len(split))
     ]
     before = len(os.listdir("/proc/self/fd"))
+    interval = sys.getswitchinterval()
+    request.addfinalizer(lambda: sys.setswitchinterval(interval))
+    sys.setswitchinterval(1e-6)
     rows = np.random.default_rng(0).permutation(np.tile(np.arange(len(split)), 6)).tolist()
     with ThreadPoolExecutor(4) as pool:
         found = [image.tobytes() for image in pool.map(split.image, rows)]

@@ -81,6 +81,7 @@ def test_children_are_deaf_and_none_is_left() -> None:
 
 
 def test_a_node_ends_with_its_input_and_not_by_slurms_signals() -> None:
+    before = set(children._children())
     node = subprocess.Popen(
         [sys.executable, "-m", "slurm.ray_node"], stdin=subprocess.PIPE, text=True
     )
@@ -96,4 +97,4 @@ def test_a_node_ends_with_its_input_and_not_by_slurms_signals() -> None:
     assert not wait_for(lambda: node.poll() is not None, 0.2)
     node.communicate(timeout=60)
     assert node.returncode == 0
-    assert not children._children()
+    assert set(children._children()) <= before

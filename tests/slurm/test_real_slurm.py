@@ -222,7 +222,8 @@ def test_a_preempted_job_saves_and_goes_on_alone(
     run = half_done_run
     asked = ["--partition", "low", "--sbatch", "exclusive", "--time", "60"]
     with waiting(ais(run, *asked, jobs=2), tmp_path) as command:
-        other, last = frozen(run, 2)
+        # In the order of the array, whichever began first.
+        other, last = sorted(frozen(run, 2), key=lambda job: list(jobs(run)).index(job.name))
         high = ["sbatch", "-p", "high", "-w", last.node, "--exclusive", "--wrap", "sleep 1"]
         subprocess.run([*high, "--output=/dev/null"], check=True, stdout=subprocess.DEVNULL)
         thaw(other)  # the warning wakes the one that it is for
