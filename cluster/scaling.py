@@ -164,7 +164,7 @@ class AsManyAsFit(ScalingPolicy):
         before = next((row["world"] for row in rows if row.get("event") == "start"), workers)
         if workers != before:
             text = f"training goes on with {_count(workers)} instead of {before}"
-            logs.note(self._run, "INFO", text, world=workers)
+            logs.note(self._run, "INFO", text, event="resized", world=workers)
 
     def _tell_shortage(self, found: Room) -> None:
         fewest = self.scaling_config.min_workers
@@ -175,7 +175,7 @@ class AsManyAsFit(ScalingPolicy):
         text = f"waiting for {wanted}: the cluster has {has}"
         if text != self._told:
             self._told = text
-            logs.note(self._run, "WARNING", text)
+            logs.note(self._run, "WARNING", text, event="waiting")
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ def _state(
         return "finished", ""
     who = holder(path)
     if who is not None:
-        return "running", who
+        return "running", ", ".join(filter(None, (who, _waits_for(driver, events))))
     said = [row for row in driver if row.get("event") in ("start", "failed", "end")]
     if not said and not events:
         return "new", ""
@@ -148,6 +148,14 @@ def _state(
     if not said and (_lives(path, last) if held is None else held):
         return "running", f"process {last.get('pid')} on {last.get('host')}"
     return "interrupted", f"process {last.get('pid')} on {last.get('host')} died without a word"
+
+
+def _waits_for(driver: list[dict[str, Any]], events: list[dict[str, Any]]) -> str:
+    """What the driver waits for, if the workers have not begun since it said so."""
+    said = next((row for row in reversed(driver) if "event" in row), {})
+    begun = max((seconds(row) for row in events if row["event"] == "start"), default=0.0)
+    waits = said.get("event") == "waiting" and seconds(said) > begun
+    return str(said["message"]) if waits else ""
 
 
 def _lives(path: Path, start: Row) -> bool:
@@ -225,7 +233,7 @@ def _failures(driver: list[dict[str, Any]], events: list[dict[str, Any]]) -> lis
                 text = f"{who}, which had started then, died without a word"
                 found.append({"time": seconds(begun), "message": text})
             begun = row
-        elif row["event"] != "workers_failed":
+        elif row["event"] in ("failed", "end", "stalled"):
             begun = None
         if row["event"] in ("workers_failed", "failed", "stalled"):
             found.append({"time": seconds(row), "message": str(row.get("message", ""))})

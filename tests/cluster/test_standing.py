@@ -57,6 +57,18 @@ def test_from_new_to_finished(photos: Path, run: Path) -> None:
     assert finished.evaluation is not None and finished.evaluation["step"] == 12
 
 
+def test_what_a_driver_waits_for(photos: Path, run: Path) -> None:
+    text = "waiting for 2 workers of 1 CPU each: the cluster has room for 1"
+    with locked(run), logs.driving(run, None, lambda row: None):
+        holder = standing.read(run).detail
+        logs.note(run, "WARNING", text, event="waiting")
+        waits = standing.read(run)
+        assert (waits.state, waits.detail, waits.failures) == ("running", f"{holder}, {text}", [])
+        with pytest.raises(tiny.Crash):
+            tiny.trained(run, tiny.generator(photos), tiny.crash_after(2))
+        assert standing.read(run).detail == holder
+
+
 def rows(run: Path, first: int, last: int, start: float, seconds: float = 2.0) -> None:
     for step in range(first, last + 1):
         row = {"step": step, "epoch": step / 5, "time": start + seconds * (step - first)}
