@@ -152,7 +152,7 @@ def _state(
 
 def _waits_for(driver: list[dict[str, Any]], events: list[dict[str, Any]]) -> str:
     """What the driver waits for, if the workers have not begun since it said so."""
-    said = next((row for row in reversed(driver) if "event" in row), {})
+    said: Row = next((row for row in reversed(driver) if "event" in row), {})
     begun = max((seconds(row) for row in events if row["event"] == "start"), default=0.0)
     waits = said.get("event") == "waiting" and seconds(said) > begun
     return str(said["message"]) if waits else ""
