@@ -24,6 +24,8 @@ from typing import IO
 from gencomp.errors import InputError
 
 OBJECT_STORE_BYTES = 100 * 2**20
+# Set where the cluster at RAY_ADDRESS has all the nodes that it will ever have.
+COMPLETE = "GENCOMP_CLUSTER_IS_COMPLETE"
 _LONGEST_BASE = 20
 _ALIVE = "alive"
 _open_locks: list[IO[str]] = []
@@ -91,6 +93,11 @@ def address() -> str | None:
     if found == "auto":
         raise InputError("RAY_ADDRESS=auto could join a stranger's cluster; give host:port")
     return found or None
+
+
+def is_complete() -> bool:
+    """Whether our cluster never grows: it is our own, or that of an allocation."""
+    return address() is None or os.environ.get(COMPLETE) == "1"
 
 
 @cache

@@ -118,19 +118,20 @@ def _until_ended(
 
 
 def _that_fit(supervision: Supervision) -> tuple[int, int]:
-    """Fewest and most workers; a cluster of our own never grows."""
+    """Fewest and most workers, on a cluster that never grows no more than it has room for."""
     fewest, most = supervision.workers
-    if runtime.address() is not None:
+    if not runtime.is_complete():
         return fewest, most
     import ray
 
     kind = "GPU" if supervision.gpu else "CPU"
     there = int(ray.cluster_resources().get(kind, 0))
     if there < fewest:
-        raise InputError(
-            f"--workers {fewest} needs {fewest} {kind}s, and this machine has {there}: start fewer,"
-            " or set RAY_ADDRESS to a cluster that has them"
-        )
+        needs = f"--workers {fewest} needs {fewest} {kind}s"
+        if runtime.address() is None:
+            mend = "start fewer, or set RAY_ADDRESS to a cluster that has them"
+            raise InputError(f"{needs}, and this machine has {there}: {mend}")
+        raise InputError(f"{needs}, and this allocation has {there}: start fewer, or ask for more")
     return fewest, min(most, there)
 
 

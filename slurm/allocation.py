@@ -25,7 +25,6 @@ from slurm import children
 
 # Of a step and of Ray on its node; a busy file system makes Python start slowly.
 _START_SECONDS = 300.0
-_END_SECONDS = 20.0
 
 
 class Node(NamedTuple):
@@ -91,10 +90,14 @@ class Step:
         with suppress(BrokenPipeError):
             self._process.stdin.close()
 
-    def end(self) -> None:
+    def end(self, deadline: float) -> None:
+        """
+        Args:
+            deadline: by the monotonic clock.
+        """
         self.ask_to_end()
         try:
-            self._process.wait(_END_SECONDS)
+            self._process.wait(max(deadline - time.monotonic(), 0))
         except subprocess.TimeoutExpired:  # Slurm ends the rest with the job
             self._process.kill()
             self._process.wait()
@@ -117,12 +120,13 @@ class RayCluster(NamedTuple):
 
 
 @contextmanager
-def ray_cluster(cpus: int, gpu: bool) -> Iterator[RayCluster]:
+def ray_cluster(cpus: int, gpu: bool, farewell: float) -> Iterator[RayCluster]:
     """Ray on all nodes of the allocation while the body runs.
 
     Args:
         cpus: of each node.
         gpu: whether Ray may use the GPUs that Slurm has given the job.
+        farewell: seconds that all of it may take to end.
 
     Raises:
         RuntimeError: Ray does not start on a node.
@@ -145,10 +149,11 @@ def ray_cluster(cpus: int, gpu: bool) -> Iterator[RayCluster]:
         yield RayCluster(steps, _variables(address, token))
     finally:
         # The head goes last: the others say farewell to it.
+        until = time.monotonic() + farewell
         for step in steps[1:]:
             step.ask_to_end()
         for step in reversed(steps):
-            step.end()
+            step.end(until)
 
 
 def allocated() -> list[Node]:
@@ -192,6 +197,7 @@ def _variables(address: str, token: str) -> dict[str, str]:
         "RAY_ADDRESS": address,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(path),
+        runtime.COMPLETE: "1",
         # A driver that keeps to loopback finds no other node.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
     }

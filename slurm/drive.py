@@ -12,24 +12,30 @@ import os
 import signal
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 from submitit.helpers import DelayedSubmission
 
+from cluster import runtime, standing
+from gencomp.errors import InputError
 from slurm import children
 from slurm.allocation import RayCluster, ray_cluster
-from slurm.driver import Driver
+from slurm.driver import Driver, DriverDied
 from slurm.report import STOPPED, Report, reporting
 from slurm.session import Session, open_session
 
 _POLL_SECONDS = 0.2
 _LOOK_SECONDS = 5.0
-# How often Ray is started anew on all nodes after it has ended on one that still lives.
+# How often all is started anew in one attempt after the driver, or Ray on a node, has died.
 _RESTARTS = 3
+# For the driver of an earlier attempt, on a node that Slurm has lost sight of, to die.
+_PREDECESSOR_SECONDS = 600.0
 # Until a step has ended whose Ray has taken the driver with it.
 _NOTICE_SECONDS = 5.0
 # Of whoever submitted the job: a driver joins no cluster but ours.
-_FOREIGN = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE")
+_FOREIGN = {"RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"}
+_FOREIGN.add(runtime.COMPLETE)
 
 
 class Drive:
@@ -46,6 +52,8 @@ class Drive:
 
     def __call__(self) -> None:
         session = open_session(self.directory)
+        if "SLURM_RESTART_COUNT" in os.environ:
+            _wait_for_predecessor(session.subject)
         done, total = session.progress_now()
         with reporting(session.progress(self.name), self.name, total) as report:
             report.began(done)
@@ -54,21 +62,23 @@ class Drive:
                     session.completed()
                     report.done, report.total = session.progress_now()
                     return
-            raise RuntimeError(f"Ray has ended {1 + _RESTARTS} times; see the log above")
+            raise RuntimeError(f"driver or Ray have died {1 + _RESTARTS} times; see the log above")
 
     def checkpoint(self) -> DelayedSubmission:
         """Called in the signal handler: end all in order, then let submitit requeue."""
-        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # a second warning has no more to say
+        # Neither a second warning nor SIGTERM at the time limit may cut short what is being saved.
+        for number in (signal.SIGUSR2, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         if self._open is not None:
             self._open.close()
         return DelayedSubmission(Drive(self.name, self.directory))
 
     def _attempt(self, session: Session, report: Report) -> bool:
-        """Run the driver once: whether all is done, or Ray has ended under it.
+        """Run the driver once: whether all is done, or it has died, or Ray under it.
 
         Raises:
             InputError: the driver refused its input.
-            RuntimeError: the driver failed, or Ray does not start.
+            RuntimeError: the driver failed.
             SystemExit: the driver was stopped by somebody else.
         """
         order = session.order
@@ -78,35 +88,53 @@ class Drive:
             self._open.callback(children.kill_all)
             cluster = None
             if order.nodes > 1:
-                cluster = self._open.enter_context(ray_cluster(order.cpus, order.gpu))
+                try:
+                    bringing_up = ray_cluster(order.cpus, order.gpu, order.farewell)
+                    cluster = self._open.enter_context(bringing_up)
+                except RuntimeError as error:
+                    return _try_again(error)
                 environment |= cluster.variables
             driver = Driver(order.words, environment, order.patience)
             self._open.enter_context(driver)
             looked = time.monotonic()
             while not driver.has_ended():
                 time.sleep(_POLL_SECONDS)
-                if cluster is not None and _is_broken(cluster):
-                    return False
+                if cluster is not None and (lost := _lost(cluster)):
+                    return _try_again(lost)
                 if time.monotonic() - looked > _LOOK_SECONDS:
-                    done, report.total = session.progress_now()
-                    report(done)
+                    with suppress(OSError):  # a shared file system may forget a file for a moment
+                        done, report.total = session.progress_now()
+                        report(done)
                     looked = time.monotonic()
             try:
                 finished = driver.outcome()
-            except RuntimeError:
-                if cluster is not None and _is_broken(cluster, _NOTICE_SECONDS):
-                    return False
+            except DriverDied as error:
+                return _try_again(error)
+            except (InputError, RuntimeError):
+                if cluster is not None and (lost := _lost(cluster, _NOTICE_SECONDS)):
+                    return _try_again(lost)
                 raise
             if not finished:
                 raise SystemExit(STOPPED)
         return True
 
 
-def _is_broken(cluster: RayCluster, patience: float = 0.0) -> bool:
-    """Whether Ray has ended on a node, or does within `patience` seconds."""
+def _lost(cluster: RayCluster, patience: float = 0.0) -> str:
+    """In words, on which nodes Ray has ended, or does within `patience` seconds; or nothing."""
     deadline = time.monotonic() + patience
     while not (missing := cluster.missing()) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
-    if missing:
-        print(f"Ray has ended on {', '.join(missing)}: it is started anew", file=sys.stderr)
-    return bool(missing)
+    return f"Ray has ended on {', '.join(missing)}" if missing else ""
+
+
+def _try_again(reason: object) -> bool:
+    print(f"{reason}: all is started anew", file=sys.stderr, flush=True)
+    return False
+
+
+def _wait_for_predecessor(subject: Path) -> None:
+    """Wait while the driver of an earlier attempt still holds a run or a sweep."""
+    deadline = time.monotonic() + _PREDECESSOR_SECONDS
+    while (who := standing.holder(subject)) is not None and time.monotonic() < deadline:
+        print(f"waiting for {who} of an earlier attempt to end", file=sys.stderr, flush=True)
+        time.sleep(_LOOK_SECONDS)

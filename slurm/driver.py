@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import IO, Any
 
 from gencomp.errors import InputError
@@ -17,6 +18,10 @@ STOPPED = 130  # of a driver that was asked
 _BAD_INPUT = 2
 _POLL_SECONDS = 0.1
 _ERROR = "gencomp: error: "
+
+
+class DriverDied(RuntimeError):
+    """It was killed, or Ray took it along: the next one may have more luck."""
 
 
 class Driver:
@@ -71,7 +76,8 @@ class Driver:
 
         Raises:
             InputError: it refused its input, with its sentence.
-            RuntimeError: it failed.
+            DriverDied: it said nothing.
+            RuntimeError: it failed, with its sentence.
         """
         code = self._process.wait()
         self._relay.join(timeout=5)  # what it left may hold the pipe
@@ -80,12 +86,15 @@ class Driver:
         said = next((line for line in reversed(self._errors) if line.startswith("gencomp: ")), "")
         if code == _BAD_INPUT and said.startswith(_ERROR):
             raise InputError(said.removeprefix(_ERROR))
-        what = said or f"ended with exit code {code}"
-        raise RuntimeError(f"`gencomp {self._words[0]}`: {what.removeprefix('gencomp: ')}")
+        if code < 0 or not said:
+            how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            raise DriverDied(f"`gencomp {self._words[0]}` {how}")
+        raise RuntimeError(f"`gencomp {self._words[0]}`: {said.removeprefix('gencomp: ')}")
 
     def _pass_on(self, stream: IO[str]) -> None:
         """Its error stream into ours; the last lines are kept."""
         for line in stream:
-            sys.stderr.write(line)
-            sys.stderr.flush()
             self._errors = [*self._errors[-9:], line.rstrip("\n")]
+            with suppress(OSError):  # a full disk must not stop the driver at a full pipe
+                sys.stderr.write(line)
+                sys.stderr.flush()

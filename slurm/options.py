@@ -22,7 +22,7 @@ DEFAULT_MINUTES = 60
 # Slurm may warn up to a minute early and looks every half minute.
 _WARNING_SECONDS = 120
 # A time limit is no failure: the job goes on in its next attempt.
-MAX_TIMEOUTS = 100
+MAX_TIMEOUTS = 10**6
 
 
 @dataclass(frozen=True)

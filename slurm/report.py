@@ -7,7 +7,7 @@ import platform
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,7 +34,7 @@ class Report:
     """
 
     def __init__(self, path: Path, name: str, total: int) -> None:
-        before = files.read_json(path) or {}
+        before = read(path)
         self._path, self._last = path, 0.0
         self.done = self._first = 0
         self.total = total
@@ -84,7 +84,16 @@ class Report:
             seconds_per_step=(now - self._since) / advanced if advanced > 0 else None,
             ended=ended,
         )
-        files.write_json(self._path, self._values, durable=False)
+        with suppress(OSError):  # it is only looked at; a full disk has other ways to end a job
+            files.write_json(self._path, self._values, durable=False)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A progress file; empty where there is none, or a node's crash has cut it."""
+    try:
+        return files.read_json(path) or {}
+    except ValueError:
+        return {}
 
 
 @contextmanager
@@ -125,5 +134,6 @@ def _clear_stale_pickle() -> None:
 
 def _leave(signum: int, frame: Any) -> None:
     # Whoever asks may ask again, and saving must not be cut short.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     raise SystemExit(STOPPED)

@@ -29,7 +29,7 @@ from slurm.ledger import Job
 FOLDER = "slurm"
 _FILE, _COMPLETE = "order.json", "complete"
 # Of the time between Slurm's warning and the end, for saving; the rest is for requeueing.
-_TO_SAVE = 0.75
+_TO_SAVE, _TO_END = 0.75, 0.12
 
 
 class Order(BaseModel):
@@ -49,6 +49,11 @@ class Order(BaseModel):
     def patience(self) -> float:
         """Seconds that the driver may take to save."""
         return _TO_SAVE * self.warning
+
+    @property
+    def farewell(self) -> float:
+        """Seconds that Ray may then take to end."""
+        return _TO_END * self.warning
 
 
 class Progress(NamedTuple):

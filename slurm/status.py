@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cluster.files import lock_holder
-from slurm import files, ledger, queue
+from slurm import ledger, queue, report
 from slurm.directory import JobDirectory, Stage
 from slurm.ledger import Job
 
@@ -64,7 +64,7 @@ def summary(evaluation: JobDirectory) -> Summary:
     else:
         phase, here = "pilot", [job for job in jobs if job.stage == "pilot"]
         total = evaluation.pilot_steps
-    progress = [files.read_json(evaluation.progress(job.name)) or {} for job in here]
+    progress = [report.read(evaluation.progress(job.name)) for job in here]
     # Blocks that no current job holds are there already.
     elsewhere = max(total - sum(map(evaluation.steps, here)), 0)
     done = sum(p.get("done", 0) for p in progress) + elsewhere
@@ -83,7 +83,7 @@ def summary(evaluation: JobDirectory) -> Summary:
 def _row(
     evaluation: JobDirectory, job: Job, looks: Mapping[str, queue.Look], submitting: bool
 ) -> Row:
-    progress = files.read_json(evaluation.progress(job.name)) or {}
+    progress = report.read(evaluation.progress(job.name))
     state = _state(evaluation, job, looks, progress, submitting)
     running = state.startswith("running")
     elapsed = None

@@ -203,27 +203,31 @@ def test_a_driver_that_refuses_fails_the_job_with_its_sentence(
 
 
 @pytest.mark.slow
-def test_ray_killed_a_node_set_down_and_the_job_cancelled(
+def test_ray_and_driver_killed_a_node_set_down_and_the_job_cancelled(
     words: Words,
     run: Run,
     photos: Path,
     tmp_path: Path,
     slurm_cluster: Cluster,
 ) -> None:
-    """Ray alone is started anew; without a warning Slurm requeues; cancelled, the job saves and
-    ends; then one node does."""
+    """After Ray or the driver all is started anew; without a warning Slurm requeues; cancelled, the
+    job saves and ends; then one node does."""
     daemons = slurm_cluster.processes()
     assert main(words("--nodes", "2", "--workers", "2")) == 0
     with frozen(run, 1, 5):
         (node,) = [p for p in slurm_cluster.of_node("n2") if "slurm.ray_node" in p.command()]
         kill(node)
-        wait_for(lambda: "Ray has ended on n2: it is started anew" in log_of(run.path))
-    with frozen(run, 2, 10):
+        wait_for(lambda: "Ray has ended on n2: all is started anew" in log_of(run.path))
+    with frozen(run, 2, 8):
+        (driver,) = [p for p in slurm_cluster.processes() if "gencomp.cli train" in p.command()]
+        kill(driver)
+        wait_for(lambda: "was killed by signal 9: all is started anew" in log_of(run.path))
+    with frozen(run, 3, 10):
         assert attempts(run.path) == 1
         faults.set_down(slurm_cluster, "n2")
         wait_for(lambda: b"RUNNING" not in subprocess.check_output(["squeue", "-ho", "%T"]))
     faults.resume(slurm_cluster, "n2")
-    with frozen(run, 3, 20):
+    with frozen(run, 4, 20):
         inside = slurm_cluster.processes() - daemons
         assert main(["slurm", "cancel", str(run.path)]) == 0
     wait_for(lambda: not subprocess.check_output(["squeue", "-h"]))
