@@ -25,6 +25,7 @@ _HELD_REASONS = (
 # Between these and the queue again lie a few seconds.
 _PERHAPS_REQUEUED = {"PREEMPTED", "NODE_FAIL", "REVOKED", GONE}
 _GRACE_SECONDS = 30.0
+_POLL_SECONDS = 1.0
 
 
 class Look(NamedTuple):
@@ -79,6 +80,22 @@ def look_up(ids: Collection[str]) -> dict[str, Look]:
     return {job: found.get(job, Look(GONE)) for job in ids}
 
 
+def settled(ids: Collection[str], grace: float = _GRACE_SECONDS) -> dict[str, Look]:
+    """As `look_up`; a job that was preempted or has lost its node is waited for until it is in the
+    queue again, or for `grace` seconds.
+
+    Raises:
+        RuntimeError: the controller does not answer.
+    """
+    watcher = QueueWatcher(grace)
+    while True:
+        looks = look_up(ids)
+        known = {job: look for job, look in looks.items() if look.state != GONE}
+        if watcher.active(known) == active(known):
+            return looks
+        time.sleep(_POLL_SECONDS)
+
+
 def parse_squeue(output: str) -> dict[str, Look]:
     """Lines of id|state|reason|nodes."""
     looks = {}
@@ -100,7 +117,7 @@ def parse_sacct(output: str) -> dict[str, Look]:
 
 def words(look: Look) -> str:
     """The state in a user's words, without what only we know (attempt, result)."""
-    if look.state in _HELD or look.reason.startswith(_HELD_REASONS):
+    if is_held(look):
         return f"held ({look.reason or look.state}): scontrol release mends it"
     if look.state in _WAITING:
         reason = "waits after a requeue" if look.reason == "BeginTime" else look.reason
@@ -114,6 +131,11 @@ def words(look: Look) -> str:
     if look.state == "COMPLETED":
         return "ended without result"
     return f"failed ({look.state})"
+
+
+def is_held(look: Look) -> bool:
+    """Whether it waits for somebody to release it."""
+    return look.state in _HELD or look.reason.startswith(_HELD_REASONS)
 
 
 class QueueWatcher:
@@ -149,12 +171,20 @@ def cancel(ids: Collection[str], by_themselves: bool = False) -> None:
         ids: of the jobs.
         by_themselves: only ask those that run, which may take longer than Slurm's `KillWait`; what
             else runs in their allocations hears nothing of it.
+
+    Raises:
+        RuntimeError: the controller does not answer, or refuses.
     """
     whole = sorted(ids)
     commands = [["scancel", *whole]]
     if by_themselves:
         waiting = ["scancel", "--state=PENDING", *whole]
         commands = [waiting, ["scancel", "--state=RUNNING", "--batch", "--signal=TERM", *whole]]
+        looks = look_up(whole)
+        # Suspended, configuring, held: the filters know no such states.
+        others = [job for job in active(looks) if looks[job].state not in ("PENDING", "RUNNING")]
+        if others:
+            commands.insert(0, ["scancel", *sorted(others)])
     for command in commands:
         code, _, error = _run(command)
         if code != 0:

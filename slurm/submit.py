@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from typing import Any, NamedTuple
 
 from cluster.files import lock_holder
@@ -21,6 +21,8 @@ from slurm.ledger import Executor, Job
 
 _POLL_SECONDS = 0.2
 _QUEUE_SECONDS = 2.0
+# Longer than a submitter takes to stop its own jobs.
+_SUBMITTER_SECONDS = 30.0
 # submitit's local executor wants a limit.
 _LOCAL_MINUTES = 60 * 24 * 30
 
@@ -206,13 +208,18 @@ def run_locally(
 
 
 def wait_for_slurm(evaluation: JobDirectory, show: Callable[[], None] = lambda: None) -> None:
-    """Wait until no job of the evaluation is in the queue or runs."""
+    """Wait until no job of the evaluation is in the queue or runs; a held one is told of."""
     watcher = queue.QueueWatcher()
     silent = False
+    told: set[str] = set()
     while True:
-        ids = [job.id for job in ledger.current(evaluation) if job.executor == "slurm" and job.id]
+        jobs = {
+            job.id: job
+            for job in ledger.current(evaluation)
+            if job.executor == "slurm" and job.id is not None
+        }
         try:
-            looks = queue.look_up(ids)
+            looks = queue.look_up(jobs)
         except RuntimeError as error:  # a controller that restarts
             if not silent:
                 print(f"waiting for the controller: {error}", file=sys.stderr)
@@ -220,6 +227,11 @@ def wait_for_slurm(evaluation: JobDirectory, show: Callable[[], None] = lambda: 
         else:
             silent = False
             active = watcher.active(looks)
+            held = {id_ for id_, look in looks.items() if queue.is_held(look)}
+            for id_ in sorted(held - told):
+                words = queue.words(looks[id_])
+                print(f"{jobs[id_].name} (job {id_}) is {words}", file=sys.stderr, flush=True)
+            told = held
             show()
             if not active or (evaluation.collected and not evaluation.missing()):
                 return
@@ -232,16 +244,29 @@ def cancel(evaluation: JobDirectory) -> list[Job]:
     Returns:
         The jobs that were cancelled.
     """
-    stopped = ledger.living(ledger.read(evaluation))
-    # The submitter stops its own jobs, and starts no more.
-    if (pid := lock_holder(evaluation.path)) is not None:
-        os.kill(pid, signal.SIGTERM)
-        while lock_holder(evaluation.path) == pid:
-            time.sleep(_POLL_SECONDS)
-    if ids := [job.id for job in stopped if job.executor == "slurm" and job.id]:
+    before = ledger.living(ledger.read(evaluation))
+    _end_submitter(evaluation)
+    # Until then it may have submitted more, and stopped some.
+    left = ledger.living(ledger.read(evaluation))
+    if ids := [job.id for job in left if job.executor == "slurm" and job.id]:
         queue.cancel(ids, evaluation.TAKES_LEAVE)
-    ledger.stop_processes(stopped)
-    return stopped
+    ledger.stop_processes(left)
+    return list({job.name: job for job in [*before, *left]}.values())
+
+
+def _end_submitter(evaluation: JobDirectory) -> None:
+    """It stops its own jobs, and starts no more."""
+    if (pid := lock_holder(evaluation.path)) is None:
+        return
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGCONT)  # a stopped one hears the other only then
+    deadline = time.monotonic() + _SUBMITTER_SECONDS
+    while lock_holder(evaluation.path) == pid:
+        if time.monotonic() > deadline:
+            print(f"process {pid}, which submits the jobs, does not end", file=sys.stderr)
+            return
+        time.sleep(_POLL_SECONDS)
 
 
 def _may_start(evaluation: JobDirectory, job: Job, alone: bool) -> bool:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from cluster import runtime
+from cluster.saving import SavingError, has_no_room, mend_of
 from cluster.stopping import stop_requests
 from sweeps import trials as on_disk
 from sweeps.clock import Clock
@@ -60,12 +62,37 @@ def run(sweep: Sweep, supply: Supply, directory: Path, on_event: OnEvent) -> End
     with runtime.cluster(cpus=cpus), stop_requests(flag):
         try:
             _run(sweep, supply, flag, clock, told)
-        finally:
-            clock.note()
-            table.update(*supply.trials)
+        except BaseException:
+            with suppress(OSError):  # what came first is to be heard
+                clock.note()
+                table.update(*supply.trials)
+            raise
+        clock.note()
+        table.update(*supply.trials)
         if supply.is_complete():
             return "complete"
         return "stopped" if flag.exists() else "budget"
+
+
+@contextmanager
+def room_needed(directory: Path) -> Iterator[None]:
+    """Where writing a sweep is what the body does: a full disk is one sentence, as `SavingError`."""
+    try:
+        yield
+    except Exception as error:
+        if (full := _full_disk(error)) is None:
+            raise
+        raise SavingError(
+            f"{full.filename or directory} could not be written: {full.strerror}; {mend_of(full)},"
+            " and the same command goes on"
+        ) from error
+
+
+def _full_disk(error: BaseException | None) -> OSError | None:
+    """What an error comes from, if that is a full disk."""
+    while error is not None and not (isinstance(error, OSError) and has_no_room(error)):
+        error = error.__cause__
+    return error
 
 
 def _run(sweep: Sweep, supply: Supply, flag: Path, clock: Clock, on_event: OnEvent) -> None:

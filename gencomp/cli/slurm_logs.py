@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from gencomp.errors import InputError
+
+if TYPE_CHECKING:
+    from slurm.ledger import Job
 
 _LINES_OF_RANK = 20
 _POLL_SECONDS = 0.5
@@ -56,7 +59,7 @@ def logs(
         for line in _of_rank_0(opened.subject):
             print(line)
     if follow:
-        _follow(offsets, lambda: bool(ledger.living([newest])))
+        _follow(offsets, _life_of(newest))
 
 
 def _show(path: Path) -> int:
@@ -77,6 +80,23 @@ def _of_rank_0(run: Path) -> Iterator[str]:
         yield f"==> {path} <=="
     for row in reversed(rows):
         yield logs.readable(row)
+
+
+def _life_of(job: Job) -> Callable[[], bool]:
+    """Whether a job is not over; a controller that is away for a moment ends nothing."""
+    from slurm import ledger, queue
+
+    watcher = queue.QueueWatcher()
+
+    def lives() -> bool:
+        if job.executor == "local":
+            return ledger.process_lives(job)
+        try:
+            return bool(watcher.active(queue.look_up([job.id or ""])))
+        except RuntimeError:
+            return True
+
+    return lives
 
 
 def _follow(offsets: dict[Path, int], lives: Callable[[], bool]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -26,7 +26,7 @@ class Allocation(Requests):
     Attributes:
         nodes: Nodes; on several, a Ray cluster is brought up on them; 1 by default.
         cpus_per_task: CPUs of each node, of which every worker takes one; by default as many as the
-            workers need.
+            workers need, all of those that may run at once.
     """
 
     nodes: int | None = None
@@ -38,24 +38,30 @@ class Allocation(Requests):
         return whole
 
     def order(
-        self, kind: Literal["train", "sweep"], words: Sequence[str], workers: int, gpu: bool
+        self,
+        kind: Literal["train", "sweep"],
+        words: Sequence[str],
+        fewest: int,
+        most: int,
+        gpu: bool,
     ) -> Order:
         """What the job is to run.
 
         Args:
             kind: of session.
             words: of the driver.
-            workers: that there must be room for.
+            fewest: workers that there must be room for.
+            most: those that room is asked for by default.
             gpu: whether each wants a GPU.
 
         Raises:
             InputError: they do not fit.
         """
         nodes = self.nodes or 1
-        cpus = self.cpus_per_task or -(-workers // nodes)
-        if nodes * cpus < workers:
+        cpus = self.cpus_per_task or -(-most // nodes)
+        if nodes * cpus < fewest:
             raise InputError(
-                f"{workers} {_PLURAL[kind]} need {workers} CPUs, but --nodes {nodes} of"
+                f"{fewest} {_PLURAL[kind]} need {fewest} CPUs, but --nodes {nodes} of"
                 f" --cpus-per-task {cpus} have {nodes * cpus}"
             )
         return Order(
@@ -67,15 +73,20 @@ class Allocation(Requests):
         print(submit.dry_run(found, submit.divide(found, 1, "slurm"), self), end="")
         return 0
 
-    def submit(self, found: Session) -> int:
+    def submit(self, found: Session, prepare: Callable[[], None] = lambda: None) -> int:
         """Submit a job, unless one waits or runs; with `wait`, stay until it is over.
+
+        Args:
+            found: what it drives.
+            prepare: called with the session's lock held, if none waits or runs.
 
         Returns:
             The exit code.
         """
         found.path.mkdir(parents=True, exist_ok=True)
         with locked(found.path, _BUSY):
-            if not announce_living(found.subject):
+            if not _announce_living(found.subject):
+                prepare()
                 session.enter(found)
                 for job in submit.to_slurm(found, submit.divide(found, 1, "slurm"), self):
                     print(f"{found.subject}: submitted {job.name} as job {job.id}", flush=True)
@@ -100,11 +111,13 @@ def require_slurm(command: str) -> None:
         )
 
 
-def announce_living(subject: Path) -> bool:
+def _announce_living(subject: Path) -> bool:
     """Whether a job of a run or a sweep waits or runs; the user is told."""
     found = session.find(subject)
     if found is None:
         return False
+    # Slurm may be about to requeue the newest one.
+    queue.settled([job.id for job in ledger.current(found) if job.executor == "slurm" and job.id])
     jobs = ledger.living(ledger.read(found))
     states = {row.name: row.state for row in status.rows(found)}
     for job in jobs:

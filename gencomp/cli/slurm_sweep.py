@@ -10,8 +10,8 @@ import tyro
 
 from gencomp import recipes
 from gencomp.cli.arguments import call
-from gencomp.cli.slurm_session import ALLOCATION, Allocation, announce_living, require_slurm
-from gencomp.errors import InputError
+from gencomp.cli.slurm_session import ALLOCATION, Allocation, require_slurm
+from gencomp.cli.sweep import has_begun, load
 
 _FILE = "sweep.yaml"
 
@@ -60,27 +60,29 @@ def _sweep(
     from slurm import session
     from sweeps import space, trials
 
-    loaded = space.load(file, overrides)
+    loaded = load(file, overrides, concurrent)
     home = directory.resolve()
-    if home.exists() and any(home.iterdir()) and not (home / _FILE).exists():
-        raise InputError(f"{directory} exists and is not a sweep; choose another --name")
+    has_begun(home)  # or may do so there
     words = ["sweep", str(home / _FILE), "--runs", str(home.parent), "--name", home.name]
-    words += [] if concurrent is None else ["--concurrent", str(concurrent)]
-    found = session.SweepSession(
-        home / session.FOLDER, allocation.order("sweep", words, loaded.workers, loaded.gpu)
-    )
+    most = loaded.workers * (loaded.concurrent or 1)
+    order = allocation.order("sweep", words, loaded.workers, most, loaded.gpu)
+    found = session.SweepSession(home / session.FOLDER, order)
     trials.plan(loaded, home)
     if allocation.dry_run:
         return allocation.show(found)
     require_slurm("gencomp sweep")
-    if announce_living(home):
-        return allocation.submit(found)
-    home.mkdir(parents=True, exist_ok=True)
-    with locked(home):
-        text = space.dump(loaded)
-        if found.is_complete() and (home / _FILE).read_text() == text:
-            print(f"sweep {directory} is finished; gencomp status {directory} shows its trials")
-            return 0
-        found.reopen()
-        write_text(home / _FILE, text)
-    return allocation.submit(found)
+    text = space.dump(loaded)
+
+    def is_finished() -> bool:
+        return found.is_complete() and (home / _FILE).read_text() == text
+
+    def prepare() -> None:
+        with locked(home):
+            if not is_finished():
+                found.reopen()
+                write_text(home / _FILE, text)
+
+    if is_finished():
+        print(f"sweep {directory} is finished; gencomp status {directory} shows its trials")
+        return 0
+    return allocation.submit(found, prepare)

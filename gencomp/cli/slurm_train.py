@@ -12,6 +12,7 @@ from gencomp import recipes
 from gencomp.cli.arguments import call
 from gencomp.cli.slurm_session import ALLOCATION, Allocation, require_slurm
 from gencomp.cli.train import metrics_line, worker_range
+from gencomp.errors import InputError
 from gencomp.recipes.schema import BaseRecipe
 
 
@@ -59,9 +60,21 @@ def train(words: Sequence[str]) -> int:
         }
         if copy_to is not None:
             further["--copy-to"] = copy_to
+        _check(path, stall_seconds, copy_to)
         return _train(checked, path, workers, gpu, further, allocation.completed())
 
     return int(call(train, own, prog="gencomp slurm train"))
+
+
+def _check(path: Path, stall_seconds: float, copy_to: str | None) -> None:
+    """What else the job would refuse."""
+    from cluster import copies
+    from cluster.runs import Run
+
+    if stall_seconds <= 0:
+        raise InputError(f"--stall-seconds {stall_seconds:g} must be more than 0")
+    if copy_to is not None:
+        copies._place(Run(path), copy_to)
 
 
 def _train(
@@ -84,7 +97,7 @@ def _train(
     words = ["train", str(home / "recipe.yaml"), "--runs", str(home.parent), "--name", home.name]
     words += ["--workers", workers, *["--gpu"] * gpu]
     words += [word for option, value in further.items() for word in (option, str(value))]
-    found = session.session(home, allocation.order("train", words, fewest, gpu))
+    found = session.session(home, allocation.order("train", words, fewest, most, gpu))
     if allocation.dry_run:
         runs.identify(recipe)
         return allocation.show(found)

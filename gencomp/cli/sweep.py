@@ -51,21 +51,17 @@ def sweep(words: Sequence[str]) -> int:
 
 def _sweep(file: str, overrides: dict[str, Any], directory: Path, concurrent: int | None) -> int:
     from cluster.files import locked
-    from sweeps import space, trials
-    from sweeps.run import run
+    from sweeps import trials
+    from sweeps.run import room_needed, run
     from sweeps.supply import Supply
 
-    loaded = space.load(file, overrides)
-    if concurrent is not None:
-        loaded = loaded.model_copy(update={"concurrent": max(concurrent, 1)})
-    begun = (directory / "sweep.yaml").exists
-    if directory.exists() and not _is_empty(directory) and not begun():
-        raise InputError(f"{directory} exists and is not a sweep; choose another --name")
+    loaded = load(file, overrides, concurrent)
     # What is wrong with a new one is said before anything is written.
-    planned = [] if begun() else trials.plan(loaded, directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    with locked(directory) as lease:
-        if begun():  # until now another process could add to it
+    planned = [] if has_begun(directory) else trials.plan(loaded, directory)
+    with room_needed(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    with room_needed(directory), locked(directory) as lease:
+        if has_begun(directory):  # until now another process could add to it
             planned = trials.plan(loaded, directory)
         trials.write_plan(loaded, planned, directory, lease.require)
         done = sum(trial.status() in trials.ENDED for trial in planned)
@@ -74,22 +70,41 @@ def _sweep(file: str, overrides: dict[str, Any], directory: Path, concurrent: in
         ending = run(loaded, supply, directory, on_event=_print_event)
     rows = trials.read_results(directory).rows
     best = trials.best(rows, loaded)
-    if loaded.population is None:
-        _print_rows("all trials, best score first", rows, loaded)
-    else:
-        _print_rows("members, best score first", trials.newest_round(rows), loaded)
+    newest = rows if loaded.population is None else trials.newest_round(rows)
+    who = "all trials" if loaded.population is None else "members"
+    _print_rows(f"{who}, best score first", newest, loaded)
     _print_rows(_title_of_best(loaded), best, loaded)
     if loaded.population is not None and best:
         _print_schedule(supply.trial(best[0]["trial"]))
-    failed = [row for row in rows if row["status"] == "failed"]
-    for row in failed:
-        print(f"trial {row['trial']} failed: {row['error']}")
+    failed = _print_failures(rows, newest)
     if ending == "stopped":
         print(f"sweep {directory} stopped; the same command goes on")
         return STOPPED
     if ending == "budget":
         print(_over_budget(loaded, supply.trials, directory))
     return 1 if failed else 0
+
+
+def load(file: str, overrides: dict[str, Any], concurrent: int | None) -> Sweep:
+    """A sweep file, with `concurrent` instead of its own value where that is given."""
+    from sweeps import space
+
+    loaded = space.load(file, overrides)
+    if concurrent is None:
+        return loaded
+    return loaded.model_copy(update={"concurrent": max(concurrent, 1)})
+
+
+def has_begun(directory: Path) -> bool:
+    """Whether a sweep lies there.
+
+    Raises:
+        InputError: something else does.
+    """
+    begun = (directory / "sweep.yaml").exists()
+    if directory.exists() and not begun and not _is_empty(directory):
+        raise InputError(f"{directory} exists and is not a sweep; choose another --name")
+    return begun
 
 
 def _over_budget(sweep: Sweep, trials: Sequence[Trial], directory: Path) -> str:
@@ -118,7 +133,7 @@ def _title_of_best(sweep: Sweep) -> str:
 def _is_empty(directory: Path) -> bool:
     """Nothing but what a start that was cut short may have left."""
     return directory.is_dir() and all(
-        entry.name.startswith((".", "lock")) for entry in directory.iterdir()
+        entry.name.startswith((".", "lock")) or _is_empty(entry) for entry in directory.iterdir()
     )
 
 
@@ -136,6 +151,21 @@ def _print_rows(title: str, rows: list[dict[str, Any]], sweep: Sweep) -> None:
         [key.rsplit(".")[-1] for key in columns],
         [[_cell(row.get(column)) for column in columns] for row in rows],
     )
+
+
+def _print_failures(rows: list[dict[str, Any]], newest: list[dict[str, Any]]) -> int:
+    """How many have failed for good: members of earlier rounds were replaced.
+
+    Args:
+        rows: of all trials.
+        newest: of those that count.
+    """
+    now = {row["trial"] for row in newest}
+    failed = [row for row in rows if row["status"] == "failed"]
+    for row in failed:
+        replaced = "" if row["trial"] in now else " and was replaced"
+        print(f"trial {row['trial']} failed{replaced}: {row['error']}")
+    return sum(row["trial"] in now for row in failed)
 
 
 def _print_schedule(trial: Trial) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster import logs, metrics_log
+from cluster import logs, metrics_log, runtime
 from cluster.runs import Run
 from gencomp.cli import main
 from tests import processes, tiny
@@ -96,7 +96,11 @@ def assert_every_sample_once(run: Run, raw: dict[str, Any], folder: Path) -> Non
 
 
 def test_too_small_a_cluster_is_named_and_waiting_may_be_stopped(
-    photos: Path, tmp_path: Path, drive: Callable[..., Driver], add: Callable[[], Node]
+    photos: Path,
+    tmp_path: Path,
+    drive: Callable[..., Driver],
+    add: Callable[[], Node],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     add()
     driver, run = start(drive, endless(photos), tmp_path, "2")
@@ -104,6 +108,13 @@ def test_too_small_a_cluster_is_named_and_waiting_may_be_stopped(
     driver.process.send_signal(signal.SIGTERM)
     assert driver.end() == 130
     assert worlds(run) == [] and said(run).count(WAITING) == 1
+
+    # In an allocation no node will ever come.
+    monkeypatch.setitem(processes.ENVIRONMENT, runtime.COMPLETE, "1")
+    driver, run = start(drive, endless(photos), tmp_path, "2")
+    assert driver.end() == 2
+    text = "--workers 2 needs 2 CPUs, and this allocation has 1: start fewer, or ask for more"
+    assert driver.err.read_text() == f"gencomp: error: {text}\n"
 
 
 def test_fewer_and_more_workers(
