@@ -62,7 +62,7 @@ def arrange(run: Run, uri: str | None) -> int | None:
     if uri is None:
         _note(run).unlink(missing_ok=True)
         return None
-    place, fetched = _place(run, uri), None
+    place, fetched = place_of(run, uri), None
     try:
         _claim(run, place)
         fetched = fetch_newest(run, place)
@@ -110,7 +110,7 @@ def of(run: Run, recipe: BaseRecipe) -> Copier | None:
         uri = json.loads(_note(run).read_text())["uri"]
     except FileNotFoundError:
         return None
-    return Copier(run, _place(run, uri), Retention(run, recipe).kept)
+    return Copier(run, place_of(run, uri), Retention(run, recipe).kept)
 
 
 class Copier:
@@ -258,8 +258,12 @@ def _note(run: Run) -> Path:
     return run.path / "copies.json"
 
 
-def _place(run: Run, uri: str) -> Store:
-    """Where the copies of one run lie."""
+def place_of(run: Run, uri: str) -> Store:
+    """Where the copies of one run lie; nothing is asked of that place yet.
+
+    Raises:
+        InputError: no copies can go there.
+    """
     if "://" not in uri:
         return store(Path(uri).absolute() / run.name)
     parts = urlsplit(uri)

@@ -76,11 +76,11 @@ def run(sweep: Sweep, supply: Supply, directory: Path, on_event: OnEvent) -> End
 
 @contextmanager
 def room_needed(directory: Path) -> Iterator[None]:
-    """Where writing a sweep is what the body does: a full disk is one sentence, as `SavingError`."""
+    """Around what writes a sweep: a full disk is one sentence, as `SavingError`."""
     try:
         yield
     except Exception as error:
-        if (full := _full_disk(error)) is None:
+        if hasattr(error, "exit_code") or (full := _full_disk(error)) is None:
             raise
         raise SavingError(
             f"{full.filename or directory} could not be written: {full.strerror}; {mend_of(full)},"
@@ -91,7 +91,7 @@ def room_needed(directory: Path) -> Iterator[None]:
 def _full_disk(error: BaseException | None) -> OSError | None:
     """What an error comes from, if that is a full disk."""
     while error is not None and not (isinstance(error, OSError) and has_no_room(error)):
-        error = error.__cause__
+        error = error.__cause__ or error.__context__  # Tune names no cause
     return error
 
 

@@ -62,7 +62,7 @@ def _sweep(
 
     loaded = load(file, overrides, concurrent)
     home = directory.resolve()
-    has_begun(home)  # or may do so there
+    has_begun(directory)  # refuses what is no sweep
     words = ["sweep", str(home / _FILE), "--runs", str(home.parent), "--name", home.name]
     most = loaded.workers * (loaded.concurrent or 1)
     order = allocation.order("sweep", words, loaded.workers, most, loaded.gpu)

@@ -74,7 +74,7 @@ def _check(path: Path, stall_seconds: float, copy_to: str | None) -> None:
     if stall_seconds <= 0:
         raise InputError(f"--stall-seconds {stall_seconds:g} must be more than 0")
     if copy_to is not None:
-        copies._place(Run(path), copy_to)
+        copies.place_of(Run(path), copy_to)
 
 
 def _train(

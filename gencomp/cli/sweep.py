@@ -60,14 +60,14 @@ def _sweep(file: str, overrides: dict[str, Any], directory: Path, concurrent: in
     planned = [] if has_begun(directory) else trials.plan(loaded, directory)
     with room_needed(directory):
         directory.mkdir(parents=True, exist_ok=True)
-    with room_needed(directory), locked(directory) as lease:
-        if has_begun(directory):  # until now another process could add to it
-            planned = trials.plan(loaded, directory)
-        trials.write_plan(loaded, planned, directory, lease.require)
-        done = sum(trial.status() in trials.ENDED for trial in planned)
-        print(f"sweep {directory}: {len(planned)} trials, {done} done", flush=True)
-        supply = Supply(loaded, planned, directory, lease.require)
-        ending = run(loaded, supply, directory, on_event=_print_event)
+        with locked(directory) as lease:
+            if has_begun(directory):  # until now another process could add to it
+                planned = trials.plan(loaded, directory)
+            trials.write_plan(loaded, planned, directory, lease.require)
+            done = sum(trial.status() in trials.ENDED for trial in planned)
+            print(f"sweep {directory}: {len(planned)} trials, {done} done", flush=True)
+            supply = Supply(loaded, planned, directory, lease.require)
+            ending = run(loaded, supply, directory, on_event=_print_event)
     rows = trials.read_results(directory).rows
     best = trials.best(rows, loaded)
     newest = rows if loaded.population is None else trials.newest_round(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from gencomp.errors import InputError
 from slurm import session
 from slurm.drive import Drive
 from slurm.session import Order
+from sweeps import space
 from tests import tiny
 
 
@@ -57,6 +59,9 @@ def test_a_dry_run_shows_the_script_and_writes_nothing(
         (["--data.shards", "nowhere", "--dry-run"], "nowhere"),
         (["--workers", "9", "--dry-run"], "9"),  # of a batch of 8
         (["--workers", "8", "--nodes", "2", "--cpus-per-task", "2"], "8 CPUs, but --nodes 2 of"),
+        (["--workers", "4..8", "--cpus-per-task", "3"], "4 workers need 4 CPUs"),
+        (["--stall-seconds", "0"], "--stall-seconds 0 must be more than 0"),
+        (["--copy-to", "ftp://host/x"], "copies cannot go to ftp://host/x"),
         (["--workers", "few"], "--workers INT or INT..INT"),
         (["--nodes", "0"], "--nodes 0 must be at least 1"),
         (["--cpus-per-task", "0"], "--cpus-per-task 0 must be at least 1"),
@@ -86,10 +91,12 @@ def test_a_sweep_is_checked_too(
     file = tmp_path / "weights.yaml"
     file.write_text(yaml.safe_dump(sweep))
     words = ["slurm", "sweep", str(file), "--runs", str(runs)]
-    assert main([*words, "--dry-run", "--concurrent", "2"]) == 0
+    assert main([*words, "--dry-run"]) == 0
     script = capsys.readouterr().out
     assert "#SBATCH --job-name=gencomp-sweep-weights\n" in script
     assert "#SBATCH --cpus-per-task=2\n" in script
+    assert main([*words, "--dry-run", "--concurrent", "3", "--nodes", "2"]) == 0
+    assert "#SBATCH --cpus-per-task=3\n" in capsys.readouterr().out
     assert main([*words, "--cpus-per-task", "1"]) == 2
     assert "2 workers of one trial need 2 CPUs" in capsys.readouterr().err
     assert main([*words, "--loss.mmd_wieght", "3"]) == 2
@@ -97,6 +104,59 @@ def test_a_sweep_is_checked_too(
     assert main(words) == 2
     assert "or use `gencomp sweep` on this machine" in capsys.readouterr().err
     assert not runs.exists()
+
+
+def test_room_is_asked_for_the_most_workers(
+    recipe: Path, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["slurm", "train", str(recipe), "--runs", str(runs), "--workers", "2..8", "--dry-run"]
+    assert main(words) == 0
+    assert "#SBATCH --cpus-per-task=8\n" in capsys.readouterr().out
+    assert main([*words, "--cpus-per-task", "3"]) == 0
+
+
+def test_a_sweep_is_submitted_when_there_is_something_to_do(
+    recipe: Path,
+    runs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    fake_command: Callable[[str, str], None],
+) -> None:
+    """Into a directory in which a start was cut short; again only when it has become larger."""
+    sweep = {"base": str(recipe), "space": {"loss.mmd_weight": {"grid": [1]}}}
+    sweep["objective"] = {"minimise": "mse"}
+    file, home = tmp_path / "weights.yaml", runs / "weights"
+    file.write_text(yaml.safe_dump(sweep))
+    for name in ("lock", "lock.000001", ".sweep.yaml.x1", "slurm/lock"):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).touch()
+    fake_command("scontrol", "exit 0")
+    fake_command("sbatch", f"echo x >> {tmp_path}/jobs; echo Submitted batch job 7")
+    command = ["slurm", "sweep", str(file), "--runs", str(runs), "--concurrent", "2"]
+
+    def state(of: str) -> None:
+        fake_command("squeue", f"echo '7|{of}|None|n1'")
+
+    state("COMPLETED")
+    assert main(command) == 0
+    loaded = space.load(home / "sweep.yaml", {})
+    assert loaded.concurrent == 2 and space.dump(loaded) == (home / "sweep.yaml").read_text()
+    found = session.open_session(home)
+    found.completed()
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "is finished" in capsys.readouterr().out
+
+    sweep["space"] = {"loss.mmd_weight": {"grid": [1, 3]}}
+    file.write_text(yaml.safe_dump(sweep))
+    state("RUNNING")
+    assert main(command) == 0
+    assert capsys.readouterr().out.count("is there already") == 1
+    assert space.load(home / "sweep.yaml", {}) == loaded and found.is_complete()
+    state("COMPLETED")
+    assert main(command) == 0
+    assert space.load(home / "sweep.yaml", {}) != loaded and not found.is_complete()
+    assert (tmp_path / "jobs").read_text() == "x\nx\n"
 
 
 def test_a_run_that_was_not_submitted_is_no_mystery(

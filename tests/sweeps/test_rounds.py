@@ -20,6 +20,7 @@ from cluster.files import locked
 from cluster.runs import Run
 from gencomp import recipes
 from gencomp.cli import main
+from gencomp.cli.sweep import _print_failures
 from gencomp.errors import InputError
 from gencomp.systems.dplc import parts
 from sweeps import trials
@@ -282,6 +283,31 @@ def test_failed_members_are_replaced_and_not_tried_again(
     opened = list(iter(again.next, None))
     assert len(opened) == 2 and bad.id not in {trial.id for trial in opened}
     assert {trial.parent.id for trial in opened if trial.parent} == {good.id}
+
+
+@pytest.mark.parametrize("newest", [False, True])
+def test_only_failures_of_the_newest_round_fail_a_sweep(
+    newest: bool,
+    real: Sweep,
+    one_round: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    directory = shutil.copytree(one_round, tmp_path / "sweep")
+    one = supply(real, directory)
+    bad = one.trials[1]
+    bad.set_status("failed", "the disk was full")
+    while (trial := one.next()) is not None:
+        work(trial)
+    if newest:
+        one.trials[-1].set_status("failed", "a node died")
+        (one.trials[-1].path / "result.json").unlink()
+    on_disk = trials.table(one.trials, real.objective)
+    current = trials.newest_round(on_disk)
+    assert _print_failures(on_disk, current) == int(newest)
+    said = capsys.readouterr().out
+    assert f"trial {bad.id} failed and was replaced: the disk was full\n" in said
+    assert (f"trial {one.trials[-1].id} failed: a node died\n" in said) == newest
 
 
 def test_tune_waits_for_an_exchange(real: Sweep, one_round: Path, tmp_path: Path) -> None:
