@@ -148,7 +148,7 @@ def test_a_node_is_set_down_and_the_controller_starts_again(slurm_cluster: Clust
     node = look(slurm_cluster, job)[1]
     faults.set_down(slurm_cluster, node)
     soon(lambda: sorted(slurm_cluster.states().values()) == ["down", "idle"])
-    assert "DUE TO NODE FAILURE" in output(slurm_cluster, job)
+    soon(lambda: "DUE TO NODE FAILURE" in output(slurm_cluster, job))
     with faults.controller_outage(slurm_cluster):
         assert not slurm_cluster.controller()
     assert slurm_cluster.states()[node] == "down"

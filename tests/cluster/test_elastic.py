@@ -141,7 +141,7 @@ def test_fewer_and_more_workers(
         assert any(text in line for line in said(run)) and text in driver.out.read_text()
     # Growing was no failure, and cost no step: the workers left at a checkpoint.
     events = [row["event"] for row in metrics_log.read(logs.of_driver(run.path)) if "event" in row]
-    assert events == ["start", "workers_failed", "end"]
+    assert events == ["start", "workers_failed", "resized", "resized", "end"]
     first, second, third, _ = (
         row["step"]
         for row in metrics_log.read(logs.of_rank(run.path, 0))
