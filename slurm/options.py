@@ -21,8 +21,9 @@ from gencomp.errors import InputError
 DEFAULT_MINUTES = 60
 # Slurm may warn up to a minute early and looks every half minute.
 _WARNING_SECONDS = 120
-# A time limit is no failure: the job goes on in its next attempt.
-MAX_TIMEOUTS = 10**6
+# A time limit is no failure: the job goes on in its next attempt. But one that is too short to get
+# anywhere must end some day.
+MAX_TIMEOUTS = 1000
 
 
 @dataclass(frozen=True)
