@@ -51,13 +51,6 @@ def cancel(scene: Scene, cluster: Cluster) -> None:
     scene.start()
 
 
-def reach_time_limit(scene: Scene, cluster: Cluster) -> None:
-    """Slurm warns up to a minute before the limit; rank 0 waits for it."""
-    before = log_of(scene.run.path).count(_WARNED)
-    with frozen(scene):
-        _until(lambda: log_of(scene.run.path).count(_WARNED) > before)
-
-
 @contextmanager
 def frozen(scene: Scene) -> Iterator[None]:
     """No step is taken before the body ends, and none after it where the job has been killed."""

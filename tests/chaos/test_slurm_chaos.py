@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
 from itertools import repeat
@@ -33,22 +32,16 @@ KINDS: tuple[SlurmFault, ...] = (
 )
 
 
-@pytest.mark.parametrize(
-    ("kinds", "rounds", "minutes"),
-    [(KINDS, 8, 60), ((slurm_faults.reach_time_limit,), 2, 1)],
-    ids=["taken away", "time limit"],
-)
 def test_allocations_come_and_go(
-    kinds: Sequence[SlurmFault],
-    rounds: int,
-    minutes: int,
     photos: Path,
     tmp_path: Path,
     slurm_cluster: Cluster,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """The warning of a time limit is that of a preemption."""
     for name in ("SLURM_CONF", "PATH"):
         monkeypatch.setitem(ENVIRONMENT, name, os.environ[name])
+    rounds = 8
     raw = recipe(photos, rounds)
     asked = ("--nodes", "1", "--cpus-per-task", "2", "--partition", "low", "--wait")
     made = Scene(
@@ -58,13 +51,13 @@ def test_allocations_come_and_go(
         random.Random(6),
         repeat("2"),
         command=("slurm", "train"),
-        options=(*asked, "--time", str(minutes)),
+        options=(*asked, "--time", "60"),
     )
     with ThreadPoolExecutor(1) as pool:
         untouched = pool.submit(straight, tmp_path / "straight", raw, 2)
         try:
             made.start()
-            there = [_there(kind, slurm_cluster) for kind in kinds]
+            there = [_there(kind, slurm_cluster) for kind in KINDS]
             recoveries = recovery.disturb(made, shuffled(made.chance, there, rounds))
             assert made.driver.end() == 0, made.driver.words()
         finally:
