@@ -11,7 +11,7 @@ import ray
 from ray.exceptions import RayActorError
 from ray.train import UserCallback
 
-from cluster import logs, metrics_log
+from cluster import locks, logs, metrics_log
 from cluster.scaling import answers
 
 _SHOWN = 3
@@ -81,11 +81,7 @@ def _is_gone(host: str, pid: int) -> bool:
     if host != platform.node():
         nodes = [n for n in ray.nodes() if n["Alive"] and n["NodeManagerHostname"] == host]
         return not any(answers(node) for node in nodes)
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return True
-    return state in "ZX"
+    return locks.born(pid) is None
 
 
 def _last_words(error: BaseException) -> str:

@@ -84,7 +84,7 @@ class Holder:
 
     def lives(self) -> bool:
         """Whether it still runs; to be asked where `is_here`."""
-        return self.born is not None and _born(self.pid) == self.born
+        return self.born is not None and born(self.pid) == self.born
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ def _claim(directory: Path, number: int, predecessor: Holder | None) -> Lease | 
         token=secrets.token_hex(8),
         host=platform.node(),
         pid=os.getpid(),
-        born=_born(os.getpid()),
+        born=born(os.getpid()),
         place=_place(),
         since=round(time.time(), 3),
     )
@@ -364,7 +364,7 @@ def _place() -> str:
         return ""
 
 
-def _born(pid: int) -> int | None:
+def born(pid: int) -> int | None:
     """When a process of this place was started, in ticks; None when it is gone or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -25,6 +25,7 @@ from cluster.stopping import stop_requests
 from cluster.watchdog import STALL_SECONDS
 from cluster.worker import require_shares
 from gencomp.errors import InputError
+from gencomp.recipes.schema import BaseRecipe
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,22 @@ class Supervision:
     copy_to: str | None = None
 
 
+def require_sensible(supervision: Supervision, run: Run, recipe: BaseRecipe) -> None:
+    """Raise `InputError` for what `fit` would refuse whatever the machine; asks nobody for it.
+
+    Args:
+        supervision: to be used.
+        run: need not be there yet.
+        recipe: of the run.
+    """
+    for workers in supervision.workers:
+        require_shares(recipe, workers)
+    if supervision.stall_seconds <= 0:
+        raise InputError(f"--stall-seconds {supervision.stall_seconds:g} must be more than 0")
+    if supervision.copy_to is not None:
+        copies.place_of(run, supervision.copy_to)
+
+
 def fit(
     run: Run,
     supervision: Supervision,
@@ -76,10 +93,7 @@ def fit(
         SavingError: a checkpoint could not be written or copied.
         RuntimeError: the workers failed more than `max_failures` times.
     """
-    for workers in supervision.workers:
-        require_shares(run.recipe(), workers)
-    if supervision.stall_seconds <= 0:
-        raise InputError(f"--stall-seconds {supervision.stall_seconds:g} must be more than 0")
+    require_sensible(supervision, run, run.recipe())
     # The workers choose the checkpoint; here the user hears of damaged ones before they start.
     if supervision.copy_to is None:
         checkpoints.newest(run.checkpoints)

@@ -22,7 +22,7 @@ from gencomp.errors import InputError
 from slurm import children
 from slurm.allocation import RayCluster, ray_cluster
 from slurm.driver import Driver, DriverDied
-from slurm.report import STOPPED, Report, reporting
+from slurm.report import TERMINATED, Report, reporting
 from slurm.session import Session, open_session
 
 _POLL_SECONDS = 0.2
@@ -115,7 +115,7 @@ class Drive:
                     return _try_again(lost)
                 raise
             if not finished:
-                raise SystemExit(STOPPED)
+                raise SystemExit(TERMINATED)
         return True
 
 

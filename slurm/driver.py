@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Any
 
+from cluster.stopping import STOPPED
 from gencomp.errors import InputError
 from slurm import children
 
-STOPPED = 130  # of a driver that was asked
 _BAD_INPUT = 2
 _POLL_SECONDS = 0.1
 _ERROR = "gencomp: error: "

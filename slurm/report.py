@@ -15,7 +15,7 @@ from submitit import JobEnvironment
 
 from slurm import files
 
-STOPPED = 143
+TERMINATED = 143
 _REPORT_SECONDS = 1.0
 
 
@@ -136,4 +136,4 @@ def _leave(signum: int, frame: Any) -> None:
     # Whoever asks may ask again, and saving must not be cut short.
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    raise SystemExit(STOPPED)
+    raise SystemExit(TERMINATED)

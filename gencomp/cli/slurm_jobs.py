@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import tyro
 
+from cluster.stopping import STOPPED
 from gencomp.cli.progress import bar
 from gencomp.errors import InputError
 from slurm.options import SlurmOptions
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from slurm.directory import JobDirectory
     from slurm.submit import Work
 
-_INTERRUPTED = 130
 _BUSY = (
     "{directory} is being worked on by {holder}; "
     "`gencomp slurm status {directory}` shows how far it is"
@@ -132,7 +132,7 @@ class Submission(Requests):
                     print(
                         "stopped; the jobs have saved what they had, and the same command goes on"
                     )
-                    return _INTERRUPTED
+                    return STOPPED
             else:
                 for job in submit.to_slurm(evaluation, work, self, self.max_parallel):
                     print(f"submitted {job.name} as job {job.id}")
@@ -140,7 +140,7 @@ class Submission(Requests):
                     print(f"gencomp slurm status {evaluation.path} shows where they stand")
                     return 0
                 if not waited(evaluation):
-                    return _INTERRUPTED
+                    return STOPPED
         return _conclude(evaluation)
 
 

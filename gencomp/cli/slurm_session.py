@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Literal, Self
 
 from cluster.files import locked
+from cluster.stopping import STOPPED
 from gencomp.cli.slurm_jobs import Requests, waited
 from gencomp.errors import InputError
 from slurm import ledger, queue, session, status, submit
 from slurm.session import Order, Session
 
-_INTERRUPTED = 130
 _BUSY = "{directory} is being submitted by {holder}; wait a moment"
 _PLURAL = {"train": "workers", "sweep": "workers of one trial"}
 
@@ -93,7 +93,7 @@ class Allocation(Requests):
         if not self.wait:
             print(f"gencomp slurm status {found.subject} shows where it stands")
             return 0
-        return _conclude(found) if waited(found) else _INTERRUPTED
+        return _conclude(found) if waited(found) else STOPPED
 
 
 ALLOCATION = Allocation()

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from sweeps.space import Sweep
     from sweeps.trials import Trial
 
-STOPPED = 130
 _SHOWN = ("bpp", "mse", "psnr", "mmd")
 
 
@@ -51,6 +50,7 @@ def sweep(words: Sequence[str]) -> int:
 
 def _sweep(file: str, overrides: dict[str, Any], directory: Path, concurrent: int | None) -> int:
     from cluster.files import locked
+    from cluster.stopping import STOPPED
     from sweeps import trials
     from sweeps.run import room_needed, run
     from sweeps.supply import Supply

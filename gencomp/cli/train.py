@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -17,7 +18,43 @@ from gencomp.recipes.schema import BaseRecipe
 if TYPE_CHECKING:
     from cluster.train import Supervision
 
-STOPPED = 130
+
+@dataclass(frozen=True)
+class Options:
+    """How a stage is trained, here or in a job.
+
+    Attributes:
+        name: Name of the run, a directory in --runs; by default the recipe's name.
+        runs: Directory of the runs, which all nodes must see.
+        workers: Processes that share each batch. With MIN..MAX there are as many as the cluster
+            has room for, and fewer or more whenever its nodes go or come.
+        gpu: Give every worker a GPU instead of a CPU.
+        max_failures: How often workers are started again after one has died.
+        stall_seconds: A worker that makes no progress for so long is ended and counts as dead.
+        copy_to: Copy every checkpoint there too: s3://, gs://, hdfs://, file:// or a directory. A
+            run without checkpoints of its own goes on from the newest copy.
+    """
+
+    name: str | None = None
+    runs: Path = Path("runs")
+    workers: str = "1"
+    gpu: bool = False
+    max_failures: int = 3
+    stall_seconds: float = 1800.0
+    copy_to: str | None = None
+
+    def path(self, recipe: str) -> Path:
+        """The run's directory."""
+        return self.runs / (self.name or Path(recipe).stem)
+
+    def supervision(self) -> Supervision:
+        from cluster.train import Supervision
+
+        workers = worker_range(self.workers)
+        return Supervision(workers, self.gpu, self.max_failures, self.stall_seconds, self.copy_to)
+
+
+OPTIONS = Options()
 
 
 def train(words: Sequence[str]) -> int:
@@ -27,13 +64,7 @@ def train(words: Sequence[str]) -> int:
     def train(
         recipe: tyro.conf.Positional[str],
         /,
-        name: str | None = None,
-        runs: Path = Path("runs"),
-        workers: str = "1",
-        gpu: bool = False,
-        max_failures: int = 3,
-        stall_seconds: float = 1800.0,
-        copy_to: str | None = None,
+        options: Annotated[Options, tyro.conf.OmitArgPrefixes] = OPTIONS,
     ) -> int:
         """Train one stage; a run of that name goes on from its newest checkpoint.
 
@@ -42,21 +73,10 @@ def train(words: Sequence[str]) -> int:
 
         Args:
             recipe: A recipe file, or the name of a recipe that ships with gencomp.
-            name: Name of the run, a directory in --runs; by default the recipe's name.
-            runs: Directory of the runs.
-            workers: Processes that share each batch. With MIN..MAX there are as many as the cluster
-                has room for, and fewer or more whenever its nodes go or come.
-            gpu: Give every worker a GPU instead of a CPU.
-            max_failures: How often workers are started again after one has died.
-            stall_seconds: A worker that makes no progress for so long is ended and counts as dead.
-            copy_to: Copy every checkpoint there too: s3://, gs://, hdfs://, file:// or a directory.
-                A run without checkpoints of its own goes on from the newest copy.
+            options: How it is trained.
         """
         checked = recipes.load(recipe, overrides)
-        from cluster.train import Supervision
-
-        supervision = Supervision(worker_range(workers), gpu, max_failures, stall_seconds, copy_to)
-        return _train(checked, runs / (name or Path(recipe).stem), supervision)
+        return _train(checked, options.path(recipe), options.supervision())
 
     return int(call(train, own, prog="gencomp train"))
 
@@ -69,6 +89,7 @@ def _train(recipe: BaseRecipe, path: Path, supervision: Supervision) -> int:
         print(f"run {path} is finished: {metrics_line(result)}")
         return 0
     from cluster.logs import Row, readable
+    from cluster.stopping import STOPPED
     from cluster.train import fit
 
     fewest, most = supervision.workers

@@ -131,6 +131,7 @@ def test_a_sweep_is_submitted_when_there_is_something_to_do(
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).touch()
     fake_command("scontrol", "exit 0")
+    fake_command("srun", "exit 0")  # submitit looks for it before it submits
     fake_command("sbatch", f"echo x >> {tmp_path}/jobs; echo Submitted batch job 7")
     command = ["slurm", "sweep", str(file), "--runs", str(runs), "--concurrent", "2"]
 
