@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cluster import data
-from cluster.plans import spaced
+from cluster.evaluations.plans import spaced
 from cluster.runs import Run, open_run
 from gencomp import recipes
 from gencomp.errors import InputError
@@ -23,7 +23,7 @@ from gencomp.system import Batch, System, evaluation_mode
 from gencomp.systems.dplc.base import ReconstructingSystem
 from gencomp.systems.dplc.parts import to_signed
 from shards import open_set
-from shards.reader import ShardSet, Split
+from shards.reading.reader import ShardSet, Split
 
 RATE_KEYS = ("networks.code_channels", "networks.levels")
 _TOLD = ("loss.", "networks.", "latent_discriminator.")

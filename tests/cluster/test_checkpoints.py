@@ -15,8 +15,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cluster import checkpoints
-from cluster.checkpoints import (
+from cluster.checkpoints import store
+from cluster.checkpoints.store import (
     MANIFEST,
     NETWORKS,
     OPTIMIZERS,
@@ -38,8 +38,8 @@ def content(step: int) -> Content:
     )
 
 
-def save(directory: Path, step: int) -> checkpoints.Checkpoint:
-    return checkpoints.write(directory, content(step))
+def save(directory: Path, step: int) -> store.Checkpoint:
+    return store.write(directory, content(step))
 
 
 @pytest.fixture
@@ -51,19 +51,19 @@ def two(tmp_path: Path) -> Path:
 
 
 def test_round_trip(two: Path) -> None:
-    found = checkpoints.newest(two)
+    found = store.newest(two)
     assert found is not None and found.step == 20 and found.path.name == "step-000000020"
     generator = torch.Generator().manual_seed(20)
     assert torch.equal(found.networks()["a.weight"], torch.randn(50, 7, generator=generator))
     exp_avg = found.optimizers()["phase"]["state"][0]["exp_avg"]
     assert torch.equal(exp_avg, torch.randn(3, generator=generator))
     assert found.progress() == {"step": 20, "samples": 160, "world": 2}
-    assert found.networks_hash() != checkpoints.Checkpoint(two / "step-000000010").networks_hash()
+    assert found.networks_hash() != store.Checkpoint(two / "step-000000010").networks_hash()
 
 
 def test_none_yet(tmp_path: Path) -> None:
-    assert checkpoints.newest(tmp_path) is None
-    assert checkpoints.newest(tmp_path / "missing") is None
+    assert store.newest(tmp_path) is None
+    assert store.newest(tmp_path / "missing") is None
 
 
 def _truncate(path: Path) -> None:
@@ -87,7 +87,7 @@ def test_damage_is_named_and_the_one_before_is_taken(
 ) -> None:
     damage(two / "step-000000020" / name)
     with caplog.at_level(logging.WARNING):
-        found = checkpoints.newest(two)
+        found = store.newest(two)
     assert found is not None and found.step == 10
     (record,) = caplog.records
     assert "step-000000020" in record.getMessage()
@@ -114,7 +114,7 @@ def test_an_odd_manifest_is_refused(two: Path, manifest: str) -> None:
     path = two / "step-000000020" / MANIFEST
     path.write_bytes(manifest.encode(errors="surrogateescape"))
     with pytest.raises(CorruptCheckpoint, match="manifest"):
-        checkpoints.verify(two / "step-000000020")
+        store.verify(two / "step-000000020")
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -129,7 +129,7 @@ def test_no_single_bit_goes_unseen(two: Path, data: st.DataObject) -> None:
     path.write_bytes(changed)
     try:
         with pytest.raises(CorruptCheckpoint, match="step-000000020"):
-            checkpoints.verify(two / "step-000000020")
+            store.verify(two / "step-000000020")
     finally:
         path.write_bytes(whole)
 
@@ -139,7 +139,7 @@ def test_all_damaged_is_one_sentence_with_every_name(two: Path) -> None:
     (two / "step-000000020" / MANIFEST).unlink()
     before = tree(two)
     with pytest.raises(CorruptCheckpoint) as caught:
-        checkpoints.newest(two)
+        store.newest(two)
     sentence = str(caught.value)
     assert "step-000000010" in sentence and "step-000000020" in sentence and "\n" not in sentence
     assert caught.value.exit_code == 2
@@ -151,11 +151,11 @@ def test_a_save_cut_short_is_no_checkpoint(two: Path) -> None:
     partial = two / ".step-000000030.partial"
     shutil.copytree(two / "step-000000020", partial)
     (partial / MANIFEST).unlink()
-    found = checkpoints.newest(two)
+    found = store.newest(two)
     assert found is not None and found.step == 20
     save(two, 30)
     assert not partial.exists()
-    found = checkpoints.newest(two)
+    found = store.newest(two)
     assert found is not None and found.step == 30
 
 

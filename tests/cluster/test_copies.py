@@ -15,14 +15,15 @@ from typing import Any
 
 import pytest
 
-from cluster import checkpoints, copies
-from cluster.checkpoints import MANIFEST, NETWORKS, OPTIMIZERS, PROGRESS
+from cluster.checkpoints import mirror, store
+from cluster.checkpoints.store import MANIFEST, NETWORKS, OPTIMIZERS, PROGRESS
+from cluster.checkpoints.writer import SavingError
 from cluster.runs import Run, open_run
-from cluster.saving import SavingError
 from gencomp.errors import InputError
-from shards.clients import Patience
 from shards.errors import ShardError
-from shards.stores import Store, store
+from shards.remote import stores
+from shards.remote.clients import Patience
+from shards.remote.stores import Store
 from tests import tiny
 from tests.conftest import ROOT
 from tests.processes import ENVIRONMENT, wait_for
@@ -37,7 +38,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setattr(copies, "PATIENCE", QUICK)
+    monkeypatch.setattr(mirror, "PATIENCE", QUICK)
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def s3(proxy: Proxy, bucket: str) -> str:
 
 def place(uri: str, name: str = "run") -> Store:
     address, question, query = uri.partition("?")
-    return store(f"{address}/{name}{question}{query}", QUICK)
+    return stores.store(f"{address}/{name}{question}{query}", QUICK)
 
 
 def contents(uri: str) -> dict[str, bytes]:
@@ -77,7 +78,7 @@ def trained(
 ) -> tuple[Run, int | None]:
     """What `gencomp train --copy-to` does; also which step was fetched."""
     run = tiny.started(path, raw)
-    fetched = copies.arrange(run, uri)
+    fetched = mirror.arrange(run, uri)
     tiny.trained(path, raw, None if steps is None else tiny.stop_after(steps))
     return run, fetched
 
@@ -116,7 +117,7 @@ only_s3 = pytest.mark.parametrize("uri", ["s3"], indirect=True)
 def stopped(uri: str, tmp_path: Path, template: Path) -> Run:
     """A run of its own, with checkpoints of steps 8 and 9 and copies of both."""
     run = open_run(shutil.copytree(template / "run", tmp_path / "run"))
-    assert copies.arrange(run, uri) is None
+    assert mirror.arrange(run, uri) is None
     return run
 
 
@@ -169,7 +170,7 @@ class TestMirror:
 
     @only_s3
     def test_nothing_is_sent_twice(self, stopped: Run, proxy: Proxy) -> None:
-        copier = copies.of(stopped, stopped.recipe())
+        copier = mirror.of(stopped, stopped.recipe())
         assert copier is not None
         copier.send()
         copier.flush()
@@ -200,7 +201,7 @@ class TestNewDisk:
             place(uri).write(f"checkpoints/step-000000009/{NETWORKS}", lambda: [body])  # noqa: B023
             shutil.rmtree(stopped.path)
             run = tiny.started(stopped.path, raw)
-            assert copies.arrange(run, uri) == 8
+            assert mirror.arrange(run, uri) == 8
             assert NETWORKS in caplog.records[-1].getMessage()
             assert [p.name for p in run.checkpoints.iterdir()] == ["step-000000008"]
         tiny.trained(stopped.path, raw)
@@ -209,7 +210,7 @@ class TestNewDisk:
     def test_a_cut_copy_counts_as_none(self, stopped: Run, uri: str, raw: dict[str, Any]) -> None:
         place(uri).remove(f"checkpoints/step-000000009/{MANIFEST}")
         shutil.rmtree(stopped.path)
-        assert copies.arrange(tiny.started(stopped.path, raw), uri) == 8
+        assert mirror.arrange(tiny.started(stopped.path, raw), uri) == 8
 
     @only_file
     def test_names_in_a_bucket_do_not_choose_where_files_go(
@@ -226,7 +227,7 @@ class TestNewDisk:
         there.write(f"checkpoints/step-٣/{MANIFEST}", lambda: [b"x"])
         shutil.rmtree(stopped.path)
         run = tiny.started(stopped.path, raw)
-        assert copies.arrange(run, uri) == 8
+        assert mirror.arrange(run, uri) == 8
         assert {p.name for p in run.path.rglob("*")} & {"escaped", "more"} == set()
 
     @only_file
@@ -234,15 +235,15 @@ class TestNewDisk:
         self, stopped: Run, uri: str, raw: dict[str, Any]
     ) -> None:
         tiny.flip(stopped.checkpoints / "step-000000009" / OPTIMIZERS)
-        assert copies.arrange(stopped, uri) == 9
-        newest = checkpoints.newest(stopped.checkpoints)
+        assert mirror.arrange(stopped, uri) == 9
+        newest = store.newest(stopped.checkpoints)
         assert newest is not None and newest.step == 9
 
     @only_file
     def test_what_is_newer_here_stays(self, stopped: Run, uri: str, raw: dict[str, Any]) -> None:
         trained(stopped.path, raw, None, 2)
         before = tiny.tree(stopped.path)
-        assert copies.arrange(stopped, uri) is None
+        assert mirror.arrange(stopped, uri) is None
         (stopped.path / "copies.json").unlink()
         assert tiny.tree(stopped.path) == before
         assert copied_steps(uri) == [8, 9]
@@ -271,7 +272,7 @@ class TestFaults:
     ) -> None:
         """The checkpoint of step 4 cannot be copied; later ones are."""
         run = tiny.started(tmp_path / "run", raw)
-        copies.arrange(run, s3)
+        mirror.arrange(run, s3)
         proxy.faults = [Fault(f"4/{OPTIMIZERS}", 99, status=503, method="PUT")]
         tiny.trained(run.path, raw)
         assert_same_end(run, generator_run)
@@ -287,7 +288,7 @@ class TestFaults:
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         run = tiny.started(tmp_path / "run", raw)
-        copies.arrange(run, s3)
+        mirror.arrange(run, s3)
         proxy.faults = [Fault(f"/{OPTIMIZERS}", 10_000, status=503, method="PUT")]
         with pytest.raises(
             SavingError,
@@ -307,7 +308,7 @@ class TestFaults:
         path = stopped.checkpoints / "step-000000009"
         place(uri).remove(f"checkpoints/{path.name}")
         tiny.flip(path / NETWORKS)
-        copier = copies.of(stopped, stopped.recipe())
+        copier = mirror.of(stopped, stopped.recipe())
         assert copier is not None
         copier.send()
         with pytest.raises(SavingError, match="does not match the hash in its manifest"):
@@ -320,7 +321,7 @@ class TestFaults:
     ) -> None:
         place(uri).remove("checkpoints/step-000000009")
         proxy.faults = [Fault(f"9/{OPTIMIZERS}", delay=1, method="PUT")]
-        copier = copies.of(stopped, stopped.recipe())
+        copier = mirror.of(stopped, stopped.recipe())
         assert copier is not None
         copier.send()
         assert wait_for(lambda: not proxy.faults[0].times, 20)
@@ -342,7 +343,7 @@ class TestFaults:
         assert f"checkpoints/step-000000009/{NETWORKS}" in place(uri).walk()
         assert copied_steps(uri) == [8]
         shutil.rmtree(stopped.checkpoints)
-        assert copies.arrange(stopped, uri) == 8
+        assert mirror.arrange(stopped, uri) == 8
 
     def test_a_store_that_does_not_answer(
         self, raw: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -352,10 +353,10 @@ class TestFaults:
             uri = proxy.s3("bucket/runs")
         run = tiny.started(tmp_path / "run", raw)
         with pytest.raises(ShardError, match="could not be read in 2 attempts"):
-            copies.arrange(run, uri)
+            mirror.arrange(run, uri)
         assert not (run.path / "copies.json").exists()
         tiny.trained(run.path, raw, tiny.stop_after(2))
-        assert copies.arrange(run, uri) is None
+        assert mirror.arrange(run, uri) is None
         assert "cannot be looked at now" in caplog.records[-1].getMessage()
         assert (run.path / "copies.json").exists()
 
@@ -387,7 +388,7 @@ class TestArrange:
             match=r"holds the copies of another run, which differs in loss.mmd_weight, "
             r"training.seed: choose another place",
         ):
-            copies.arrange(run, uri)
+            mirror.arrange(run, uri)
         assert contents(uri) == before and not (run.path / "copies.json").exists()
 
     @pytest.mark.parametrize(
@@ -411,7 +412,7 @@ class TestArrange:
     ) -> None:
         run = tiny.started(tmp_path / "run", raw)
         with pytest.raises((InputError, ShardError), match=sentence) as caught:
-            copies.arrange(run, uri)
+            mirror.arrange(run, uri)
         assert "secret" not in str(caught.value)
         assert not (run.path / "copies.json").exists()
 
@@ -427,7 +428,7 @@ class TestArrange:
         """It means the same place wherever the workers run."""
         monkeypatch.chdir(tmp_path)
         run = tiny.started(tmp_path / "run", raw)
-        copies.arrange(run, "elsewhere")
+        mirror.arrange(run, "elsewhere")
         monkeypatch.chdir("/")
         tiny.trained(run.path, raw, tiny.stop_after(4))
         assert (

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster import logs, metrics_log, runtime
+from cluster import ray_runtime
+from cluster.logs import json_lines, process_log
 from cluster.runs import Run
 from gencomp.cli import main
 from tests import processes, tiny
@@ -63,23 +64,23 @@ def start(
 
 
 def step_of(run: Run) -> int:
-    return next((row["step"] for row in metrics_log.newest_first(run.metrics)), 0)
+    return next((row["step"] for row in json_lines.newest_first(run.metrics)), 0)
 
 
 def worlds(run: Run) -> list[int]:
     """How many workers each attempt had."""
-    rows = metrics_log.read(logs.of_rank(run.path, 0))
+    rows = json_lines.read(process_log.of_rank(run.path, 0))
     return [row["world"] for row in rows if row.get("event") == "start"]
 
 
 def said(run: Run) -> list[str]:
-    return [row["message"] for row in metrics_log.read(logs.of_driver(run.path))]
+    return [row["message"] for row in json_lines.read(process_log.of_driver(run.path))]
 
 
 def trains(driver: Driver, run: Run, *, attempts: list[int], steps: int = 20) -> None:
     """Wait until the last of these attempts has trained for some steps."""
     driver.wait_for(lambda: worlds(run) == attempts)
-    first = metrics_log.read(logs.of_rank(run.path, 0))[-1]["step"]
+    first = json_lines.read(process_log.of_rank(run.path, 0))[-1]["step"]
     driver.wait_for(lambda: step_of(run) > first + steps)
 
 
@@ -110,7 +111,7 @@ def test_too_small_a_cluster_is_named_and_waiting_may_be_stopped(
     assert worlds(run) == [] and said(run).count(WAITING) == 1
 
     # In an allocation no node will ever come.
-    monkeypatch.setitem(processes.ENVIRONMENT, runtime.COMPLETE, "1")
+    monkeypatch.setitem(processes.ENVIRONMENT, ray_runtime.COMPLETE, "1")
     driver, run = start(drive, endless(photos), tmp_path, "2")
     assert driver.end() == 2
     text = "--workers 2 needs 2 CPUs, and this allocation has 1: start fewer, or ask for more"
@@ -140,11 +141,13 @@ def test_fewer_and_more_workers(
     for text in ("training goes on with 1 worker instead of 2", "with 2 workers instead of 1"):
         assert any(text in line for line in said(run)) and text in driver.out.read_text()
     # Growing was no failure, and cost no step: the workers left at a checkpoint.
-    events = [row["event"] for row in metrics_log.read(logs.of_driver(run.path)) if "event" in row]
+    events = [
+        row["event"] for row in json_lines.read(process_log.of_driver(run.path)) if "event" in row
+    ]
     assert events == ["start", "workers_failed", "resized", "resized", "end"]
     first, second, third, _ = (
         row["step"]
-        for row in metrics_log.read(logs.of_rank(run.path, 0))
+        for row in json_lines.read(process_log.of_rank(run.path, 0))
         if row.get("event") == "end" or row["message"].endswith("of 2 on cpu")
     )
     assert first == 0 < second == third

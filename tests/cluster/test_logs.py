@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from cluster import logs, metrics_log
+from cluster.logs import json_lines, process_log
 from tests import tiny
 from tests.processes import ENVIRONMENT, ROOT
 
@@ -28,13 +28,13 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 def test_fields(tmp_path: Path) -> None:
     """Ours from INFO on, warnings of libraries, and Python's warnings."""
-    with logs.journal(tmp_path / "run", rank=3) as journal:
+    with process_log.journal(tmp_path / "run", rank=3) as journal:
         logging.getLogger("cluster.x").info("without %s", "step")
         journal.step = 7
         logging.getLogger("shards").warning("two\nlines")
         logging.getLogger("library").setLevel(logging.INFO)
         logging.getLogger("library").info("never seen")
-        logging.getLogger("library").warning("of a library", extra=logs.details(event="odd"))
+        logging.getLogger("library").warning("of a library", extra=process_log.details(event="odd"))
         warnings.warn("of Python", UserWarning, stacklevel=1)
     found = rows(tmp_path / "run" / "logs" / "rank-00003.jsonl")
     assert [row["message"] for row in found[:3]] == ["without step", "two\nlines", "of a library"]
@@ -54,15 +54,15 @@ def test_fields(tmp_path: Path) -> None:
 def test_logging_is_put_back(tmp_path: Path) -> None:
     root, ours = logging.getLogger(), logging.getLogger("cluster")
     before = (list(root.handlers), ours.level, warnings.showwarning)
-    with logs.journal(tmp_path, rank=0, console=True):
+    with process_log.journal(tmp_path, rank=0, console=True):
         assert ours.level == logging.INFO
     assert (list(root.handlers), ours.level, warnings.showwarning) == before
 
 
 def test_an_error_is_logged_and_goes_on(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="wrong"), logs.journal(tmp_path, rank=0):
+    with pytest.raises(ValueError, match="wrong"), process_log.journal(tmp_path, rank=0):
         raise ValueError("wrong\n here")
-    (row,) = rows(logs.of_rank(tmp_path, 0))
+    (row,) = rows(process_log.of_rank(tmp_path, 0))
     assert (row["level"], row["event"]) == ("ERROR", "failed")
     assert row["message"] == "ValueError: wrong here"
     assert "test_logs.py" in row["traceback"]
@@ -70,32 +70,32 @@ def test_an_error_is_logged_and_goes_on(tmp_path: Path) -> None:
 
 def test_of_a_trial(tmp_path: Path) -> None:
     trial = tmp_path / "sweep" / "trials" / "0123abcd"
-    with logs.journal(trial, rank=0) as journal:
+    with process_log.journal(trial, rank=0) as journal:
         journal.write("INFO", "one")
-    (row,) = rows(logs.of_rank(trial, 0))
+    (row,) = rows(process_log.of_rank(trial, 0))
     assert (row["run"], row["trial"]) == ("sweep", "0123abcd")
 
 
 def test_a_line_that_a_crash_cut_does_not_hurt_the_next(tmp_path: Path) -> None:
-    path = logs.of_rank(tmp_path, 0)
+    path = process_log.of_rank(tmp_path, 0)
     path.parent.mkdir()
     path.write_text('{"message": "whole"}\n{"mess')
-    with logs.journal(tmp_path, rank=0) as journal:
+    with process_log.journal(tmp_path, rank=0) as journal:
         journal.write("INFO", "next")
-    assert [row["message"] for row in metrics_log.read(path)] == ["whole", "next"]
-    assert [row["message"] for row in metrics_log.newest_first(path)] == ["next", "whole"]
+    assert [row["message"] for row in json_lines.read(path)] == ["whole", "next"]
+    assert [row["message"] for row in json_lines.newest_first(path)] == ["next", "whole"]
 
 
 def test_a_full_disk_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging, "raiseExceptions", False)
-    with logs.journal(tmp_path, rank=0) as journal:
+    with process_log.journal(tmp_path, rank=0) as journal:
         real = journal._file
         journal._file = os.open("/dev/full", os.O_WRONLY)
         logging.getLogger("cluster").warning("lost")
         os.close(journal._file)
         journal._file = real
         logging.getLogger("cluster").warning("kept")
-    assert [row["message"] for row in rows(logs.of_rank(tmp_path, 0))] == ["kept"]
+    assert [row["message"] for row in rows(process_log.of_rank(tmp_path, 0))] == ["kept"]
 
 
 def test_attempts_of_the_loop(photos: Path, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_attempts_of_the_loop(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(tiny.Crash):
         tiny.trained(run.path, raw, tiny.crash_after(4))
     tiny.trained(run.path, raw)
-    found = rows(logs.of_rank(run.path, 0))
+    found = rows(process_log.of_rank(run.path, 0))
     events = [(row["event"], row["step"]) for row in found if "event" in row]
     assert events == [
         ("start", 0),
@@ -119,7 +119,7 @@ def test_attempts_of_the_loop(photos: Path, tmp_path: Path) -> None:
     start = found[0]
     assert (start["world"], start["device"]) == (1, "cpu")
     assert {"gencomp", "python", "torch"} <= start["versions"].keys()
-    size = logs.of_rank(run.path, 0).stat().st_size
+    size = process_log.of_rank(run.path, 0).stat().st_size
     assert size < 8000, "a line is as large as the module says"
 
 
@@ -149,12 +149,14 @@ with logs.journal(Path(sys.argv[1]), rank=0, console=True):
 
 def test_relay(tmp_path: Path) -> None:
     """The driver's lines and rank 0's, from now on; failures once, in the driver's words."""
-    logs.note(tmp_path, "INFO", "before")
+    process_log.note(tmp_path, "INFO", "before")
     shown: list[str] = []
-    relay = logs.Relay(tmp_path, lambda row: shown.append(logs.readable(row).partition(" ")[2]))
-    logs.note(tmp_path, "WARNING", "workers failed", event="workers_failed")
+    relay = process_log.Relay(
+        tmp_path, lambda row: shown.append(process_log.readable(row).partition(" ")[2])
+    )
+    process_log.note(tmp_path, "WARNING", "workers failed", event="workers_failed")
     for rank in (0, 1):
-        with logs.journal(tmp_path, rank=rank) as journal:
+        with process_log.journal(tmp_path, rank=rank) as journal:
             journal.write("INFO", "starts", event="start")
             journal.write("CRITICAL", "hangs", event="stalled")
     relay()
@@ -166,13 +168,13 @@ class TestNewestFirst:
     def test_is_the_log_backwards(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = tmp_path / "log"
         for number in range(100):
-            metrics_log.append(path, {"step": number, "text": "x" * (number % 13)})
-        forwards = metrics_log.read(path)
+            json_lines.append(path, {"step": number, "text": "x" * (number % 13)})
+        forwards = json_lines.read(path)
         for block in (1, 7, 64, 1000, 1 << 16):
-            monkeypatch.setattr(metrics_log, "_BLOCK", block)
-            assert list(metrics_log.newest_first(path)) == forwards[::-1]
+            monkeypatch.setattr(json_lines, "_BLOCK", block)
+            assert list(json_lines.newest_first(path)) == forwards[::-1]
 
     def test_of_nothing(self, tmp_path: Path) -> None:
-        assert list(metrics_log.newest_first(tmp_path / "none")) == []
+        assert list(json_lines.newest_first(tmp_path / "none")) == []
         (tmp_path / "empty").touch()
-        assert list(metrics_log.newest_first(tmp_path / "empty")) == []
+        assert list(json_lines.newest_first(tmp_path / "empty")) == []

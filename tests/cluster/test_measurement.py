@@ -13,10 +13,11 @@ import pytest
 import torch
 
 import shards
-from cluster import plans, tensor_files
-from cluster.measurement import parts, plan, results, work
-from cluster.measurement.plan import Measurement
-from cluster.measurement.processes import measure
+from cluster import tensor_files
+from cluster.evaluations import plans
+from cluster.evaluations.metrics import parts, plan, results, work
+from cluster.evaluations.metrics.plan import Measurement
+from cluster.evaluations.processes import measure
 from cluster.runs import Run
 from gencomp.errors import InputError
 from gencomp.evaluation import frechet, kernel, pixels, ssim

@@ -8,76 +8,76 @@ from pathlib import Path
 
 import pytest
 
-from cluster import metrics_log
+from cluster.logs import json_lines
 
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     path = tmp_path / "metrics.jsonl"
     for step in range(1, 6):
-        metrics_log.append(path, {"step": step, "loss": 1 / step})
+        json_lines.append(path, {"step": step, "loss": 1 / step})
     return path
 
 
 def test_what_is_not_finite_becomes_null(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    metrics_log.append(path, {"step": 1, "a": math.nan, "b": -math.inf, "c": 0.5, "d": "text"})
+    json_lines.append(path, {"step": 1, "a": math.nan, "b": -math.inf, "c": 0.5, "d": "text"})
     assert path.read_text() == '{"step": 1, "a": null, "b": null, "c": 0.5, "d": "text"}\n'
 
 
 def test_a_torn_last_line_is_ignored(log: Path) -> None:
     with log.open("a") as file:
         file.write('{"step": 6, "lo')
-    assert [row["step"] for row in metrics_log.read(log)] == [1, 2, 3, 4, 5]
-    assert metrics_log.read(log.with_name("missing")) == []
+    assert [row["step"] for row in json_lines.read(log)] == [1, 2, 3, 4, 5]
+    assert json_lines.read(log.with_name("missing")) == []
 
 
 def test_rewind(log: Path) -> None:
     with log.open("a") as file:
         file.write('{"step": 6, "lo')
-    metrics_log.rewind(log, 3)
-    metrics_log.append(log, {"step": 4, "loss": 0.0})
-    assert [row["step"] for row in metrics_log.read(log)] == [1, 2, 3, 4]
-    metrics_log.rewind(log, 0)
-    assert metrics_log.read(log) == [] and log.exists()
+    json_lines.rewind(log, 3)
+    json_lines.append(log, {"step": 4, "loss": 0.0})
+    assert [row["step"] for row in json_lines.read(log)] == [1, 2, 3, 4]
+    json_lines.rewind(log, 0)
+    assert json_lines.read(log) == [] and log.exists()
     assert [p.name for p in log.parent.iterdir()] == [log.name]
 
 
 def test_follow(log: Path) -> None:
-    rows, offset = metrics_log.follow(log, 0)
-    assert len(rows) == 5 and offset == metrics_log.end(log)
-    assert metrics_log.follow(log, offset) == ([], offset)
+    rows, offset = json_lines.follow(log, 0)
+    assert len(rows) == 5 and offset == json_lines.end(log)
+    assert json_lines.follow(log, offset) == ([], offset)
     with log.open("a") as file:
         file.write('{"step": 6}\n{"st')
-    rows, offset = metrics_log.follow(log, offset)
+    rows, offset = json_lines.follow(log, offset)
     assert rows == [{"step": 6}]
     with log.open("a") as file:
         file.write('ep": 7}\n')
-    assert metrics_log.follow(log, offset)[0] == [{"step": 7}]
-    assert metrics_log.follow(log.with_name("missing"), 0) == ([], 0)
+    assert json_lines.follow(log, offset)[0] == [{"step": 7}]
+    assert json_lines.follow(log.with_name("missing"), 0) == ([], 0)
 
 
 def test_follow_across_a_rewind(log: Path) -> None:
-    offset = metrics_log.end(log)
-    metrics_log.rewind(log, 2)
-    rows, offset = metrics_log.follow(log, offset)
+    offset = json_lines.end(log)
+    json_lines.rewind(log, 2)
+    rows, offset = json_lines.follow(log, offset)
     assert rows == []
-    metrics_log.append(log, {"step": 3})
-    assert metrics_log.follow(log, offset)[0] == [{"step": 3}]
+    json_lines.append(log, {"step": 3})
+    assert json_lines.follow(log, offset)[0] == [{"step": 3}]
 
 
 @pytest.mark.parametrize("length", range(1, 40, 3))
 def test_follow_when_a_rewound_log_has_grown_again(log: Path, length: int) -> None:
     """Between two looks, workers started again and wrote more than was there."""
-    offset = metrics_log.end(log)
-    metrics_log.rewind(log, 2)
+    offset = json_lines.end(log)
+    json_lines.rewind(log, 2)
     for step in range(3, 9):
-        metrics_log.append(log, {"step": step, "text": "x" * length})
-    rows, offset = metrics_log.follow(log, offset)
+        json_lines.append(log, {"step": step, "text": "x" * length})
+    rows, offset = json_lines.follow(log, offset)
     assert all(row["step"] > 2 for row in rows)
-    assert offset == metrics_log.end(log)
-    metrics_log.append(log, {"step": 9})
-    assert metrics_log.follow(log, offset)[0] == [{"step": 9}]
+    assert offset == json_lines.end(log)
+    json_lines.append(log, {"step": 9})
+    assert json_lines.follow(log, offset)[0] == [{"step": 9}]
 
 
 def test_rows_are_json_lines(log: Path) -> None:

@@ -21,9 +21,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from cluster import data, steps, worker
+from cluster import data, worker
 from cluster.runs import Run
-from cluster.seat import Seat
+from cluster.training import steps
+from cluster.training.worker_info import Seat
 from cluster.worker import Host
 from gencomp.systems.dplc import parts
 from tests import tiny
@@ -133,7 +134,7 @@ def test_the_ranks_share_the_batches_of_one(runs: dict[int, dict[str, Run]], wor
 def expected_rows(run: Run) -> list[int]:
     """The order as the data floor defines it."""
     import shards
-    from shards.order import EpochOrder
+    from shards.reading.order import EpochOrder
 
     recipe = run.recipe()
     split = shards.open_set(recipe.data.shards).split(recipe.data.split)

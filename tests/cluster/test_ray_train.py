@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from cluster import checkpoints, metrics_log
+from cluster.checkpoints import store
+from cluster.logs import json_lines
 from cluster.runs import Run
 from gencomp.cli import main
 from tests import tiny
@@ -31,7 +32,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from cluster.runs import open_run
-from cluster.seat import Seat
+from cluster.training.worker_info import Seat
 from cluster.worker import Host, train
 
 path, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -66,7 +67,7 @@ def straight(path: Path, raw: dict[str, Any], world: int) -> Run:
 
 def step_of(run: Run) -> int:
     """Newest step in the log, 0 when there is none."""
-    return max((row["step"] for row in metrics_log.read(run.metrics)), default=0)
+    return max((row["step"] for row in json_lines.read(run.metrics)), default=0)
 
 
 def reached(run: Run, driver: Driver, step: int) -> bool:
@@ -119,12 +120,12 @@ def test_killed_stopped_and_resumed(
     second.process.send_signal(signal.SIGTERM)
     assert second.end() == 130
     assert "stopped at a checkpoint" in second.out.read_text() and second.err.read_text() == ""
-    saved = checkpoints.newest(run.checkpoints)
+    saved = store.newest(run.checkpoints)
     assert saved is not None and step <= saved.step == step_of(run) < 120
     assert not run.stop_request.exists()
 
     # The newest checkpoint is damaged meanwhile: it is named, and the one before it taken.
-    tiny.flip(saved.path / checkpoints.NETWORKS)
+    tiny.flip(saved.path / store.NETWORKS)
     third = drive(*words)
     third.wait_for(lambda: reached(run, third, saved.step + 2))
     kill(next(p for p in third.look() if p.command().startswith("ray::TrainController")))
@@ -132,9 +133,7 @@ def test_killed_stopped_and_resumed(
     assert third.out.read_text().count("controller of the workers died; training is started") == 1
     assert "is finished" in third.out.read_text()
     (line,) = third.err.read_text().splitlines()
-    assert line.startswith(
-        f"checkpoint rejected: {saved.path / checkpoints.NETWORKS} does not match"
-    )
+    assert line.startswith(f"checkpoint rejected: {saved.path / store.NETWORKS} does not match")
 
     untouched = straight(tmp_path / "straight", raw, 2)
     tiny.assert_identical(tiny.state(run), tiny.state(untouched))
@@ -150,7 +149,7 @@ def test_a_damaged_sample_stops_the_run_with_its_name(
     import numpy as np
 
     import shards
-    from shards.order import EpochOrder
+    from shards.reading.order import EpochOrder
 
     data = Path(shutil.copytree(photos, tmp_path / "photos"))
     raw = recipe(data)

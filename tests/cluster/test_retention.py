@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster import checkpoints, metrics_log, retention
-from cluster.retention import Retention, chosen
+from cluster.checkpoints import retention, store
+from cluster.checkpoints.retention import Retention, chosen
+from cluster.logs import json_lines
 from cluster.runs import Run
 from gencomp import recipes
 from gencomp.errors import InputError
@@ -83,7 +84,7 @@ class TestScores:
         """Nor does the evaluation before it stand in its place."""
         run, rule = run_with_log(tmp_path, [])
         for step, mse in ((5, 0.3), (10, value), (15, 0.4)):
-            metrics_log.append(run.metrics, {"step": step, "test/mse": mse})
+            json_lines.append(run.metrics, {"step": step, "test/mse": mse})
         assert rule.scores([5, 10, 12, 15]) == {5: 0.3, 15: 0.4}
         assert rule.kept([5, 10, 12, 15]) == {5, 12, 15}
 
@@ -189,7 +190,7 @@ def straight(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 class TestInTraining:
     def test_the_last_the_best_and_every_sixth(self, straight: Run) -> None:
-        found = {checkpoints.step_of(p) for p in checkpoints.directories(straight.checkpoints)}
+        found = {store.step_of(p) for p in store.directories(straight.checkpoints)}
         assert found == expected(straight)
         best = retention.best(straight)
         scores = Retention(straight, straight.recipe()).scores(found)
@@ -203,16 +204,16 @@ class TestInTraining:
                 tiny.trained(tmp_path / "run", raw, tiny.crash_after(steps))
         run, _ = tiny.trained(tmp_path / "run", raw)
         assert tiny.rows(run) == tiny.rows(straight)
-        assert [p.name for p in checkpoints.directories(run.checkpoints)] == [
-            p.name for p in checkpoints.directories(straight.checkpoints)
+        assert [p.name for p in store.directories(run.checkpoints)] == [
+            p.name for p in store.directories(straight.checkpoints)
         ]
 
     def test_the_best_one_is_whole_or_the_next_best(self, straight: Run, tmp_path: Path) -> None:
         run = Run(shutil.copytree(straight.path, tmp_path / "run"))
         first = retention.best(run)
-        tiny.flip(first.path / checkpoints.NETWORKS)
+        tiny.flip(first.path / store.NETWORKS)
         assert retention.best(run).step != first.step
-        assert checkpoints.newest(run.checkpoints) == run.final_checkpoint()
+        assert store.newest(run.checkpoints) == run.final_checkpoint()
 
     def test_a_run_that_keeps_none(self, generator_run: Path) -> None:
         with pytest.raises(InputError, match=r"keeps no best checkpoints: set training\.keep_best"):

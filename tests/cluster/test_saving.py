@@ -18,11 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cluster import checkpoints
-from cluster.checkpoints import AVERAGES, Content
-from cluster.retention import chosen
+from cluster.checkpoints import store
+from cluster.checkpoints.retention import chosen
+from cluster.checkpoints.store import AVERAGES, Content
+from cluster.checkpoints.writer import HostMemory, Kept, Saver, SavingError
 from cluster.runs import open_run
-from cluster.saving import HostMemory, Kept, Saver, SavingError
 from tests import tiny
 from tests.conftest import ROOT
 from tests.processes import ENVIRONMENT
@@ -42,10 +42,10 @@ def last(count: int) -> Kept:
 
 
 def steps(directory: Path) -> list[int]:
-    return sorted(map(checkpoints.step_of, checkpoints.directories(directory)))
+    return sorted(map(store.step_of, store.directories(directory)))
 
 
-def assert_holds(checkpoint: checkpoints.Checkpoint | None, step: int, size: int = 1000) -> None:
+def assert_holds(checkpoint: store.Checkpoint | None, step: int, size: int = 1000) -> None:
     assert checkpoint is not None and checkpoint.step == step
     tiny.assert_identical(dict(content(step, size).networks), checkpoint.networks())
     found = checkpoint.optimizers()["phase"]
@@ -82,7 +82,7 @@ class TestSaver:
             saver.save(content(step))
         saver.flush()
         assert steps(tmp_path / "c") == [9, 10]
-        assert_holds(checkpoints.newest(tmp_path / "c"), 10)
+        assert_holds(store.newest(tmp_path / "c"), 10)
         assert {p.name for p in (tmp_path / "c").iterdir()} == {"step-000000009", "step-000000010"}
 
     def test_weights_may_change_as_soon_as_save_returns(self, tmp_path: Path) -> None:
@@ -97,9 +97,9 @@ class TestSaver:
             for tensor in (live.networks["a"], live.optimizers["phase"]["state"][0]["m"]):
                 tensor.fill_(float("nan"))
         saver.flush()
-        for path in checkpoints.directories(tmp_path):
-            checkpoints.verify(path)
-            assert_holds(checkpoints.Checkpoint(path), checkpoints.step_of(path), size=4 << 20)
+        for path in store.directories(tmp_path):
+            store.verify(path)
+            assert_holds(store.Checkpoint(path), store.step_of(path), size=4 << 20)
 
     def test_damaged_ones_do_not_take_the_place_of_whole_ones(
         self, background: bool, tmp_path: Path
@@ -109,7 +109,7 @@ class TestSaver:
         for step in (10, 20):
             saver.save(content(step))
         saver.flush()
-        tiny.flip(tmp_path / "step-000000020" / checkpoints.NETWORKS)
+        tiny.flip(tmp_path / "step-000000020" / store.NETWORKS)
         saver = Saver(tmp_path, last(2), background)
         saver.save(content(12))
         saver.flush()
@@ -235,8 +235,8 @@ import os, random, signal, sys, time
 from pathlib import Path
 import torch
 from cluster import checkpoints
-from cluster.retention import chosen
-from cluster.saving import Saver
+from cluster.checkpoints.retention import chosen
+from cluster.checkpoints.writer import Saver
 from tests.cluster.test_saving import assert_holds, content
 
 directory, rounds, size = Path(sys.argv[1]), int(sys.argv[2]), 1 << 18
@@ -356,7 +356,7 @@ def test_the_memory_of_a_snapshot_is_all_there_is(tmp_path: Path) -> None:
         "import sys, torch\n"
         "from pathlib import Path\n"
         "from cluster.checkpoints import Content\n"
-        "from cluster.saving import Saver\n"
+        "from cluster.checkpoints.writer import Saver\n"
         "live = {str(i): torch.full((1 << 20,), 1.0) for i in range(5)}\n"
         "adam = {'p': {i: torch.full((1 << 20,), 1.0) for i in range(5)}}\n"
         "saver = Saver(Path(sys.argv[1]), lambda steps: {max(steps)})\n"

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from cluster import locks, logs, metrics_log, standing
+from cluster import locks, run_status
 from cluster.files import locked
-from cluster.standing import Standing
+from cluster.logs import json_lines, process_log
+from cluster.run_status import Standing
 from tests import tiny
 from tests.processes import ENVIRONMENT, ROOT
 
@@ -30,11 +31,11 @@ def run(photos: Path, tmp_path: Path) -> Path:
 
 def trained(run: Path, photos: Path, *arguments: Any) -> Standing:
     tiny.trained(run, tiny.generator(photos), *arguments)
-    return standing.read(run)
+    return run_status.read(run)
 
 
 def test_from_new_to_finished(photos: Path, run: Path) -> None:
-    new = standing.read(run)
+    new = run_status.read(run)
     assert (new.kind, new.state, new.step, new.total) == ("dplc/wae", "new", 0, 12)
     assert (new.evaluation, new.checkpoint, new.attempts, new.failures) == (None, None, 0, [])
 
@@ -47,7 +48,7 @@ def test_from_new_to_finished(photos: Path, run: Path) -> None:
 
     with pytest.raises(tiny.Crash):
         trained(run, photos, tiny.crash_after(2))
-    crashed = standing.read(run)
+    crashed = run_status.read(run)
     assert (crashed.state, crashed.detail, crashed.step) == ("failed", "Crash:", 9)
     assert [failure["message"] for failure in crashed.failures] == ["Crash:"]
 
@@ -59,20 +60,20 @@ def test_from_new_to_finished(photos: Path, run: Path) -> None:
 
 def test_what_a_driver_waits_for(photos: Path, run: Path) -> None:
     text = "waiting for 2 workers of 1 CPU each: the cluster has room for 1"
-    with locked(run), logs.driving(run, None, lambda row: None):
-        holder = standing.read(run).detail
-        logs.note(run, "WARNING", text, event="waiting")
-        waits = standing.read(run)
+    with locked(run), process_log.driving(run, None, lambda row: None):
+        holder = run_status.read(run).detail
+        process_log.note(run, "WARNING", text, event="waiting")
+        waits = run_status.read(run)
         assert (waits.state, waits.detail, waits.failures) == ("running", f"{holder}, {text}", [])
         with pytest.raises(tiny.Crash):
             tiny.trained(run, tiny.generator(photos), tiny.crash_after(2))
-        assert standing.read(run).detail == holder
+        assert run_status.read(run).detail == holder
 
 
 def rows(run: Path, first: int, last: int, start: float, seconds: float = 2.0) -> None:
     for step in range(first, last + 1):
         row = {"step": step, "epoch": step / 5, "time": start + seconds * (step - first)}
-        metrics_log.append(run / "metrics.jsonl", row | {"samples_per_second": 4.0})
+        json_lines.append(run / "metrics.jsonl", row | {"samples_per_second": 4.0})
 
 
 class TestWhileItRuns:
@@ -80,14 +81,14 @@ class TestWhileItRuns:
     def log(self, run: Path) -> None:
         """A second attempt, with steps of 2 s; steps of the first took 100 s."""
         rows(run, 1, 4, time.time() - 1000, seconds=100)
-        with logs.journal(run, rank=0) as journal:
+        with process_log.journal(run, rank=0) as journal:
             journal.write("INFO", "starts", event="start")
         rows(run, 5, 8, time.time() + 1)
 
     def test_speed_and_time_left(self, run: Path) -> None:
         """Of this attempt alone."""
         with locked(run):
-            found = standing.read(run)
+            found = run_status.read(run)
         assert (found.state, found.detail) == ("running", f"process {os.getpid()} on {HOST}")
         assert (found.step, found.total) == (8, 12)
         assert found.samples_per_second == pytest.approx(4.0)
@@ -96,7 +97,7 @@ class TestWhileItRuns:
     def test_a_length_in_epochs(self, run: Path, photos: Path) -> None:
         raw = tiny.generator(photos, {"training.steps": None, "training.epochs": 4})
         tiny.write(raw, run / "recipe.yaml")
-        assert standing.read(run).total == 20
+        assert run_status.read(run).total == 20
 
     def test_a_holder_elsewhere_by_its_heartbeat(
         self, run: Path, monkeypatch: pytest.MonkeyPatch
@@ -104,33 +105,33 @@ class TestWhileItRuns:
         with monkeypatch.context() as elsewhere:
             elsewhere.setattr(locks, "_place", lambda: "elsewhere")
             assert locks._claim(run, 1, None) is not None
-        found = standing.read(run)
+        found = run_status.read(run)
         assert found.state == "running" and "seen 0 s ago" in found.detail
         long_ago = time.time() - locks.SILENCE - 1
         os.utime(run / "lock.000001", (long_ago, long_ago))
-        monkeypatch.setattr(logs, "of_rank", lambda run, rank: run / "none")
-        assert standing.read(run).state == "new"
+        monkeypatch.setattr(process_log, "of_rank", lambda run, rank: run / "none")
+        assert run_status.read(run).state == "new"
 
     def test_a_loop_without_a_lock(self, run: Path) -> None:
-        assert standing.read(run).state == "running"  # this process wrote the log
-        assert standing.read(run, held=False).state == "interrupted"
+        assert run_status.read(run).state == "running"  # this process wrote the log
+        assert run_status.read(run, held=False).state == "interrupted"
 
     def test_a_killed_driver(self, run: Path) -> None:
         code = "import os, sys\nfrom pathlib import Path\nfrom cluster import logs\n"
         code += "with logs.driving(Path(sys.argv[1]), None, print):\n    os.kill(os.getpid(), 9)"
         for _ in range(2):
             subprocess.run([sys.executable, "-c", code, str(run)], cwd=ROOT, env=ENVIRONMENT)
-        found = standing.read(run)
+        found = run_status.read(run)
         assert found.state == "interrupted" and "died without a word" in found.detail
         (failure,) = found.failures
         assert "died without a word" in failure["message"]
 
     def test_failed_workers(self, run: Path) -> None:
-        with logs.driving(run, None, lambda row: None):
-            logs.note(run, "WARNING", "rank 1 died", event="workers_failed")
-        with pytest.raises(RuntimeError), logs.driving(run, None, lambda row: None):
+        with process_log.driving(run, None, lambda row: None):
+            process_log.note(run, "WARNING", "rank 1 died", event="workers_failed")
+        with pytest.raises(RuntimeError), process_log.driving(run, None, lambda row: None):
             raise RuntimeError("all is lost")
-        found = standing.read(run)
+        found = run_status.read(run)
         assert (found.state, found.detail) == ("failed", "RuntimeError: all is lost")
         said = [failure["message"] for failure in found.failures]
         assert said == ["rank 1 died", "RuntimeError: all is lost"]
@@ -149,34 +150,34 @@ class TestFilesThatAreHalfThere:
             whole = (finished / name).read_bytes()
             for size in sorted({0, 1, *range(2, len(whole), max(len(whole) // 40, 1))}):
                 (finished / name).write_bytes(whole[:size])
-                standing.read(finished)
+                run_status.read(finished)
             (finished / name).unlink()
-            standing.read(finished)
+            run_status.read(finished)
             (finished / name).write_bytes(whole)
-        assert standing.read(finished).state == "finished"
+        assert run_status.read(finished).state == "finished"
 
     def test_a_checkpoint_that_is_not_whole_does_not_count(self, finished: Path) -> None:
         os.truncate(finished / "checkpoints" / "step-000000012" / "networks.safetensors", 100)
-        found = standing.read(finished).checkpoint
+        found = run_status.read(finished).checkpoint
         assert found is not None and found["step"] == 8
 
     def test_a_lock_that_is_only_being_written(self, finished: Path) -> None:
         (finished / "lock.000003").touch()
-        assert "an unknown host" in (standing.holder(finished) or "")
+        assert "an unknown host" in (run_status.holder(finished) or "")
 
     def test_a_directory_that_is_not_one(self, tmp_path: Path) -> None:
-        assert not standing.is_run(tmp_path)
-        assert standing.holder(tmp_path / "none") is None
+        assert not run_status.is_run(tmp_path)
+        assert run_status.holder(tmp_path / "none") is None
 
 
 def test_it_does_not_need_torch() -> None:
-    code = "import sys, cluster.standing, gencomp.cli.status; sys.exit('torch' in sys.modules)"
+    code = "import sys, cluster.run_status, gencomp.cli.status; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=ENVIRONMENT, check=True)
 
 
 def test_json_of_python_and_of_the_log_agree(generator_run: Path) -> None:
     """What is shown as the newest evaluation is what the result says."""
-    found = standing.read(generator_run)
+    found = run_status.read(generator_run)
     result = json.loads((generator_run / "result.json").read_text())
     assert found.evaluation is not None
     assert found.evaluation["mse"] == pytest.approx(result["mse"])

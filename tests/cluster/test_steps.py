@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cluster import checkpoints, steps
-from cluster.averages import Averages
+from cluster.checkpoints import store
 from cluster.runs import Run
-from cluster.seat import Seat
+from cluster.training import steps
+from cluster.training.ema import Averages
+from cluster.training.worker_info import Seat
 from gencomp.system import Batch, Phase, PhaseLoss, Progress, Update
 from tests import tiny
 
@@ -147,7 +148,7 @@ def test_a_run_ends_with_its_average(photos: Path, tmp_path: Path) -> None:
     assert saved(averaged, 8)["generator.layers.0.weight"].ne(0).any()
     # The same steps were made: only what is kept of them differs.
     tiny.assert_identical(saved(plain, 8), saved(averaged, 8))
-    assert checkpoints.Checkpoint(averaged.checkpoints / "step-000000012").averages() is None
+    assert store.Checkpoint(averaged.checkpoints / "step-000000012").averages() is None
     assert tiny.result(averaged)["mse"] != tiny.result(plain)["mse"]
     # Finished: a second call only evaluates again, with the same weights.
     again, outcome = tiny.trained(tmp_path / "averaged", raw)
@@ -155,4 +156,4 @@ def test_a_run_ends_with_its_average(photos: Path, tmp_path: Path) -> None:
 
 
 def saved(run: Run, step: int) -> dict[str, Tensor]:
-    return checkpoints.Checkpoint(run.checkpoints / f"step-{step:09d}").networks()
+    return store.Checkpoint(run.checkpoints / f"step-{step:09d}").networks()

@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from cluster import data, logs, worker
-from cluster.checkpoints import MANIFEST, NETWORKS, OPTIMIZERS, CorruptCheckpoint
+from cluster import data, worker
+from cluster.checkpoints.store import MANIFEST, NETWORKS, OPTIMIZERS, CorruptCheckpoint
+from cluster.logs import process_log
 from cluster.runs import Run, open_run
-from cluster.seat import Seat
+from cluster.training.worker_info import Seat
 from cluster.worker import Host
 from gencomp.errors import InputError
 from shards.errors import ShardError
@@ -134,7 +135,7 @@ class TestDamage:
     def test_all_of_them(self, stopped: Run, photos: Path) -> None:
         for checkpoint in stopped.checkpoints.iterdir():
             (checkpoint / MANIFEST).unlink()
-        log = str(logs.of_rank(stopped.path, 0).relative_to(stopped.path))
+        log = str(process_log.of_rank(stopped.path, 0).relative_to(stopped.path))
         before = tiny.tree(stopped.path)
         with pytest.raises(CorruptCheckpoint, match="no whole checkpoint"):
             tiny.trained(stopped.path, tiny.generator(photos))

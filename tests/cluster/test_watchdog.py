@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from cluster import logs, watchdog, worker
-from cluster.steps import Steps
-from cluster.watchdog import EXIT_STALLED, Beat
+from cluster import worker
+from cluster.logs import process_log, watchdog
+from cluster.logs.watchdog import EXIT_STALLED, Beat
+from cluster.training.steps import Steps
 from cluster.worker import Host
 from gencomp.system import Progress
 from tests import tiny
@@ -29,7 +30,7 @@ _GUARDED = """
 import sys, time
 from pathlib import Path
 from cluster import logs, watchdog
-from cluster.watchdog import watchdog as guard
+from cluster.logs.watchdog import watchdog as guard
 
 run = Path(sys.argv[1])
 with logs.journal(run, rank=2) as journal, guard(journal, 2, 1.0) as beat:
@@ -40,8 +41,8 @@ _RANK = """
 import sys, threading
 import torch.distributed as dist
 from cluster.runs import open_run
-from cluster.seat import Seat
-from cluster.steps import Steps
+from cluster.training.worker_info import Seat
+from cluster.training.steps import Steps
 from cluster.worker import Host, train
 
 path, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -75,7 +76,7 @@ def begin(script: str, *words: object) -> subprocess.Popen[str]:
 
 
 def stalled(run: Path, rank: int) -> list[dict[str, Any]]:
-    lines = logs.of_rank(run, rank).read_text().splitlines()
+    lines = process_log.of_rank(run, rank).read_text().splitlines()
     return [row for row in map(json.loads, lines) if row.get("event") == "stalled"]
 
 
@@ -208,16 +209,16 @@ def test_the_driver_names_who_hangs_and_goes_on(
     run = tmp_path / "runs" / "tiny"
     driver = drive(*words, "--stall-seconds", "20")
     driver.wait_for(lambda: '"step": 10' in text(run / "metrics.jsonl"))
-    started = [row for row in read(logs.of_rank(run, 1)) if row.get("event") == "start"]
+    started = [row for row in read(process_log.of_rank(run, 1)) if row.get("event") == "start"]
     os.kill(started[-1]["pid"], signal.SIGSTOP)
     assert driver.end() == 0, driver.words()
     out = driver.out.read_text()
     (line,) = [line for line in out.splitlines() if "made no progress" in line]
     assert "driver: WARNING: rank 0 (process" in line and "made no progress for 20 s" in line
-    assert f"the stacks of its threads are in {logs.of_rank(run, 0)}" in line
+    assert f"the stacks of its threads are in {process_log.of_rank(run, 0)}" in line
     assert f"rank 1 (process {started[-1]['pid']} on" in line and "says nothing" in line
     assert "attempt starts from step" in out.partition(line)[2]
-    events = [row["event"] for row in read(logs.of_driver(run))]
+    events = [row["event"] for row in read(process_log.of_driver(run))]
     assert events == ["start", "workers_failed", "end"]
 
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gencomp.metrics import Sums
+from gencomp.sums import Sums
 
 VALUES = st.lists(st.floats(-100, 100), min_size=2, max_size=30)
 

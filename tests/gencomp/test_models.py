@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gencomp.errors import InputError
-from gencomp.models import Model, open_model
+from gencomp.external.decoders import Model, open_model
 from gencomp.networks.decoders import Blur, mlp_decoder
 from gencomp.rate_distortion.priors import Gaussian, GaussianMixture
 from tests.conftest import ROOT

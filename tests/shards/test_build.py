@@ -25,13 +25,13 @@ import xxhash
 from webdataset.writer import TarWriter
 
 from shards import open_set
-from shards.build import OnError, build, build_source
+from shards.building.build import OnError, build, build_source
+from shards.building.sources import SOURCES, Source
+from shards.building.sources import photos as photos_module
+from shards.building.sources.photos import LEAST_DEVIATION, PHOTOGRAPHS, photos
+from shards.building.writer import NewSample, write_shard
 from shards.errors import ShardError
 from shards.info import read_info
-from shards.sources import SOURCES, Source
-from shards.sources import photos as photos_module
-from shards.sources.photos import LEAST_DEVIATION, PHOTOGRAPHS, photos
-from shards.writer import NewSample, write_shard
 from tests.processes import ENVIRONMENT, descendants, gone, wait_for
 from tests.shards.numbered import driven, numbered
 
@@ -357,7 +357,7 @@ def test_a_split_without_samples_is_left_out(tmp_path: Path) -> None:
 def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
     script = tmp_path / "mine.py"
     script.write_text(
-        "from shards.build import build_source\n"
+        "from shards.building.build import build_source\n"
         "from tests.shards.numbered import numbered\n"
         "build_source(numbered({'train': 40}), 'set', shard_size=10, processes=2)\n"
     )

@@ -20,11 +20,11 @@ import numpy as np
 import pytest
 import xxhash
 
-from shards.cache import NoRoom, ShardCache, cache_root, limit_from_environment
-from shards.clients import Patience
 from shards.errors import ShardError
 from shards.info import ShardInfo
-from shards.stores import Store, store
+from shards.remote.cache import NoRoom, ShardCache, cache_root, limit_from_environment
+from shards.remote.clients import Patience
+from shards.remote.stores import Store, store
 from tests.processes import wait_for
 from tests.shards import object_server
 from tests.shards.object_server import Fault, Proxy, new_bucket

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-import shards.columns
-from shards.columns import Columns, columns
+import shards.reading.columns
 from shards.errors import ShardError
 from shards.index import IndexReader, map_index
 from shards.info import DatasetInfo, read_info
+from shards.reading.columns import Columns, columns
 from tests.shards.indexes import Shards, large_set, random_row, random_shards, write_set
 
 ROWS = 120_000
@@ -62,7 +62,7 @@ def test_columns_agree_with_the_index(plain: Shards, mapped: Shards) -> None:
             index = reader(Path(directory), info)
             for split, parts in rows.items():
                 agrees(columns(info, split, index), parts, maps)
-            patch.setattr(shards.columns, "_SHARED_ROWS", 0)
+            patch.setattr(shards.reading.columns, "_SHARED_ROWS", 0)
             patch.setenv("GENCOMP_CACHE", f"{directory}/cache")
             for split, parts in rows.items():
                 agrees(columns(info, split, index), parts, maps)
@@ -134,7 +134,7 @@ def test_damage_is_noticed_and_mended(large: Path, cache: Path) -> None:
 CHILD = """
 import sys
 from pathlib import Path
-from shards.reader import open_set
+from shards.reading.reader import open_set
 split = open_set(Path(sys.argv[1])).split("train")
 print(split.key(0), split.key(len(split) - 1), int(split._columns.check.sum()), flush=True)
 """

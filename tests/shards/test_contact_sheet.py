@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shards.contact_sheet import CELL, COLUMNS, contact_sheet, draw_sheet, evenly, sheet_size
+from shards.checking.contact_sheet import (
+    CELL,
+    COLUMNS,
+    contact_sheet,
+    draw_sheet,
+    evenly,
+    sheet_size,
+)
 from shards.errors import ShardError
-from shards.reader import ShardSet, open_set
+from shards.reading.reader import ShardSet, open_set
 from tests.shards.handmade import make_set, noise, sample
 
 

@@ -11,7 +11,7 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from shards.decode import decode, image_format, image_size, open_rgb
+from shards.reading.decode import decode, image_format, image_size, open_rgb
 
 SIZES = [(1, 1), (1, 2), (2, 1), (3, 5), (8, 8), (7, 17), (16, 33), (101, 67)]
 SUBSAMPLINGS = ["4:4:4", "4:2:2", "4:2:0", "4:1:1"]

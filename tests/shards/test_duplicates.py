@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.duplicates import find_duplicates, stands_alone
+from shards.building.duplicates import find_duplicates, stands_alone
 
 
 @given(

@@ -13,9 +13,9 @@ import pytest
 import webdataset
 import xxhash
 
+from shards.building.foreign import index_tars
 from shards.errors import ShardError
-from shards.foreign import index_tars
-from shards.reader import open_set
+from shards.reading.reader import open_set
 from tests.shards.foreign_tars import grey, palette, png, write_tar
 from tests.shards.object_server import FolderServer
 

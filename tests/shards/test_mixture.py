@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from shards import open_set
-from shards.build import build
+from shards.building.build import build
 from shards.errors import ShardError
-from shards.mixture import MixedSplit, MixtureOrder, Part, mix
-from shards.order import EpochOrder, Order
-from shards.reader import ShardSet, Split
-from shards.stream import evaluation_batches, training_batches
-from shards.windowed import WindowedOrder
+from shards.reading.mixture import MixedSplit, MixtureOrder, Part, mix
+from shards.reading.order import EpochOrder, Order
+from shards.reading.reader import ShardSet, Split
+from shards.reading.stream import evaluation_batches, training_batches
+from shards.reading.windowed import WindowedOrder
 
 BLOCK = 4096
 GOLDEN = [2, 4, 0, 1, 7, 3, 3, 9, 6, 8, 2, 0, 1, 3, 2, 1]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from shards.errors import ShardError
-from shards.order import EpochOrder
+from shards.reading.order import EpochOrder
 
 GOLDEN_10 = [5, 3, 7, 4, 2, 0, 9, 1, 6, 8, 6, 3, 1, 8, 2, 7, 0, 5, 4, 9]
 GOLDEN_3M = [2212115, 1145548, 638322, 416514, 1016911, 2710972, 1896705, 1952523]

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from shards import decode
+from shards.building.pictures import Pictures, parse_size, pictures
 from shards.errors import ShardError
-from shards.pictures import Pictures, parse_size, pictures
-from shards.transforms import Transforms
+from shards.reading import decode
+from shards.reading.transforms import Transforms
 
 SIDES = st.integers(1, 600)
 

@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 import webdataset
 
+from shards.building.foreign import index_tars
 from shards.errors import ShardError
-from shards.foreign import index_tars
 from shards.info import read_info, write_info
-from shards.reader import Sample, ShardSet, Split, decode_map, open_set
+from shards.reading.reader import Sample, ShardSet, Split, decode_map, open_set
 from tests.shards.foreign_tars import grey, palette, png, write_tar
 from tests.shards.object_server import FolderServer
 
@@ -253,7 +253,7 @@ def test_more_shards_than_descriptors(
     built: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     """Threads read while the file under them is closed for another; none reads a wrong one."""
-    monkeypatch.setattr("shards.files.LocalShards.most_open", 1)
+    monkeypatch.setattr("shards.reading.files.LocalShards.most_open", 1)
     split = open_set(built).split("train")
     expected = [
         open_set(built).split("train").read(row).image.tobytes() for row in range(len(split))

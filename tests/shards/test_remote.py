@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.cache import NoRoom
 from shards.errors import ShardError
 from shards.info import read_info, write_info
-from shards.reader import Split, open_set
+from shards.reading.reader import Split, open_set
+from shards.remote.cache import NoRoom
 from tests.processes import wait_for
 from tests.shards import object_server
 from tests.shards.object_server import Fault, FolderServer, Proxy, new_bucket

@@ -12,11 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from shards.build import build
-from shards.errors import ShardError
-from shards.order import EpochOrder, Order
-from shards.reader import ShardSet
-from shards.simulate import (
+from shards.building.build import build
+from shards.checking.simulate import (
     Layout,
     Readers,
     even_layout,
@@ -26,8 +23,11 @@ from shards.simulate import (
     shuffle_quality,
     simulate,
 )
-from shards.stream import training_batches
-from shards.windowed import WindowedOrder
+from shards.errors import ShardError
+from shards.reading.order import EpochOrder, Order
+from shards.reading.reader import ShardSet
+from shards.reading.stream import training_batches
+from shards.reading.windowed import WindowedOrder
 
 PLENTY = 1 << 60
 

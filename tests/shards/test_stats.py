@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.build import build
+from shards.building.build import build
+from shards.checking.stats import PERCENTILES, _counted, _moments, _percentiles, stats
 from shards.errors import ShardError
-from shards.reader import ShardSet
-from shards.stats import PERCENTILES, _counted, _moments, _percentiles, stats
+from shards.reading.reader import ShardSet
 from tests.shards.handmade import make_set, noise, sample
 from tests.shards.object_server import LOCAL, FolderServer
 

@@ -20,10 +20,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shards import clients
-from shards.clients import BLOCK, Patience, shown
 from shards.errors import ShardError
-from shards.stores import MissingObject, Store, store
+from shards.remote import clients
+from shards.remote.clients import BLOCK, Patience, shown
+from shards.remote.stores import MissingObject, Store, store
 from tests.shards import object_server
 from tests.shards.object_server import LOCAL, Fault, FolderServer, Proxy, new_bucket
 

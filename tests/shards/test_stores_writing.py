@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.clients import BLOCK, Patience
 from shards.errors import ShardError
-from shards.stores import MissingObject, Store, store
+from shards.remote.clients import BLOCK, Patience
+from shards.remote.stores import MissingObject, Store, store
 from tests.shards import object_server
 from tests.shards.object_server import Fault, Proxy, new_bucket
 

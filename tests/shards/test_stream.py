@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from shards import open_set
-from shards.build import build
+from shards.building.build import build
+from shards.building.foreign import index_tars
 from shards.errors import ShardError
-from shards.foreign import index_tars
-from shards.mixture import MixedSplit, Part, mix
-from shards.order import EpochOrder, Order
-from shards.reader import ShardSet, Split
-from shards.stream import Batch, evaluation_batches, training_batches
-from shards.transforms import Transforms, dithered, draws
-from shards.windowed import WindowedOrder
+from shards.reading.mixture import MixedSplit, Part, mix
+from shards.reading.order import EpochOrder, Order
+from shards.reading.reader import ShardSet, Split
+from shards.reading.stream import Batch, evaluation_batches, training_batches
+from shards.reading.transforms import Transforms, dithered, draws
+from shards.reading.windowed import WindowedOrder
 
 ORDERS = ["global", "windowed", "mixture"]
 EVERYTHING = Transforms(resize=(24, 20), crop=(16, 12), flip=True, dither=True)

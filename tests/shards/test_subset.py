@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from shards.build import build
+from shards.building.build import build
+from shards.building.foreign import index_tars
+from shards.building.subset import _drawn, sample_set, split_set
+from shards.checking.verify import verify
+from shards.checking.whole_set import rows_at
 from shards.errors import ShardError
-from shards.foreign import index_tars
-from shards.reader import ShardSet, open_set
-from shards.subset import _drawn, sample_set, split_set
-from shards.verify import verify
-from shards.whole_set import rows_at
+from shards.reading.reader import ShardSet, open_set
 from tests.shards.handmade import make_set, noise, sample
 from tests.shards.object_server import LOCAL, FolderServer
 

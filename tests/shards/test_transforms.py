@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
 
-from shards.decode import decode
+from shards.building.pictures import Pictures
 from shards.errors import ShardError
-from shards.pictures import Pictures
-from shards.transforms import Draw, Transforms, dithered, draws
+from shards.reading.decode import decode
+from shards.reading.transforms import Draw, Transforms, dithered, draws
 
 GOLDEN_DRAWS = [
     Draw(7850899368064883426, 3802790986831217621, False),

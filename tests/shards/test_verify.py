@@ -16,11 +16,11 @@ import pytest
 import xxhash
 
 from shards import open_set
-from shards.build import build
+from shards.building.build import build
+from shards.checking.verify import Report, verify
+from shards.checking.verify_shard import MOST_KEPT
 from shards.errors import ShardError
 from shards.index import SCHEMA, IndexWriter, by_shard, shard_digest
-from shards.verify import Report, verify
-from shards.verify_shard import MOST_KEPT
 from tests.shards.handmade import make_set, noise, sample
 from tests.shards.object_server import LOCAL, FolderServer
 
@@ -95,7 +95,7 @@ class TestWhole:
         self, photo_set: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Shards straddle row groups, and the batches in which the index passes through."""
-        monkeypatch.setattr("shards.whole_set._BATCH_ROWS", 7)
+        monkeypatch.setattr("shards.checking.whole_set._BATCH_ROWS", 7)
         path = photo_set / "index.parquet"
         pq.write_table(index_of(photo_set), path, row_group_size=9)
         edit_info(photo_set, index_bytes_hash=xxhash.xxh3_128_hexdigest(path.read_bytes()))

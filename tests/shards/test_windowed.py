@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from shards.errors import ShardError
-from shards.order import permute
-from shards.windowed import WindowedOrder
+from shards.reading.order import permute
+from shards.reading.windowed import WindowedOrder
 
 GOLDEN = [9, 6, 13, 12, 4, 14, 11, 3, 15, 10, 5, 16, 0, 7, 18, 1, 8, 17, 2]
 GOLDEN_3M = [43062, 2650286, 1813252, 72788, 722219, 821791, 2078358, 415471]

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import torch
 
+from cluster.evaluations.curve import plan
+from cluster.evaluations.curve.plan import Evaluation
 from cluster.runs import Run
-from shards.build import build
-from slurm import plan
-from slurm.jobs import Measure, Pilot
-from slurm.plan import Evaluation
+from shards.building.build import build
+from slurm.jobs.restartable import Measure, Pilot
 from tests import tiny
 from tests.conftest import ROOT
 

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from slurm import allocation, children, ray_node
-from slurm.allocation import Node
+from slurm.sessions import child_processes, ray_cluster, ray_node
+from slurm.sessions.ray_cluster import Node
 from tests.processes import Process, descendants, gone, wait_for
 
 _SHOWN = """\
@@ -20,9 +20,9 @@ NodeName=n2 Arch=x86_64 CoresPerSocket=1 NodeAddr=node2.cluster NodeHostName=hos
 
 
 def test_nodes_as_slurm_knows_them() -> None:
-    nodes = allocation.parse_nodes(_SHOWN)
+    nodes = ray_cluster.parse_nodes(_SHOWN)
     assert nodes == [Node("n1", "10.0.0.1"), Node("n2", "node2.cluster")]
-    assert allocation.ordered(nodes, "n2") == nodes[::-1]
+    assert ray_cluster.ordered(nodes, "n2") == nodes[::-1]
 
 
 def test_a_name_is_not_looked_up_on_its_own_host() -> None:
@@ -81,9 +81,9 @@ def test_children_are_deaf_and_none_is_left() -> None:
 
 
 def test_a_node_ends_with_its_input_and_not_by_slurms_signals() -> None:
-    before = set(children._children())
+    before = set(child_processes._children())
     node = subprocess.Popen(
-        [sys.executable, "-m", "slurm.ray_node"], stdin=subprocess.PIPE, text=True
+        [sys.executable, "-m", "slurm.sessions.ray_node"], stdin=subprocess.PIPE, text=True
     )
     status = f"/proc/{node.pid}/status"
 
@@ -97,4 +97,4 @@ def test_a_node_ends_with_its_input_and_not_by_slurms_signals() -> None:
     assert not wait_for(lambda: node.poll() is not None, 0.2)
     node.communicate(timeout=60)
     assert node.returncode == 0
-    assert set(children._children()) <= before
+    assert set(child_processes._children()) <= before

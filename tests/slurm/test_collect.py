@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.evaluations.curve.results import collect
 from gencomp.errors import InputError
-from slurm.collect import collect
 from tests import tiny
 from tests.slurm.conftest import Evaluate, measure
 

@@ -16,9 +16,10 @@ import pytest
 import safetensors
 import torch
 
+from cluster.evaluations.curve import plan
 from cluster.runs import Run
 from gencomp.cli import main
-from slurm import ledger, plan, status
+from slurm.jobs import ledger, status
 from tests import tiny
 from tests.conftest import ROOT
 from tests.slurm.conftest import Evaluate, options

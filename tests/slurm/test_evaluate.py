@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
+from cluster import files
 from cluster.runs import Run
 from gencomp.cli import main
 from gencomp.errors import InputError
-from slurm import evaluate, files, ledger, status
-from slurm.evaluate import MeasureBlocks, MetricJobs
+from slurm.jobs import ledger, status
+from slurm.kinds import metrics
+from slurm.kinds.metrics import MeasureBlocks, MetricJobs
 from tests import tiny
 
 SIZES = ["--images", "12", "--block", "4", "--batch-size", "2"]
@@ -43,7 +45,7 @@ def test_from_submission_to_result(run: Run, capsys: pytest.CaptureFixture[str])
     assert main(["slurm", "status", str(directory(run))]) == 0
     out = capsys.readouterr().out
     assert "3 of 3 blocks are finished" in out
-    rows = status.rows(evaluate.open_directory(directory(run)))
+    rows = status.rows(metrics.open_jobs(directory(run)))
     assert [(row.state, row.done, row.total) for row in rows] == [("done", 8, 8), ("done", 4, 4)]
 
     assert main(["slurm", "collect", str(directory(run)), "--require-all"]) == 0
@@ -133,7 +135,7 @@ def test_each_kind_of_evaluation_is_told_apart(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     jobs = _entered(run, "ais")
-    assert isinstance(evaluate.open_directory(jobs.path), MetricJobs)
+    assert isinstance(metrics.open_jobs(jobs.path), MetricJobs)
     assert not ledger.read(jobs)
     assert main(["slurm", "ais", str(run.path), "--images", "2"]) == 2
     assert "is not empty and is no evaluation" in capsys.readouterr().err
@@ -142,8 +144,8 @@ def test_each_kind_of_evaluation_is_told_apart(
 
 
 def _entered(run: Run, name: str, **chosen: Any) -> MetricJobs:
-    from cluster.measurement import plan
+    from cluster.evaluations.metrics import plan
     from tests.cluster.test_measurement import SMALL
 
     sizes = {"images": 12, "block": 4, "batch_size": 2}
-    return evaluate.enter(run, name, plan.make(run, **{**SMALL, **sizes, **chosen}))
+    return metrics.enter(run, name, plan.make(run, **{**SMALL, **sizes, **chosen}))

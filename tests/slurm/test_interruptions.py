@@ -13,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cluster.evaluations.curve import parts, work
+from cluster.evaluations.curve.context import open_workplace
+from cluster.evaluations.curve.plan import Evaluation, open_evaluation
+from cluster.evaluations.curve.results import collect
 from gencomp.cli import main
 from gencomp.errors import InputError
-from slurm import blocks, parts
-from slurm.collect import collect
-from slurm.jobs import Measure
-from slurm.plan import Evaluation, open_evaluation
-from slurm.workplace import open_workplace
+from slurm.jobs.restartable import Measure
 from tests.slurm.conftest import options
 from tests.slurm.conftest import parts as parts_of
 
@@ -78,7 +78,7 @@ def test_shares_and_interruptions_leave_no_trace(whole: Evaluation, data: st.Dat
     place = open_workplace(evaluation)
     for number in order[:2]:
         for steps in stops:
-            block = blocks.open_block(place, number)
+            block = work.open_block(place, number)
             for _ in range(min(steps, block.run.length - block.steps)):
                 block.advance()
             block.save()

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from cluster import files
+from cluster.evaluations.curve import work
+from cluster.evaluations.curve.context import open_decoder, open_workplace, read_images
+from cluster.evaluations.curve.parts import read as read_part
+from cluster.evaluations.curve.plan import Evaluation
 from gencomp.errors import InputError
 from gencomp.rate_distortion.tuning import Tuning
-from slurm import blocks, files
-from slurm.jobs import Measure, Pilot
-from slurm.parts import read as read_part
-from slurm.plan import Evaluation
-from slurm.workplace import open_decoder, open_workplace, read_images
+from slurm.jobs.restartable import Measure, Pilot
 from tests import tiny
 from tests.slurm.conftest import Evaluate, measure, parts
 
@@ -76,7 +77,7 @@ def test_damaged_chains_are_not_gone_on_with(
 ) -> None:
     whole, damaged = tuned("whole"), tuned("damaged")
     measure(whole, (0,))
-    block = blocks.open_block(open_workplace(damaged), 0)
+    block = work.open_block(open_workplace(damaged), 0)
     block.advance()
     block.save()
     tiny.flip(damaged.chains(0), at=damaged.chains(0).stat().st_size - 5)

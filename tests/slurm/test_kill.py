@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
+from cluster import files
+from cluster.evaluations.curve.plan import Evaluation, open_evaluation
 from gencomp.cli import main
-from slurm import files, jobs, ledger
-from slurm.directory import Stage
-from slurm.plan import Evaluation, open_evaluation
+from slurm.jobs import ledger, restartable
+from slurm.jobs.job_set import Stage
 from tests.slurm.conftest import options, parts
 
 # Chains are saved so often that each kill hits a job that has a file to go on from; pilot and
@@ -96,7 +97,7 @@ def quiet(words: list[str], directory: Path) -> None:
 def test_killed_jobs_leave_no_trace(
     own: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "SAVE_SECONDS", SAVE_SECONDS)
+    monkeypatch.setattr(restartable, "SAVE_SECONDS", SAVE_SECONDS)
     words = ["slurm", "ais", *own, *options(**LONG, images=2, bdmc_images=2, bdmc_betas="0.1")]
     quiet([*words, "--output", "quiet"], tmp_path / "quiet")
     words += ["--output", "killed", "--executor", "local", "--max-parallel", "2"]
@@ -117,7 +118,7 @@ def test_the_preemption_signal_saves_and_requeues(own: list[str], tmp_path: Path
         shutil.copy(whole.path / name, hit.path / name)
     executor = LocalExecutor(hit.logs)
     executor.update_parameters(timeout_min=60)
-    handle = executor.submit(jobs.Measure("measure-1", str(hit.path), [0], SAVE_SECONDS))
+    handle = executor.submit(restartable.Measure("measure-1", str(hit.path), [0], SAVE_SECONDS))
     progress = hit.progress("measure-1")
     try:
         deadline = time.monotonic() + 60
@@ -137,7 +138,7 @@ def test_the_preemption_signal_saves_and_requeues(own: list[str], tmp_path: Path
 def test_an_array_of_eight_with_killed_jobs(
     own: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "SAVE_SECONDS", SAVE_SECONDS)
+    monkeypatch.setattr(restartable, "SAVE_SECONDS", SAVE_SECONDS)
     more = {"images": 16, "bdmc_images": 4, "bdmc_betas": "0.05 0.1", "jobs": 8}
     words = ["slurm", "ais", *own, *options(**LONG, **more)]
     quiet([*words, "--output", "quiet"], tmp_path / "quiet")

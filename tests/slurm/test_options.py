@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gencomp.errors import InputError
-from slurm import options
-from slurm.options import Shape, SlurmOptions
+from slurm.jobs import options
+from slurm.jobs.options import Shape, SlurmOptions
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 import shards
+from cluster.evaluations.curve.context import read_images as images_of
+from cluster.evaluations.curve.plan import open_evaluation
+from cluster.evaluations.decoders import OfModel, read_images
 from gencomp.cli import main
 from gencomp.errors import InputError
 from gencomp.rate_distortion import closed_form
-from slurm.plan import open_evaluation
-from slurm.subject import OfModel, read_images
-from slurm.workplace import read_images as images_of
 from tests import tiny
 from tests.slurm.conftest import measure, options
 

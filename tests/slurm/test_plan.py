@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.evaluations.curve import plan
+from cluster.evaluations.decoders import OfModel
 from cluster.runs import Run
 from gencomp.errors import InputError
-from slurm import plan
-from slurm.subject import OfModel
 from tests import tiny
 from tests.slurm.conftest import SMALL, Evaluate
 

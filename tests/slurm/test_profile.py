@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from gencomp.cli import main
-from gencomp.cli.slurm_jobs import Submission
-from gencomp.cli.slurm_session import Allocation
+from gencomp.cli.slurm.allocation import Allocation
+from gencomp.cli.slurm.submission import Submission
 from gencomp.errors import InputError
-from slurm import profile
+from slurm.jobs import profile
 
 WHOLE = """
 partition: gpu

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from gencomp.cli.slurm_logs import _life_of
+from gencomp.cli.slurm.logs import _life_of
 from gencomp.errors import InputError
-from slurm import ledger, queue, session, submit
-from slurm.ledger import Job
-from slurm.queue import Look, QueueWatcher
-from slurm.session import Order
+from slurm.jobs import ledger, queue, submit
+from slurm.jobs.ledger import Job
+from slurm.jobs.queue import Look, QueueWatcher
+from slurm.sessions import session
+from slurm.sessions.session import Order
 from tests.conftest import ROOT
 
 Fake = Callable[[str, str], None]

@@ -11,10 +11,10 @@ import yaml
 
 from gencomp.cli import main
 from gencomp.errors import InputError
-from slurm import session
-from slurm.drive import Drive
-from slurm.session import Order
-from sweeps import space
+from slurm.sessions import session
+from slurm.sessions.drive import Drive
+from slurm.sessions.session import Order
+from sweeps import sweep_file
 from tests import tiny
 
 
@@ -140,8 +140,8 @@ def test_a_sweep_is_submitted_when_there_is_something_to_do(
 
     state("COMPLETED")
     assert main(command) == 0
-    loaded = space.load(home / "sweep.yaml", {})
-    assert loaded.concurrent == 2 and space.dump(loaded) == (home / "sweep.yaml").read_text()
+    loaded = sweep_file.load(home / "sweep.yaml", {})
+    assert loaded.concurrent == 2 and sweep_file.dump(loaded) == (home / "sweep.yaml").read_text()
     found = session.open_session(home)
     found.completed()
     capsys.readouterr()
@@ -153,10 +153,10 @@ def test_a_sweep_is_submitted_when_there_is_something_to_do(
     state("RUNNING")
     assert main(command) == 0
     assert capsys.readouterr().out.count("is there already") == 1
-    assert space.load(home / "sweep.yaml", {}) == loaded and found.is_complete()
+    assert sweep_file.load(home / "sweep.yaml", {}) == loaded and found.is_complete()
     state("COMPLETED")
     assert main(command) == 0
-    assert space.load(home / "sweep.yaml", {}) != loaded and not found.is_complete()
+    assert sweep_file.load(home / "sweep.yaml", {}) != loaded and not found.is_complete()
     assert (tmp_path / "jobs").read_text() == "x\nx\n"
 
 

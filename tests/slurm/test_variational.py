@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.evaluations.encoders import plan
 from cluster.runs import Run
 from gencomp.cli import main
-from slurm import baseline
-from slurm.jobs import TrainEncoders
+from slurm.jobs.restartable import TrainEncoders
 from tests.slurm.conftest import started
 
 SMALL = ["--images", "3", "--epochs", "1", "--batch-size", "8", "--samples", "2"]
@@ -59,8 +59,8 @@ def test_a_killed_job_goes_on_to_the_same_bits(run: Run) -> None:
     many = ["--betas", *map(str, np.geomspace(1e-3, 0.1, 6))]
     assert main(words(run, *many, "--name", "whole")) == 0
     assert main(words(run, *many, "--name", "killed", "--dry-run")) == 0
-    whole = baseline.open_baseline(run.path / "evaluations" / "whole")
-    killed = baseline.enter(run, "killed", whole.plan)
+    whole = plan.open_baseline(run.path / "evaluations" / "whole")
+    killed = plan.enter(run, "killed", whole.plan)
     job = TrainEncoders("baseline-0", str(killed.path))
     process = started(job)
     deadline = time.monotonic() + 60

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from gencomp.draws import Draws
 from gencomp.errors import InputError
 from gencomp.losses import mmd
-from gencomp.metrics import Sums
 from gencomp.networks import dplc as networks
 from gencomp.networks.batch_norm import batch_statistics
 from gencomp.rate_distortion.priors import Gaussian
 from gencomp.recipes.schema import OptimizerSection
+from gencomp.sums import Sums
 from gencomp.system import Batch, LatentDecoder, Phase, Progress, Supply, System, Update
 from gencomp.systems.dplc import parts
 from gencomp.systems.dplc.objectives import (

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from gencomp import quantizer
 from gencomp.draws import Draws
-from gencomp.metrics import Sums
 from gencomp.networks import dplc as networks
+from gencomp.sums import Sums
 from gencomp.system import Batch, Supply
 from gencomp.systems.dplc.recipe import LatentSource
 

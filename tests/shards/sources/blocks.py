@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pickle
 
+from shards.building.sources import Source
+from shards.building.writer import NewSample
 from shards.info import Skipped
-from shards.sources import Source
-from shards.writer import NewSample
 
 
 def outcomes(source: Source, block_size: int = 3) -> dict[str, list[NewSample | Skipped | None]]:

@@ -7,8 +7,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from shards.sources import Source
-from shards.writer import NewSample
+from shards.building.sources import Source
+from shards.building.writer import NewSample
 from tests.shards.sources.blocks import samples
 
 

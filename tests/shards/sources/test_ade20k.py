@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shards import decode
-from shards.build import build
+from shards.building.build import build
+from shards.building.sources.ade20k import ade20k
 from shards.errors import ShardError
 from shards.info import Skipped
-from shards.sources.ade20k import ade20k
+from shards.reading import decode
 from tests.shards.sources.blocks import outcomes, samples
 
 NAMES = ["wall", "building, edifice", "sky", "bed"]

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from shards.building.sources.archives import open_files
+from shards.building.sources.draw import drawn
 from shards.errors import ShardError
-from shards.sources.archives import open_files
-from shards.sources.draw import drawn
 
 FILES = {
     "b/2.png": b"two",

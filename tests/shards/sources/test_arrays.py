@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shards.building.sources import pickles
+from shards.building.sources.arrays import Rows, planar, planar_side
 from shards.errors import ShardError
-from shards.sources import pickles
-from shards.sources.arrays import Rows, planar, planar_side
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=6), st.integers(1, 12))

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shards import decode
-from shards.build import build
+from shards.building.build import build
+from shards.building.sources.celeba import celeba
 from shards.errors import ShardError
 from shards.info import Skipped
-from shards.sources.celeba import celeba
+from shards.reading import decode
 from tests.shards.sources.blocks import outcomes, samples
 
 ATTRIBUTES = ("5_o_Clock_Shadow", "Male", "Young")

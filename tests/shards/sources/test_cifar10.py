@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.build import build
+from shards.building.build import build
+from shards.building.sources import pickles
+from shards.building.sources.cifar10 import cifar10
 from shards.errors import ShardError
-from shards.sources import pickles
-from shards.sources.cifar10 import cifar10
 from tests.shards.sources.reading import check_arrays
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

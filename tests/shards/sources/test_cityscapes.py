@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shards import decode
-from shards.build import build
+from shards.building.build import build
+from shards.building.sources.cityscapes import CLASSES, cityscapes
 from shards.errors import ShardError
 from shards.info import Skipped
-from shards.sources.cityscapes import CLASSES, cityscapes
+from shards.reading import decode
 from tests.shards.sources.blocks import outcomes, samples
 
 HEIGHT, WIDTH = 32, 64  # 1024 and 2048 in the data set

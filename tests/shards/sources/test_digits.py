@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.build import build
+from shards.building.build import build
+from shards.building.sources.digits import digits
 from shards.errors import ShardError
-from shards.sources.digits import digits
 from tests.shards.sources.reading import check_arrays
 
 N = 1797

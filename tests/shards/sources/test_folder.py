@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shards.build import build
+from shards.building.build import build
+from shards.building.sources import Source
+from shards.building.sources.folder import clic, folder, kodak
 from shards.errors import ShardError
 from shards.info import Skipped
-from shards.sources import Source
-from shards.sources.folder import clic, folder, kodak
 from tests.shards.sources.blocks import outcomes, samples
 from tests.shards.sources.reading import pixels
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.build import build
+from shards.building.build import build
+from shards.building.sources.imagenet32 import imagenet32
 from shards.errors import ShardError
-from shards.sources.imagenet32 import imagenet32
 from tests.shards.sources.reading import check_arrays
 from tests.shards.sources.test_cifar10 import Attack, python2
 
@@ -126,7 +126,7 @@ def test_the_built_set(tmp_path: Path) -> None:
 _MEASURE = """
 import resource, sys
 from pathlib import Path
-from shards.sources.imagenet32 import imagenet32
+from shards.building.sources.imagenet32 import imagenet32
 rest = imagenet32(Path(sys.argv[1]).parent / "small")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 source = imagenet32(Path(sys.argv[1]))

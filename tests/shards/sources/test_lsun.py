@@ -19,13 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from shards import decode
-from shards.build import build
+from shards.building.build import build
+from shards.building.sources.lmdb_keys import open_keys
+from shards.building.sources.lsun import lsun
+from shards.building.sources.lsun_database import MARK, Train, read_entries, scan
 from shards.errors import ShardError
 from shards.info import Skipped
-from shards.sources.lmdb_keys import open_keys
-from shards.sources.lsun import lsun
-from shards.sources.lsun_database import MARK, Train, read_entries, scan
+from shards.reading import decode
 from tests.shards.sources.blocks import outcomes, samples
 
 ENTRIES = 2 * MARK + 88
@@ -299,7 +299,7 @@ def test_sets_of_any_number_of_processes_are_the_same(bedrooms: Path, tmp_path: 
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from shards.sources.lsun_database import read_entries, scan
+from shards.building.sources.lsun_database import read_entries, scan
 def peak(database):
     train, _, _ = scan(Path(database), 1000, seed=0)
     for start in range(0, len(train), 1000):

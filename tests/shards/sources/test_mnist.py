@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shards.build import build
+from shards.building.build import build
+from shards.building.sources.mnist import fashion_mnist, mnist
 from shards.errors import ShardError
-from shards.sources.mnist import fashion_mnist, mnist
 from tests.shards.sources.blocks import samples
 from tests.shards.sources.reading import check_arrays, pixels
 

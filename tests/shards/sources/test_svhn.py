@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
-from shards.build import build
+from shards.building.build import build
+from shards.building.sources.svhn import svhn
 from shards.errors import ShardError
-from shards.sources.svhn import svhn
 from tests.shards.sources.blocks import samples
 from tests.shards.sources.reading import check_arrays, pixels
 
