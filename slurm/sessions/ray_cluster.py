@@ -1,9 +1,9 @@
 """A Ray cluster over the nodes of this job's allocation.
 
 Each node runs one step, `python -m slurm.sessions.ray_node`, which ends when its input does; so
-nothing of it outlives this process, and ending it can meet no Ray but its own. The head's node is this one, so
-that the driver sits beside it. A token that is new for each attempt goes to the nodes by the steps'
-input: it is on no command line, in no variable and in no file that others can read.
+nothing of it outlives this process, and ending it can meet no Ray but its own. The head's node is
+this one, so that the driver sits beside it. A token that is new for each attempt goes to the nodes
+by the steps' input: it is on no command line, in no variable and in no file that others can read.
 """
 
 from __future__ import annotations
