@@ -31,26 +31,32 @@ class Command(NamedTuple):
 
 COMMANDS: dict[str, Command] = {
     "shards build": Command(
-        "Data", "gencomp.cli.shards", "build", "make a shard set from a data set as it is shipped"
+        "Data",
+        "gencomp.cli.shards.build",
+        "build",
+        "make a shard set from a data set as it is shipped",
     ),
     "shards index": Command(
-        "Data", "gencomp.cli.shards", "index", "index existing WebDataset tars, local or remote"
+        "Data",
+        "gencomp.cli.shards.build",
+        "index",
+        "index existing WebDataset tars, local or remote",
     ),
     "shards split": Command(
-        "Data", "gencomp.cli.shards", "split", "draw another test split of a shard set"
+        "Data", "gencomp.cli.shards.build", "split", "draw another test split of a shard set"
     ),
     "shards sample": Command(
-        "Data", "gencomp.cli.shards", "sample", "cut a small shard set out of a large one"
+        "Data", "gencomp.cli.shards.build", "sample", "cut a small shard set out of a large one"
     ),
     "shards verify": Command(
-        "Data", "gencomp.cli.shards_check", "verify", "check every byte of a shard set"
+        "Data", "gencomp.cli.shards.verify", "verify", "check every byte of a shard set"
     ),
     "shards stats": Command(
-        "Data", "gencomp.cli.shards_check", "stats", "count a shard set; draw a contact sheet"
+        "Data", "gencomp.cli.shards.verify", "stats", "count a shard set; draw a contact sheet"
     ),
     "shards simulate": Command(
         "Data",
-        "gencomp.cli.shards_simulate",
+        "gencomp.cli.shards.simulate",
         "simulate",
         "tell what reading would cost elsewhere",
     ),
@@ -70,10 +76,13 @@ COMMANDS: dict[str, Command] = {
         "Training", "gencomp.cli.slurm.sweep", "sweep", "run a sweep as one Slurm job", raw=True
     ),
     "compress": Command(
-        "Coding", "gencomp.cli.codec", "compress", "write an image to a compressed file"
+        "Coding", "gencomp.cli.compress.compress", "compress", "write an image to a compressed file"
     ),
     "decompress": Command(
-        "Coding", "gencomp.cli.codec", "decompress", "write a compressed file back to an image"
+        "Coding",
+        "gencomp.cli.compress.compress",
+        "decompress",
+        "write a compressed file back to an image",
     ),
     "evaluate": Command(
         "Evaluation", "gencomp.cli.evaluate", "evaluate", "measure a finished run, with intervals"
@@ -112,25 +121,31 @@ COMMANDS: dict[str, Command] = {
         "Evaluation", "gencomp.cli.slurm.cancel", "cancel", "cancel jobs that wait or run"
     ),
     "figure rates": Command(
-        "Evaluation", "gencomp.cli.figure", "rates", "draw images at every rate beside each other"
+        "Evaluation",
+        "gencomp.cli.figure.rates",
+        "rates",
+        "draw images at every rate beside each other",
     ),
     "figure interpolation": Command(
-        "Evaluation", "gencomp.cli.figure", "interpolation", "draw one image along the rate"
+        "Evaluation", "gencomp.cli.figure.rates", "interpolation", "draw one image along the rate"
     ),
     "figure curves": Command(
-        "Evaluation", "gencomp.cli.figure_curves", "curves", "draw metrics of runs against the rate"
+        "Evaluation", "gencomp.cli.figure.curves", "curves", "draw metrics of runs against the rate"
     ),
     "figure ais": Command(
-        "Evaluation", "gencomp.cli.figure_ais", "ais", "draw rate-distortion curves by AIS"
+        "Evaluation", "gencomp.cli.figure.ais", "ais", "draw rate-distortion curves by AIS"
     ),
     "figure convergence": Command(
-        "Evaluation", "gencomp.cli.figure_ais", "convergence", "draw how far such curves are sure"
+        "Evaluation", "gencomp.cli.figure.ais", "convergence", "draw how far such curves are sure"
     ),
     "figure image-curves": Command(
-        "Evaluation", "gencomp.cli.figure_ais", "image_curves", "draw such a curve of each image"
+        "Evaluation", "gencomp.cli.figure.ais", "image_curves", "draw such a curve of each image"
     ),
     "figure latent": Command(
-        "Evaluation", "gencomp.cli.figure", "latent", "draw latents of runs beside their prior"
+        "Evaluation",
+        "gencomp.cli.figure.rates",
+        "latent",
+        "draw latents of runs beside their prior",
     ),
     "report": Command(
         "Evaluation", "gencomp.cli.report", "report", "write one HTML page from finished runs"

@@ -21,9 +21,9 @@ import pytest
 from PIL import Image
 
 from gencomp.cli import main
-from gencomp.cli import shards as commands
 from gencomp.cli.console import Rate, duration, progress
-from gencomp.cli.shards_simulate import LANES, WINDOW
+from gencomp.cli.shards import build as commands
+from gencomp.cli.shards.simulate import LANES, WINDOW
 from gencomp.recipes.schema import DataSection
 from shards import open_set
 from shards.building.sources import SOURCES

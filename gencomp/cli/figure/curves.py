@@ -48,7 +48,7 @@ def curves(
         overwrite: Replace the file if it exists.
     """
     from gencomp.cli import figure_classical, figure_results
-    from gencomp.cli.figure import check_out, write_figure
+    from gencomp.cli.figure.rates import check_out, write_figure
     from gencomp.figures import curves
 
     format = check_out(out, overwrite)

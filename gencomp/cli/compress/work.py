@@ -8,7 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from gencomp.cli import codec_files as files
+from gencomp.cli.compress import files
 from gencomp.cli.console import progress
 from gencomp.coding import container
 from gencomp.errors import InputError

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from gencomp.cli.console import progress
-from gencomp.cli.shards import Location, megabytes
+from gencomp.cli.shards.build import Location, megabytes
 from gencomp.errors import InputError
 
 if TYPE_CHECKING:

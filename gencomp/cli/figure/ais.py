@@ -47,7 +47,7 @@ def ais(
         overwrite: Replace the file if it exists.
     """
     from gencomp.cli import figure_ais_inputs as inputs
-    from gencomp.cli.figure import check_out, write_figure
+    from gencomp.cli.figure.rates import check_out, write_figure
     from gencomp.figures import rate_distortion
 
     format = check_out(out, overwrite)
@@ -81,7 +81,7 @@ def convergence(evaluations: Evaluations, /, out: Path, overwrite: bool = False)
         overwrite: Replace the file if it exists.
     """
     from gencomp.cli import figure_ais_inputs as inputs
-    from gencomp.cli.figure import check_out, write_figure
+    from gencomp.cli.figure.rates import check_out, write_figure
     from gencomp.figures import convergence
 
     format = check_out(out, overwrite)
@@ -119,7 +119,7 @@ def image_curves(
         overwrite: Replace the file if it exists.
     """
     from gencomp.cli import figure_ais_inputs as inputs
-    from gencomp.cli.figure import check_out, write_figure
+    from gencomp.cli.figure.rates import check_out, write_figure
     from gencomp.figures import rate_distortion
 
     format = check_out(out, overwrite)

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import tyro
 
-from gencomp.cli import codec_files as files
-from gencomp.cli import codec_work as work
+from gencomp.cli.compress import files, work
 from gencomp.cli.console import print_table
 from gencomp.errors import InputError
 
