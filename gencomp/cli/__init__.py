@@ -38,21 +38,21 @@ COMMANDS: dict[str, Command] = {
     ),
     "shards index": Command(
         "Data",
-        "gencomp.cli.shards.build",
+        "gencomp.cli.shards.index",
         "index",
         "index existing WebDataset tars, local or remote",
     ),
     "shards split": Command(
-        "Data", "gencomp.cli.shards.build", "split", "draw another test split of a shard set"
+        "Data", "gencomp.cli.shards.split", "split", "draw another test split of a shard set"
     ),
     "shards sample": Command(
-        "Data", "gencomp.cli.shards.build", "sample", "cut a small shard set out of a large one"
+        "Data", "gencomp.cli.shards.sample", "sample", "cut a small shard set out of a large one"
     ),
     "shards verify": Command(
         "Data", "gencomp.cli.shards.verify", "verify", "check every byte of a shard set"
     ),
     "shards stats": Command(
-        "Data", "gencomp.cli.shards.verify", "stats", "count a shard set; draw a contact sheet"
+        "Data", "gencomp.cli.shards.stats", "stats", "count a shard set; draw a contact sheet"
     ),
     "shards simulate": Command(
         "Data",
@@ -80,7 +80,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "decompress": Command(
         "Coding",
-        "gencomp.cli.compress.compress",
+        "gencomp.cli.compress.decompress",
         "decompress",
         "write a compressed file back to an image",
     ),

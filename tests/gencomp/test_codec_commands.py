@@ -131,8 +131,10 @@ class TestFolders:
             words = (tmp_path / "gcp", out, "--processes", processes)
             code, _, said = run("decompress", *words)
             assert code == 1
-            saids.append(said)
-        assert saids[0] == saids[1] and "bad.gcp cannot be decoded" in saids[0]
+            # Progress is printed every ten seconds, so only on a machine that is slow enough.
+            lines = said.splitlines()
+            saids.append([one for one in lines if not one.startswith("decompressing ")])
+        assert saids[0] == saids[1] and "bad.gcp cannot be decoded" in saids[0][1]
         assert names(outs[0]) == names(outs[1]) and len(names(outs[0])) == 5
         for name in names(outs[0]):
             assert (outs[0] / name).read_bytes() == (outs[1] / name).read_bytes()
