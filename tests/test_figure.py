@@ -13,9 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
+from cluster.results import classical as figure_classical
+from cluster.results import metrics as figure_results
+from cluster.results import pictures as figure_inputs
 from cluster.runs import open_run
 from gencomp import recipes
-from gencomp.cli import figure_classical, figure_inputs, figure_results, main
+from gencomp.cli import main
 from gencomp.draws import Draws
 from gencomp.figures import curves
 from gencomp.losses import mmd

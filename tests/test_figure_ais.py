@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gencomp.cli import figure_ais_inputs as inputs
+from cluster.results import curves as inputs
 from gencomp.cli import main
 from gencomp.errors import InputError
 from gencomp.figures.rate_distortion import cut

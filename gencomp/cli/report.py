@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from gencomp.errors import InputError
 
 if TYPE_CHECKING:
-    from gencomp.cli.report_inputs import Found
+    from sweeps.report.inputs import Found
 
 
 def report(
@@ -35,7 +35,7 @@ def report(
     if out.is_dir() or (out.parent.exists() and not out.parent.is_dir()):
         raise InputError(f"--out {out} cannot be written; name an HTML file in a directory")
     from cluster.files import write_text
-    from gencomp.cli.report_inputs import find
+    from sweeps.report.inputs import find
 
     html = _page(find(generator, sweep, curve), images)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -45,9 +45,9 @@ def report(
 
 def _page(found: Found, images: int) -> str:
     import shards
-    from gencomp.cli import report_parts as parts
-    from gencomp.cli.report_protocol import facts, protocol
+    from cluster.results.protocol import facts, protocol
     from gencomp.report import PictureRow, Report, render
+    from sweeps.report import sweep as parts
 
     curve = parts.read_curve(found.evaluation) if found.evaluation else None
     notes = list(found.missing)

@@ -11,7 +11,7 @@ import tyro
 from gencomp.errors import InputError
 
 if TYPE_CHECKING:
-    from gencomp.cli.figure_ais_inputs import Measured
+    from cluster.results.curves import Measured
 
 Evaluations = Annotated[
     tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="EVALUATION...")
@@ -46,7 +46,7 @@ def ais(
         evaluation: Name of the evaluation to take from each of the --runs.
         overwrite: Replace the file if it exists.
     """
-    from gencomp.cli import figure_ais_inputs as inputs
+    from cluster.results import curves as inputs
     from gencomp.cli.figure.rates import check_out, write_figure
     from gencomp.figures import rate_distortion
 
@@ -80,7 +80,7 @@ def convergence(evaluations: Evaluations, /, out: Path, overwrite: bool = False)
         out: File to write, .png or .pdf.
         overwrite: Replace the file if it exists.
     """
-    from gencomp.cli import figure_ais_inputs as inputs
+    from cluster.results import curves as inputs
     from gencomp.cli.figure.rates import check_out, write_figure
     from gencomp.figures import convergence
 
@@ -118,7 +118,7 @@ def image_curves(
         cut_rate: Begin at the point of the mean closest to this rate in nats; 0 for all of it.
         overwrite: Replace the file if it exists.
     """
-    from gencomp.cli import figure_ais_inputs as inputs
+    from cluster.results import curves as inputs
     from gencomp.cli.figure.rates import check_out, write_figure
     from gencomp.figures import rate_distortion
 

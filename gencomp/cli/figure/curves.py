@@ -11,7 +11,7 @@ import tyro
 from gencomp.errors import InputError
 
 if TYPE_CHECKING:
-    from gencomp.cli.figure_results import Measured
+    from cluster.results.metrics import Measured
     from gencomp.coding.classical import ClassicalCodec
     from gencomp.figures.curves import Panel, Point
 
@@ -47,7 +47,8 @@ def curves(
             on the same images, for mse, psnr and ms_ssim.
         overwrite: Replace the file if it exists.
     """
-    from gencomp.cli import figure_classical, figure_results
+    from cluster.results import classical as figure_classical
+    from cluster.results import metrics as figure_results
     from gencomp.cli.figure.rates import check_out, write_figure
     from gencomp.figures import curves
 
@@ -106,7 +107,7 @@ def _with_references(
     """The panels of distortion with a line of each codec."""
     import torch
 
-    from gencomp.cli import figure_classical
+    from cluster.results import classical as figure_classical
     from gencomp.figures.curves import Panel
 
     fitting = [panel for panel in panels if panel.metric in figure_classical.METRICS]

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
+    from cluster.results.pictures import Images
     from cluster.runs import Run
-    from gencomp.cli.figure_inputs import Images
     from gencomp.figures.style import Format
     from gencomp.figures.tiles import Column
     from gencomp.system import System
@@ -136,8 +136,8 @@ def latent(
         seed: Of the noise and the prior's samples.
         overwrite: Replace the file if it exists.
     """
-    from gencomp.cli import figure_inputs as inputs
-    from gencomp.cli import figure_latents
+    from cluster.results import latents as figure_latents
+    from cluster.results import pictures as inputs
     from gencomp.cli.console import print_table
     from gencomp.figures import latents
 
@@ -205,7 +205,7 @@ def _along_the_rate(
     scale: int,
 ) -> tuple[Images, list[Column]]:
     """The images, and the columns of original, 0 bpp and every rate."""
-    from gencomp.cli import figure_inputs as inputs
+    from cluster.results import pictures as inputs
     from gencomp.figures.tiles import Column
 
     for name, value in (("draws", draws), ("scale", scale)):
@@ -244,7 +244,7 @@ def _along_the_rate(
 
 
 def _opened(paths: tuple[Path, ...]) -> list[Run]:
-    from gencomp.cli.figure_inputs import finished
+    from cluster.results.pictures import finished
 
     if not paths:
         raise InputError("a figure needs one run or more")

@@ -17,7 +17,6 @@ from cluster.evaluations.curve.plan import Evaluation, spaced
 from cluster.evaluations.decoders import read_images
 from cluster.logs import json_lines
 from cluster.runs import Run
-from gencomp.cli.report_inputs import Found
 from gencomp.draws import Draws
 from gencomp.errors import InputError
 from gencomp.report import Best, Curve, Generator, History, PictureRow, Sweep, Trial
@@ -27,6 +26,7 @@ from gencomp.report.wording import metric_name, point_label
 from gencomp.system import Batch, Codec, System, evaluation_mode
 from shards.reading.reader import ShardSet
 from sweeps import trials
+from sweeps.report.inputs import Found
 from sweeps.sweep_file import Objective
 
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from cluster.results import pictures as inputs
 from cluster.runs import Run
-from gencomp.cli import figure_inputs as inputs
 from gencomp.draws import Draws
 from gencomp.errors import InputError
 from gencomp.figures.latents import LatentSet, Mmd, measure, null_spread

@@ -16,7 +16,7 @@ import torch
 
 from cluster.evaluations.curve.plan import Evaluation, Plan
 from cluster.evaluations.decoders import OfModel, open_decoder
-from gencomp.cli import figure_results, report_parts
+from cluster.results import metrics as figure_results
 from gencomp.errors import InputError
 from gencomp.figures.convergence import Convergence
 from gencomp.figures.rate_axes import Units
@@ -30,6 +30,7 @@ from gencomp.figures.rate_distortion import (
 )
 from gencomp.rate_distortion.units import nats_to_bpp
 from gencomp.report import content
+from sweeps.report import sweep as report_parts
 
 _MIDDLE = (0.1, 0.9)  # of the images, in bands of convergence
 _METRICS_WIDTH = 2.0  # of the scale of `gencomp evaluate`, [−1, 1]

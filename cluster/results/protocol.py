@@ -8,11 +8,11 @@ from pathlib import Path
 import gencomp
 from cluster.evaluations.curve.plan import Evaluation
 from cluster.runs import Run
-from gencomp.cli.report_inputs import Found, weights_of
-from gencomp.cli.report_parts import collected
 from gencomp.report import Curve, Generator
 from gencomp.report.markup import count as whole
 from shards.reading.reader import ShardSet
+from sweeps.report.inputs import Found, weights_of
+from sweeps.report.sweep import collected
 
 Pairs = list[tuple[str, str]]
 

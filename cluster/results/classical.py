@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gencomp.cli.figure_inputs import as_tiles
+from cluster.results.pictures import as_tiles
 from gencomp.coding import classical
 from gencomp.errors import InputError
 from gencomp.evaluation import bootstrap

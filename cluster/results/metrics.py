@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import shards
+from cluster.results import latents as figure_latents
+from cluster.results import pictures as inputs
 from cluster.runs import Run
-from gencomp.cli import figure_inputs as inputs
-from gencomp.cli import figure_latents
 from gencomp.errors import InputError
 from gencomp.evaluation.pixels import psnr
 from gencomp.figures.curves import Panel, Point
