@@ -1,5 +1,5 @@
-"""What the figures of rate-distortion curves are drawn from: collected evaluations by AIS, and what
-else was measured on their images."""
+"""Rate-distortion curves by annealed importance sampling, with what else was measured on their
+images: curves of trained encoders and operating points of codecs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 
 from cluster.evaluations.curve.plan import Evaluation, Plan
 from cluster.evaluations.decoders import OfModel, open_decoder
-from cluster.results import metrics as figure_results
+from cluster.results import curve_tables, metrics
 from gencomp.errors import InputError
 from gencomp.figures.convergence import Convergence
 from gencomp.figures.rate_axes import Units
@@ -30,7 +30,6 @@ from gencomp.figures.rate_distortion import (
 )
 from gencomp.rate_distortion.units import nats_to_bpp
 from gencomp.report import content
-from sweeps.report import sweep as report_parts
 
 _MIDDLE = (0.1, 0.9)  # of the images, in bands of convergence
 _METRICS_WIDTH = 2.0  # of the scale of `gencomp evaluate`, [−1, 1]
@@ -90,7 +89,7 @@ class Measured:
     @cached_property
     def table(self) -> content.Curve:
         """The content of curve.parquet."""
-        return report_parts.read_curve(self.evaluation)
+        return curve_tables.read(self.evaluation)
 
     def images(self) -> ImageCurves:
         """The curve of each image."""
@@ -166,7 +165,7 @@ def _open(word: str) -> tuple[str, Evaluation, dict[str, Any]]:
     evaluation = Evaluation.open(path)
     if not (evaluation.path / "curve.json").is_file():
         raise InputError(f"{path} has no curve yet; run `gencomp slurm collect {path}` first")
-    return label, evaluation, report_parts.collected(evaluation)
+    return label, evaluation, curve_tables.means(evaluation)
 
 
 def _subject(evaluation: Evaluation) -> str:
@@ -218,6 +217,26 @@ def _scale(one: Measured) -> dict[str, Any]:
     return {"black and white on the decoder's scale are": one.value_range}
 
 
+def require_gaps(measured: Sequence[Measured]) -> None:
+    """
+    Raises:
+        InputError: no evaluation has a gap of bidirectional Monte Carlo.
+    """
+    if not any(one.gaps for one in measured):
+        raise InputError(
+            f"{measured[0].evaluation.path} has no BDMC gap to draw; `gencomp slurm ais` measures"
+            " it with --bdmc-images 16"
+        )
+
+
+def images_and_chains(measured: Sequence[Measured]) -> str:
+    """The images that curves are of, and the chains of each: the range of those of all curves."""
+    first = measured[0]
+    chains = sorted({one.plan.settings.chains for one in measured})
+    said = "–".join(str(count) for count in dict.fromkeys((chains[0], chains[-1])))
+    return f"{first.images_said}, {said} chains each"
+
+
 def variational(path: Path, measured: Sequence[Measured]) -> Variational:
     """Points of trained encoders, from a JSON file with `points` and `protocol` like curve.json.
 
@@ -246,14 +265,11 @@ def variational(path: Path, measured: Sequence[Measured]) -> Variational:
     raise InputError(f"{path} is of {said}, and none of the evaluations of this figure is")
 
 
-def operating_points(
-    words: Sequence[str], evaluation: str, beside: Measured
-) -> list[OperatingPoint]:
+def operating_points(codecs: Sequence[metrics.Measured], beside: Measured) -> list[OperatingPoint]:
     """Codecs in the units of a curve of squared errors.
 
     Args:
-        words: as for `gencomp figure curves`.
-        evaluation: name of the evaluation to take from each run.
+        codecs: results with their series.
         beside: a curve of the figure.
 
     Raises:
@@ -265,7 +281,7 @@ def operating_points(
     per_mse = values * ((scale[1] - scale[0]) / _METRICS_WIDTH) ** 2
     nats_per_bpp = 1 / nats_to_bpp(1.0, beside.plan.pixels)
     points = []
-    for codec in figure_results.read(words, evaluation):
+    for codec in codecs:
         point = codec.point("mse")
         if point is None:
             raise InputError(
@@ -278,7 +294,7 @@ def operating_points(
     return points
 
 
-def _require_same_images(codec: figure_results.Measured, beside: Measured) -> None:
+def _require_same_images(codec: metrics.Measured, beside: Measured) -> None:
     """
     Raises:
         InputError: the codec was measured on other images than the curve.

@@ -1,17 +1,16 @@
-"""Results of runs as points of a curve, with the protocol that each was measured by."""
+"""Metrics of runs as operating points, with the protocol that each was measured by."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import shards
-from cluster.results import latents as figure_latents
-from cluster.results import pictures as inputs
+from cluster.results import latents, pictures
 from cluster.runs import Run
 from gencomp.errors import InputError
 from gencomp.evaluation.pixels import psnr
@@ -30,7 +29,7 @@ class Measured:
 
     Attributes:
         name: where it comes from, for messages.
-        series: the line that its points belong to; empty until `read` has named it.
+        series: the line that its points belong to; empty until it is named, as by `joined`.
         run: the run, if there is one around.
         evaluation: content of metrics.json.
     """
@@ -69,7 +68,7 @@ class Measured:
             raise InputError(f"{self.name} has no bpp: its run has no codec")
         assert self.run is not None
         if (rate := (self.run.result() or {}).get("bpp")) is None:
-            raise InputError(f"{inputs.stage(self.run)} has no codec, so it has no rate")
+            raise InputError(f"{pictures.stage(self.run)} has no codec, so it has no rate")
         return float(rate)
 
     def _value(self, metric: str) -> _Found | None:
@@ -94,14 +93,14 @@ class Measured:
         if self.run is None:
             return None
         images = self.images()
-        if len(images.rows) > figure_latents.MOST_IMAGES:
-            images = images.thinned(figure_latents.MOST_IMAGES)
+        if len(images.rows) > latents.MOST_IMAGES:
+            images = images.thinned(latents.MOST_IMAGES)
         seed = (self.evaluation or {}).get("protocol", {}).get("settings", {}).get("seed", _SEED)
         try:
-            found, prior = figure_latents.encoded(self.run, self.name, images, seed)
+            found, prior = latents.encoded(self.run, self.name, images, seed)
         except InputError:  # a baseline, whose latents have no prior
             return None
-        measured = figure_latents.against_prior(found, prior, seed)
+        measured = latents.against_prior(found, prior, seed)
         protocol = {
             "data": _short(images.split.index_hash),
             "data set": images.data_set,
@@ -109,7 +108,7 @@ class Measured:
         }
         return measured.value, measured.interval, protocol
 
-    def images(self) -> inputs.Images:
+    def images(self) -> pictures.Images:
         """The images that its metrics are of.
 
         Raises:
@@ -119,11 +118,11 @@ class Measured:
             raise InputError(f"{self.name} lies outside its run, so its images are not known here")
         if self.evaluation is not None:
             chosen = self.evaluation["protocol"]["settings"]
-            return inputs.choose_images([self.run], chosen["split"], chosen["images"])
+            return pictures.choose_images([self.run], chosen["split"], chosen["images"])
         split = self.run.recipe().evaluation.split
-        images = inputs.choose_images([self.run], split, None)
+        images = pictures.choose_images([self.run], split, None)
         count = int((self.run.result() or {}).get("images", len(images.rows)))
-        return inputs.choose_rows(images, range(count))
+        return pictures.choose_rows(images, range(count))
 
     @property
     def _which(self) -> str:
@@ -163,25 +162,17 @@ class Measured:
         }
 
 
-def read(words: Sequence[str], evaluation: str) -> list[Measured]:
-    """The results that the words of a command line name, each with its series.
+def joined(measured: Sequence[Measured]) -> list[Measured]:
+    """Results that nobody has given a label, each with its series.
 
-    Raises:
-        InputError: one is no result, or not finished.
+    Those whose recipes differ in nothing but what sets the rate share one. Results without a run
+    go by the names of their systems.
     """
-    if not words:
-        raise InputError("curves need one result or more: runs, sweeps or metrics.json files")
-    labelled: list[Measured] = []
-    free: list[Measured] = []
-    for word in words:
-        label, _, locations = word.rpartition("=")
-        for name in locations.split(","):
-            for one in _expand(Path(name), evaluation):
-                (labelled if label else free).append(replace(one, series=label))
-    runs = [one.run for one in free if one.run is not None]
-    names = iter(inputs.differing(runs, apart_from=inputs.RATE_KEYS) if runs else ())
-    free = [replace(one, series=_system(one) if one.run is None else next(names)) for one in free]
-    return labelled + free
+    runs = [one.run for one in measured if one.run is not None]
+    names = iter(pictures.differing(runs, apart_from=pictures.RATE_KEYS) if runs else ())
+    return [
+        replace(one, series=_system(one) if one.run is None else next(names)) for one in measured
+    ]
 
 
 def remarks(panels: Sequence[Panel]) -> list[str]:
@@ -197,35 +188,29 @@ def remarks(panels: Sequence[Panel]) -> list[str]:
     return [*lines, "bars: 95 % intervals over images"]
 
 
-def _expand(path: Path, evaluation: str) -> Iterator[Measured]:
-    """A metrics.json, the finished trials of a sweep, or a run."""
-    if path.name == "metrics.json" or path.suffix == ".json":
-        yield _of_file(path)
-    elif (path / "sweep.yaml").is_file():
-        from sweeps.trials import read_results
+def of_run(path: Path, evaluation: str) -> Measured:
+    """A finished run with its evaluation of that name, if there is one.
 
-        found = read_results(path)
-        keys = list(found.sweep.space)
-        points = [row for row in found.rows if row["status"] == "finished"]
-        for row in sorted(points, key=lambda row: [(str(type(row[k])), row[k]) for k in keys]):
-            yield _of_run(found.run(row).path, evaluation)
-    else:
-        yield _of_run(path, evaluation)
-
-
-def _of_run(path: Path, evaluation: str) -> Measured:
-    run = inputs.finished(path)
+    Raises:
+        InputError: There is no finished run, or the evaluation is not complete.
+    """
+    run = pictures.finished(path)
     file = run.path / "evaluations" / evaluation / "metrics.json"
     content = _content(file) if file.is_file() else None
     return Measured(str(path), "", run, content)
 
 
-def _of_file(path: Path) -> Measured:
+def of_file(path: Path) -> Measured:
+    """A metrics.json, with its run where it lies in one.
+
+    Raises:
+        InputError: The file cannot be read, is something else, or is not complete.
+    """
     content = _content(path)
     place = path.absolute().parents
     inside = len(place) > 2 and place[1].name == "evaluations"
     inside = inside and (place[2] / "identity.json").is_file()
-    return Measured(str(path), "", inputs.finished(place[2]) if inside else None, content)
+    return Measured(str(path), "", pictures.finished(place[2]) if inside else None, content)
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the figures are drawn from: finished runs, images of their split, and words for both."""
+"""Images of finished runs: of their split, reconstructed and sampled, and words for both."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from cluster.runs import Run, open_run
 from gencomp import recipes
 from gencomp.errors import InputError
 from gencomp.evaluation.draws import ItemDraws
+from gencomp.evaluation.pixels import psnr, squared_error
 from gencomp.recipes.schema import BaseRecipe
 from gencomp.report.wording import value_of
 from gencomp.system import Batch, System, evaluation_mode
@@ -66,10 +67,37 @@ def finished(path: Path) -> Run:
     return run
 
 
+def finished_runs(paths: Sequence[Path]) -> list[Run]:
+    """The finished runs that a figure is of.
+
+    Raises:
+        InputError: None is named, or one is missing or not finished.
+    """
+    if not paths:
+        raise InputError("a figure needs one run or more")
+    return [finished(path) for path in paths]
+
+
 def stage(run: Run) -> str:
     """`run PATH (system/stage)`."""
     recipe = run.recipe()
     return f"run {run.path} ({recipe.system}/{recipe.stage})"
+
+
+def evaluation_set(run: Run) -> ShardSet:
+    """The shard set that a run is evaluated on.
+
+    Raises:
+        InputError: another set lies in its place.
+        ShardError: there is none.
+    """
+    shard_set = open_set(run.recipe().evaluation_shards())
+    identity = run.identity()
+    if shard_set.index_hash != identity.get("evaluation.data", identity["data"]):
+        raise InputError(
+            f"{shard_set.path} is another shard set than run {run.path} was trained on"
+        )
+    return shard_set
 
 
 def choose_images(runs: Sequence[Run], split: str, count: int | None) -> Images:
@@ -86,12 +114,7 @@ def choose_images(runs: Sequence[Run], split: str, count: int | None) -> Images:
     """
     held: dict[str, tuple[Run, ShardSet]] = {}
     for run in runs:
-        shard_set = open_set(run.recipe().evaluation_shards())
-        identity = run.identity()
-        if shard_set.index_hash != identity.get("evaluation.data", identity["data"]):
-            raise InputError(
-                f"{shard_set.path} is another shard set than run {run.path} was trained on"
-            )
+        shard_set = evaluation_set(run)
         held.setdefault(shard_set.index_hash, (run, shard_set))
     (first, shard_set), *others = held.values()
     if others:
@@ -173,6 +196,11 @@ def differing(runs: Sequence[Run], apart_from: Sequence[str] = ()) -> list[str]:
     return labels
 
 
+def names_of(runs: Sequence[Run]) -> list[str]:
+    """A name for each run of a figure: what tells it from the others, or that of its directory."""
+    return differing(runs) if len(runs) > 1 else [runs[0].name]
+
+
 def reconstructions(
     run: Run, system: System, images: Images, seed: int, draws: int
 ) -> list[Tensor]:
@@ -225,3 +253,16 @@ def latents(run: Run, system: System, images: Images, seed: int) -> np.ndarray:
 def as_tiles(images_BCHW: Tensor) -> list[np.ndarray]:
     """uint8 [H, W, 3] each."""
     return list(images_BCHW.permute(0, 2, 3, 1).contiguous().numpy())
+
+
+def psnr_captions(originals: Sequence[np.ndarray], images: Sequence[np.ndarray]) -> list[str]:
+    """The PSNR of each image against its original, uint8 [H, W, 3] both."""
+    return [
+        f"{psnr(squared_error_of(a, b)):.1f} dB" for a, b in zip(originals, images, strict=True)
+    ]
+
+
+def squared_error_of(a_HWC: np.ndarray, b_HWC: np.ndarray) -> float:
+    """The mean squared error between two images of 8 bits, on the scale [−1, 1]."""
+    a_BHWC, b_BHWC = (torch.from_numpy(np.array(image))[None] for image in (a_HWC, b_HWC))
+    return float(squared_error(a_BHWC, b_BHWC))

@@ -1,69 +1,35 @@
-"""What a report says about how its numbers came about."""
+"""How numbers came about, in pairs of a name and a value: data, runs, curves."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
-import gencomp
+from cluster.checkpoints import store
 from cluster.evaluations.curve.plan import Evaluation
+from cluster.results import curve_tables
 from cluster.runs import Run
-from gencomp.report import Curve, Generator
+from gencomp.errors import InputError
+from gencomp.report import Curve
 from gencomp.report.markup import count as whole
 from shards.reading.reader import ShardSet
-from sweeps.report.inputs import Found, weights_of
-from sweeps.report.sweep import collected
 
 Pairs = list[tuple[str, str]]
 
 
-def facts(
-    found: Found, shard_set: ShardSet | None, generator: Generator | None, curve: Curve | None
-) -> Pairs:
-    """What was run, for the head of the page."""
-    facts = []
-    if shard_set:
-        splits = ", ".join(f"{whole(count)} {name}" for name, count in shard_set.splits.items())
-        facts.append(("Data", f"{shard_set.info.name} ({splits})"))
-    if generator and found.run:
-        recipe = found.run.recipe()
-        steps = int(generator.metrics.get("step", 0))
-        state = "" if found.run.result() else ", not finished"
-        facts.append(("Generator", f"{recipe.system}/{recipe.stage}, {whole(steps)} steps{state}"))
-    if found.sweep:
-        facts.append(
-            ("Sweep", f"{len(found.sweep.rows)} trials of {Path(found.sweep.sweep.base).stem}")
-        )
-    if curve:
-        size = f"{curve.images} images × {curve.chains} chains"
-        temperatures = f"{whole(curve.temperatures)} temperatures"
-        facts.append(("Curve by AIS", f"{size}, {temperatures}"))
-    return facts
+def weights_of(run: Run) -> str:
+    """The hash of the newest weights of a run.
+
+    Raises:
+        InputError: the run has no checkpoint yet.
+    """
+    checkpoint = store.newest(run.checkpoints)
+    if checkpoint is None:
+        raise InputError(f"run {run.path} has no checkpoint yet")
+    return checkpoint.networks_hash()
 
 
-def protocol(
-    found: Found, shard_set: ShardSet | None, curve: Curve | None
-) -> list[tuple[str, Pairs]]:
-    """Titled lists for the foot of the page."""
-    parts: list[tuple[str, Pairs]] = []
-    if shard_set and (run := found.any_run):
-        parts.append(("Data and scales", _data_protocol(shard_set, run)))
-    if found.run:
-        parts.append(("Generator", _run_protocol(found.run)))
-    if found.sweep:
-        trials = [
-            (f"trial {row['trial']}", f"weights {weights_of(run)}") for row, run in found.best
-        ]
-        first = _run_protocol(found.best[0][1])[1:] if found.best else []
-        seed = [("sweep seed", str(found.sweep.sweep.seed))]
-        parts.append(("Codecs", [("sweep", found.sweep.directory.name), *trials, *seed, *first]))
-    if found.evaluation and curve:
-        parts.append(("Curve", _curve_protocol(found.evaluation, curve)))
-    parts.append(("This page", [("gencomp", gencomp.__version__)]))
-    return parts
-
-
-def _data_protocol(shard_set: ShardSet, run: Run) -> Pairs:
+def of_data(shard_set: ShardSet, run: Run) -> Pairs:
+    """The data of a run, and what errors and rates on them mean."""
     splits = ", ".join(f"{name} {whole(count)}" for name, count in shard_set.splits.items())
     settings = run.recipe().evaluation
     which = f"its first {settings.limit} images" if settings.limit else "all images"
@@ -80,7 +46,8 @@ def _data_protocol(shard_set: ShardSet, run: Run) -> Pairs:
     ]
 
 
-def _run_protocol(run: Run) -> Pairs:
+def of_run(run: Run) -> Pairs:
+    """How a run was trained; the hash of its weights comes first."""
     recipe, result = run.recipe(), run.result() or {}
     environment = json.loads((run.path / "environment.json").read_text())
     return [
@@ -93,8 +60,9 @@ def _run_protocol(run: Run) -> Pairs:
     ]
 
 
-def _curve_protocol(evaluation: Evaluation, curve: Curve) -> Pairs:
-    plan, protocol = evaluation.plan, collected(evaluation)["protocol"]
+def of_curve(evaluation: Evaluation, curve: Curve) -> Pairs:
+    """How a rate-distortion curve was measured."""
+    plan, protocol = evaluation.plan, curve_tables.means(evaluation)["protocol"]
     settings = plan.settings
     return [
         ("estimator", protocol["estimator"]),

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.checkpoints import store
 from cluster.evaluations.curve.plan import Evaluation
 from cluster.evaluations.decoders import OfModel
+from cluster.results.protocol import weights_of
 from cluster.runs import Run, open_run
 from gencomp.errors import InputError
 from sweeps.trials import SweepResult, read_results
@@ -79,14 +79,6 @@ def find(generator: Path | None, sweep: Path | None, curve: Path | None) -> Foun
         which = ", ".join(f"{name} has {weights[:12]}" for name, weights in _weights(found).items())
         raise InputError(f"a report is about one generator, but these have different ones: {which}")
     return found
-
-
-def weights_of(run: Run) -> str:
-    """Hash of a run's newest weights."""
-    checkpoint = store.newest(run.checkpoints)
-    if checkpoint is None:
-        raise InputError(f"run {run.path} has no checkpoint yet")
-    return checkpoint.networks_hash()
 
 
 def _of_colours(evaluation: Evaluation) -> Evaluation:
