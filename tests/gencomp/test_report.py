@@ -40,7 +40,7 @@ from gencomp.report.content import Line
 from gencomp.report.markup import DASH, number, plus_minus
 from gencomp.report.wording import point_label
 from shards.building.build import build
-from slurm.jobs.restartable import Measure, Pilot
+from slurm.kinds.curve import Measure, Pilot
 from sweeps import sweep_file, trials
 from tests import tiny
 
@@ -449,7 +449,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         leapfrog=2, seed=7, tuning_seed=6, pilot_images=2, pilot_temperatures=20, threads=1,
         device="cpu",
     )  # fmt: skip
-    evaluation = evaluation_plan.enter(run, "ais", evaluation_plan.make(run, chosen))
+    evaluation = evaluation_plan.Evaluation.find(
+        run, "ais", evaluation_plan.make(run, chosen)
+    ).enter()
     threads = torch.get_num_threads()
     Pilot("pilot", str(evaluation.path))()
     Measure("measure", str(evaluation.path), [0, 1])()
