@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cluster import standing
 from cluster.files import write_text
 from gencomp.errors import InputError
+from gencomp.validation import sentence
 from slurm import files
 from slurm.directory import JobDirectory, Stage
 from slurm.ledger import Job
@@ -208,9 +209,7 @@ def find(directory: Path) -> Session | None:
         try:
             return session(subject, Order.model_validate_json(file.read_bytes()))
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise InputError(f"{file} cannot be read: {where}: {first['msg']}") from None
+            raise InputError(f"{file} cannot be read: {sentence(error, Order)}") from None
     return None
 
 

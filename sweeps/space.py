@@ -15,6 +15,7 @@ from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 from gencomp import recipes
 from gencomp.errors import InputError
 from gencomp.recipes.schema import Section
+from gencomp.validation import sentence
 
 _Number = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -285,7 +286,7 @@ def load(source: str | Path, overrides: Mapping[str, Any]) -> Sweep:
     try:
         sweep = Sweep.model_validate(raw)
     except ValidationError as error:
-        raise InputError(f"sweep {source}: {recipes.sentence(error, Sweep)}") from None
+        raise InputError(f"sweep {source}: {sentence(error, Sweep)}") from None
     return sweep.model_copy(update={"overrides": {**sweep.overrides, **overrides}})
 
 

@@ -186,5 +186,5 @@ def test_an_order_is_found_from_the_run_and_from_its_directory(
     assert "is no evaluation; `gencomp status" in capsys.readouterr().err
 
     (made.path / "order.json").write_text(order.model_dump_json().replace('"nodes":2', '"nodes":0'))
-    with pytest.raises(InputError, match=r"order\.json cannot be read: nodes: "):
+    with pytest.raises(InputError, match=r"order\.json cannot be read: nodes is 0, but"):
         session.find(run.path)
