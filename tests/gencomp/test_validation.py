@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from gencomp.validation import option_name, sentence
+from gencomp.validation import did_you_mean, keys, nearest, option_name, sentence
 
 
 class Brush(BaseModel):
@@ -59,6 +59,10 @@ def error_of(values: Any) -> ValidationError:
             {"zzz": 1},
             "unknown key zzz; allowed here are brush, frame, framed, ground, more, names, other,",
         ),
+        ({"sizes": 1}, "unknown key sizes; did you mean size?"),
+        ({"hair_length": 1}, "unknown key hair_length; did you mean brush.hair-length"),
+        ({"bruhs": {"a": 1, "b": 2}}, "unknown key bruhs; did you mean brush?"),
+        ({"zzz": {"size": 1}}, "unknown key zzz; allowed here are brush, frame, framed,"),
         ({"brush": {"zzz": 1}}, "unknown key brush.zzz; allowed here are hair-length"),
         ({"other": {"zzz": 1}}, "unknown key other.zzz; allowed here are hair-length"),
         ({"more": [{}, {"zzz": 1}]}, "unknown key more.1.zzz; allowed here are hair-length"),
@@ -68,6 +72,63 @@ def error_of(values: Any) -> ValidationError:
 def test_the_first_error_is_one_sentence(values: Any, said: str) -> None:
     found = sentence(error_of(values), Painting)
     assert found.startswith(said) and "\n" not in found
+
+
+class Frame(BaseModel):
+    width: int = 1
+    colour: str = "gold"
+
+
+class Wall(BaseModel):
+    width: int = 1
+
+
+class House(BaseModel):
+    frame: Frame = Frame()
+    wall: Wall = Wall()
+    walls: tuple[Wall, ...] = ()
+    seed: int = 0
+
+
+def test_keys_are_listed_section_by_section() -> None:
+    assert [key.dotted for key in keys(House)] == [
+        "frame",
+        "frame.width",
+        "frame.colour",
+        "wall",
+        "wall.width",
+        "walls",
+        "seed",
+    ]
+    assert [key.dotted for key in keys(House) if key.model] == ["frame", "wall"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("frame.colour", ["frame.colour"]),
+        ("frame.color", ["frame.colour"]),
+        ("colour", ["frame.colour"]),
+        ("wall.colour", ["frame.colour"]),
+        ("walls.seed", ["seed"]),
+        ("sed", ["seed"]),
+        ("frames.width", ["frame.width"]),
+        ("waall.width", ["wall.width"]),
+        ("width", ["frame.width", "wall.width"]),
+        ("door.width", ["wall.width", "frame.width"]),
+        ("door.handle", []),
+        ("", []),
+    ],
+)
+def test_the_nearest_key_is_found_by_its_last_part(wrong: str, meant: list[str]) -> None:
+    known = [key.dotted for key in keys(House) if key.model is None]
+    assert sorted(nearest(wrong, known)) == sorted(meant)
+
+
+def test_suggestions_are_a_question() -> None:
+    assert did_you_mean(["a"]) == "did you mean a?"
+    assert did_you_mean(["a", "b"]) == "did you mean a or b?"
+    assert did_you_mean(["a", "b", "c"]) == "did you mean a, b or c?"
 
 
 def test_the_options_of_a_command_are_named_as_they_are_written() -> None:

@@ -55,7 +55,7 @@ def test_a_dry_run_shows_the_script_and_writes_nothing(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--loss.mmd_wieght", "3"], "unknown key loss.mmd_wieght"),
+        (["--loss.mmd_wieght", "3"], "unknown key loss.mmd_wieght; did you mean loss.mmd_weight?"),
         (["--data.shards", "nowhere", "--dry-run"], "nowhere"),
         (["--workers", "9", "--dry-run"], "9"),  # of a batch of 8
         (["--workers", "8", "--nodes", "2", "--cpus-per-task", "2"], "8 CPUs, but --nodes 2 of"),
