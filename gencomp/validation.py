@@ -34,8 +34,12 @@ class Key(NamedTuple):
     field: FieldInfo
 
     @property
+    def path(self) -> tuple[str, ...]:
+        return (*self.section, self.name)
+
+    @property
     def dotted(self) -> str:
-        return ".".join([*self.section, self.name])
+        return ".".join(self.path)
 
     @property
     def model(self) -> type[BaseModel] | None:
