@@ -187,6 +187,7 @@ class TestSweep:
 
     def test_words(self, sweep: Callable[..., str], refused: Callable[..., str]) -> None:
         assert "unknown key loss.lambda" in sweep({}, "--loss.lambda", "3")
+        assert "did you mean loss.mmd_weight?" in sweep({}, "--training.mmd_weight", "3")
         assert "shipped sweeps are" in refused("sweep", "nothing")
 
     def test_a_mended_sweep_may_start(self, sweep: Callable[..., str], tmp_path: Path) -> None:

@@ -326,7 +326,7 @@ def test_the_result_carries_its_protocol(codec: Run, nets: dict[str, Any]) -> No
         ({"metrics": ("lpips",)}, "needs a network: name it by --lpips"),
         ({"metrics": ("pv",), "draws": 1}, "--draws is 1, but pv and rate0 need two"),
         ({"images": 48}, "has 47 images, fewer than the 48"),
-        ({"images": 1}, "--images is 1, but input should be greater than or equal to 2"),
+        ({"images": 1}, "--images is 1, but it should be greater than or equal to 2"),
         ({"samples": 5}, "is asked for neither fid nor kid"),
         ({"batch_size": 1}, "--batch-size is 1"),
         ({"metrics": ()}, "--metrics is"),
