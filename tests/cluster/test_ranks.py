@@ -25,7 +25,7 @@ from cluster import data, steps, worker
 from cluster.runs import Run
 from cluster.seat import Seat
 from cluster.worker import Host
-from gencomp.systems.dplc import parts
+from gencomp.systems.common import calibration
 from tests import tiny
 from tests.conftest import ROOT
 
@@ -193,7 +193,7 @@ def _train(
 
     with (
         mock.patch.object(data, "to_batch", recording),
-        mock.patch.object(parts, "CALIBRATION_SAMPLES", 64),
+        mock.patch.object(calibration, "CALIBRATION_SAMPLES", 64),
     ):
         if worker.train(run, seat, host).finished:
             del order[-64 // 8 :]
