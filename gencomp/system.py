@@ -183,6 +183,18 @@ class LatentDecoder(NamedTuple):
         return self.prior.latent_dim
 
 
+class Latents(NamedTuple):
+    """What images are encoded to, and the prior N(0, σ² I) that their latents should follow.
+
+    Attributes:
+        z_BK: one latent of each image, [n, K], on the scale that the decoder takes.
+        variance: σ² of the prior.
+    """
+
+    z_BK: Tensor
+    variance: float
+
+
 class System(ABC):
     """One published method at one stage.
 
@@ -239,6 +251,13 @@ class System(ABC):
 
         Like `evaluate`, it is called in evaluation mode and on every rank for its share of a batch;
         in a stochastic system other draws give other reconstructions.
+        """
+        return None
+
+    def latents(self, batch: Batch, draws: Draws) -> Latents | None:
+        """The latents behind `reconstruct` and their prior; None without an encoder or a prior.
+
+        Called like `reconstruct`: for the same draws, these are the latents that it decodes.
         """
         return None
 

@@ -222,7 +222,7 @@ def _along_the_rate(
         for tile in inputs.as_tiles(batch.images_BCHW)
     ]
     height, width = originals[0].shape[:2]
-    labels = inputs.differing(runs, apart_from=inputs.RATE_KEYS)
+    labels = inputs.differing(runs, rates=False)
     coded: list[tuple[int, str, Run, System]] = []
     for run, label in zip(runs, labels, strict=True):
         system = run.system()

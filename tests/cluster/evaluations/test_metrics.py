@@ -24,8 +24,8 @@ from gencomp.evaluation import frechet, kernel, pixels, ssim
 from gencomp.evaluation.draws import ItemDraws
 from gencomp.losses import mmd
 from gencomp.system import Batch, evaluation_mode
+from gencomp.systems.common.pixels import to_signed
 from gencomp.systems.dplc.base import ReconstructingSystem
-from gencomp.systems.dplc.parts import to_signed
 from tests import scripted, tiny
 
 ALL = plan.METRICS

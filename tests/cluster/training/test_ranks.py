@@ -26,7 +26,7 @@ from cluster.runs import Run
 from cluster.training import steps
 from cluster.training.worker_info import Seat
 from cluster.worker import Host
-from gencomp.systems.dplc import parts
+from gencomp.systems.common import calibration
 from tests import tiny
 from tests.conftest import ROOT
 
@@ -194,7 +194,7 @@ def _train(
 
     with (
         mock.patch.object(data, "to_batch", recording),
-        mock.patch.object(parts, "CALIBRATION_SAMPLES", 64),
+        mock.patch.object(calibration, "CALIBRATION_SAMPLES", 64),
     ):
         if worker.train(run, seat, host).finished:
             del order[-64 // 8 :]

@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gencomp import quantizer
 from gencomp.coding import tables
-from gencomp.systems.dplc import parts
+from gencomp.systems.common import pixels
 from gencomp.systems.dplc.code_tables import CodeTables
 from tests.gencomp.dplc_cases import batch, finalised, made
 
@@ -69,7 +69,7 @@ def test_finalise_counts_with_the_final_encoder(stage: str) -> None:
     with torch.no_grad():
         codes = [
             quantizer.quantize_hard(
-                system.networks["code_encoder"](parts.to_signed(batch(seed=i).images_BCHW)), 2
+                system.networks["code_encoder"](pixels.to_signed(batch(seed=i).images_BCHW)), 2
             )
             for i in range(2)
         ]

@@ -11,6 +11,7 @@ from gencomp.errors import InputError
 from gencomp.networks.batch_norm import GlobalBatchNorm2d
 from gencomp.system import Batch, System, evaluation_mode
 from gencomp.systems import build_system
+from gencomp.systems.common import pixels
 from gencomp.systems.dplc import parts
 from tests.gencomp.dplc_cases import (
     ADVERSARIAL,
@@ -83,7 +84,7 @@ class TestFrozenGenerator:
         for mode in ("frozen", "batch"):
             system = codec(**{"networks.bn_mode": mode})
             losses[mode] = loss_of(system.phases["codec"]).terms["rmse"]
-            x_BCHW = parts.to_signed(batch().images_BCHW)
+            x_BCHW = pixels.to_signed(batch().images_BCHW)
             system.networks.train()
             with torch.no_grad():
                 z_BM11 = system.encode(system.networks, x_BCHW, draws())  # type: ignore[attr-defined]
@@ -98,7 +99,7 @@ class TestFrozenGenerator:
         nine = build_system(recipe("codec"), {"generator": parent})
         torch.manual_seed(0)
         one = build_system(recipe("codec"), {"generator": recipe("wae")})
-        x_BCHW = parts.to_signed(batch().images_BCHW)
+        x_BCHW = pixels.to_signed(batch().images_BCHW)
         latents = [s.encode(s.networks, x_BCHW, draws()) for s in (one, nine)]  # type: ignore[attr-defined]
         torch.testing.assert_close(latents[1], 3 * latents[0])
 
@@ -112,7 +113,7 @@ class TestNoise:
     def test_it_decides_reconstructions(self, stage: str) -> None:
         """Two draws differ in every image, the same draw gives the same bits."""
         system = finalised(made(stage))
-        x_BCHW = parts.to_signed(batch().images_BCHW)
+        x_BCHW = pixels.to_signed(batch().images_BCHW)
 
         def latent(number: int) -> torch.Tensor:
             return system.encode(system.networks, x_BCHW, draws(number))  # type: ignore[attr-defined, no-any-return]
@@ -160,7 +161,7 @@ class TestStatistics:
         means = []
         with evaluation_mode(system.networks):
             for _, (images, noise) in zip(range(4), supply(), strict=False):
-                x_BCHW = parts.to_signed(images.images_BCHW)
+                x_BCHW = pixels.to_signed(images.images_BCHW)
                 z_BM11 = system.encode(system.networks, x_BCHW, noise)  # type: ignore[attr-defined]
                 means.append(net.layers[0](z_BM11).mean((0, 2, 3)))
         torch.testing.assert_close(norms[0].running_mean, torch.stack(means).mean(0))

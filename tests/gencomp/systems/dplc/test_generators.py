@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gencomp.networks.batch_norm import GlobalBatchNorm2d
 from gencomp.system import Phase, System
+from gencomp.systems.common import pixels
 from gencomp.systems.dplc import parts
 from tests.gencomp.dplc_cases import (
     ADVERSARIAL,
@@ -50,7 +51,7 @@ def encoded(system: System) -> Tensor:
     """F(x) as in training."""
     system.networks.train()
     with torch.no_grad():
-        return system.networks["encoder"](parts.to_signed(batch().images_BCHW))
+        return system.networks["encoder"](pixels.to_signed(batch().images_BCHW))
 
 
 def gradient_free(network: nn.Module) -> bool:
@@ -103,7 +104,7 @@ class TestAutoencoder:
         torch.testing.assert_close(norms[0].running_mean, torch.stack(means).mean(0))
         layers = system.networks["encoder"].layers
         images = [
-            layers[2](torch.relu(layers[0](parts.to_signed(b.images_BCHW)))) for b, _ in batches
+            layers[2](torch.relu(layers[0](pixels.to_signed(b.images_BCHW)))) for b, _ in batches
         ]
         torch.testing.assert_close(
             layers[3].running_mean, torch.stack([x.mean((0, 2, 3)) for x in images]).mean(0)
@@ -176,7 +177,7 @@ class TestCritic:
     def test_fakes_of_a_gan_are_samples_of_the_prior_as_training_makes_them(self) -> None:
         system = made("wgan_gp")
         _, real_BCHW, fake_BCHW = inputs(system.phases["critic"], "critic")
-        assert torch.equal(real_BCHW, parts.to_signed(batch().images_BCHW))
+        assert torch.equal(real_BCHW, pixels.to_signed(batch().images_BCHW))
         z_BM11 = parts.prior_latent(parts.Prior(8, 1.0))(system.networks, real_BCHW, draws())
         torch.testing.assert_close(fake_BCHW, system.networks["generator"].train()(z_BM11))
         assert not fake_BCHW.requires_grad
@@ -263,5 +264,5 @@ def test_a_gan_evaluates_scores_of_held_out_images() -> None:
         metrics = system.summary(system.evaluate(batch(), draws()).all_reduced())
         samples = system.networks["generator"](parts.Prior(8, 1.0).sample(draws(), torch.float32))
         critic = system.networks["critic"]
-        gap = critic(parts.to_signed(batch().images_BCHW)).mean() - critic(samples).mean()
+        gap = critic(pixels.to_signed(batch().images_BCHW)).mean() - critic(samples).mean()
     assert metrics == {"gap": pytest.approx(gap.item(), rel=1e-4), "images": 8}

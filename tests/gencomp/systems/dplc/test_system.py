@@ -15,6 +15,7 @@ from gencomp.networks.batch_norm import GlobalBatchNorm2d, batch_statistics
 from gencomp.networks.calibration import reestimate_statistics
 from gencomp.rate_distortion.priors import Gaussian
 from gencomp.system import Progress, System, Update, evaluation_mode
+from gencomp.systems.common import pixels
 from gencomp.systems.dplc import parts
 from tests.gencomp.dplc_cases import (
     ADVERSARIAL,
@@ -145,6 +146,21 @@ class TestSteps:
         assert terms["latent_discriminator/loss"].item() == pytest.approx(expected.item())
 
 
+@pytest.mark.parametrize("mode", ["frozen", "batch"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_latents_are_those_that_reconstructions_decode(stage: str, mode: str) -> None:
+    system = finalised(made(stage, **{"networks.bn_mode": mode}))
+    with evaluation_mode(system.networks):
+        found = system.latents(batch(), draws())
+        if stage not in ("wae", "wasserstein_pp", "codec"):  # no encoder, or no prior
+            assert found is None
+            return
+        assert found is not None and found.z_BK.shape == (8, 8) and found.variance == 1
+        with system.statistics(draws()):  # type: ignore[attr-defined]
+            made_BCHW = system.networks["generator"](found.z_BK[:, :, None, None])
+        assert torch.equal(pixels.to_bytes(made_BCHW), system.reconstruct(batch(), draws()))
+
+
 class TestBatchStatistics:
     @pytest.mark.parametrize("stage", STAGES)
     def test_evaluations_leave_every_state_as_it_is(self, stage: str) -> None:
@@ -178,7 +194,7 @@ class TestBatchStatistics:
         with evaluation_mode(system.networks):
             metrics = system.summary(system.evaluate(batch(), draws()).all_reduced())
         system.networks.train()
-        x_BCHW = parts.to_signed(batch().images_BCHW)
+        x_BCHW = pixels.to_signed(batch().images_BCHW)
         with torch.no_grad():
             x_hat_BCHW = system.networks["generator"](system.networks["encoder"](x_BCHW))
         assert metrics["mse"] == pytest.approx(float((x_BCHW - x_hat_BCHW).square().mean()))
@@ -228,7 +244,7 @@ class TestEvaluation:
         system = finalised(made(stage))
         with evaluation_mode(system.networks):
             metrics = system.summary(system.evaluate(batch(), draws()).all_reduced())
-            x = parts.to_signed(batch().images_BCHW)
+            x = pixels.to_signed(batch().images_BCHW)
             z = system.encode(system.networks, x, draws())  # type: ignore[attr-defined]
             x_hat = system.networks["generator"](z)
         mse_B = (x - x_hat).double().square().flatten(1).mean(1)
@@ -285,7 +301,7 @@ class TestEvaluation:
         z_BK = draws(5).normal("prior", 8)
         with evaluation_mode(system.networks):
             samples = system.sample(draws(5))
-            decoded = parts.to_bytes(decoder.decode(z_BK).reshape(-1, 3, 64, 64))
+            decoded = pixels.to_bytes(decoder.decode(z_BK).reshape(-1, 3, 64, 64))
             assert samples is not None and torch.equal(samples, decoded)
             shares = [system.sample(Draws(1, ("train", 5, 0), 8, rank, 2)) for rank in range(2)]
         for rank, share in enumerate(shares):
@@ -317,7 +333,7 @@ class TestEvaluation:
         with evaluation_mode(system.networks):
             samples = system.sample(draws(n=256))
         assert samples is not None
-        g_BCHW = parts.to_signed(samples)
+        g_BCHW = pixels.to_signed(samples)
         variances = x_BCHW.var(0, correction=0).mean() + g_BCHW.var(0, correction=0).mean()
         expected = variances + (x_BCHW.mean(0) - g_BCHW.mean(0)).square().mean()
         i, j = (torch.randint(256, (1000,), generator=generator) for _ in range(2))
@@ -328,14 +344,14 @@ class TestEvaluation:
 
 def test_bytes_and_signed_values_are_inverse() -> None:
     every = torch.arange(256, dtype=torch.uint8)
-    assert torch.equal(parts.to_bytes(parts.to_signed(every)), every)
-    assert parts.to_signed(every)[0] == -1 and parts.to_signed(every)[255] == 1
-    assert parts.to_bytes(torch.tensor([-1.1, 1.1, 0.0])).tolist() == [0, 255, 128]
+    assert torch.equal(pixels.to_bytes(pixels.to_signed(every)), every)
+    assert pixels.to_signed(every)[0] == -1 and pixels.to_signed(every)[255] == 1
+    assert pixels.to_bytes(torch.tensor([-1.1, 1.1, 0.0])).tolist() == [0, 255, 128]
 
 
 def test_dithered_images_keep_their_type() -> None:
     x = torch.tensor([0.0, 0.25, 1.0], dtype=torch.float64)
-    signed = parts.to_signed(x)
+    signed = pixels.to_signed(x)
     assert signed.dtype == x.dtype and signed.tolist() == [-1, -0.5, 1]
 
 

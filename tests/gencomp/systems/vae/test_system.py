@@ -20,7 +20,7 @@ from gencomp.networks.batch_norm import GlobalBatchNorm2d
 from gencomp.rate_distortion.priors import Gaussian
 from gencomp.system import System, Update, evaluation_mode
 from gencomp.systems import build_system
-from gencomp.systems.vae.pixels import Pixels
+from gencomp.systems.common.pixels import Pixels
 from gencomp.systems.vae.recipe import VaeRecipe
 from gencomp.systems.vae.system import Bound, Vae, bound, encode
 from tests import tiny
@@ -266,6 +266,15 @@ class TestEvaluation:
             assert torch.equal(images, images[:, :1].expand_as(images)) == (kind != "dcgan")
         assert torch.equal(pictures["reconstructions"], again) and not torch.equal(again, other)
         assert system.codec() is None
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_latents_are_those_that_reconstructions_decode(self, kind: str) -> None:
+        system = made(kind)
+        with evaluation_mode(system.networks):
+            z_BK, variance = system.latents(batch(system), draws())
+            images_BCHW = system.pixels.to_images(system.networks["decoder"](z_BK))
+            assert torch.equal(images_BCHW, system.reconstruct(batch(system), draws()))
+        assert z_BK.shape == (6, 3) and variance == 1
 
     def test_images_in_colour_are_refused_at_the_start_and_in_evaluations(self) -> None:
         system = made()

@@ -1,4 +1,4 @@
-"""Images as the values that a decoder predicts, and back."""
+"""Images of 8 bits as the values that networks see, and back."""
 
 from __future__ import annotations
 
@@ -10,9 +10,21 @@ from torch import Tensor
 from gencomp.errors import InputError
 
 
+def to_signed(images_BCHW: Tensor) -> Tensor:
+    """uint8, or dithered floats in [0, 1), -> floats in [−1, 1]."""
+    if images_BCHW.is_floating_point():
+        return images_BCHW * 2 - 1
+    return images_BCHW.to(torch.get_default_dtype()) / 127.5 - 1
+
+
+def to_bytes(x_BCHW: Tensor) -> Tensor:
+    """[−1, 1] -> uint8, rounded."""
+    return _rounded((x_BCHW + 1) * 127.5)
+
+
 @dataclass(frozen=True)
 class Pixels:
-    """A format of images and their scale.
+    """The format of the images of a recipe with `networks.channels` and `networks.image_size`.
 
     Attributes:
         channels: 1: grey, one of three equal colours; or 3.
@@ -56,14 +68,13 @@ class Pixels:
         """
         self._require_size(images_BCHW)
         x_BN = images_BCHW[:, : self.channels].flatten(1)
-        if not x_BN.is_floating_point():
-            x_BN = x_BN.to(torch.get_default_dtype()) / 255
-        return x_BN * 2 - 1 if self.signed else x_BN
+        if self.signed:
+            return to_signed(x_BN)
+        return x_BN if x_BN.is_floating_point() else x_BN.to(torch.get_default_dtype()) / 255
 
     def to_images(self, x_BN: Tensor) -> Tensor:
         """Values [B, n] to uint8 [B, 3, H, W], rounded."""
-        x_BN = (x_BN + 1) / 2 if self.signed else x_BN
-        bytes_BN = (x_BN * 255).round().clamp(0, 255).to(torch.uint8)
+        bytes_BN = to_bytes(x_BN) if self.signed else _rounded(x_BN * 255)
         images_BCHW = bytes_BN.unflatten(1, (self.channels, self.height, self.width))
         return images_BCHW.expand(-1, 3, -1, -1)
 
@@ -74,3 +85,8 @@ class Pixels:
                 f"networks.image_size is {[self.height, self.width]}, but images are {found}: set"
                 " one to the other, or data.transforms.resize"
             )
+
+
+def _rounded(values: Tensor) -> Tensor:
+    """Values on 0..255 -> uint8."""
+    return values.round().clamp(0, 255).to(torch.uint8)
