@@ -262,7 +262,7 @@ class TestCodec:
             tiny.stop_after(1),
         )
         said = refused("decompress", other.path, stream, tmp_path / "back.png")
-        assert "was written by the model" in said and "give the run that wrote it" in said
+        assert "was written by the encoder" in said and "give the run that wrote it" in said
 
     def test_runs_without_a_codec(
         self, generator_run: Path, image: Path, tmp_path: Path, refused: Callable[..., str]

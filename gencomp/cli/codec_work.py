@@ -201,7 +201,8 @@ def _whole_stream(codec: Codec, path: Path) -> bytes:
     stream = files.read(path)
     try:
         found = container.unpack(stream)
-        container.require_model(found, codec.codec_id, codec.fingerprint, str(path))
+        writer = codec.fingerprint[: container.FINGERPRINT_BYTES]
+        container.require_writer(found, codec.codec_id, writer, str(path))
     except InputError as error:
         raise InputError(
             f"{path} exists and is no whole file of this codec ({error}); add --overwrite to"
@@ -212,6 +213,6 @@ def _whole_stream(codec: Codec, path: Path) -> bytes:
 
 def _done(codec: Codec, stream: bytes, kept: bool) -> Done:
     found = container.unpack(stream)
-    code_bits = 8 * sum(len(section) for section in found.sections)
-    fixed_bits = codec.payload_bits(found.height, found.width)
-    return Done(found.height, found.width, len(stream), code_bits, fixed_bits, kept)
+    (member,) = found.members
+    fixed_bits = codec.payload_bits(member.height, member.width)
+    return Done(member.height, member.width, len(stream), 8 * found.code_bytes, fixed_bits, kept)

@@ -115,7 +115,7 @@ def _check_round_trip(directory: Path, trial: Path) -> None:
     image, decoded = (np.asarray(Image.open(directory / name)) for name in (_IMAGE, "decoded.png"))
     stream = (directory / "photo.gc").read_bytes()
     bits = codec.payload_bits(*image.shape[:2])
-    most = -(-bits // 8) * 8 + container.unpack(stream).overhead_bits
+    most = -(-bits // 8) * 8 + 8 * container.unpack(stream).overhead_bytes
     if not np.array_equal(decoded, codec.reconstruct(image)) or 8 * len(stream) > most:
         raise RuntimeError("the decoded image is not the encoder's reconstruction")
     print("decoded.png equals the encoder's reconstruction, and photo.gc is within the stated size")

@@ -109,7 +109,7 @@ class TestFolders:
     ) -> None:
         _, said, _ = run("compress", folder, tmp_path / "gcp")
         streams = [(tmp_path / "gcp" / name).read_bytes() for name in names(tmp_path / "gcp")]
-        found = [container.unpack(stream) for stream in streams]
+        found = [container.unpack(stream).members[0] for stream in streams]
         area = sum(one.height * one.width for one in found)
         written = 8 * sum(len(section) for one in found for section in one.sections)
         fixed = sum(codec.payload_bits(one.height, one.width) for one in found)
@@ -131,7 +131,8 @@ class TestFolders:
             words = (tmp_path / "gcp", out, "--processes", processes)
             code, _, said = run("decompress", *words)
             assert code == 1
-            saids.append(said)
+            # A slow machine shows progress before it.
+            saids.append(said[said.index("gencomp: ") :])
         assert saids[0] == saids[1] and "bad.gcp cannot be decoded" in saids[0]
         assert names(outs[0]) == names(outs[1]) and len(names(outs[0])) == 5
         for name in names(outs[0]):
@@ -160,10 +161,8 @@ class TestFolders:
         run("decompress", gcp, out)
         whole = (gcp / "a.png.gcp").read_bytes()
         (gcp / "a.png.gcp").write_bytes(whole[:-1])
-        found = container.unpack(whole)
-        (gcp / "b.png.gcp").write_bytes(
-            container.pack(container.Container("other", found.fingerprint, 64, 64, (b"x",)))
-        )
+        other = container.Container(bytes(6), container.unpack(whole).members)
+        (gcp / "b.png.gcp").write_bytes(container.pack(other))
         code, _, said = run("compress", folder, gcp)
         assert code == 1 and "2 of 5 images failed" in said
         assert "a.png.gcp exists and is no whole file of this codec" in said
@@ -250,7 +249,7 @@ class TestImages:
         exif[0x0112] = 6
         image.save(tmp_path / "turned.jpg", exif=exif)
         run("compress", tmp_path / "turned.jpg", tmp_path / "a.gcp")
-        found = container.unpack((tmp_path / "a.gcp").read_bytes())
+        (found,) = container.unpack((tmp_path / "a.gcp").read_bytes()).members
         assert (found.height, found.width) == (128, 64)
 
 
@@ -300,4 +299,4 @@ def test_a_thousand_images_through_other_processes(
         assert np.array_equal(pixels(tmp_path / "out" / name), codec.reconstruct(original))
         stream = (tmp_path / "gcp" / f"{name}.gcp").read_bytes()
         stated = -(-codec.payload_bits(*original.shape[:2]) // 8)
-        assert 8 * len(stream) <= 8 * stated + container.unpack(stream).overhead_bits
+        assert 8 * len(stream) <= 8 * (stated + container.unpack(stream).overhead_bytes)

@@ -56,16 +56,15 @@ def test_what_is_decoded_is_what_the_encoder_showed(overrides: dict[str, object]
         assert decoded.dtype == np.uint8 and decoded.shape == (64, 64, 3)
         assert np.array_equal(decoded, made.reconstruct(image))
         found = container.unpack(stream)
-        (section,) = found.sections
-        assert len(section) <= math.ceil(made.payload_bits(64, 64) / 8)
-        assert 8 * len(stream) == 8 * len(section) + found.overhead_bits
+        assert found.code_bytes <= math.ceil(made.payload_bits(64, 64) / 8)
+        assert len(stream) == found.code_bytes + found.overhead_bytes
 
 
 def test_rate_of_the_paper() -> None:
     made = system(**{"networks.code_channels": 8}).codec()
     assert made is not None and made.payload_bits(64, 64) == 128
-    # 16 bytes of code at most, 23 of container and the codec's name.
-    assert len(made.compress(images(1)[0])) <= 16 + 23 + len("dplc")
+    # 16 bytes of code at most, and 15 of container.
+    assert len(made.compress(images(1)[0])) <= 16 + 15
 
 
 @pytest.mark.parametrize("levels", [2, 3, 4])
@@ -87,7 +86,7 @@ def test_both_coders_are_used(levels: int) -> None:
     def length(made: DplcCodec, image: np.ndarray) -> int:
         stream = made.compress(image)
         assert np.array_equal(made.decompress(stream), made.reconstruct(image))
-        return len(container.unpack(stream).sections[0])
+        return container.unpack(stream).code_bytes
 
     assert np.mean([length(known, image) for image in images(64)]) < 0.8 * fixed
     assert {length(unknown, image) for image in images(3)} == {fixed}
@@ -98,7 +97,7 @@ class TestSizes:
     def test_any_size(self, codec: DplcCodec, size: tuple[int, int]) -> None:
         image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
         stream = codec.compress(image)
-        found = container.unpack(stream)
+        (found,) = container.unpack(stream).members
         decoded = codec.decompress(stream)
         assert (found.height, found.width) == size and decoded.shape == image.shape
         assert np.array_equal(decoded, codec.reconstruct(image))
@@ -249,7 +248,7 @@ class TestRefusals:
     ) -> None:
         """Refused, or decoded in full to an image of the stated size."""
         stream = container.pack(
-            container.Container(codec.codec_id, codec.fingerprint, *size, (section,))
+            container.Container(codec.fingerprint[:6], (container.Member(*size, (section,)),))
         )
         try:
             decoded = codec.decompress(stream)
@@ -267,21 +266,21 @@ class TestRefusals:
         other = system(**{"networks.levels": 4}).codec()
         assert other is not None
         with pytest.raises(
-            InputError, match=r"written by the model dplc .* give the run that wrote it"
+            InputError, match=r"written by the encoder .* codec dplc, .* give the run that wrote it"
         ):
             other.decompress(codec.compress(images(1)[0]))
 
     def test_another_size_in_a_valid_container(self, codec: DplcCodec) -> None:
         """A section that is too short or too long for the image, or one too many."""
         found = container.unpack(codec.compress(images(1)[0]))
-        (section,) = found.sections
+        ((section,),) = (one.sections for one in found.members)
         for sections, sentence in (
             ((bytes(5),), "take at most 4 bytes, the code has 5"),
             ((section + b"\0",), ""),
             ((section, section), "it has 2 sections"),
         ):
             stream = container.pack(
-                container.Container(found.codec_id, found.fingerprint, 64, 64, sections)
+                container.Container(found.fingerprint, (container.Member(64, 64, sections),))
             )
             with pytest.raises(InputError, match=f"my.gcp cannot be decoded: .*{sentence}"):
                 codec.decompress(stream, name="my.gcp")

@@ -53,6 +53,7 @@ class DplcCodec:
         self._tables = tables.tables()
         self._draw = 0
         self.fingerprint = fingerprint(networks, levels)
+        self._writer = self.fingerprint[: container.FINGERPRINT_BYTES]
 
     def with_draw(self, draw: int) -> Self:
         """The same codec, which decodes with another draw of B's noise.
@@ -78,8 +79,8 @@ class DplcCodec:
         symbols_TN = self._encode(image_HWC)
         height, width = image_HWC.shape[:2]
         section = payload.pack(symbols_TN, self._tables)
-        found = container.Container(self.codec_id, self.fingerprint, height, width, (section,))
-        return container.pack(found)
+        member = container.Member(height, width, (section,))
+        return container.pack(container.Container(self._writer, (member,)))
 
     def decompress(self, stream: bytes, name: str = "stream") -> np.ndarray:
         """The uint8 image [H, W, 3] of a container.
@@ -95,8 +96,9 @@ class DplcCodec:
             found = container.unpack(stream)
         except InputError as error:
             raise InputError(f"{name} cannot be decoded: {error}") from None
-        container.require_model(found, self.codec_id, self.fingerprint, name)
-        return self._decode(self._symbols(found, name), found.height, found.width)
+        container.require_writer(found, self.codec_id, self._writer, name)
+        member = container.member_at(found, 0, name)
+        return self._decode(self._symbols(member, name), member.height, member.width)
 
     def reconstruct(self, image_HWC: np.ndarray) -> np.ndarray:
         """What the decoder will show for an image, without a container."""
@@ -120,7 +122,7 @@ class DplcCodec:
         rows, columns = tiles.tile_counts(height, width, IMAGE_SIDE)
         return rows * columns
 
-    def _symbols(self, found: container.Container, name: str) -> Integers:
+    def _symbols(self, found: container.Member, name: str) -> Integers:
         if len(found.sections) != 1:
             raise InputError(
                 f"{name} cannot be decoded: it has {len(found.sections)} sections, this codec "
@@ -181,9 +183,7 @@ class DplcCodec:
 
 def fingerprint(networks: nn.ModuleDict, levels: int) -> bytes:
     """8 bytes that name the weights, buffers and quantiser of a codec."""
-    digest = hashlib.blake2b(
-        f"{CODEC_ID} {levels}".encode(), digest_size=container.FINGERPRINT_BYTES
-    )
+    digest = hashlib.blake2b(f"{CODEC_ID} {levels}".encode(), digest_size=8)
     for name, tensor in sorted(networks.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
