@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from gencomp.cli import main
+from gencomp.system import Picture
 from tests import tiny
 
 
@@ -230,7 +231,7 @@ class TestCodec:
         capsys.readouterr()
         codec = open_run(codec_run).system().codec()
         assert codec is not None
-        expected = codec.reconstruct(np.asarray(Image.open(image)))
+        expected = codec.reconstruct(Picture(np.asarray(Image.open(image))))
         assert np.array_equal(np.asarray(Image.open(tmp_path / "back.png")), expected)
 
     def test_truncated_streams(
