@@ -62,6 +62,7 @@ def rates(
         [
             f"{chosen.said} images (number {', '.join(map(str, chosen.rows))})",
             f"{draws} draws of the noise each; 0 bpp: samples of the prior, whatever the image",
+            "Rates are nominal, those of a code of fixed length",
         ],
         [alone, *others],
     )
@@ -107,7 +108,7 @@ def interpolation(
         [
             f"{chosen.data_set}, {split} split, image {image}",
             "Held fixed along a row: image, generator and the noise that B sees",
-            "(0 bpp: a sample of the prior, which knows nothing of the image)",
+            "(0 bpp: a sample of the prior, which knows nothing of the image; rates are nominal)",
         ],
         upright,
         [f"draw {draw + 1}" for draw in range(draws)],
@@ -226,7 +227,7 @@ def _along_the_rate(
     coded: list[tuple[int, str, Run, System]] = []
     for run, label in zip(runs, labels, strict=True):
         system = run.system()
-        coded.append((inputs.code_bits(run, system, height, width), label, run, system))
+        coded.append((inputs.nominal_bits(run, system, height, width), label, run, system))
     coded.sort(key=lambda one: one[0])
 
     def column(heading: str, remark: str, made: list[Tensor]) -> Column:

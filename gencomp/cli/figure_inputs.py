@@ -140,15 +140,18 @@ def require_one_generator(runs: Sequence[Run]) -> None:
         )
 
 
-def code_bits(run: Run, system: System, height: int, width: int) -> int:
-    """Bits of the code of an image.
+def nominal_bits(run: Run, system: System, height: int, width: int) -> int:
+    """Bits of an image at the fixed length of a run's code.
 
     Raises:
-        InputError: the run has no codec, or it takes no images of this size.
+        InputError: the run has no codec, one without a fixed length, or one that takes no images of
+            this size.
     """
     if (codec := system.codec()) is None:
         raise InputError(f"{stage(run)} has no codec: its stage makes no code, so it has no rate")
-    return codec.payload_bits(height, width)
+    if (bits := codec.nominal_bits(height, width)) is None:
+        raise InputError(f"the code of {stage(run)} has no fixed length, so it has no nominal rate")
+    return bits
 
 
 def differing(runs: Sequence[Run], rates: bool = True) -> list[str]:

@@ -66,7 +66,7 @@ class Measured:
         if self.evaluation is not None:
             if "bpp" in self.evaluation["metrics"]:
                 return float(self.evaluation["metrics"]["bpp"]["value"])
-            raise InputError(f"{self.name} has no bpp: its run has no codec")
+            raise InputError(f"{self.name} has no bpp: its run has no codec with a nominal rate")
         assert self.run is not None
         if (rate := (self.run.result() or {}).get("bpp")) is None:
             raise InputError(f"{inputs.stage(self.run)} has no codec, so it has no rate")
