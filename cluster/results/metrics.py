@@ -65,7 +65,7 @@ class Measured:
         if self.evaluation is not None:
             if "bpp" in self.evaluation["metrics"]:
                 return float(self.evaluation["metrics"]["bpp"]["value"])
-            raise InputError(f"{self.name} has no bpp: its run has no codec")
+            raise InputError(f"{self.name} has no bpp: its run has no codec with a nominal rate")
         assert self.run is not None
         if (rate := (self.run.result() or {}).get("bpp")) is None:
             raise InputError(f"{pictures.stage(self.run)} has no codec, so it has no rate")
@@ -97,10 +97,10 @@ class Measured:
             images = images.thinned(latents.MOST_IMAGES)
         seed = (self.evaluation or {}).get("protocol", {}).get("settings", {}).get("seed", _SEED)
         try:
-            found, prior = latents.encoded(self.run, self.name, images, seed)
+            found = latents.encoded(self.run, self.name, images, seed)
         except InputError:  # a baseline, whose latents have no prior
             return None
-        measured = latents.against_prior(found, prior, seed)
+        measured = latents.against_prior(found, seed)
         protocol = {
             "data": _short(images.split.index_hash),
             "data set": images.data_set,
@@ -169,7 +169,7 @@ def joined(measured: Sequence[Measured]) -> list[Measured]:
     go by the names of their systems.
     """
     runs = [one.run for one in measured if one.run is not None]
-    names = iter(pictures.differing(runs, apart_from=pictures.RATE_KEYS) if runs else ())
+    names = iter(pictures.differing(runs, rates=False) if runs else ())
     return [
         replace(one, series=_system(one) if one.run is None else next(names)) for one in measured
     ]

@@ -42,7 +42,10 @@ def of_data(shard_set: ShardSet, run: Run) -> Pairs:
         ("evaluated on", f"{settings.split}, {which}"),
         ("distortion", "squared error of RGB values on [−1, 1], mean per value"),
         ("PSNR", "10·log10(4/MSE), of the mean MSE"),
-        ("rate of codecs", "fixed-length payload; files add sizes, names and checksums"),
+        (
+            "rate of codecs",
+            "nominal: symbols at the fixed length; files add sizes, a fingerprint and a checksum",
+        ),
     ]
 
 

@@ -50,11 +50,11 @@ def along_the_rate(runs: Sequence[Run], chosen: Images, draws: int, seed: int) -
         for tile in pictures.as_tiles(batch.images_BCHW)
     ]
     height, width = originals[0].shape[:2]
-    labels = pictures.differing(runs, apart_from=pictures.RATE_KEYS)
+    labels = pictures.differing(runs, rates=False)
     coded: list[tuple[int, str, Run, System]] = []
     for run, label in zip(runs, labels, strict=True):
         system = run.system()
-        coded.append((pictures.code_bits(run, system, height, width), label, run, system))
+        coded.append((pictures.nominal_bits(run, system, height, width), label, run, system))
     coded.sort(key=lambda one: one[0])
 
     def column(heading: str, remark: str, made: list[Tensor]) -> Column:

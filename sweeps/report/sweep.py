@@ -14,7 +14,7 @@ from cluster.runs import Run
 from gencomp.report import Best, PictureRow, Sweep, Trial
 from gencomp.report.content import Line
 from gencomp.report.wording import metric_name, point_label
-from gencomp.system import Codec
+from gencomp.system import Codec, Picture
 from sweeps import trials
 from sweeps.sweep_file import Objective
 
@@ -42,9 +42,12 @@ def read(
         say(f"coding with the codec of trial {trial.id} ({label})")
         one, decoded = _best(trial, result.run(row), label, originals, matched)
         best.append(one)
-        if one.payload_bits and one.file_bytes:
-            bpp = one.payload_bits / (decoded[0].shape[0] * decoded[0].shape[1])
-            note = f"{bpp:.4g} bpp: {one.payload_bits} bits in files of {one.file_bytes:.0f} bytes"
+        if one.nominal_bits and one.file_bytes:
+            bpp = one.nominal_bits / (decoded[0].shape[0] * decoded[0].shape[1])
+            note = (
+                f"nominal {bpp:.4g} bpp: {one.nominal_bits} bits, in files of"
+                f" {one.file_bytes:.0f} bytes"
+            )
             captions = psnr_captions(originals, decoded)
             pictures.append(PictureRow(label.capitalize(), note, decoded, captions))
     sweep = Sweep(
@@ -105,12 +108,12 @@ def _best(
         mse_I = np.array(
             [squared_error_of(a, b) for a, b in zip(matched, reconstructions, strict=True)]
         )
-    bits = codec.payload_bits(height, width)
+    bits = codec.nominal_bits(height, width)
     return Best(trial, history, bits, float(np.mean(sizes)), mse_I), decoded
 
 
 def _through_files(
     codec: Codec, images: Sequence[np.ndarray]
 ) -> tuple[list[np.ndarray], list[int]]:
-    streams = [codec.compress(image_HWC) for image_HWC in images]
+    streams = [codec.compress(Picture(image_HWC)) for image_HWC in images]
     return [codec.decompress(stream) for stream in streams], [len(stream) for stream in streams]

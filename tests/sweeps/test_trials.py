@@ -71,6 +71,10 @@ def test_a_point_that_makes_an_invalid_recipe(base: Path, tmp_path: Path) -> Non
     unknown = {"loss.lambda": {"grid": [1]}}
     with pytest.raises(InputError, match=r"unknown key loss.lambda; allowed here are mmd_weight"):
         trials.plan(sweep(base, space=unknown, group_by=None), tmp_path / "sweep")
+    for key in ("loss.mmd_wieght", "mmd_weight", "training.mmd_weight"):
+        near = {key: {"grid": [1]}}
+        with pytest.raises(InputError, match=rf"unknown key {key}; did you mean loss.mmd_weight\?"):
+            trials.plan(sweep(base, space=near, group_by=None), tmp_path / "sweep")
     assert not (tmp_path / "sweep").exists()
 
 

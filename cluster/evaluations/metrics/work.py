@@ -19,7 +19,7 @@ from cluster.evaluations.work import MakePart
 from gencomp.errors import InputError
 from gencomp.evaluation import networks, pixels, ssim
 from gencomp.evaluation.draws import ItemDraws
-from gencomp.evaluation.latents import latents
+from gencomp.evaluation.latents import standardised
 from gencomp.recipes.schema import BaseRecipe
 from gencomp.system import Batch, System, evaluation_mode
 from shards.reading.reader import Split
@@ -206,11 +206,12 @@ def _of_zero_rate(context: Context, images_BCHW: Tensor, rows: list[int]) -> Ten
 def _of_latents(context: Context, batch: Batch, rows: list[int]) -> Tensors:
     """The latents behind the first reconstruction of `_of_images`."""
     encoding, sampling = (context.draws(purpose, 0, rows) for purpose in ("reconstruct", "prior"))
-    both = latents(context.system, batch, encoding, sampling)
+    both = standardised(context.system, batch, encoding, sampling)
     assert both is not None
+    latents_BK, prior_BK = both
     return {
-        parts.feature_name("latents"): both.encoded.float(),
-        parts.feature_name("prior"): both.prior.float(),
+        parts.feature_name("latents"): latents_BK.float(),
+        parts.feature_name("prior"): prior_BK.float(),
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import tyro
 
 from gencomp.cli.compress import files, work
-from gencomp.cli.compress.summary import bpp, conclude
+from gencomp.cli.compress.summary import bpp, conclude, nominal_bpp
 
 
 def compress(
@@ -41,9 +41,10 @@ def compress(
         return conclude(f"Compressed to {out}", list(results))
     files.require_place(out, overwrite)
     done = work.compress_file(run, False, files.Job(image, out))
+    nominal = nominal_bpp([done])
     print(
         f"{out}: {done.bytes} bytes = {done.code_bits} bits of code ({bpp(done.code_bits, [done])}"
-        f" bpp; at the fixed length {done.fixed_bits} bits, {bpp(done.fixed_bits, [done])} bpp)"
+        f" bpp{f'; nominal {done.nominal_bits} bits, {nominal} bpp' if nominal else ''})"
         f" + {done.container_bits} bits of container"
     )
     return 0

@@ -9,6 +9,7 @@ import tyro
 
 from gencomp.cli.compress import files, work
 from gencomp.cli.compress.summary import conclude
+from gencomp.coding.noise import require_draw
 from gencomp.errors import InputError
 
 
@@ -34,11 +35,12 @@ def decompress(
         overwrite: Replace files that exist.
         processes: How many work side by side on a folder; by default one a CPU.
     """
+    require_draw(draw)
     if stream.is_dir():
         files.require_folder(out)
         jobs = files.stream_jobs(stream, out)
         count = work.processes_for(jobs, not overwrite, processes)
-        work.opened(run, draw)
+        work.opened(run)
         function = partial(work.decompress_file, run, draw, not overwrite)
         results = work.all_files("decompressing", stream, function, jobs, count)
         return conclude(f"Decompressed to {out}", list(results))

@@ -18,8 +18,8 @@ def conclude(title: str, results: Sequence[work.Done | work.Failed]) -> int:
             "images": f"{len(done)}",
             "there before": f"{sum(one.kept for one in done)}",
             "bytes": f"{sum(one.bytes for one in done)}",
-            "bpp at the fixed length": bpp(sum(one.fixed_bits for one in done), done),
-            "bpp written": bpp(sum(one.code_bits for one in done), done),
+            "bpp nominal": nominal_bpp(done) or "–",
+            "bpp of code": bpp(sum(one.code_bits for one in done), done),
             "bpp of containers": bpp(sum(one.container_bits for one in done), done),
         }
         print_table(title, list(columns), [list(columns.values())])
@@ -28,6 +28,12 @@ def conclude(title: str, results: Sequence[work.Done | work.Failed]) -> int:
         for one in failed:
             print(f"  {one.sentence}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def nominal_bpp(done: Sequence[work.Done]) -> str:
+    """Bits per pixel at the method's fixed length; nothing for a method without one."""
+    nominal = [one.nominal_bits for one in done if one.nominal_bits is not None]
+    return bpp(sum(nominal), done) if len(nominal) == len(done) else ""
 
 
 def bpp(bits: int, done: Sequence[work.Done]) -> str:

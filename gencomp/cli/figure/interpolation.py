@@ -45,7 +45,7 @@ def interpolation(
         [
             f"{chosen.data_set}, {shown.split} split, image {image}",
             "Held fixed along a row: image, generator and the noise that B sees",
-            "(0 bpp: a sample of the prior, which knows nothing of the image)",
+            "(0 bpp: a sample of the prior, which knows nothing of the image; rates are nominal)",
         ],
         upright,
         [f"draw {draw + 1}" for draw in range(shown.draws)],

@@ -46,6 +46,7 @@ def rates(
             f"{chosen.said} images (number {', '.join(map(str, chosen.rows))})",
             f"{shown.draws} draws of the noise each; 0 bpp: samples of the prior, whatever the"
             " image",
+            "Rates are nominal, those of a code of fixed length",
         ],
         [alone, *others],
     )
