@@ -154,7 +154,7 @@ def plain(recipe: Any, steps: int, in_memory: bool) -> list[Times]:
 
 def ours(recipe: Any, steps: int, work: Path) -> list[Times]:
     from cluster.runs import enter
-    from cluster.seat import Seat
+    from cluster.training.worker_info import Seat
     from cluster.worker import Host, train
 
     clock: list[Times] = []
@@ -207,7 +207,7 @@ def now() -> Times:
 
 
 def call(kind: str, method: str, photos: Path, words: argparse.Namespace) -> Times:
-    from cluster.runtime import WORKER_ENVIRONMENT
+    from cluster.ray_runtime import WORKER_ENVIRONMENT
 
     environment = {**os.environ, **WORKER_ENVIRONMENT, "PYTHONPATH": str(ROOT)}
     environment |= {"OMP_NUM_THREADS": str(words.threads), "OMP_WAIT_POLICY": "PASSIVE"}
@@ -290,7 +290,7 @@ def main() -> None:
         kind, method, photos = words.child
         child(kind, method, Path(photos), words.steps, words.threads)
         return
-    from shards.build import build
+    from shards.building.build import build
 
     with tempfile.TemporaryDirectory() as directory:
         photos = Path(directory) / "photos"

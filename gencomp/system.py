@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from gencomp.draws import Draws
-from gencomp.metrics import Sums
+from gencomp.sums import Sums
 
 if TYPE_CHECKING:
     from gencomp.rate_distortion.priors import Prior

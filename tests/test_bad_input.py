@@ -109,7 +109,7 @@ class TestTrain:
     def test_a_run_whose_data_changed(
         self, train: Callable[..., str], photos: Path, tmp_path: Path
     ) -> None:
-        from shards.build import build
+        from shards.building.build import build
 
         tiny.started(tmp_path / "runs" / "tiny", tiny.generator(photos))
         build("photos", tmp_path / "fewer", options={"size": "64"}, limit=20)

@@ -20,8 +20,8 @@ from gencomp.draws import Draws
 from gencomp.figures import curves
 from gencomp.losses import mmd
 from gencomp.systems.dplc.base import ReconstructingSystem
-from shards.build import build
-from sweeps import space, trials
+from shards.building.build import build
+from sweeps import sweep_file, trials
 from tests import tiny
 
 
@@ -197,7 +197,7 @@ class TestCurves:
         base = tiny.codec(photos, generator_run, {"training.steps": 1})
         grids = {"loss.mmd_weight": {"grid": [10, 0]}, "networks.code_channels": {"grid": [4, 2]}}
         recipe = tiny.write(base, tmp_path / "base.yaml")
-        sweep = space.Sweep.model_validate({"base": str(recipe), "space": grids})
+        sweep = sweep_file.Sweep.model_validate({"base": str(recipe), "space": grids})
         planned = trials.plan(sweep, tmp_path / "sweep")
         trials.write_plan(sweep, planned, tmp_path / "sweep")
         for trial in planned[:3]:

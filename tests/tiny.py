@@ -14,10 +14,11 @@ import torch
 import yaml
 from torch import Tensor
 
-from cluster import checkpoints, metrics_log
-from cluster import state as state_of_training
+from cluster.checkpoints import store
+from cluster.logs import json_lines
 from cluster.runs import Run, enter
-from cluster.seat import Seat
+from cluster.training import state as state_of_training
+from cluster.training.worker_info import Seat
 from cluster.worker import Host, Outcome, train
 from gencomp import recipes
 from gencomp.recipes.schema import BaseRecipe
@@ -137,9 +138,9 @@ def double_precision() -> Iterator[None]:
 def state(run: Run, step: int | None = None) -> dict[str, Tensor]:
     """Every tensor of a checkpoint, by default the newest: weights, buffers, optimisers."""
     found = (
-        checkpoints.newest(run.checkpoints)
+        store.newest(run.checkpoints)
         if step is None
-        else checkpoints.Checkpoint(run.checkpoints / f"step-{step:09d}")
+        else store.Checkpoint(run.checkpoints / f"step-{step:09d}")
     )
     assert found is not None
     return dict(found.networks()) | _tensors(found.optimizers(), "optimizers")
@@ -158,7 +159,7 @@ def rows(run: Run) -> list[dict[str, Any]]:
     """The metrics log without clocks."""
     hidden = ("time", "samples_per_second")
     return [
-        {k: v for k, v in row.items() if k not in hidden} for row in metrics_log.read(run.metrics)
+        {k: v for k, v in row.items() if k not in hidden} for row in json_lines.read(run.metrics)
     ]
 
 

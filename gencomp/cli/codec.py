@@ -11,7 +11,7 @@ import tyro
 
 from gencomp.cli import codec_files as files
 from gencomp.cli import codec_work as work
-from gencomp.cli.tables import print_table
+from gencomp.cli.console import print_table
 from gencomp.errors import InputError
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from gencomp.cli import codec_files as files
-from gencomp.cli.progress import progress
+from gencomp.cli.console import progress
 from gencomp.coding import container
 from gencomp.errors import InputError
 from gencomp.system import Codec

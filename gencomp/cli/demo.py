@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gencomp.cli.tables import print_table
+from gencomp.cli.console import print_table
 
 _IMAGE = "photo.png"
 _IMAGE_ROW = 410  # a test crop with detail
@@ -24,7 +24,7 @@ def demo(directory: Path = Path("demo")) -> int:
     Args:
         directory: Where everything is written.
     """
-    from cluster.runtime import usable_cpus
+    from cluster.ray_runtime import usable_cpus
 
     directory.mkdir(parents=True, exist_ok=True)
     workers = str(min(2, usable_cpus()))

@@ -138,7 +138,7 @@ def latent(
     """
     from gencomp.cli import figure_inputs as inputs
     from gencomp.cli import figure_latents
-    from gencomp.cli.tables import print_table
+    from gencomp.cli.console import print_table
     from gencomp.figures import latents
 
     format = check_out(out, overwrite)

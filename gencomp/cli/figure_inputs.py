@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cluster import data
-from cluster.plans import spaced
+from cluster.evaluations.plans import spaced
 from cluster.runs import Run, open_run
 from gencomp import recipes
 from gencomp.errors import InputError
@@ -21,7 +21,7 @@ from gencomp.recipes.schema import BaseRecipe
 from gencomp.report.wording import value_of
 from gencomp.system import Batch, Latents, System, evaluation_mode
 from shards import open_set
-from shards.reader import ShardSet, Split
+from shards.reading.reader import ShardSet, Split
 
 # Sections that every recipe has, and names of parents: they tell no method from another.
 _SHARED = (*BaseRecipe.model_fields, "parents")

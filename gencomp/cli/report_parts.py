@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 import torch
 
 import shards
-from cluster import metrics_log
 from cluster.data import held_out_rows
+from cluster.evaluations.curve.plan import Evaluation, spaced
+from cluster.evaluations.decoders import read_images
+from cluster.logs import json_lines
 from cluster.runs import Run
 from gencomp.cli.report_inputs import Found
 from gencomp.draws import Draws
@@ -23,11 +25,9 @@ from gencomp.report.analysis import psnr
 from gencomp.report.content import Line
 from gencomp.report.wording import metric_name, point_label
 from gencomp.system import Batch, Codec, System, evaluation_mode
-from shards.reader import ShardSet
-from slurm.plan import Evaluation, spaced
-from slurm.subject import read_images
+from shards.reading.reader import ShardSet
 from sweeps import trials
-from sweeps.space import Objective
+from sweeps.sweep_file import Objective
 
 
 def read_curve(evaluation: Evaluation) -> Curve:
@@ -219,7 +219,7 @@ def _history(run: Run, name: str) -> tuple[History, dict[str, float]]:
     training: dict[str, list[tuple[float, float]]] = {}
     held_out: dict[str, list[tuple[float, float]]] = {}
     last: dict[str, float] = {}
-    for row in metrics_log.read(run.metrics):
+    for row in json_lines.read(run.metrics):
         found = {
             key.removeprefix(prefix): v
             for key, v in row.items()

@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import gencomp
+from cluster.evaluations.curve.plan import Evaluation
 from cluster.runs import Run
 from gencomp.cli.report_inputs import Found, weights_of
 from gencomp.cli.report_parts import collected
 from gencomp.report import Curve, Generator
 from gencomp.report.markup import count as whole
-from shards.reader import ShardSet
-from slurm.plan import Evaluation
+from shards.reading.reader import ShardSet
 
 Pairs = list[tuple[str, str]]
 

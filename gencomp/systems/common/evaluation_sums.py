@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from gencomp.metrics import Sums
+from gencomp.sums import Sums
 
 
 def squared_errors(x: Tensor, x_hat: Tensor) -> Sums:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from gencomp.draws import Draws
 from gencomp.errors import InputError
 from gencomp.losses import mmd
-from gencomp.metrics import Sums
 from gencomp.networks import dplc as networks
 from gencomp.networks.batch_norm import batch_statistics
 from gencomp.rate_distortion.priors import Gaussian
+from gencomp.sums import Sums
 from gencomp.system import Batch, LatentDecoder, Latents
 from gencomp.systems.common import pixels
 from gencomp.systems.common.evaluation_sums import errors_summary, squared_errors

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from gencomp import quantizer
 from gencomp.coding.fixed_length import packed_bits
 from gencomp.draws import Draws
-from gencomp.metrics import Sums
 from gencomp.networks import dplc as networks
 from gencomp.networks.calibration import reestimate_statistics
+from gencomp.sums import Sums
 from gencomp.system import Batch, Supply
 from gencomp.systems.common import pixels
 from gencomp.systems.common.calibration import calibration_batches

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from gencomp.draws import Draws
-from gencomp.metrics import Sums
 from gencomp.networks import dplc as networks
 from gencomp.networks.calibration import reestimate_statistics
+from gencomp.sums import Sums
 from gencomp.system import Batch, LatentDecoder, Supply
 from gencomp.systems.common import pixels
 from gencomp.systems.common.calibration import calibration_batches

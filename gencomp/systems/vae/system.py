@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from gencomp.collectives import global_mean
 from gencomp.draws import Draws
-from gencomp.metrics import Sums
 from gencomp.networks import decoders, vae
 from gencomp.networks.calibration import reestimate_statistics
 from gencomp.rate_distortion.priors import Gaussian
+from gencomp.sums import Sums
 from gencomp.system import Batch, LatentDecoder, Latents, Phase, PhaseLoss, Progress, Supply
 from gencomp.systems.common.evaluation_sums import errors_summary, squared_errors
 from gencomp.systems.common.objectives import Objective, SystemOfObjectives
