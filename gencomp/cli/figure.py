@@ -234,7 +234,8 @@ def _along_the_rate(
         return Column(heading, remark, [list(row) for row in zip(*tiles, strict=True)])
 
     columns = [Column("original", "", [[tile] * draws for tile in originals])]
-    samples = inputs.prior_samples(coded[0][3], chosen, seed, draws)
+    _, _, run, system = coded[0]
+    samples = inputs.prior_samples(run, system, chosen, seed, draws)
     columns.append(column("0 bpp", "prior", samples))
     for bits, label, run, system in coded:
         remark = f"{bits} bits" + (f", {label}" if len(set(labels)) > 1 else "")
