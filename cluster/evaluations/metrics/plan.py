@@ -301,7 +301,7 @@ def _abilities(run: Run, split: Split) -> tuple[int, int, bool, bool, bool]:
     draws = ItemDraws.of(0, ("abilities",), [0, 1])
     with evaluation_mode(system.networks):
         reconstructs = system.reconstruct(batch, draws) is not None
-        has_prior = system.sample(draws) is not None
+        has_prior = system.sample(draws, like=batch) is not None
         has_latents = system.latents(batch, draws) is not None
     height, width = batch.images_BCHW.shape[2:]
     return height, width, reconstructs, has_prior, has_latents

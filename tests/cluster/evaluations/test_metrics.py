@@ -99,17 +99,20 @@ def test_values_are_those_of_a_plain_loop(codec: Run, photos: Path, nets: dict[s
     images = images.contiguous()
     system = codec.system()
 
-    def alone(row: int, draw: int) -> torch.Tensor:
-        batch = Batch(
+    def one(row: int) -> Batch:
+        return Batch(
             images[row : row + 1], torch.tensor([row]), torch.tensor([row]), torch.tensor([-1])
         )
-        made = system.reconstruct(batch, ItemDraws.of(7, ("reconstruct", draw), [row]))
+
+    def alone(row: int, draw: int) -> torch.Tensor:
+        made = system.reconstruct(one(row), ItemDraws.of(7, ("reconstruct", draw), [row]))
         assert made is not None
         return made
 
     def sampled(purpose: str, draw: int, count: int) -> torch.Tensor:
-        made = [system.sample(ItemDraws.of(7, (purpose, draw), [i])) for i in range(count)]
-        return torch.cat([one for one in made if one is not None])
+        keyed = [ItemDraws.of(7, (purpose, draw), [i]) for i in range(count)]
+        made = [system.sample(draws, like=one(i)) for i, draws in enumerate(keyed)]
+        return torch.cat([image for image in made if image is not None])
 
     def latent(row: int) -> torch.Tensor:
         assert isinstance(system, ReconstructingSystem)

@@ -303,7 +303,7 @@ class TestDecoder:
         assert float(decoder.log_variance) == pytest.approx(math.log(0.03))
         z_BK = draws().normal("prior", 3)
         with evaluation_mode(system.networks):
-            samples = system.sample(draws())
+            samples = system.sample(draws(), like=batch(system))
         images_BCHW = system.pixels.to_images(decoder.decode(z_BK))
         assert torch.equal(samples, images_BCHW)
         assert torch.equal(decoder.target(batch(system).images_BCHW), values(system))
