@@ -60,6 +60,12 @@ COMMANDS: dict[str, Command] = {
     "sweep": Command(
         "Training", "gencomp.cli.sweep", "sweep", "search a space over a recipe", raw=True
     ),
+    "recipes": Command(
+        "Training",
+        "gencomp.cli.recipes",
+        "recipes",
+        "list what ships to train, or print it to copy",
+    ),
     "status": Command(
         "Training", "gencomp.cli.status", "status", "say where runs and sweeps stand"
     ),
