@@ -78,7 +78,7 @@ def collect(measurement: Measurement, require_all: bool = False) -> Result:
     metrics = _of_values(found.values, plan.settings)
     metrics |= _of_features(measurement, found, warnings)
     if plan.settings.asks("mmd"):
-        metrics["mmd"] = _of_latents(measurement, found)
+        metrics |= _of_latents(measurement, found, warnings)
     if (codec := measurement.run.system().codec()) is not None:
         bits = codec.payload_bits(plan.height, plan.width)
         metrics["bpp"] = {"value": bits / (plan.height * plan.width)}
@@ -154,13 +154,14 @@ def _of_features(
     if not compared:
         return metrics
     images = _stored(measurement, found, "images")
-    reference = images.sums().gaussian() if settings.asks("fid") else None
+    reference = images.sums().gaussian() if settings.asks("fid") and len(images) > 1 else None
     for which in compared:
         fid, kid = _COMPARED[which]
         others = _stored(measurement, found, which)
         counts = {"samples": len(others)} if which == "samples" else {}
-        if len(others) < 2:
-            warnings.append(f"{fid} and {kid} are left out: they need two samples or more")
+        if min(len(images), len(others)) < 2:
+            what = "samples" if len(others) < 2 and which == "samples" else "images"
+            warnings.append(f"{fid} and {kid} are left out: they need two {what} or more")
             continue
         if reference is not None:
             dimension = len(reference.mean_D)
@@ -176,11 +177,16 @@ def _of_features(
     return metrics
 
 
-def _of_latents(measurement: Measurement, found: Collected) -> dict[str, Any]:
+def _of_latents(
+    measurement: Measurement, found: Collected, warnings: list[str]
+) -> dict[str, dict[str, Any]]:
     """Kernel distance of the latents from as many samples of the prior."""
     latents, prior = (_stored(measurement, found, which) for which in ("latents", "prior"))
+    if len(latents) < 2:
+        warnings.append("mmd is left out: it needs two images or more")
+        return {}
     entry = _kernel(latents, prior, measurement.plan.settings.seed, kernel.inverse_multiquadric)
-    return entry | {"samples": len(prior)}
+    return {"mmd": entry | {"samples": len(prior)}}
 
 
 def _stored(measurement: Measurement, found: Collected, which: FeatureSet) -> StoredFeatures:
