@@ -41,7 +41,7 @@ from gencomp.rate_distortion.distortion import Distortion, SquaredError
 from gencomp.rate_distortion.priors import Gaussian
 from gencomp.rate_distortion.reduction import LinearReduction
 from gencomp.rate_distortion.tuning import Tuning
-from slurm.options import environment
+from slurm.jobs.options import environment
 
 TARGET = 0.2  # nats
 OUR_LEAPFROG = 2  # a dense metric leaves little to be travelled

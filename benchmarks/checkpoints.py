@@ -28,9 +28,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cluster import checkpoints
-from cluster.checkpoints import Content
-from cluster.saving import Saver
+from cluster.checkpoints import store
+from cluster.checkpoints.store import Content
+from cluster.checkpoints.writer import Saver
 
 WIDTH, BATCH = 2048, 8
 
@@ -89,7 +89,7 @@ def writing_and_reading(training: Training, directory: Path, rounds: int) -> Non
 
     def write_ours() -> None:
         shutil.rmtree(ours, ignore_errors=True)
-        checkpoints.write(ours, training.content())
+        store.write(ours, training.content())
 
     def write_plain() -> None:
         plain.unlink(missing_ok=True)
@@ -103,7 +103,7 @@ def writing_and_reading(training: Training, directory: Path, rounds: int) -> Non
     other = Training(training.layers)
 
     def read_ours() -> None:
-        found = checkpoints.newest(ours)
+        found = store.newest(ours)
         assert found is not None
         other.model.load_state_dict(found.networks())
         other.optimizer.load_state_dict(found.optimizers()["phase"])

@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
-    from shards.reader import ShardSet
+    from shards.reading.reader import ShardSet
 
 SHARD_ROWS = 1000
 BATCH = 256
@@ -35,7 +35,7 @@ BATCH = 256
 
 def make_tar(directory: Path) -> ShardSet:
     """A set of one shard of smooth random images."""
-    from shards.build import build
+    from shards.building.build import build
 
     rng = np.random.default_rng(0)
     (directory / "images").mkdir(parents=True)
@@ -105,9 +105,9 @@ def child(directory: Path, epoch: float) -> None:
     """Open the set, read a batch, then wait for the word to end."""
     begin = time.perf_counter()
     import shards
-    from shards import reader
-    from shards.order import EpochOrder
-    from shards.stream import training_batches
+    from shards.reading import reader
+    from shards.reading.order import EpochOrder
+    from shards.reading.stream import training_batches
 
     assert reader
     imported, cpu, before = time.perf_counter(), time.process_time(), memory(os.getpid())

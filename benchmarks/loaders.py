@@ -7,7 +7,7 @@ Every reader shuffles, decodes to uint8 RGB arrays and stacks batches, with 1 an
 workers (threads of ours, processes of the others), in turns, each in a process of its own
 (`benchmarks/peers/loader.py`):
 
-- `gencomp`: `shards.stream.training_batches`, what training uses;
+- `gencomp`: `shards.reading.stream.training_batches`, what training uses;
 - `pread`: raw `os.pread` at known offsets and our decoder, nothing else: the limit;
 - `imagefolder`: torch's DataLoader over single files, decoded by Pillow;
 - `webdataset`: WebDataset and WebLoader over our tars;

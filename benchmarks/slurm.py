@@ -31,9 +31,9 @@ COLUMNS = ("job runs", "loop starts", "first step")
 
 def measured(way: str, recipe: Path, folder: Path, environment: dict[str, str]) -> list[float]:
     """Seconds from the start of a command, as `COLUMNS`."""
-    from cluster import logs, metrics_log
-    from cluster.standing import seconds
-    from slurm import files
+    from cluster import files
+    from cluster.logs import json_lines, process_log
+    from cluster.run_status import seconds
 
     words = [*WAYS[way], str(recipe), "--runs", str(folder), "--workers", "2"]
     began = time.time()
@@ -46,8 +46,8 @@ def measured(way: str, recipe: Path, folder: Path, environment: dict[str, str]) 
     )
     run = folder / recipe.stem
     job = files.read_json(run / "slurm" / "progress" / "train-0.json")
-    loop = next(row for row in metrics_log.read(logs.of_rank(run, 0)) if row.get("event"))
-    first = metrics_log.read(run / "metrics.jsonl")[0]
+    loop = next(row for row in json_lines.read(process_log.of_rank(run, 0)) if row.get("event"))
+    first = json_lines.read(run / "metrics.jsonl")[0]
     return [
         (job["started"] if job else began) - began,
         seconds(loop) - began,
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
 
-    from shards.build import build
+    from shards.building.build import build
     from tests import tiny
     from tests.slurm_cluster import MEND, Cluster, missing_programs
     from tests.slurm_cluster.cluster import short_directory

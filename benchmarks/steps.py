@@ -133,7 +133,7 @@ def plain(recipe: Any, steps: int, in_memory: bool) -> list[Times]:
     import torch
 
     from cluster import data
-    from gencomp.systems.dplc.parts import to_signed
+    from gencomp.systems.common.pixels import to_signed
 
     images, order = data.open_training(recipe)
     stream = data.training_stream(recipe, images, order, 0, 1, 0)
@@ -154,7 +154,7 @@ def plain(recipe: Any, steps: int, in_memory: bool) -> list[Times]:
 
 def ours(recipe: Any, steps: int, work: Path) -> list[Times]:
     from cluster.runs import enter
-    from cluster.seat import Seat
+    from cluster.training.worker_info import Seat
     from cluster.worker import Host, train
 
     clock: list[Times] = []
@@ -207,7 +207,7 @@ def now() -> Times:
 
 
 def call(kind: str, method: str, photos: Path, words: argparse.Namespace) -> Times:
-    from cluster.runtime import WORKER_ENVIRONMENT
+    from cluster.ray_runtime import WORKER_ENVIRONMENT
 
     environment = {**os.environ, **WORKER_ENVIRONMENT, "PYTHONPATH": str(ROOT)}
     environment |= {"OMP_NUM_THREADS": str(words.threads), "OMP_WAIT_POLICY": "PASSIVE"}
@@ -290,7 +290,7 @@ def main() -> None:
         kind, method, photos = words.child
         child(kind, method, Path(photos), words.steps, words.threads)
         return
-    from shards.build import build
+    from shards.building.build import build
 
     with tempfile.TemporaryDirectory() as directory:
         photos = Path(directory) / "photos"

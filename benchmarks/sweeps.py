@@ -50,7 +50,7 @@ class Work:
     """Recipes and sweeps in a temporary directory."""
 
     def __init__(self, folder: Path) -> None:
-        from shards.build import build
+        from shards.building.build import build
         from tests import tiny
 
         self.folder = folder
@@ -62,8 +62,8 @@ class Work:
     def sweep(self, name: str, trials: int, **parts: Any) -> tuple[Any, Any, Path]:
         """A sweep over λ, its trials and its directory."""
         from sweeps import trials as on_disk
-        from sweeps.space import Sweep
-        from sweeps.supply import Supply
+        from sweeps.sweep_file import Sweep
+        from sweeps.trial_queue import Supply
 
         space = {"loss.mmd_weight": {"grid": list(range(trials))}}
         sweep = Sweep.model_validate({"base": str(self._base), "space": space, **parts})
@@ -133,9 +133,9 @@ def starts_part(work: Work, trials: int, rounds: int) -> None:
 
 def loop(trial: Path) -> tuple[float, float]:
     """When the loop of a trial's rank 0 began and ended, in seconds since 1970."""
-    from cluster import logs, metrics_log
+    from cluster.logs import json_lines, process_log
 
-    rows = metrics_log.read(logs.of_rank(trial, 0))
+    rows = json_lines.read(process_log.of_rank(trial, 0))
     at = {
         row["event"]: datetime.fromisoformat(row["time"]).timestamp()
         for row in rows
@@ -230,14 +230,14 @@ def main() -> None:
     parser.add_argument("--scale", type=int, default=64, help="trials on the fake nodes")
     given = parser.parse_args()
 
-    from cluster import runtime
+    from cluster import ray_runtime
 
     with tempfile.TemporaryDirectory() as folder:
         work = Work(Path(folder))
         if "parent" in given.parts:
             parent_part(work, given.rounds)
         # Also sets up this process for Ray, which the fake nodes need.
-        with runtime.cluster(cpus=2):
+        with ray_runtime.cluster(cpus=2):
             if "tune" in given.parts:
                 tune_part(work, given.trials, given.rounds)
             if "starts" in given.parts:

@@ -12,13 +12,13 @@ import shards
 from gencomp.recipes.schema import BaseRecipe, DataSection
 from gencomp.system import Batch
 from shards.info import DatasetInfo
-from shards.mixture import MixedSplit, Part, mix
-from shards.order import EpochOrder, Order
-from shards.reader import Split
-from shards.stream import Batch as HostBatch
-from shards.stream import evaluation_batches, read_batch, training_batches
-from shards.transforms import Transforms
-from shards.windowed import WindowedOrder
+from shards.reading.mixture import MixedSplit, Part, mix
+from shards.reading.order import EpochOrder, Order
+from shards.reading.reader import Split
+from shards.reading.stream import Batch as HostBatch
+from shards.reading.stream import evaluation_batches, read_batch, training_batches
+from shards.reading.transforms import Transforms
+from shards.reading.windowed import WindowedOrder
 
 
 def open_training(recipe: BaseRecipe) -> tuple[Split | MixedSplit, Order]:

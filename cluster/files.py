@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from cluster.locks import lock_holder, locked
 
-__all__ = ["lock_holder", "locked", "write_bytes", "write_text"]
+__all__ = ["lock_holder", "locked", "read_json", "write_bytes", "write_json", "write_text"]
 
 
 def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
@@ -38,3 +40,16 @@ def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
 def write_text(path: Path, text: str) -> None:
     """Replace a text file (UTF-8) in one step."""
     write_bytes(path, bytes(text, "utf-8"))
+
+
+def write_json(path: Path, value: Any, durable: bool = True) -> None:
+    """Replace a file of JSON in one step."""
+    write_bytes(path, (json.dumps(value, indent=1) + "\n").encode(), durable)
+
+
+def read_json(path: Path) -> Any | None:
+    """The content of a file of JSON, or None where there is no such file."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None

@@ -29,7 +29,7 @@ import torch
 
 import gencomp
 from cluster import data
-from cluster.checkpoints import Checkpoint, newest
+from cluster.checkpoints.store import Checkpoint, newest
 from cluster.files import write_text
 from gencomp import recipes
 from gencomp.errors import InputError
@@ -65,7 +65,7 @@ class Run:
 
     @property
     def refusal(self) -> Path:
-        """Why workers will not go on; see `cluster.refusals`."""
+        """Why workers will not go on; see `cluster.ray_train.final_errors`."""
         return self.path / "refusal"
 
     def recipe(self) -> BaseRecipe:

@@ -17,12 +17,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cluster import checkpoints, copies, logs, metrics_log, refusals, runtime
+from cluster import ray_runtime
+from cluster.checkpoints import mirror, store
 from cluster.files import locked
 from cluster.locks import Lease
+from cluster.logs import json_lines, process_log
+from cluster.logs.watchdog import STALL_SECONDS
+from cluster.ray_train import final_errors
 from cluster.runs import Run
-from cluster.stopping import stop_requests
-from cluster.watchdog import STALL_SECONDS
+from cluster.stop_signals import stop_requests
 from cluster.worker import require_shares
 from gencomp.errors import InputError
 from gencomp.recipes.schema import BaseRecipe
@@ -40,11 +43,11 @@ class Supervision:
 
     Attributes:
         workers: fewest and most processes that share each global batch; as many work as the cluster
-            has room for (see `cluster.scaling`).
+            has room for (see `cluster.ray_train.scaling`).
         gpu: give every worker a GPU of its own, else a CPU.
         max_failures: how often the workers are started again after one has died.
         stall_seconds: a worker that makes no progress for so long is ended and counts as dead.
-        copy_to: where every whole checkpoint is copied (see `cluster.copies`).
+        copy_to: where every whole checkpoint is copied (see `cluster.checkpoints.mirror`).
     """
 
     workers: tuple[int, int] = (1, 1)
@@ -67,14 +70,14 @@ def require_sensible(supervision: Supervision, run: Run, recipe: BaseRecipe) -> 
     if supervision.stall_seconds <= 0:
         raise InputError(f"--stall-seconds {supervision.stall_seconds:g} must be more than 0")
     if supervision.copy_to is not None:
-        copies.place_of(run, supervision.copy_to)
+        mirror.place_of(run, supervision.copy_to)
 
 
 def fit(
     run: Run,
     supervision: Supervision,
     on_row: Callable[[dict[str, Any]], None] = lambda row: None,
-    on_log: Callable[[logs.Row], None] = lambda row: None,
+    on_log: Callable[[process_log.Row], None] = lambda row: None,
 ) -> bool:
     """Train a run to its end with Ray Train.
 
@@ -96,12 +99,12 @@ def fit(
     require_sensible(supervision, run, run.recipe())
     # The workers choose the checkpoint; here the user hears of damaged ones before they start.
     if supervision.copy_to is None:
-        checkpoints.newest(run.checkpoints)
+        store.newest(run.checkpoints)
     with locked(run.path) as lease:
-        fetched = copies.arrange(run, supervision.copy_to)
+        fetched = mirror.arrange(run, supervision.copy_to)
         if supervision.copy_to is not None:  # which may have mended it
-            checkpoints.newest(run.checkpoints)
-        with logs.driving(run.path, lease.predecessor, on_log) as relay:
+            store.newest(run.checkpoints)
+        with process_log.driving(run.path, lease.predecessor, on_log) as relay:
             if fetched is not None:
                 log.info("fetched the checkpoint of step %d from %s", fetched, supervision.copy_to)
             return _until_ended(run, supervision, lease, relay, on_row)
@@ -115,10 +118,10 @@ def _until_ended(
     on_row: Callable[[dict[str, Any]], None],
 ) -> bool:
     """Train on a new cluster, or anew on the one that we join, whenever Ray's controller dies."""
-    cpus = None if supervision.gpu else max(supervision.workers[0], runtime.usable_cpus())
+    cpus = None if supervision.gpu else max(supervision.workers[0], ray_runtime.usable_cpus())
     deaths = 0
     while True:
-        with runtime.cluster(cpus=cpus):
+        with ray_runtime.cluster(cpus=cpus):
             fitting = replace(supervision, workers=_that_fit(supervision))
             try:
                 return _supervise(run, fitting, lease, relay, on_row)
@@ -126,7 +129,7 @@ def _until_ended(
                 deaths += 1
                 if deaths > supervision.max_failures:
                     raise RuntimeError(f"training failed: {died}") from died
-                details = logs.details(event="workers_failed", ranks=[])
+                details = process_log.details(event="workers_failed", ranks=[])
                 log.warning("%s; training is started again", died, extra=details)
         # With its connection Ray ends all that the controller has left.
 
@@ -134,7 +137,7 @@ def _until_ended(
 def _that_fit(supervision: Supervision) -> tuple[int, int]:
     """Fewest and most workers, on a cluster that never grows no more than it has room for."""
     fewest, most = supervision.workers
-    if not runtime.is_complete():
+    if not ray_runtime.is_complete():
         return fewest, most
     import ray
 
@@ -142,7 +145,7 @@ def _that_fit(supervision: Supervision) -> tuple[int, int]:
     there = int(ray.cluster_resources().get(kind, 0))
     if there < fewest:
         needs = f"--workers {fewest} needs {fewest} {kind}s"
-        if runtime.address() is None:
+        if ray_runtime.address() is None:
             mend = "start fewer, or set RAY_ADDRESS to a cluster that has them"
             raise InputError(f"{needs}, and this machine has {there}: {mend}")
         raise InputError(f"{needs}, and this allocation has {there}: start fewer, or ask for more")
@@ -161,7 +164,7 @@ def _supervise(
     on_row: Callable[[dict[str, Any]], None],
 ) -> bool:
     """Ray Train on a thread; rows, logs, lock and signals here."""
-    refusals.reserve(run.refusal)
+    final_errors.reserve(run.refusal)
     outcome: list[Any] = []
     thread = threading.Thread(
         target=_fit_in_thread, args=(run, supervision, lease, outcome), daemon=True
@@ -177,7 +180,7 @@ def _supervise(
         for row in _rows_until(run.metrics, ended):
             on_row(row)
         thread.join()
-    refused = refusals.said(run.refusal)
+    refused = final_errors.said(run.refusal)
     run.refusal.unlink(missing_ok=True)
     if refused is not None:
         raise refused.error()
@@ -210,9 +213,9 @@ def _fit_at_each_size(run: Run, supervision: Supervision, lease: Lease) -> bool:
 def _trainer(run: Run, supervision: Supervision, lease: Lease, quiet_until: float) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
 
-    from cluster.failures import Failures
-    from cluster.process_group import OneAddressConfig
-    from cluster.scaling import Signals, Trainer
+    from cluster.ray_train.failures import Failures
+    from cluster.ray_train.process_group import OneAddressConfig
+    from cluster.ray_train.scaling import Signals, Trainer
 
     path = run.path.resolve()
     stall_seconds, max_failures = supervision.stall_seconds, supervision.max_failures
@@ -232,7 +235,7 @@ def _trainer(run: Run, supervision: Supervision, lease: Lease, quiet_until: floa
             failure_config=FailureConfig(
                 max_failures=max_failures, controller_failure_limit=max(3, max_failures)
             ),
-            worker_runtime_env={"env_vars": runtime.WORKER_ENVIRONMENT},
+            worker_runtime_env={"env_vars": ray_runtime.WORKER_ENVIRONMENT},
         ),
     )
 
@@ -248,13 +251,13 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     from ray.train.torch import get_device
 
     from cluster.runs import open_run
-    from cluster.seat import Seat
+    from cluster.training.worker_info import Seat
     from cluster.worker import Host, train
 
     context = ray.train.get_context()
     run = open_run(config["run"])
     grow = _grow_request(run)
-    if refusals.said(run.refusal) is not None:
+    if final_errors.said(run.refusal) is not None:
         # Bad input stays bad, a full disk full: workers that are started again leave at once.
         return {"finished": False}
     host = Host(
@@ -269,18 +272,18 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
         seat = Seat(context.get_world_rank(), context.get_world_size(), get_device())
         return {"finished": train(run, seat, host).finished}
     except (ValueError, OSError) as error:
-        if (refusal := refusals.refusal(error, run.path)) is not None:
+        if (refusal := final_errors.refusal(error, run.path)) is not None:
             with suppress(OSError):  # the run may have become read-only
-                refusals.say(run.refusal, refusal)
+                final_errors.say(run.refusal, refusal)
         raise
 
 
 def _rows_until(path: Path, ended: Callable[[], bool]) -> Iterator[dict[str, Any]]:
     """New rows of a metrics log while the workers write it."""
-    offset = metrics_log.end(path)
+    offset = json_lines.end(path)
     while True:
         last_round = ended()
-        rows, offset = metrics_log.follow(path, offset)
+        rows, offset = json_lines.follow(path, offset)
         yield from rows
         if last_round:
             return
@@ -297,7 +300,7 @@ def _stopped_waiting_or_raise(error: BaseException) -> bool:
     from ray.exceptions import RayActorError
     from ray.train import ControllerError
 
-    from cluster.scaling import StoppedWaiting
+    from cluster.ray_train.scaling import StoppedWaiting
 
     if isinstance(error, RayActorError):
         raise _ControllerDied("the controller of the workers died") from error

@@ -25,21 +25,23 @@ import torch.distributed as dist
 
 import gencomp
 import shards
-from cluster import checkpoints, data, logs
-from cluster.evaluation import evaluate
+from cluster import data
+from cluster.checkpoints import store
 from cluster.files import write_text
+from cluster.logs import process_log
+from cluster.logs.watchdog import STALL_SECONDS, Beat, watchdog
 from cluster.runs import Run
-from cluster.seat import Seat
-from cluster.state import start_or_resume
-from cluster.steps import Steps
-from cluster.watch import Watch
-from cluster.watchdog import STALL_SECONDS, Beat, watchdog
+from cluster.training.evaluate import evaluate
+from cluster.training.recorder import Watch
+from cluster.training.state import start_or_resume
+from cluster.training.steps import Steps
+from cluster.training.worker_info import Seat
 from gencomp.draws import Draws
 from gencomp.errors import InputError
 from gencomp.recipes.schema import BaseRecipe
 from gencomp.system import Progress, Supply
-from shards.reader import Split
-from shards.stream import Batch as HostBatch
+from shards.reading.reader import Split
+from shards.reading.stream import Batch as HostBatch
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ class Host:
         may_write: called on rank 0 before each write into the run; raises where another process has
             taken the run over.
         stall_seconds: without progress for so long, the process ends and leaves its stacks in the
-            log of its rank (see `cluster.watchdog`); None: never.
+            log of its rank (see `cluster.logs.watchdog`); None: never.
     """
 
     report: Callable[[dict[str, float]], None] = lambda metrics: None
@@ -85,16 +87,18 @@ def train(run: Run, seat: Seat, host: Host) -> Outcome:
             damaged, or the workers see different data.
     """
     with (
-        logs.journal(run.path, seat.rank, console=seat.rank == 0) as journal,
+        process_log.journal(run.path, seat.rank, console=seat.rank == 0) as journal,
         watchdog(journal, seat.rank, host.stall_seconds) as beat,
     ):
         outcome = _train(run, seat, host, journal, beat)
         how = "finished" if outcome.finished else "stopped"
-        log.info("%s at step %d", how, outcome.step, extra=logs.details(event="end", outcome=how))
+        log.info(
+            "%s at step %d", how, outcome.step, extra=process_log.details(event="end", outcome=how)
+        )
         return outcome
 
 
-def _train(run: Run, seat: Seat, host: Host, journal: logs.Journal, beat: Beat) -> Outcome:
+def _train(run: Run, seat: Seat, host: Host, journal: process_log.Journal, beat: Beat) -> Outcome:
     if seat.rank == 0:
         host.may_write()
     recipe = run.recipe()
@@ -216,7 +220,7 @@ def _log_start(seat: Seat, step: int) -> None:
         seat.rank,
         seat.world,
         seat.device,
-        extra=logs.details(
+        extra=process_log.details(
             event="start",
             world=seat.world,
             device=torch.cuda.get_device_name(seat.device) if cuda else str(seat.device),
@@ -277,7 +281,7 @@ def _supply(
 
 def _protocol(run: Run, recipe: BaseRecipe, held_out: Split) -> dict[str, Any]:
     """How the final metrics were measured, for whoever compares or merges them."""
-    checkpoint = checkpoints.newest(run.checkpoints)
+    checkpoint = store.newest(run.checkpoints)
     assert checkpoint is not None
     return {
         "weights": checkpoint.networks_hash(),

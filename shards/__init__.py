@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from shards.reader import ShardSet
+    from shards.reading.reader import ShardSet
 
 __all__ = ["open_set"]
 
 
 def open_set(location: str | Path) -> ShardSet:
     """Open the shard set in a directory or at a URI; `ShardError` when there is none."""
-    from shards.reader import open_set as open_  # pyarrow loads here, not in `gencomp --help`
+    from shards.reading.reader import (
+        open_set as open_,  # pyarrow loads here, not in `gencomp --help`
+    )
 
     return open_(location)

@@ -17,11 +17,11 @@ import ray
 from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from cluster import logs, metrics_log
-from cluster.failures import Failures
 from cluster.locks import Lease
+from cluster.logs import json_lines, process_log
+from cluster.ray_train.failures import Failures
 from gencomp.errors import InputError
-from sweeps.execution import Orders, Task, train
+from sweeps.trainable import Orders, Task, train
 
 # A worker's death makes the others fail as well: so long to find out who was the first.
 _SECONDS_TO_SETTLE = 10.0
@@ -37,14 +37,15 @@ class Worker:
 
     def meeting(self) -> tuple[str, int] | None:
         """Where the gang meets, of rank 0. Asked of all, for all have much to import before."""
-        from cluster import process_group, worker  # noqa: F401
+        from cluster import worker  # noqa: F401
+        from cluster.ray_train import process_group
 
         return process_group.listen() if self._rank == 0 else None
 
     def train(self, task: Task, orders: Orders, lease: Lease, meeting: tuple[str, int]) -> None:
         """Train to the end, or until the trial shall stop."""
-        from cluster import process_group
-        from cluster.watchdog import STALL_SECONDS
+        from cluster.logs.watchdog import STALL_SECONDS
+        from cluster.ray_train import process_group
 
         process_group.join(
             world_rank=self._rank,
@@ -145,7 +146,7 @@ def _reason(run: Path, failures: Failures, errors: dict[int, Exception]) -> Exce
     # The others only complain that somebody has gone.
     died = {rank: error for rank, error in errors.items() if isinstance(error, RayActorError)}
     failures.after_exception(None, died or errors)
-    return RuntimeError(metrics_log.read(logs.of_driver(run))[-1]["message"])
+    return RuntimeError(json_lines.read(process_log.of_driver(run))[-1]["message"])
 
 
 def _say_nothing(metrics: Mapping[str, float]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gencomp import recipes
 from gencomp.recipes.key_help import KeyHelp, describe
-from sweeps.space import Entry, Grid, LogUniform, Sweep
+from sweeps.sweep_file import Entry, Grid, LogUniform, Sweep
 
 
 def of_sweep(sweep: Sweep, width: int) -> KeyHelp:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gencomp.errors import InputError
-from sweeps.space import Entry, Grid, LogUniform, Sweep, draw
+from sweeps.sweep_file import Entry, Grid, LogUniform, Sweep, draw
 
 # Sec. 4.1.1 of the paper perturbs by 1.2 or 0.8.
 _FACTORS = (0.8, 1.2)

@@ -13,14 +13,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from cluster import runtime
-from cluster.saving import SavingError, has_no_room, mend_of
-from cluster.stopping import stop_requests
+from cluster import ray_runtime
+from cluster.checkpoints.writer import SavingError, has_no_room, mend_of
+from cluster.stop_signals import stop_requests
 from sweeps import trials as on_disk
-from sweeps.clock import Clock
-from sweeps.execution import Orders, capacity, resources, run_trial
-from sweeps.space import Sweep
-from sweeps.supply import Supply
+from sweeps.sweep_file import Sweep
+from sweeps.time_budget import Clock
+from sweeps.trainable import Orders, capacity, resources, run_trial
+from sweeps.trial_queue import Supply
 from sweeps.trials import Trial
 
 OnEvent = Callable[[Trial, str, dict[str, Any]], None]
@@ -57,9 +57,9 @@ def run(sweep: Sweep, supply: Supply, directory: Path, on_event: OnEvent) -> End
             table.update(trial)
         on_event(trial, event, values)
 
-    cpus = None if sweep.gpu else max(sweep.workers, runtime.usable_cpus())
+    cpus = None if sweep.gpu else max(sweep.workers, ray_runtime.usable_cpus())
     flag = directory / "stop"
-    with runtime.cluster(cpus=cpus), stop_requests(flag):
+    with ray_runtime.cluster(cpus=cpus), stop_requests(flag):
         try:
             _run(sweep, supply, flag, clock, told)
         except BaseException:
@@ -99,7 +99,7 @@ def _run(sweep: Sweep, supply: Supply, flag: Path, clock: Clock, on_event: OnEve
     """One attempt on the cluster that this process is connected to."""
     import ray
 
-    from sweeps.tune_parts import Source
+    from sweeps.ray_tune import Source
 
     most = min(_MOST, capacity(ray.nodes(), sweep.workers, sweep.gpu))
     at_once = min(most, sweep.concurrent or most)
@@ -111,7 +111,7 @@ def _run(sweep: Sweep, supply: Supply, flag: Path, clock: Clock, on_event: OnEve
 
     def target() -> None:
         try:
-            with tempfile.TemporaryDirectory(dir=runtime.workplace()) as storage:
+            with tempfile.TemporaryDirectory(dir=ray_runtime.workplace()) as storage:
                 _tuner(sweep, supply, source, orders, at_once, storage, on_event).fit()
         except BaseException as error:  # raised on the main thread
             errors.append(error)
@@ -140,7 +140,7 @@ def _tuner(
 ) -> Any:
     from ray import tune
 
-    from sweeps.tune_parts import Silence, StopWhenAsked, TrialKeeper
+    from sweeps.ray_tune import Silence, StopWhenAsked, TrialKeeper
 
     return tune.Tuner(
         tune.with_resources(
@@ -167,7 +167,7 @@ def _tuner(
 
 def _scheduler(sweep: Sweep, supply: Supply) -> Any:
     """ASHA that knows what earlier attempts have seen, or None."""
-    from sweeps.tune_parts import GroupedAsha
+    from sweeps.ray_tune import GroupedAsha
 
     if sweep.scheduler is None:
         return None

@@ -18,14 +18,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster import metrics_log, runs
+from cluster import runs
 from cluster.files import write_bytes
+from cluster.logs import json_lines
 from gencomp import recipes
 from gencomp.errors import InputError
 from gencomp.recipes.schema import BaseRecipe
-from sweeps import heritage
-from sweeps.rounds import Rounds
-from sweeps.space import (
+from sweeps import warm_start
+from sweeps.population_rounds import Rounds
+from sweeps.sweep_file import (
     Objective,
     Proposal,
     Status,
@@ -82,7 +83,7 @@ class Trial:
         runs.enter(self.path, self.recipe, history)
         known = (self.path / STATUS_FILE).exists()
         if self.parent is not None and not (known and self.status() in ENDED):
-            heritage.take_over(self.parent.path, self.first_step, self.path)
+            warm_start.take_over(self.parent.path, self.first_step, self.path)
         if not known:
             self._write("pending", None, 0)
 
@@ -98,7 +99,7 @@ class Trial:
 
     def has_reached_its_step(self) -> bool:
         """Whether it has come to where it ends before its recipe does."""
-        return self.until is not None and heritage.has_reached(self.path, self.until)
+        return self.until is not None and warm_start.has_reached(self.path, self.until)
 
     def started(self) -> None:
         """It is started, perhaps again."""
@@ -116,7 +117,7 @@ class Trial:
         """Metrics of every evaluation, oldest first, with `step`; names without the split."""
         prefix = f"{self.recipe.evaluation.split}/"
         found = []
-        for row in metrics_log.read(runs.Run(self.path).metrics):
+        for row in json_lines.read(runs.Run(self.path).metrics):
             metrics = {k.removeprefix(prefix): v for k, v in row.items() if k.startswith(prefix)}
             if metrics:
                 found.append({"step": row["step"], **metrics})

@@ -71,7 +71,7 @@ def gencomp() -> Callable[..., subprocess.CompletedProcess[str]]:
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """43 training and 47 test crops of 64×64, in three shards each, that no test changes."""
-    from shards.build import build
+    from shards.building.build import build
 
     out = tmp_path_factory.mktemp("data") / "photos"
     build("photos", out, options={"size": "64"}, shard_size=16, limit=48)

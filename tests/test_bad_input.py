@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from gencomp.cli import main
+from gencomp.system import Picture
 from tests import tiny
 
 
@@ -109,7 +110,7 @@ class TestTrain:
     def test_a_run_whose_data_changed(
         self, train: Callable[..., str], photos: Path, tmp_path: Path
     ) -> None:
-        from shards.build import build
+        from shards.building.build import build
 
         tiny.started(tmp_path / "runs" / "tiny", tiny.generator(photos))
         build("photos", tmp_path / "fewer", options={"size": "64"}, limit=20)
@@ -231,7 +232,7 @@ class TestCodec:
         capsys.readouterr()
         codec = open_run(codec_run).system().codec()
         assert codec is not None
-        expected = codec.reconstruct(np.asarray(Image.open(image)))
+        expected = codec.reconstruct(Picture(np.asarray(Image.open(image))))
         assert np.array_equal(np.asarray(Image.open(tmp_path / "back.png")), expected)
 
     def test_truncated_streams(
@@ -263,7 +264,7 @@ class TestCodec:
             tiny.stop_after(1),
         )
         said = refused("decompress", other.path, stream, tmp_path / "back.png")
-        assert "was written by the model" in said and "give the run that wrote it" in said
+        assert "was written by the encoder" in said and "give the run that wrote it" in said
 
     def test_runs_without_a_codec(
         self, generator_run: Path, image: Path, tmp_path: Path, refused: Callable[..., str]

@@ -166,7 +166,7 @@ def test_memory_does_not_grow_with_the_images(
     tmp_path: Path, gencomp: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     """45 MB more of images in the same memory, once the kernel distance has a whole subset."""
-    from shards.build import build
+    from shards.building.build import build
 
     build("photos", tmp_path / "photos", options={"size": "64"}, shard_size=500)
     run, _ = tiny.trained(tmp_path / "run", tiny.generator(tmp_path / "photos"))

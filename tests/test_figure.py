@@ -20,9 +20,8 @@ from gencomp.draws import Draws
 from gencomp.figures import curves
 from gencomp.losses import mmd
 from gencomp.systems.dplc.base import ReconstructingSystem
-from gencomp.systems.dplc.parts import to_signed
-from shards.build import build
-from sweeps import space, trials
+from shards.building.build import build
+from sweeps import sweep_file, trials
 from tests import tiny
 
 
@@ -110,7 +109,7 @@ class TestRates:
 
     def test_labels_tell_runs_of_one_rate_apart(self, codecs: list[Path]) -> None:
         runs = [open_run(path) for path in codecs]
-        said = figure_inputs.differing(runs, apart_from=figure_inputs.RATE_KEYS)
+        said = figure_inputs.differing(runs, rates=False)
         assert said == ["λ 10", "λ 10", "λ 0"]
         assert figure_inputs.differing(runs)[0] == "2 channels, λ 10"
         assert figure_inputs.differing(runs[:1]) == ["dplc/codec"]
@@ -149,7 +148,7 @@ class TestLatent:
         system = run.system()
         assert isinstance(system, ReconstructingSystem) and system.prior is not None
         images = figure_inputs.choose_images([run], "train", 30)
-        z = torch.from_numpy(figure_inputs.latents(run, system, images, 7))
+        z = figure_inputs.latents(run, system, images, 7).z_BK.double()
         prior = system.prior.sample(Draws(7, ("prior",), 30), torch.float64)
         assert f"{float(mmd(z, prior)):.5f}" in out
         assert "dplc/codec, 2 channels, λ 10" in out and "dplc/wae" in out and "chance" in out
@@ -159,14 +158,13 @@ class TestLatent:
     ) -> None:
         run = open_run(codecs[0])
         system = run.system()
-        assert isinstance(system, ReconstructingSystem)
         images = figure_inputs.choose_images([run], "test", 20)
-        together = figure_inputs.latents(run, system, images, 7)
+        together = figure_inputs.latents(run, system, images, 7).z_BK
         alone = figure_inputs.choose_rows(images, images.rows[4:5])
         (batch,) = alone.batches(run.recipe())
-        assert to_signed(batch.images_BCHW).shape == (1, 3, 64, 64)
+        assert batch.images_BCHW.shape == (1, 3, 64, 64)
         np.testing.assert_allclose(
-            figure_inputs.latents(run, system, alone, 7)[0], together[4], atol=1e-5
+            figure_inputs.latents(run, system, alone, 7).z_BK[0], together[4], atol=1e-5
         )
 
 
@@ -199,7 +197,7 @@ class TestCurves:
         base = tiny.codec(photos, generator_run, {"training.steps": 1})
         grids = {"loss.mmd_weight": {"grid": [10, 0]}, "networks.code_channels": {"grid": [4, 2]}}
         recipe = tiny.write(base, tmp_path / "base.yaml")
-        sweep = space.Sweep.model_validate({"base": str(recipe), "space": grids})
+        sweep = sweep_file.Sweep.model_validate({"base": str(recipe), "space": grids})
         planned = trials.plan(sweep, tmp_path / "sweep")
         trials.write_plan(sweep, planned, tmp_path / "sweep")
         for trial in planned[:3]:

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from benchmarks import scaling, scaling_model
-from cluster import checkpoints
+from cluster.checkpoints import store
 from gencomp import recipes
 from gencomp.draws import Draws
 from gencomp.system import Batch, Progress, System
@@ -47,13 +47,13 @@ def test_a_checkpoint_has_the_size_that_is_computed(tmp_path: Path) -> None:
                 parameter.grad = torch.zeros_like(parameter)
         optimizer.step()
     state = system.networks.state_dict()
-    content = checkpoints.Content(
+    content = store.Content(
         networks=state,
         averages=state,
         optimizers={name: one.state_dict() for name, one in optimizers.items()},
         progress={"step": 1, "samples": 1, "world": 1},
     )
-    found = checkpoints.write(tmp_path, content)
+    found = store.write(tmp_path, content)
     size = sum(path.stat().st_size for path in found.path.iterdir())
     case = scaling_model.case(
         "", "dplc_wasserstein_pp_lsun", scaling_model.WIDE | {"networks.width": 16}

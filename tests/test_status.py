@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster import logs
 from cluster.files import locked
+from cluster.logs import process_log
 from gencomp.cli import main
 
 
@@ -27,7 +27,7 @@ def runs(generator_run: Path, tmp_path: Path) -> Path:
         if status == "failed":
             state["error"] = "ValueError: too large"
         (trial / "trial.json").write_text(json.dumps(state))
-    with logs.journal(sweep / "trials" / "trial2", rank=0) as journal:
+    with process_log.journal(sweep / "trials" / "trial2", rank=0) as journal:
         journal.write("INFO", "starts", event="start")
     (sweep / "sweep.yaml").write_text("base: one\n")
     (sweep / "trials.json").write_text("[]")
@@ -36,8 +36,8 @@ def runs(generator_run: Path, tmp_path: Path) -> Path:
 
 
 def test_a_run(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with logs.driving(runs / "one", None, lambda row: None):
-        logs.note(runs / "one", "WARNING", "rank 1 died", event="workers_failed")
+    with process_log.driving(runs / "one", None, lambda row: None):
+        process_log.note(runs / "one", "WARNING", "rank 1 died", event="workers_failed")
     assert main(["status", str(runs / "one")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{runs / 'one'} (dplc/wae): finished"

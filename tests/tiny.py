@@ -14,15 +14,17 @@ import torch
 import yaml
 from torch import Tensor
 
-from cluster import checkpoints, metrics_log
-from cluster import state as state_of_training
+from cluster.checkpoints import store
+from cluster.logs import json_lines
 from cluster.runs import Run, enter
-from cluster.seat import Seat
+from cluster.training import state as state_of_training
+from cluster.training.worker_info import Seat
 from cluster.worker import Host, Outcome, train
 from gencomp import recipes
 from gencomp.recipes.schema import BaseRecipe
 from gencomp.system import System
-from gencomp.systems.dplc import parts
+from gencomp.systems.common import calibration as calibration_module
+from gencomp.systems.common import pixels
 
 _SHARED: dict[str, Any] = {
     "system": "dplc",
@@ -88,7 +90,7 @@ def trained(
     run = started(path, raw)
     deterministic = torch.are_deterministic_algorithms_enabled()
     try:
-        with mock.patch.object(parts, "CALIBRATION_SAMPLES", calibration):
+        with mock.patch.object(calibration_module, "CALIBRATION_SAMPLES", calibration):
             return run, train(run, Seat(), host or Host())
     finally:
         torch.use_deterministic_algorithms(deterministic)
@@ -128,7 +130,7 @@ def double_precision() -> Iterator[None]:
 
     with (
         mock.patch.object(state_of_training, "build_system", double),
-        mock.patch.object(parts, "to_signed", lambda images: images.double() / 127.5 - 1),
+        mock.patch.object(pixels, "to_signed", lambda images: images.double() / 127.5 - 1),
     ):
         yield
 
@@ -136,9 +138,9 @@ def double_precision() -> Iterator[None]:
 def state(run: Run, step: int | None = None) -> dict[str, Tensor]:
     """Every tensor of a checkpoint, by default the newest: weights, buffers, optimisers."""
     found = (
-        checkpoints.newest(run.checkpoints)
+        store.newest(run.checkpoints)
         if step is None
-        else checkpoints.Checkpoint(run.checkpoints / f"step-{step:09d}")
+        else store.Checkpoint(run.checkpoints / f"step-{step:09d}")
     )
     assert found is not None
     return dict(found.networks()) | _tensors(found.optimizers(), "optimizers")
@@ -157,7 +159,7 @@ def rows(run: Run) -> list[dict[str, Any]]:
     """The metrics log without clocks."""
     hidden = ("time", "samples_per_second")
     return [
-        {k: v for k, v in row.items() if k not in hidden} for row in metrics_log.read(run.metrics)
+        {k: v for k, v in row.items() if k not in hidden} for row in json_lines.read(run.metrics)
     ]
 
 

@@ -43,15 +43,15 @@ def files(folder: Path) -> list[Path]:
 
 
 def prepare_gencomp(images: Path, out: Path) -> None:
-    from shards.build import build
+    from shards.building.build import build
 
     build("folder", out, path=images, options={"test_fraction": 0.0})
 
 
 def gencomp(data: Path, batch: int, workers: int) -> Iterator[int]:
     import shards
-    from shards.order import EpochOrder
-    from shards.stream import training_batches
+    from shards.reading.order import EpochOrder
+    from shards.reading.stream import training_batches
 
     split = shards.open_set(data).split("train")
     order = EpochOrder(split.key_hash, 0, len(split))
@@ -97,7 +97,7 @@ def pread(data: Path, batch: int, workers: int) -> Iterator[int]:
 
 
 def _pread(table: list[tuple[str, int, int]], batch: int, seed: int) -> Iterator[int]:
-    from shards.decode import decode
+    from shards.reading.decode import decode
 
     descriptors = {name: os.open(name, os.O_RDONLY) for name, _, _ in table}
     order, rng = list(table), random.Random(seed)

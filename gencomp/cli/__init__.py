@@ -70,10 +70,10 @@ COMMANDS: dict[str, Command] = {
         "Training", "gencomp.cli.status", "status", "say where runs and sweeps stand"
     ),
     "slurm train": Command(
-        "Training", "gencomp.cli.slurm_train", "train", "train a run as one Slurm job", raw=True
+        "Training", "gencomp.cli.slurm.train", "train", "train a run as one Slurm job", raw=True
     ),
     "slurm sweep": Command(
-        "Training", "gencomp.cli.slurm_sweep", "sweep", "run a sweep as one Slurm job", raw=True
+        "Training", "gencomp.cli.slurm.sweep", "sweep", "run a sweep as one Slurm job", raw=True
     ),
     "compress": Command(
         "Coding", "gencomp.cli.codec", "compress", "write an image to a compressed file"
@@ -85,31 +85,37 @@ COMMANDS: dict[str, Command] = {
         "Evaluation", "gencomp.cli.evaluate", "evaluate", "measure a finished run, with intervals"
     ),
     "slurm evaluate": Command(
-        "Evaluation", "gencomp.cli.slurm", "evaluate", "measure a finished run in many jobs"
+        "Evaluation",
+        "gencomp.cli.slurm.evaluate",
+        "evaluate",
+        "measure a finished run in many jobs",
     ),
     "slurm ais": Command(
         "Evaluation",
-        "gencomp.cli.slurm_ais",
+        "gencomp.cli.slurm.ais",
         "ais",
         "submit the rate-distortion curve as many jobs",
     ),
     "slurm variational": Command(
         "Evaluation",
-        "gencomp.cli.slurm_variational",
+        "gencomp.cli.slurm.variational",
         "variational",
         "submit the curve of trained encoders as one job",
     ),
     "slurm status": Command(
-        "Evaluation", "gencomp.cli.slurm", "status", "say where each job stands"
+        "Evaluation", "gencomp.cli.slurm.status", "status", "say where each job stands"
     ),
     "slurm logs": Command(
-        "Evaluation", "gencomp.cli.slurm_logs", "logs", "print what a job has printed"
+        "Evaluation", "gencomp.cli.slurm.logs", "logs", "print what a job has printed"
     ),
     "slurm collect": Command(
-        "Evaluation", "gencomp.cli.slurm", "collect", "merge what the evaluation jobs have written"
+        "Evaluation",
+        "gencomp.cli.slurm.collect",
+        "collect",
+        "merge what the evaluation jobs have written",
     ),
     "slurm cancel": Command(
-        "Evaluation", "gencomp.cli.slurm", "cancel", "cancel jobs that wait or run"
+        "Evaluation", "gencomp.cli.slurm.cancel", "cancel", "cancel jobs that wait or run"
     ),
     "figure rates": Command(
         "Evaluation", "gencomp.cli.figure", "rates", "draw images at every rate beside each other"

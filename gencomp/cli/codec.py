@@ -11,7 +11,8 @@ import tyro
 
 from gencomp.cli import codec_files as files
 from gencomp.cli import codec_work as work
-from gencomp.cli.tables import print_table
+from gencomp.cli.console import print_table
+from gencomp.coding.noise import require_draw
 from gencomp.errors import InputError
 
 
@@ -45,9 +46,10 @@ def compress(
         return _report(f"Compressed to {out}", list(results))
     files.require_place(out, overwrite)
     done = work.compress_file(run, False, files.Job(image, out))
+    nominal = _nominal([done])
     print(
         f"{out}: {done.bytes} bytes = {done.code_bits} bits of code ({_bpp(done.code_bits, [done])}"
-        f" bpp; at the fixed length {done.fixed_bits} bits, {_bpp(done.fixed_bits, [done])} bpp)"
+        f" bpp{f'; nominal {done.nominal_bits} bits, {nominal} bpp' if nominal else ''})"
         f" + {done.container_bits} bits of container"
     )
     return 0
@@ -75,11 +77,12 @@ def decompress(
         overwrite: Replace files that exist.
         processes: How many work side by side on a folder; by default one a CPU.
     """
+    require_draw(draw)
     if stream.is_dir():
         files.require_folder(out)
         jobs = files.stream_jobs(stream, out)
         count = work.processes_for(jobs, not overwrite, processes)
-        work.opened(run, draw)
+        work.opened(run)
         function = partial(work.decompress_file, run, draw, not overwrite)
         results = work.all_files("decompressing", stream, function, jobs, count)
         return _report(f"Decompressed to {out}", list(results))
@@ -102,8 +105,8 @@ def _report(title: str, results: Sequence[work.Done | work.Failed]) -> int:
             "images": f"{len(done)}",
             "there before": f"{sum(one.kept for one in done)}",
             "bytes": f"{sum(one.bytes for one in done)}",
-            "bpp at the fixed length": _bpp(sum(one.fixed_bits for one in done), done),
-            "bpp written": _bpp(sum(one.code_bits for one in done), done),
+            "bpp nominal": _nominal(done) or "–",
+            "bpp of code": _bpp(sum(one.code_bits for one in done), done),
             "bpp of containers": _bpp(sum(one.container_bits for one in done), done),
         }
         print_table(title, list(columns), [list(columns.values())])
@@ -112,6 +115,12 @@ def _report(title: str, results: Sequence[work.Done | work.Failed]) -> int:
         for one in failed:
             print(f"  {one.sentence}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _nominal(done: Sequence[work.Done]) -> str:
+    """Bits per pixel at the method's fixed length; nothing for a method without one."""
+    nominal = [one.nominal_bits for one in done if one.nominal_bits is not None]
+    return _bpp(sum(nominal), done) if len(nominal) == len(done) else ""
 
 
 def _bpp(bits: int, done: Sequence[work.Done]) -> str:

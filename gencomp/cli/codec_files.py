@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
 
 from gencomp.errors import InputError
-from shards import decode
+from shards.reading import decode
 
 SUFFIX = ".gcp"
 _ORIGIN = "gencomp"  # the PNG text that says which stream and draw an image was decoded from

@@ -6,23 +6,16 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 from gencomp.cli import codec_files as files
-from gencomp.cli.progress import progress
+from gencomp.cli.console import progress
 from gencomp.coding import container
 from gencomp.errors import InputError
-from gencomp.system import Codec
+from gencomp.system import Codec, Picture
 
 # Fewer files than this a process are done before it has started.
 _FILES_WORTH_A_PROCESS = 8
-
-
-@runtime_checkable
-class Redrawable(Protocol):
-    """A codec whose decoder draws noise."""
-
-    def with_draw(self, draw: int) -> Codec: ...
 
 
 class Done(NamedTuple):
@@ -32,7 +25,7 @@ class Done(NamedTuple):
         height, width: of the image.
         bytes: of the file.
         code_bits: of the code in it.
-        fixed_bits: of the code at the fixed length.
+        nominal_bits: of the code at the method's fixed length; None for a method without one.
         kept: the file to write was there already.
     """
 
@@ -40,7 +33,7 @@ class Done(NamedTuple):
     width: int
     bytes: int
     code_bits: int
-    fixed_bits: int
+    nominal_bits: int | None
     kept: bool
 
     @property
@@ -58,11 +51,11 @@ Work = Callable[[files.Job], Done]
 
 
 @cache
-def opened(run: Path, draw: int = 0) -> Codec:
+def opened(run: Path) -> Codec:
     """The codec of a run, loaded once in a process.
 
     Raises:
-        InputError: no run, no codec, or one without noise is asked for another draw.
+        InputError: no run, or one without a codec.
     """
     import torch
 
@@ -77,14 +70,7 @@ def opened(run: Path, draw: int = 0) -> Codec:
         raise InputError(
             f"run {run} ({recipe.system}/{recipe.stage}) has no codec: its stage makes no code"
         )
-    if draw == 0:
-        return codec
-    if not isinstance(codec, Redrawable):
-        raise InputError(
-            f"the codec of run {run} ({recipe.system}/{recipe.stage}) decodes without noise: there"
-            " is no other draw"
-        )
-    return codec.with_draw(draw)
+    return codec
 
 
 def compress_file(run: Path, keep: bool, job: files.Job) -> Done:
@@ -107,11 +93,11 @@ def compress_file(run: Path, keep: bool, job: files.Job) -> Done:
         keep = False
         image_HWC = files.read_image(job.source)
         try:
-            stream = codec.compress(image_HWC)
+            stream = codec.compress(Picture(image_HWC))
         except InputError as error:
             raise InputError(f"{job.source} cannot be compressed: {error}") from None
         write_bytes(job.target, stream)
-    return _done(codec, stream, keep)
+    return _done(codec, stream, str(job.target), keep)
 
 
 def decompress_file(run: Path, draw: int, keep: bool, job: files.Job) -> Done:
@@ -128,20 +114,20 @@ def decompress_file(run: Path, draw: int, keep: bool, job: files.Job) -> Done:
     """
     from cluster.files import write_bytes
 
-    codec = opened(run, draw)
+    codec = opened(run)
     stream = files.read(job.source)
-    comes_from = files.origin(codec.codec_id, codec.fingerprint, draw, stream)
+    comes_from = files.origin(codec.codec_id, codec.reader_fingerprint, draw, stream)
     if keep and job.target.exists():
         if not files.is_whole_png(job.target, comes_from):
             raise InputError(
                 f"{job.target} exists and is not what {job.source} decodes to with draw {draw}; add"
                 " --overwrite to replace it"
             )
-    else:
-        keep = False
-        image_HWC = codec.decompress(stream, name=str(job.source))
-        write_bytes(job.target, files.png(image_HWC, comes_from))
-    return _done(codec, stream, keep)
+        return _done(codec, stream, str(job.source), kept=True)
+    image_HWC = codec.decompress(stream, draw=draw, name=str(job.source))
+    done = _done(codec, stream, str(job.source), kept=False)
+    write_bytes(job.target, files.png(image_HWC, comes_from))
+    return done
 
 
 def processes_for(jobs: Sequence[files.Job], keep: bool, asked: int | None) -> int:
@@ -201,7 +187,7 @@ def _whole_stream(codec: Codec, path: Path) -> bytes:
     stream = files.read(path)
     try:
         found = container.unpack(stream)
-        container.require_model(found, codec.codec_id, codec.fingerprint, str(path))
+        container.require_writer(found, codec.codec_id, codec.writer_fingerprint, str(path))
     except InputError as error:
         raise InputError(
             f"{path} exists and is no whole file of this codec ({error}); add --overwrite to"
@@ -210,8 +196,14 @@ def _whole_stream(codec: Codec, path: Path) -> bytes:
     return stream
 
 
-def _done(codec: Codec, stream: bytes, kept: bool) -> Done:
-    found = container.unpack(stream)
-    code_bits = 8 * sum(len(section) for section in found.sections)
-    fixed_bits = codec.payload_bits(found.height, found.width)
-    return Done(found.height, found.width, len(stream), code_bits, fixed_bits, kept)
+def _done(codec: Codec, stream: bytes, name: str, kept: bool) -> Done:
+    """
+    Raises:
+        InputError: a stream of several pictures, for which there is no one image file.
+    """
+    members = container.unpack(stream).members
+    if len(members) > 1:
+        raise InputError(f"{name} holds {len(members)} pictures, a file for this command holds one")
+    height, width, _ = members[0]
+    nominal_bits = codec.nominal_bits(height, width)
+    return Done(height, width, len(stream), codec.code_bits(stream), nominal_bits, kept)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from gencomp.cli.progress import bar
-from gencomp.cli.tables import print_table
+from gencomp.cli.console import bar, show
 from gencomp.errors import InputError
 
 if TYPE_CHECKING:
-    from cluster.measurement.plan import Protocol
-    from cluster.measurement.results import Result
+    from cluster.evaluations.metrics.plan import Plan
     from cluster.runs import Run
 
 _BUSY = "{directory} is being worked on by {holder}"
@@ -62,7 +60,7 @@ class MetricOptions:
     gpu: bool = False
     name: str = "metrics"
 
-    def protocol(self, run: Run, threads: int) -> Protocol:
+    def plan(self, run: Run, threads: int) -> Plan:
         """
         Args:
             run: what is measured.
@@ -71,7 +69,7 @@ class MetricOptions:
         Raises:
             InputError: an option is out of range, or not for this run.
         """
-        from cluster.measurement import plan
+        from cluster.evaluations.metrics import plan
 
         values: dict[str, Any] = {**vars(self), "threads": threads}
         del values["name"]
@@ -100,47 +98,33 @@ def evaluate(
         processes: Processes of this machine that share the blocks, on the GPUs there are in turn.
         threads: Threads of each; the last bits of a result depend on them.
     """
-    from cluster import plans
+    from cluster.evaluations.metrics import results
+    from cluster.evaluations.metrics.plan import Evaluation
+    from cluster.evaluations.metrics.work import open_maker
+    from cluster.evaluations.processes import make_parts
     from cluster.files import locked
-    from cluster.measurement import results
-    from cluster.measurement.plan import Measurement
-    from cluster.measurement.processes import measure
     from cluster.runs import open_run
 
     if processes < 1:
         raise InputError(f"--processes {processes} must be at least 1")
     opened = open_run(run)
-    protocol = metric.protocol(opened, threads)
-    measurement = Measurement(plans.enter(opened, metric.name, protocol), protocol)
-    with locked(measurement.path, _BUSY):
-        total, missing = len(protocol.blocks), len(measurement.missing())
+    evaluation = Evaluation.find(opened, metric.name, metric.plan(opened, threads)).enter()
+    with locked(evaluation.path, _BUSY):
+        total, missing = len(evaluation.plan.blocks), len(evaluation.missing())
         if missing < total:
-            print(f"{measurement.path}: {total - missing} of {total} blocks are there", flush=True)
+            print(f"{evaluation.path}: {total - missing} of {total} blocks are there", flush=True)
 
         def text() -> tuple[str, float, str]:
-            left = len(measurement.missing())
+            left = len(evaluation.missing())
             return str(run), 1 - left / total, f"{total - left} of {total} blocks"
 
         with bar(text) as show_progress:
-            measure(measurement, processes, lambda block: show_progress())
-        result = results.collect(measurement, require_all=True)
-    show(result)
-    print(f"wrote {measurement.result}")
-
-
-def show(result: Result) -> None:
-    """The metrics as a table, and warnings on the error stream."""
-    rows = []
-    for name, entry in result.content["metrics"].items():
-        low, high = entry.get("interval", (None, None))
-        interval = "" if low is None else f"{low:.6g} to {high:.6g}"
-        counts = [f"{entry[of]} {of}" for of in ("images", "samples", "draws") if of in entry]
-        rows.append([name, f"{entry['value']:.6g}", interval, ", ".join(counts)])
-    print_table(result.content["run"], ["metric", "value", "95 % interval", "of"], rows)
-    if identity := result.content.get("zero_rate_identity"):
-        print(
-            f"rate 0: MSE {identity['mse']:.6g}; variance of images, variance of draws and distance"
-            f" of means add up to {identity['right_side']:.6g}"
-        )
-    for warning in result.content["warnings"]:
-        print(f"gencomp: warning: {warning}", file=sys.stderr)
+            make_parts(
+                partial(open_maker, evaluation.path),
+                evaluation.missing(),
+                processes,
+                lambda block: show_progress(),
+            )
+        result = results.collect(evaluation, require_all=True)
+    show(results.shown(evaluation, result))
+    print(f"wrote {evaluation.result}")

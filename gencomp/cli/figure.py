@@ -62,6 +62,7 @@ def rates(
         [
             f"{chosen.said} images (number {', '.join(map(str, chosen.rows))})",
             f"{draws} draws of the noise each; 0 bpp: samples of the prior, whatever the image",
+            "Rates are nominal, those of a code of fixed length",
         ],
         [alone, *others],
     )
@@ -107,7 +108,7 @@ def interpolation(
         [
             f"{chosen.data_set}, {split} split, image {image}",
             "Held fixed along a row: image, generator and the noise that B sees",
-            "(0 bpp: a sample of the prior, which knows nothing of the image)",
+            "(0 bpp: a sample of the prior, which knows nothing of the image; rates are nominal)",
         ],
         upright,
         [f"draw {draw + 1}" for draw in range(draws)],
@@ -138,7 +139,7 @@ def latent(
     """
     from gencomp.cli import figure_inputs as inputs
     from gencomp.cli import figure_latents
-    from gencomp.cli.tables import print_table
+    from gencomp.cli.console import print_table
     from gencomp.figures import latents
 
     format = check_out(out, overwrite)
@@ -222,11 +223,11 @@ def _along_the_rate(
         for tile in inputs.as_tiles(batch.images_BCHW)
     ]
     height, width = originals[0].shape[:2]
-    labels = inputs.differing(runs, apart_from=inputs.RATE_KEYS)
+    labels = inputs.differing(runs, rates=False)
     coded: list[tuple[int, str, Run, System]] = []
     for run, label in zip(runs, labels, strict=True):
         system = run.system()
-        coded.append((inputs.code_bits(run, system, height, width), label, run, system))
+        coded.append((inputs.nominal_bits(run, system, height, width), label, run, system))
     coded.sort(key=lambda one: one[0])
 
     def column(heading: str, remark: str, made: list[Tensor]) -> Column:

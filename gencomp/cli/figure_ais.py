@@ -149,7 +149,7 @@ def _images(measured: Sequence[Measured]) -> str:
 
 def _print_gaps(measured: Sequence[Measured]) -> None:
     """A table of all gaps: a figure of many curves has no room for them."""
-    from gencomp.cli.tables import print_table
+    from gencomp.cli.console import print_table
 
     rows = [
         [one.label, f"{gap.beta:.4g}", f"{gap.value:.4f}", f"{gap.standard_error:.4f}"]

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from cluster.evaluations.curve.plan import Evaluation, Plan
+from cluster.evaluations.decoders import OfModel, open_decoder
 from gencomp.cli import figure_results, report_parts
 from gencomp.errors import InputError
 from gencomp.figures.convergence import Convergence
@@ -28,8 +30,6 @@ from gencomp.figures.rate_distortion import (
 )
 from gencomp.rate_distortion.units import nats_to_bpp
 from gencomp.report import content
-from slurm.plan import Evaluation, Plan, open_evaluation
-from slurm.subject import OfModel, open_decoder
 
 _MIDDLE = (0.1, 0.9)  # of the images, in bands of convergence
 _METRICS_WIDTH = 2.0  # of the scale of `gencomp evaluate`, [−1, 1]
@@ -162,7 +162,7 @@ def read(words: Sequence[str]) -> list[Measured]:
 
 def _open(word: str) -> tuple[str, Evaluation, dict[str, Any]]:
     label, _, path = word.rpartition("=")
-    evaluation = open_evaluation(path)
+    evaluation = Evaluation.open(path)
     if not (evaluation.path / "curve.json").is_file():
         raise InputError(f"{path} has no curve yet; run `gencomp slurm collect {path}` first")
     return label, evaluation, report_parts.collected(evaluation)

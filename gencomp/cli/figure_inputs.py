@@ -12,21 +12,19 @@ import torch
 from torch import Tensor
 
 from cluster import data
-from cluster.plans import spaced
+from cluster.evaluations.plans import spaced
 from cluster.runs import Run, open_run
 from gencomp import recipes
 from gencomp.errors import InputError
 from gencomp.evaluation.draws import ItemDraws
 from gencomp.recipes.schema import BaseRecipe
 from gencomp.report.wording import value_of
-from gencomp.system import Batch, System, evaluation_mode
-from gencomp.systems.dplc.base import ReconstructingSystem
-from gencomp.systems.dplc.parts import to_signed
+from gencomp.system import Batch, Latents, System, evaluation_mode
 from shards import open_set
-from shards.reader import ShardSet, Split
+from shards.reading.reader import ShardSet, Split
 
-RATE_KEYS = ("networks.code_channels", "networks.levels")
-_TOLD = ("loss.", "networks.", "latent_discriminator.")
+# Sections that every recipe has, and names of parents: they tell no method from another.
+_SHARED = (*BaseRecipe.model_fields, "parents")
 _BATCH = 64
 
 
@@ -131,7 +129,7 @@ def require_one_generator(runs: Sequence[Run]) -> None:
         if (found := run.identity().get("parent.generator")) is None:
             raise InputError(
                 f"{stage(run)} has no frozen generator to share: figures along the rate need runs"
-                " of dplc/codec on one generator"
+                " of codecs on one generator"
             )
         weights.setdefault(found, run)
     if len(weights) > 1:
@@ -142,21 +140,31 @@ def require_one_generator(runs: Sequence[Run]) -> None:
         )
 
 
-def code_bits(run: Run, system: System, height: int, width: int) -> int:
-    """Bits of the code of an image.
+def nominal_bits(run: Run, system: System, height: int, width: int) -> int:
+    """Bits of an image at the fixed length of a run's code.
 
     Raises:
-        InputError: the run has no codec, or it takes no images of this size.
+        InputError: the run has no codec, one without a fixed length, or one that takes no images of
+            this size.
     """
     if (codec := system.codec()) is None:
         raise InputError(f"{stage(run)} has no codec: its stage makes no code, so it has no rate")
-    return codec.payload_bits(height, width)
+    if (bits := codec.nominal_bits(height, width)) is None:
+        raise InputError(f"the code of {stage(run)} has no fixed length, so it has no nominal rate")
+    return bits
 
 
-def differing(runs: Sequence[Run], apart_from: Sequence[str] = ()) -> list[str]:
-    """A label for each run: its stage, where there are several, and the values of its recipe that
-    differ among the runs of the stage; the stage alone where none does."""
-    flat = [recipes.flatten(run.recipe().model_dump(mode="json")) for run in runs]
+def differing(runs: Sequence[Run], rates: bool = True) -> list[str]:
+    """A label for each run: its stage, where there are several, and the values of its method that
+    differ among the runs of the stage; the stage alone where none does.
+
+    Args:
+        runs: one or more.
+        rates: whether values that set the rate are told.
+    """
+    chosen = [run.recipe() for run in runs]
+    apart_from = set() if rates else {key for recipe in chosen for key in recipe.RATE_KEYS}
+    flat = [recipes.flatten(recipe.model_dump(mode="json")) for recipe in chosen]
     stages = [f"{values['system']}/{values['stage']}" for values in flat]
     labels = []
     for own, stage_ in zip(flat, stages, strict=True):
@@ -164,13 +172,19 @@ def differing(runs: Sequence[Run], apart_from: Sequence[str] = ()) -> list[str]:
         varying = [
             key
             for key in own
-            if key.startswith(_TOLD)
+            if _is_of_method(key)
             and key not in apart_from
             and any(values[key] != own[key] for values in peers)
         ]
         said = [value_of(key, own[key]) for key in varying]
         labels.append(", ".join([stage_] * (len(set(stages)) > 1 or not said) + said))
     return labels
+
+
+def _is_of_method(key: str) -> bool:
+    """Whether a recipe's key belongs to its method: networks and weights, no optimizer."""
+    section, *rest = key.split(".")
+    return section not in _SHARED and "optimizer" not in rest
 
 
 def reconstructions(
@@ -204,22 +218,20 @@ def prior_samples(system: System, images: Images, seed: int, draws: int) -> list
     return cast(list[Tensor], made)
 
 
-def latents(run: Run, system: System, images: Images, seed: int) -> np.ndarray:
-    """B(E(x), noise) or F(x) of each image, float64 [n, m].
+def latents(run: Run, system: System, images: Images, seed: int) -> Latents:
+    """The latents behind the first of `reconstructions`, [n, K].
 
     Raises:
         InputError: the run has no encoder, or no prior.
     """
-    if not isinstance(system, ReconstructingSystem) or system.prior is None:
-        raise InputError(f"{stage(run)} has no latents with a prior to compare with")
     found = []
     with evaluation_mode(system.networks):
         for batch in images.batches(run.recipe()):
             keyed = ItemDraws.of(seed, ("reconstruct", 0), batch.rows_B.tolist())
-            x_BCHW = to_signed(batch.images_BCHW)
-            with system.statistics(keyed):
-                found.append(system.encode(system.networks, x_BCHW, keyed))
-    return torch.cat(found).flatten(1).double().numpy()
+            if (made := system.latents(batch, keyed)) is None:
+                raise InputError(f"{stage(run)} has no latents with a prior to compare with")
+            found.append(made)
+    return Latents(torch.cat([one.z_BK for one in found]), found[0].variance)
 
 
 def as_tiles(images_BCHW: Tensor) -> list[np.ndarray]:

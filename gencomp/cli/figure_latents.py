@@ -12,9 +12,8 @@ from cluster.runs import Run
 from gencomp.cli import figure_inputs as inputs
 from gencomp.draws import Draws
 from gencomp.errors import InputError
+from gencomp.evaluation.latents import prior_samples
 from gencomp.figures.latents import LatentSet, Mmd, measure, null_spread
-from gencomp.systems.dplc.base import ReconstructingSystem
-from gencomp.systems.dplc.parts import Prior
 
 MOST_IMAGES = 2048  # kernels between all pairs are held at once
 
@@ -55,45 +54,44 @@ def compare(
     Raises:
         InputError: a run without latents or prior, or priors that differ.
     """
-    sets, measured, priors = [], [], []
+    sets: list[LatentSet] = []
     for run, name in zip(runs, names, strict=True):
-        found, prior = encoded(run, name, images, seed)
+        found = encoded(run, name, images, seed)
         sets.append(found)
-        priors.append(prior)
-        if prior != priors[0]:
+        if _prior(found) != _prior(sets[0]):
             raise InputError(
                 f"the priors of run {runs[0].path} and run {run.path} differ"
-                f" ({_said(priors[0])} and {_said(prior)})"
+                f" ({_said(sets[0])} and {_said(found)})"
             )
-        measured.append(against_prior(found, prior, seed))
-    size, prior = len(images.rows), priors[0]
     null = null_spread(
-        size,
-        prior.latent_dim,
-        prior.variance,
-        lambda draw, count: _samples(prior, seed, ("chance", draw), count),
+        len(images.rows),
+        *_prior(sets[0]),
+        lambda draw, count: _samples(sets[0], seed, ("chance", draw), count),
     )
-    return Compared(sets, measured, null)
+    return Compared(sets, [against_prior(one, seed) for one in sets], null)
 
 
-def encoded(run: Run, name: str, images: inputs.Images, seed: int) -> tuple[LatentSet, Prior]:
-    """Latents of a run, with its prior."""
-    system = run.system()
-    z_NM = inputs.latents(run, system, images, seed)
-    assert isinstance(system, ReconstructingSystem) and system.prior is not None
-    return LatentSet(name, z_NM, system.prior.variance), system.prior
+def encoded(run: Run, name: str, images: inputs.Images, seed: int) -> LatentSet:
+    """Latents of a run, with the variance of its prior."""
+    z_BK, variance = inputs.latents(run, run.system(), images, seed)
+    return LatentSet(name, z_BK.double().numpy(), variance)
 
 
-def against_prior(found: LatentSet, prior: Prior, seed: int) -> Mmd:
-    """Its MMD to as many samples of the prior, the same for every run."""
-    return measure(found.z_NM, _samples(prior, seed, ("prior",), len(found.z_NM)), prior.variance)
+def against_prior(found: LatentSet, seed: int) -> Mmd:
+    """The MMD of latents to as many samples of their prior, the same for every run."""
+    prior_NM = _samples(found, seed, ("prior",), len(found.z_NM))
+    return measure(found.z_NM, prior_NM, found.variance)
 
 
-def _samples(prior: Prior, seed: int, key: tuple[str | int, ...], count: int) -> np.ndarray:
-    """[count, m]"""
-    draws = Draws(seed, key, count)
-    return prior.sample(draws, torch.float64).flatten(1).numpy()
+def _samples(found: LatentSet, seed: int, key: tuple[str | int, ...], count: int) -> np.ndarray:
+    """[count, m] samples of the prior of some latents, in float64."""
+    return prior_samples(Draws(seed, key, count), *_prior(found), torch.float64).numpy()
 
 
-def _said(prior: Prior) -> str:
-    return f"{prior.latent_dim} dimensions of variance {prior.variance:g}"
+def _prior(found: LatentSet) -> tuple[int, float]:
+    """The dimensions and the variance of the prior of some latents."""
+    return found.z_NM.shape[1], found.variance
+
+
+def _said(found: LatentSet) -> str:
+    return "{} dimensions of variance {:g}".format(*_prior(found))

@@ -66,7 +66,7 @@ class Measured:
         if self.evaluation is not None:
             if "bpp" in self.evaluation["metrics"]:
                 return float(self.evaluation["metrics"]["bpp"]["value"])
-            raise InputError(f"{self.name} has no bpp: its run has no codec")
+            raise InputError(f"{self.name} has no bpp: its run has no codec with a nominal rate")
         assert self.run is not None
         if (rate := (self.run.result() or {}).get("bpp")) is None:
             raise InputError(f"{inputs.stage(self.run)} has no codec, so it has no rate")
@@ -98,10 +98,10 @@ class Measured:
             images = images.thinned(figure_latents.MOST_IMAGES)
         seed = (self.evaluation or {}).get("protocol", {}).get("settings", {}).get("seed", _SEED)
         try:
-            found, prior = figure_latents.encoded(self.run, self.name, images, seed)
+            found = figure_latents.encoded(self.run, self.name, images, seed)
         except InputError:  # a baseline, whose latents have no prior
             return None
-        measured = figure_latents.against_prior(found, prior, seed)
+        measured = figure_latents.against_prior(found, seed)
         protocol = {
             "data": _short(images.split.index_hash),
             "data set": images.data_set,
@@ -179,7 +179,7 @@ def read(words: Sequence[str], evaluation: str) -> list[Measured]:
             for one in _expand(Path(name), evaluation):
                 (labelled if label else free).append(replace(one, series=label))
     runs = [one.run for one in free if one.run is not None]
-    names = iter(inputs.differing(runs, apart_from=inputs.RATE_KEYS) if runs else ())
+    names = iter(inputs.differing(runs, rates=False) if runs else ())
     free = [replace(one, series=_system(one) if one.run is None else next(names)) for one in free]
     return labelled + free
 

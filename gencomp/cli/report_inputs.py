@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster import checkpoints
+from cluster.checkpoints import store
+from cluster.evaluations.curve.plan import Evaluation
+from cluster.evaluations.decoders import OfModel
 from cluster.runs import Run, open_run
 from gencomp.errors import InputError
-from slurm.plan import Evaluation, open_evaluation
-from slurm.subject import OfModel
 from sweeps.trials import SweepResult, read_results
 
 _GENERATOR, _SWEEP = Path("runs/generator"), Path("runs/rates")
@@ -61,7 +61,7 @@ def find(generator: Path | None, sweep: Path | None, curve: Path | None) -> Foun
     if curve is None and run is not None:
         usual = run.path / "evaluations" / "ais"
         curve = usual if (usual / "curve.json").is_file() else None
-    evaluation = _of_colours(open_evaluation(curve)) if curve else None
+    evaluation = _of_colours(Evaluation.open(curve)) if curve else None
     if evaluation and not (evaluation.path / "curve.json").is_file():
         raise InputError(f"{curve} has no curve yet; run `gencomp slurm collect {curve}` first")
     results = read_results(sweep) if sweep else None
@@ -83,7 +83,7 @@ def find(generator: Path | None, sweep: Path | None, curve: Path | None) -> Foun
 
 def weights_of(run: Run) -> str:
     """Hash of a run's newest weights."""
-    checkpoint = checkpoints.newest(run.checkpoints)
+    checkpoint = store.newest(run.checkpoints)
     if checkpoint is None:
         raise InputError(f"run {run.path} has no checkpoint yet")
     return checkpoint.networks_hash()

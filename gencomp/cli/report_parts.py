@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 import torch
 
 import shards
-from cluster import metrics_log
 from cluster.data import held_out_rows
+from cluster.evaluations.curve.plan import Evaluation, spaced
+from cluster.evaluations.decoders import read_images
+from cluster.logs import json_lines
 from cluster.runs import Run
 from gencomp.cli.report_inputs import Found
 from gencomp.draws import Draws
@@ -22,12 +24,10 @@ from gencomp.report import Best, Curve, Generator, History, PictureRow, Sweep, T
 from gencomp.report.analysis import psnr
 from gencomp.report.content import Line
 from gencomp.report.wording import metric_name, point_label
-from gencomp.system import Batch, Codec, System, evaluation_mode
-from shards.reader import ShardSet
-from slurm.plan import Evaluation, spaced
-from slurm.subject import read_images
+from gencomp.system import Batch, Codec, Picture, System, evaluation_mode
+from shards.reading.reader import ShardSet
 from sweeps import trials
-from sweeps.space import Objective
+from sweeps.sweep_file import Objective
 
 
 def read_curve(evaluation: Evaluation) -> Curve:
@@ -128,9 +128,12 @@ def read_sweep(
         print(f"  coding with the codec of trial {trial.id} ({label})", flush=True)
         one, decoded = _best(trial, run, label, originals, matched)
         best.append(one)
-        if one.payload_bits and one.file_bytes:
-            bpp = one.payload_bits / (decoded[0].shape[0] * decoded[0].shape[1])
-            note = f"{bpp:.4g} bpp: {one.payload_bits} bits in files of {one.file_bytes:.0f} bytes"
+        if one.nominal_bits and one.file_bytes:
+            bpp = one.nominal_bits / (decoded[0].shape[0] * decoded[0].shape[1])
+            note = (
+                f"nominal {bpp:.4g} bpp: {one.nominal_bits} bits, in files of"
+                f" {one.file_bytes:.0f} bytes"
+            )
             captions = _psnr_captions(originals, decoded)
             pictures.append(PictureRow(label.capitalize(), note, decoded, captions))
     sweep = Sweep(
@@ -189,14 +192,14 @@ def _best(
     if matched:
         reconstructions, _ = _through_files(codec, matched)
         mse_I = np.array([_mse(a, b) for a, b in zip(matched, reconstructions, strict=True)])
-    bits = codec.payload_bits(height, width)
+    bits = codec.nominal_bits(height, width)
     return Best(trial, history, bits, float(np.mean(sizes)), mse_I), decoded
 
 
 def _through_files(
     codec: Codec, images: Sequence[np.ndarray]
 ) -> tuple[list[np.ndarray], list[int]]:
-    streams = [codec.compress(image_HWC) for image_HWC in images]
+    streams = [codec.compress(Picture(image_HWC)) for image_HWC in images]
     return [codec.decompress(stream) for stream in streams], [len(stream) for stream in streams]
 
 
@@ -219,7 +222,7 @@ def _history(run: Run, name: str) -> tuple[History, dict[str, float]]:
     training: dict[str, list[tuple[float, float]]] = {}
     held_out: dict[str, list[tuple[float, float]]] = {}
     last: dict[str, float] = {}
-    for row in metrics_log.read(run.metrics):
+    for row in json_lines.read(run.metrics):
         found = {
             key.removeprefix(prefix): v
             for key, v in row.items()

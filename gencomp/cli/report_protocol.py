@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import gencomp
+from cluster.evaluations.curve.plan import Evaluation
 from cluster.runs import Run
 from gencomp.cli.report_inputs import Found, weights_of
 from gencomp.cli.report_parts import collected
 from gencomp.report import Curve, Generator
 from gencomp.report.markup import count as whole
-from shards.reader import ShardSet
-from slurm.plan import Evaluation
+from shards.reading.reader import ShardSet
 
 Pairs = list[tuple[str, str]]
 
@@ -76,7 +76,10 @@ def _data_protocol(shard_set: ShardSet, run: Run) -> Pairs:
         ("evaluated on", f"{settings.split}, {which}"),
         ("distortion", "squared error of RGB values on [−1, 1], mean per value"),
         ("PSNR", "10·log10(4/MSE), of the mean MSE"),
-        ("rate of codecs", "fixed-length payload; files add sizes, names and checksums"),
+        (
+            "rate of codecs",
+            "nominal: symbols at the fixed length; files add sizes, a fingerprint and a checksum",
+        ),
     ]
 
 

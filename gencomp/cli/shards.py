@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from gencomp.cli.progress import progress
+from gencomp.cli.console import progress
 from gencomp.errors import InputError
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def build(
             raise InputError("wds needs PATH: tars, or the directory or URI where they lie")
         index((path,), out, None, processes)
         return
-    from shards.build import build as build_set
+    from shards.building.build import build as build_set
 
     with progress("building", "images") as show:
         made = build_set(
@@ -134,7 +134,7 @@ def index(
         split: Split of all of them; by default the word train, val or test in each file's name.
         processes: Processes that read tars at once; by default one a CPU.
     """
-    from shards.foreign import index_tars
+    from shards.building.foreign import index_tars
     from shards.pool import usable_cpus
 
     if not tars:
@@ -170,7 +170,7 @@ def split(
         shard_size: Samples in a tar.
         processes: Processes that work at once; by default as many as pay off here.
     """
-    from shards.subset import split_set
+    from shards.building.subset import split_set
 
     with progress("copying", "samples") as show:
         made = split_set(
@@ -208,7 +208,7 @@ def sample(
         shard_size: Samples in a tar.
         processes: Processes that work at once; by default as many as pay off here.
     """
-    from shards.subset import sample_set
+    from shards.building.subset import sample_set
 
     with progress("copying", "samples") as show:
         made = sample_set(

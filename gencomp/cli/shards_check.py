@@ -8,13 +8,13 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from gencomp.cli.progress import progress
+from gencomp.cli.console import progress
 from gencomp.cli.shards import Location, megabytes
 from gencomp.errors import InputError
 
 if TYPE_CHECKING:
+    from shards.checking.stats import SplitStats
     from shards.info import DatasetInfo
-    from shards.stats import SplitStats
 
 Key = TypeVar("Key")
 _MOST_LINES = 10
@@ -32,7 +32,7 @@ def verify(location: Location, /, processes: int | None = None) -> int:
         location: The shard set, a directory or a URI.
         processes: Processes that work at once; by default as many as pay off here.
     """
-    from shards.verify import verify as check
+    from shards.checking.verify import verify as check
 
     with progress("verifying", "samples") as show:
         report = check(location, processes, show)
@@ -68,9 +68,9 @@ def stats(
         sheet_images: Images of each split on it, evenly spaced over its rows.
         processes: Processes that work at once; by default as many as pay off here.
     """
-    from shards.contact_sheet import check_sheet, contact_sheet
-    from shards.reader import open_set
-    from shards.stats import stats as sum_up
+    from shards.checking.contact_sheet import check_sheet, contact_sheet
+    from shards.checking.stats import stats as sum_up
+    from shards.reading.reader import open_set
 
     if sheet is not None:
         check_sheet(sheet, sheet_images)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from gencomp.cli.tables import print_table
+from gencomp.cli.console import print_table
 from gencomp.errors import InputError
 
 if TYPE_CHECKING:
-    from shards.order import Order
-    from shards.simulate import Layout, NodeTraffic, Shuffle
+    from shards.checking.simulate import Layout, NodeTraffic, Shuffle
+    from shards.reading.order import Order
 
 WINDOW, LANES = 10_000, 8  # as in recipes
 _MOST_NODES = 16  # that are shown
@@ -58,8 +58,8 @@ def simulate(
         epochs: How much of the stream is read.
         seed: Seed of the order.
     """
-    from shards.simulate import Readers
-    from shards.simulate import simulate as run
+    from shards.checking.simulate import Readers
+    from shards.checking.simulate import simulate as run
 
     made_up = {"samples": samples, "shard_size": shard_size, "sample_bytes": sample_bytes}
     what, layout, key_hash = _layout(location, split, made_up)
@@ -79,8 +79,8 @@ def _layout(
     location: str | None, split: str | None, made_up: dict[str, int | None]
 ) -> tuple[str, Layout, str]:
     """Name, layout and key hash of the split that is meant."""
-    from shards.reader import open_set
-    from shards.simulate import even_layout, layout_of
+    from shards.checking.simulate import even_layout, layout_of
+    from shards.reading.reader import open_set
 
     given = {name: value for name, value in made_up.items() if value is not None}
     if location is None:
@@ -105,8 +105,8 @@ def _layout(
 def _order(
     kind: str, window: int | None, lanes: int | None, layout: Layout, key_hash: str, seed: int
 ) -> Order:
-    from shards.order import EpochOrder
-    from shards.windowed import WindowedOrder
+    from shards.reading.order import EpochOrder
+    from shards.reading.windowed import WindowedOrder
 
     if kind == "windowed":
         return WindowedOrder(

@@ -12,10 +12,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from cluster import standing
-from cluster.standing import Standing
-from gencomp.cli.progress import duration
-from gencomp.cli.tables import print_table
+from cluster import run_status
+from cluster.run_status import Standing
+from gencomp.cli.console import duration, print_table
 from gencomp.errors import InputError
 
 _LAST_FAILURES = 5
@@ -60,7 +59,7 @@ def status(
 
 
 def _is_known(path: Path) -> bool:
-    return standing.is_run(path) or (path / "sweep.yaml").is_file()
+    return run_status.is_run(path) or (path / "sweep.yaml").is_file()
 
 
 def _inside(path: Path) -> list[Path]:
@@ -73,12 +72,12 @@ def _inside(path: Path) -> list[Path]:
 
 
 def _look(path: Path) -> Standing | Sweep:
-    if standing.is_run(path):
-        return standing.read(path)
-    holder = standing.holder(path)
+    if run_status.is_run(path):
+        return run_status.read(path)
+    holder = run_status.holder(path)
     trials = []
     for trial in sorted((path / "trials").glob("*")):
-        if not standing.is_run(trial):
+        if not run_status.is_run(trial):
             continue
         try:
             told = json.loads((trial / "trial.json").read_bytes())
@@ -93,7 +92,7 @@ def _of_trial(path: Path, told: dict[str, Any], held: bool) -> Standing:
 
     A trial is stopped when it was beaten, and pending when it will go on.
     """
-    found = standing.read(path, held)
+    found = run_status.read(path, held)
     status = told.get("status")
     if found.state != "finished" and status in ("stopped", "failed"):
         detail = str(told.get("error") or "")

@@ -11,12 +11,12 @@ import tyro
 
 from gencomp import recipes
 from gencomp.cli import recipe_words
-from gencomp.cli.tables import print_table
+from gencomp.cli.console import print_table
 from gencomp.errors import InputError
 
 if TYPE_CHECKING:
     from gencomp.recipes.key_help import KeyHelp
-    from sweeps.space import Sweep
+    from sweeps.sweep_file import Sweep
     from sweeps.trials import Trial
 
 _SHOWN = ("bpp", "mse", "psnr", "mmd")
@@ -52,17 +52,17 @@ def sweep(words: Sequence[str]) -> int:
 
 def keys(source: str, width: int) -> KeyHelp:
     """What the space of a sweep may name, on a terminal of so many columns."""
-    from sweeps import key_help, space
+    from sweeps import key_help, sweep_file
 
-    return key_help.of_sweep(space.load(source, {}), width)
+    return key_help.of_sweep(sweep_file.load(source, {}), width)
 
 
 def _sweep(file: str, overrides: dict[str, Any], directory: Path, concurrent: int | None) -> int:
     from cluster.files import locked
-    from cluster.stopping import STOPPED
+    from cluster.stop_signals import STOPPED
     from sweeps import trials
     from sweeps.run import room_needed, run
-    from sweeps.supply import Supply
+    from sweeps.trial_queue import Supply
 
     loaded = load(file, overrides, concurrent)
     # What is wrong with a new one is said before anything is written.
@@ -96,9 +96,9 @@ def _sweep(file: str, overrides: dict[str, Any], directory: Path, concurrent: in
 
 def load(file: str, overrides: dict[str, Any], concurrent: int | None) -> Sweep:
     """A sweep file, with `concurrent` instead of its own value where that is given."""
-    from sweeps import space
+    from sweeps import sweep_file
 
-    loaded = space.load(file, overrides)
+    loaded = sweep_file.load(file, overrides)
     if concurrent is None:
         return loaded
     return loaded.model_copy(update={"concurrent": max(concurrent, 1)})

@@ -11,7 +11,7 @@ import tyro
 
 from gencomp import recipes
 from gencomp.cli import recipe_words
-from gencomp.cli.progress import TrainingLines
+from gencomp.cli.console import TrainingLines
 from gencomp.errors import InputError
 from gencomp.recipes import key_help
 from gencomp.recipes.schema import BaseRecipe
@@ -97,8 +97,8 @@ def _train(recipe: BaseRecipe, path: Path, supervision: Supervision) -> int:
     if (result := run.result()) is not None:
         print(f"run {path} is finished: {metrics_line(result)}")
         return 0
-    from cluster.logs import Row, readable
-    from cluster.stopping import STOPPED
+    from cluster.logs.process_log import Row, readable
+    from cluster.stop_signals import STOPPED
     from cluster.train import fit
 
     fewest, most = supervision.workers

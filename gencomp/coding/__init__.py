@@ -5,6 +5,7 @@ tables        integer statistics of a code
 entropy       symbols coded by such statistics
 payload       the shorter of the two
 container     the file format of every codec
+fingerprint   names of weights, by which a codec knows its streams
 tiles         images of any size as square tiles
 noise         what decoders draw without a bit in the file
 classical     JPEG, WebP, JPEG 2000, AVIF and JPEG XL, to compare with

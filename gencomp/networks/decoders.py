@@ -184,7 +184,7 @@ class DigitFeatures(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A decoder as `gencomp.models.open_model` takes it, around one of the chains above.
+    """A decoder as `gencomp.external.decoders.open_model` takes it, around one of the chains above.
 
     Keys of its state dict begin with `decoder.`, as in the checkpoints of the system `vae`.
 

@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from cluster import checkpoints
+from cluster.checkpoints import store
 from tests import tiny
 from tests.chaos.scene import Scene
 from tests.processes import Process, gone
@@ -92,7 +92,7 @@ def _flip(scene: Scene) -> None:
 
 
 def _drop_manifest(scene: Scene) -> None:
-    (_whole(scene)[0] / checkpoints.MANIFEST).unlink()
+    (_whole(scene)[0] / store.MANIFEST).unlink()
 
 
 def _file_of_newest(scene: Scene) -> Path:
@@ -102,10 +102,10 @@ def _file_of_newest(scene: Scene) -> Path:
 def _whole(scene: Scene) -> list[Path]:
     """Whole checkpoints, newest first; each round damages one, so the others may be no longer."""
     found = []
-    for path in checkpoints.directories(scene.run.checkpoints):
+    for path in store.directories(scene.run.checkpoints):
         try:
-            checkpoints.verify(path)
-        except checkpoints.CorruptCheckpoint:
+            store.verify(path)
+        except store.CorruptCheckpoint:
             continue
         found.append(path)
     return found

@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from cluster import metrics_log, worker
+from cluster import worker
+from cluster.logs import json_lines
 from cluster.runs import Run
-from cluster.seat import Seat
-from cluster.steps import Steps, Updated
+from cluster.training.steps import Steps, Updated
+from cluster.training.worker_info import Seat
 from gencomp.system import Batch, Progress
 
 
@@ -39,7 +40,7 @@ class RecordingSteps(Steps):
             batch = next_batch()
             taken = {"rows": batch.rows_B.tolist(), "positions": batch.positions_B.tolist()}
             row = {"time": time.time(), "step": progress.step, **self._place, **taken}
-            metrics_log.append(self._file, row)
+            json_lines.append(self._file, row)
             return batch
 
         return super().step(progress, recorded)
@@ -53,10 +54,10 @@ def run_recorded(folder: Path, loop: Callable[[Any], Any], config: Any) -> Any:
 
 def main(folder: Path, words: list[str]) -> int:
     """A command line of gencomp, whose trainer starts recording workers."""
-    from cluster import runtime
+    from cluster import ray_runtime
     from gencomp.cli import main as gencomp
 
-    start = runtime.cluster
+    start = ray_runtime.cluster
 
     @contextmanager
     def cluster(**options: Any) -> Iterator[None]:
@@ -64,7 +65,7 @@ def main(folder: Path, words: list[str]) -> int:
             _record(folder)
             yield
 
-    runtime.cluster = cluster  # type: ignore[assignment]
+    ray_runtime.cluster = cluster  # type: ignore[assignment]
     return gencomp(words)
 
 
@@ -86,7 +87,7 @@ def assert_exact(folder: Path, run: Run) -> None:
     Steps whose work a fault destroyed were taken again: the last time counts, and none of the
     others took anything else.
     """
-    taken = [row for path in folder.iterdir() for row in metrics_log.read(path)]
+    taken = [row for path in folder.iterdir() for row in json_lines.read(path)]
     recipe = run.recipe()
     size, steps = recipe.data.batch_size, recipe.training.steps
     assert steps is not None
@@ -109,7 +110,7 @@ def assert_exact(folder: Path, run: Run) -> None:
 def _order(run: Run, samples: int) -> list[int]:
     """Rows in the order that the data floor defines."""
     import shards
-    from shards.order import EpochOrder
+    from shards.reading.order import EpochOrder
 
     recipe = run.recipe()
     assert recipe.data.shards is not None

@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cluster import logs, metrics_log
+from cluster.logs import json_lines, process_log
 from cluster.runs import Run
 from tests.chaos.disk import Disk
 from tests.cluster.ray_clusters import Node, RayCluster
@@ -115,28 +115,30 @@ class Scene:
         """Those of the newest attempt, by rank; older ones may still die beside them."""
         attempt = self.attempt()
         world = 0 if attempt is None else attempt.world
-        starts = (next(_starts(logs.of_rank(self.run.path, rank)), None) for rank in range(world))
+        starts = (
+            next(_starts(process_log.of_rank(self.run.path, rank)), None) for rank in range(world)
+        )
         pids = [start["pid"] for start in starts if start is not None]
         everybody = {process.pid: process for process in descendants(0)}  # also those of Slurm
         return [everybody[pid] for pid in pids if pid in everybody]
 
     def attempt(self) -> Attempt | None:
         """The newest start of the workers."""
-        row = next(_starts(logs.of_rank(self.run.path, 0)), None)
+        row = next(_starts(process_log.of_rank(self.run.path, 0)), None)
         if row is None:
             return None
         return Attempt(datetime.fromisoformat(row["time"]).timestamp(), row["step"], row["world"])
 
     def look(self) -> int:
         """The newest step in the metrics log; `reached` remembers the furthest."""
-        newest = next(metrics_log.newest_first(self.run.metrics), None)
+        newest = next(json_lines.newest_first(self.run.metrics), None)
         step = 0 if newest is None else int(newest["step"])
         self.reached = max(self.reached, step)
         return step
 
     def first_step(self, attempt: Attempt) -> float | None:
         """When an attempt ended its first step, if it did yet."""
-        for row in metrics_log.read(self.run.metrics):
+        for row in json_lines.read(self.run.metrics):
             if row["step"] == attempt.step + 1 and row["time"] >= attempt.time:
                 return float(row["time"])
         return None
@@ -171,4 +173,4 @@ class Scene:
 
 def _starts(log: Path) -> Iterator[dict[str, Any]]:
     """Lines in which a worker says that it begins, newest first."""
-    return (row for row in metrics_log.newest_first(log) if row.get("event") == "start")
+    return (row for row in json_lines.newest_first(log) if row.get("event") == "start")

@@ -12,7 +12,7 @@ import pytest
 
 from cluster import data, worker
 from cluster.runs import Run
-from shards.stream import Batch
+from shards.reading.stream import Batch
 from tests import tiny
 from tests.chaos import recovery
 from tests.chaos.recording import RecordingSteps, assert_exact

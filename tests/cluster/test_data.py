@@ -16,9 +16,9 @@ import torch.distributed as dist
 
 from cluster import data, worker
 from cluster.runs import Run, identify
-from cluster.seat import Seat
+from cluster.training.worker_info import Seat
 from gencomp.errors import InputError
-from shards.build import build
+from shards.building.build import build
 from tests import tiny
 from tests.conftest import ROOT
 from tests.shards.object_server import FolderServer

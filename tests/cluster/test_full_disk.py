@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from cluster import checkpoints, copies
+from cluster.checkpoints import mirror, store
+from cluster.checkpoints.writer import SavingError
 from cluster.runs import Run, open_run
-from cluster.saving import SavingError
 from cluster.worker import Host
 from tests import tiny
 
@@ -43,7 +43,7 @@ def disk(tmp_path: Path, straight: Run) -> Iterator[Path]:
     """RUN/checkpoints is a disk with room for two checkpoints and a half."""
     directory = tmp_path / "run" / "checkpoints"
     directory.mkdir(parents=True)
-    size = sum(map(len, tiny.tree(checkpoints.directories(straight.checkpoints)[0]).values()))
+    size = sum(map(len, tiny.tree(store.directories(straight.checkpoints)[0]).values()))
     options = f"size={5 * size // 2 // 1024}k"
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", options, "none", str(directory)],
@@ -93,8 +93,8 @@ def assert_went_on(run: Run, raw: dict[str, Any], straight: Run) -> None:
 def steps_there(disk: Path) -> list[int]:
     """Of the checkpoints, all of them whole; nothing else lies there."""
     for path in disk.iterdir():
-        checkpoints.verify(path)
-    return sorted(checkpoints.step_of(path) for path in disk.iterdir())
+        store.verify(path)
+    return sorted(store.step_of(path) for path in disk.iterdir())
 
 
 @ROOT_ONLY
@@ -122,10 +122,10 @@ def test_no_room_for_what_is_fetched(
     run = started(disk, raw)
     remount(disk, "size=20k")
     with pytest.raises(SavingError, match=r"step 12 could not be fetched .*No space left .*room"):
-        copies.arrange(run, str(tmp_path / "copies"))
+        mirror.arrange(run, str(tmp_path / "copies"))
     assert steps_there(disk) == []
     remount(disk, "size=100m")
-    assert copies.arrange(run, str(tmp_path / "copies")) == 12
+    assert mirror.arrange(run, str(tmp_path / "copies")) == 12
     assert steps_there(disk) == [12]
 
 
@@ -186,8 +186,8 @@ def test_the_command_says_one_sentence_and_goes_on_when_there_is_room(
     remount(disk, "size=100m")
     assert drive(*words, "--copy-to", str(tmp_path / "copies")).end() == 0
     assert run.result() is not None
-    newest = checkpoints.newest(run.checkpoints)
-    copy = checkpoints.newest(tmp_path / "copies" / "run" / "checkpoints")
+    newest = store.newest(run.checkpoints)
+    copy = store.newest(tmp_path / "copies" / "run" / "checkpoints")
     assert newest is not None and copy is not None
     assert tiny.tree(copy.path) == tiny.tree(newest.path)
     straight, _ = tiny.trained(tmp_path / "straight", raw, calibration=2048)

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster import locks, logs, metrics_log
+from cluster import locks
 from cluster.files import lock_holder, locked
 from cluster.locks import LockLost
+from cluster.logs import json_lines, process_log
 from cluster.worker import Host
 from gencomp.errors import InputError
 from tests import tiny
@@ -293,7 +294,7 @@ def test_a_driver_that_lost_its_run_leaves_at_once(
     assert locks._claim(run, found[0] + 1, None) is not None
     assert driver.end() == 1
     assert f"LockLost: {run} was taken over by process {os.getpid()}" in driver.err.read_text()
-    rows = metrics_log.read(logs.of_rank(run, 0))
+    rows = json_lines.read(process_log.of_rank(run, 0))
     assert len([row for row in rows if row.get("event") == "start"]) == 1
 
 

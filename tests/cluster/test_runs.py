@@ -76,7 +76,7 @@ def test_another_recipe_is_refused_with_the_difference(
 
 
 def test_other_data_are_refused(photos: Path, tmp_path: Path) -> None:
-    from shards.build import build
+    from shards.building.build import build
 
     run = tiny.started(tmp_path / "run", tiny.generator(photos))
     build("photos", tmp_path / "fewer", options={"size": "64"}, limit=20)

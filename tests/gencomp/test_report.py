@@ -19,6 +19,8 @@ import yaml
 from PIL import Image
 
 import shards
+from cluster.evaluations.curve import plan as evaluation_plan
+from cluster.evaluations.curve.results import collect
 from cluster.runs import open_run
 from gencomp.cli import main
 from gencomp.rate_distortion.closed_form import linear_gaussian
@@ -37,11 +39,10 @@ from gencomp.report import (
 from gencomp.report.content import Line
 from gencomp.report.markup import DASH, number, plus_minus
 from gencomp.report.wording import point_label
-from shards.build import build
-from slurm import plan as evaluation_plan
-from slurm.collect import collect
-from slurm.jobs import Measure, Pilot
-from sweeps import space, trials
+from gencomp.system import Picture
+from shards.building.build import build
+from slurm.kinds.curve import Measure, Pilot
+from sweeps import sweep_file, trials
 from tests import tiny
 
 HOSTILE = "<script>alert(\"x\")</script> & $\\frac{a}$ 'quoted'"
@@ -438,7 +439,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
             }
         )
     )
-    loaded, directory = space.load(file, {}), root / "runs" / "rates"
+    loaded, directory = sweep_file.load(file, {}), root / "runs" / "rates"
     planned = trials.plan(loaded, directory)
     trials.write_plan(loaded, planned, directory)
     for one in planned:
@@ -449,7 +450,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         leapfrog=2, seed=7, tuning_seed=6, pilot_images=2, pilot_temperatures=20, threads=1,
         device="cpu",
     )  # fmt: skip
-    evaluation = evaluation_plan.enter(run, "ais", evaluation_plan.make(run, chosen))
+    evaluation = evaluation_plan.Evaluation.find(
+        run, "ais", evaluation_plan.make(run, chosen)
+    ).enter()
     threads = torch.get_num_threads()
     Pilot("pilot", str(evaluation.path))()
     Measure("measure", str(evaluation.path), [0, 1])()
@@ -473,7 +476,7 @@ class TestCommand:
         assert "dplc on photos" in page.text
         assert "left out" not in page.text
         # 2·4·4 symbols of two levels in 64·64 pixels.
-        assert "0.007812 bpp: 32 bits" in page.text
+        assert "nominal 0.007812 bpp: 32 bits" in page.text
         result = trials.read_results(at_work / "runs" / "rates")
         for row in result.rows:
             assert row["trial"] in page.text
@@ -493,7 +496,7 @@ class TestCommand:
             codec = result.run(row).system().codec()
             assert codec is not None
             for i, original in enumerate(originals):
-                again = codec.decompress(codec.compress(original))
+                again = codec.decompress(codec.compress(Picture(original)))
                 assert np.array_equal(shown[4 + 2 * place + i], again)
         assert len(shown) == 2 * (1 + 1 + 2 + 1)
 

@@ -14,7 +14,7 @@ from gencomp.draws import Draws
 from gencomp.system import Batch, Progress
 from gencomp.systems.vae.recipe import VaeRecipe
 from gencomp.systems.vae.system import Vae
-from shards.build import build
+from shards.building.build import build
 
 START = Progress(step=0, samples=0, epoch_length=64)
 DEEP = {"networks.widths": [8, 6], "networks.latent_dim": 3, "networks.image_size": [8, 8]}

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shards.build import build
-from shards.reader import ShardSet
+from shards.building.build import build
+from shards.reading.reader import ShardSet
 
 
 @pytest.fixture(scope="session")

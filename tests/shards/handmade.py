@@ -10,11 +10,11 @@ from types import MappingProxyType
 import numpy as np
 from PIL import Image
 
-from shards.build import build_source
+from shards.building.build import build_source
+from shards.building.sources import Listed, Source
+from shards.building.writer import NewSample
 from shards.info import Transform
-from shards.reader import ShardSet
-from shards.sources import Listed, Source
-from shards.writer import NewSample
+from shards.reading.reader import ShardSet
 
 
 def png(pixels: np.ndarray) -> bytes:

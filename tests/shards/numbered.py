@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from shards.build import build_source
+from shards.building.build import build_source
+from shards.building.sources import Outcome, Source
+from shards.building.writer import NewSample
 from shards.info import Skipped, Transform
-from shards.sources import Outcome, Source
-from shards.writer import NewSample
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,12 @@ from PIL import Image
 
 from gencomp.cli import main
 from gencomp.cli import shards as commands
-from gencomp.cli.progress import Rate, duration, progress
+from gencomp.cli.console import Rate, duration, progress
 from gencomp.cli.shards_simulate import LANES, WINDOW
 from gencomp.recipes.schema import DataSection
 from shards import open_set
-from shards.reader import ShardSet
-from shards.sources import SOURCES
+from shards.building.sources import SOURCES
+from shards.reading.reader import ShardSet
 from tests.shards.handmade import make_set, noise, sample
 from tests.shards.object_server import LOCAL, FolderServer
 
@@ -304,7 +304,7 @@ class TestProgress:
 
     def test_a_terminal_gets_a_bar(self, tmp_path: Path) -> None:
         code = (
-            "import time\nfrom gencomp.cli.progress import progress\n"
+            "import time\nfrom gencomp.cli.console import progress\n"
             "with progress('verifying', 'samples') as show:\n"
             "    for done in range(1, 8):\n"
             "        show('samples', 100 * done, 1000)\n        time.sleep(0.1)\n"

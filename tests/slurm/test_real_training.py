@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster import logs, metrics_log
+from cluster.logs import json_lines, process_log
 from cluster.runs import Run
 from gencomp.cli import main
-from slurm import ledger, session
+from slurm.jobs import ledger
+from slurm.kinds import open_jobs
 from tests import tiny
-from tests.cluster.test_ray_train import straight
+from tests.cluster.ray_train.test_train import straight
 from tests.processes import gone, kill
 from tests.slurm.waiting import wait_for, waiting
 from tests.slurm_cluster import Cluster, faults
@@ -51,31 +52,31 @@ def run(tmp_path: Path) -> Run:
 
 
 def step_of(run: Run) -> int:
-    return max((row["step"] for row in metrics_log.read(run.metrics)), default=0)
+    return max((row["step"] for row in json_lines.read(run.metrics)), default=0)
 
 
 def starts(run: Run) -> list[dict[str, Any]]:
     """Of rank 0, over all attempts."""
-    rows = metrics_log.read(logs.of_rank(run.path, 0))
+    rows = json_lines.read(process_log.of_rank(run.path, 0))
     return [row for row in rows if row.get("event") == "start"]
 
 
 def log_of(subject: Path) -> str:
     """The error log of the newest job."""
-    found = session.open_session(subject)
+    found = open_jobs(subject)
     job = ledger.read(found)[-1]
     path = job.log(found.logs)
     return path.read_text() if path.exists() else ""
 
 
 def job_of(subject: Path) -> str:
-    number = ledger.read(session.open_session(subject))[-1].id
+    number = ledger.read(open_jobs(subject))[-1].id
     assert number is not None
     return number
 
 
 def attempts(subject: Path) -> int:
-    found = session.open_session(subject)
+    found = open_jobs(subject)
     progress = found.progress(ledger.read(found)[-1].name)
     return int(json.loads(progress.read_text())["attempt"])
 
@@ -215,7 +216,9 @@ def test_ray_and_driver_killed_a_node_set_down_and_the_job_cancelled(
     daemons = slurm_cluster.processes()
     assert main(words("--nodes", "2", "--workers", "2")) == 0
     with frozen(run, 1, 5):
-        (node,) = [p for p in slurm_cluster.of_node("n2") if "slurm.ray_node" in p.command()]
+        (node,) = [
+            p for p in slurm_cluster.of_node("n2") if "slurm.sessions.ray_node" in p.command()
+        ]
         kill(node)
         wait_for(lambda: "Ray has ended on n2: all is started anew" in log_of(run.path))
     with frozen(run, 2, 8):

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from sweeps.space import Asha
+from sweeps.sweep_file import Asha
 
 pytest.importorskip("ray.tune")
 from ray.tune.schedulers import TrialScheduler
 
-from sweeps.tune_parts import GroupedAsha
+from sweeps.ray_tune import GroupedAsha
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 

@@ -8,12 +8,12 @@ import pytest
 import yaml
 from ray.tune import TuneError
 
-from cluster.saving import SavingError
+from cluster.checkpoints.writer import SavingError
 from gencomp.cli import main
-from sweeps.clock import Clock
 from sweeps.run import room_needed
+from sweeps.time_budget import Clock
 from tests import tiny
-from tests.cluster.test_saving import files_limited_to
+from tests.cluster.checkpoints.test_writer import files_limited_to
 
 
 def _as_tune_does(clock: Clock) -> None:

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster import checkpoints, logs, metrics_log
+from cluster.checkpoints import store
+from cluster.logs import json_lines, process_log
 from cluster.runs import Run
 from sweeps import trials
 from tests import processes, tiny
@@ -101,22 +102,22 @@ def begun(directory: Path) -> list[Path]:
 
 
 def newest(trial: Path) -> int:
-    found = checkpoints.newest(Run(trial).checkpoints)
+    found = store.newest(Run(trial).checkpoints)
     return 0 if found is None else found.step
 
 
 def process_of(trial: Path, rank: int) -> int:
     """Of the newest start."""
-    return int(metrics_log.read(logs.of_rank(trial, rank))[-1]["pid"])
+    return int(json_lines.read(process_log.of_rank(trial, rank))[-1]["pid"])
 
 
 def starts(trial: Path) -> list[int]:
-    rows = metrics_log.read(logs.of_rank(trial, 0))
+    rows = json_lines.read(process_log.of_rank(trial, 0))
     return [row["step"] for row in rows if row.get("event") == "start"]
 
 
 def clocks(trial: Path, until: int) -> list[tuple[int, float]]:
-    rows = metrics_log.read(Run(trial).metrics)
+    rows = json_lines.read(Run(trial).metrics)
     return [(row["step"], row["time"]) for row in rows if row["step"] <= until]
 
 
@@ -147,7 +148,7 @@ def test_a_search_of_gangs_whose_driver_and_worker_are_killed(
     assert starts(trial)[1] == saved and clocks(trial, saved) == before
     (failure,) = [
         row["message"]
-        for row in metrics_log.read(logs.of_driver(trial))
+        for row in json_lines.read(process_log.of_driver(trial))
         if row["level"] == "WARNING"
     ]
     assert failure.startswith("rank 1 (process ") and "died: it was killed" in failure
@@ -161,9 +162,9 @@ def test_a_search_of_gangs_whose_driver_and_worker_are_killed(
 
 def _hold() -> None:
     """A cluster; for each line on stdin what is taken of it."""
-    from cluster import runtime
+    from cluster import ray_runtime
 
-    with runtime.cluster(cpus=CPUS):
+    with ray_runtime.cluster(cpus=CPUS):
         import ray  # only now: it reads the environment
         from ray.util import placement_group_table
 

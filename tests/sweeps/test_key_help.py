@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from sweeps import space
+from sweeps import sweep_file
 from sweeps.key_help import of_sweep
 
 
 def test_what_is_searched_stands_beside_the_other_keys_of_the_base() -> None:
-    sweep = space.load("dplc_joint_photos", {"training.steps": 70, "training.epochs": None})
+    sweep = sweep_file.load("dplc_joint_photos", {"training.steps": 70, "training.epochs": None})
     found = of_sweep(sweep, 100)
     text = " ".join(found.text.split())
     assert text.startswith("Keys of dplc_codec_photos (dplc/codec) that a space may name.")
@@ -20,5 +20,5 @@ def test_what_is_searched_stands_beside_the_other_keys_of_the_base() -> None:
 
 
 def test_a_population_may_vary_few_keys() -> None:
-    found = of_sweep(space.load("dplc_population_photos", {}), 100)
+    found = of_sweep(sweep_file.load("dplc_population_photos", {}), 100)
     assert found.names == ("optimizer.learning_rate", "loss.mmd_weight")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gencomp.errors import InputError
 from sweeps.population import Member, first_round, next_round
-from sweeps.space import Sweep
+from sweeps.sweep_file import Sweep
 
 SPACE = {
     "loss.mmd_weight": {"loguniform": [1, 100]},

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster import checkpoints, metrics_log
+from cluster.checkpoints import store
+from cluster.logs import json_lines
 from cluster.runs import Run
 from gencomp.cli import main
-from sweeps import space, trials
+from sweeps import sweep_file, trials
 from tests import tiny
 from tests.processes import Driver, gone
 
@@ -45,7 +46,7 @@ def file(photos: Path, generator_run: Path, tmp_path: Path) -> Path:
 
 def planned(file: Path, directory: Path) -> dict[int, trials.Trial]:
     """Code channels -> trial, with its directory."""
-    sweep = space.load(file, {})
+    sweep = sweep_file.load(file, {})
     found = trials.plan(sweep, directory)
     trials.write_plan(sweep, found, directory)
     return {trial.point["networks.code_channels"]: trial for trial in found}
@@ -53,7 +54,7 @@ def planned(file: Path, directory: Path) -> dict[int, trials.Trial]:
 
 def clocks(trial: trials.Trial, until: int) -> list[tuple[int, float]]:
     """When each row of the log was written."""
-    rows = metrics_log.read(Run(trial.path).metrics)
+    rows = json_lines.read(Run(trial.path).metrics)
     return [(row["step"], row["time"]) for row in rows if row["step"] <= until]
 
 
@@ -91,11 +92,11 @@ def test_killed_and_restarted(
         if trial.status() == "finished"
     }
     stopped = [t for t in by_channels.values() if t.status() == "stopped"]
-    logs = {t.id: metrics_log.read(Run(t.path).metrics) for t in stopped}
+    logs = {t.id: json_lines.read(Run(t.path).metrics) for t in stopped}
     resumed = []
     for trial in running:
         if trial.status() == "pending":
-            saved = checkpoints.newest(Run(trial.path).checkpoints)
+            saved = store.newest(Run(trial.path).checkpoints)
             assert saved is not None
             resumed.append((trial, saved.step, clocks(trial, saved.step)))
 
@@ -107,7 +108,7 @@ def test_killed_and_restarted(
     for channels, mtime in before.items():
         assert (by_channels[channels].path / "result.json").stat().st_mtime_ns == mtime
     for trial in stopped:
-        assert metrics_log.read(Run(trial.path).metrics) == logs[trial.id]
+        assert json_lines.read(Run(trial.path).metrics) == logs[trial.id]
     for trial, step, rows in resumed:
         assert clocks(trial, step)[: len(rows)] == rows
         assert trial.status() in ("finished", "stopped")
@@ -115,7 +116,7 @@ def test_killed_and_restarted(
     statuses = {channels: trial.status() for channels, trial in by_channels.items()}
     assert statuses[1] == "finished" and statuses[5] == "failed"
     assert statuses[3] == statuses[4] == "stopped"
-    assert metrics_log.read(Run(by_channels[4].path).metrics)[-1]["step"] < 60
+    assert json_lines.read(Run(by_channels[4].path).metrics)[-1]["step"] < 60
     error = by_channels[5].state()["error"]
     assert "step-000000005 has no manifest.json" in error and error in said
     assert "Traceback" not in second.words()
@@ -143,12 +144,12 @@ def test_stopped_mended_and_complete(
 
     first = drive(*words)
     log = Run(by_channels[1].path).metrics
-    first.wait_for(lambda: len(metrics_log.read(log)) > 12)
+    first.wait_for(lambda: len(json_lines.read(log)) > 12)
     first.process.send_signal(signal.SIGTERM)
     assert first.end() == 130, first.words()
     assert "stopped; the same command goes on" in first.out.read_text()
-    saved = checkpoints.newest(Run(by_channels[1].path).checkpoints)
-    assert saved is not None and saved.step == metrics_log.read(log)[-1]["step"]
+    saved = store.newest(Run(by_channels[1].path).checkpoints)
+    assert saved is not None and saved.step == json_lines.read(log)[-1]["step"]
 
     assert drive(*words).end() == 1
     damaged.rmdir()

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster import checkpoints, logs, metrics_log
+from cluster.checkpoints import store
+from cluster.logs import json_lines, process_log
 from cluster.runs import Run
 from gencomp import recipes
 from gencomp.cli import main
@@ -60,7 +61,7 @@ def results(directory: Path) -> dict[str, int]:
 
 
 def starts(trial: Path) -> list[int]:
-    rows = metrics_log.read(logs.of_rank(trial, 0))
+    rows = json_lines.read(process_log.of_rank(trial, 0))
     return [row["step"] for row in rows if row.get("event") == "start"]
 
 
@@ -158,9 +159,9 @@ def test_gangs_stop_at_a_signal_and_at_the_end_of_their_time(
     (trial,) = (path.parent for path in directory.glob("trials/*/metrics.jsonl"))
     first.process.send_signal(signal.SIGTERM)
     assert first.end() == 130, first.words()
-    saved = checkpoints.newest(Run(trial).checkpoints)
+    saved = store.newest(Run(trial).checkpoints)
     assert saved is not None and saved.step % 900 != 0
-    assert saved.step == metrics_log.read(Run(trial).metrics)[-1]["step"]
+    assert saved.step == json_lines.read(Run(trial).metrics)[-1]["step"]
 
     spent = json.loads((directory / "time.json").read_text())["seconds"]
     budget = {"trials": 5, "seconds": spent + 150}
@@ -169,9 +170,9 @@ def test_gangs_stop_at_a_signal_and_at_the_end_of_their_time(
     said = second.out.read_text()
     assert "1 trials wait at their checkpoints, 4 were not begun" in said, said
     assert starts(trial) == [0, saved.step]
-    later = checkpoints.newest(Run(trial).checkpoints)
+    later = store.newest(Run(trial).checkpoints)
     assert later is not None and later.step > saved.step
-    assert later.step == metrics_log.read(Run(trial).metrics)[-1]["step"]
+    assert later.step == json_lines.read(Run(trial).metrics)[-1]["step"]
     (row,) = trials.read_results(directory).rows
     assert row["status"] == "pending" and row["error"] is None
     assert json.loads((directory / "time.json").read_text())["seconds"] >= budget["seconds"]

@@ -15,20 +15,21 @@ from unittest import mock
 
 import pytest
 
-from cluster import checkpoints, metrics_log
+from cluster.checkpoints import store
 from cluster.files import locked
+from cluster.logs import json_lines
 from cluster.runs import Run
 from gencomp import recipes
 from gencomp.cli import main
 from gencomp.cli.sweep import _print_failures
 from gencomp.errors import InputError
-from gencomp.systems.dplc import parts
+from gencomp.systems.common import calibration
 from sweeps import trials
-from sweeps.execution import Orders, Task, train
-from sweeps.space import Sweep, dump
-from sweeps.supply import Supply
+from sweeps.ray_tune import Source, TrialKeeper
+from sweeps.sweep_file import Sweep, dump
+from sweeps.trainable import Orders, Task, train
+from sweeps.trial_queue import Supply
 from sweeps.trials import Trial
-from sweeps.tune_parts import Source, TrialKeeper
 from tests import tiny
 
 
@@ -81,7 +82,7 @@ def work(trial: Trial, stop_at: int | None = None) -> None:
             return asked is not None and next(asked, None) is None
 
     trial.started()
-    with locked(trial.path) as lease, mock.patch.object(parts, "CALIBRATION_SAMPLES", 64):
+    with locked(trial.path) as lease, mock.patch.object(calibration, "CALIBRATION_SAMPLES", 64):
         train(task, 0, Stopping(*orders), lease, lambda metrics: None)
     if trial.status() != "finished" and trial.has_reached_its_step():
         trial.set_status("stopped")
@@ -111,7 +112,7 @@ def replay(schedule: list[dict[str, Any]], raw: dict[str, Any], folder: Path) ->
             found.path.rename(run.checkpoints / found.path.name)
         stop = None if end is None else tiny.stop_after(end - part["after_step"])
         tiny.trained(run.path, recipe, stop)
-        found = checkpoints.newest(run.checkpoints)
+        found = store.newest(run.checkpoints)
         assert found is not None
     return run
 
@@ -136,13 +137,13 @@ def test_exchanges_are_exact_and_survive_kills(
             assert tiny.rows(by_hand) == tiny.rows(Run(member.path))
         tiny.assert_identical(tiny.state(by_hand), tiny.state(Run(member.path)))
         # The rows of those before it are in its log.
-        logged = {row["step"] for row in metrics_log.read(Run(member.path).metrics)}
+        logged = {row["step"] for row in json_lines.read(Run(member.path).metrics)}
         assert logged == set(range(1, 11))
     assert sorted(changed) == [False, True]
 
     # Of trials that handed on, the state from which others went on is kept, and no other.
-    kept = checkpoints.directories(Run(one.trials[0].path).checkpoints)
-    assert [checkpoints.step_of(path) for path in kept] == [4]
+    kept = store.directories(Run(one.trials[0].path).checkpoints)
+    assert [store.step_of(path) for path in kept] == [4]
     shows_a_complete_one(real, one, tmp_path, capsys)
 
 
@@ -186,7 +187,7 @@ def killed_before(act: Callable[[], object], number: int) -> bool:
             return changed
 
         changes: list[tuple[Any, str]] = [(os, "replace"), (os, "rename"), (shutil, "copyfile")]
-        for owner, name in [*changes, (checkpoints.HashedFile, "write")]:
+        for owner, name in [*changes, (store.HashedFile, "write")]:
             setattr(owner, name, dying(getattr(owner, name)))
         code = 1
         try:
@@ -229,7 +230,7 @@ def test_a_state_that_is_lost_is_trained_again(
     first = one.trials[0]
     # Copied: the file stands behind them.
     before = {name: value.clone() for name, value in tiny.state(Run(first.path), 4).items()}
-    tiny.flip(Run(first.path).checkpoints / "step-000000004" / checkpoints.NETWORKS)
+    tiny.flip(Run(first.path).checkpoints / "step-000000004" / store.NETWORKS)
     again = one.next()
     assert again is not None and again.id == first.id
     assert one.waits() and one.next() is None

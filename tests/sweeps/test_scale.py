@@ -14,11 +14,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from cluster import metrics_log, runs
+from cluster import runs
+from cluster.logs import json_lines
 from sweeps import run, trials
-from sweeps.space import Sweep
-from sweeps.supply import Supply
-from sweeps.tune_parts import Source, TrialKeeper
+from sweeps.ray_tune import Source, TrialKeeper
+from sweeps.sweep_file import Sweep
+from sweeps.trial_queue import Supply
 from tests import tiny
 from tests.processes import ENVIRONMENT, ROOT
 
@@ -48,7 +49,7 @@ def test_the_cost_of_a_proposed_trial_stays_flat(
         told = SimpleNamespace(config=source.suggest(""))
         path = Path(told.config["trial"]["path"])
         keeper.on_trial_start(1, [], told)
-        metrics_log.append(runs.Run(path).metrics, {"step": 5, "test/mse": 0.5})
+        json_lines.append(runs.Run(path).metrics, {"step": 5, "test/mse": 0.5})
         (path / "result.json").write_text("{}")
         keeper.on_trial_complete(1, [], told)
         spent.append(time.process_time())

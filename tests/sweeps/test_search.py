@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from sweeps.space import Past, Proposal, Sweep, contains
+from sweeps.sweep_file import Past, Proposal, Sweep, contains
 from sweeps.trials import pareto_front
 
 pytest.importorskip("optuna")
-from sweeps.search import propose
+from sweeps.optuna_search import propose
 
 SPACE = {
     "a": {"uniform": [-5, 5]},

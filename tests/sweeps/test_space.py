@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gencomp.errors import InputError
-from sweeps import space
-from sweeps.space import Objective, Sweep
+from sweeps import sweep_file
+from sweeps.sweep_file import Objective, Sweep
 
 
 def sweep(**parts: Any) -> Sweep:
@@ -27,7 +27,7 @@ def sweep(**parts: Any) -> Sweep:
 class TestPoints:
     def test_a_grid_is_the_product_in_order(self) -> None:
         made = sweep(space={"b": {"grid": [1, 2]}, "a": {"grid": ["x", "y"]}}, samples=7)
-        assert list(space.points(made)) == [
+        assert list(sweep_file.points(made)) == [
             {"b": 1, "a": "x"},
             {"b": 1, "a": "y"},
             {"b": 2, "a": "x"},
@@ -44,8 +44,8 @@ class TestPoints:
             samples=200,
             seed=5,
         )
-        points = list(space.points(made))
-        assert points == list(space.points(made)) and len(points) == 400
+        points = list(sweep_file.points(made))
+        assert points == list(sweep_file.points(made)) and len(points) == 400
         assert [list(p) for p in points[:2]] == [["u", "g", "l"]] * 2
         assert all(-1 <= p["u"] < 3 and 1e-3 <= p["l"] <= 10 for p in points)
         # Means of U[-1, 3] and of log10: five standard errors, wrong once in 10^6.
@@ -54,12 +54,12 @@ class TestPoints:
         assert u_mean == pytest.approx(1, abs=5 * 4 / math.sqrt(12 * 400))
         assert log_mean == pytest.approx(-1, abs=5 * 4 / math.sqrt(12 * 400))
         other = sweep(space={"u": {"uniform": [-1, 3]}}, seed=6)
-        assert next(space.points(other))["u"] != points[0]["u"]
+        assert next(sweep_file.points(other))["u"] != points[0]["u"]
 
     def test_more_samples_of_a_random_space_keep_the_first(self) -> None:
         few = sweep(space={"u": {"uniform": [0, 1]}}, samples=3)
         many = sweep(space={"u": {"uniform": [0, 1]}}, samples=9)
-        assert list(space.points(many))[:3] == list(space.points(few))
+        assert list(sweep_file.points(many))[:3] == list(sweep_file.points(few))
 
 
 class TestScore:
@@ -94,7 +94,7 @@ class TestScore:
 class TestFiles:
     @pytest.mark.parametrize("name", ["dplc_rates_photos", "dplc_rates_celeba"])
     def test_shipped(self, name: str) -> None:
-        loaded = space.load(name, {"training.steps": 3})
+        loaded = sweep_file.load(name, {"training.steps": 3})
         assert loaded.overrides["training.steps"] == 3
         assert loaded.group_by == "networks.code_channels" and loaded.scheduler is not None
 
@@ -105,8 +105,8 @@ class TestFiles:
             overrides={"data.shards": "/data"},
             objective={"subject_to": {"mmd": 0.1}},
         )
-        (tmp_path / "s.yaml").write_text(space.dump(made))
-        assert space.load(tmp_path / "s.yaml", {}) == made
+        (tmp_path / "s.yaml").write_text(sweep_file.dump(made))
+        assert sweep_file.load(tmp_path / "s.yaml", {}) == made
 
     @pytest.mark.parametrize(
         ("change", "said"),
@@ -162,11 +162,11 @@ class TestFiles:
         }
         (tmp_path / "s.yaml").write_text(yaml.safe_dump(raw | change))
         with pytest.raises(InputError) as caught:
-            space.load(tmp_path / "s.yaml", {})
+            sweep_file.load(tmp_path / "s.yaml", {})
         assert said in str(caught.value) and "\n" not in str(caught.value)
 
     def test_missing(self) -> None:
         with pytest.raises(
             InputError, match="shipped sweeps are dplc_front_photos, dplc_joint_celeba, "
         ):
-            space.load("nothing", {})
+            sweep_file.load("nothing", {})

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from cluster import metrics_log, runs
+from cluster import runs
+from cluster.logs import json_lines
 from gencomp.errors import InputError
 from sweeps import trials
-from sweeps.clock import Clock
-from sweeps.execution import capacity
-from sweeps.space import Sweep
-from sweeps.supply import Supply
+from sweeps.sweep_file import Sweep
+from sweeps.time_budget import Clock
+from sweeps.trainable import capacity
+from sweeps.trial_queue import Supply
 from sweeps.trials import Trial
 from tests import tiny
 
@@ -51,7 +52,7 @@ def take(one: Supply) -> list[Trial]:
 
 
 def finish(trial: Trial, mse: float = 0.5) -> None:
-    metrics_log.append(runs.Run(trial.path).metrics, {"step": 5, "test/mse": mse, "test/bpp": 1.0})
+    json_lines.append(runs.Run(trial.path).metrics, {"step": 5, "test/mse": mse, "test/bpp": 1.0})
     (trial.path / "result.json").write_text("{}")
     trial.set_status("finished")
 

@@ -17,10 +17,10 @@ from cluster.locks import LockLost
 from cluster.runs import Run
 from sweeps import run as sweeps_run
 from sweeps import trials
-from sweeps.clock import Clock
-from sweeps.space import Sweep
-from sweeps.supply import Supply
-from sweeps.tune_parts import TrialKeeper
+from sweeps.ray_tune import TrialKeeper
+from sweeps.sweep_file import Sweep
+from sweeps.time_budget import Clock
+from sweeps.trial_queue import Supply
 from tests import tiny
 from tests.processes import Driver
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from cluster import metrics_log, runs
+from cluster import runs
+from cluster.logs import json_lines
 from gencomp.errors import InputError
 from sweeps import trials
-from sweeps.space import Objective, Sweep
+from sweeps.sweep_file import Objective, Sweep
 from tests import tiny
 
 
@@ -122,11 +123,11 @@ class TestStatus:
         trial = planned(sweep(base), tmp_path)[0]
         assert trial.evaluations() == []
         log = runs.Run(trial.path).metrics
-        metrics_log.append(log, {"step": 1, "codec/loss": 3.0})
-        metrics_log.append(
+        json_lines.append(log, {"step": 1, "codec/loss": 3.0})
+        json_lines.append(
             log, {"step": 5, "epoch": 1.0, "time": 2.0, "test/mse": 0.5, "test/mmd": 0.1}
         )
-        metrics_log.append(log, {"step": 6, "codec/loss": 3.0})
+        json_lines.append(log, {"step": 6, "codec/loss": 3.0})
         assert trial.evaluations() == [{"step": 5, "mse": 0.5, "mmd": 0.1}]
 
 
@@ -136,7 +137,7 @@ class TestTable:
         """1 channel: λ 0 finished (0.3), λ 10 stopped (0.2); 2: stopped (0.1), failed."""
         found = planned(sweep(base), tmp_path / "sweep")
         for trial, mse in zip(found[:3], (0.3, 0.2, 0.1), strict=True):
-            metrics_log.append(
+            json_lines.append(
                 runs.Run(trial.path).metrics, {"step": 5, "test/mse": mse, "test/bpp": 0.5}
             )
         (found[0].path / "result.json").write_text('{"mse": 0.3}')

@@ -7,7 +7,7 @@ encoder and generator, `critic.optimizer`, `latent_discriminator.optimizer`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -212,8 +212,14 @@ class CodecParents(Section):
     generator: str = Field(description="finished run of stage wae, wgan_gp or wasserstein_pp")
 
 
+# n and L of the code, at n·16·log2(L) bits per 64×64 image.
+_RATE_KEYS = ("networks.code_channels", "networks.levels")
+
+
 class CodecRecipe(DplcRecipe):
     """Stage 2: minimise RMSE + λ·MMD over E and B; rate n·16·log2(L) bits per 64×64 image."""
+
+    RATE_KEYS: ClassVar[tuple[str, ...]] = _RATE_KEYS
 
     stage: Literal["codec"] = "codec"
     parents: CodecParents
@@ -249,12 +255,16 @@ class GcNetworks(CaeNetworks):
 class CaeRecipe(DplcRecipe):
     """Baseline, compressive autoencoder: RMSE over E, a deterministic B, and G, from scratch."""
 
+    RATE_KEYS: ClassVar[tuple[str, ...]] = _RATE_KEYS
+
     stage: Literal["cae"] = "cae"
     networks: CaeNetworks = CaeNetworks()
 
 
 class GcRecipe(DplcRecipe):
     """Baseline, generative compression: the autoencoder with a critic of its reconstructions."""
+
+    RATE_KEYS: ClassVar[tuple[str, ...]] = _RATE_KEYS
 
     stage: Literal["gc"] = "gc"
     networks: GcNetworks = GcNetworks()

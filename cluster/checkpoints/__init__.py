@@ -1,0 +1,1 @@
+"""Checkpoints: written whole, kept by rules, mirrored elsewhere."""

@@ -1,0 +1,128 @@
+"""Which checkpoints of a run are kept: the last ones, the best ones, every n-th step.
+
+What is kept follows from the metrics log and the steps alone, at every save anew: there is no
+state of its own that could be lost in a crash or go stale.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from operator import itemgetter
+from pathlib import Path
+
+from cluster.checkpoints import store
+from cluster.logs import json_lines
+from cluster.runs import Run
+from gencomp.errors import InputError
+from gencomp.recipes.schema import BaseRecipe
+
+
+def chosen(
+    steps: Iterable[int],
+    last: int,
+    best: int = 0,
+    every: int | None = None,
+    scores: Mapping[int, float] | None = None,
+) -> set[int]:
+    """The steps whose checkpoints are kept.
+
+    Args:
+        steps: of all checkpoints.
+        last: how many of the newest.
+        best: how many of those with the least scores; of equal ones the older.
+        every: multiples of this number of steps are kept for ever.
+        scores: by step; a checkpoint without one is never among the best.
+    """
+    found = set(steps)
+    scored = sorted((score, step) for step, score in (scores or {}).items() if step in found)
+    return {
+        *sorted(found)[-last:],
+        *(step for _, step in scored[:best]),
+        *(step for step in found if every and step % every == 0),
+    }
+
+
+class Retention:
+    """The rule of a recipe, applied to its run.
+
+    A checkpoint's score is the recipe's `keep_best_metric` in the evaluation at its step or the
+    last one before; null in the log (not finite) is no score.
+    """
+
+    def __init__(self, run: Run, recipe: BaseRecipe) -> None:
+        self._rule = recipe.training
+        self._log = run.metrics
+        self._prefix = f"{recipe.evaluation.split}/"
+        self._read = 0
+        self._evaluations: list[tuple[int, float | None]] = []
+
+    def kept(self, steps: Iterable[int]) -> set[int]:
+        """Those of the checkpoints' steps that are kept.
+
+        Raises:
+            InputError: the evaluations do not give the metric.
+        """
+        rule, steps = self._rule, list(steps)
+        scores = self.scores(steps) if rule.keep_best else {}
+        return chosen(steps, rule.keep_checkpoints, rule.keep_best, rule.keep_every, scores)
+
+    def scores(self, steps: Iterable[int]) -> dict[int, float]:
+        """Step -> score, for the checkpoints that have one."""
+        self._follow()
+        found = {}
+        for step in steps:
+            before = bisect_right(self._evaluations, step, key=itemgetter(0))
+            score = self._evaluations[before - 1][1] if before else None
+            if score is not None:
+                found[step] = score
+        return found
+
+    def _follow(self) -> None:
+        """Take in the evaluations that the log has got since the last time."""
+        rows, self._read = json_lines.follow(self._log, self._read)
+        for row in rows:
+            metrics = {
+                key.removeprefix(self._prefix): value
+                for key, value in row.items()
+                if key.startswith(self._prefix)
+            }
+            if not metrics:
+                continue
+            if self._rule.keep_best_metric not in metrics:
+                raise InputError(
+                    f"training.keep_best_metric is {self._rule.keep_best_metric!r}, but the "
+                    f"evaluations of this run give {', '.join(metrics)}"
+                )
+            self._evaluations.append((row["step"], metrics[self._rule.keep_best_metric]))
+
+
+def prune(directory: Path, kept: Iterable[int]) -> None:
+    """Remove the checkpoints of all other steps."""
+    keep = set(kept)
+    for path in store.directories(directory):
+        if store.step_of(path) not in keep:
+            store.remove(path)
+
+
+def best(run: Run) -> store.Checkpoint:
+    """The best whole checkpoint of a run whose recipe has `training.keep_best`.
+
+    Raises:
+        InputError: the recipe keeps no best ones, or not one is there, evaluated and whole.
+    """
+    recipe = run.recipe()
+    if not recipe.training.keep_best:
+        raise InputError(
+            f"run {run.path} keeps no best checkpoints: set training.keep_best and "
+            "training.keep_best_metric before training"
+        )
+    there = {store.step_of(path): path for path in store.directories(run.checkpoints)}
+    scores = Retention(run, recipe).scores(there)
+    for step in sorted(scores, key=lambda step: (scores[step], step)):
+        try:
+            store.verify(there[step])
+        except store.CorruptCheckpoint:
+            continue
+        return store.Checkpoint(there[step])
+    raise InputError(f"run {run.path} has no whole checkpoint that was evaluated")

@@ -1,0 +1,1 @@
+"""The rate-distortion curve of a decoder by annealed importance sampling."""

@@ -1,0 +1,152 @@
+"""What the jobs of one curve work with: the decoder, the images, their distortion, the sampler."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import shards
+from cluster.evaluations import decoders
+from cluster.evaluations.curve.plan import Evaluation, Plan
+from gencomp.errors import InputError
+from gencomp.evaluation import networks
+from gencomp.rate_distortion.distortion import (
+    Distortion,
+    FeatureError,
+    GaussianLikelihood,
+    SquaredError,
+)
+from gencomp.rate_distortion.pullback import Forces
+from gencomp.rate_distortion.tuning import Tuning
+from gencomp.system import LatentDecoder
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all the blocks of a job share: the decoder and the frozen sampler, on their device."""
+
+    evaluation: Evaluation
+    decoder: LatentDecoder
+    tuning: Tuning
+
+    @property
+    def plan(self) -> Plan:
+        return self.evaluation.plan
+
+    @cached_property
+    def template(self) -> Distortion:
+        """The distortion of a black image, for those that are simulated."""
+        black_BCHW = torch.zeros(1, 3, self.plan.height, self.plan.width, dtype=torch.uint8)
+        return distortion(self.plan, self.decoder, black_BCHW)
+
+    def images(self, rows: tuple[int, ...]) -> Distortion:
+        """The distortion of images of the plan's split."""
+        return distortion(self.plan, self.decoder, read_images(self.evaluation, rows))
+
+    def protocol(self, block: int) -> dict[str, str]:
+        """What a part must share with the others, and its block."""
+        kind = self.plan.blocks[block].kind
+        return {**protocol(self.plan, self.tuning), "block": str(block), "kind": kind}
+
+
+def open_context(evaluation: Evaluation) -> Context:
+    """
+    Raises:
+        InputError: there is no tuning yet, or the decoder is no longer that of the plan.
+    """
+    tuning = Tuning.load(evaluation.tuning)
+    return Context(evaluation, open_decoder(evaluation), tuning)
+
+
+def protocol(plan: Plan, tuning: Tuning) -> dict[str, str]:
+    """The hashes that every part of one curve shares."""
+    schedule = hashlib.sha256(tuning.betas.astype("<f8").tobytes()).hexdigest()
+    return {
+        "plan": plan.hash,
+        "decoder": plan.decoder,
+        "data": plan.data,
+        "tuning": tuning.hash,
+        "schedule": schedule,
+    }
+
+
+def open_decoder(evaluation: Evaluation) -> LatentDecoder:
+    """The decoder on the plan's device.
+
+    Raises:
+        InputError: its weights are no longer those of the plan, or there is no such device.
+    """
+    plan = evaluation.plan
+    decoder, found = decoders.open_decoder(evaluation.subject, plan.settings.device)
+    if found != plan.decoder:
+        raise InputError(
+            f"{evaluation.subject_name} has other weights ({found}) than the plan of "
+            f"{evaluation.path}"
+        )
+    return decoder
+
+
+def read_images(evaluation: Evaluation, rows: tuple[int, ...]) -> Tensor:
+    """Images of the plan's split, uint8 [B, 3, H, W].
+
+    Raises:
+        InputError: the shard set is no longer that of the plan.
+        ShardError: an image cannot be read.
+    """
+    plan = evaluation.plan
+    shard_set = shards.open_set(plan.shards)
+    if shard_set.index_hash != plan.data:
+        raise InputError(
+            f"shard set {plan.shards} is another one than when the evaluation was planned"
+        )
+    return decoders.read_images(evaluation.subject, shard_set.split(plan.settings.split), rows)
+
+
+def distortion(plan: Plan, decoder: LatentDecoder, images_BCHW: Tensor) -> Distortion:
+    """The plan's distortion of some images (uint8), on its device.
+
+    Raises:
+        InputError: the feature network is no longer that of the plan.
+    """
+    settings = plan.settings
+    if settings.distortion != "features":
+        return of_pixels(
+            settings.distortion, decoder, images_BCHW, settings.device, settings.forces
+        )
+    assert plan.features_file is not None
+    file = Path(plan.features_file)
+    networks.checked_sha256(file, settings.features, "features")
+    network = networks.load(file, torch.device(settings.device))
+    x_BN = decoder.target(images_BCHW).to(settings.device)
+    x_BCHW = x_BN.view(len(x_BN), -1, plan.height, plan.width)
+    return FeatureError(decoder.decode, x_BCHW, network, settings.forces)
+
+
+def of_pixels(
+    name: str,
+    decoder: LatentDecoder,
+    images_BCHW: Tensor,
+    device: str,
+    forces: Forces = "float32",
+) -> Distortion:
+    """A distortion that knows the values of images and nothing else.
+
+    Args:
+        name: squared_error or gaussian_likelihood.
+        decoder: on the device.
+        images_BCHW: uint8.
+        device: where it is computed.
+        forces: precision inside trajectories.
+
+    Raises:
+        InputError: the decoder states no variance, but the distortion needs it.
+    """
+    x_BN = decoder.target(images_BCHW).to(device)
+    if name == "squared_error":
+        return SquaredError(decoder.decode, x_BN, forces)
+    return GaussianLikelihood(decoder.decode, x_BN, decoders.stated_variance(decoder), forces)

@@ -1,0 +1,246 @@
+"""What an evaluation is, written down once: decoder, images, settings, seeds, and its blocks.
+
+    plan.json        this file; the same command finds it again, another plan is refused
+    tuning.npz       what the pilot job froze: schedule, metric and step sizes
+    parts/           one Parquet file for each finished block
+    chains/          the chains of the pilot and of blocks that are being worked on
+    jobs.json, progress/, logs/   those of the jobs that share the blocks, where there are any
+    curve.parquet, curve.json   what is made of the parts
+
+A block is a unit of work: a few images to measure, or a few simulated ones whose chains go forward
+or backward to one inverse temperature; its chains move together. The last bits of a result depend
+on which images share a block, so blocks belong to the plan; how many jobs share the blocks does
+not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+import gencomp
+import shards
+from cluster.data import stored
+from cluster.evaluations import evaluation, plans
+from cluster.evaluations.curve.settings import Settings
+from cluster.evaluations.decoders import OfModel, OfRun, open_decoder, read_images, stated_variance
+from cluster.evaluations.plans import spaced
+from cluster.runs import Run
+from gencomp.errors import InputError
+from gencomp.rate_distortion.schedules import report_points
+from gencomp.rate_distortion.tuning import Tuning
+
+Kind = Literal["measure", "forward", "backward"]
+
+
+class Block(NamedTuple):
+    """A unit of work.
+
+    Attributes:
+        kind: measure images of the split, or bound log Z of simulated ones from below or above.
+        items: rows of the split, or numbers of simulated images.
+        beta: of simulated images, as it was asked for.
+    """
+
+    kind: Kind
+    items: tuple[int, ...]
+    beta: float = math.nan
+
+
+class Plan(plans.Plan):
+    """An evaluation of the rate-distortion curve."""
+
+    FILE: ClassVar[str] = "plan.json"
+    # Where things lie does not change what is measured.
+    LOCATIONS: ClassVar[tuple[str, ...]] = ("shards", "features_file")
+    COMMAND: ClassVar[str] = "gencomp slurm ais"
+
+    format: Literal[2] = 2
+    gencomp: str
+    subject: Annotated[OfRun | OfModel, Field(discriminator="kind")]
+    decoder: str
+    prior: str
+    data: str
+    stored: dict[str, Any]
+    shards: str
+    features_file: str | None
+    rows: tuple[int, ...]
+    pilot_rows: tuple[int, ...]
+    height: int
+    width: int
+    values: int
+    settings: Settings
+
+    def identity(self) -> dict[str, Any]:
+        """Of the subject no more than its name; its weights and its prior stand for it."""
+        return {**super().identity(), "subject": getattr(self.subject, "reference", "a run")}
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """All units of work: those that measure come first."""
+        size = self.settings.block
+        measured = [Block("measure", rows) for rows in _cut(self.rows, size)]
+        simulated: list[Block] = []
+        for beta in self.settings.bdmc_betas:
+            for numbers in _cut(range(self.settings.bdmc_images), size):
+                simulated += [Block("forward", numbers, beta), Block("backward", numbers, beta)]
+        return tuple(measured + simulated)
+
+    @cached_property
+    def reported(self) -> list[int]:
+        """Temperature indices of the reported points."""
+        return report_points(self.settings.temperatures, self.settings.points)
+
+    @property
+    def pixels(self) -> int:
+        return self.height * self.width
+
+
+@dataclass(frozen=True)
+class Evaluation(evaluation.Evaluation):
+    """The directory of a curve with its plan. The steps of a block are its transitions."""
+
+    PLAN: ClassVar[type[plans.Plan]] = Plan
+
+    plan: Plan
+
+    @property
+    def subject(self) -> Run | OfModel:
+        """The run or the own model whose decoder is measured."""
+        found = self.plan.subject
+        return found if isinstance(found, OfModel) else self.run
+
+    @property
+    def subject_name(self) -> str:
+        found = self.subject
+        return f"model {found.reference}" if isinstance(found, OfModel) else f"run {found.path}"
+
+    @property
+    def block_sizes(self) -> list[int]:
+        return [len(block.items) for block in self.plan.blocks]
+
+    def missing(self) -> list[int]:
+        return [block for block in range(len(self.plan.blocks)) if not self.part(block).exists()]
+
+    def block_steps(self, block: int) -> int:
+        """The number of transitions of a block.
+
+        Before the pilot has found the schedule, simulated paths count as if they went to its end.
+        """
+        found = self.plan.blocks[block]
+        if found.kind != "measure" and self.tuning.exists():
+            betas = _schedule(self.tuning, self.tuning.stat().st_mtime_ns)
+            return nearest(betas, found.beta)
+        return self.plan.settings.temperatures - 1
+
+    @property
+    def pilot_steps(self) -> int:
+        """The number of transitions of the pilot's two walks."""
+        chosen = self.plan.settings
+        second = min(chosen.pilot_temperatures, chosen.temperatures)
+        return chosen.pilot_temperatures - 1 + second - 1
+
+    @property
+    def tuning(self) -> Path:
+        return self.path / "tuning.npz"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "curve.json"
+
+    @property
+    def pilot_chains(self) -> Path:
+        return self.path / "chains" / "pilot.safetensors"
+
+    def part(self, block: int) -> Path:
+        return self.path / "parts" / f"block-{block:05d}.parquet"
+
+    def chains(self, block: int) -> Path:
+        return self.path / "chains" / f"block-{block:05d}.safetensors"
+
+
+def make(run: Run, chosen: Settings, features: Path | None = None) -> Plan:
+    """The plan of a finished run; reads one image, starts nothing.
+
+    The pilot tunes on some of the measured images, with a seed of its own: training images, which
+    the decoder fits better, would make it too bold.
+
+    Args:
+        run: finished.
+        chosen: settings.
+        features: file of the feature network, of the hash in the settings.
+
+    Raises:
+        InputError: the run is not finished, has no decoder of latents, or there are too few images.
+        ShardError: the shard set or a split is missing.
+    """
+    return _make(run, run.recipe().evaluation_shards(), chosen, features)
+
+
+def make_for_model(
+    model: OfModel, location: str, chosen: Settings, features: Path | None = None
+) -> Plan:
+    """The plan of one's own model on a shard set; as `make`.
+
+    Raises:
+        InputError: the model cannot be opened or does not fit the images, or there are too few.
+        ShardError: the shard set or a split is missing.
+    """
+    return _make(model, location, chosen, features)
+
+
+def _make(subject: Run | OfModel, location: str, chosen: Settings, features: Path | None) -> Plan:
+    decoder, identity = open_decoder(subject)
+    if chosen.distortion == "gaussian_likelihood":
+        stated_variance(decoder)
+    shard_set = shards.open_set(location)
+    measured = shard_set.split(chosen.split)
+    rows = spaced(len(measured), chosen.images, chosen.split)
+    image_BCHW = read_images(subject, measured, rows[:1])
+    height, width = image_BCHW.shape[2:]
+    if (values := decoder.target(image_BCHW).shape[1]) != decoder.values:
+        raise InputError(
+            f"the decoder gives {decoder.values} values, but the {height}×{width} images of "
+            f"{location} have {values} on its scale"
+        )
+    pilot_images = min(chosen.pilot_images, chosen.images)
+    return Plan(
+        gencomp=gencomp.__version__,
+        subject=subject if isinstance(subject, OfModel) else OfRun(),
+        decoder=identity,
+        prior=decoder.prior.identity,
+        data=shard_set.index_hash,
+        stored=stored(shard_set.info),
+        shards=plans.absolute(location),
+        features_file=None if features is None else str(features.resolve()),
+        rows=rows,
+        pilot_rows=tuple(rows[i] for i in spaced(len(rows), pilot_images, chosen.split)),
+        height=height,
+        width=width,
+        values=decoder.values,
+        settings=chosen,
+    )
+
+
+def nearest(betas: np.ndarray, beta: float) -> int:
+    """The temperature of a schedule next to an inverse temperature, on a logarithmic scale."""
+    return 1 + int(np.abs(np.log(betas[1:] / beta)).argmin())
+
+
+@lru_cache(maxsize=4)
+def _schedule(tuning: Path, changed: int) -> np.ndarray:
+    """The betas of a tuning, read once while its file stays as it is."""
+    return Tuning.load(tuning).betas
+
+
+def _cut(items: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:
+    """Consecutive items, `size` at a time."""
+    for start in range(0, len(items), size):
+        yield tuple(items[start : start + size])

@@ -1,0 +1,297 @@
+"""From parts to a curve.
+
+`curve.parquet` holds every measured image at every reported temperature, `curve.json` the means
+over the images with bootstrap intervals, and the gaps of bidirectional Monte Carlo. For each image
+and in expectation, rate + β·distortion lies above the least possible value at that β, and so does
+the pair (rate, distortion) above the image's curve. Rate or distortion alone at one β may lie on
+either side of its exact value.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from cluster.evaluations.curve import parts
+from cluster.evaluations.curve.context import protocol
+from cluster.evaluations.curve.plan import Evaluation, Plan, nearest
+from cluster.evaluations.evaluation import name_blocks
+from cluster.evaluations.tables import Collected, Table
+from cluster.files import write_bytes, write_json
+from gencomp.errors import InputError
+from gencomp.evaluation import bootstrap
+from gencomp.rate_distortion.bdmc import Gap
+from gencomp.rate_distortion.tuning import Tuning
+from gencomp.rate_distortion.units import nats_to_bpp
+
+BOOTSTRAP_SEED = 0
+_ESTIMATOR = "annealed importance sampling with resampling"
+_DISTORTIONS = {
+    "squared_error": "summed squared error",
+    "gaussian_likelihood": "negative log-likelihood of a Gaussian with the decoder's variance",
+    "features": "summed squared error of a network's features",
+}
+
+
+class Curve(NamedTuple):
+    """What was collected.
+
+    Attributes:
+        table: one row per measured image and reported temperature.
+        means: the content of curve.json.
+        missing: blocks without a part.
+    """
+
+    table: pa.Table
+    means: dict[str, Any]
+    missing: list[int]
+
+
+def collect(evaluation: Evaluation, require_all: bool = False) -> Curve:
+    """Merge the parts there are, and write `curve.parquet` and `curve.json`.
+
+    Raises:
+        InputError: no part of measured images yet, parts of different protocols, or (require_all)
+            missing blocks; then nothing is written.
+    """
+    plan = evaluation.plan
+    missing = evaluation.missing()
+    there = [block for block in range(len(plan.blocks)) if block not in set(missing)]
+    measured = [block for block in there if plan.blocks[block].kind == "measure"]
+    if not measured:
+        raise InputError(
+            f"{evaluation.path} has no finished block yet; "
+            f"`gencomp slurm status {evaluation.path}` shows where the jobs stand"
+        )
+    if require_all and missing:
+        raise InputError(f"{evaluation.path} lacks {name_blocks(evaluation.block_sizes, missing)}")
+    tuning = Tuning.load(evaluation.tuning)
+    shared = protocol(plan, tuning)
+    tables, versions = {}, set()
+    for block in there:
+        table, found = parts.read(evaluation.part(block))
+        expected = {**shared, "block": str(block), "kind": plan.blocks[block].kind}
+        _check(evaluation, block, table, found, expected)
+        versions.add((found["gencomp"], found["torch"]))
+        tables[block] = table.drop_columns("kind").replace_schema_metadata(None)
+    curve = pa.concat_tables([tables[block] for block in measured])
+    means = {
+        "complete": not missing,
+        "images": len(curve) // len(plan.reported),
+        "images_planned": len(plan.rows),
+        "missing_blocks": missing,
+        "missing_images": _rows(plan, missing),
+        "points": _points(curve, plan),
+        "bdmc": _gaps(tables, plan, tuning),
+        "protocol": {
+            **shared,
+            "subject": plan.identity()["subject"],
+            "prior": plan.prior,
+            "estimator": f"{_ESTIMATOR}; {_DISTORTIONS[plan.settings.distortion]}",
+            "settings": plan.settings.model_dump(mode="json"),
+            "shards": plan.shards,
+            "stored": plan.stored,
+            "height": plan.height,
+            "width": plan.width,
+            "values": plan.values,
+            "expected_single_chain_gap": tuning.expected_gap,
+            "interval": f"{bootstrap.LEVEL:.0%} percentile bootstrap over images,"
+            f" {bootstrap.REPLICATES} resamples, seed {BOOTSTRAP_SEED}",
+            "versions": [{"gencomp": g, "torch": t} for g, t in sorted(versions)],
+        },
+    }
+    buffer = io.BytesIO()
+    schema = {"gencomp": json.dumps({**shared, "complete": not missing})}
+    pq.write_table(curve.replace_schema_metadata(schema), buffer)
+    write_bytes(evaluation.path / "curve.parquet", buffer.getvalue())
+    write_json(evaluation.path / "curve.json", means)
+    return Curve(curve, means, missing)
+
+
+def _check(
+    evaluation: Evaluation,
+    block: int,
+    table: pa.Table,
+    found: dict[str, str],
+    expected: dict[str, str],
+) -> None:
+    path = evaluation.part(block)
+    for key, value in expected.items():
+        if found.get(key) != value:
+            raise InputError(
+                f"{path} belongs to another curve: its {key} is {found.get(key)}, not {value}; "
+                "remove it and run `gencomp slurm ais` again"
+            )
+    plan = evaluation.plan
+    points = len(plan.reported) if expected["kind"] == "measure" else 1
+    if not np.array_equal(table["image"], np.repeat(plan.blocks[block].items, points)):
+        raise InputError(
+            f"{path} does not hold the images of block {block}; remove it and measure again"
+        )
+
+
+def _rows(plan: Plan, blocks: Iterable[int]) -> list[int]:
+    """The images of the split that some blocks measure."""
+    chosen = (plan.blocks[block] for block in blocks)
+    return [row for block in chosen if block.kind == "measure" for row in block.items]
+
+
+def _points(curve: pa.Table, plan: Plan) -> list[dict[str, Any]]:
+    """One entry per reported temperature."""
+    points = len(plan.reported)
+    column = {name: curve[name].to_numpy().reshape(-1, points) for name in curve.column_names}
+    averaged = {name: column[name] for name in ("rate", "distortion", "log_z")}
+    averaged["lagrangian"] = -column["log_z"]
+    means = summaries(averaged, plan.pixels, plan.values, plan.settings.distortion)
+    return [
+        {
+            "temperature": int(column["temperature"][0, p]),
+            "beta": float(column["beta"][0, p]),
+            **means[p],
+            "log_z_integral": float(column["log_z_integral"][:, p].mean()),
+            "ess": float(column["ess"][:, p].mean()),
+            "ess_least": float(column["ess"][:, p].min()),
+            "acceptance": float(column["acceptance"][:, p].mean()),
+            "resampled": float(column["resampled"][:, p].mean()),
+            "nonfinite": int(column["nonfinite"][:, p].sum()),
+        }
+        for p in range(points)
+    ]
+
+
+def summaries(
+    columns: Mapping[str, np.ndarray], pixels: int, values: int, distortion: str
+) -> list[dict[str, Any]]:
+    """Means over images with standard errors and bootstrap intervals, one entry per point.
+
+    Args:
+        columns: name -> [I, P] values; among them rate (nats) and distortion (per image).
+        pixels: height times width, for bits per pixel.
+        values: of an image, for the mean squared error.
+        distortion: its name; the mean squared error is that of squared_error alone.
+    """
+    images, points = columns["rate"].shape
+    counts_RI = bootstrap.resampled_counts(images, BOOTSTRAP_SEED) / images
+    result = []
+    for p in range(points):
+        means = {name: _mean(column[:, p], counts_RI) for name, column in columns.items()}
+        means["bpp"] = _Mean(*(nats_to_bpp(v, pixels) for v in means["rate"]))
+        if distortion == "squared_error":
+            means["mse"] = _Mean(*(v / values for v in means["distortion"]))
+        entry: dict[str, Any] = {}
+        for name, (value, error, low, high) in means.items():
+            entry |= {
+                name: value,
+                f"{name}_standard_error": error,
+                f"{name}_interval": [low, high],
+            }
+        result.append(entry)
+    return result
+
+
+class _Mean(NamedTuple):
+    """Over images."""
+
+    value: float
+    standard_error: float  # 0 for a single image, where it is unknown
+    low: float
+    high: float
+
+
+def _mean(values_I: np.ndarray, counts_RI: np.ndarray) -> _Mean:
+    error = float(values_I.std(ddof=1) / math.sqrt(len(values_I))) if len(values_I) > 1 else 0.0
+    return _Mean(float(values_I.mean()), error, *bootstrap.interval(counts_RI @ values_I))
+
+
+def _gaps(tables: Mapping[int, pa.Table], plan: Plan, tuning: Tuning) -> list[dict[str, Any]]:
+    """Brackets of log Z, one entry per beta for which two images or more have both bounds."""
+    result = []
+    for asked in plan.settings.bdmc_betas:
+        bounds: dict[str, dict[int, float]] = {"forward": {}, "backward": {}}
+        for number, table in tables.items():
+            block = plan.blocks[number]
+            if block.beta == asked:
+                found = zip(block.items, table["log_z"].to_pylist(), strict=True)
+                bounds[block.kind].update(found)
+        both = sorted(bounds["forward"].keys() & bounds["backward"].keys())
+        if len(both) < 2:
+            continue
+        lower_I, upper_I = (
+            torch.tensor([bound[image] for image in both], dtype=torch.float64)
+            for bound in bounds.values()
+        )
+        temperature = nearest(tuning.betas, asked)
+        gap = Gap(float(tuning.betas[temperature]), lower_I, upper_I)
+        gaps_R = bootstrap.resampled_means((upper_I - lower_I).numpy(), BOOTSTRAP_SEED)
+        result.append(
+            {
+                "beta": gap.beta,
+                "asked": asked,
+                "temperature": temperature,
+                "gap": gap.gap,
+                "gap_standard_error": gap.standard_error,
+                "gap_interval": list(bootstrap.interval(gaps_R)),
+                "forward": lower_I.mean().item(),
+                "backward": upper_I.mean().item(),
+                "images": len(both),
+            }
+        )
+    return result
+
+
+def shown(evaluation: Evaluation, curve: Curve) -> Collected:
+    """Ten points of a curve in words, and between which bounds log Z lies on simulated images."""
+    points = curve.means["points"]
+    chosen = sorted({round(i * (len(points) - 1) / 9) for i in range(10)})
+    quality = [("ESS", "ess", ".1f"), ("acceptance", "acceptance", ".2f")]
+    tables = [points_table([points[i] for i in chosen], quality)]
+    if gaps := curve.means["bdmc"]:
+        tables.append(_gaps_table(gaps))
+    return Collected(tables, [], [], evaluation.result, curve.means["images"], curve.missing)
+
+
+def points_table(points: list[dict[str, Any]], quality: list[tuple[str, str, str]]) -> Table:
+    """Rate and distortion at each beta.
+
+    Args:
+        points: entries of the result.
+        quality: more columns: heading, name and format.
+    """
+    # Per value where that has a meaning, else per image.
+    distortion = "mse" if "mse" in points[0] else "distortion"
+    columns = [
+        ("beta", "beta", ".4g"),
+        ("rate [nats]", "rate", ".2f"),
+        ("± s.e.", "rate_standard_error", ".2f"),
+        ("bpp", "bpp", ".5f"),
+        (distortion, distortion, ".5g"),
+        ("± s.e.", f"{distortion}_standard_error", ".2g"),
+        *quality,
+    ]
+    rows = [[f"{point[name]:{form}}" for _, name, form in columns] for point in points]
+    return Table([heading for heading, *_ in columns], rows)
+
+
+def _gaps_table(gaps: list[dict[str, Any]]) -> Table:
+    return Table(
+        ["beta", "gap [nats]", "± s.e.", "log Z at least", "at most", "simulated images"],
+        [
+            [
+                f"{gap['beta']:.4g}",
+                f"{gap['gap']:.3f}",
+                f"{gap['gap_standard_error']:.3f}",
+                f"{gap['forward']:.3f}",
+                f"{gap['backward']:.3f}",
+                str(gap["images"]),
+            ]
+            for gap in gaps
+        ],
+    )

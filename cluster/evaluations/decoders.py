@@ -1,0 +1,106 @@
+"""Whose curve is measured: a run's decoder, or one's own model with a shard set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from cluster import data
+from cluster.runs import Run
+from gencomp.errors import InputError
+from gencomp.external import decoders
+from gencomp.system import LatentDecoder
+from shards.reading.reader import Split
+from shards.reading.stream import read_batch
+
+
+class OfRun(BaseModel):
+    """The run in whose directory the evaluation lies."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["run"] = "run"
+
+
+class OfModel(BaseModel):
+    """One's own decoder; see `gencomp.external.decoders`.
+
+    Attributes:
+        reference: module:attribute.
+        weights: file, if it has one.
+        directory: where the module is looked for after the installed ones.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["model"] = "model"
+    reference: str
+    weights: str | None
+    directory: str
+
+
+def open_decoder(subject: Run | OfModel, device: str = "cpu") -> tuple[LatentDecoder, str]:
+    """The decoder on a device, and what its weights are known by.
+
+    Raises:
+        InputError: the run is not finished, there is no decoder, or no such device.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            "the plan asks for a GPU, but this process sees none (--gres=gpu:1 asks for one)"
+        )
+    # 10 mantissa bits are too few for beta times a distortion.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    if isinstance(subject, OfModel):
+        weights = None if subject.weights is None else Path(subject.weights)
+        return decoders.open_model(
+            subject.reference,
+            weights,
+            directory=Path(subject.directory),
+            device=torch.device(device),
+        )
+    identity = subject.final_checkpoint().networks_hash()
+    system = subject.system()
+    # Small batches are up to three times as fast on a CPU in this layout.
+    system.networks.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    decoder = system.latent_decoder()
+    if decoder is None:
+        recipe = subject.recipe()
+        raise InputError(
+            f"run {subject.path} ({recipe.system}/{recipe.stage}) has no decoder from a latent "
+            "prior, so it has no rate-distortion curve of this kind"
+        )
+    return decoder, identity
+
+
+def read_images(subject: Run | OfModel, split: Split, rows: Sequence[int]) -> Tensor:
+    """Images of a split as the decoder is to reproduce them, uint8 [B, 3, H, W].
+
+    Raises:
+        ShardError: an image cannot be read.
+    """
+    if isinstance(subject, Run):
+        host = data.held_out_rows(subject.recipe(), split, rows)
+    else:
+        host = read_batch(split, np.array(rows, dtype=np.int64))
+    return data.to_batch(host, torch.device("cpu")).images_BCHW.contiguous()
+
+
+def stated_variance(decoder: LatentDecoder) -> Tensor:
+    """The log variance of a decoder's pixels.
+
+    Raises:
+        InputError: it has none.
+    """
+    if decoder.log_variance is None:
+        raise InputError(
+            "--distortion gaussian_likelihood needs a decoder that states the variance of its "
+            "pixels; this one has none"
+        )
+    return decoder.log_variance

@@ -1,0 +1,1 @@
+"""The rate-distortion curve of trained encoders, for comparison."""

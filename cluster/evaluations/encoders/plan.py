@@ -1,0 +1,148 @@
+"""What a curve of trained encoders is, for comparison: one restartable job in a directory.
+
+    baseline.json      the plan: a run, images, betas and how its encoders are trained
+    chains/            the encoder after the betas that are done
+    variational.json, variational.parquet   the result, on the axes of curve.json
+
+See `gencomp.rate_distortion.variational`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+import gencomp
+import shards
+from cluster import data
+from cluster.evaluations import evaluation, plans
+from cluster.evaluations.curve.settings import Seed
+from cluster.evaluations.decoders import open_decoder, read_images, stated_variance
+from cluster.evaluations.plans import spaced
+from cluster.runs import Run
+from gencomp.errors import InputError
+from gencomp.rate_distortion.priors import Gaussian
+
+
+class Settings(BaseModel):
+    """What the user chooses about the baseline."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    split: str = Field(description="split to measure")
+    images: int = Field(ge=1, description="how many, evenly spaced over the split")
+    distortion: Literal["squared_error", "gaussian_likelihood"]
+    betas: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        min_length=1, description="in the order in which encoders are trained"
+    )
+    training_images: int = Field(ge=1, description="evenly spaced over the training split")
+    epochs: int = Field(ge=1, description="for each beta")
+    batch_size: int = Field(ge=1)
+    learning_rate: float = Field(gt=0, description="of Adam")
+    samples: int = Field(ge=1, description="of each image's latents, to measure the distortion")
+    seed: Seed = Field(description="of weights, order and samples")
+    threads: int = Field(ge=1, le=1024, description="of the job: their number shapes last bits")
+    device: Literal["cpu", "cuda"]
+
+
+class Plan(plans.Plan):
+    """A baseline of a finished run."""
+
+    FILE: ClassVar[str] = "baseline.json"
+    LOCATIONS: ClassVar[tuple[str, ...]] = ("shards",)
+    COMMAND: ClassVar[str] = "gencomp slurm variational"
+
+    format: Literal[1] = 1
+    gencomp: str
+    decoder: str
+    prior: str
+    data: str
+    training_data: str
+    stored: dict[str, Any]
+    shards: str
+    rows: tuple[int, ...]
+    height: int
+    width: int
+    values: int
+    settings: Settings
+
+    @property
+    def pixels(self) -> int:
+        return self.height * self.width
+
+
+@dataclass(frozen=True)
+class Evaluation(evaluation.Evaluation):
+    """The directory of trained encoders with its plan: one block, whose steps are betas."""
+
+    PLAN: ClassVar[type[plans.Plan]] = Plan
+
+    plan: Plan
+
+    @property
+    def result(self) -> Path:
+        return self.path / "variational.json"
+
+    @property
+    def chains(self) -> Path:
+        return self.path / "chains" / "encoder.safetensors"
+
+    @property
+    def block_sizes(self) -> list[int]:
+        return [len(self.plan.rows)]
+
+    def missing(self) -> list[int]:
+        return [] if self.result.exists() else [0]
+
+    def block_steps(self, block: int) -> int:
+        return len(self.plan.settings.betas)
+
+
+def make(run: Run, *, training_images: int | None, **chosen: Any) -> Plan:
+    """The plan of a finished run; reads one image, starts nothing.
+
+    Args:
+        run: finished.
+        training_images: by default the whole training split.
+        chosen: the other fields of `Settings`.
+
+    Raises:
+        InputError: the run is not finished, has no decoder of latents with a Gaussian prior, or a
+            setting is out of range.
+        ShardError: a shard set or a split is missing.
+    """
+    decoder, identity = open_decoder(run)
+    if not isinstance(decoder.prior, Gaussian):
+        raise InputError(
+            f"run {run.path} has the prior {decoder.prior.identity}, but encoders are trained for "
+            "Gaussian ones"
+        )
+    recipe = run.recipe()
+    training, _ = data.open_training(recipe)
+    location = recipe.evaluation_shards()
+    shard_set = shards.open_set(location)
+    count = len(training) if training_images is None else training_images
+    settings = plans.checked(Settings, {**chosen, "training_images": count})
+    spaced(len(training), settings.training_images, recipe.data.split)
+    if settings.distortion == "gaussian_likelihood":
+        stated_variance(decoder)
+    measured = shard_set.split(settings.split)
+    rows = spaced(len(measured), settings.images, settings.split)
+    height, width = read_images(run, measured, rows[:1]).shape[2:]
+    return Plan(
+        gencomp=gencomp.__version__,
+        decoder=identity,
+        prior=decoder.prior.identity,
+        data=shard_set.index_hash,
+        training_data=training.index_hash,
+        stored=data.stored(shard_set.info),
+        shards=plans.absolute(location),
+        rows=rows,
+        height=height,
+        width=width,
+        values=decoder.values,
+        settings=settings,
+    )

@@ -1,0 +1,126 @@
+"""Trained encoders at work: an encoder trained for one beta after another, and the result.
+
+See `gencomp.rate_distortion.variational`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+import shards
+from cluster import data, tensor_files
+from cluster.evaluations.curve.context import of_pixels
+from cluster.evaluations.curve.work import load_chains, remove
+from cluster.evaluations.decoders import open_decoder, read_images
+from cluster.evaluations.encoders import results
+from cluster.evaluations.encoders.plan import Evaluation, Settings
+from cluster.evaluations.plans import spaced
+from cluster.runs import Run
+from gencomp.errors import InputError
+from gencomp.rate_distortion import variational
+from gencomp.rate_distortion.priors import Gaussian
+from gencomp.system import LatentDecoder
+from shards.reading.reader import Split
+
+_BATCH = 256  # images that are read at once
+
+
+@dataclass
+class Training:
+    """The training of encoders in flight. `at` is replaced as a whole, as that of a block."""
+
+    evaluation: Evaluation
+    run: variational.Run
+    at: tuple[variational.VariationalState, Tensor]  # and [P, 2, I] rates and distortions so far
+
+    ess = None
+
+    @property
+    def done(self) -> bool:
+        return variational.done(self.run, self.at[0])
+
+    @property
+    def steps(self) -> int:
+        return self.at[0].trained
+
+    def advance(self) -> None:
+        """One beta further."""
+        state, points_P2I = self.at
+        state, point = variational.advance(self.run, state)
+        new_2I = torch.stack([point.rate_I, point.distortion_I]).cpu()
+        self.at = state, torch.cat([points_P2I, new_2I[None]])
+
+    def save(self) -> None:
+        """Write encoder and points, whole or not at all; nothing once the result is there."""
+        state, points_P2I = self.at
+        if self.evaluation.missing():
+            encoder = {f"encoder.{name}": t.cpu() for name, t in state.encoder.items()}
+            tensors = {**encoder, "points_P2I": points_P2I}
+            tensor_files.write(
+                self.evaluation.chains, tensors, results.protocol(self.evaluation.plan)
+            )
+
+    def finish(self) -> None:
+        """Write the result; the encoder is not needed any more."""
+        results.write(self.evaluation, self.at[1].numpy())
+        remove(self.evaluation.chains)
+
+
+def open_training(evaluation: Evaluation) -> Training:
+    """The training where its file stands, else at its start.
+
+    Raises:
+        InputError: decoder or data are no longer those of the plan.
+        ShardError: an image cannot be read.
+    """
+    plan, chosen = evaluation.plan, evaluation.plan.settings
+    recipe = evaluation.run.recipe()
+    training, _ = data.open_training(recipe)
+    shard_set = shards.open_set(plan.shards)
+    decoder, found = open_decoder(evaluation.run, chosen.device)
+    if (found, shard_set.index_hash, training.index_hash) != (
+        plan.decoder,
+        plan.data,
+        plan.training_data,
+    ):
+        raise InputError(
+            f"run {evaluation.run.path} or its data are others than when {evaluation.path} was"
+            " planned"
+        )
+    images_BCHW = read_images(evaluation.run, shard_set.split(chosen.split), plan.rows)
+    # Rows of a mixture are read as those of a split.
+    train_IN = _targets(evaluation.run, cast(Split, training), decoder, chosen)
+    assert isinstance(decoder.prior, Gaussian)  # as when it was planned
+    encoder = variational.gaussian_encoder(plan.values, decoder.latent_dim, seed=chosen.seed)
+    run = variational.Run(
+        of_pixels(chosen.distortion, decoder, images_BCHW, chosen.device),
+        decoder.prior,
+        train_IN,
+        encoder.to(train_IN),
+        chosen.betas,
+        chosen.seed,
+        epochs=chosen.epochs,
+        batch=chosen.batch_size,
+        learning_rate=chosen.learning_rate,
+        samples=chosen.samples,
+    )
+    tensors = load_chains(evaluation.chains, results.protocol(plan), "the training")
+    if tensors is None:
+        nothing = torch.empty(0, 2, len(plan.rows), dtype=torch.float64)
+        return Training(evaluation, run, (variational.start(run), nothing))
+    points_P2I = tensors.pop("points_P2I")
+    weights = {name.removeprefix("encoder."): t.to(chosen.device) for name, t in tensors.items()}
+    state = variational.VariationalState(weights, trained=len(points_P2I))
+    return Training(evaluation, run, (state, points_P2I))
+
+
+def _targets(run: Run, split: Split, decoder: LatentDecoder, chosen: Settings) -> Tensor:
+    """Training images on the decoder's scale and device."""
+    rows = spaced(len(split), chosen.training_images, split.name)
+    parts = [rows[i : i + _BATCH] for i in range(0, len(rows), _BATCH)]
+    targets = [decoder.target(read_images(run, split, part)) for part in parts]
+    return torch.cat(targets).to(chosen.device)

@@ -1,0 +1,107 @@
+"""An evaluation: a directory with the plan that is its identity, and blocks of work."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self
+
+from cluster.evaluations import plans
+from cluster.evaluations.plans import Plan
+from cluster.runs import Run, open_run
+
+
+@dataclass(frozen=True)
+class Evaluation(ABC):
+    """A directory with its plan; one subclass for each kind of evaluation.
+
+    A block is a unit of work, and its part the file that it leaves behind. How many processes or
+    jobs share the blocks changes no result.
+
+    Attributes:
+        PLAN: the class of the plan.
+        path: the directory, RUN/evaluations/NAME or one that the user has named.
+        plan: what is measured, and how.
+    """
+
+    PLAN: ClassVar[type[Plan]]
+
+    path: Path
+    plan: Plan
+
+    @classmethod
+    def find(cls, run: Run, name: str, plan: Plan) -> Self:
+        """The evaluation of that name, whether it is there already or not; writes nothing.
+
+        Raises:
+            InputError: the directory holds another plan, or something else.
+        """
+        return cls(plans.find(run, name, plan), plan)
+
+    @classmethod
+    def find_at(cls, directory: Path, plan: Plan, option: str = "--output") -> Self:
+        """The evaluation in a directory that the user has named, as `find`.
+
+        Args:
+            directory: need not be there yet.
+            plan: of the evaluation.
+            option: the option that named the directory, for messages.
+
+        Raises:
+            InputError: the directory holds another plan, or something else.
+        """
+        return cls(plans.find_at(directory.resolve(), plan, option), plan)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """An evaluation that exists.
+
+        Raises:
+            InputError: there is none in that directory, or its plan cannot be read.
+        """
+        directory = Path(path).resolve()
+        return cls(directory, cls.PLAN.read(directory))
+
+    @classmethod
+    def lies_in(cls, path: str | Path) -> bool:
+        """Whether a directory holds an evaluation of this kind."""
+        return (Path(path) / cls.PLAN.FILE).is_file()
+
+    def enter(self) -> Self:
+        """Make the directory and write the plan, unless they are there."""
+        plans.enter_at(self.path, self.plan)
+        return self
+
+    @property
+    def run(self) -> Run:
+        """The run in whose directory the evaluation lies."""
+        return open_run(self.path.parent.parent)
+
+    @property
+    @abstractmethod
+    def block_sizes(self) -> list[int]:
+        """The number of items of each block."""
+
+    @abstractmethod
+    def missing(self) -> list[int]:
+        """The numbers of the blocks without a part."""
+
+    def block_steps(self, block: int) -> int:
+        """The number of steps that the work on a block takes; by default one for each item."""
+        return self.block_sizes[block]
+
+
+def name_blocks(sizes: Sequence[int], blocks: Sequence[int]) -> str:
+    """Some blocks in words.
+
+    Args:
+        sizes: the number of images of every block.
+        blocks: the numbers of those that are named.
+    """
+    named = ", ".join(map(str, blocks[:20])) + (" and more" if len(blocks) > 20 else "")
+    return (
+        f"{len(blocks)} of {len(sizes)} blocks ({sum(sizes[b] for b in blocks)} images): "
+        f"block{'s' * (len(blocks) > 1)} {named}"
+    )

@@ -1,0 +1,289 @@
+"""From parts to numbers: values with intervals and counts, and the protocol they belong to."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cluster.evaluations.metrics import parts
+from cluster.evaluations.metrics.parts import FeatureSet, StoredFeatures
+from cluster.evaluations.metrics.plan import Evaluation, Settings
+from cluster.evaluations.tables import Collected, Table
+from cluster.files import write_text
+from gencomp.errors import InputError
+from gencomp.evaluation import bootstrap, frechet, kernel, pixels
+from gencomp.evaluation.frechet import Gaussian
+
+_VALUES = ("mse", "ms_ssim", "lpips", "pv", "rate0_mse", "rate0_pv")
+# Which features are compared with those of the images, and the names of the distances.
+_COMPARED: dict[FeatureSet, tuple[str, str]] = {
+    "reconstructions": ("rfid", "rkid"),
+    "rate0": ("rate0_rfid", "rate0_rkid"),
+    "samples": ("sfid", "skid"),
+}
+
+
+class Result(NamedTuple):
+    """What was collected.
+
+    Attributes:
+        content: of metrics.json.
+        missing: blocks without a part.
+    """
+
+    content: dict[str, Any]
+    missing: list[int]
+
+
+class Parts(NamedTuple):
+    """The parts there are, without their features.
+
+    Attributes:
+        values: float64 [N] by metric.
+        sums: int64 sums over pixels.
+        lengths: items of each block that holds a set of features.
+        versions: of gencomp and torch that made them.
+    """
+
+    values: dict[str, np.ndarray]
+    sums: dict[str, Tensor]
+    lengths: dict[FeatureSet, dict[int, int]]
+    versions: set[tuple[str, str]]
+
+
+def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
+    """Merge the parts there are and write `metrics.json`.
+
+    Raises:
+        InputError: no part of images yet, a part that is damaged or of another protocol, or
+            (require_all) missing blocks; then nothing is written.
+    """
+    plan, missing = evaluation.plan, evaluation.missing()
+    if require_all and missing:
+        raise InputError(f"{evaluation.path} lacks {len(missing)} of {len(plan.blocks)} blocks")
+    torch.set_num_threads(plan.settings.threads)
+    found = _read(evaluation, missing)
+    images = sum(
+        len(block.items)
+        for number, block in enumerate(plan.blocks)
+        if block.kind == "images" and number not in missing
+    )
+    if not images:
+        raise InputError(f"{evaluation.path} has no finished block of images yet")
+    warnings: list[str] = []
+    metrics = _of_values(found.values, plan.settings)
+    metrics |= _of_features(evaluation, found, warnings)
+    if plan.settings.asks("mmd"):
+        metrics |= _of_latents(evaluation, found, warnings)
+    codec = evaluation.run.system().codec()
+    bits = codec.nominal_bits(plan.height, plan.width) if codec is not None else None
+    if bits is not None:
+        metrics["bpp"] = {"value": bits / (plan.height * plan.width), "nominal": True}
+    if plan.settings.asks("pv"):
+        metrics["pv"]["draws"] = plan.settings.draws
+    if plan.settings.asks("rate0"):
+        metrics["rate0_pv"]["draws"] = metrics["rate0_mse"]["draws"] = plan.settings.draws
+    content: dict[str, Any] = {
+        "run": evaluation.run.name,
+        "complete": not missing,
+        "images": images,
+        "images_planned": plan.settings.images,
+        "missing_blocks": missing,
+        "metrics": metrics,
+        "warnings": warnings,
+    }
+    if plan.settings.asks("rate0"):
+        content["zero_rate_identity"] = _identity(found, images, plan.settings.draws)
+    content["protocol"] = {
+        "hash": plan.hash,
+        **plan.model_dump(mode="json"),
+        "versions": [{"gencomp": g, "torch": t} for g, t in sorted(found.versions)],
+    }
+    write_text(evaluation.result, json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
+    return Result(content, missing)
+
+
+def _read(evaluation: Evaluation, missing: list[int]) -> Parts:
+    """Check every part, one at a time."""
+    values: dict[str, list[np.ndarray]] = {}
+    found = Parts({}, {}, {}, set())
+    for block in range(len(evaluation.plan.blocks)):
+        if block in missing:
+            continue
+        tensors, metadata = parts.read_part(evaluation, block)
+        found.versions.add((metadata["gencomp"], metadata["torch"]))
+        for name, tensor in tensors.items():
+            if name in _VALUES:
+                values.setdefault(name, []).append(tensor.numpy())
+            elif name.startswith("pixels/"):
+                found.sums[name] = found.sums[name] + tensor if name in found.sums else tensor
+        for which in (*_COMPARED, "images", "latents", "prior"):
+            if (features := tensors.get(parts.feature_name(which))) is not None:
+                found.lengths.setdefault(which, {})[block] = len(features)
+    found.values.update({name: np.concatenate(those) for name, those in values.items()})
+    return found
+
+
+def _of_values(values: dict[str, np.ndarray], settings: Settings) -> dict[str, dict[str, Any]]:
+    """Means over images, with intervals."""
+    metrics: dict[str, dict[str, Any]] = {}
+    for name in _VALUES:
+        if name not in values:
+            continue
+        replicates = bootstrap.resampled_means(values[name], settings.seed)
+        mean, (low, high) = float(values[name].mean()), bootstrap.interval(replicates)
+        metrics[name] = _entry(mean, (low, high), len(values[name]))
+        if name == "mse" and settings.asks("psnr"):
+            # Decibels fall with the error, so the ends change places.
+            ends = pixels.psnr(high), pixels.psnr(low)
+            metrics["psnr"] = _entry(pixels.psnr(mean), ends, len(values[name]))
+    return metrics
+
+
+def _of_features(
+    evaluation: Evaluation, found: Parts, warnings: list[str]
+) -> dict[str, dict[str, Any]]:
+    """Distances of every set of features from that of the images."""
+
+    settings = evaluation.plan.settings
+    metrics: dict[str, dict[str, Any]] = {}
+    compared = [which for which in _COMPARED if which in found.lengths]
+    if not compared:
+        return metrics
+    images = _stored(evaluation, found, "images")
+    reference = images.sums().gaussian() if settings.asks("fid") and len(images) > 1 else None
+    for which in compared:
+        fid, kid = _COMPARED[which]
+        others = _stored(evaluation, found, which)
+        counts = {"samples": len(others)} if which == "samples" else {}
+        if min(len(images), len(others)) < 2:
+            what = "samples" if len(others) < 2 and which == "samples" else "images"
+            warnings.append(f"{fid} and {kid} are left out: they need two {what} or more")
+            continue
+        if reference is not None:
+            dimension = len(reference.mean_D)
+            metrics[fid] = _frechet(images, reference, others, settings.seed) | counts
+            if min(len(images), len(others)) <= dimension:
+                warnings.append(
+                    f"{fid} compares {len(others)} with {len(images)} images of {dimension} "
+                    "features: with no more images than features it is biased far upwards, and "
+                    f"compares only with values of the same counts ({kid} is not biased)"
+                )
+        if settings.asks("kid"):
+            metrics[kid] = _kernel(images, others, settings.seed) | counts
+    return metrics
+
+
+def _of_latents(
+    evaluation: Evaluation, found: Parts, warnings: list[str]
+) -> dict[str, dict[str, Any]]:
+    """Kernel distance of the latents from as many samples of the prior."""
+    latents, prior = (_stored(evaluation, found, which) for which in ("latents", "prior"))
+    if len(latents) < 2:
+        warnings.append("mmd is left out: it needs two images or more")
+        return {}
+    entry = _kernel(latents, prior, evaluation.plan.settings.seed, kernel.inverse_multiquadric)
+    return {"mmd": entry | {"samples": len(prior)}}
+
+
+def _stored(evaluation: Evaluation, found: Parts, which: FeatureSet) -> StoredFeatures:
+    files = found.lengths[which]
+    return StoredFeatures(which, [evaluation.part(b) for b in files], list(files.values()))
+
+
+def _frechet(
+    images: StoredFeatures, reference: Gaussian, others: StoredFeatures, seed: int
+) -> dict[str, Any]:
+    fitted = others.sums().gaussian()
+    forth = frechet.Transport(reference, fitted)
+    value = frechet.distance(reference, fitted, forth)
+    of_images = frechet.influence(images.blocks(), reference, fitted, forth).numpy()
+    of_others = frechet.influence(others.blocks(), fitted, reference).numpy()
+    if others.which == "samples":
+        changes = bootstrap.resampled_means(of_images, seed)
+        changes = changes + bootstrap.resampled_means(of_others, seed, stream=1)
+    else:  # one image stands behind both
+        changes = bootstrap.resampled_means(of_images + of_others, seed)
+    low, high = bootstrap.interval(changes)
+    ends = max(value + low, 0.0), max(value + high, 0.0)
+    return _entry(value, ends, len(images))
+
+
+def _kernel(
+    images: StoredFeatures, others: StoredFeatures, seed: int, form: kernel.Kernel = kernel.cubic
+) -> dict[str, Any]:
+    """
+    Args:
+        images: their number goes into the entry.
+        others: of the same images, unless they are samples.
+        seed: of the bootstrap.
+        form: of the kernel.
+    """
+    count = kernel.subsets(len(images), len(others))
+
+    def subset(which: StoredFeatures, number: int) -> np.ndarray:
+        return which.at(kernel.members(number, count, len(which)))
+
+    paired = others.which not in ("samples", "prior")
+    whole = kernel.mean(
+        [
+            kernel.subset_distance(subset(images, i), subset(others, i), paired, seed, i, form)
+            for i in range(count)
+        ]
+    )
+    entry = _entry(whole.value, bootstrap.interval(whole.replicates_R), len(images))
+    return entry | {"subsets": count}
+
+
+def _identity(found: Parts, images: int, draws: int) -> dict[str, float]:
+    """E MSE(0) = Var(X) + PV(0) + |E X − E G(Z)|², side by side."""
+    originals = pixels.PixelSums(
+        images, found.sums[parts.PIXEL_TOTAL], found.sums[parts.PIXEL_SQUARES]
+    )
+    both = pixels.zero_rate(
+        float(found.values["rate0_mse"].mean()),
+        originals,
+        found.sums[parts.DRAWN_TOTAL].double() / (images * draws),
+        float(found.values["rate0_pv"].mean()),
+        draws,
+    )
+    return {**both._asdict(), "right_side": both.right_side}
+
+
+def _entry(value: float, ends: tuple[float, float], count: int) -> dict[str, Any]:
+    return {"value": value, "interval": list(ends), "images": count}
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: an infinite PSNR becomes null."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def shown(evaluation: Evaluation, result: Result) -> Collected:
+    """The metrics in words, with what the reader must not overlook."""
+    content = result.content
+    rows = []
+    for name, entry in content["metrics"].items():
+        low, high = entry.get("interval", (None, None))
+        interval = "" if low is None else f"{low:.6g} to {high:.6g}"
+        counts = [f"{entry[of]} {of}" for of in ("images", "samples", "draws") if of in entry]
+        rows.append([name, f"{entry['value']:.6g}", interval, ", ".join(counts)])
+    table = Table(["metric", "value", "95 % interval", "of"], rows, title=content["run"])
+    notes = []
+    if identity := content.get("zero_rate_identity"):
+        notes.append(
+            f"rate 0: MSE {identity['mse']:.6g}; variance of images, variance of draws and distance"
+            f" of means add up to {identity['right_side']:.6g}"
+        )
+    return Collected(
+        [table], notes, content["warnings"], evaluation.result, content["images"], result.missing
+    )

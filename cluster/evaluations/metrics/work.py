@@ -1,0 +1,242 @@
+"""Making the part of a block: images or samples go through the networks, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import shards
+from cluster import data
+from cluster.evaluations.metrics import parts
+from cluster.evaluations.metrics.parts import FeatureSet
+from cluster.evaluations.metrics.plan import Block, Evaluation, Settings, divided
+from cluster.evaluations.work import MakePart
+from gencomp.errors import InputError
+from gencomp.evaluation import networks, pixels, ssim
+from gencomp.evaluation.draws import ItemDraws
+from gencomp.evaluation.latents import standardised
+from gencomp.recipes.schema import BaseRecipe
+from gencomp.system import Batch, System, evaluation_mode
+from shards.reading.reader import Split
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all the blocks of a process share, on its device."""
+
+    evaluation: Evaluation
+    recipe: BaseRecipe
+    system: System
+    split: Split
+    device: torch.device
+    features: networks.FeatureNetwork | None
+    lpips: networks.PerceptualNetwork | None
+
+    @property
+    def settings(self) -> Settings:
+        return self.evaluation.plan.settings
+
+    def draws(self, purpose: str, number: int, items: list[int]) -> ItemDraws:
+        return ItemDraws.of(self.settings.seed, (purpose, number), items, self.device)
+
+
+def open_context(evaluation: Evaluation, gpu: int = 0) -> Context:
+    """The run's system, its images and the networks that measure.
+
+    Args:
+        evaluation: says on which kind of device.
+        gpu: the number of the GPU, where it is one.
+
+    Raises:
+        InputError: weights or network files are no longer those of the protocol, or there is no
+            such device.
+        ShardError: the shard set is no longer that of the protocol.
+    """
+    plan, run = evaluation.plan, evaluation.run
+    settings = plan.settings
+    if (found := run.final_checkpoint().networks_hash()) != plan.weights:
+        raise InputError(
+            f"run {run.path} has other weights ({found}) than the protocol of {evaluation.path}"
+        )
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"{evaluation.path} asks for a GPU, but this process sees none")
+    device = torch.device("cuda", gpu) if settings.device == "cuda" else torch.device("cpu")
+    torch.set_num_threads(settings.threads)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+    split = shards.open_set(plan.shards).split(settings.split)
+    if split.index_hash != plan.data:
+        raise InputError(
+            f"shard set {plan.shards} is another one than in the protocol of {evaluation.path}"
+        )
+    system = run.system()
+    system.networks.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    features = lpips = None
+    if plan.features_file is not None:
+        module, name = _network(plan.features_file, settings.features, "features", device)
+        features = networks.FeatureNetwork(module, settings.features_input, name)
+    if plan.lpips_file is not None:
+        lpips = networks.PerceptualNetwork(
+            *_network(plan.lpips_file, settings.lpips, "lpips", device)
+        )
+    return Context(evaluation, run.recipe(), system, split, device, features, lpips)
+
+
+def open_maker(directory: Path, number: int = 0) -> MakePart:
+    """What makes the parts of a measurement in this process.
+
+    Args:
+        directory: of the measurement.
+        number: of the process; GPUs are taken in turn.
+
+    Raises:
+        InputError: as `open_context`.
+        ShardError: as `open_context`.
+    """
+    gpu = number % max(torch.cuda.device_count(), 1)
+    return partial(make_part, open_context(Evaluation.open(directory), gpu))
+
+
+def make_part(
+    context: Context, number: int, advanced: Callable[[int], None] = lambda items: None
+) -> None:
+    """Measure a block and write its part.
+
+    Args:
+        context: where.
+        number: of the block.
+        advanced: called after each batch with the items done; what it raises stops the work, and
+            the block is to be made again.
+
+    Raises:
+        InputError: an image does not fit, or a network answers what it must not.
+        ShardError: an image cannot be read.
+    """
+    block = context.evaluation.plan.blocks[number]
+    measured: list[Tensors] = []
+    done = 0
+    with evaluation_mode(context.system.networks):
+        for items, tensors in _batches(context, block):
+            measured.append(tensors)
+            done += items
+            advanced(done)
+    parts.write_part(context.evaluation, number, _joined(measured))
+
+
+def _batches(context: Context, block: Block) -> Iterator[tuple[int, Tensors]]:
+    """Items and results of each batch, on the CPU."""
+    size = context.settings.batch_size
+    if block.kind == "samples":
+        for items in divided(block.items, size):
+            yield len(items), _of_samples(context, list(items))
+        return
+    rows = context.evaluation.plan.rows
+    for items in divided(block.items, size):
+        host = data.held_out_rows(context.recipe, context.split, rows[items.start : items.stop])
+        yield len(items), _of_images(context, data.to_batch(host, context.device))
+
+
+def _of_images(context: Context, batch: Batch) -> Tensors:
+    settings, images_BCHW = context.settings, batch.images_BCHW
+    rows = batch.rows_B.tolist()
+    found: Tensors = {}
+
+    def reconstruct(draw: int) -> Tensor:
+        made = context.system.reconstruct(batch, context.draws("reconstruct", draw, rows))
+        assert made is not None
+        return made
+
+    if context.evaluation.plan.reconstructs:
+        first_BCHW = reconstruct(0)
+        found |= _compared(context, images_BCHW, first_BCHW)
+        if settings.asks("pv"):
+            repeats = pixels.Repeats()
+            repeats.add(first_BCHW)
+            for draw in range(1, settings.draws):
+                repeats.add(reconstruct(draw))
+            found["pv"] = repeats.variance_B()
+        found |= _features(context, "reconstructions", first_BCHW)
+    if settings.asks("rate0"):
+        found |= _of_zero_rate(context, images_BCHW, rows)
+    if settings.asks("mmd"):
+        found |= _of_latents(context, batch, rows)
+    found |= _features(context, "images", images_BCHW)
+    return {name: tensor.cpu() for name, tensor in found.items()}
+
+
+def _compared(context: Context, images_BCHW: Tensor, made_BCHW: Tensor) -> Tensors:
+    found: Tensors = {}
+    if context.settings.asks("mse", "psnr"):
+        found["mse"] = pixels.squared_error(images_BCHW, made_BCHW)
+    if context.settings.asks("ms_ssim"):
+        found["ms_ssim"] = ssim.ms_ssim(images_BCHW, made_BCHW)
+    if context.settings.asks("lpips"):
+        assert context.lpips is not None
+        found["lpips"] = context.lpips(images_BCHW, made_BCHW)
+    return found
+
+
+def _of_zero_rate(context: Context, images_BCHW: Tensor, rows: list[int]) -> Tensors:
+    """Reconstructions by samples of the prior, which know nothing of the image."""
+    repeats, errors, found = pixels.Repeats(), [], dict[str, Tensor]()
+    for draw in range(context.settings.draws):
+        made_BCHW = context.system.sample(context.draws("rate0", draw, rows))
+        assert made_BCHW is not None
+        repeats.add(made_BCHW)
+        errors.append(pixels.squared_error(images_BCHW, made_BCHW))
+        if draw == 0:
+            found |= _features(context, "rate0", made_BCHW)
+    originals = pixels.PixelSums.of(images_BCHW)
+    return found | {
+        "rate0_mse": torch.stack(errors).mean(0),
+        "rate0_pv": repeats.variance_B(),
+        parts.PIXEL_TOTAL: originals.total_CHW,
+        parts.PIXEL_SQUARES: originals.squares_CHW,
+        parts.DRAWN_TOTAL: repeats.total_BCHW.sum(0),
+    }
+
+
+def _of_latents(context: Context, batch: Batch, rows: list[int]) -> Tensors:
+    """The latents behind the first reconstruction of `_of_images`."""
+    encoding, sampling = (context.draws(purpose, 0, rows) for purpose in ("reconstruct", "prior"))
+    both = standardised(context.system, batch, encoding, sampling)
+    assert both is not None
+    latents_BK, prior_BK = both
+    return {
+        parts.feature_name("latents"): latents_BK.float(),
+        parts.feature_name("prior"): prior_BK.float(),
+    }
+
+
+def _of_samples(context: Context, items: list[int]) -> Tensors:
+    made_BCHW = context.system.sample(context.draws("sample", 0, items))
+    assert made_BCHW is not None
+    return _features(context, "samples", made_BCHW)
+
+
+def _features(context: Context, which: FeatureSet, images_BCHW: Tensor) -> Tensors:
+    if context.features is None or not context.settings.asks("fid", "kid"):
+        return {}
+    return {parts.feature_name(which): context.features(images_BCHW)}
+
+
+def _joined(measured: list[Tensors]) -> Tensors:
+    """Rows one after the other; sums over pixels are added up."""
+    return {
+        name: torch.stack([one[name] for one in measured]).sum(0)
+        if name.startswith("pixels/")
+        else torch.cat([one[name] for one in measured])
+        for name in measured[0]
+    }
+
+
+def _network(path: str, stated: str | None, what: str, device: torch.device) -> tuple[object, str]:
+    networks.checked_sha256(Path(path), stated, what)
+    return networks.load(Path(path), device), path

@@ -1,0 +1,120 @@
+"""A worker that makes no progress ends itself, and leaves the stacks of its threads.
+
+All ranks of a step wait for each other, so when one hangs, all do, within a step of each other.
+None ends before the others had the time to write down where they are.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import platform
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cluster.logs.process_log import Journal
+
+STALL_SECONDS = 1800.0
+EXIT_STALLED = 86
+# Seconds in which the other ranks write down where they are.
+_PATIENCE = (1.0, 30.0)
+
+# Called after some progress; says what follows, in a word.
+Beat = Callable[[str], None]
+
+
+@contextmanager
+def watchdog(journal: Journal, rank: int, seconds: float | None) -> Iterator[Beat]:
+    """End this process when the body makes no progress for so long.
+
+    Time during which the whole process is stopped (a job that Slurm suspends) does not count. A
+    thread that hangs in native code without releasing the interpreter hangs the watchdog as well;
+    Ray's own health check ends such a worker.
+
+    Args:
+        journal: gets the stacks.
+        rank: of this process, for the message.
+        seconds: without a call of the function given; None: for ever.
+    """
+    doing = _Doing(rank)
+    if seconds is None:
+        yield doing.beat
+        return
+    done = threading.Event()
+    thread = threading.Thread(
+        target=_watch, args=(journal, doing, seconds, done), name="watchdog", daemon=True
+    )
+    thread.start()
+    try:
+        yield doing.beat
+    finally:
+        done.set()
+        thread.join()
+
+
+class _Doing:
+    """What the thread that made it does, and how often it made progress."""
+
+    def __init__(self, rank: int) -> None:
+        self.what, self.beats = "start", 0
+        self.rank = rank
+        self._thread = threading.get_ident()
+
+    def beat(self, what: str) -> None:
+        self.what = what
+        self.beats += 1
+
+    def place(self) -> str:
+        """The innermost Python function: `forward (losses.py:33)`."""
+        frame = sys._current_frames().get(self._thread)
+        if frame is None:
+            return "an unknown place"
+        code = frame.f_code
+        return f"{code.co_name} ({Path(code.co_filename).name}:{frame.f_lineno})"
+
+
+def _watch(journal: Journal, doing: _Doing, seconds: float, done: threading.Event) -> None:
+    tick = min(max(seconds / 20, 0.05), 5.0)
+    least, most = _PATIENCE
+    patience = min(max(seconds / 10, least), most)
+    seen, silent, told = doing.beats, 0.0, False
+    before = time.monotonic()
+    while not done.wait(tick):
+        now = time.monotonic()
+        if doing.beats != seen:
+            seen, silent, told = doing.beats, 0.0, False
+        else:
+            # A process that was stopped was not stuck.
+            silent += min(now - before, 2 * tick)
+        before = now
+        if silent >= seconds and not told:
+            told = True
+            _tell(journal, doing, seconds)
+        if silent >= seconds + patience:
+            os._exit(EXIT_STALLED)
+
+
+def _tell(journal: Journal, doing: _Doing, seconds: float) -> None:
+    """Write down where the process hangs; what hangs may hold the locks of Python's logging."""
+    when = "before it trained" if journal.step is None else f"after step {journal.step}"
+    message = (
+        f"rank {doing.rank} (process {os.getpid()} on {platform.node()}) made no progress for"
+        f" {seconds:g} s {when} ({doing.what}): it is in {doing.place()};"
+        f" the stacks of its threads are in {journal.path}"
+    )
+    with suppress(OSError):
+        journal.write("CRITICAL", message, event="stalled", stack=_stacks())
+    with suppress(OSError):
+        print(message, file=sys.stderr, flush=True)
+
+
+def _stacks() -> str:
+    with tempfile.TemporaryFile() as file:
+        faulthandler.dump_traceback(file, all_threads=True)
+        file.seek(0)
+        return file.read().decode(errors="replace")

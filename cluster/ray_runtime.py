@@ -1,0 +1,165 @@
+"""Ray, started, joined and stopped: the only place that does it.
+
+A cluster of our own listens on loopback only, asks for a token, runs no dashboard, reports no
+usage, lives in a short temporary directory of its own and dies with the process that started it. We
+never run `ray stop` and never join whatever cluster happens to be around: only an explicit
+RAY_ADDRESS makes us join one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import IO
+
+from gencomp.errors import InputError
+
+OBJECT_STORE_BYTES = 100 * 2**20
+# Set where the cluster at RAY_ADDRESS has all the nodes that it will ever have.
+COMPLETE = "GENCOMP_CLUSTER_IS_COMPLETE"
+_LONGEST_BASE = 20
+_ALIVE = "alive"
+_open_locks: list[IO[str]] = []
+# What a process that computes needs from its start on.
+WORKER_ENVIRONMENT = {
+    # Waiting threads must not spin on cores that other workers need.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    # glibc otherwise gives large tensors back after every use: a third of a step on a CPU.
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+}
+SAFE_DEFAULTS = {
+    # Without this a "local" cluster listens on every interface.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # A report waits for the next poll; the default of 2 s also delays the end of a run by seconds.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # For places that were free a moment before (see `cluster.ray_train.scaling`).
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
+    # A rank that never reports becomes an error instead of a wait without end.
+    "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "1800",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    # Tune's new console prints tables that nobody asked for, also when it is told to be quiet.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # A trial that is asked to stop before its first evaluation has no score, which is no error.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    **WORKER_ENVIRONMENT,
+}
+
+
+@contextmanager
+def cluster(cpus: int | None = None) -> Iterator[None]:
+    """A Ray cluster for the body: the one at RAY_ADDRESS, else one of our own, stopped afterwards.
+
+    Args:
+        cpus: CPUs our own cluster may use; all that this process may run on when None.
+    """
+    for name, value in SAFE_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    joined = address()
+    if joined is not None:
+        with _connected(address=joined):
+            yield
+        return
+    remove_leftovers()
+    os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(_token()))
+    with tempfile.TemporaryDirectory(dir=workplace(), ignore_cleanup_errors=True) as directory:
+        with _connected(
+            address="local",
+            num_cpus=cpus or usable_cpus(),
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            _temp_dir=directory,
+        ):
+            yield
+
+
+def address() -> str | None:
+    """The cluster that we join, None when we start one of our own."""
+    found = os.environ.get("RAY_ADDRESS")
+    if found == "auto":
+        raise InputError("RAY_ADDRESS=auto could join a stranger's cluster; give host:port")
+    return found or None
+
+
+def is_complete() -> bool:
+    """Whether our cluster never grows: it is our own, or that of an allocation."""
+    return address() is None or os.environ.get(COMPLETE) == "1"
+
+
+@cache
+def workplace() -> Path:
+    """This process's temporary directory, removed at its end, or by a later one after a kill."""
+    directory = Path(tempfile.mkdtemp(prefix=f"gencomp-{os.getpid()}-", dir=_base()))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    # Locked before it gets its name: nobody may find it unlocked while we live.
+    lock = (directory / ".alive").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    os.rename(directory / ".alive", directory / _ALIVE)
+    _open_locks.append(lock)
+    return directory
+
+
+@cache
+def _token() -> Path:
+    """A file with a new token, for all clusters of this process: Ray reads it only once."""
+    path = workplace() / "token"
+    path.touch(mode=0o600)
+    path.write_text(secrets.token_hex(32))
+    return path
+
+
+def _base() -> Path:
+    """Where temporary directories go: Ray's socket paths below must fit into 107 bytes."""
+    base = tempfile.gettempdir()
+    return Path(base if len(base) <= _LONGEST_BASE else "/tmp")
+
+
+def remove_leftovers() -> None:
+    """Workplaces of our processes that were killed: nobody holds their lock any more."""
+    for directory in _base().glob("gencomp-*"):
+        try:
+            if directory.stat().st_uid != os.getuid():
+                continue
+            with (directory / _ALIVE).open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            continue
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def usable_cpus() -> int:
+    """CPUs this process may run on, by its affinity mask and not by the machine's size."""
+    return len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def _connected(**options: object) -> Iterator[None]:
+    import ray
+
+    # Tune warns of files that nobody needs, and prints tracebacks that our keeper sums up.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    try:
+        ray.init(log_to_driver=False, logging_level="WARNING", **options)
+    except ConnectionError as error:
+        raise InputError(
+            f"no Ray cluster answers at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')} from this"
+            " machine: it must be up, have a node here, and accept the token in RAY_AUTH_TOKEN_PATH"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,250 @@
+"""How many workers train: as many as the cluster has room for, between two numbers.
+
+Ray's own policies believe a view of the cluster that is up to 20 s old, count nodes that have died,
+take places that other work holds for free ones, and wait without a word. Here a place is where a
+node that answers has resources for one worker free now, and whoever waits says for what.
+
+Workers that train are never stopped because nodes have come: they are asked to write a checkpoint
+and leave, and are started again, so growing costs no steps.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.train import ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.execution.callback import RayTrainCallback
+from ray.train.v2._internal.execution.scaling_policy import (
+    NoopDecision,
+    ResizeDecision,
+    ScalingDecision,
+    ScalingPolicy,
+)
+from ray.train.v2.api.result import Result
+
+from cluster.logs import json_lines, process_log
+
+# A number of places counts once it has not changed for so long: nodes come one after the other, and
+# those of workers that just died are free a moment later.
+_SETTLED_SECONDS = 5.0
+_LOOK_SECONDS = 1.0
+_ANSWER_SECONDS = 2.0
+_PROBES = 32
+
+Resources = Mapping[str, float]
+
+
+class StoppedWaiting(Exception):
+    """Training was asked to stop while it waited for room."""
+
+
+@dataclass(frozen=True)
+class Signals:
+    """Files in a run directory that say something by being there.
+
+    Attributes:
+        stop: whoever waits for room gives up.
+        grow: the workers write a checkpoint and leave, because there is room for more of them.
+        quiet_until: `grow` is not made earlier, in seconds since 1970.
+    """
+
+    stop: Path
+    grow: Path
+    quiet_until: float = 0.0
+
+
+class Trainer(TorchTrainer):
+    """`TorchTrainer` that gets its workers by `AsManyAsFit`.
+
+    Args:
+        run: directory of the run.
+        signals: see there.
+        options: of `TorchTrainer`.
+    """
+
+    def __init__(self, *arguments: Any, run: Path, signals: Signals, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._policy = AsManyAsFit(self.scaling_config, run, signals)
+
+    def _create_default_callbacks(self) -> list[RayTrainCallback]:
+        # The cleaner of placement groups is an actor that outlives its job, for ever where no
+        # dashboard tells it that the controller has gone; the end of the job frees them anyway.
+        return [
+            one
+            for one in super()._create_default_callbacks()
+            if not isinstance(one, PlacementGroupCleanerCallback)
+        ]
+
+    def _initialize_and_run_controller(self, **parts: Any) -> Result:
+        return super()._initialize_and_run_controller(**parts | {"scaling_policy": self._policy})
+
+
+class AsManyAsFit(ScalingPolicy):
+    """Starts the most workers that fit; waits while too few do; has them leave when more would.
+
+    Args:
+        config: fewest and most workers, and what each of them needs.
+        run: directory of the run; its driver's log gets the changes, and what is waited for.
+        signals: see there.
+    """
+
+    def __init__(self, config: ScalingConfig, run: Path, signals: Signals) -> None:
+        super().__init__(config)
+        self._run, self._signals = run, signals
+        self._needs: Resources = config._resources_per_worker_not_none
+        self._seen, self._since = -1, 0.0
+        self._looked = 0.0
+        self._told = ""
+        self._silent: tuple[str, ...] = ()
+
+    def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
+        """Asked again and again while there are no workers."""
+        self._maybe_send_resource_request()
+        if self._signals.stop.exists():
+            raise StoppedWaiting
+        config = self.scaling_config
+        found = room(self._needs, ours=True)
+        free = min(found.free, config.max_workers)
+        settled = self._settled(free)
+        if free == config.max_workers or (free >= config.min_workers and settled):
+            self._note_change(free)
+            self._seen, self._told, self._silent = -1, "", found.silent
+            return ResizeDecision(free, dict(self._needs))
+        if free < config.min_workers and settled:
+            self._tell_shortage(found)
+        time.sleep(_LOOK_SECONDS)
+        return NoopDecision()
+
+    def make_decision_for_running_worker_group(
+        self, worker_group_state: Any, worker_group_status: Any
+    ) -> ScalingDecision:
+        """Asked several times a second while workers train."""
+        self._maybe_send_resource_request()
+        workers, most = worker_group_state.num_workers, self.scaling_config.max_workers
+        now = time.monotonic()
+        if workers < most and now - self._looked >= _LOOK_SECONDS:
+            self._looked = now
+            places = min(workers + room(self._needs).free, most)
+            settled = self._settled(places)
+            if settled and places > workers and time.time() >= self._signals.quiet_until:
+                self._signals.grow.touch()
+        return NoopDecision()
+
+    def on_controller_start_worker_group(
+        self, *, scaling_config: ScalingConfig, num_workers: int
+    ) -> dict[str, str] | None:
+        """Labels of the nodes that the next workers may go to: not those that have just died."""
+        if not self._silent:
+            return None
+        return {ray._raylet.RAY_NODE_ID_KEY: f"!in({','.join(self._silent)})"}
+
+    def _get_num_workers_for_resource_request(self) -> int:
+        """What a cluster that makes its nodes on demand is asked for."""
+        return self.scaling_config.max_workers
+
+    def _settled(self, places: int) -> bool:
+        """Whether a number that was just seen has been the same for a while."""
+        now = time.monotonic()
+        if places != self._seen:
+            self._seen, self._since = places, now
+        return now - self._since >= _SETTLED_SECONDS
+
+    def _note_change(self, workers: int) -> None:
+        rows = json_lines.newest_first(process_log.of_rank(self._run, 0))
+        before = next((row["world"] for row in rows if row.get("event") == "start"), workers)
+        if workers != before:
+            text = f"training goes on with {_count(workers)} instead of {before}"
+            process_log.note(self._run, "INFO", text, event="resized", world=workers)
+
+    def _tell_shortage(self, found: Room) -> None:
+        fewest = self.scaling_config.min_workers
+        each = " and ".join(f"{amount:g} {name}" for name, amount in self._needs.items())
+        wanted = f"{fewest} workers of {each} each" if fewest > 1 else f"one worker of {each}"
+        short = found.total < fewest
+        has = f"room for {found.total}" if short else f"only {found.free} of {found.total} free"
+        text = f"waiting for {wanted}: the cluster has {has}"
+        if text != self._told:
+            self._told = text
+            process_log.note(self._run, "WARNING", text, event="waiting")
+
+
+@dataclass(frozen=True)
+class Room:
+    """For how many workers a cluster has resources.
+
+    Attributes:
+        free: now.
+        total: if nothing else ran there.
+        silent: nodes that Ray takes for alive, but that do not answer.
+    """
+
+    free: int
+    total: int
+    silent: tuple[str, ...]
+
+
+def room(needs: Resources, ours: bool = False) -> Room:
+    """Room on the cluster that this process belongs to, on nodes that answer.
+
+    Args:
+        needs: what one worker takes, by Ray's names of resources.
+        ours: places of this job's own workers are free: they are dead, but Ray frees their places
+            only when it starts others.
+    """
+    nodes = [
+        node for node in ray.nodes() if node["Alive"] and _places(node["Resources"], needs) > 0
+    ]
+    with ThreadPoolExecutor(_PROBES) as pool:
+        living = [node for node, yes in zip(nodes, pool.map(answers, nodes), strict=True) if yes]
+    available = ray._private.state.available_resources_per_node()
+    held = _held() if ours else Counter()
+    return Room(
+        free=sum(
+            _places(available.get(node["NodeID"], {}), needs) + held[node["NodeID"]]
+            for node in living
+        ),
+        total=sum(_places(node["Resources"], needs) for node in living),
+        silent=tuple(node["NodeID"] for node in nodes if node not in living),
+    )
+
+
+def _held() -> Counter[str]:
+    """Places that workers of this job hold, by node."""
+    job = ray.get_runtime_context().get_job_id()
+    return Counter(
+        node
+        for group, entry in ray.util.placement_group_table().items()
+        # The identity of a group ends with that of its job.
+        if group.endswith(job) and entry["state"] != "REMOVED"
+        for node in entry["bundles_to_node_id"].values()
+    )
+
+
+def _places(resources: Resources, needs: Resources) -> int:
+    """How often the needs of a worker fit into resources."""
+    # Ray counts in ten-thousandths.
+    return min(int(resources.get(name, 0) / amount + 1e-4) for name, amount in needs.items())
+
+
+def answers(node: Mapping[str, Any]) -> bool:
+    """Whether a node's own process still listens: Ray counts a dead node in for some 20 s."""
+    try:
+        place = (node["NodeManagerAddress"], node["NodeManagerPort"])
+        socket.create_connection(place, timeout=_ANSWER_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+def _count(workers: int) -> str:
+    return f"{workers} worker{'s' * (workers != 1)}"

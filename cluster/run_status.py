@@ -1,0 +1,263 @@
+"""Where a run stands, read from its files alone: from any host, while it trains, without torch."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster import locks
+from cluster.logs import json_lines, process_log
+
+# Rows behind what is "recent".
+_RATE_ROWS, _PACE_ROWS = 10, 200
+# A process on another host that holds no lock and wrote nothing for so long has ended.
+_QUIET = 600.0  # seconds
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One run.
+
+    Attributes:
+        kind: system and stage.
+        state: new, running, finished, stopped (on request), failed, or interrupted: its process
+            died without a word.
+        detail: who runs it, or why it failed.
+        step, total: steps done and in all; None where that is not known.
+        samples_per_second: over the last rows of the log.
+        seconds_left: of training, if it runs.
+        evaluation: metrics of the newest one, with its `step` and `time`.
+        checkpoint: `step` and `time` of the newest whole one, by the sizes of its files.
+        attempts: how often it was started, or its workers.
+        failures: `time` and `message` of what went wrong, oldest first.
+    """
+
+    path: Path
+    kind: str
+    state: str
+    detail: str
+    step: int
+    total: int | None
+    samples_per_second: float | None
+    seconds_left: float | None
+    evaluation: dict[str, float] | None
+    checkpoint: dict[str, float] | None
+    attempts: int
+    failures: list[dict[str, Any]]
+
+    @property
+    def fraction(self) -> float | None:
+        return None if not self.total else self.step / self.total
+
+
+def is_run(path: Path) -> bool:
+    return (path / "identity.json").is_file()
+
+
+def read(path: Path, held: bool | None = None) -> Standing:
+    """Where a run stands now.
+
+    Args:
+        path: its directory.
+        held: whether the sweep that it belongs to is being run; None for a run of its own.
+    """
+    recipe = _read_yaml(path / "recipe.yaml")
+    training = _section(recipe, "training")
+    split = _section(recipe, "evaluation").get("split", "test")
+    result = _read_json(path / "result.json")
+    driver = json_lines.read(process_log.of_driver(path))
+    events = [row for row in json_lines.read(process_log.of_rank(path, 0)) if "event" in row]
+    starts = [row for row in events if row["event"] == "start"]
+    state, detail = _state(path, result, driver, events, held)
+    since = seconds(starts[-1]) if starts else 0.0
+    rows, evaluation = _newest_rows(path / "metrics.jsonl", f"{split}/", since)
+    newest = rows[0] if rows else None
+    step = int((result or newest or evaluation or {}).get("step", 0))
+    total = _total(training, newest or evaluation)
+    pace = _pace(rows)
+    running = state == "running"
+    return Standing(
+        path=path,
+        kind=f"{recipe.get('system', '?')}/{recipe.get('stage', '?')}",
+        state=state,
+        detail=detail,
+        step=step,
+        total=step if result else total,
+        samples_per_second=_rate(rows),
+        seconds_left=pace * max(total - step, 0) if running and pace and total else None,
+        evaluation=evaluation,
+        checkpoint=_checkpoint(path / "checkpoints"),
+        attempts=len(starts),
+        failures=_failures(driver, events),
+    )
+
+
+def holder(directory: Path) -> str | None:
+    """The living process that holds a directory, and how long ago it was seen elsewhere."""
+    found = locks.newest(directory) if directory.is_dir() else None
+    if found is None or found[1].released:
+        return None
+    number, who = found
+    if who.is_here:
+        return str(who) if who.lives() else None
+    try:
+        age = time.time() - locks.heartbeat(directory, number)
+    except FileNotFoundError:
+        return None
+    return f"{who}, seen {max(age, 0):.0f} s ago" if age < locks.SILENCE else None
+
+
+def seconds(row: Row) -> float:
+    """When a line was logged, in seconds since 1970."""
+    try:
+        return datetime.fromisoformat(row["time"]).timestamp()
+    except (KeyError, TypeError, ValueError):
+        return 0.0
+
+
+def _state(
+    path: Path,
+    result: Row | None,
+    driver: list[dict[str, Any]],
+    events: list[dict[str, Any]],
+    held: bool | None,
+) -> tuple[str, str]:
+    if result is not None:
+        return "finished", ""
+    who = holder(path)
+    if who is not None:
+        return "running", ", ".join(filter(None, (who, _waits_for(driver, events))))
+    said = [row for row in driver if row.get("event") in ("start", "failed", "end")]
+    if not said and not events:
+        return "new", ""
+    last = (said or events)[-1]
+    if last["event"] == "end":
+        return "stopped", ""
+    if last["event"] in ("failed", "stalled"):
+        return "failed", str(last.get("message", ""))
+    if not said and (_lives(path, last) if held is None else held):
+        return "running", f"process {last.get('pid')} on {last.get('host')}"
+    return "interrupted", f"process {last.get('pid')} on {last.get('host')} died without a word"
+
+
+def _waits_for(driver: list[dict[str, Any]], events: list[dict[str, Any]]) -> str:
+    """What the driver waits for, if the workers have not begun since it said so."""
+    said: Row = next((row for row in reversed(driver) if "event" in row), {})
+    begun = max((seconds(row) for row in events if row["event"] == "start"), default=0.0)
+    waits = said.get("event") == "waiting" and seconds(said) > begun
+    return str(said["message"]) if waits else ""
+
+
+def _lives(path: Path, start: Row) -> bool:
+    """Whether the process of a loop that holds no lock still works."""
+    if start.get("host") == platform.node():
+        return Path(f"/proc/{start.get('pid')}").exists()
+    files = [p for p in (path / "metrics.jsonl", process_log.of_rank(path, 0)) if p.exists()]
+    return time.time() - max(p.stat().st_mtime for p in files) < _QUIET
+
+
+def _newest_rows(
+    path: Path, prefix: str, since: float
+) -> tuple[list[dict[str, Any]], dict[str, float] | None]:
+    """The newest rows of training since a time, newest first, and the newest evaluation."""
+    rows: list[dict[str, Any]] = []
+    evaluation = None
+    for row in json_lines.newest_first(path):
+        metrics = {k.removeprefix(prefix): v for k, v in row.items() if k.startswith(prefix)}
+        if metrics and evaluation is None:
+            evaluation = {"step": row.get("step", 0), "time": row.get("time", 0.0), **metrics}
+        old = row.get("time", 0.0) < since or len(rows) == _PACE_ROWS
+        if "samples_per_second" in row and not old:
+            rows.append(row)
+        if old and evaluation is not None:
+            break
+    return rows, evaluation
+
+
+def _total(training: Row, row: Row | None) -> int | None:
+    """Steps in all; where the recipe counts epochs, from how far the steps so far have come."""
+    steps, epochs = (training.get(name) for name in ("steps", "epochs"))
+    if isinstance(steps, int):
+        return steps
+    if row is None or not isinstance(epochs, int | float) or not row.get("epoch"):
+        return None
+    return round(row["step"] * epochs / row["epoch"])
+
+
+def _rate(rows: list[dict[str, Any]]) -> float | None:
+    """Of rows that stand for equally many samples each: the harmonic mean."""
+    rates = [row["samples_per_second"] for row in islice(rows, _RATE_ROWS)]
+    rates = [rate for rate in rates if rate]
+    return len(rates) / sum(1 / rate for rate in rates) if rates else None
+
+
+def _pace(rows: list[dict[str, Any]]) -> float | None:
+    """Seconds a step, with all that comes between steps."""
+    if len(rows) < 2 or rows[0]["step"] <= rows[-1]["step"]:
+        return None
+    return float((rows[0]["time"] - rows[-1]["time"]) / (rows[0]["step"] - rows[-1]["step"]))
+
+
+def _checkpoint(directory: Path) -> dict[str, float] | None:
+    for path in sorted(directory.glob("step-*"), reverse=True):
+        manifest = _read_json(path / "manifest.json")
+        try:
+            if manifest and all(
+                (path / name).stat().st_size == entry["bytes"] for name, entry in manifest.items()
+            ):
+                step = int(path.name.removeprefix("step-"))
+                return {"step": step, "time": (path / "manifest.json").stat().st_mtime}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def _failures(driver: list[dict[str, Any]], events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """By the driver's word; by rank 0's where there is no driver."""
+    found = []
+    begun: Row | None = None
+    for row in [row for row in driver if "event" in row] or events:
+        if row["event"] == "start":
+            if begun is not None:
+                who = f"process {begun.get('pid')} on {begun.get('host')}"
+                text = f"{who}, which had started then, died without a word"
+                found.append({"time": seconds(begun), "message": text})
+            begun = row
+        elif row["event"] in ("failed", "end", "stalled"):
+            begun = None
+        if row["event"] in ("workers_failed", "failed", "stalled"):
+            found.append({"time": seconds(row), "message": str(row.get("message", ""))})
+    return found
+
+
+def _section(recipe: Row, name: str) -> Row:
+    found = recipe.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_bytes())
+    except (OSError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """None where there is none, or it is only half there."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,140 @@
+"""What rank 0 writes down while a run trains: metrics log, TensorBoard scalars, sample grids."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cluster.data import held_out_batches, to_batch
+from cluster.logs import json_lines
+from cluster.runs import Run
+from gencomp.draws import Draws
+from gencomp.recipes.schema import BaseRecipe
+from gencomp.system import Progress, System, evaluation_mode
+from shards.reading.reader import Split
+
+_GRID_COLUMNS = 8
+
+
+class Watch:
+    """Keeps the record of one process's part of a run; does nothing on other ranks than 0.
+
+    Terms stay on the device between rows of the log, so that a step never waits for them.
+
+    Args:
+        may_write: called before each write; raises where the run belongs to somebody else now.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        recipe: BaseRecipe,
+        rank: int,
+        progress: Progress,
+        held_out: Split,
+        may_write: Callable[[], None],
+    ) -> None:
+        self._run, self._recipe, self._held_out = run, recipe, held_out
+        self._active, self._may_write = rank == 0, may_write
+        # TensorBoard forgets what an interrupted attempt wrote from here on.
+        self._first_step = progress.step + 1
+        self._terms: dict[str, list[Tensor]] = {}
+        self._last_time, self._last_samples = time.monotonic(), progress.samples
+        self._board: Any = None
+        if self._active:
+            may_write()
+            json_lines.rewind(run.metrics, progress.step)
+            (run.path / "samples").mkdir(exist_ok=True)
+
+    def updated(self, phase: str, loss: Tensor, terms: Mapping[str, Tensor]) -> None:
+        """After an update: remember its loss and terms."""
+        if self._active:
+            for name, value in {"loss": loss, **terms}.items():
+                self._terms.setdefault(f"{phase}/{name}", []).append(value.detach())
+
+    def stepped(self, progress: Progress) -> None:
+        """After a step: write a row when one is due."""
+        if self._active and progress.step % self._recipe.training.log_every == 0:
+            self._write_row(progress)
+
+    def sampled(self, progress: Progress, system: System) -> None:
+        """When sample grids are due: write one."""
+        if self._active:
+            self._write_samples(progress, system)
+
+    def evaluated(self, progress: Progress, metrics: Mapping[str, float]) -> None:
+        """After an evaluation: a row of its own, names prefixed by the split."""
+        if self._active:
+            split = self._recipe.evaluation.split
+            self._append(progress, {f"{split}/{name}": value for name, value in metrics.items()})
+
+    def finished(self, progress: Progress, system: System) -> None:
+        self.sampled(progress, system)
+        if self._board is not None:
+            self._board.close()
+
+    def _write_row(self, progress: Progress) -> None:
+        now = time.monotonic()
+        # Together: each transfer waits for the device.
+        means = [torch.stack(values).double().mean() for values in self._terms.values()]
+        row = dict(zip(self._terms, torch.stack(means).tolist(), strict=True))
+        row["samples_per_second"] = (progress.samples - self._last_samples) / (
+            now - self._last_time
+        )
+        self._last_time, self._last_samples = now, progress.samples
+        self._terms.clear()
+        self._append(progress, row)
+
+    def _append(self, progress: Progress, row: Mapping[str, float]) -> None:
+        stamp = {
+            "step": progress.step,
+            "epoch": round(progress.epoch, 6),
+            "time": round(time.time(), 3),
+        }
+        self._may_write()
+        json_lines.append(self._run.metrics, {**stamp, **row})
+        for name, value in row.items():
+            self._tensorboard().add_scalar(name, value, progress.step)
+
+    def _write_samples(self, progress: Progress, system: System) -> None:
+        rows = next(
+            held_out_batches(self._recipe, self._held_out, _GRID_COLUMNS, 0, 1, limit=_GRID_COLUMNS)
+        )
+        device = next(system.networks.parameters()).device
+        batch = to_batch(rows, device)
+        draws = Draws(self._recipe.training.seed, ("pictures",), len(rows.rows), device=device)
+        with evaluation_mode(system.networks):
+            grid_HWC = image_grid(list(system.pictures(batch, draws).values()))
+        self._may_write()
+        Image.fromarray(grid_HWC).save(self._run.path / "samples" / f"step-{progress.step:09d}.png")
+        self._tensorboard().add_image("samples", grid_HWC, progress.step, dataformats="HWC")
+
+    def _tensorboard(self) -> Any:
+        if self._board is None:
+            # Imported late: it takes longer than many a first step.
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(
+                str(self._run.path / "tensorboard"), purge_step=self._first_step
+            )
+        return self._board
+
+
+def image_grid(rows: list[Tensor], gap: int = 2) -> np.ndarray:
+    """Rows of uint8 images [n, 3, H, W] -> one white-spaced grid [H', W', 3], one row each."""
+    columns = max(len(row) for row in rows)
+    height, width = rows[0].shape[-2:]
+    grid = np.full(
+        (len(rows) * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, dtype=np.uint8
+    )
+    for i, row in enumerate(rows):
+        for j, image in enumerate(row.permute(0, 2, 3, 1).cpu().numpy()):
+            y, x = i * (height + gap), j * (width + gap)
+            grid[y : y + height, x : x + width] = image
+    return grid

@@ -1,0 +1,167 @@
+"""One training step: the updates that a system asks for, each a forward, a backward and an
+optimiser step.
+
+Precision, compilation and gradient accumulation live here, so the loop of `worker.py` stays the
+order of things.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cluster.training.worker_info import Seat
+from gencomp.draws import Draws
+from gencomp.recipes.schema import BaseRecipe
+from gencomp.system import Batch, Phase, Progress, System
+
+log = logging.getLogger(__name__)
+
+# Its name from torch 2.13 on, and before.
+_SYNC_BUFFERS = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in inspect.signature(DistributedDataParallel).parameters
+)
+
+
+class Updated(NamedTuple):
+    """What an update came to: its phase, loss and named terms (means over accumulated batches)."""
+
+    phase: str
+    loss: Tensor
+    terms: Mapping[str, Tensor]
+
+
+class Steps:
+    """Makes the steps of one process.
+
+    Args:
+        system: with its weights in place, on the seat's device.
+        optimizers: one for each phase.
+    """
+
+    def __init__(
+        self,
+        recipe: BaseRecipe,
+        system: System,
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        seat: Seat,
+    ) -> None:
+        self._recipe, self._system, self._optimizers, self._seat = recipe, system, optimizers, seat
+        if recipe.training.compile and _compiler_works(seat.device):
+            _compile(system)
+        self._phases = {name: _distributed(phase, seat) for name, phase in system.phases.items()}
+        self._batches: list[Batch] = []
+
+    def samples(self, progress: Progress) -> int:
+        """Images of the training stream that the next step takes, over all ranks."""
+        fresh = sum(update.fresh_batch for update in self._system.updates(progress))
+        return fresh * self._recipe.training.accumulate * self._recipe.data.batch_size
+
+    def step(self, progress: Progress, next_batch: Callable[[], Batch]) -> Iterator[Updated]:
+        """Make the updates of one step, one after the other."""
+        for number, update in enumerate(self._system.updates(progress)):
+            if update.fresh_batch:
+                self._batches = [next_batch() for _ in range(self._recipe.training.accumulate)]
+            if not self._batches:
+                raise RuntimeError("the first update after a start must take a fresh batch")
+            yield self._update(update.phase, progress, number)
+
+    def _update(self, name: str, progress: Progress, number: int) -> Updated:
+        phase, optimizer = self._system.phases[name], self._optimizers[name]
+        rates = self._system.learning_rates(name, progress)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        phase.take_over()
+        optimizer.zero_grad(set_to_none=True)
+        losses: list[Tensor] = []
+        terms: list[Mapping[str, Tensor]] = []
+        for part, batch in enumerate(self._batches):
+            last = part == len(self._batches) - 1
+            with self._synchronised(name, last):
+                with self._precision(phase):
+                    loss, named = self._phases[name](
+                        batch, self._draws(progress, number, part), progress
+                    )
+                (loss / len(self._batches)).backward()
+            losses.append(loss.detach())
+            terms.append(named)
+        optimizer.step()
+        return Updated(name, _mean(losses), {k: _mean([t[k] for t in terms]) for k in terms[0]})
+
+    def _draws(self, progress: Progress, number: int, part: int) -> Draws:
+        seat = self._seat
+        return Draws(
+            self._recipe.training.seed,
+            ("train", progress.step, number, part),
+            self._recipe.data.batch_size,
+            seat.rank,
+            seat.world,
+            seat.device,
+        )
+
+    def _precision(self, phase: Phase) -> AbstractContextManager[object]:
+        wanted = self._recipe.training.precision == "bfloat16" and not phase.second_order
+        return torch.autocast(self._seat.device.type, dtype=torch.bfloat16, enabled=wanted)
+
+    def _synchronised(self, name: str, last: bool) -> AbstractContextManager[object]:
+        """Ranks exchange gradients once, with those of the last accumulated batch."""
+        phase = self._phases[name]
+        return nullcontext() if last or phase is self._system.phases[name] else phase.no_sync()  # type: ignore[operator]
+
+
+def _mean(values: Sequence[Tensor]) -> Tensor:
+    return values[0].detach() if len(values) == 1 else torch.stack(list(values)).detach().mean(0)
+
+
+def _distributed(phase: Phase, seat: Seat) -> nn.Module:
+    """Wrap a phase so that its gradients are averaged over the ranks."""
+    if seat.world == 1:
+        return phase
+    phase.take_over()
+    options: dict[str, Any] = {
+        # Our batch norms make the buffers equal on every rank by themselves.
+        _SYNC_BUFFERS: False,
+        # Without this, buckets are rebuilt after the first backward pass of a process; from three
+        # ranks on, a resumed run would then sum its first gradients in another order than an
+        # uninterrupted one.
+        "find_unused_parameters": True,
+        # Gradients lie where they are summed, instead of being copied there and back.
+        "gradient_as_bucket_view": True,
+    }
+    return DistributedDataParallel(
+        phase,
+        device_ids=[seat.device] if seat.device.type == "cuda" else None,
+        **options,
+    )
+
+
+def _compile(system: System) -> None:
+    """Compile the networks, but for those whose gradients are differentiated again."""
+    excluded = {
+        name for phase in system.phases.values() if phase.second_order for name in phase.trains
+    }
+    # What cannot be compiled runs as it is.
+    torch._dynamo.config.suppress_errors = True
+    for name, network in system.networks.items():
+        if name not in excluded:
+            network.compile()
+
+
+def _compiler_works(device: torch.device) -> bool:
+    """Whether torch.compile can build code here; says why when it cannot."""
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.zeros(8, device=device))
+    except Exception as error:  # a missing compiler, Triton, headers: anything
+        reason = str(error).strip().splitlines()[0]
+        log.warning("training.compile is on, but torch.compile fails here (%s): not used", reason)
+        return False
+    return True

@@ -1,0 +1,226 @@
+"""What commands show: bars and tables on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from cluster.evaluations.tables import Collected
+    from gencomp.recipes.schema import BaseRecipe
+
+SECONDS_BETWEEN_LINES = 10.0
+_HIDDEN = ("step", "epoch", "time")
+
+# Work that is counted: what, done, in all.
+Show = Callable[[str, int, int], None]
+# Other work: what is done, which fraction of it, and more words.
+Text = Callable[[], tuple[str, float, str]]
+
+
+@contextmanager
+def progress(verb: str, unit: str) -> Iterator[Show]:
+    """Gives a function of (what, done, in all) that shows the rate and the remaining time."""
+    if sys.stderr.isatty():
+        with _bars(verb, unit) as show:
+            yield show
+    else:
+        yield _lines(verb, unit)
+
+
+class Rate:
+    """How fast something goes on, from where it was first seen: a build that was killed goes on
+    in the middle."""
+
+    def __init__(self, done: int, now: float) -> None:
+        self._first = done
+        self._start = now
+
+    def per_second(self, done: int, now: float) -> float:
+        return (done - self._first) / max(now - self._start, 1e-9)
+
+    def text(self, done: int, total: int, now: float) -> str:
+        """`350/s, 0:00:16 left`; nothing as long as nothing can be said."""
+        rate = self.per_second(done, now)
+        if rate <= 0:
+            return ""
+        shown = f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
+        return f"{shown}/s, {duration((total - done) / rate)} left"
+
+
+def duration(seconds: float) -> str:
+    """`1:02:03`: hours, minutes, seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
+def short_duration(seconds: float | None) -> str:
+    """`1:02:03`, or `2:03` below an hour; empty where it is not known."""
+    if seconds is None:
+        return ""
+    text = duration(seconds)
+    return text.removeprefix("0:") if seconds < 3599.5 else text
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table of strings, with a title unless it is empty.
+
+    It is drawn on a terminal; elsewhere it is printed as aligned lines.
+    """
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(*columns, title=title or None, title_justify="left")
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table)
+        return
+    widths = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
+    if title:
+        print(f"{title}:")
+    for row in (columns, *rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print(("  " if title else "") + "  ".join(cells).rstrip())
+
+
+def show(found: Collected) -> None:
+    """Print what was collected: tables and notes, and warnings on the error stream."""
+    for number, table in enumerate(found.tables):
+        if number:
+            print()
+        print_table(table.title, table.header, table.rows)
+    for note in found.notes:
+        print(note)
+    for warning in found.warnings:
+        print(f"gencomp: warning: {warning}", file=sys.stderr)
+
+
+def _lines(verb: str, unit: str) -> Show:
+    last = time.monotonic()
+    rates: dict[str, Rate] = {}
+
+    def show(what: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        rate = rates.setdefault(what, Rate(done, now))
+        if now - last >= SECONDS_BETWEEN_LINES:
+            last = now
+            words = filter(None, [f"{done} of {total} {unit}", rate.text(done, total, now)])
+            print(f"{verb} {what}: {', '.join(words)}", file=sys.stderr, flush=True)
+
+    return show
+
+
+@contextmanager
+def _bars(verb: str, unit: str) -> Iterator[Show]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn(f"{{task.completed:.0f}} of {{task.total:.0f}} {unit}  {{task.fields[rate]}}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, tuple[TaskID, Rate]] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            now = time.monotonic()
+            if what not in tasks:
+                task = bars.add_task(f"{verb} {what}", total=total, rate="")
+                tasks[what] = task, Rate(done, now)
+            task, rate = tasks[what]
+            bars.update(task, completed=done, rate=rate.text(done, total, now))
+
+        yield show
+
+
+@contextmanager
+def bar(text: Text) -> Iterator[Callable[[], None]]:
+    """While the body runs, the function given looks again, as often as it is called.
+
+    Args:
+        text: asked at most once a second.
+    """
+    last = time.monotonic()
+
+    def due(seconds: float) -> bool:
+        nonlocal last
+        if time.monotonic() - last <= seconds:
+            return False
+        last = time.monotonic()
+        return True
+
+    if not sys.stdout.isatty():
+
+        def line() -> None:
+            if due(SECONDS_BETWEEN_LINES):
+                title, fraction, words = text()
+                print(f"  {title} {fraction:.0%}  {words}", flush=True)
+
+        yield line
+        return
+
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
+    with Progress(*columns, transient=True) as drawn:
+        task = drawn.add_task("", total=1.0, text="starting")
+
+        def update() -> None:
+            if due(1.0):
+                title, fraction, words = text()
+                drawn.update(task, description=title, completed=fraction, text=words)
+
+        yield update
+
+
+class TrainingLines:
+    """Shows the rows of a metrics log as they come."""
+
+    def __init__(self, recipe: BaseRecipe, name: str) -> None:
+        training = recipe.training
+        self._unit = "step" if training.steps is not None else "epoch"
+        self._total = float(training.steps or training.epochs or 1)
+        self._name = name
+        self._last = 0.0
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Self:
+        if sys.stdout.isatty():
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[text]}"),
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self._name, total=self._total, text="starting workers")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, row: Mapping[str, Any]) -> None:
+        """One row of the log: evaluations always, training rows every few seconds."""
+        text = "  ".join(
+            f"{name} {value:.4g}"
+            for name, value in row.items()
+            if name not in _HIDDEN and value is not None
+        )
+        if self._bar is not None:
+            self._bar.update(self._task, completed=row[self._unit], text=text)
+            return
+        evaluation = "samples_per_second" not in row
+        if evaluation or time.monotonic() - self._last > SECONDS_BETWEEN_LINES:
+            self._last = time.monotonic()
+            print(f"  step {row['step']} ({row[self._unit] / self._total:.0%})  {text}", flush=True)

@@ -1,0 +1,1 @@
+"""`gencomp slurm`: jobs on Slurm, and where they stand."""

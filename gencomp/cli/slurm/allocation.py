@@ -1,0 +1,136 @@
+"""What `gencomp slurm train` and `gencomp slurm sweep` share: nodes, submission, waiting."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+from cluster.files import locked
+from cluster.stop_signals import STOPPED
+from gencomp.cli.slurm.submission import Requests, waited
+from gencomp.errors import InputError
+from slurm.jobs import ledger, queue, status, submit
+from slurm.sessions.session import Order
+from slurm.sessions.session_jobs import SessionJobs
+
+_BUSY = "{directory} is being submitted by {holder}; wait a moment"
+_PLURAL = {"train": "workers", "sweep": "workers of one trial"}
+
+
+@dataclass(frozen=True)
+class Allocation(Requests):
+    """The job's allocation.
+
+    Attributes:
+        nodes: Nodes; on several, a Ray cluster is brought up on them; 1 by default.
+        cpus_per_task: CPUs of each node, of which every worker takes one; by default as many as the
+            workers need, all of those that may run at once.
+    """
+
+    nodes: int | None = None
+
+    def completed(self) -> Self:
+        whole = super().completed()
+        if whole.nodes is not None and whole.nodes < 1:
+            raise InputError(f"--nodes {whole.nodes} must be at least 1")
+        return whole
+
+    def order(
+        self,
+        kind: Literal["train", "sweep"],
+        words: Sequence[str],
+        fewest: int,
+        most: int,
+        gpu: bool,
+    ) -> Order:
+        """What the job is to run.
+
+        Args:
+            kind: of session.
+            words: of the driver.
+            fewest: workers that there must be room for.
+            most: those that room is asked for by default.
+            gpu: whether each wants a GPU.
+
+        Raises:
+            InputError: they do not fit.
+        """
+        nodes = self.nodes or 1
+        cpus = self.cpus_per_task or -(-most // nodes)
+        if nodes * cpus < fewest:
+            raise InputError(
+                f"{fewest} {_PLURAL[kind]} need {fewest} CPUs, but --nodes {nodes} of"
+                f" --cpus-per-task {cpus} have {nodes * cpus}"
+            )
+        return Order(
+            kind=kind, words=tuple(words), nodes=nodes, cpus=cpus, gpu=gpu, warning=self.warning
+        )
+
+    def show(self, found: SessionJobs) -> int:
+        """Print what would be submitted."""
+        print(submit.dry_run(found, submit.divide(found, 1, "slurm"), self), end="")
+        return 0
+
+    def submit(self, found: SessionJobs, prepare: Callable[[], None] = lambda: None) -> int:
+        """Submit a job, unless one waits or runs; with `wait`, stay until it is over.
+
+        Args:
+            found: what it drives.
+            prepare: called with the session's lock held, if none waits or runs.
+
+        Returns:
+            The exit code.
+        """
+        found.path.mkdir(parents=True, exist_ok=True)
+        with locked(found.path, _BUSY):
+            if not _announce_living(found.subject):
+                prepare()
+                found.enter()
+                for job in submit.to_slurm(found, submit.divide(found, 1, "slurm"), self):
+                    print(f"{found.subject}: submitted {job.name} as job {job.id}", flush=True)
+        if not self.wait:
+            print(f"gencomp slurm status {found.subject} shows where it stands")
+            return 0
+        return _conclude(found) if waited(found) else STOPPED
+
+
+ALLOCATION = Allocation()
+
+
+def require_slurm(command: str) -> None:
+    """
+    Raises:
+        InputError: no controller answers.
+    """
+    if not queue.answers():
+        raise InputError(
+            "no Slurm controller answers `scontrol ping` here; submit from a login node, or use"
+            f" `{command}` on this machine"
+        )
+
+
+def _announce_living(subject: Path) -> bool:
+    """Whether a job of a run or a sweep waits or runs; the user is told."""
+    found = SessionJobs.find(subject)
+    if found is None:
+        return False
+    # Slurm may be about to requeue the newest one.
+    queue.settled([job.id for job in ledger.current(found) if job.executor == "slurm" and job.id])
+    jobs = ledger.living(ledger.read(found))
+    states = {row.name: row.state for row in status.rows(found)}
+    for job in jobs:
+        state = states.get(job.name, "in the queue")
+        print(f"{found.subject}: {job.name} is there already, as job {job.id}: {state}", flush=True)
+    return bool(jobs)
+
+
+def _conclude(found: SessionJobs) -> int:
+    row = status.rows(found)[-1]
+    if row.state == "done":
+        print(f"{found.subject} is finished: {found.state()}")
+        return 0
+    print(f"{row.name}: {row.state}; log {row.log}", file=sys.stderr)
+    return 1

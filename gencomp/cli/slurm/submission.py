@@ -1,0 +1,216 @@
+"""How jobs run: the options that all kinds share; submission of evaluations, and waiting."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+import tyro
+
+from cluster.stop_signals import STOPPED
+from gencomp.cli.console import bar, short_duration
+from gencomp.errors import InputError
+from slurm.jobs.options import SlurmOptions
+
+if TYPE_CHECKING:
+    from slurm.jobs.job_set import JobSet
+    from slurm.jobs.submit import Work
+
+_BUSY = (
+    "{directory} is being worked on by {holder}; "
+    "`gencomp slurm status {directory}` shows how far it is"
+)
+Repeated = tyro.conf.UseAppendAction[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Requests(SlurmOptions):
+    """What every kind of job asks for.
+
+    Attributes:
+        cpus_per_task: CPUs of a job, on each of its nodes.
+        partition: For Slurm, as for sbatch.
+        account: For Slurm, as for sbatch.
+        qos: For Slurm, as for sbatch.
+        constraint: For Slurm, as for sbatch.
+        gres: For Slurm, as for sbatch, for example gpu:1.
+        time: For Slurm: minutes, HH:MM:SS or D-HH:MM:SS; an hour by default. A job that reaches it
+            goes on in its next attempt.
+        mem: For Slurm, as for sbatch, for example 8G.
+        setup: For Slurm: a line of shell before the command, such as a module load; repeatable.
+        sbatch: For Slurm: any other option of sbatch as KEY=VALUE; repeatable.
+        profile: A YAML file of such options under Slurm's names, for what is not given here.
+        dry_run: Print the batch scripts; submit nothing and write nothing.
+        wait: On Slurm, wait for the jobs; Ctrl-C then leaves them running.
+    """
+
+    sbatch: Repeated = ()
+    setup: Repeated = ()
+    profile: Path | None = None
+    cpus_per_task: int | None = None
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    wait: bool = False
+
+    def completed(self) -> Self:
+        """With the values of the profile.
+
+        Raises:
+            InputError: the profile cannot be read, or a number or a time is out of range.
+        """
+        from slurm.jobs import profile
+
+        whole = profile.merged(self, profile.read(self.profile)) if self.profile else self
+        if whole.cpus_per_task is not None and whole.cpus_per_task < 1:
+            raise InputError(f"--cpus-per-task {whole.cpus_per_task} must be at least 1")
+        _ = whole.minutes
+        return whole
+
+
+@dataclass(frozen=True)
+class Submission(Requests):
+    """How the jobs of an jobs run.
+
+    Attributes:
+        jobs: Jobs, at most, that share the measuring, and as many for its certificate; the result
+            does not depend on it.
+        executor: auto: slurm where a controller answers, else local; debug runs inside this
+            process.
+        max_parallel: Jobs at once; by default no limit on Slurm, and one per CPU here.
+        cpus_per_task: CPUs, and threads, of a job; 1 by default.
+    """
+
+    jobs: int = 4
+    executor: Literal["auto", "slurm", "local", "debug"] = "auto"
+    max_parallel: int | None = None
+
+    @property
+    def cpus(self) -> int:
+        return self.cpus_per_task or 1
+
+    def completed(self) -> Self:
+        if self.max_parallel is not None and self.max_parallel < 1:
+            raise InputError(f"--max-parallel {self.max_parallel} must be at least 1")
+        return super().completed()
+
+    def show(self, jobs: JobSet) -> int:
+        """Print what would be submitted."""
+        from slurm.jobs import submit
+
+        work = submit.divide(jobs, self.jobs, "slurm")
+        print(submit.dry_run(jobs, work, self, self.max_parallel), end="")
+        return 0
+
+    def submit(self, jobs: JobSet) -> int:
+        """Submit what is missing; on this machine, or with `wait`, also wait for it.
+
+        Returns:
+            The exit code.
+        """
+        from cluster.files import locked
+        from slurm.jobs import submit
+
+        chosen = submit.choose(self.executor)
+        with locked(jobs.path, _BUSY):
+            work = submit.divide(jobs, self.jobs, chosen)
+            _announce(jobs, work, chosen, self.executor)
+            if not (work.jobs or work.living):
+                return 0
+            if chosen == "debug":
+                submit.run_here(jobs, work)
+            elif chosen == "local":
+                cpus = len(os.sched_getaffinity(0)) // self.cpus
+                with _progress(jobs) as show:
+                    finished = submit.run_locally(
+                        jobs, work, self.max_parallel or max(1, cpus), show
+                    )
+                if not finished:
+                    print(
+                        "stopped; the jobs have saved what they had, and the same command goes on"
+                    )
+                    return STOPPED
+            else:
+                for job in submit.to_slurm(jobs, work, self, self.max_parallel):
+                    print(f"submitted {job.name} as job {job.id}")
+                if not self.wait:
+                    print(f"gencomp slurm status {jobs.path} shows where they stand")
+                    return 0
+                if not waited(jobs):
+                    return STOPPED
+        return _conclude(jobs)
+
+
+SUBMISSION = Submission()
+
+
+def waited(jobs: JobSet) -> bool:
+    """Wait for the jobs on Slurm; False when Ctrl-C has ended that."""
+    from slurm.jobs import submit
+
+    try:
+        with _progress(jobs) as show:
+            submit.wait_for_slurm(jobs, show)
+    except KeyboardInterrupt:
+        print(f"the jobs stay in the queue; gencomp slurm cancel {jobs.path} ends them")
+        return False
+    return True
+
+
+def _announce(jobs: JobSet, work: Work, chosen: str, wish: str) -> None:
+    where = {
+        "slurm": "on Slurm",
+        "local": "on this machine",
+        "debug": "inside this process",
+    }[chosen]
+    if wish == "auto" and chosen == "local":
+        where += " (no Slurm controller answers)"
+    missing, total = len(jobs.missing()), len(jobs.block_sizes)
+    if missing:
+        pilot = "a pilot and " if work.of("pilot") else ""
+        shared = f"{pilot}{len(work.measures)} jobs {where}"
+        print(f"{jobs.path}: {missing} of {total} blocks to measure, {shared}", flush=True)
+    else:
+        merge = f"; merging them {where}" if work.jobs else ""
+        print(f"{jobs.path}: all {total} blocks are finished{merge}", flush=True)
+    for job in work.living:
+        print(f"{job.name} ({job.executor} {job.id}) of an earlier command still lives")
+
+
+def _conclude(jobs: JobSet) -> int:
+    from slurm.jobs import status as standing
+
+    missing = jobs.missing()
+    if not missing and jobs.collected:
+        print(
+            f"all {len(jobs.block_sizes)} blocks are finished; "
+            f"gencomp slurm collect {jobs.path} shows the result"
+        )
+        return 0
+    if missing:
+        print(f"missing are {jobs.name_blocks(missing)}", file=sys.stderr)
+    rows = [row for row in standing.rows(jobs) if row.state != "done"]
+    for row in rows:
+        if row.log is not None:
+            print(f"{row.name}: {row.state}; log {row.log}", file=sys.stderr)
+    if behind := sum(row.log is None for row in rows):
+        print(f"{behind} jobs behind them were not started", file=sys.stderr)
+    return 1
+
+
+def _progress(jobs: JobSet) -> AbstractContextManager[Callable[[], None]]:
+    from slurm.jobs.status import summary
+
+    def text() -> tuple[str, float, str]:
+        now = summary(jobs)
+        words = [f"{now.running} running"]
+        if now.ess is not None:
+            words.append(f"ESS {now.ess:.1f}")
+        if now.left is not None:
+            words.append(f"{short_duration(now.left)} left for the running jobs")
+        return now.phase, now.fraction, ", ".join(words)
+
+    return bar(text)

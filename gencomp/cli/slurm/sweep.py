@@ -1,0 +1,89 @@
+"""`gencomp slurm sweep`: run a sweep as one Slurm job that goes on over all of its attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from gencomp import recipes
+from gencomp.cli import recipe_words
+from gencomp.cli.slurm.allocation import ALLOCATION, Allocation, require_slurm
+from gencomp.cli.sweep import has_begun, keys, load
+
+_FILE = "sweep.yaml"
+
+
+def sweep(words: Sequence[str]) -> int:
+    """Entry of the command table: recipe values may stand among the other words."""
+    own, overrides = recipes.split_overrides(words)
+
+    def sweep(
+        file: tyro.conf.Positional[str],
+        /,
+        name: str | None = None,
+        runs: Path = Path("runs"),
+        concurrent: int | None = None,
+        allocation: Annotated[Allocation, tyro.conf.OmitArgPrefixes] = ALLOCATION,
+    ) -> int:
+        """Submit a sweep as one job, whose nodes its trials share.
+
+        The file and the recipes of its trials are checked here, before anything is submitted. At a
+        time limit, and when it is preempted, trials save their checkpoints, the job waits in the
+        queue again and the sweep goes on by itself; no trial runs twice. The same command submits a
+        sweep again that has ended early or has become larger. It returns after submission unless
+        --wait. gencomp slurm sweep SWEEP --help lists the keys that its space may name.
+
+        Args:
+            file: A sweep file, or the name of a sweep that ships with gencomp.
+            name: Name of the sweep, a directory in --runs; by default the file's name.
+            runs: Directory of runs and sweeps, which all nodes must see.
+            concurrent: Trials at once, instead of what the file says.
+            allocation: What is asked of Slurm.
+        """
+        directory = runs / (name or Path(file).stem)
+        return _sweep(file, overrides, directory, concurrent, allocation.completed())
+
+    return recipe_words.call(sweep, own, "gencomp slurm sweep", keys)
+
+
+def _sweep(
+    file: str,
+    overrides: dict[str, Any],
+    directory: Path,
+    concurrent: int | None,
+    allocation: Allocation,
+) -> int:
+    from cluster.files import locked, write_text
+    from slurm.sessions.session import FOLDER, SweepSession
+    from slurm.sessions.session_jobs import SessionJobs
+    from sweeps import sweep_file, trials
+
+    loaded = load(file, overrides, concurrent)
+    home = directory.resolve()
+    has_begun(directory)  # refuses what is no sweep
+    words = ["sweep", str(home / _FILE), "--runs", str(home.parent), "--name", home.name]
+    most = loaded.workers * (loaded.concurrent or 1)
+    order = allocation.order("sweep", words, loaded.workers, most, loaded.gpu)
+    found = SweepSession(home / FOLDER, order)
+    trials.plan(loaded, home)
+    if allocation.dry_run:
+        return allocation.show(SessionJobs(found))
+    require_slurm("gencomp sweep")
+    text = sweep_file.dump(loaded)
+
+    def is_finished() -> bool:
+        return found.is_complete() and (home / _FILE).read_text() == text
+
+    def prepare() -> None:
+        with locked(home):
+            if not is_finished():
+                found.reopen()
+                write_text(home / _FILE, text)
+
+    if is_finished():
+        print(f"sweep {directory} is finished; gencomp status {directory} shows its trials")
+        return 0
+    return allocation.submit(SessionJobs(found), prepare)

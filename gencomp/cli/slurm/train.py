@@ -1,0 +1,78 @@
+"""`gencomp slurm train`: train a run as one Slurm job that goes on over all of its attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from gencomp import recipes
+from gencomp.cli import recipe_words
+from gencomp.cli.slurm.allocation import ALLOCATION, Allocation, require_slurm
+from gencomp.cli.train import OPTIONS, Options, keys, metrics_line
+from gencomp.recipes.schema import BaseRecipe
+
+
+def train(words: Sequence[str]) -> int:
+    """Entry of the command table: recipe values may stand among the other words."""
+    own, overrides = recipes.split_overrides(words)
+
+    def train(
+        recipe: tyro.conf.Positional[str],
+        /,
+        options: Annotated[Options, tyro.conf.OmitArgPrefixes] = OPTIONS,
+        allocation: Annotated[Allocation, tyro.conf.OmitArgPrefixes] = ALLOCATION,
+    ) -> int:
+        """Submit the training of one stage as one job.
+
+        The recipe and its data are checked here, before anything is submitted. At a time limit, and
+        when it is preempted, the job saves a checkpoint, waits in the queue again and goes on by
+        itself. The same command submits a run again that has ended early, perhaps on other nodes or
+        with other workers. It returns after submission unless --wait. GPUs are asked for by --gres.
+
+        Any value of the recipe can be set by --section.field VALUE, as for gencomp train; gencomp
+        slurm train RECIPE --help lists them.
+
+        Args:
+            recipe: A recipe file, or the name of a recipe that ships with gencomp.
+            options: How it is trained, as by gencomp train.
+            allocation: What is asked of Slurm.
+        """
+        checked = recipes.load(recipe, overrides)
+        return _train(checked, options.path(recipe), options, allocation.completed())
+
+    return recipe_words.call(train, own, "gencomp slurm train", keys)
+
+
+def _train(recipe: BaseRecipe, path: Path, options: Options, allocation: Allocation) -> int:
+    from cluster import runs
+    from cluster.train import require_sensible
+    from slurm.sessions.session import session
+    from slurm.sessions.session_jobs import SessionJobs
+
+    supervision = options.supervision()
+    require_sensible(supervision, runs.Run(path), recipe)
+    home = path.resolve()
+    words = _driver(home, options)
+    order = allocation.order("train", words, *supervision.workers, options.gpu)
+    found = SessionJobs(session(home, order))
+    if allocation.dry_run:
+        runs.identify(recipe)
+        return allocation.show(found)
+    require_slurm("gencomp train")
+    if (result := runs.enter(path, recipe).result()) is not None:
+        print(f"run {path} is finished: {metrics_line(result)}")
+        return 0
+    return allocation.submit(found)
+
+
+def _driver(home: Path, options: Options) -> list[str]:
+    """Words of the `gencomp train` that the job runs."""
+    # The run's own copy: what becomes of the user's file meanwhile does not matter.
+    words = ["train", str(home / "recipe.yaml"), "--runs", str(home.parent), "--name", home.name]
+    words += ["--workers", options.workers, *["--gpu"] * options.gpu]
+    words += ["--max-failures", str(options.max_failures)]
+    words += ["--stall-seconds", str(options.stall_seconds)]
+    return words if options.copy_to is None else [*words, "--copy-to", options.copy_to]

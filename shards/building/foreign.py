@@ -1,0 +1,331 @@
+"""Index WebDataset tars that somebody else wrote, local or remote, in place: nothing is copied."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+import pyarrow as pa
+
+from shards import pool, tars
+from shards.errors import ShardError
+from shards.index import FILE_NAME as INDEX_NAME
+from shards.index import IndexWriter, Row, row_of, shard_digest, shard_table, span_of
+from shards.info import FILE_NAME as INFO_NAME
+from shards.info import (
+    DatasetInfo,
+    ShardInfo,
+    SplitInfo,
+    Transform,
+    created_by,
+    read_info,
+    write_info,
+)
+from shards.reading import decode
+from shards.reading.files import is_uri, place_of
+from shards.remote.stores import Store, store
+
+Location = str | Path
+Progress = Callable[[str, int, int], None]
+
+_SPLIT_WORD = re.compile(r"(?:^|[-_.])(train|val|validation|valid|test)(?=[-_.]|$)")
+_COMPRESSED = re.compile(r"\.(tar\.\w+|tgz)$")
+
+
+def index_tars(
+    location: Location | Sequence[Location],
+    out: Location | None = None,
+    split: str | None = None,
+    processes: int = 1,
+    progress: Progress | None = None,
+) -> DatasetInfo:
+    """Index foreign WebDataset tars: `index.parquet` and `dataset.json`, and nothing is copied.
+
+    Args:
+        location: a directory or URI (all its `*.tar`), or tars that lie in one: a tar, several, or
+            a pattern as webdataset has it, such as `s3://bucket/data-{000000..000012}.tar`.
+        out: the directory of the index; by default beside the tars, if these are local.
+        split: the split of all of them; by default the word train, val, valid, validation or
+            test in each file's name, else `train`.
+        processes: that read tars at once.
+        progress: called with (split, tars done, tars in all).
+
+    The image is the first member with an image's extension, the label the member `cls` where it is
+    an integer; maps are all other PNG members of one channel with a name of two or more parts, such
+    as `label.png`, that every sample has. Raises `ShardError` when a tar is compressed or damaged,
+    a sample has no image, or `out` has another index already.
+    """
+    place, names = _find(location)
+    if processes < 1:
+        raise ShardError(f"{processes} processes cannot work: at least 1 is needed")
+    directory = _directory_of(place) if out is None else Path(out)
+    with _made(directory):
+        temporary = directory / f".indexing.{os.getpid()}.{INDEX_NAME}"
+        writer = IndexWriter(temporary)
+        try:
+            splits, maps = _index(writer, _jobs(place, names, split), processes, progress)
+            index_hash, bytes_hash = writer.close()
+            info = DatasetInfo(
+                name=directory.absolute().name,
+                source="wds",
+                parameters={"split": split},
+                transform=Transform(size=None, geometry="none: as found", storage="original"),
+                location=_recorded(place, directory),
+                splits=splits,
+                maps=maps,
+                index_hash=index_hash,
+                index_bytes_hash=bytes_hash,
+                created_by=created_by(),
+            )
+            if _existing_index(directory, info):
+                return read_info(directory)
+            os.replace(temporary, directory / INDEX_NAME)
+            write_info(info, directory)
+            return info
+        finally:
+            writer.discard()
+            temporary.unlink(missing_ok=True)
+
+
+def _existing_index(directory: Path, info: DatasetInfo) -> bool:
+    """True when the directory has this very index already; raises when it has another."""
+    if not (directory / INFO_NAME).exists():
+        return False
+    there = read_info(directory)
+    decisive = ("index_hash", "splits", "maps", "location")
+    if any(getattr(there, name) != getattr(info, name) for name in decisive):
+        raise ShardError(
+            f"{directory} has an index already, and it differs from what the tars hold now: "
+            f"remove {INFO_NAME} and {INDEX_NAME} there to index them anew"
+        )
+    return True
+
+
+def _find(location: Location | Sequence[Location]) -> tuple[str | Path, list[str]]:
+    """The directory or URI of the tars, and their names, sorted."""
+    given = [location] if isinstance(location, str | Path) else list(location)
+    expanded = [one for each in given for one in _expanded(each)]
+    if len(expanded) == 1 and not _names_a_tar(expanded[0]):
+        return expanded[0], _tars_in(expanded[0])
+    if not expanded:
+        raise ShardError("no tars were named that could be indexed")
+    parents, names = zip(*map(_cut, expanded), strict=True)
+    if len({str(p.resolve() if isinstance(p, Path) else p) for p in parents}) > 1:
+        raise ShardError(
+            f"the tars of one shard set must lie in one directory, but there are {parents[0]} "
+            f"and {next(p for p in parents if p != parents[0])}"
+        )
+    if isinstance(parents[0], Path):
+        for path in (parents[0] / name for name in names):
+            if not path.is_file():
+                raise ShardError(f"there is no tar {path}")
+    return parents[0], sorted(set(names))
+
+
+def _expanded(location: Location) -> list[Location]:
+    """`location` with its braces written out, as the shell and webdataset do."""
+    if "{" not in str(location) or (not is_uri(location) and Path(location).exists()):
+        return [location]
+    from braceexpand import braceexpand
+
+    try:
+        found = list(braceexpand(str(location)))
+    except ValueError as error:
+        raise ShardError(f"the pattern {location} cannot be expanded: {error}") from None
+    return [one if is_uri(one) else Path(one) for one in found]
+
+
+def _names_a_tar(location: Location) -> bool:
+    if is_uri(location):
+        return urlsplit(str(location)).path.endswith(".tar")
+    return not Path(location).is_dir()
+
+
+def _cut(location: Location) -> tuple[str | Path, str]:
+    """Directory or URI, and name."""
+    if not is_uri(location):
+        return Path(location).parent, Path(location).name
+    parts = urlsplit(str(location))
+    above, name = posixpath.split(parts.path)
+    return urlunsplit(parts._replace(path=above)), name
+
+
+def _tars_in(location: Location) -> list[str]:
+    inside = store(location).names()
+    found = [name for name in inside if name.endswith(".tar")]
+    packed = [name for name in inside if _COMPRESSED.search(name)]
+    if not found and packed:
+        raise ShardError(
+            f"{location} holds only compressed tars ({packed[0]}), which cannot be read at any "
+            "offset: uncompress them first (for example `gunzip`)"
+        )
+    if not found:
+        raise ShardError(f"there are no tars to index in {location}")
+    return found
+
+
+def _directory_of(place: str | Path) -> Path:
+    directory = store(place).local_path("")
+    if directory is None:
+        raise ShardError(
+            f"{store(place).uri} is remote and nothing is written there: name a directory for "
+            "its index with --out"
+        )
+    return directory
+
+
+def _recorded(place: str | Path, directory: Path) -> str | None:
+    """What dataset.json in `directory` says of the place of the tars: no secrets.
+
+    Below the directory it is relative, so that both can be moved together.
+    """
+    tars_store = store(place)
+    local = tars_store.local_path("")
+    if local is None:
+        return tars_store.uri.replace("***@", "", 1)
+    here, there = directory.resolve(), local.resolve()
+    if here == there:
+        return None
+    return there.relative_to(here).as_posix() if there.is_relative_to(here) else str(there)
+
+
+@contextmanager
+def _made(directory: Path) -> Iterator[None]:
+    """The directory is there; it goes away again if it was not and nothing came of it."""
+    new = not directory.exists()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise ShardError(f"{directory} cannot be written: {error.strerror}") from None
+    finally:
+        if new:
+            with suppress(OSError):  # it is not empty
+                directory.rmdir()
+
+
+class _Job(NamedTuple):
+    """One tar to index."""
+
+    place: str | Path
+    name: str
+    split: str
+
+
+class _Indexed(NamedTuple):
+    """What was found in one tar; `maps` has None when it has no samples."""
+
+    info: ShardInfo
+    table: pa.Table
+    digest: bytes
+    maps: set[str] | None
+
+
+def _jobs(place: str | Path, names: list[str], split: str | None) -> list[_Job]:
+    jobs = [_Job(place, name, split or _split_of(name)) for name in names]
+    return sorted(jobs, key=lambda job: (job.split, job.name))
+
+
+def _split_of(name: str) -> str:
+    match = _SPLIT_WORD.search(name)
+    return match[1] if match else "train"
+
+
+def _index(
+    writer: IndexWriter, jobs: list[_Job], processes: int, progress: Progress | None
+) -> tuple[dict[str, SplitInfo], list[str]]:
+    """Index all tars; the splits, and the members that are maps in every sample."""
+    shards: dict[str, list[ShardInfo]] = {job.split: [] for job in jobs}
+    maps: set[str] | None = None
+    with closing(pool.in_order(_index_tar, jobs, processes, lambda _: None)) as results:
+        for job, found in zip(jobs, results, strict=True):
+            writer.add(found.table, found.digest)
+            shards[job.split].append(found.info)
+            if found.maps is not None:
+                maps = found.maps if maps is None else maps & found.maps
+            if progress is not None:
+                total = sum(other.split == job.split for other in jobs)
+                progress(job.split, len(shards[job.split]), total)
+    splits = {
+        name: SplitInfo(samples=sum(shard.samples for shard in found), shards=found)
+        for name, found in shards.items()
+    }
+    if not any(split.samples for split in splits.values()):
+        raise ShardError(f"the tars in {jobs[0].place} hold no sample")
+    return splits, sorted(maps or ())
+
+
+def _index_tar(job: _Job, report: Callable[[int], None]) -> _Indexed:
+    """One sequential pass over one tar."""
+    there = store(job.place)
+    where = _where(there, job.name)
+    rows: list[Row] = []
+    maps: set[str] | None = None
+    try:
+        with there.open(job.name) as stream:
+            content = tars.OnePass(stream)
+            for key, members in tars.samples(content, where):
+                begin, span = span_of(members)
+                row, found = _row(job, where, key, members, content.between(begin, begin + span))
+                content.let_go(begin + span)
+                rows.append(row)
+                maps = found if maps is None else maps & found
+                report(len(rows))
+    except OSError as error:
+        raise ShardError(f"{where} cannot be read: {error.strerror or error}") from None
+    table = shard_table(rows)
+    info = ShardInfo(name=job.name, bytes=content.reached, samples=len(rows), hash=content.hash)
+    return _Indexed(info, table, shard_digest(table), maps)
+
+
+def _where(there: Store, name: str) -> str:
+    return str(there.local_path(name) or place_of(there.uri, name))
+
+
+def _row(
+    job: _Job, where: str, key: str, members: list[tars.Member], span: bytes
+) -> tuple[Row, set[str]]:
+    """The row of a sample, and those of its members that may be maps."""
+    names = [member.name for member in members]
+    images = [n for n in names if n in decode.EXTENSIONS] or [
+        n for n in names if n.rpartition(".")[2] in decode.EXTENSIONS
+    ]
+    place = f"{where}, key {key!r}, byte {members[0].offset}"
+    if not images:
+        raise ShardError(f"{place}: the sample has no image (it has {', '.join(names)})")
+    begin = members[0].offset
+    contents = {m.name: span[m.offset - begin :][: m.size] for m in members}
+    try:
+        width, height = decode.image_size(contents[images[0]])
+    except ValueError as error:
+        raise ShardError(f"{place}: {images[0]} cannot be read as an image: {error}") from None
+    row = row_of(
+        job.split, job.name, key, members, span,
+        image_ext=images[0], width=width, height=height,
+        label=_label(contents.get("cls")), source=job.name,
+    )  # fmt: skip
+    return row, {
+        name
+        for name, content in contents.items()
+        if name != images[0] and name.endswith(".png") and name.count(".") and _is_map(content)
+    }
+
+
+def _is_map(png: bytes) -> bool:
+    """Whether a PNG has one channel: grey or a palette's indices, by its header."""
+    return png[:8] == b"\x89PNG\r\n\x1a\n" and png[25:26] in (b"\0", b"\3")
+
+
+def _label(content: bytes | None) -> int | None:
+    """A class counts from 0; what else a member `cls` may hold is no label."""
+    try:
+        label = -1 if content is None else int(content)
+    except ValueError:
+        return None
+    return label if 0 <= label < 1 << 63 else None

@@ -1,0 +1,150 @@
+"""How the images of a new set are stored: their size, and the format of their bytes."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from shards.errors import ShardError
+from shards.info import Transform
+from shards.reading import decode
+from shards.reading.transforms import Transforms, View
+
+STORAGES = "original, png, webp (lossless), jpeg:<quality 1 to 100>"
+LARGEST_SIDE = 16383  # WebP's limit
+_STORAGE = re.compile(r"original|png|webp|jpeg:([1-9]\d?|100)")
+
+
+class Picture(NamedTuple):
+    """An image as stored: the bytes of a file, its extension, its size in pixels."""
+
+    data: bytes
+    ext: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """size: stored (height, width) in pixels, None for each image's own; storage: see `STORAGES`.
+
+    With a size, an image is scaled so that it covers height × width and cropped around its
+    centre, both by torchvision's integer rules for `Resize` and `CenterCrop`: one side is met
+    exactly, the other is truncated; half a pixel of margin is rounded to even. Maps of pixels take
+    the same way by nearest neighbour, with their pixel centres on the image's.
+    """
+
+    size: tuple[int, int] | None
+    storage: str
+
+    def transform(self) -> Transform:
+        """The words for `dataset.json`."""
+        if self.storage == "original":
+            geometry = "none: files as found, orientation tags not applied"
+        elif self.size is None:
+            geometry = "none: orientation tags applied"
+        else:
+            geometry = (
+                "orientation tags applied, scaled to cover the size (Pillow bilinear with "
+                "antialiasing; maps nearest), centre crop"
+            )
+        return Transform(size=self.size, geometry=geometry, storage=self.storage)
+
+    def encode(self, data: bytes) -> Picture:
+        """Store the bytes of an image file; `ValueError` with the reason when they are none.
+
+        `original` keeps them once they are seen to decode; else the pixels, turned upright by the
+        file's orientation tag, become RGB of this size and storage.
+        """
+        image = decode.open_rgb(data)
+        if self.storage == "original":
+            return Picture(data, decode.image_format(data), image.width, image.height)
+        try:
+            return self._store(ImageOps.exif_transpose(image))
+        except (struct.error, SyntaxError) as error:
+            raise ValueError(f"damaged EXIF data: {error}") from None
+
+    def encode_pixels(self, pixels: np.ndarray) -> Picture:
+        """Store uint8 [H, W, 3] RGB, or [H, W] grey: PNG and JPEG files of it stay grey."""
+        if self.storage == "original":
+            raise ShardError(_NO_FILES)
+        return self._store(Image.fromarray(pixels))
+
+    def encode_map(self, labels: np.ndarray) -> bytes:
+        """A PNG of uint8 or uint16 [H, W] in this geometry, by nearest neighbour."""
+        labels = self._view(*labels.shape).map(labels)
+        return _saved(Image.fromarray(np.ascontiguousarray(labels)), "PNG")
+
+    def _view(self, height: int, width: int) -> View:
+        return Transforms(resize=self.size).view((height, width), None)
+
+    def _store(self, image: Image.Image) -> Picture:
+        view = self._view(image.height, image.width)
+        # From the pixels alone: no profile, no comment.
+        image = Image.fromarray(np.ascontiguousarray(view.image(np.asarray(image))))
+        width, height = image.size
+        if self.storage == "png":
+            return Picture(_saved(image, "PNG"), "png", width, height)
+        if self.storage == "webp":
+            return Picture(_saved(image, "WEBP", lossless=True), "webp", width, height)
+        # Colour at full resolution: what is stored is the reference of every later measurement.
+        quality = int(self.storage.removeprefix("jpeg:"))
+        data = _saved(image, "JPEG", quality=quality, subsampling=0)
+        return Picture(data, "jpg", width, height)
+
+
+def pictures(
+    size: str | None, storage: str | None, default_storage: str, *, arrays: bool = False
+) -> Pictures:
+    """What the options `size` and `storage` of a source ask for.
+
+    A source that keeps original bytes by default stores PNG once a size is asked for. `arrays`:
+    the source holds arrays of pixels and no image files, so there are no original bytes.
+    """
+    shape = None if size is None else parse_size(size)
+    if storage is None:
+        storage = "png" if shape is not None and default_storage == "original" else default_storage
+    if not _STORAGE.fullmatch(storage):
+        raise ShardError(f"the storage {storage!r} is not one of {STORAGES}")
+    if storage == "original" and arrays:
+        raise ShardError(_NO_FILES)
+    if storage == "original" and shape is not None:
+        raise ShardError(
+            f"original bytes cannot be resized to {size}: leave the size out or choose the storage "
+            "png, webp or jpeg:<quality>"
+        )
+    return Pictures(shape, storage)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(height, width) of '64' or '512x1024'."""
+    match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text)
+    if match is None:
+        raise ShardError(
+            f"the size {text!r} is neither a side such as 64 nor a height x width such as 512x1024"
+        )
+    height, width = int(match[1]), int(match[2] or match[1])
+    if not (1 <= height <= LARGEST_SIDE and 1 <= width <= LARGEST_SIDE):
+        raise ShardError(f"the size {text} has a side outside 1 to {LARGEST_SIDE} pixels")
+    return height, width
+
+
+_NO_FILES = (
+    "this source holds pixels and no image files, so it has no original bytes: choose the storage "
+    "png, webp or jpeg:<quality>"
+)
+
+
+def _saved(image: Image.Image, form: str, **options: int) -> bytes:
+    stream = io.BytesIO()
+    try:
+        image.save(stream, form, **options)
+    except OSError as error:
+        raise ValueError(f"{image.width}x{image.height} pixels as {form}: {error}") from None
+    return stream.getvalue()

@@ -1,0 +1,276 @@
+"""`folder`, `kodak`, `clic`: image files of any sizes, in a folder or an archive.
+
+Each file's bytes are kept as they are unless a size or a storage is asked for; then orientation
+tags are applied. Hidden files and `__MACOSX` are not looked at.
+
+`folder`: any images, searched recursively. Sub-folders named train, val, validation, valid or test
+at the top are the splits; otherwise a seeded share of all the files becomes the test split. The
+first folder below the split's root names the label. Where one folder wraps all of an archive, it
+is passed over. Options: `test_images` (that many) or `test_fraction` (0.1 by default; 0: none) of
+the test split, and `seed` of its draw.
+
+`kodak`: the 24 photographs kodim01.png to kodim24.png, all of them the split test.
+
+`clic`: the PNG files of CLIC, the Challenge on Learned Image Compression. The path is one of its
+zips (professional_train_2020.zip, mobile_valid_2020.zip, CLIC2020Professional_test.zip, ...), one
+of the folders that these unpack to, or a folder of several. The nearest folder or zip whose name
+has the word train, valid or test says which split it is; likewise, professional or mobile is the
+label.
+
+Kodak and CLIC are what codecs are measured on, so they are stored without loss.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from shards.building.pictures import Pictures, pictures
+from shards.building.sources import Listed, Source, read_each, stored_picture
+from shards.building.sources.archives import Files, open_files
+from shards.building.sources.draw import drawn
+from shards.building.writer import NewSample
+from shards.errors import ShardError
+
+SPLITS = ("train", "val", "valid", "validation", "test")
+TEST_FRACTION = 0.1
+_KODAK = tuple(f"kodim{number:02d}.png" for number in range(1, 25))
+_CLIC_SPLIT = re.compile(r"(?<![a-z])(train|valid|test)(?![a-z])")
+_CLIC_TRACK = re.compile(r"professional|mobile")
+
+
+class File(NamedTuple):
+    """One work item: a file (posix path) below a folder or in an archive, its key and label."""
+
+    root: str
+    path: str
+    key: str
+    label: int | None
+
+
+def folder(
+    path: Path | None,
+    *,
+    size: str | None = None,
+    storage: str | None = None,
+    test_images: int | None = None,
+    test_fraction: float | None = None,
+    seed: int = 0,
+) -> Source:
+    """The source of any images; see the module for its options. Raises `ShardError`."""
+    if path is None:
+        raise ShardError("the source folder needs the path of a folder or an archive of images")
+    stored = pictures(size, storage, "original")
+    files = open_files(path)
+    found = files.names()
+    if not found:
+        raise ShardError(f"{path} holds no files")
+    wrap = "" if path.is_dir() else _wrap(found)
+    names = [name.removeprefix(wrap) for name in found]
+    own = sorted({name.split("/")[0] for name in names if "/" in name} & set(SPLITS))
+    if own and (test_images, test_fraction) != (None, None):
+        raise ShardError(
+            f"{path} has the splits {', '.join(own)}: leave test images and fraction out"
+        )
+    by_split, draw = (
+        (_own(path, names, own), {})
+        if own
+        else _drawn(path, names, test_images, test_fraction, seed)
+    )
+    depth = 1 if own else 0
+    classes = sorted({label for name in names if (label := _class(name, depth)) is not None})
+    splits = {
+        split: _items([(str(path), f"{wrap}{n}", n, _class(n, depth)) for n in chosen], classes)
+        for split, chosen in by_split.items()
+    }
+    more = {**draw, "files": len(found), "listing": files.fingerprint(found)}
+    return _source("folder", stored, splits, classes, more)
+
+
+def kodak(path: Path | None, *, size: str | None = None, storage: str | None = None) -> Source:
+    """The Kodak photographs; `ShardError` unless all of them are there."""
+    if path is None:
+        raise ShardError("kodak needs the path of the folder of kodim01.png to kodim24.png")
+    stored = _lossless("kodak", size, storage)
+    files = open_files(path)
+    by_name: dict[str, str] = {}
+    for name in files.names():
+        if (other := by_name.setdefault(PurePosixPath(name).name.lower(), name)) != name:
+            raise ShardError(f"{path} holds {other} and {name}: one of them is enough")
+    if lost := [name for name in _KODAK if name not in by_name]:
+        raise ShardError(
+            f"{path} lacks {len(lost)} of the 24 photographs of Kodak, {lost[0]} first: put them "
+            "there, or build a part of them with the source folder"
+        )
+    items = _items([(str(path), by_name[name], name, None) for name in _KODAK], [])
+    more = {"listing": files.fingerprint(by_name[name] for name in _KODAK)}
+    return _source("kodak", stored, {"test": items}, [], more)
+
+
+def clic(path: Path | None, *, size: str | None = None, storage: str | None = None) -> Source:
+    """The images of CLIC; `ShardError` where a split is not clear or an image is there twice."""
+    if path is None:
+        raise ShardError("clic needs the path of its zips or of the folders that they unpack to")
+    stored = _lossless("clic", size, storage)
+    listings = {}
+    by_split: dict[str, list[tuple[str, str, str, str | None]]] = {}
+    places: dict[tuple[str, str], str] = {}
+    for files in _roots(path):
+        found = [name for name in files.names() if name.lower().endswith(".png")]
+        for name in found:
+            where = _below(path, files.path, name)
+            split, track = _clic_names(path, where)
+            key = f"{track}/{PurePosixPath(name).name}" if track else PurePosixPath(name).name
+            if (other := places.setdefault((split, key), where)) != where:
+                raise ShardError(f"{path} holds {other} and {where}: one of them is enough")
+            by_split.setdefault(split, []).append((str(files.path), name, key, track))
+        if found:
+            listings[_below(path, files.path, "")] = files.fingerprint(found)
+    if not by_split:
+        raise ShardError(f"{path} holds no PNG file, nor a zip of some")
+    classes = sorted({t for chosen in by_split.values() for *_, t in chosen if t is not None})
+    splits: dict[str, Listed] = {
+        split: _items(sorted(by_split[split], key=lambda entry: entry[2]), classes)
+        for split in ("train", "valid", "test")
+        if split in by_split
+    }
+    return _source("clic", stored, splits, classes, {"listings": listings})
+
+
+def encode(file: File, stored: Pictures) -> NewSample:
+    """Read one image; `ShardError` that names the file when it is none or damaged."""
+    root = Path(file.root)
+    data = open_files(root).read(file.path)
+    picture = stored_picture(stored, data, f"{file.path} in {root}")
+    members = {picture.ext: picture.data}
+    if file.label is not None:
+        members["cls"] = str(file.label).encode()
+    return NewSample(
+        file.key, members, picture.ext, picture.width, picture.height, file.label, source=file.path
+    )
+
+
+def _source(
+    name: str,
+    stored: Pictures,
+    splits: dict[str, Listed],
+    classes: list[str],
+    more: dict[str, Any],
+) -> Source:
+    return Source(
+        name=name,
+        parameters={"size": stored.size, "storage": stored.storage, **more},
+        transform=stored.transform(),
+        splits=splits,
+        read=partial(read_each, partial(encode, stored=stored)),
+        classes=classes,
+    )
+
+
+def _items(entries: Sequence[tuple[str, str, str, str | None]], classes: Sequence[str]) -> Listed:
+    """Work items of (root, path in it, name to make the key of, class)."""
+    number = {name: i for i, name in enumerate(classes)}
+    keys = _keys([name for _, _, name, _ in entries])
+    return Listed(
+        [
+            File(root, path, key, None if label is None else number[label])
+            for (root, path, _, label), key in zip(entries, keys, strict=True)
+        ]
+    )
+
+
+def _lossless(name: str, size: str | None, storage: str | None) -> Pictures:
+    stored = pictures(size, storage, "original")
+    if stored.storage.startswith("jpeg"):
+        raise ShardError(
+            f"{name} is what codecs are measured on, and {stored.storage} would change it: choose "
+            "the storage original, png or webp"
+        )
+    return stored
+
+
+def _wrap(names: Iterable[str]) -> str:
+    """The one folder, with its slash, that all names are in, unless it is a split; else ''."""
+    tops = {name.partition("/")[0] if "/" in name else "" for name in names}
+    top = tops.pop()
+    return f"{top}/" if top and not tops and top not in SPLITS else ""
+
+
+def _own(path: Path, names: list[str], splits: list[str]) -> dict[str, list[str]]:
+    if strangers := [name for name in names if name.split("/")[0] not in splits]:
+        raise ShardError(
+            f"{path} has the splits {', '.join(splits)}, and {strangers[0]} is in none of them: "
+            "move it"
+        )
+    return {s: [name for name in names if name.startswith(f"{s}/")] for s in splits}
+
+
+def _drawn(
+    path: Path, names: list[str], images: int | None, fraction: float | None, seed: int
+) -> tuple[dict[str, list[str]], dict[str, Any]]:
+    """The drawn splits, and the parameters of the draw."""
+    if images is not None and fraction is not None:
+        raise ShardError("the test split has a number of images or a fraction of them, not both")
+    draw: dict[str, Any] = {"test_images": images, "seed": seed}
+    if images is None:
+        fraction = TEST_FRACTION if fraction is None else fraction
+        if not 0 <= fraction <= 1:
+            raise ShardError(f"the test fraction is between 0 and 1, not {fraction}")
+        images, draw = round(fraction * len(names)), {"test_fraction": fraction, "seed": seed}
+    elif not 1 <= images < len(names):
+        raise ShardError(
+            f"a test split of {images} images cannot be drawn from the {len(names)} files of {path}"
+        )
+    test = [name for _, name in drawn(names, images, seed)] if images else []
+    held = set(test)
+    splits = {"train": [name for name in names if name not in held], "test": test}
+    return {split: chosen for split, chosen in splits.items() if chosen}, draw
+
+
+def _class(name: str, depth: int) -> str | None:
+    parts = name.split("/")
+    return parts[depth] if len(parts) > depth + 1 else None
+
+
+def _keys(names: list[str]) -> list[str]:
+    """WebDataset keys: no dots in the last component, and no two alike."""
+    taken: set[str] = set()
+    keys = []
+    for name in names:
+        path = PurePosixPath(name)
+        base = (path.parent / path.stem.replace(".", "_")).as_posix()
+        key, n = base, 2
+        while key in taken:
+            key, n = f"{base}~{n}", n + 1
+        taken.add(key)
+        keys.append(key)
+    return keys
+
+
+def _roots(path: Path) -> list[Files]:
+    """A folder and the zips in it, or one archive."""
+    files = open_files(path)
+    if not path.is_dir():
+        return [files]
+    return [files, *(open_files(path / name) for name in files.names() if name.endswith(".zip"))]
+
+
+def _below(path: Path, root: Path, name: str) -> str:
+    """A file of CLIC as the user sees it: with the zip that it is in, below `path`."""
+    return (root.relative_to(path.parent) / name).as_posix()
+
+
+def _clic_names(path: Path, where: str) -> tuple[str, str | None]:
+    """The split and the track of a file from the names of its folders and its zip."""
+    above = list(reversed(where.lower().split("/")[:-1]))
+    splits = (match[1] for part in above if (match := _CLIC_SPLIT.search(part)))
+    tracks = (match[0] for part in above if (match := _CLIC_TRACK.search(part)))
+    if (split := next(splits, None)) is None:
+        raise ShardError(
+            f"{where} in {path} does not say its split: a folder or zip above it must have train, "
+            "valid or test in its name"
+        )
+    return split, next(tracks, None)

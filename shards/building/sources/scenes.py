@@ -1,0 +1,84 @@
+"""One image with maps of its pixels, such as labels: what `cityscapes` and `ade20k` are made of."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from shards.building.pictures import Pictures
+from shards.building.sources import unreadable
+from shards.building.sources.archives import open_files
+from shards.building.writer import NewSample
+from shards.errors import ShardError
+from shards.reading import decode
+
+_ORIENTATION = 0x0112
+
+
+class Scene(NamedTuple):
+    """One work item: an image's name among its files, and (member, name) of each of its maps."""
+
+    path: str
+    key: str
+    maps: tuple[tuple[str, str], ...] = ()
+
+
+def encode(scene: Scene, images: Path, maps: Path, stored: Pictures) -> NewSample:
+    """Read an image and its maps; `ShardError` when one is damaged or they differ in size.
+
+    Original bytes are kept with original maps; else the maps take the geometry of the image.
+    """
+    data = open_files(images).read(scene.path)
+    where = f"{scene.path} in {images}"
+    try:
+        picture = stored.encode(data)
+        if scene.maps and stored.storage != "original" and _turned(data):
+            raise ValueError("its orientation tag turns it away from its maps")
+        size = decode.image_size(data)
+    except ValueError as error:
+        raise unreadable(where, error) from None
+    members = {picture.ext: picture.data}
+    for member, name in scene.maps:
+        members[member] = _map(open_files(maps).read(name), f"{name} in {maps}", size, stored)
+    return NewSample(
+        scene.key, members, picture.ext, picture.width, picture.height, None, source=scene.path
+    )
+
+
+def _map(data: bytes, where: str, size: tuple[int, int], stored: Pictures) -> bytes:
+    try:
+        pixels = map_pixels(data)
+    except ValueError as error:
+        raise unreadable(where, error) from None
+    if pixels.shape != size[::-1]:
+        raise ShardError(
+            f"{where} has {pixels.shape[1]}x{pixels.shape[0]} pixels and its image "
+            f"{size[0]}x{size[1]}: both must come from the same release"
+        )
+    return data if stored.storage == "original" else stored.encode_map(pixels)
+
+
+def map_pixels(data: bytes) -> np.ndarray:
+    """A PNG of ids as uint8 or uint16 [H, W]; `ValueError` with the reason when it is none."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=("PNG",))
+        image.load()
+    except UnidentifiedImageError:
+        raise ValueError("no PNG") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(str(error)) from None
+    if image.mode in ("L", "P"):  # of a palette image, the places in the palette are the ids
+        return np.asarray(image)
+    if image.mode in ("I", "I;16"):
+        return np.asarray(image).astype(np.uint16)
+    raise ValueError(f"its mode is {image.mode}, and a map of ids is a grey image")
+
+
+def _turned(data: bytes) -> bool:
+    """Whether `Pictures` turns the image upright when it stores it anew."""
+    with Image.open(io.BytesIO(data)) as image:
+        return image.getexif().get(_ORIENTATION, 1) != 1

@@ -1,0 +1,278 @@
+"""New sets cut out of others: the same samples in other splits, or a small part of them.
+
+Members are copied byte for byte into tars of the new set. A second index over the old tars would
+copy nothing, but only our own reader would then know the splits: any other WebDataset reader of
+`train-*.tar` would meet the test images there, and a remote test split of 10,000 images out of
+3 million would lie in every shard of the set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import xxhash
+
+from shards.building.build import Progress, build_source
+from shards.building.duplicates import hash_pairs, stands_alone
+from shards.building.sources import Source
+from shards.building.writer import NewSample
+from shards.checking.whole_set import batches, open_index, rows_at
+from shards.errors import ShardError
+from shards.index import SCHEMA, whole
+from shards.reading.reader import ShardSet, open_set
+from shards.remote.stores import Store, store
+
+_ROWS = 1024  # that are Python objects at a time
+
+
+def split_set(
+    location: str | Path,
+    out: str | Path,
+    *,
+    test_images: int | None = None,
+    test_fraction: float | None = None,
+    seed: int = 0,
+    from_split: str | None = None,
+    shard_size: int = 1000,
+    processes: int | None = None,
+    progress: Progress | None = None,
+) -> ShardSet:
+    """Divide the samples of a set anew: the set `out` has the splits train and test.
+
+    Args:
+        location: the set, a directory or a URI.
+        out: the directory to make; nothing there is ever overwritten.
+        test_images: samples in the test split; either this or `test_fraction`.
+        test_fraction: share of the samples in the test split.
+        seed: of the draw.
+        from_split: divide this split alone and leave the others out; by default all of them.
+        shard_size, processes, progress: as for `shards.building.build.build`.
+
+    The draw depends on the images' bytes alone, not on how they lie in shards. An image that stands
+    more than once is not drawn, so that no test image is trained on. Samples keep their order.
+    Raises `ShardError` for bad input and when `out` holds anything else.
+    """
+    shard_set = open_set(location)
+    rows = _rows(shard_set, from_split)
+    count = _test_count(len(rows.numbers), test_images, test_fraction)
+    alone = stands_alone(rows.hashes)
+    if not 1 <= count < len(alone) or count > alone.sum():
+        raise ShardError(
+            f"a test split of {count} of the {len(alone)} samples of {location} is not possible: "
+            f"choose 1 to {min(int(alone.sum()), len(alone) - 1)}, since only images that stand "
+            "once can be drawn"
+        )
+    test = np.zeros(len(alone), dtype=bool)
+    test[_drawn(rows.hashes, np.flatnonzero(alone), count, seed)] = True
+    return _cut(
+        "split", shard_set, out, rows, {"train": ~test, "test": test},
+        {"test_images": count, "seed": seed, "from_split": from_split},
+        shard_size, processes, progress,
+    )  # fmt: skip
+
+
+def sample_set(
+    location: str | Path,
+    out: str | Path,
+    *,
+    count: int,
+    split: str | None = None,
+    seed: int = 0,
+    shard_size: int = 1000,
+    processes: int | None = None,
+    progress: Progress | None = None,
+) -> ShardSet:
+    """Cut a small set out of a large one: `count` samples of each split, or all that it has.
+
+    Args:
+        location: the set, a directory or a URI.
+        out: the directory to make; nothing there is ever overwritten.
+        count: samples of each split.
+        split: take this split alone.
+        seed: of the draw, which depends on the images' bytes alone.
+        shard_size, processes, progress: as for `shards.building.build.build`.
+
+    Samples keep their order. Raises `ShardError` for bad input and when `out` holds anything else.
+    """
+    if count < 1:
+        raise ShardError(f"a sample of {count} is not possible: choose at least 1")
+    shard_set = open_set(location)
+    rows = _rows(shard_set, split)
+    chosen = {}
+    for number, name in enumerate(shard_set.splits):
+        drawn = _drawn(rows.hashes, np.flatnonzero(rows.splits == number), count, seed)
+        if len(drawn):
+            chosen[name] = np.isin(np.arange(len(rows.splits)), drawn)
+    return _cut(
+        "sample", shard_set, out, rows, chosen,
+        {"count": count, "seed": seed, "split": split},
+        shard_size, processes, progress,
+    )  # fmt: skip
+
+
+class _Rows(NamedTuple):
+    """Rows of an index: their numbers (int64), the places of their splits in dataset.json (int16),
+    the hashes of their images (uint64 [rows, 2]) and of their keys (uint64)."""
+
+    numbers: np.ndarray
+    splits: np.ndarray
+    hashes: np.ndarray
+    keys: np.ndarray
+
+
+def _rows(shard_set: ShardSet, only: str | None) -> _Rows:
+    """All rows of a set, or those of one split."""
+    if only is not None and only not in shard_set.splits:
+        there = ", ".join(shard_set.splits)
+        raise ShardError(f"{shard_set.where} has no split {only!r}: it has {there}")
+    names = pa.array(list(shard_set.splits))
+    parts = []
+    begin = 0
+    index = open_index(shard_set.path, shard_set.info)
+    for table in batches(index, ["split", "key", "hash"]):
+        numbers = begin + np.arange(table.num_rows)
+        begin += table.num_rows
+        if only is not None:
+            here = pc.equal(table["split"], only)
+            numbers, table = numbers[here.to_numpy()], table.filter(here)
+        splits = pc.index_in(table["split"], names).to_numpy().astype(np.int16)
+        keys = (xxhash.xxh3_64_intdigest(key.encode()) for key in table["key"].to_pylist())
+        parts.append(
+            _Rows(
+                numbers,
+                splits,
+                hash_pairs(whole(table["hash"])),
+                np.fromiter(keys, dtype=np.uint64, count=table.num_rows),
+            )
+        )
+    return _Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _test_count(samples: int, images: int | None, fraction: float | None) -> int:
+    if (images is None) == (fraction is None):
+        raise ShardError("a new test split needs either a number of images or a fraction")
+    if fraction is None:
+        assert images is not None
+        return images
+    if not 0 < fraction < 1:
+        raise ShardError(f"a test fraction of {fraction} is not between 0 and 1")
+    return round(fraction * samples)
+
+
+def _drawn(hashes: np.ndarray, candidates: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """The `count` of the candidates (int64 rows of `hashes`) whose images' seeded hash is least."""
+    if not 0 <= seed < 1 << 64:
+        raise ShardError(f"the seed {seed} is not in 0 to 2^64 - 1")
+    content = hashes[candidates].tobytes()
+    ranks = np.fromiter(
+        (xxhash.xxh3_64_intdigest(content[i : i + 16], seed) for i in range(0, len(content), 16)),
+        dtype=np.uint64,
+        count=len(candidates),
+    )
+    return candidates[np.argsort(ranks, kind="stable")[:count]]
+
+
+def _cut(
+    kind: str,
+    shard_set: ShardSet,
+    out: str | Path,
+    rows: _Rows,
+    splits: dict[str, np.ndarray],
+    parameters: dict[str, Any],
+    shard_size: int,
+    processes: int | None,
+    progress: Progress | None,
+) -> ShardSet:
+    """Build the set of the rows that are True in each split's bool [rows]."""
+    info = shard_set.info
+    taken = rows.keys[np.logical_or.reduce(list(splits.values()))]
+    location = shard_set.path
+    if isinstance(location, Path):
+        location = location.absolute()
+    by_shard = len(np.unique(taken)) < len(taken)
+    origin = {
+        "name": info.name,
+        "source": info.source,
+        "parameters": info.parameters,
+        "index_hash": info.index_hash,
+    }
+    source = Source(
+        name=kind,
+        parameters={**parameters, "origin": origin},
+        transform=info.transform,
+        splits={
+            name: Cut(location, info.index_hash, by_shard, rows.numbers[chosen])
+            for name, chosen in splits.items()
+        },
+        read=copied,
+        classes=info.classes,
+        maps=info.maps,
+    )
+    return build_source(source, out, shard_size=shard_size, processes=processes, progress=progress)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Work items: `rows` (int64, ascending) of the index of the set at `location`.
+
+    by_shard: keys repeat, so they get the name of their shard in front.
+    """
+
+    location: str | Path
+    index_hash: str
+    by_shard: bool
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def block(self, start: int, stop: int) -> Cut:
+        return Cut(self.location, self.index_hash, self.by_shard, self.rows[start:stop])
+
+
+def copied(block: Cut) -> Iterator[NewSample]:
+    """The samples of some rows as they are; `ShardError` for one that has changed."""
+    tars, index = _opened(block.location, block.index_hash)
+    for first in range(0, len(block), _ROWS):
+        table = rows_at(index, block.rows[first : first + _ROWS], SCHEMA.names)
+        for shard, rows in groupby(table.to_pylist(), key=lambda row: row["shard"]):
+            prefix = f"{shard.removesuffix('.tar')}/" if block.by_shard else ""
+            with tars.open(shard) as stream:
+                for row in rows:
+                    stream.seek(row["offset"])
+                    yield _sample(stream.read(row["span"]), row, prefix, f"{tars.uri}/{shard}")
+
+
+@lru_cache(maxsize=1)
+def _opened(location: str | Path, index_hash: str) -> tuple[Store, pq.ParquetFile]:
+    shard_set = open_set(location)
+    if shard_set.index_hash != index_hash:
+        raise ShardError(f"{location} has become another set while it was read")
+    return store(shard_set.tars), open_index(location, shard_set.info)
+
+
+def _sample(span: bytes, row: dict[str, Any], prefix: str, where: str) -> NewSample:
+    if xxhash.xxh3_64_intdigest(span) != row["check"]:
+        raise ShardError(
+            f"{where}, key {row['key']!r}, byte {row['offset']}: the sample has changed since it "
+            "was indexed (its hash differs); `gencomp shards verify` lists all the damage"
+        )
+    places = ((m["name"], m["offset"] - row["offset"], m["size"]) for m in row["members"])
+    return NewSample(
+        key=prefix + row["key"],
+        members={name: span[begin : begin + size] for name, begin, size in places},
+        image_ext=row["image_ext"],
+        width=row["width"],
+        height=row["height"],
+        label=row["label"],
+        source=row["source"],
+    )

@@ -1,0 +1,1 @@
+"""Reading a shard set in an exact order."""

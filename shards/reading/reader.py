@@ -1,0 +1,255 @@
+"""Shard sets and their splits, read by positional reads, every sample checked by its hash."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xxhash
+from PIL import Image
+
+from shards.errors import ShardError
+from shards.index import FILE_NAME as INDEX_NAME
+from shards.index import IndexReader, map_index
+from shards.info import FILE_NAME as INFO_NAME
+from shards.info import DatasetInfo, missing_set, parse_info, read_info
+from shards.reading.columns import columns
+from shards.reading.decode import decode
+from shards.reading.files import is_uri, place_of, shard_files
+from shards.remote.clients import shown
+from shards.remote.stores import MissingObject, store
+
+
+class Sample(NamedTuple):
+    """One decoded sample.
+
+    image: uint8 [H, W, 3] RGB; row: its place in the split; maps: all that the set has, uint8 or
+    uint16 [H, W], by name: "label" for the member "label.png".
+    """
+
+    key: str
+    image: np.ndarray
+    label: int | None
+    row: int
+    maps: dict[str, np.ndarray]
+
+
+def open_set(location: str | Path) -> ShardSet:
+    """Open the shard set in a directory or at a URI; `ShardError` when there is none."""
+    if is_uri(location):
+        base = store(location)
+        where = str(place_of(base.uri, INFO_NAME))
+        try:
+            return ShardSet(str(location), parse_info(base.read(INFO_NAME), where))
+        except MissingObject:
+            raise ShardError(
+                f"there is no {where}: check the address, or index the tars there with "
+                f"`gencomp shards index {base.uri} --out DIRECTORY`"
+            ) from None
+    directory = Path(location)
+    if not directory.is_dir():
+        raise ShardError(missing_set(directory))
+    return ShardSet(directory, read_info(directory))
+
+
+class ShardSet:
+    """WebDataset tars with their index.
+
+    `path` is the directory or the URI of the index, `where` the same without secrets, for messages.
+    """
+
+    def __init__(self, path: str | Path, info: DatasetInfo) -> None:
+        self.path = path
+        self.where = shown(str(path))
+        self.info = info
+
+    @property
+    def index_hash(self) -> str:
+        return self.info.index_hash
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Samples by split."""
+        return self.info.counts
+
+    @property
+    def tars(self) -> str | Path:
+        """The directory or the URI of the tars."""
+        return place_of(self.path, self.info.location)
+
+    def split(self, name: str) -> Split:
+        """The split of that name; `ShardError` that names the splits there are."""
+        if name not in self.splits:
+            there = ", ".join(f"{k} ({n} samples)" for k, n in self.splits.items())
+            raise ShardError(f"{self.where} has no split {name!r}: it has {there or 'none'}")
+        path = self.path.absolute() if isinstance(self.path, Path) else self.path
+        return Split(path, name, self.info)
+
+
+class Split:
+    """The samples of one split by row, the position in the index: a stable image number.
+
+    May be shared by threads, inherited by forked processes and pickled (a copy opens the set
+    anew and insists on the same index).
+
+    key_hash: identifies the data, by the index hash and the split's name; shard_names and
+    shard_lengths (int64 [shards], in samples): the shards in the order of the rows.
+    """
+
+    def __init__(self, path: str | Path, name: str, info: DatasetInfo) -> None:
+        self.path = path
+        self.where = shown(str(path))
+        self.name = name
+        self.index_hash = info.index_hash
+        self.key_hash = f"{info.index_hash}/{name}"
+        shards = [shard for shard in info.splits[name].shards if shard.samples]
+        self.shard_names = [shard.name for shard in shards]
+        self.shard_lengths = np.array([shard.samples for shard in shards], dtype=np.int64)
+        self._columns = columns(info, name, lambda: _index(path, info))
+        self._files = shard_files(place_of(path, info.location), shards)
+
+    def __len__(self) -> int:
+        return self._columns.rows
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self.path, self.name, self.index_hash)
+
+    def key(self, row: int) -> str:
+        return self._columns.key(self._checked(row))
+
+    def label(self, row: int) -> int | None:
+        label = int(self._columns.label[self._checked(row)])
+        return None if label < 0 else label
+
+    def labels(self, rows: np.ndarray) -> np.ndarray:
+        """Labels of many rows, int64; -1 where there is none."""
+        return self._columns.label[rows].astype(np.int64)
+
+    def read(self, row: int) -> Sample:
+        """Read, check and decode one sample with all its maps.
+
+        Raises `ShardError` with shard, key and byte offset when it is missing, cut short,
+        changed since it was indexed, or no image.
+        """
+        span = self._span(self._checked(row))
+        maps = {_map_name(member): self._map(row, member, span) for member in self._columns.maps}
+        return Sample(self.key(row), self._image(row, span, None), self.label(row), row, maps)
+
+    def read_many(self, rows: np.ndarray) -> list[Sample]:
+        """The samples at `rows` (int64), in that order."""
+        return [self.read(row) for row in np.asarray(rows, dtype=np.int64).tolist()]
+
+    def image(self, row: int, out: np.ndarray | None = None) -> np.ndarray:
+        """The decoded image of a row, uint8 [H, W, 3] RGB; raises as `read` does.
+
+        It is put into `out`, and that is returned, when `out` has its shape.
+        """
+        return self._image(row, self._span(self._checked(row)), out)
+
+    def maps(self, row: int, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """Maps of a row by name, uint8 or uint16 [H, W]; raises as `read` does."""
+        members = {name: self._member(name) for name in names}
+        span = self._span(self._checked(row))
+        return {name: self._map(row, member, span) for name, member in members.items()}
+
+    def place(self, row: int) -> tuple[str, str, int]:
+        """Where a row lies: (shard, key, byte offset of its image)."""
+        columns, row = self._columns, self._checked(row)
+        offset = int(columns.offset[row]) + int(columns.image_begin[row])
+        return self.shard_names[columns.shard(row)], columns.key(row), offset
+
+    def fetch_soon(self, rows: np.ndarray) -> None:
+        """Start to copy the remote shards that hold `rows` into the cache, in the background."""
+        self._files.fetch_soon(self._columns.shards(rows))
+
+    def _span(self, row: int) -> bytes:
+        """The bytes of all the members of a sample, checked."""
+        columns = self._columns
+        size = int(columns.span[row])
+        try:
+            span = self._files.read(columns.shard(row), int(columns.offset[row]), size)
+        except OSError as error:
+            raise self._error(row, f"cannot be read: {error.strerror}") from None
+        if len(span) < size:
+            raise self._error(row, f"is cut short: {len(span)} of {size} bytes are there")
+        if xxhash.xxh3_64_intdigest(span) != int(columns.check[row]):
+            raise self._error(row, "has changed since it was indexed (its hash differs)")
+        return span
+
+    def _image(self, row: int, span: bytes, out: np.ndarray | None) -> np.ndarray:
+        columns = self._columns
+        begin, rest = int(columns.image_begin[row]), int(columns.image_rest[row])
+        try:
+            # Alone in its sample, as images mostly are, it is not copied.
+            return decode(span[begin : len(span) - rest], out)
+        except ValueError as error:
+            raise self._error(row, f"cannot be decoded: {error}") from None
+
+    def _map(self, row: int, member: str, span: bytes) -> np.ndarray:
+        begins, sizes = self._columns.maps[member]
+        begin = int(begins[row])
+        try:
+            return decode_map(span[begin : begin + int(sizes[row])])
+        except ValueError as error:
+            raise self._error(row, f"has a map {member} that cannot be decoded: {error}") from None
+
+    def _member(self, name: str) -> str:
+        for member in self._columns.maps:
+            if _map_name(member) == name:
+                return member
+        there = ", ".join(map(_map_name, self._columns.maps)) or "none"
+        raise ShardError(f"{self.where} has no map {name!r}: it has {there}")
+
+    def _checked(self, row: int) -> int:
+        if not 0 <= row < self._columns.rows:
+            raise ShardError(
+                f"{self.where}: split {self.name!r} has rows 0 to {len(self) - 1}, not {row}"
+            )
+        return row
+
+    def _error(self, row: int, what: str) -> ShardError:
+        _, key, offset = self.place(row)
+        return ShardError(
+            f"{self._files.name(self._columns.shard(row))}, key {key!r}, byte {offset}: the "
+            f"sample {what}; `gencomp shards verify` lists all the damage"
+        )
+
+
+def decode_map(data: bytes) -> np.ndarray:
+    """Decode a map of pixels (a grey or palette PNG) to its numbers, uint8 or uint16 [H, W].
+
+    Raises `ValueError` with the reason when the bytes are no such map.
+    """
+    try:
+        image = Image.open(io.BytesIO(data), formats=("PNG",))
+        image.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(str(error)) from None
+    if image.mode in ("1", "L", "P"):
+        return np.asarray(image, dtype=np.uint8)
+    if image.mode in ("I;16", "I"):  # older releases of Pillow widen 16 bits to "I"
+        return np.asarray(image).astype(np.uint16)
+    raise ValueError(f"its mode is {image.mode}, a map has one channel of 8 or 16 bits")
+
+
+def _map_name(member: str) -> str:
+    return member.removesuffix(".png")
+
+
+def _index(path: str | Path, info: DatasetInfo) -> IndexReader:
+    if not is_uri(path):
+        file = Path(path) / INDEX_NAME
+        return IndexReader(map_index(file), str(file), info.index_bytes_hash)
+    base = store(path)
+    where = str(place_of(base.uri, INDEX_NAME))
+    return IndexReader(base.read(INDEX_NAME), where, info.index_bytes_hash)
+
+
+def _reopen(path: str | Path, name: str, index_hash: str) -> Split:
+    there = open_set(path)
+    if there.index_hash != index_hash:
+        raise ShardError(f"{there.where} is another set now: its index hash has changed")
+    return there.split(name)

@@ -1,0 +1,1 @@
+"""Remote stores, and local copies of what lies there."""

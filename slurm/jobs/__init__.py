@@ -1,0 +1,1 @@
+"""Jobs: what is asked of Slurm, what was submitted, and where it stands."""

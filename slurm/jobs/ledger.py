@@ -1,0 +1,105 @@
+"""Which jobs were submitted where, in `jobs.json`, and which of them still live."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from cluster.files import write_bytes
+from slurm.jobs import queue
+from slurm.jobs.job import Job
+from slurm.jobs.job_set import JobSet
+
+_JOBS = TypeAdapter(tuple[Job, ...])
+
+
+def read(evaluation: JobSet) -> tuple[Job, ...]:
+    """All jobs ever submitted, oldest first."""
+    path = evaluation.path / "jobs.json"
+    return _JOBS.validate_json(path.read_bytes()) if path.exists() else ()
+
+
+def record(evaluation: JobSet, jobs: Iterable[Job]) -> None:
+    """Append jobs, or replace those of the same name."""
+    known = {job.name: job for job in read(evaluation)}
+    known.update({job.name: job for job in jobs})
+    write_bytes(
+        evaluation.path / "jobs.json", _JOBS.dump_json(tuple(known.values()), indent=1) + b"\n"
+    )
+
+
+def current(evaluation: JobSet) -> list[Job]:
+    """The newest pilot and collecting job, and jobs that are the newest for at least one block."""
+    newest: dict[int | str, Job] = {}
+    jobs = read(evaluation)
+    for job in jobs:
+        newest.update(dict.fromkeys(job.blocks or (job.stage,), job))
+    kept = {job.name for job in newest.values()}
+    return [job for job in jobs if job.name in kept]
+
+
+def living(jobs: Iterable[Job]) -> list[Job]:
+    """Those that wait in a queue or run."""
+    jobs = [job for job in jobs if job.id is not None]
+    looks = queue.look_up([job.id for job in jobs if job.executor == "slurm" and job.id])
+    alive = queue.active(looks)
+    return [
+        job for job in jobs if (job.id in alive if job.executor == "slurm" else process_lives(job))
+    ]
+
+
+def process_lives(job: Job) -> bool:
+    """Whether a local job's controller still runs on this machine."""
+    if job.executor != "local" or job.id is None or job.host != platform.node():
+        return False
+    return _is_controller(int(job.id))
+
+
+def stop_processes(jobs: Iterable[Job], patience: float = 20.0) -> None:
+    """Ask local jobs to save and end; kill those that do not within `patience` seconds."""
+    left = [int(job.id) for job in jobs if job.id and process_lives(job)]
+    deadline = time.monotonic() + patience
+    while left and time.monotonic() < deadline:
+        for pid in left:
+            # The controller passes it on. Again each time: a process that only starts may miss one.
+            _signal(pid, signal.SIGTERM)
+        pause = time.monotonic() + 1.0
+        while left and time.monotonic() < pause:
+            time.sleep(0.05)
+            left = [pid for pid in left if _is_controller(pid)]
+    for pid in left:
+        for child in _children(pid):
+            _signal(child, signal.SIGKILL)
+        _signal(pid, signal.SIGKILL)
+
+
+def _is_controller(pid: int) -> bool:
+    """Process numbers are used again, so its command line is looked at."""
+    try:
+        # An unreaped process has no command line.
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return not Path("/proc/self").exists() and _signal(pid, 0)
+    return b"submitit.local._local" in command
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []
+    return [int(word) for word in text.split()]
+
+
+def _signal(pid: int, number: int) -> bool:
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True

@@ -1,0 +1,88 @@
+"""Requests to Slurm that stay the same, in a YAML file under Slurm's own names.
+
+partition: gpu
+account: imaging
+gres: gpu:4
+cpus-per-task: 16
+time: 8:00:00
+setup: [module load cuda/12.4]
+sbatch: [exclude=n7, exclusive]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gencomp.errors import InputError
+from gencomp.validation import sentence
+from slurm.jobs.options import SlurmOptions
+
+Options = TypeVar("Options", bound=SlurmOptions)
+Count = Annotated[int, Field(ge=1)]
+
+
+class Profile(BaseModel):
+    """What a profile may say; None and nothing leave it open."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=lambda name: name.replace("_", "-")
+    )
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    gres: str | None = None
+    time: str | None = None
+    mem: str | None = None
+    nodes: Count | None = None
+    cpus_per_task: Count | None = None
+    setup: tuple[str, ...] = ()
+    sbatch: tuple[str, ...] = ()
+
+
+def read(path: Path) -> Profile:
+    """
+    Raises:
+        InputError: no such file, no mapping, an unknown key or a wrong value.
+    """
+    try:
+        # Text only: YAML would read 4:00:00 as a number in the base of 60.
+        raw = yaml.load(path.read_text(), Loader=yaml.BaseLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InputError(f"--profile {path} cannot be read: {reason}") from None
+    except yaml.YAMLError as error:
+        raise InputError(
+            f"--profile {path} is not valid YAML: {' '.join(str(error).split())}"
+        ) from None
+    if not isinstance(raw, dict):
+        raise InputError(f"--profile {path} must be a mapping of options to values")
+    try:
+        return Profile.model_validate(raw)
+    except ValidationError as error:
+        raise InputError(f"--profile {path}: {sentence(error, Profile)}") from None
+
+
+def merged(options: Options, profile: Profile) -> Options:
+    """Options with what they leave open; lines of `setup` and `sbatch` follow those of the profile.
+
+    Args:
+        options: of the command line.
+        profile: what a kind of options does not know, such as `nodes`, is not for it.
+    """
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(options):
+        if field.name not in Profile.model_fields:
+            continue
+        given, usual = getattr(options, field.name), getattr(profile, field.name)
+        if isinstance(given, tuple):
+            changes[field.name] = (*usual, *given)
+        elif given is None:
+            changes[field.name] = usual
+    return dataclasses.replace(options, **changes)

@@ -1,0 +1,41 @@
+"""Metrics of a run as jobs: each job makes the parts of some blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import ClassVar
+
+from cluster.evaluations.evaluation import Evaluation as AnyEvaluation
+from cluster.evaluations.metrics.plan import Evaluation
+from cluster.evaluations.tables import Collected
+from slurm.jobs.job import Job
+from slurm.jobs.restartable import WholeBlocks
+from slurm.kinds.evaluation_jobs import EvaluationJobs
+
+
+class MetricJobs(EvaluationJobs[Evaluation]):
+    """The jobs of a measurement. The steps of a job are images."""
+
+    KIND: ClassVar[str] = "metrics"
+    EVALUATION: ClassVar[type[AnyEvaluation]] = Evaluation
+
+    def task(self, job: Job) -> Callable[[], None]:
+        return MeasureMetrics(job.name, str(self.path), job.blocks)
+
+    def collect(self, require_all: bool) -> Collected:
+        from cluster.evaluations.metrics import results
+
+        return results.shown(self.evaluation, results.collect(self.evaluation, require_all))
+
+
+class MeasureMetrics(WholeBlocks):
+    """Measures the images or samples of some blocks."""
+
+    def __call__(self) -> None:
+        jobs = MetricJobs.open(self.directory)
+        sizes = jobs.block_sizes
+        with jobs.working(self.name, sum(sizes[block] for block in self.blocks)) as report:
+            from cluster.evaluations.metrics.work import open_maker
+
+            self.make_parts(sizes, jobs.missing(), partial(open_maker, jobs.path), report)

@@ -1,0 +1,1 @@
+"""Training and sweeps inside allocations of Slurm."""

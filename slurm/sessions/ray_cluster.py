@@ -1,0 +1,203 @@
+"""A Ray cluster over the nodes of this job's allocation.
+
+Each node runs one step, `python -m slurm.sessions.ray_node`, which ends when its input does; so
+nothing of it outlives this process, and ending it can meet no Ray but its own. The head's node is
+this one, so that the driver sits beside it. A token that is new for each attempt goes to the nodes
+by the steps' input: it is on no command line, in no variable and in no file that others can read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
+
+from cluster import ray_runtime
+from slurm.sessions import child_processes
+
+# Of a step and of Ray on its node; a busy file system makes Python start slowly.
+_START_SECONDS = 300.0
+
+
+class Node(NamedTuple):
+    """A node of the allocation.
+
+    Attributes:
+        address: a number or a name, as Slurm knows it.
+    """
+
+    name: str
+    address: str
+
+
+class Step:
+    """The step that keeps Ray on one node.
+
+    Args:
+        node: where.
+        cpus: of the allocation there.
+    """
+
+    def __init__(self, node: Node, cpus: int) -> None:
+        self.node = node
+        command = ["srun", "--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={node.name}"]
+        # A site may have forbidden steps to inherit variables, and srun the CPUs of its job.
+        command += [f"--cpus-per-task={cpus}", "--export=ALL", "--mpi=none"]
+        with child_processes.deaf():
+            self._process = subprocess.Popen(
+                [*command, sys.executable, "-u", "-m", "slurm.sessions.ray_node"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+
+    def order(self, **orders: object) -> None:
+        """Tell it what to start, once; see `slurm.sessions.ray_node`."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # `address` says what was wrong
+            self._process.stdin.write(json.dumps(orders) + "\n")
+            self._process.stdin.flush()
+
+    def address(self, deadline: float) -> str:
+        """The address of the head that its Ray has met, as soon as it has.
+
+        Args:
+            deadline: by the monotonic clock.
+
+        Raises:
+            RuntimeError: Ray does not start there.
+        """
+        assert self._process.stdout is not None
+        left = max(deadline - time.monotonic(), 0)
+        if select.select([self._process.stdout], [], [], left)[0]:
+            if line := self._process.stdout.readline().strip():
+                return line
+        raise RuntimeError(f"Ray does not start on node {self.node.name}")
+
+    def lives(self) -> bool:
+        return not child_processes.has_ended(self._process.pid)
+
+    def ask_to_end(self) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+
+    def end(self, deadline: float) -> None:
+        """
+        Args:
+            deadline: by the monotonic clock.
+        """
+        self.ask_to_end()
+        try:
+            self._process.wait(max(deadline - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:  # Slurm ends the rest with the job
+            self._process.kill()
+            self._process.wait()
+
+
+class RayCluster(NamedTuple):
+    """Ray on all nodes of the allocation.
+
+    Attributes:
+        steps: that of the head first.
+        variables: of a driver that is to join it.
+    """
+
+    steps: list[Step]
+    variables: dict[str, str]
+
+    def missing(self) -> list[str]:
+        """Nodes on which Ray has ended."""
+        return [step.node.name for step in self.steps if not step.lives()]
+
+
+@contextmanager
+def ray_cluster(cpus: int, gpu: bool, farewell: float) -> Iterator[RayCluster]:
+    """Ray on all nodes of the allocation while the body runs.
+
+    Args:
+        cpus: of each node.
+        gpu: whether Ray may use the GPUs that Slurm has given the job.
+        farewell: seconds that all of it may take to end.
+
+    Raises:
+        RuntimeError: Ray does not start on a node.
+    """
+    nodes = allocated()
+    deadline = time.monotonic() + _START_SECONDS
+    token = secrets.token_hex(32)
+    steps: list[Step] = []
+    try:
+        steps += [Step(node, cpus) for node in nodes]
+        head, *others = steps
+        shared = {"cpus": cpus, "gpu": gpu, "token": token}
+        head.order(own=head.node.address, peer=nodes[-1].address, head=None, **shared)
+        address = head.address(deadline)
+        peer = address.rpartition(":")[0]
+        for step in others:
+            step.order(own=step.node.address, peer=peer, head=address, **shared)
+        for step in others:
+            step.address(deadline)
+        yield RayCluster(steps, _variables(address, token))
+    finally:
+        # The head goes last: the others say farewell to it.
+        until = time.monotonic() + farewell
+        for step in steps[1:]:
+            step.ask_to_end()
+        for step in reversed(steps):
+            step.end(until)
+
+
+def allocated() -> list[Node]:
+    """The nodes of this job, this one first.
+
+    Raises:
+        RuntimeError: the controller does not answer.
+    """
+    try:
+        text = subprocess.run(
+            ["scontrol", "show", "node", os.environ["SLURM_JOB_NODELIST"], "--oneliner"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        ).stdout
+    except (subprocess.SubprocessError, OSError) as error:
+        raise RuntimeError(f"scontrol does not tell the nodes' addresses: {error}") from None
+    return ordered(parse_nodes(text), os.environ["SLURMD_NODENAME"])
+
+
+def parse_nodes(text: str) -> list[Node]:
+    """Lines of `scontrol show node --oneliner`."""
+    found = []
+    for line in text.splitlines():
+        values: dict[str, str] = dict(re.findall(r"\b(NodeName|NodeAddr)=(\S+)", line))
+        if "NodeName" in values:
+            found.append(Node(values["NodeName"], values.get("NodeAddr", values["NodeName"])))
+    return found
+
+
+def ordered(nodes: Sequence[Node], first: str) -> list[Node]:
+    return sorted(nodes, key=lambda node: node.name != first)
+
+
+def _variables(address: str, token: str) -> dict[str, str]:
+    path = ray_runtime.workplace() / "cluster-token"
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(token)
+    return {
+        "RAY_ADDRESS": address,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(path),
+        ray_runtime.COMPLETE: "1",
+        # A driver that keeps to loopback finds no other node.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
+    }

@@ -1,0 +1,187 @@
+"""A run or a sweep that one job drives, over all of its attempts.
+
+    DIR/slurm/order.json   what the job runs, and on how much
+    DIR/slurm/jobs.json, progress/, logs/   see `slurm.jobs.job_set`
+
+DIR is the run or the sweep itself. What is done and what is not stands in its own files; an order
+is written anew with every submission, so the next job may have other nodes or workers.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cluster import run_status
+from cluster.files import read_json, write_text
+from gencomp.errors import InputError
+from gencomp.validation import sentence
+
+FOLDER = "slurm"
+_FILE, _COMPLETE = "order.json", "complete"
+# Of the time between Slurm's warning and the end, for saving; the rest is for requeueing.
+_TO_SAVE, _TO_END = 0.75, 0.12
+
+
+class Order(BaseModel):
+    """What a job runs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    kind: Literal["train", "sweep"]
+    words: tuple[str, ...] = Field(min_length=1, description="of the driver, after `gencomp`")
+    nodes: int = Field(ge=1)
+    cpus: int = Field(ge=1, description="of each node")
+    gpu: bool = Field(description="whether the workers want GPUs")
+    warning: int = Field(ge=1, description="seconds between Slurm's warning and the end, at least")
+
+    @property
+    def patience(self) -> float:
+        """Seconds that the driver may take to save."""
+        return _TO_SAVE * self.warning
+
+    @property
+    def farewell(self) -> float:
+        """Seconds that Ray may then take to end."""
+        return _TO_END * self.warning
+
+
+class Progress(NamedTuple):
+    """Steps of a run, or trials of a sweep; `total` is 0 where it is not known yet."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Session(ABC):
+    """A run or a sweep as one block of work for one job.
+
+    Attributes:
+        path: the directory of the session, DIR/slurm.
+        order: the order of the newest job.
+    """
+
+    path: Path
+    order: Order
+
+    @property
+    def subject(self) -> Path:
+        """The run or the sweep."""
+        return self.path.parent
+
+    @abstractmethod
+    def is_complete(self) -> bool:
+        """Whether nothing is left for a job to do."""
+
+    @abstractmethod
+    def progress_now(self) -> Progress:
+        """How far it is, from its own files; imports no torch."""
+
+    @abstractmethod
+    def state(self) -> str:
+        """How far it is, in words."""
+
+    def completed(self) -> None:  # noqa: B027  # a run's own files say it
+        """Note that a driver has ended with nothing left to do."""
+
+
+class TrainingSession(Session):
+    """The session of a run."""
+
+    def is_complete(self) -> bool:
+        return (self.subject / "result.json").exists()
+
+    def progress_now(self) -> Progress:
+        now = run_status.read(self.subject)
+        return Progress(now.step, now.total or 0)
+
+    def state(self) -> str:
+        now = self.progress_now()
+        of = f" of {now.total}" if now.total else ""
+        return f"step {now.done}{of}; gencomp status {self.subject} says more"
+
+
+class SweepSession(Session):
+    """The session of a sweep.
+
+    Only the driver of a sweep can tell whether all is done, so that is noted in `complete`.
+    """
+
+    def is_complete(self) -> bool:
+        return (self.path / _COMPLETE).exists()
+
+    def completed(self) -> None:
+        (self.path / _COMPLETE).touch()
+
+    def reopen(self) -> None:
+        """There is something to do again."""
+        (self.path / _COMPLETE).unlink(missing_ok=True)
+
+    def progress_now(self) -> Progress:
+        trials = read_json(self.subject / "trials.json") or []
+        done = [trial for trial in trials if _has_ended(self.subject / "trials" / trial)]
+        return Progress(len(done), len(trials))
+
+    def state(self) -> str:
+        now = self.progress_now()
+        return (
+            f"{now.done} of {now.total} trials have ended; gencomp status {self.subject} says more"
+        )
+
+
+def session(subject: Path, order: Order) -> Session:
+    """The session of a run or a sweep, whether it is there already or not; writes nothing."""
+    path = subject.resolve() / FOLDER
+    return TrainingSession(path, order) if order.kind == "train" else SweepSession(path, order)
+
+
+def enter(found: Session) -> None:
+    """Write its order, for the jobs that are submitted from now on."""
+    write_text(found.path / _FILE, found.order.model_dump_json(indent=1) + "\n")
+
+
+def find(directory: Path) -> Session | None:
+    """The session of a run or a sweep, or of its directory `slurm`; None where there is none.
+
+    Raises:
+        InputError: its order cannot be read.
+    """
+    directory = directory.resolve()
+    for subject in (directory, directory.parent):
+        file = subject / FOLDER / _FILE
+        if not file.is_file() or directory not in (subject, file.parent):
+            continue
+        try:
+            return session(subject, Order.model_validate_json(file.read_bytes()))
+        except ValidationError as error:
+            raise InputError(f"{file} cannot be read: {sentence(error, Order)}") from None
+    return None
+
+
+def open_session(path: str | Path) -> Session:
+    """A session that exists.
+
+    Raises:
+        InputError: there is none, or its order cannot be read.
+    """
+    found = find(Path(path))
+    if found is None:
+        raise InputError(f"{path} holds no order of a run or a sweep (it has no {_FILE})")
+    return found
+
+
+def _has_ended(trial: Path) -> bool:
+    if (trial / "result.json").exists():
+        return True
+    try:
+        told: Any = json.loads((trial / "trial.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(told, dict) and told.get("status") in ("finished", "stopped", "failed")

@@ -1,0 +1,103 @@
+"""The next point of a search: Optuna's samplers as a pure function of what there was before.
+
+There is no study that lives on: each proposal is made by a new one that holds all earlier trials
+of the sweep, with a sampler whose seed belongs to the number of the proposal. So a sweep that was
+killed goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from sweeps.sweep_file import Entry, Grid, LogUniform, Past, Proposal, Search, Sweep, contains
+
+# A sampler that keeps coming back to points that were tried is replaced by random draws.
+_TRIES, _RANDOM_TRIES = 10, 200
+
+
+def propose(sweep: Sweep, past: Sequence[Past]) -> Proposal | None:
+    """The next point to try.
+
+    Args:
+        sweep: its space, search, objective and seed.
+        past: all earlier proposals, in their order; of another space are those left out that do
+            not lie in this one.
+
+    Returns:
+        A point that was not proposed before, or None when there seems to be none.
+    """
+    assert sweep.search is not None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    distributions = {key: _distribution(entry) for key, entry in sweep.space.items()}
+    inside = [one for one in past if contains(sweep, one.proposal.point)]
+    tried = [one.proposal.point for one in inside]
+    for attempt in range(_TRIES + _RANDOM_TRIES):
+        seed = int(np.random.SeedSequence([sweep.seed, len(past), attempt]).generate_state(1)[0])
+        sampler = _sampler(sweep.search, seed) if attempt < _TRIES else RandomSampler(seed)
+        study = optuna.create_study(
+            directions=["minimize"] * len(sweep.objective.minimised), sampler=sampler
+        )
+        study.add_trials([_frozen(one, sweep.space, distributions) for one in inside])
+        asked = study.ask(distributions)
+        point = {key: _value(entry, asked.params[key]) for key, entry in sweep.space.items()}
+        if point not in tried:
+            return Proposal(point, study.trials[-1].system_attrs)
+    return None
+
+
+def _sampler(search: Search, seed: int) -> BaseSampler:
+    if search.sampler == "nsga2":
+        return NSGAIISampler(population_size=search.population, seed=seed)
+    if search.sampler == "tpe":
+        # Trials that run now count as bad ones, so that not all workers try the same place.
+        return TPESampler(seed=seed, constant_liar=True)
+    return RandomSampler(seed)
+
+
+def _distribution(entry: Entry) -> BaseDistribution:
+    if isinstance(entry, Grid):
+        # By number: Optuna compares choices, and some of ours are lists.
+        return CategoricalDistribution(range(len(entry.grid)))
+    return FloatDistribution(*entry.bounds, log=isinstance(entry, LogUniform))
+
+
+def _value(entry: Entry, parameter: Any) -> Any:
+    return entry.grid[parameter] if isinstance(entry, Grid) else parameter
+
+
+def _parameter(entry: Entry, value: Any) -> Any:
+    return entry.grid.index(value) if isinstance(entry, Grid) else value
+
+
+def _frozen(
+    one: Past, space: Mapping[str, Entry], distributions: dict[str, BaseDistribution]
+) -> FrozenTrial:
+    state = _STATES[one.state]
+    values = one.values
+    if state == TrialState.COMPLETE and len(values) > 1 and not all(map(math.isfinite, values)):
+        state = TrialState.FAIL  # volumes behind a Pareto front must be finite
+    point = one.proposal.point
+    return create_trial(
+        state=state,
+        values=list(values) if state == TrialState.COMPLETE else None,
+        params={key: _parameter(entry, point[key]) for key, entry in space.items()},
+        distributions=distributions,
+        system_attrs=dict(one.proposal.notes),
+        intermediate_values=dict(one.scores) if state == TrialState.PRUNED else None,
+    )
+
+
+_STATES = {
+    "running": TrialState.RUNNING,
+    "finished": TrialState.COMPLETE,
+    "stopped": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
