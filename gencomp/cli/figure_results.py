@@ -202,7 +202,7 @@ def _expand(path: Path, evaluation: str) -> Iterator[Measured]:
     if path.name == "metrics.json" or path.suffix == ".json":
         yield _of_file(path)
     elif (path / "sweep.yaml").is_file():
-        from sweeps.trials import read_results
+        from sweeps.results import read_results
 
         found = read_results(path)
         keys = list(found.sweep.space)

@@ -26,7 +26,7 @@ from gencomp.report.content import Line
 from gencomp.report.wording import metric_name, point_label
 from gencomp.system import Batch, Codec, System, evaluation_mode
 from shards.reading.reader import ShardSet
-from sweeps import trials
+from sweeps.results import SweepResult
 from sweeps.sweep_file import Objective
 
 
@@ -144,10 +144,10 @@ def read_sweep(
     return sweep, pictures
 
 
-def _trial(result: trials.SweepResult, row: Mapping[str, Any]) -> Trial:
-    run, space = result.run(row), result.sweep.space
+def _trial(result: SweepResult, row: Mapping[str, Any]) -> Trial:
+    space = result.sweep.space
     point = {key: row[key] for key in space}
-    evaluations = trials.Trial(row["trial"], run.path, point, run.recipe()).evaluations()
+    evaluations = result.evaluations(row)
     scores = [(one["step"], result.sweep.objective.score(one)) for one in evaluations]
     scores = [(step, score) for step, score in scores if math.isfinite(score)]
     own = {"trial", "status", "error", "score", *space}
