@@ -133,7 +133,7 @@ def plain(recipe: Any, steps: int, in_memory: bool) -> list[Times]:
     import torch
 
     from cluster import data
-    from gencomp.systems.dplc.parts import to_signed
+    from gencomp.systems.common.pixels import to_signed
 
     images, order = data.open_training(recipe)
     stream = data.training_stream(recipe, images, order, 0, 1, 0)

@@ -14,9 +14,10 @@ import yaml
 from pydantic import ValidationError
 
 from gencomp.errors import InputError
-from gencomp.recipes.schema import RECORD_FIELDS, BaseRecipe, Section
+from gencomp.recipes.schema import RECORD_FIELDS, BaseRecipe
 from gencomp.systems.dplc import recipe as dplc
 from gencomp.systems.vae.recipe import VaeRecipe
+from gencomp.validation import sentence
 
 RECIPES: dict[tuple[str, str], type[BaseRecipe]] = {
     ("dplc", "wae"): dplc.WaeRecipe,
@@ -191,26 +192,3 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def sentence(error: ValidationError, model: type[Section]) -> str:
-    """What is wrong with a file, and what is allowed: its first error in words."""
-    first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        allowed = ", ".join(_fields(model, first["loc"][:-1]))
-        return f"unknown key {key}" + (f"; allowed here are {allowed}" if allowed else "")
-    if first["type"] == "missing":
-        return f"{key} is missing"
-    if first["type"] == "value_error":
-        return f"{key}: {first['ctx']['error']}" if key else str(first["ctx"]["error"])
-    message = first["msg"][0].lower() + first["msg"][1:]
-    return f"{key} is {first['input']!r}, but {message.replace('input should', 'it should')}"
-
-
-def _fields(model: type[Section], section: Sequence[str | int]) -> list[str]:
-    """Keys that a section may have; none where it is no section with keys of its own."""
-    fields: Any = model.model_fields
-    for part in section:
-        fields = getattr(fields[part].annotation, "model_fields", {}) if part in fields else {}
-    return sorted(fields)

@@ -7,7 +7,7 @@ anything heavy starts.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -188,7 +188,13 @@ class EvaluationSection(Section):
 
 
 class BaseRecipe(Section):
-    """What every recipe has; `system` and `stage` select the model that adds the rest."""
+    """What every recipe has; `system` and `stage` select the model that adds the rest.
+
+    Attributes:
+        RATE_KEYS: the dotted keys that set the rate of the code; a stage without a code has none.
+    """
+
+    RATE_KEYS: ClassVar[tuple[str, ...]] = ()
 
     system: str
     stage: str

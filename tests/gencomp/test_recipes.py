@@ -77,7 +77,27 @@ def _bare(recipe: recipes.BaseRecipe) -> dict[str, Any]:
         (
             "los.mmd_weight",
             3,
-            "unknown key los; allowed here are data, evaluation, latent_discriminator, loss,",
+            "unknown key los; did you mean loss?",
+        ),
+        ("xyz.abc", 3, "unknown key xyz; allowed here are data, evaluation, latent_discriminator,"),
+        ("loss.mmd_wieght", 3, "unknown key loss.mmd_wieght; did you mean loss.mmd_weight?"),
+        ("mmd_weight", 3, "unknown key mmd_weight; did you mean loss.mmd_weight?"),
+        (
+            "training.mmd_weight",
+            3,
+            "unknown key training.mmd_weight; did you mean loss.mmd_weight?",
+        ),
+        ("critic.steps", 3, "unknown key critic; allowed here are data, evaluation, latent_disc"),
+        ("optimiser.learning_rate", 3, "unknown key optimiser; did you mean optimizer?"),
+        (
+            "training.batch_size",
+            3,
+            "training.batch_size; did you mean data.batch_size or evaluation.batch_size?",
+        ),
+        (
+            "data.mixture",
+            [{"shards": "a", "weigth": 2}],
+            "data.mixture.0.weigth; did you mean data.mixture.0.weight?",
         ),
         ("networks.width", "wide", "networks.width is 'wide', but it should be a valid integer"),
         ("networks.width", 0, "networks.width is 0, but it should be greater than or equal to 1"),

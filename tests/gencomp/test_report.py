@@ -39,8 +39,9 @@ from gencomp.report import (
 from gencomp.report.content import Line
 from gencomp.report.markup import DASH, number, plus_minus
 from gencomp.report.wording import point_label
+from gencomp.system import Picture
 from shards.building.build import build
-from slurm.jobs.restartable import Measure, Pilot
+from slurm.kinds.curve import Measure, Pilot
 from sweeps import plan, sweep_file
 from sweeps.results import read_results, table, write_table
 from tests import tiny
@@ -450,7 +451,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         leapfrog=2, seed=7, tuning_seed=6, pilot_images=2, pilot_temperatures=20, threads=1,
         device="cpu",
     )  # fmt: skip
-    evaluation = evaluation_plan.enter(run, "ais", evaluation_plan.make(run, chosen))
+    evaluation = evaluation_plan.Evaluation.find(
+        run, "ais", evaluation_plan.make(run, chosen)
+    ).enter()
     threads = torch.get_num_threads()
     Pilot("pilot", str(evaluation.path))()
     Measure("measure", str(evaluation.path), [0, 1])()
@@ -474,7 +477,7 @@ class TestCommand:
         assert "dplc on photos" in page.text
         assert "left out" not in page.text
         # 2·4·4 symbols of two levels in 64·64 pixels.
-        assert "0.007812 bpp: 32 bits" in page.text
+        assert "nominal 0.007812 bpp: 32 bits" in page.text
         result = read_results(at_work / "runs" / "rates")
         for row in result.rows:
             assert row["trial"] in page.text
@@ -494,7 +497,7 @@ class TestCommand:
             codec = result.run(row).system().codec()
             assert codec is not None
             for i, original in enumerate(originals):
-                again = codec.decompress(codec.compress(original))
+                again = codec.decompress(codec.compress(Picture(original)))
                 assert np.array_equal(shown[4 + 2 * place + i], again)
         assert len(shown) == 2 * (1 + 1 + 2 + 1)
 

@@ -13,7 +13,7 @@ from gencomp.cli import main
 from sweeps.run import room_needed
 from sweeps.time_budget import TimeBudget
 from tests import tiny
-from tests.cluster.test_saving import files_limited_to
+from tests.cluster.checkpoints.test_writer import files_limited_to
 
 
 def _as_tune_does(budget: TimeBudget) -> None:

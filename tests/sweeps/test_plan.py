@@ -52,6 +52,10 @@ def test_a_point_that_makes_an_invalid_recipe(base: Path, tmp_path: Path) -> Non
     unknown = {"loss.lambda": {"grid": [1]}}
     with pytest.raises(InputError, match=r"unknown key loss.lambda; allowed here are mmd_weight"):
         plan.make(rates_and_weights(base, space=unknown, group_by=None), tmp_path / "sweep")
+    for key in ("loss.mmd_wieght", "mmd_weight", "training.mmd_weight"):
+        near = rates_and_weights(base, space={key: {"grid": [1]}}, group_by=None)
+        with pytest.raises(InputError, match=rf"unknown key {key}; did you mean loss.mmd_weight\?"):
+            plan.make(near, tmp_path / "sweep")
     assert not (tmp_path / "sweep").exists()
 
 

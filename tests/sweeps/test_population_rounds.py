@@ -23,7 +23,7 @@ from gencomp import recipes
 from gencomp.cli import main
 from gencomp.cli.sweep import _print_failures
 from gencomp.errors import InputError
-from gencomp.systems.dplc import parts
+from gencomp.systems.common import calibration
 from sweeps import plan
 from sweeps.ray_tune import QueueSearcher, TrialStatusCallback
 from sweeps.results import newest_round, read_results, table
@@ -83,7 +83,7 @@ def work(trial: Trial, stop_at: int | None = None) -> None:
             return asked is not None and next(asked, None) is None
 
     trial.count_start()
-    with locked(trial.path) as lease, mock.patch.object(parts, "CALIBRATION_SAMPLES", 64):
+    with locked(trial.path) as lease, mock.patch.object(calibration, "CALIBRATION_SAMPLES", 64):
         train(task, 0, Stopping(*attempt), lease, lambda metrics: None)
     if trial.status() != "finished" and trial.has_reached_its_step():
         trial.set_status("stopped")

@@ -111,7 +111,9 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("change", "said"),
         [
-            ({"buget": 3}, "unknown key buget; allowed here are base, budget, concurrent, gpu"),
+            ({"xyz": 3}, "unknown key xyz; allowed here are base, budget, concurrent, gpu"),
+            ({"penalty": 3}, "unknown key penalty; did you mean objective.penalty?"),
+            ({"buget": 3}, "unknown key buget; did you mean budget?"),
             (
                 {"objective": {"maximise": "psnr"}},
                 "unknown key objective.maximise; allowed here are against, minimise",

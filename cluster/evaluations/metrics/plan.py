@@ -20,7 +20,6 @@ from cluster.runs import Run
 from gencomp.errors import InputError
 from gencomp.evaluation import bootstrap, kernel, networks, ssim
 from gencomp.evaluation.draws import ItemDraws
-from gencomp.evaluation.latents import latents
 from gencomp.system import evaluation_mode
 from shards.reading.reader import Split
 
@@ -302,8 +301,8 @@ def _abilities(run: Run, split: Split) -> tuple[int, int, bool, bool, bool]:
     draws = ItemDraws.of(0, ("abilities",), [0, 1])
     with evaluation_mode(system.networks):
         reconstructs = system.reconstruct(batch, draws) is not None
-        has_prior = system.sample(draws) is not None
-        has_latents = latents(system, batch, draws, draws) is not None
+        has_prior = system.sample(draws, like=batch) is not None
+        has_latents = system.latents(batch, draws) is not None
     height, width = batch.images_BCHW.shape[2:]
     return height, width, reconstructs, has_prior, has_latents
 

@@ -80,9 +80,10 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
     metrics |= _of_features(evaluation, found, warnings)
     if plan.settings.asks("mmd"):
         metrics["mmd"] = _of_latents(evaluation, found)
-    if (codec := evaluation.run.system().codec()) is not None:
-        bits = codec.payload_bits(plan.height, plan.width)
-        metrics["bpp"] = {"value": bits / (plan.height * plan.width)}
+    codec = evaluation.run.system().codec()
+    bits = codec.nominal_bits(plan.height, plan.width) if codec is not None else None
+    if bits is not None:
+        metrics["bpp"] = {"value": bits / (plan.height * plan.width), "nominal": True}
     if plan.settings.asks("pv"):
         metrics["pv"]["draws"] = plan.settings.draws
     if plan.settings.asks("rate0"):

@@ -7,7 +7,7 @@ encoder and generator, `critic.optimizer`, `latent_discriminator.optimizer`.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -194,8 +194,14 @@ class CodecParents(Section):
     generator: str = Field(description="finished run of stage wae, wgan_gp or wasserstein_pp")
 
 
+# n and L of the code, at n·16·log2(L) bits per 64×64 image.
+_RATE_KEYS = ("networks.code_channels", "networks.levels")
+
+
 class CodecRecipe(BaseRecipe):
     """Stage 2: minimise RMSE + λ·MMD over E and B; rate n·16·log2(L) bits per 64×64 image."""
+
+    RATE_KEYS: ClassVar[tuple[str, ...]] = _RATE_KEYS
 
     system: Literal["dplc"] = "dplc"
     stage: Literal["codec"] = "codec"
@@ -232,6 +238,8 @@ class GcNetworks(CaeNetworks):
 class CaeRecipe(BaseRecipe):
     """Baseline, compressive autoencoder: RMSE over E, a deterministic B, and G, from scratch."""
 
+    RATE_KEYS: ClassVar[tuple[str, ...]] = _RATE_KEYS
+
     system: Literal["dplc"] = "dplc"
     stage: Literal["cae"] = "cae"
     networks: CaeNetworks = CaeNetworks()
@@ -239,6 +247,8 @@ class CaeRecipe(BaseRecipe):
 
 class GcRecipe(BaseRecipe):
     """Baseline, generative compression: the autoencoder with a critic of its reconstructions."""
+
+    RATE_KEYS: ClassVar[tuple[str, ...]] = _RATE_KEYS
 
     system: Literal["dplc"] = "dplc"
     stage: Literal["gc"] = "gc"
