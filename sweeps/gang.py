@@ -5,8 +5,8 @@ that Ray Tune has reserved, all of them or none, so that trials cannot wait for 
 other. It hands the reports of rank 0 to Tune, and fails when a worker does; Tune then starts the
 trial again. When Tune ends the trial, it removes the placement group and with it all workers.
 
-Of Ray's internals this file depends on one habit of Tune: Tune runs the trial's own process in the
-first bundle of the placement group and leaves the other bundles to what that process starts.
+Beside Ray's public interface this file depends on one habit of Tune: Tune runs the trial's own
+process in the first bundle of the placement group, and leaves the other bundles to that process.
 """
 
 from __future__ import annotations

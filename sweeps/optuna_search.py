@@ -3,6 +3,9 @@
 No study of Optuna lives on. Each proposal is made by a new study that holds all earlier proposals
 of the sweep, with a sampler whose seed belongs to the number of the proposal. So a sweep that was
 killed goes on as if it had not been.
+
+Beside Optuna's public interface this file depends on the system attributes of a trial, in which
+samplers note what they need for later proposals.
 """
 
 from __future__ import annotations

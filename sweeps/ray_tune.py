@@ -1,15 +1,14 @@
 """Our parts of Ray Tune: ASHA within groups, the searcher that takes trials from the queue, a
 stopper, and the callbacks that write the status of each trial and keep Tune from printing.
 
-Beside Tune's public interface these parts depend on the following, of which Ray promises nothing:
+Beside Tune's public interface these parts depend on what Ray does not promise to keep:
 
 - Tune leaves out its own progress output when it is given a callback that is a
-  `ray.tune.progress_reporter.TrialProgressCallback`.
+  `ray.tune.progress_reporter.TrialProgressCallback` (and AIR_VERBOSITY is not set).
 - `ASHAScheduler` uses neither the controller that it is given nor anything of a trial but its
   `trial_id`, so `GroupedAsha` may give it None and a stand-in.
 - A trial of Tune has `config` and `error_file`; it lets `GroupedAsha` set the attribute
   `stopped_early`, and Tune gives the very same object to the scheduler and to the callbacks.
-- `Searcher.suggest` may return None, and Tune then asks again until there is a trial.
 """
 
 from __future__ import annotations
