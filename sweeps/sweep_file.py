@@ -14,8 +14,11 @@ from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from gencomp import recipes
 from gencomp.errors import InputError
-from gencomp.recipes.schema import Section
+from gencomp.recipes import shipped
+from gencomp.recipes.schema import RECORD_FIELDS, Section
+from gencomp.validation import sentence
 
+_RECORD = {f"training.{field}" for field in RECORD_FIELDS}
 _Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -196,6 +199,13 @@ class Sweep(Section):
     )
     max_failures: int = Field(1, ge=0, description="how often a trial that died is started again")
 
+    def may_vary(self, key: str) -> bool:
+        """Whether trials differ where the space names a key of the base recipe."""
+        if self.population is not None:
+            return key.startswith("loss.") or key == "optimizer.learning_rate"
+        # What is written down and kept is no part of a trial's identity.
+        return key not in _RECORD
+
     @model_validator(mode="after")
     def _group_is_in_space(self) -> Sweep:
         if self.group_by is not None and self.group_by not in self.space:
@@ -236,7 +246,7 @@ class Sweep(Section):
                 " budget.trials"
             )
         for key in self.space:
-            if not key.startswith("loss.") and key != "optimizer.learning_rate":
+            if not self.may_vary(key):
                 raise ValueError(
                     f"population cannot change {key} in a run, only loss.* and"
                     " optimizer.learning_rate"
@@ -279,13 +289,13 @@ def load(source: str | Path, overrides: Mapping[str, Any]) -> Sweep:
     if path.suffix not in (".yaml", ".yml"):
         path = Path(__file__).with_name(f"{source}.yaml")
     if not path.is_file():
-        shipped = ", ".join(sorted(p.stem for p in Path(__file__).parent.glob("*.yaml")))
-        raise InputError(f"sweep {source} does not exist; shipped sweeps are {shipped}")
+        names = ", ".join(shipped.names(__package__))
+        raise InputError(f"sweep {source} does not exist; shipped sweeps are {names}")
     raw = recipes.read(path)
     try:
         sweep = Sweep.model_validate(raw)
     except ValidationError as error:
-        raise InputError(f"sweep {source}: {recipes.sentence(error, Sweep)}") from None
+        raise InputError(f"sweep {source}: {sentence(error, Sweep)}") from None
     return sweep.model_copy(update={"overrides": {**sweep.overrides, **overrides}})
 
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from gencomp import recipes
-from gencomp.cli.arguments import call
+from gencomp.cli import recipe_words
 from gencomp.cli.console import print_table
 from gencomp.errors import InputError
 
 if TYPE_CHECKING:
+    from gencomp.recipes.key_help import KeyHelp
     from sweeps.sweep_file import Sweep
     from sweeps.trials import Trial
 
@@ -35,7 +36,8 @@ def sweep(words: Sequence[str]) -> int:
         """Run the trials of a sweep that are not done yet, and print the table of all of them.
 
         A sweep may be killed and started again anywhere: the same command goes on. Recipe values
-        set by --section.field VALUE hold in every trial.
+        set by --section.field VALUE hold in every trial. gencomp sweep SWEEP --help lists the keys
+        that its space may name.
 
         Args:
             file: A sweep file, or the name of a sweep that ships with gencomp.
@@ -45,7 +47,14 @@ def sweep(words: Sequence[str]) -> int:
         """
         return _sweep(file, overrides, runs / (name or Path(file).stem), concurrent)
 
-    return int(call(sweep, own, prog="gencomp sweep"))
+    return recipe_words.call(sweep, own, "gencomp sweep", keys)
+
+
+def keys(source: str, width: int) -> KeyHelp:
+    """What the space of a sweep may name, on a terminal of so many columns."""
+    from sweeps import key_help, sweep_file
+
+    return key_help.of_sweep(sweep_file.load(source, {}), width)
 
 
 def _sweep(file: str, overrides: dict[str, Any], directory: Path, concurrent: int | None) -> int:

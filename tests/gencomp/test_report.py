@@ -39,6 +39,7 @@ from gencomp.report import (
 from gencomp.report.content import Line
 from gencomp.report.markup import DASH, number, plus_minus
 from gencomp.report.wording import point_label
+from gencomp.system import Picture
 from shards.building.build import build
 from slurm.kinds.curve import Measure, Pilot
 from sweeps import sweep_file, trials
@@ -475,7 +476,7 @@ class TestCommand:
         assert "dplc on photos" in page.text
         assert "left out" not in page.text
         # 2·4·4 symbols of two levels in 64·64 pixels.
-        assert "0.007812 bpp: 32 bits" in page.text
+        assert "nominal 0.007812 bpp: 32 bits" in page.text
         result = trials.read_results(at_work / "runs" / "rates")
         for row in result.rows:
             assert row["trial"] in page.text
@@ -495,7 +496,7 @@ class TestCommand:
             codec = result.run(row).system().codec()
             assert codec is not None
             for i, original in enumerate(originals):
-                again = codec.decompress(codec.compress(original))
+                again = codec.decompress(codec.compress(Picture(original)))
                 assert np.array_equal(shown[4 + 2 * place + i], again)
         assert len(shown) == 2 * (1 + 1 + 2 + 1)
 

@@ -52,11 +52,12 @@ def test_what_a_command_has_no_use_for_is_left_aside(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("parttion: gpu", "unknown key parttion; allowed are partition, account, qos"),
-        ("cpus_per_task: 2", "unknown key cpus_per_task; allowed are .*cpus-per-task, setup"),
-        ("nodes: 0", "nodes must be a whole number of at least 1"),
-        ("setup: module load cuda", "setup must be a list of lines"),
-        ("gres: [gpu:1]", "gres must be one value"),
+        ("parttion: gpu", "unknown key parttion; did you mean partition[?]"),
+        ("cpus_per_task: 2", "unknown key cpus_per_task; did you mean cpus-per-task[?]"),
+        ("xyz: 2", "unknown key xyz; allowed here are account, constraint, cpus-per-task, gres"),
+        ("nodes: 0", "nodes is '0', but it should be greater than or equal to 1"),
+        ("setup: module load cuda", "setup is 'module load cuda', but it should be a list"),
+        ("gres: [gpu:1]", r"gres is \['gpu:1'\], but it should be a valid string"),
         ("- gpu", "must be a mapping of options to values"),
         ("a: [", "is not valid YAML"),
     ],

@@ -79,7 +79,7 @@ def test_a_killed_job_goes_on_to_the_same_bits(run: Run) -> None:
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (["--betas", "-1"], "--betas is -1.0, but input should be greater than 0"),
+        (["--betas", "-1"], "--betas is -1.0, but it should be greater than 0"),
         (["--training-images", "100"], "split 'train' has"),
         (["--distortion", "gaussian_likelihood"], "needs a decoder that states the variance"),
     ],

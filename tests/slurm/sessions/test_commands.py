@@ -56,7 +56,7 @@ def test_a_dry_run_shows_the_script_and_writes_nothing(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--loss.mmd_wieght", "3"], "unknown key loss.mmd_wieght"),
+        (["--loss.mmd_wieght", "3"], "unknown key loss.mmd_wieght; did you mean loss.mmd_weight?"),
         (["--data.shards", "nowhere", "--dry-run"], "nowhere"),
         (["--workers", "9", "--dry-run"], "9"),  # of a batch of 8
         (["--workers", "8", "--nodes", "2", "--cpus-per-task", "2"], "8 CPUs, but --nodes 2 of"),
@@ -187,5 +187,5 @@ def test_an_order_is_found_from_the_run_and_from_its_directory(
     assert "is no evaluation; `gencomp status" in capsys.readouterr().err
 
     (made.path / "order.json").write_text(order.model_dump_json().replace('"nodes":2', '"nodes":0'))
-    with pytest.raises(InputError, match=r"order\.json cannot be read: nodes: "):
+    with pytest.raises(InputError, match=r"order\.json cannot be read: nodes is 0, but"):
         session.find(run.path)

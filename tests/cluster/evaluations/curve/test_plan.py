@@ -61,9 +61,9 @@ def test_rows_are_spread_and_blocks_cover_them(evaluate: Evaluate) -> None:
     [
         ({"images": 17}, r"split 'test' has \d+ images, fewer than the 17"),
         ({"seed": 6}, "seed and tuning_seed must differ"),
-        ({"chains": 2}, "--chains is 2, but input should be greater than or equal to 4"),
-        ({"beta_max": 0.0}, "--beta-max is 0.0, but input should be greater than 0"),
-        ({"schedule": "linear"}, "--schedule is 'linear', but input should be 'geodesic' or"),
+        ({"chains": 2}, "--chains is 2, but it should be greater than or equal to 4"),
+        ({"beta_max": 0.0}, "--beta-max is 0.0, but it should be greater than 0"),
+        ({"schedule": "linear"}, "--schedule is 'linear', but it should be 'geodesic' or"),
         ({"forces": "bfloat16"}, "--forces bfloat16 does not fit --forces-until 0"),
         ({"forces_until": 3.0}, "--forces float32 does not fit --forces-until 3"),
         ({"bdmc_images": 2}, "--bdmc-images and --bdmc-betas need each other"),

@@ -9,7 +9,7 @@ import torch
 
 from gencomp.errors import InputError
 from gencomp.networks.batch_norm import GlobalBatchNorm2d
-from gencomp.system import Batch, System, evaluation_mode
+from gencomp.system import Batch, Picture, System, evaluation_mode
 from gencomp.systems import build_system
 from gencomp.systems.common import pixels
 from gencomp.systems.dplc import parts
@@ -196,20 +196,20 @@ class TestCodecs:
         system = finalised(made(stage, **(ADVERSARIAL if stage == "codec" else {})))
         made_codec = system.codec()
         assert made_codec is not None
-        image = batch(1).images_BCHW[0].permute(1, 2, 0).numpy()
-        stream = made_codec.compress(image)
-        assert (made_codec.decompress(stream) == made_codec.reconstruct(image)).all()
+        picture = Picture(batch(1).images_BCHW[0].permute(1, 2, 0).numpy())
+        stream = made_codec.compress(picture)
+        assert (made_codec.decompress(stream) == made_codec.reconstruct(picture)).all()
         for name in {"critic", "latent_discriminator"} & set(system.networks):
             torch.nn.init.ones_(next(system.networks[name].parameters()))
         again = system.codec()
-        assert again is not None and again.fingerprint == made_codec.fingerprint
+        assert again is not None and again.reader_fingerprint == made_codec.reader_fingerprint
 
     def test_one_uses_frozen_statistics_whatever_the_mode(self) -> None:
         frozen, from_batch = (codec(**{"networks.bn_mode": m}) for m in ("frozen", "batch"))
-        image = batch(1).images_BCHW[0].permute(1, 2, 0).numpy()
+        picture = Picture(batch(1).images_BCHW[0].permute(1, 2, 0).numpy())
         a, b = frozen.codec(), from_batch.codec()
         assert a is not None and b is not None
-        assert (a.reconstruct(image) == b.reconstruct(image)).all()
+        assert (a.reconstruct(picture) == b.reconstruct(picture)).all()
 
 
 def test_a_critic_moves_the_coder_of_gc_only_if_it_may() -> None:
