@@ -14,6 +14,7 @@ from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from gencomp import recipes
 from gencomp.errors import InputError
+from gencomp.recipes import shipped
 from gencomp.recipes.schema import RECORD_FIELDS, Section
 from gencomp.validation import sentence
 
@@ -288,8 +289,8 @@ def load(source: str | Path, overrides: Mapping[str, Any]) -> Sweep:
     if path.suffix not in (".yaml", ".yml"):
         path = Path(__file__).with_name(f"{source}.yaml")
     if not path.is_file():
-        shipped = ", ".join(sorted(p.stem for p in Path(__file__).parent.glob("*.yaml")))
-        raise InputError(f"sweep {source} does not exist; shipped sweeps are {shipped}")
+        names = ", ".join(shipped.names(__package__))
+        raise InputError(f"sweep {source} does not exist; shipped sweeps are {names}")
     raw = recipes.read(path)
     try:
         sweep = Sweep.model_validate(raw)

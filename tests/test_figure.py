@@ -94,7 +94,7 @@ class TestRates:
         for run in runs:
             for made in pictures.reconstructions(run, run.system(), images, 7, 2):
                 assert all(holds(page, tile) for tile in pictures.as_tiles(made))
-        for made in pictures.prior_samples(runs[0].system(), images, 7, 2):
+        for made in pictures.prior_samples(runs[0], runs[0].system(), images, 7, 2):
             assert all(holds(page, tile) for tile in pictures.as_tiles(made))
 
     def test_its_reconstructions_have_the_evaluated_error(self, codecs: list[Path]) -> None:

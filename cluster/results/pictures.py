@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -235,15 +234,17 @@ def reconstructions(
     return [torch.cat(parts) for parts in found]
 
 
-def prior_samples(system: System, images: Images, seed: int, draws: int) -> list[Tensor]:
+def prior_samples(run: Run, system: System, images: Images, seed: int, draws: int) -> list[Tensor]:
     """[draws] of uint8 [n, 3, H, W], independent of the images: reconstructions at rate 0."""
+    found: list[list[Tensor]] = [[] for _ in range(draws)]
     with evaluation_mode(system.networks):
-        made = [
-            system.sample(ItemDraws.of(seed, ("rate0", draw), list(images.rows)))
-            for draw in range(draws)
-        ]
-    assert all(one is not None for one in made)
-    return cast(list[Tensor], made)
+        for batch in images.batches(run.recipe()):
+            for draw in range(draws):
+                keyed = ItemDraws.of(seed, ("rate0", draw), batch.rows_B.tolist())
+                made = system.sample(keyed, like=batch)
+                assert made is not None
+                found[draw].append(made)
+    return [torch.cat(parts) for parts in found]
 
 
 def latents(run: Run, system: System, images: Images, seed: int) -> Latents:

@@ -62,7 +62,8 @@ def along_the_rate(runs: Sequence[Run], chosen: Images, draws: int, seed: int) -
         return Column(heading, remark, [list(row) for row in zip(*tiles, strict=True)])
 
     columns = [Column("original", "", [[tile] * draws for tile in originals])]
-    samples = pictures.prior_samples(coded[0][3], chosen, seed, draws)
+    _, _, run, system = coded[0]
+    samples = pictures.prior_samples(run, system, chosen, seed, draws)
     columns.append(column("0 bpp", "prior", samples))
     for bits, label, run, system in coded:
         remark = f"{bits} bits" + (f", {label}" if len(set(labels)) > 1 else "")

@@ -45,6 +45,7 @@ COMMANDS: dict[str, Command] = {
     "shards simulate": Command("Data", "tell what reading would cost elsewhere"),
     "train": Command("Training", "train or resume one stage of a recipe", raw=True),
     "sweep": Command("Training", "search a space over a recipe", raw=True),
+    "recipes": Command("Training", "list what ships to train, or print it to copy"),
     "status": Command("Training", "say where runs and sweeps stand"),
     "slurm train": Command("Training", "train a run as one Slurm job", raw=True),
     "slurm sweep": Command("Training", "run a sweep as one Slurm job", raw=True),

@@ -6,7 +6,6 @@ import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from gencomp.errors import InputError
+from gencomp.recipes import shipped
 from gencomp.recipes.schema import RECORD_FIELDS, BaseRecipe
 from gencomp.systems.dplc import recipe as dplc
 from gencomp.systems.vae.recipe import VaeRecipe
@@ -32,11 +32,7 @@ RECIPES: dict[tuple[str, str], type[BaseRecipe]] = {
 
 def names() -> list[str]:
     """Names of the recipes that ship with gencomp."""
-    return sorted(
-        entry.name.removesuffix(".yaml")
-        for entry in resources.files(__name__).iterdir()
-        if entry.name.endswith(".yaml")
-    )
+    return shipped.names(__name__)
 
 
 def read(source: str | Path) -> dict[str, Any]:
@@ -53,7 +49,7 @@ def read(source: str | Path) -> dict[str, Any]:
             )
         text = path.read_bytes()
     elif str(source) in names():
-        text = resources.files(__name__).joinpath(f"{source}.yaml").read_bytes()
+        text = shipped.content(__name__, str(source))
     else:
         raise InputError(
             f"recipe {str(source)!r} is neither a .yaml file nor one of {', '.join(names())}"

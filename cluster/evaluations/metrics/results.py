@@ -79,7 +79,7 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
     metrics = _of_values(found.values, plan.settings)
     metrics |= _of_features(evaluation, found, warnings)
     if plan.settings.asks("mmd"):
-        metrics["mmd"] = _of_latents(evaluation, found)
+        metrics |= _of_latents(evaluation, found, warnings)
     codec = evaluation.run.system().codec()
     bits = codec.nominal_bits(plan.height, plan.width) if codec is not None else None
     if bits is not None:
@@ -156,13 +156,14 @@ def _of_features(
     if not compared:
         return metrics
     images = _stored(evaluation, found, "images")
-    reference = images.sums().gaussian() if settings.asks("fid") else None
+    reference = images.sums().gaussian() if settings.asks("fid") and len(images) > 1 else None
     for which in compared:
         fid, kid = _COMPARED[which]
         others = _stored(evaluation, found, which)
         counts = {"samples": len(others)} if which == "samples" else {}
-        if len(others) < 2:
-            warnings.append(f"{fid} and {kid} are left out: they need two samples or more")
+        if min(len(images), len(others)) < 2:
+            what = "samples" if len(others) < 2 and which == "samples" else "images"
+            warnings.append(f"{fid} and {kid} are left out: they need two {what} or more")
             continue
         if reference is not None:
             dimension = len(reference.mean_D)
@@ -178,11 +179,16 @@ def _of_features(
     return metrics
 
 
-def _of_latents(evaluation: Evaluation, found: Parts) -> dict[str, Any]:
+def _of_latents(
+    evaluation: Evaluation, found: Parts, warnings: list[str]
+) -> dict[str, dict[str, Any]]:
     """Kernel distance of the latents from as many samples of the prior."""
     latents, prior = (_stored(evaluation, found, which) for which in ("latents", "prior"))
+    if len(latents) < 2:
+        warnings.append("mmd is left out: it needs two images or more")
+        return {}
     entry = _kernel(latents, prior, evaluation.plan.settings.seed, kernel.inverse_multiquadric)
-    return entry | {"samples": len(prior)}
+    return {"mmd": entry | {"samples": len(prior)}}
 
 
 def _stored(evaluation: Evaluation, found: Parts, which: FeatureSet) -> StoredFeatures:

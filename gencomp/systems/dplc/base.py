@@ -101,7 +101,7 @@ class ReconstructingSystem(DplcSystem):
             z_BM11 = self.encode(self.networks, x_BCHW, draws)
         return Latents(z_BM11.flatten(1), self.prior.variance)
 
-    def sample(self, draws: Draws) -> Tensor | None:
+    def sample(self, draws: Draws, like: Batch) -> Tensor | None:
         return None if self.prior is None else prior_images(self, self.prior, draws)
 
     def pictures(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
@@ -109,7 +109,7 @@ class ReconstructingSystem(DplcSystem):
             "originals": batch.images_BCHW,
             "reconstructions": self.reconstruct(batch, draws),
         }
-        samples = self.sample(draws)
+        samples = self.sample(draws, like=batch)
         return rows if samples is None else rows | {"samples from the prior": samples}
 
     def latent_decoder(self) -> LatentDecoder | None:

@@ -130,10 +130,10 @@ class WganGpGenerator(DplcSystem):
     def pictures(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         return {
             "originals": batch.images_BCHW,
-            "samples from the prior": self.sample(draws),
+            "samples from the prior": self.sample(draws, like=batch),
         }
 
-    def sample(self, draws: Draws) -> Tensor:
+    def sample(self, draws: Draws, like: Batch) -> Tensor:
         return prior_images(self, self.prior, draws)
 
     def latent_decoder(self) -> LatentDecoder:

@@ -141,7 +141,7 @@ class Vae(SystemOfObjectives):
         _, z_BK = encode(self.networks["encoder"], x_BN, draws)
         return Latents(z_BK, variance=1.0)
 
-    def sample(self, draws: Draws) -> Tensor:
+    def sample(self, draws: Draws, like: Batch) -> Tensor:
         """f(z) for z of the prior, without pixel noise."""
         z_BK = draws.normal("prior", self.recipe.networks.latent_dim)
         dtype = next(self.networks["decoder"].parameters()).dtype
@@ -151,7 +151,7 @@ class Vae(SystemOfObjectives):
         return {
             "originals": batch.images_BCHW,
             "reconstructions": self.reconstruct(batch, draws),
-            "samples from the prior": self.sample(draws),
+            "samples from the prior": self.sample(draws, like=batch),
         }
 
     def latent_decoder(self) -> LatentDecoder:

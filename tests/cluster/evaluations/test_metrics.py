@@ -99,17 +99,20 @@ def test_values_are_those_of_a_plain_loop(codec: Run, photos: Path, nets: dict[s
     images = images.contiguous()
     system = codec.system()
 
-    def alone(row: int, draw: int) -> torch.Tensor:
-        batch = Batch(
+    def one(row: int) -> Batch:
+        return Batch(
             images[row : row + 1], torch.tensor([row]), torch.tensor([row]), torch.tensor([-1])
         )
-        made = system.reconstruct(batch, ItemDraws.of(7, ("reconstruct", draw), [row]))
+
+    def alone(row: int, draw: int) -> torch.Tensor:
+        made = system.reconstruct(one(row), ItemDraws.of(7, ("reconstruct", draw), [row]))
         assert made is not None
         return made
 
     def sampled(purpose: str, draw: int, count: int) -> torch.Tensor:
-        made = [system.sample(ItemDraws.of(7, (purpose, draw), [i])) for i in range(count)]
-        return torch.cat([one for one in made if one is not None])
+        keyed = [ItemDraws.of(7, (purpose, draw), [i]) for i in range(count)]
+        made = [system.sample(draws, like=one(i)) for i, draws in enumerate(keyed)]
+        return torch.cat([image for image in made if image is not None])
 
     def latent(row: int) -> torch.Tensor:
         assert isinstance(system, ReconstructingSystem)
@@ -192,10 +195,44 @@ def test_batches_and_blocks_do_not_matter(codec: Run, nets: dict[str, Any]) -> N
     some = {"metrics": ("mse", "ms_ssim", "pv", "fid", "kid", "rate0", "mmd"), **nets}
     found = [
         values(measured(codec, name, batch_size=batch, block=block, **some))
-        for name, batch, block in (("a", 8, 16), ("b", 3, 7), ("c", 47, 47))
+        for name, batch, block in (("a", 8, 16), ("b", 3, 7), ("c", 47, 47), ("d", 1, 8))
     ]
-    assert found[0] == pytest.approx(found[1], rel=1e-4)
-    assert found[0] == pytest.approx(found[2], rel=1e-4)
+    for other in found[1:]:
+        assert found[0] == pytest.approx(other, rel=1e-4)
+
+
+def test_blocks_of_one_image(codec: Run, nets: dict[str, Any]) -> None:
+    """Each is a part of its own; distances wait until there are two images."""
+    some = {"metrics": ("mse", "fid", "kid", "mmd"), "images": 5, "samples": 4, **nets}
+    measurement = entered(codec, "ones", block=1, **some)
+    assert [len(block.items) for block in measurement.plan.blocks] == [1] * 9
+    place = work.open_context(measurement)
+    work.make_part(place, 0)
+    first = results.collect(measurement).content
+    assert set(first["metrics"]) == {"mse", "bpp"} and first["images"] == 1
+    assert first["warnings"] == [
+        "rfid and rkid are left out: they need two images or more",
+        "mmd is left out: it needs two images or more",
+    ]
+    work.make_part(place, 5)
+    warnings = results.collect(measurement).content["warnings"]
+    assert "sfid and skid are left out: they need two samples or more" in warnings
+    ones = measured(codec, "ones", block=1, **some)
+    assert values(ones) == pytest.approx(values(measured(codec, "whole", **some)), rel=1e-4)
+
+
+def test_batch_statistics_need_two_images(
+    photos: Path, generator_run: Path, tmp_path: Path
+) -> None:
+    raw = tiny.generator(photos, {"training.steps": 1, "networks.bn_mode": "batch"})
+    run, _ = tiny.trained(tmp_path / "run", raw)
+    for chosen in ({"batch_size": 1}, {"block": 1}):
+        option = f"--{next(iter(chosen)).replace('_', '-')}"
+        with pytest.raises(
+            InputError, match=f"{option} is 1, but .*bn_mode batch of run .* need 2"
+        ):
+            plan.make(run, **{**SMALL, **chosen})
+        plan.make(Run(generator_run), **{**SMALL, **chosen})
 
 
 def test_fewer_images_are_spread_over_the_split(generator: Run) -> None:
@@ -204,14 +241,15 @@ def test_fewer_images_are_spread_over_the_split(generator: Run) -> None:
     assert values(measured(generator, images=5))["mse"] > 0
 
 
-def test_no_batch_has_a_single_image() -> None:
+def test_no_batch_has_a_single_image_unless_asked_for() -> None:
     for items in range(2, 60):
         for size in range(2, 20):
             lengths = [len(part) for part in plan.divided(range(items), size)]
             assert sum(lengths) == items
             assert min(lengths) >= 2
             assert max(lengths) <= max(size, 3)
-    assert plan.divided(range(0), 5) == []
+        assert [len(part) for part in plan.divided(range(items), 1)] == [1] * items
+    assert plan.divided(range(0), 5) == plan.divided(range(0), 1) == []
 
 
 def test_what_is_there_is_not_made_again(generator: Run) -> None:
@@ -328,7 +366,8 @@ def test_the_result_carries_its_protocol(codec: Run, nets: dict[str, Any]) -> No
         ({"images": 48}, "has 47 images, fewer than the 48"),
         ({"images": 1}, "--images is 1, but it should be greater than or equal to 2"),
         ({"samples": 5}, "is asked for neither fid nor kid"),
-        ({"batch_size": 1}, "--batch-size is 1"),
+        ({"batch_size": 0}, "--batch-size is 0, but it should be greater than or equal to 1"),
+        ({"block": 0}, "--block is 0, but it should be greater than or equal to 1"),
         ({"metrics": ()}, "--metrics is"),
         ({"features_sha256": "0" * 64}, "--features-sha256 needs the file"),
         ({"features": Path("nowhere.pt")}, "--features nowhere.pt cannot be read"),

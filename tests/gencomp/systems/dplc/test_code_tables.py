@@ -69,7 +69,8 @@ def test_finalise_counts_with_the_final_encoder(stage: str) -> None:
     with torch.no_grad():
         codes = [
             quantizer.quantize_hard(
-                system.networks["code_encoder"](pixels.to_signed(batch(seed=i).images_BCHW)), 2
+                system.networks["code_encoder"](pixels.to_signed(batch(seed=i).images_BCHW)),
+                quantizer.cells(2),
             )
             for i in range(2)
         ]

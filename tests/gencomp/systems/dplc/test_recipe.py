@@ -153,6 +153,30 @@ WGAN, WPP, WAE = "dplc_wgan_gp_photos", "dplc_wasserstein_pp_photos", "dplc_wae_
             {"networks.bn_mode": "eval"},
             "networks.bn_mode is 'eval', but it should be 'fro",
         ),
+        *(
+            (name, {"data.batch_size": 1}, f"data.batch_size is 1, but {what} need 2 images or")
+            for name, what in (
+                (WAE, "the MMD and the statistics of batch norm"),
+                (WPP, "the MMD and the statistics of batch norm"),
+                ("dplc_codec_photos", "the MMD and the statistics of batch norm"),
+                (WGAN, "the statistics of batch norm"),
+                ("dplc_cae_photos", "the statistics of batch norm"),
+                ("dplc_gc_photos", "the statistics of batch norm"),
+            )
+        ),
+        (
+            WAE,
+            {"data.batch_size": 1, "loss.mmd_weight": 0, "latent_discriminator.weight": 1},
+            "data.batch_size is 1, but the statistics of batch norm need 2 images or more",
+        ),
+        *(
+            (
+                WAE,
+                {"networks.bn_mode": "batch", f"evaluation.{key}": 1},
+                f"evaluation.{key} is 1, but the batch statistics of networks.bn_mode batch need 2",
+            )
+            for key in ("batch_size", "limit")
+        ),
         (
             "dplc_gc_photos",
             {"networks.code_channels": 64},
@@ -166,6 +190,12 @@ def test_what_does_not_belong_together_is_refused_in_a_sentence(
     with pytest.raises(InputError) as caught:
         recipes.load(name, overrides)
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [WAE, WGAN, WPP, "dplc_codec_photos", "dplc_cae_photos"])
+def test_images_may_be_evaluated_one_by_one(name: str) -> None:
+    recipe = recipes.load(name, {"evaluation.batch_size": 1, "evaluation.limit": 1})
+    assert (recipe.evaluation.batch_size, recipe.evaluation.limit) == (1, 1)
 
 
 def test_an_optimiser_that_is_half_given_keeps_the_other_defaults() -> None:

@@ -91,6 +91,10 @@ class TestRecipes:
                 {"networks.decoder": "dcgan", "networks.widths": [8]},
                 "image_size is [8, 8], but decoder dcgan makes images of [32, 32]",
             ),
+            (
+                DECODERS["dcgan"] | {"data.batch_size": 1},
+                "data.batch_size is 1, but the statistics of batch norm in networks.decoder dcgan",
+            ),
             ({"networks.channels": 2}, "networks.channels is 2, but it should be 1 or 3"),
             ({"networks.widths": [0]}, "networks.widths.0 is 0, but it should be greater than"),
             ({"networks.latent_dim": 0}, "networks.latent_dim is 0, but it should be greater"),
@@ -303,7 +307,7 @@ class TestDecoder:
         assert float(decoder.log_variance) == pytest.approx(math.log(0.03))
         z_BK = draws().normal("prior", 3)
         with evaluation_mode(system.networks):
-            samples = system.sample(draws())
+            samples = system.sample(draws(), like=batch(system))
         images_BCHW = system.pixels.to_images(decoder.decode(z_BK))
         assert torch.equal(samples, images_BCHW)
         assert torch.equal(decoder.target(batch(system).images_BCHW), values(system))
@@ -409,6 +413,28 @@ class TestRuns:
         tiny.assert_identical(tiny.state(again), tiny.state(straight))
         assert tiny.rows(again) == tiny.rows(straight)
         assert tiny.result(again) == tiny.result(straight)
+
+    def test_batches_of_one_image(self, images: Path, tmp_path: Path) -> None:
+        """They train, resume and are evaluated; evaluated one by one or together is the same."""
+        overrides = DECODERS["deep"] | SHORT | {"data.shards": str(images), "data.batch_size": 1}
+        raw = recipes.with_overrides(
+            recipes.read("vae_digits"), overrides | {"evaluation.batch_size": 1}
+        )
+        straight, outcome = tiny.trained(tmp_path / "straight", raw)
+        assert outcome.finished and all(map(math.isfinite, outcome.metrics.values()))
+        with pytest.raises(tiny.Crash):
+            tiny.trained(tmp_path / "run", raw, tiny.crash_after(6))
+        again, _ = tiny.trained(tmp_path / "run", raw)
+        tiny.assert_identical(tiny.state(again), tiny.state(straight))
+        words = ["--metrics", "mse", "--images", "6", "--batch-size"]
+        for size in ("1", "6"):
+            assert main(["evaluate", str(again.path), *words, size, "--name", size]) == 0
+        one, six = (
+            json.loads((again.path / "evaluations" / size / "metrics.json").read_text())
+            for size in ("1", "6")
+        )
+        found, expected = (content["metrics"]["mse"]["value"] for content in (one, six))
+        assert found == pytest.approx(expected, rel=1e-5)
 
     def test_images_of_another_size_end_it_at_the_start(self, images: Path, tmp_path: Path) -> None:
         overrides = SHORT | {"data.shards": str(images), "networks.image_size": [28, 28]}
