@@ -19,8 +19,10 @@ import yaml
 from PIL import Image
 
 import shards
-from cluster.evaluations.curve import plan as evaluation_plan
+from cluster.evaluations.curve.pilot import open_tuner
+from cluster.evaluations.curve.plan import Evaluation, make
 from cluster.evaluations.curve.results import collect
+from cluster.evaluations.curve.settings import settings
 from cluster.runs import open_run
 from gencomp.cli import main
 from gencomp.rate_distortion.closed_form import linear_gaussian
@@ -41,10 +43,10 @@ from gencomp.report.markup import DASH, number, plus_minus
 from gencomp.report.wording import point_label
 from gencomp.system import Picture
 from shards.building.build import build
-from slurm.kinds.curve import Measure, Pilot
 from sweeps import plan, sweep_file
 from sweeps.results import read_results, table, write_table
 from tests import tiny
+from tests.curves import finish, measure
 
 HOSTILE = "<script>alert(\"x\")</script> & $\\frac{a}$ 'quoted'"
 _VOID = {"meta", "img", "br"}
@@ -446,17 +448,15 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for one in planned:
         tiny.trained(one.path, one.recipe.model_dump(mode="json"))
     write_table(table(planned, loaded.objective), directory)
-    chosen = evaluation_plan.settings(
+    chosen = settings(
         split="test", images=3, block=2, chains=4, temperatures=12, points=5, beta_max=0.1,
         leapfrog=2, seed=7, tuning_seed=6, pilot_images=2, pilot_temperatures=20, threads=1,
         device="cpu",
     )  # fmt: skip
-    evaluation = evaluation_plan.Evaluation.find(
-        run, "ais", evaluation_plan.make(run, chosen)
-    ).enter()
+    evaluation = Evaluation.find(run, "ais", make(run, chosen)).enter()
     threads = torch.get_num_threads()
-    Pilot("pilot", str(evaluation.path))()
-    Measure("measure", str(evaluation.path), [0, 1])()
+    finish(open_tuner(evaluation))
+    measure(evaluation, (0, 1))
     torch.set_num_threads(threads)
     collect(evaluation)
     return root
