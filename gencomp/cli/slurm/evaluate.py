@@ -7,15 +7,15 @@ from typing import Annotated
 
 import tyro
 
-from gencomp.cli.evaluate import MetricOptions
-from gencomp.cli.slurm.submission import SUBMISSION, Submission
+from gencomp.cli.evaluate import RunOptions
+from gencomp.cli.slurm.submission import SubmissionOptions
 
 
 def evaluate(
     run: Path,
     /,
-    metric: Annotated[MetricOptions, tyro.conf.OmitArgPrefixes],
-    submission: Annotated[Submission, tyro.conf.OmitArgPrefixes] = SUBMISSION,
+    metric: Annotated[RunOptions, tyro.conf.OmitArgPrefixes],
+    submission: SubmissionOptions,
 ) -> int:
     """Measure a finished run on held-out images, as `gencomp evaluate` does, in jobs.
 
