@@ -9,7 +9,7 @@ from pathlib import Path
 from cluster.results import metrics
 from cluster.results.metrics import Measured
 from gencomp.errors import InputError
-from sweeps.trials import read_results
+from sweeps.results import read_results
 
 
 def read(words: Sequence[str], evaluation: str) -> list[Measured]:

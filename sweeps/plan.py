@@ -1,7 +1,7 @@
 """The plan of a sweep: which trials it has so far, and the files that say so.
 
-The sweep as it was asked for is in sweep.yaml, and the ids of its trials, in the order in which they
-came, are in trials.json.
+The file sweep.yaml holds the sweep as it was asked for. The file trials.json holds the ids of its
+trials in the order in which they came.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from cluster import runs
+from cluster.files import write_text
 from sweeps import proposals
 from sweeps.population_rounds import Rounds
 from sweeps.sweep_file import Sweep, contains, dump, extremes, points
@@ -24,8 +24,8 @@ def make(sweep: Sweep, directory: Path) -> list[Trial]:
     """The trials that a sweep has come to so far; nothing is written.
 
     Raises:
-        InputError: a point makes a recipe that is not valid, or its data or a run that it starts
-            from is missing.
+        InputError: a point makes a recipe that is not valid, or its data or a run that it names is
+            missing.
     """
     factory = TrialFactory(sweep, directory)
     if sweep.search is None and sweep.population is None:
@@ -58,7 +58,7 @@ def write(
     # The sweep file comes first: it tells a plan that was cut short from somebody else's directory.
     directory.mkdir(parents=True, exist_ok=True)
     may_write()
-    runs.write_text(directory / SWEEP_FILE, dump(sweep))
+    write_text(directory / SWEEP_FILE, dump(sweep))
     write_ids(trials, directory)
     for trial in trials:
         may_write()
@@ -67,7 +67,7 @@ def write(
 
 def write_ids(trials: Sequence[Trial], directory: Path) -> None:
     """Write the ids of all trials in the order in which they came."""
-    runs.write_text(directory / TRIALS_FILE, json.dumps([trial.id for trial in trials]))
+    write_text(directory / TRIALS_FILE, json.dumps([trial.id for trial in trials]))
 
 
 def _distinct(found: Iterable[Trial]) -> list[Trial]:

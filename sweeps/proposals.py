@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from cluster import runs
+from cluster.files import write_text
 
 FILE = "proposals.json"
 
@@ -49,4 +49,4 @@ def read(directory: Path) -> list[Proposal]:
 
 def write(proposals: Sequence[Proposal], directory: Path) -> None:
     """Write all proposals of a sweep in the order in which they were made."""
-    runs.write_text(directory / FILE, json.dumps([one._asdict() for one in proposals]))
+    write_text(directory / FILE, json.dumps([one._asdict() for one in proposals]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from gencomp.errors import InputError
 from sweeps.plan import SWEEP_FILE
 from sweeps.sweep_file import Objective, Sweep, load
 from sweeps.trial import ENDED, Trial
-from sweeps.trial_queue import TrialQueue
 
 FILE = "results.parquet"
 
@@ -26,16 +25,22 @@ class ResultsTable:
     """The file results.parquet, which is never older than the last start or end of a trial.
 
     Args:
-        sweep: the sweep, whose objective ranks the trials.
-        queue: the trials of the sweep.
+        trials: the trials that there are already.
+        objective: ranks the trials.
         directory: the directory of the sweep.
+        may_write: called before each write; raises where another process has taken over the sweep.
     """
 
-    def __init__(self, sweep: Sweep, queue: TrialQueue, directory: Path) -> None:
-        self._objective, self._directory = sweep.objective, directory
-        self._may_write = queue.may_write
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        objective: Objective,
+        directory: Path,
+        may_write: Callable[[], None],
+    ) -> None:
+        self._objective, self._directory, self._may_write = objective, directory, may_write
         self._rows: dict[str, dict[str, Any]] = {}
-        self.update(*queue.trials)
+        self.update(*trials)
 
     def update(self, *trials: Trial) -> None:
         """Write the table anew, with the rows of these trials as they are now."""
@@ -59,6 +64,11 @@ class SweepResult:
     def run(self, row: Mapping[str, Any]) -> runs.Run:
         """The run of the trial in a row."""
         return runs.open_run(self.directory / "trials" / row["trial"])
+
+    def evaluations(self, row: Mapping[str, Any]) -> list[dict[str, float]]:
+        """All evaluations of the trial in a row, see `Trial.evaluations`."""
+        run, point = self.run(row), {key: row[key] for key in self.sweep.space}
+        return Trial(row["trial"], run.path, point, run.recipe()).evaluations()
 
 
 def read_results(directory: Path) -> SweepResult:

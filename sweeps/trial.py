@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cluster import runs
+from cluster.files import write_text
 from cluster.logs import json_lines
 from gencomp import recipes
 from gencomp.recipes.schema import BaseRecipe
@@ -53,7 +54,7 @@ class Trial:
     def state(self) -> dict[str, Any]:
         """The entries "status", "point", "error" and "starts", as they were written last.
 
-        The entry "error" is the error of the last start that failed, and "starts" counts all starts.
+        The entry "error" is the error of the last start that failed; "starts" counts all starts.
         """
         return {"starts": 0, **json.loads((self.path / STATUS_FILE).read_text())}
 
@@ -79,7 +80,7 @@ class Trial:
 
     @property
     def first_step(self) -> int:
-        """The number of steps for which other trials trained the state that this one starts from."""
+        """The number of steps for which other trials trained the state that it starts from."""
         return 0 if self.parent is None or self.parent.until is None else self.parent.until
 
     def schedule(self) -> list[dict[str, Any]]:
@@ -101,7 +102,7 @@ class Trial:
 
     def _write(self, status: Status, error: str | None, starts: int) -> None:
         state = {"status": status, "point": self.point, "error": error, "starts": starts}
-        runs.write_text(self.path / STATUS_FILE, json.dumps(state, indent=1))
+        write_text(self.path / STATUS_FILE, json.dumps(state, indent=1))
 
     def evaluations(self) -> list[dict[str, float]]:
         """The metrics of every evaluation, oldest first, with `step`, named without the split."""
@@ -138,7 +139,7 @@ class TrialFactory:
             parent: the trial from whose last state this one starts, see `Trial`.
 
         Raises:
-            InputError: the recipe is not valid, or its data or a run that it starts from is missing.
+            InputError: the recipe is not valid, or its data or a run that it names is missing.
         """
         raw = recipes.with_overrides(self._raw, {**self._overrides, **point})
         recipe = recipes.validate(raw, f"trial {_label(point)}")

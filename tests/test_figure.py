@@ -22,7 +22,7 @@ from gencomp.figures import curves
 from gencomp.losses import mmd
 from gencomp.systems.dplc.base import ReconstructingSystem
 from shards.building.build import build
-from sweeps import sweep_file, trials
+from sweeps import plan, results, sweep_file
 from sweeps.operating_points import read
 from tests import tiny
 
@@ -198,11 +198,11 @@ class TestCurves:
         grids = {"loss.mmd_weight": {"grid": [10, 0]}, "networks.code_channels": {"grid": [4, 2]}}
         recipe = tiny.write(base, tmp_path / "base.yaml")
         sweep = sweep_file.Sweep.model_validate({"base": str(recipe), "space": grids})
-        planned = trials.plan(sweep, tmp_path / "sweep")
-        trials.write_plan(sweep, planned, tmp_path / "sweep")
+        planned = plan.make(sweep, tmp_path / "sweep")
+        plan.write(sweep, planned, tmp_path / "sweep")
         for trial in planned[:3]:
             tiny.trained(trial.path, recipes.with_overrides(base, trial.point))
-        trials.write_table(trials.table(planned, sweep.objective), tmp_path / "sweep")
+        results.write_table(results.table(planned, sweep.objective), tmp_path / "sweep")
         found = read([str(tmp_path / "sweep")], "metrics")
         # In the order of the values; λ 0 with 2 channels is still to be run.
         assert [(one.series, one.bpp) for one in found] == [

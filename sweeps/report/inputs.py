@@ -11,7 +11,7 @@ from cluster.evaluations.decoders import OfModel
 from cluster.results.protocol import weights_of
 from cluster.runs import Run, open_run
 from gencomp.errors import InputError
-from sweeps.trials import SweepResult, read_results
+from sweeps.results import SweepResult, read_results
 
 _GENERATOR, _SWEEP = Path("runs/generator"), Path("runs/rates")
 

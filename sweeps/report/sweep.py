@@ -15,12 +15,12 @@ from gencomp.report import Best, PictureRow, Sweep, Trial
 from gencomp.report.content import Line
 from gencomp.report.wording import metric_name, point_label
 from gencomp.system import Codec, Picture
-from sweeps import trials
+from sweeps.results import SweepResult
 from sweeps.sweep_file import Objective
 
 
 def read(
-    result: trials.SweepResult,
+    result: SweepResult,
     originals: Sequence[np.ndarray],
     matched: Sequence[np.ndarray],
     say: Callable[[str], None] = lambda text: None,
@@ -61,10 +61,10 @@ def read(
     return sweep, pictures
 
 
-def _trial(result: trials.SweepResult, row: Mapping[str, Any]) -> Trial:
-    run, space = result.run(row), result.sweep.space
+def _trial(result: SweepResult, row: Mapping[str, Any]) -> Trial:
+    space = result.sweep.space
     point = {key: row[key] for key in space}
-    evaluations = trials.Trial(row["trial"], run.path, point, run.recipe()).evaluations()
+    evaluations = result.evaluations(row)
     scores = [(one["step"], result.sweep.objective.score(one)) for one in evaluations]
     scores = [(step, score) for step, score in scores if math.isfinite(score)]
     own = {"trial", "status", "error", "score", *space}

@@ -20,7 +20,8 @@ import yaml
 from cluster.checkpoints import store
 from cluster.logs import json_lines, process_log
 from cluster.runs import Run
-from sweeps import trials
+from sweeps import proposals
+from sweeps.results import read_results
 from tests import processes, tiny
 from tests.processes import ROOT, Driver, wait_for
 
@@ -135,7 +136,7 @@ def test_a_search_of_gangs_whose_driver_and_worker_are_killed(
     assert wait_for(holder.is_empty, SECONDS, pause=0.5)
     saved = newest(trial)
     before = clocks(trial, saved)
-    assert trials.read_results(directory).rows[0]["status"] == "pending"
+    assert read_results(directory).rows[0]["status"] == "pending"
 
     second = drive(*words)
     second.wait_for(lambda: newest(trial) > saved)
@@ -154,10 +155,10 @@ def test_a_search_of_gangs_whose_driver_and_worker_are_killed(
     assert failure.startswith("rank 1 (process ") and "died: it was killed" in failure
     assert failure in second.out.read_text()
 
-    results = trials.read_results(directory)
+    results = read_results(directory)
     assert [row["status"] for row in results.rows] == ["finished", "stopped"]
     assert results.rows[0]["trial"] == trial.name and results.rows[1]["step"] == 12
-    assert len(trials.read_proposals(directory)) == 2
+    assert len(proposals.read(directory)) == 2
 
 
 def _hold() -> None:

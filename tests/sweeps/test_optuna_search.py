@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from sweeps.sweep_file import Past, Proposal, Sweep, contains
-from sweeps.trials import pareto_front
+from sweeps.proposals import PastProposal, Proposal
+from sweeps.results import pareto_front
+from sweeps.sweep_file import Sweep, contains
 
 pytest.importorskip("optuna")
 from sweeps.optuna_search import propose
@@ -39,16 +40,18 @@ def bowl(point: dict[str, Any]) -> tuple[float, ...]:
     return ((point["a"] - 1) ** 2 + (math.log10(point["b"]) - 2) ** 2 + (point["c"] != 1),)
 
 
-def searched(of: Sweep, count: int, values: Values = bowl, killed: bool = False) -> list[Past]:
+def searched(
+    of: Sweep, count: int, values: Values = bowl, killed: bool = False
+) -> list[PastProposal]:
     """So many trials, one after the other; killed: all goes through JSON after each."""
-    past: list[Past] = []
+    past: list[PastProposal] = []
     for _ in range(count):
         found = propose(of, past)
         assert found is not None
-        past.append(Past(found, "finished", values(found.point)))
+        past.append(PastProposal(found, "finished", values(found.point)))
         if killed:
             past = [
-                Past(
+                PastProposal(
                     Proposal(**json.loads(json.dumps(one.proposal._asdict()))),
                     "finished",
                     one.values,
@@ -58,7 +61,7 @@ def searched(of: Sweep, count: int, values: Values = bowl, killed: bool = False)
     return past
 
 
-def points(past: list[Past]) -> list[dict[str, Any]]:
+def points(past: list[PastProposal]) -> list[dict[str, Any]]:
     return [one.proposal.point for one in past]
 
 
@@ -88,8 +91,8 @@ def test_running_failed_and_stopped_trials_are_heeded() -> None:
     past = searched(sweep(), 15)
     plain = propose(sweep(), past)
     assert plain is not None
-    running = propose(sweep(), [*past, Past(plain, "running")])
-    failed = propose(sweep(), [*past, Past(plain, "failed")])
+    running = propose(sweep(), [*past, PastProposal(plain, "running")])
+    failed = propose(sweep(), [*past, PastProposal(plain, "failed")])
     assert running is not None and failed is not None
     assert plain.point not in (running.point, failed.point)
     # Stopped early with a bad score, the sampler avoids what it would otherwise come back to.

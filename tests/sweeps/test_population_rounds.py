@@ -24,12 +24,13 @@ from gencomp.cli import main
 from gencomp.cli.sweep import _print_failures
 from gencomp.errors import InputError
 from gencomp.systems.common import calibration
-from sweeps import trials
-from sweeps.ray_tune import Source, TrialKeeper
+from sweeps import plan
+from sweeps.ray_tune import QueueSearcher, TrialStatusCallback
+from sweeps.results import newest_round, read_results, table
 from sweeps.sweep_file import Sweep, dump
-from sweeps.trainable import Orders, Task, train
-from sweeps.trial_queue import Supply
-from sweeps.trials import Trial
+from sweeps.trial import Trial
+from sweeps.trial_queue import TrialQueue
+from sweeps.worker import Attempt, Task, train
 from tests import tiny
 
 
@@ -65,30 +66,30 @@ def one_round(real: Sweep, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def supply(of: Sweep, directory: Path) -> Supply:
-    planned = trials.plan(of, directory)
-    trials.write_plan(of, planned, directory)
-    return Supply(of, planned, directory)
+def supply(of: Sweep, directory: Path) -> TrialQueue:
+    planned = plan.make(of, directory)
+    plan.write(of, planned, directory)
+    return TrialQueue(of, planned, directory)
 
 
 def work(trial: Trial, stop_at: int | None = None) -> None:
     """Train a trial in this process, as a worker would; stopped: before a step, unfinished."""
     task = Task(trial.path, trial.until)
-    orders = Orders({}, 1, False, trial.path / "never", math.inf)
+    attempt = Attempt({}, 1, False, trial.path / "never", math.inf)
     asked = iter(range(stop_at)) if stop_at is not None else None
 
-    class Stopping(Orders):
+    class Stopping(Attempt):
         def should_stop(self) -> bool:
             return asked is not None and next(asked, None) is None
 
-    trial.started()
+    trial.count_start()
     with locked(trial.path) as lease, mock.patch.object(calibration, "CALIBRATION_SAMPLES", 64):
-        train(task, 0, Stopping(*orders), lease, lambda metrics: None)
+        train(task, 0, Stopping(*attempt), lease, lambda metrics: None)
     if trial.status() != "finished" and trial.has_reached_its_step():
         trial.set_status("stopped")
 
 
-def whole(of: Sweep, directory: Path) -> Supply:
+def whole(of: Sweep, directory: Path) -> TrialQueue:
     """A whole sweep; each trial is cut short once, and then all is read again."""
     one = supply(of, directory)
     while (trial := one.next()) is not None:
@@ -148,13 +149,13 @@ def test_exchanges_are_exact_and_survive_kills(
 
 
 def shows_a_complete_one(
-    of: Sweep, one: Supply, folder: Path, capsys: pytest.CaptureFixture[str]
+    of: Sweep, one: TrialQueue, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The command line: nothing to do, so no cluster is started."""
     (folder / "population.yaml").write_text(dump(of))
     assert main(["sweep", str(folder / "population.yaml"), *_named(folder, "sweep")]) == 0
     said = capsys.readouterr().out
-    results = trials.read_results(folder / "sweep")
+    results = read_results(folder / "sweep")
     (best,) = results.best()
     assert best["status"] == "finished" and results.run(best).system().codec() is not None
     assert best["from"] in {trial.id for trial in one.trials[2:4]} and best["until"] == 12
@@ -255,9 +256,9 @@ def test_what_cannot_be_compared_or_is_another_population(
         return changed(population={"size": 2, "every": 4, "replaced": 0.5} | values)
 
     with pytest.raises(InputError, match="every is 3, but it must be a multiple of evaluation"):
-        trials.plan(with_population(every=3), tmp_path / "sweep")
+        plan.make(with_population(every=3), tmp_path / "sweep")
     supply(real, tmp_path / "sweep")
-    trials.plan(changed(concurrent=3, max_failures=0), tmp_path / "sweep")
+    plan.make(changed(concurrent=3, max_failures=0), tmp_path / "sweep")
     other = tiny.write(raw | {"training": raw["training"] | {"seed": 7}}, tmp_path / "other.yaml")
     for another, what in (
         (with_population(size=5), "population"),
@@ -265,7 +266,7 @@ def test_what_cannot_be_compared_or_is_another_population(
         (changed(base=str(other)), "recipe or other data"),
     ):
         with pytest.raises(InputError, match=f"holds a population with another {what}; choose"):
-            trials.plan(another, tmp_path / "sweep")
+            plan.make(another, tmp_path / "sweep")
 
 
 def test_failed_members_are_replaced_and_not_tried_again(
@@ -303,8 +304,8 @@ def test_only_failures_of_the_newest_round_fail_a_sweep(
     if newest:
         one.trials[-1].set_status("failed", "a node died")
         (one.trials[-1].path / "result.json").unlink()
-    on_disk = trials.table(one.trials, real.objective)
-    current = trials.newest_round(on_disk)
+    on_disk = table(one.trials, real.objective)
+    current = newest_round(on_disk)
     assert _print_failures(on_disk, current) == int(newest)
     said = capsys.readouterr().out
     assert f"trial {bad.id} failed and was replaced: the disk was full\n" in said
@@ -316,13 +317,13 @@ def test_tune_waits_for_an_exchange(real: Sweep, one_round: Path, tmp_path: Path
     one = supply(real, directory)
     trial = one.trials[1]
     trial.set_status("pending")  # a killed driver could not note its end
-    source = Source(one, lambda: False, lambda trial: None)
+    source = QueueSearcher(one, lambda: False, lambda trial: None)
     events: list[str] = []
-    keeper = TrialKeeper(one, lambda trial, event, values: events.append(event))
+    keeper = TrialStatusCallback(one, lambda trial, event, values: events.append(event))
     assert source.suggest("") is None
     tunes = SimpleNamespace(config={"trial": {"id": trial.id}})
     keeper.on_trial_complete(1, [], tunes)
     assert trial.status() == "stopped" and events == ["stopped"]
     assert [source.suggest("")["trial"]["until"] for _ in range(2)] == [8, 8]
     assert source.suggest("") is None
-    assert Source(one, lambda: True, lambda trial: None).suggest("") == "FINISHED"
+    assert QueueSearcher(one, lambda: True, lambda trial: None).suggest("") == "FINISHED"

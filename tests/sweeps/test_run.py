@@ -16,7 +16,9 @@ from cluster.checkpoints import store
 from cluster.logs import json_lines
 from cluster.runs import Run
 from gencomp.cli import main
-from sweeps import sweep_file, trials
+from sweeps import plan, sweep_file
+from sweeps.results import read_results
+from sweeps.trial import Trial
 from tests import tiny
 from tests.processes import Driver, gone
 
@@ -44,15 +46,15 @@ def file(photos: Path, generator_run: Path, tmp_path: Path) -> Path:
     return path
 
 
-def planned(file: Path, directory: Path) -> dict[int, trials.Trial]:
+def planned(file: Path, directory: Path) -> dict[int, Trial]:
     """Code channels -> trial, with its directory."""
     sweep = sweep_file.load(file, {})
-    found = trials.plan(sweep, directory)
-    trials.write_plan(sweep, found, directory)
+    found = plan.make(sweep, directory)
+    plan.write(sweep, found, directory)
     return {trial.point["networks.code_channels"]: trial for trial in found}
 
 
-def clocks(trial: trials.Trial, until: int) -> list[tuple[int, float]]:
+def clocks(trial: Trial, until: int) -> list[tuple[int, float]]:
     """When each row of the log was written."""
     rows = json_lines.read(Run(trial.path).metrics)
     return [(row["step"], row["time"]) for row in rows if row["step"] <= until]
@@ -68,7 +70,7 @@ def test_killed_and_restarted(
     (Run(by_channels[5].path).checkpoints / "step-000000005").mkdir(parents=True)
 
     first = drive(*words)
-    running: list[trials.Trial] = []
+    running: list[Trial] = []
 
     def one_finished_and_one_under_way() -> bool:
         running[:] = [
@@ -121,7 +123,7 @@ def test_killed_and_restarted(
     assert "step-000000005 has no manifest.json" in error and error in said
     assert "Traceback" not in second.words()
 
-    results = trials.read_results(directory)
+    results = read_results(directory)
     assert [row["networks.code_channels"] for row in results.rows] == [1, 2, 3, 4, 5]
     assert results.best()[0]["networks.code_channels"] == 1
     assert json.loads((directory / "trials.json").read_text()) == [

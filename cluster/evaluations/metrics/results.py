@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor
 from cluster.evaluations.metrics import parts
 from cluster.evaluations.metrics.parts import FeatureSet, StoredFeatures
 from cluster.evaluations.metrics.plan import Evaluation, Plan, Settings
-from cluster.evaluations.tables import Collected, Table
+from cluster.evaluations.tables import Collected, Table, finite
 from cluster.files import write_text
 from gencomp.errors import InputError
 from gencomp.evaluation import bootstrap, frechet, kernel, pixels
@@ -104,7 +103,7 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
         **plan.model_dump(mode="json"),
         "versions": [{"gencomp": g, "torch": t} for g, t in sorted(found.versions)],
     }
-    write_text(evaluation.result, json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
+    write_text(evaluation.result, json.dumps(finite(content), indent=1, allow_nan=False) + "\n")
     return Result(content, missing)
 
 
@@ -267,15 +266,6 @@ def _identity(found: Parts, images: int, draws: int) -> dict[str, float]:
 
 def _entry(value: float, ends: tuple[float, float], count: int) -> dict[str, Any]:
     return {"value": value, "interval": list(ends), "images": count}
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no infinity: an infinite PSNR becomes null."""
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def shown(evaluation: Evaluation, result: Result) -> Collected:

@@ -59,7 +59,7 @@ def _sweep(
     from cluster.files import locked, write_text
     from slurm.sessions.session import FOLDER, SweepSession
     from slurm.sessions.session_jobs import SessionJobs
-    from sweeps import sweep_file, trials
+    from sweeps import plan, sweep_file
 
     loaded = load(file, overrides, concurrent)
     home = directory.resolve()
@@ -68,7 +68,7 @@ def _sweep(
     most = loaded.workers * (loaded.concurrent or 1)
     order = allocation.order("sweep", words, loaded.workers, most, loaded.gpu)
     found = SweepSession(home / FOLDER, order)
-    trials.plan(loaded, home)
+    plan.make(loaded, home)  # refuses what makes no trials
     if allocation.dry_run:
         return allocation.show(SessionJobs(found))
     require_slurm("gencomp sweep")

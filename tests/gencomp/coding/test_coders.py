@@ -397,7 +397,7 @@ def test_golden_stream() -> None:
 
 def test_another_process_reads_them() -> None:
     program = (
-        "from tests.gencomp.test_coders import *\n"
+        "from tests.gencomp.coding.test_coders import *\n"
         "coder, value = golden()\n"
         f"assert equal(from_bytes(coder, bytes.fromhex('{GOLDEN}')), value)"
     )
