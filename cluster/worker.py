@@ -287,7 +287,7 @@ def _protocol(run: Run, recipe: BaseRecipe, held_out: Split) -> dict[str, Any]:
         "weights": checkpoint.networks_hash(),
         "data": held_out.key_hash,
         "stored": data.stored(shards.open_set(recipe.evaluation_shards()).info),
-        "transforms": recipe.data.transforms.model_dump(mode="json"),
+        "transforms": data.evaluation_protocol(recipe),
         "limit": recipe.evaluation.limit,
         "batch_size": recipe.evaluation.batch_size,
         "seed": recipe.training.seed,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import shards
+from cluster.data import evaluation_protocol
 from cluster.results import latents, pictures
 from cluster.runs import Run
 from gencomp.errors import InputError
@@ -158,7 +159,7 @@ class Measured:
             "data set": shard_set.info.name,
             **_images(held_out.name, int(result["images"]), len(held_out), self._which),
             "the rule of pixels": "reconstructions not rounded; errors on the scale [-1, 1]",
-            "the transforms of images": recipe.data.transforms.model_dump(mode="json"),
+            "the transforms of images": evaluation_protocol(recipe),
         }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -159,6 +160,21 @@ def test_latents_are_those_that_reconstructions_decode(stage: str, mode: str) ->
         with system.statistics(draws()):  # type: ignore[attr-defined]
             made_BCHW = system.networks["generator"](found.z_BK[:, :, None, None])
         assert torch.equal(pixels.to_bytes(made_BCHW), system.reconstruct(batch(), draws()))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_images_of_another_size_are_refused(stage: str) -> None:
+    system = finalised(made(stage))
+    larger = batch()._replace(images_BCHW=torch.zeros(8, 3, 64, 80, dtype=torch.uint8))
+    calls: list[Callable[[], object]] = [lambda: system.evaluate(larger, draws())]
+    if stage != "wgan_gp":
+        calls.append(lambda: system.reconstruct(larger, draws()))
+    if stage not in BASELINES:
+        calls.append(lambda: system.sample(draws(), like=larger))
+    with evaluation_mode(system.networks):
+        for call in calls:
+            with pytest.raises(InputError, match=r"of 64×64 pixels, but held-out ones are 64×80"):
+                call()
 
 
 class TestBatchStatistics:

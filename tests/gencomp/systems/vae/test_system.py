@@ -400,7 +400,8 @@ class TestRuns:
     ) -> None:
         """Weights, optimiser, metrics log and result are those of a straight run."""
         where = photos if kind == "dcgan" else images
-        resize = {"data.transforms.resize": [32, 32]} if kind == "dcgan" else {}
+        sections = ("data", "evaluation") if kind == "dcgan" else ()
+        resize = {f"{section}.transforms.resize": [32, 32] for section in sections}
         overrides = DECODERS[kind] | SHORT | resize | {"data.shards": str(where)}
         raw = recipes.with_overrides(
             recipes.read("vae_digits"), overrides | {"data.batch_size": 16}
