@@ -17,7 +17,7 @@ import pytest
 from gencomp.cli import main
 from tests import scripted, tiny
 from tests.conftest import ROOT
-from tests.processes import wait_for
+from tests.waiting import PATIENCE, wait_for
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
@@ -77,7 +77,7 @@ def test_killed_and_continued_it_gives_the_same_bits(words: list[str]) -> None:
     for there in (2, 6):
         process = started(words)
         try:
-            assert wait_for(partial(_has_parts, killed, there), 60)
+            assert wait_for(partial(_has_parts, killed, there))
         finally:
             process.kill()
             process.communicate()
@@ -115,27 +115,27 @@ def test_a_refusal_of_a_worker_is_one_sentence(
 def test_ctrl_c_ends_every_process(words: list[str]) -> None:
     process = started([*words, "--processes", "2", "--draws", "4000"])
     try:
-        assert wait_for(lambda: len(_children(process.pid)) >= 3, 60)  # and a resource tracker
+        assert wait_for(lambda: len(_children(process.pid)) >= 3)  # and a resource tracker
         children = _children(process.pid)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    assert wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), 20)
+    assert wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
 
 
 @pytest.mark.slow
 def test_workers_end_when_their_parent_is_killed(words: list[str]) -> None:
     process = started([*words, "--processes", "2", "--draws", "4000"])
     try:
-        assert wait_for(lambda: len(_children(process.pid)) >= 3, 60)
+        assert wait_for(lambda: len(_children(process.pid)) >= 3)
         children = _children(process.pid)
     finally:
         process.kill()
         process.wait()
-    assert wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), 30)
+    assert wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
 
 
 @pytest.mark.parametrize(

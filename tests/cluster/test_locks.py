@@ -20,7 +20,8 @@ from cluster.logs import json_lines, process_log
 from cluster.worker import Host
 from gencomp.errors import InputError
 from tests import tiny
-from tests.processes import ENVIRONMENT, ROOT, Driver, wait_for
+from tests.processes import ENVIRONMENT, ROOT, Driver
+from tests.waiting import PATIENCE, wait_for
 
 # A process that takes itself for one on another host, where `flock` is not shared. Its heartbeats
 # may be late by 3 s before it is taken for dead: this machine may be busy.
@@ -243,7 +244,7 @@ class TestOnASharedOne:
         assert holder.says() == "held"
         holder.kill()
         waiting = [start(SHARED + HOLD, tmp_path, f"host{n}") for n in range(8)]
-        assert wait_for(lambda: sum(w.process.poll() is not None for w in waiting) == 7, 90)
+        assert wait_for(lambda: sum(w.process.poll() is not None for w in waiting) == 7)
         (winner,) = [w for w in waiting if w.process.poll() is None]
         assert winner.says() == "held" and winner.ask() == "held"
         for loser in set(waiting) - {winner}:
@@ -319,7 +320,7 @@ def take_turns(directory: Path, begin: Callable[..., Other], turns: int = 12) ->
     dying = set(chance.sample(range(6), 2))
     others = [begin(n, turns, "dies" if n in dying else "lives") for n in range(6)]
     for other in others:
-        other.process.communicate(timeout=300)
+        other.process.communicate(timeout=PATIENCE)
     assert [o.process.returncode for o in others] == [-9 if n in dying else 0 for n in range(6)]
     killed = {str(others[n].process.pid) for n in dying}
     inside: str | None = None

@@ -26,6 +26,7 @@ from cluster.runs import open_run
 from tests import tiny
 from tests.conftest import ROOT
 from tests.processes import ENVIRONMENT
+from tests.waiting import PATIENCE
 
 
 def content(step: int, size: int = 1000) -> Content:
@@ -286,7 +287,7 @@ def killed_writers(directory: Path, rounds: int) -> tuple[int, int]:
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     newest, cut = map(int, done.stdout.split())
@@ -374,7 +375,7 @@ def test_the_memory_of_a_snapshot_is_all_there_is(tmp_path: Path) -> None:
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     assert 38 < float(done.stdout) < 52

@@ -24,7 +24,8 @@ from cluster.training.steps import Steps
 from cluster.worker import Host
 from gencomp.system import Progress
 from tests import tiny
-from tests.processes import ENVIRONMENT, ROOT, START, Driver
+from tests.processes import ENVIRONMENT, ROOT, Driver
+from tests.waiting import PATIENCE
 
 _GUARDED = """
 import sys, time
@@ -83,7 +84,7 @@ def stalled(run: Path, rank: int) -> list[dict[str, Any]]:
 def test_sleeping(tmp_path: Path) -> None:
     """The sentence says who, where and when; the stack tells the rest."""
     process = begin(_GUARDED + "    time.sleep(600)\n", tmp_path)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == EXIT_STALLED
     (row,) = stalled(tmp_path, 2)
     assert row["level"] == "CRITICAL" and row["step"] == 5 and row["pid"] == process.pid
@@ -110,7 +111,7 @@ def test_progress_keeps_it_alive_and_so_does_a_late_one(tmp_path: Path) -> None:
 """
     patient = _GUARDED.replace("run = ", "watchdog._PATIENCE = (20.0, 30.0)\nrun = ")
     process = begin(patient + code, tmp_path)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=PATIENCE) == 0
     assert len(stalled(tmp_path, 2)) == 1
 
 
@@ -120,7 +121,7 @@ def test_a_process_that_was_stopped_is_not_stuck(tmp_path: Path) -> None:
     process.send_signal(signal.SIGSTOP)
     time.sleep(2.5)
     process.send_signal(signal.SIGCONT)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=PATIENCE) == 0
     assert stalled(tmp_path, 2) == []
 
 
@@ -185,7 +186,7 @@ def test_two_ranks_of_which_one_hangs(photos: Path, tmp_path: Path) -> None:
     ranks = [begin(_RANK, run.path, rank, 2) for rank in range(2)]
     try:
         for process in ranks:
-            process.communicate(timeout=START)
+            process.communicate(timeout=PATIENCE)
     finally:
         for process in ranks:
             process.kill()

@@ -18,6 +18,7 @@ from PIL import Image
 from gencomp.cli import main
 from gencomp.coding import container
 from gencomp.system import Codec
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -291,7 +292,7 @@ def test_a_thousand_images_through_other_processes(
         ("2", ("decompress", codec_run, tmp_path / "gcp", tmp_path / "out", "--processes", 1)),
     ):
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
-        done = gencomp(*map(str, words), timeout=500)
+        done = gencomp(*map(str, words), timeout=PATIENCE)
         assert done.returncode == 0, done.stderr
     found = names(tmp_path / "in")
     assert names(tmp_path / "out") == found and len(found) == 1000

@@ -22,10 +22,10 @@ from cluster.logs import json_lines, process_log
 from cluster.runs import Run
 from sweeps import trials
 from tests import processes, tiny
-from tests.processes import ROOT, Driver, wait_for
+from tests.processes import ROOT, Driver
+from tests.waiting import PATIENCE, wait_for
 
 CPUS = 5
-SECONDS = 180
 
 
 class Holder:
@@ -51,7 +51,7 @@ class Holder:
         return bool(taken["cpus"] == 0 and taken["groups"] == 0)
 
     def close(self) -> None:
-        self._process.communicate(timeout=SECONDS)
+        self._process.communicate(timeout=PATIENCE)
 
     def _read(self) -> Any:
         assert self._process.stdout is not None
@@ -132,7 +132,7 @@ def test_a_search_of_gangs_whose_driver_and_worker_are_killed(
     (trial,) = begun(directory)
     first.crash()
     # Whoever dies, the cluster takes everything back.
-    assert wait_for(holder.is_empty, SECONDS, pause=0.5)
+    assert wait_for(holder.is_empty, pause=0.5)
     saved = newest(trial)
     before = clocks(trial, saved)
     assert trials.read_results(directory).rows[0]["status"] == "pending"
@@ -141,7 +141,7 @@ def test_a_search_of_gangs_whose_driver_and_worker_are_killed(
     second.wait_for(lambda: newest(trial) > saved)
     os.kill(process_of(trial, 1), signal.SIGKILL)
     assert second.end() == 0, second.words()
-    assert wait_for(holder.is_empty, SECONDS, pause=0.5)
+    assert wait_for(holder.is_empty, pause=0.5)
 
     # One trial, three starts, each from a checkpoint; what was logged before stays.
     assert [start > 0 for start in starts(trial)] == [False, True, True]

@@ -20,7 +20,8 @@ from gencomp import recipes
 from gencomp.cli import main
 from sweeps import trials
 from tests import tiny
-from tests.processes import START, Driver, wait_for
+from tests.processes import Driver
+from tests.waiting import wait_for
 
 STEPS = 24
 
@@ -114,7 +115,6 @@ def test_killed_at_random_moments(
         driver, seen = drive(*words({})), checkpoints_of(directory)
         wait_for(
             lambda: driver.process.poll() is not None or bool(checkpoints_of(directory) - seen),  # noqa: B023
-            START,
         )
         time.sleep(chance.uniform(0, 4))
         if driver.process.poll() is not None:
