@@ -16,8 +16,26 @@ How the published systems map onto the contract:
   each system maps to its own range and may key shared randomness (dither) by the image;
 - state that is neither weight nor optimiser (moving averages, rate controllers, entropy-coder
   tables) lives in networks or buffers of `networks`, so checkpoints and codecs see it;
-- a codec writes one container with as many sections as it needs and takes side information (label
-  maps, masks) as keyword arguments.
+- a codec writes one container with as many sections as it needs; it gets side information (label
+  maps, masks) with the picture, and what its reader needs of it is in the stream and counted.
+
+How their codecs map onto `Codec`, tried on paper:
+
+- DPLC: one section a picture. B's noise is a function of the reader, the code and the draw, so it
+  costs no bit, and decoders that share E read the same streams with noise of their own.
+- Universal rate-distortion-perception: the dither of a picture is a function of (seed, its index,
+  layer, latent). 1,000 digits at 4.755 bits are one container of shared sections: the seed and the
+  first index, all symbols as one number, those of the refinement layer as another. Leaving the
+  refinement out is packing the rest anew, under the fingerprint of the base encoder alone.
+  Decoders for other perception weights are readers of one writer; nominal are ⌈d·log2 L⌉ bits.
+- GAN compression: symbols under static tables of each channel, nominal C·log2(L)·⌈H/16⌉·⌈W/16⌉.
+  The conditional model's second latent, or the label map and the mask of selective compression,
+  are sections of their own, so `code_bits` counts them; a map that the receiver has anyway comes
+  as `maps`. Its noise v is `draw`. A context model is a coder of `gencomp.coding.coders`.
+- Relative entropy coding: numbers of steps K given the layer and then their indices given K are
+  coders in turn, all blocks of a picture in one section, the seed in front; no fixed length, so
+  `nominal_bits` is None. A lossless stream carries the checksum of its image, and a machine on
+  which the decoder's networks differ by a bit refuses it by name.
 """
 
 from __future__ import annotations
@@ -25,7 +43,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -133,23 +152,81 @@ class Phase(nn.Module, ABC):
             network.train(name not in self.evaluates)
 
 
-class Codec(Protocol):
-    """compress(image) -> bytes and decompress(bytes) -> image, from one checkpoint.
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One image as a codec sees it.
 
-    `decompress(compress(x))` equals `reconstruct(x)` exactly. Images are uint8 [H, W, 3].
+    Attributes:
+        image_HWC: uint8 pixels [H, W, 3].
+        maps: name -> map of its pixels [H, W] (label ids, a mask), for a codec that uses such.
+        index: the key of randomness that sender and receiver share; no two pictures of a sender
+            have the same.
+    """
+
+    image_HWC: np.ndarray
+    maps: Mapping[str, np.ndarray] = field(default_factory=dict)
+    index: int = 0
+
+
+class Codec(Protocol):
+    """Pictures to streams and back, from one checkpoint.
+
+        ( picture ) ──compress──▶ ( container ) ──decompress──▶ ( image )
+
+    Attributes:
+        codec_id: short name of the method and its stage, for messages.
+        writer_fingerprint: names what a stream is addressed to, the encoder, the quantizer and the
+            tables; the stream carries it.
+        reader_fingerprint: names the writer and this decoder. One stream is read by every decoder
+            of its writer, and by no other.
     """
 
     codec_id: str
-    fingerprint: bytes
+    writer_fingerprint: bytes
+    reader_fingerprint: bytes
 
-    def compress(self, image_HWC: np.ndarray) -> bytes: ...
+    def compress(self, picture: Picture) -> bytes:
+        """The container of one picture."""
+        ...
 
-    def decompress(self, stream: bytes, name: str = "stream") -> np.ndarray: ...
+    def compress_jointly(self, pictures: Sequence[Picture]) -> bytes:
+        """One container of all of them, no longer than their containers together."""
+        ...
 
-    def reconstruct(self, image_HWC: np.ndarray) -> np.ndarray: ...
+    def decompress(
+        self,
+        stream: bytes,
+        *,
+        place: int = 0,
+        maps: Mapping[str, np.ndarray] | None = None,
+        draw: int | None = None,
+        name: str = "stream",
+    ) -> np.ndarray:
+        """One image of a container, uint8 [H, W, 3].
 
-    def payload_bits(self, height: int, width: int) -> int:
-        """Bits of the code itself, without the container."""
+        Args:
+            stream: what `compress` or `compress_jointly` returned.
+            place: number of the picture in the container, from 0.
+            maps: those that the receiver has and the stream leaves out.
+            draw: of the decoder's noise; None or 0 is what every decoder shows, other numbers are
+                other draws, each the same for ever. A decoder without noise shows the same for all.
+            name: what to call the stream in an error.
+
+        Raises:
+            InputError: a stream that is damaged or of another writer, no such picture or draw.
+        """
+        ...
+
+    def reconstruct(self, picture: Picture, *, draw: int | None = None) -> np.ndarray:
+        """What `decompress` gives for a picture, bit for bit, without a stream."""
+        ...
+
+    def code_bits(self, stream: bytes) -> int:
+        """The bits that a stream spends on the code of all its pictures, container left out."""
+        ...
+
+    def nominal_bits(self, height: int, width: int) -> int | None:
+        """The bits of one image at the method's fixed length; None for a method without one."""
         ...
 
 
@@ -183,6 +260,18 @@ class LatentDecoder(NamedTuple):
         return self.prior.latent_dim
 
 
+class Latents(NamedTuple):
+    """What images are encoded to, and the prior N(0, σ² I) that their latents should follow.
+
+    Attributes:
+        z_BK: one latent of each image, [n, K], on the scale that the decoder takes.
+        variance: σ² of the prior.
+    """
+
+    z_BK: Tensor
+    variance: float
+
+
 class System(ABC):
     """One published method at one stage.
 
@@ -193,6 +282,36 @@ class System(ABC):
 
     networks: nn.ModuleDict
     phases: dict[str, Phase]
+
+    @cached_property
+    def frozen(self) -> nn.ModuleDict:
+        """Networks that no phase trains and no checkpoint holds: a parent's encoder, VGG.
+
+        They stay in evaluation mode and without gradients, move with the others, and their hash is
+        part of what identifies the system. A phase that runs one names it in `evaluates`.
+        """
+        return nn.ModuleDict()
+
+    def load_frozen(self, parents: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Fill `frozen`; called on the CPU after construction, also on resume and for decoding.
+
+        Args:
+            parents: role -> final state of the parent run's `networks`.
+
+        Raises:
+            InputError: a file of weights that the recipe names is missing, or another one.
+        """
+        if self.frozen:
+            raise NotImplementedError("a system with frozen networks says where they come from")
+
+    def to(self, device: torch.device) -> None:
+        """Move all networks to a device.
+
+        Channels last halves a step on a CPU and suits tensor cores; values do not depend on it.
+        """
+        for networks in (self.networks, self.frozen):
+            networks.to(device)
+            networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @abstractmethod
     def updates(self, progress: Progress) -> Sequence[Update]:
@@ -242,10 +361,22 @@ class System(ABC):
         """
         return None
 
-    def sample(self, draws: Draws) -> Tensor | None:
+    def latents(self, batch: Batch, draws: Draws) -> Latents | None:
+        """The latents behind `reconstruct` and their prior; None without an encoder or a prior.
+
+        Called like `reconstruct`: for the same draws, these are the latents that it decodes.
+        """
+        return None
+
+    def sample(self, draws: Draws, like: Batch) -> Tensor | None:
         """Images of the prior for this rank's rows, uint8 [n, 3, H, W]; None without a prior.
 
         Called like `reconstruct`.
+
+        Args:
+            draws: what the samples come from.
+            like: as many images; samples have their size, and a conditional model follows their
+                maps and labels. The pixels are not looked at.
         """
         return None
 

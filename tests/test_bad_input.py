@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from gencomp.cli import main
+from gencomp.system import Picture
 from tests import tiny
 
 
@@ -187,6 +188,7 @@ class TestSweep:
 
     def test_words(self, sweep: Callable[..., str], refused: Callable[..., str]) -> None:
         assert "unknown key loss.lambda" in sweep({}, "--loss.lambda", "3")
+        assert "did you mean loss.mmd_weight?" in sweep({}, "--training.mmd_weight", "3")
         assert "shipped sweeps are" in refused("sweep", "nothing")
 
     def test_a_mended_sweep_may_start(self, sweep: Callable[..., str], tmp_path: Path) -> None:
@@ -230,7 +232,7 @@ class TestCodec:
         capsys.readouterr()
         codec = open_run(codec_run).system().codec()
         assert codec is not None
-        expected = codec.reconstruct(np.asarray(Image.open(image)))
+        expected = codec.reconstruct(Picture(np.asarray(Image.open(image))))
         assert np.array_equal(np.asarray(Image.open(tmp_path / "back.png")), expected)
 
     def test_truncated_streams(
@@ -262,7 +264,7 @@ class TestCodec:
             tiny.stop_after(1),
         )
         said = refused("decompress", other.path, stream, tmp_path / "back.png")
-        assert "was written by the model" in said and "give the run that wrote it" in said
+        assert "was written by the encoder" in said and "give the run that wrote it" in said
 
     def test_runs_without_a_codec(
         self, generator_run: Path, image: Path, tmp_path: Path, refused: Callable[..., str]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pkgutil
 import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
@@ -60,14 +62,13 @@ def _paint_far() -> None:
 
 @pytest.fixture
 def painter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Three commands of our own in the table."""
-    module = ModuleType("painter")
-    module.__dict__.update(paint=_paint, raw=_paint_raw, far=_paint_far)
-    monkeypatch.setitem(sys.modules, "painter", module)
-    monkeypatch.setitem(COMMANDS, "paint", Command("Art", "painter", "paint", "paint"))
-    monkeypatch.setitem(COMMANDS, "raw", Command("Art", "painter", "raw", "paint", raw=True))
-    monkeypatch.setitem(COMMANDS, "far", Command("Art", "painter", "far", "paint"))
-    monkeypatch.setitem(COMMANDS, "lost", Command("Art", "no_such_module", "lost", "paint"))
+    """Commands of our own in the table; the last one has no module."""
+    for name, function in (("paint", _paint), ("raw", _paint_raw), ("far", _paint_far)):
+        module = ModuleType(f"gencomp.cli.{name}")
+        setattr(module, name, function)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    for name in ("paint", "raw", "far", "lost"):
+        monkeypatch.setitem(COMMANDS, name, Command("Art", "paint", raw=name == "raw"))
     yield
 
 
@@ -102,6 +103,24 @@ def test_the_roof_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_words_of_a_command_are_the_path_of_its_module(name: str) -> None:
+    *folders, word = name.replace("-", "_").split()
+    module, function = cli.place(name)
+    assert function == word and module.endswith(".".join(["", *folders, word]))
+    assert callable(getattr(import_module(module), function))
+
+
+def test_every_module_of_a_folder_is_a_command_or_is_used_by_one() -> None:
+    """No command is left without a line in the table: public functions say who they are."""
+    places = {cli.place(name) for name in COMMANDS}
+    for folder in ("compress", "figure", "shards", "slurm"):
+        package = f"gencomp.cli.{folder}"
+        for found in pkgutil.iter_modules(import_module(package).__path__):
+            module = import_module(f"{package}.{found.name}")
+            assert (module.__name__, found.name) in places or not hasattr(module, found.name)
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["--debug"]])
@@ -215,7 +234,7 @@ class TestDispatch:
     def test_missing_module(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["lost"]) == 1
         line = _one_line(capsys)
-        assert "'no_such_module' is not installed" in line and "gencomp doctor" in line
+        assert "'gencomp.cli.lost' is not installed" in line and "gencomp doctor" in line
 
 
 class TestDoctor:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import socket
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import grimp
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -29,6 +34,12 @@ LOCK_LINES = [
 ]
 LOCK = {canonicalize_name(name): version for name, version in (x.split("==") for x in LOCK_LINES)}
 LINT_IMPORTS = Path(sys.executable).with_name("lint-imports")
+# One method a folder, beside what several of them share.
+METHODS = sorted(
+    path.parent.name
+    for path in (ROOT / "gencomp" / "systems").glob("*/__init__.py")
+    if path.parent.name != "common"
+)
 
 
 def _declared() -> list[Requirement]:
@@ -114,7 +125,10 @@ class TestFloors:
         text = (ROOT / "pyproject.toml").read_text()
         start = text.index("[tool.importlinter]")
         (tmp_path / "pyproject.toml").write_text(text[start:])
-        for package in ("cluster", "gencomp", "gencomp/cli", "shards", "slurm", "sweeps"):
+        rooms = ("cli", "coding", "evaluation", "figures", "networks", "rate_distortion", "report")
+        inside = [f"gencomp/{room}" for room in (*rooms, "systems")]
+        methods = [f"gencomp/{room}/{name}" for room in ("networks", "systems") for name in METHODS]
+        for package in ("cluster", "gencomp", "shards", "slurm", "sweeps", *inside, *methods):
             (tmp_path / package).mkdir()
             (tmp_path / package / "__init__.py").touch()
             (tmp_path / package / "room.py").touch()
@@ -147,6 +161,10 @@ class TestFloors:
             *(("gencomp/cli/room.py", f"{name}.room") for name in ("slurm", "cluster", "shards")),
             ("gencomp/cli/room.py", "ray"),
             ("gencomp/cli/__init__.py", "gencomp.room"),
+            ("cluster/room.py", "gencomp.systems"),
+            ("gencomp/rate_distortion/room.py", "gencomp.networks.room"),
+            *(("gencomp/systems/__init__.py", f"gencomp.systems.{name}.room") for name in METHODS),
+            *((f"gencomp/systems/{name}/room.py", f"gencomp.networks.{name}") for name in METHODS),
         ]
         assert self._lint(house, allowed) == 0
 
@@ -167,10 +185,117 @@ class TestFloors:
             ("sweeps/room.py", "slurm.room"),
             ("sweeps/room.py", "submitit"),
             ("slurm/room.py", "gencomp.cli.room"),
+            ("cluster/room.py", "gencomp.systems.dplc"),
+            ("gencomp/cli/room.py", "gencomp.systems.vae.room"),
+            ("gencomp/evaluation/room.py", "gencomp.systems.dplc.room"),
+            ("gencomp/report/room.py", "gencomp.networks.dplc"),
+            ("slurm/room.py", "gencomp.networks.vae"),
         ],
     )
     def test_the_way_up_is_closed(self, house: Path, importer: str, imported: str) -> None:
         assert self._lint(house, [(importer, imported)]) == 1
+
+
+def _circle(packages: list[str]) -> str:
+    """A circle of imports among the modules of some packages, in words; empty where there is none.
+
+    Imports for types and imports inside functions count.
+    """
+    graph = grimp.build_graph(*packages, exclude_type_checking_imports=False, cache_dir=None)
+    imports = {one: graph.find_modules_directly_imported_by(one) for one in graph.modules}
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        found = error.args[1][::-1]  # each of them imports the next one
+        lines = [
+            f"{one} imports {other} in line {where['line_number']}: {where['line_contents']}"
+            for one, other in pairwise(found)
+            for where in graph.get_import_details(importer=one, imported=other)
+        ]
+        return "\n".join(["these modules import each other in a circle:", *lines])
+    return ""
+
+
+class TestCircles:
+    """What two modules need from each other stands in a third one that both import."""
+
+    def test_no_module_imports_itself_through_others(self) -> None:
+        circle = _circle(PROJECT["tool"]["importlinter"]["root_packages"])
+        assert not circle, circle
+
+    def test_types_and_functions_count(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.syspath_prepend(str(tmp_path))
+        house = tmp_path / "house_with_a_circle"
+        (house / "room").mkdir(parents=True)
+        for name in ("__init__", "room/__init__", "room/a", "b", "c"):
+            (house / f"{name}.py").touch()
+        (house / "room" / "a.py").write_text("from ..b import B\n")
+        (house / "b.py").write_text(
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .c import C\n"
+        )
+        assert not _circle([house.name])
+        (house / "c.py").write_text("def use():\n    from .room.a import A\n")
+        assert set(_circle([house.name]).splitlines()[1:]) == {
+            f"{house.name}.room.a imports {house.name}.b in line 1: from ..b import B",
+            f"{house.name}.b imports {house.name}.c in line 3: from .c import C",
+            f"{house.name}.c imports {house.name}.room.a in line 2: from .room.a import A",
+        }
+
+
+class TestMethods:
+    """What other floors need of a method is a hook of `System` or a word of its recipe."""
+
+    # The command that shows the product names the recipes that it runs.
+    EXEMPT = ("gencomp/cli/demo.py",)
+    FREE = ("gencomp/systems/", "gencomp/recipes/", "gencomp/networks/")
+
+    def test_the_contract_lists_the_networks_of_every_method(self) -> None:
+        contracts = PROJECT["tool"]["importlinter"]["contracts"]
+        (found,) = [one for one in contracts if one["name"] == "No floor names a method"]
+        networks = ROOT / "gencomp" / "networks"
+        own = [name for name in METHODS if (networks / f"{name}.py").exists()]
+        assert own and {f"gencomp.networks.{name}" for name in own} <= {*found["forbidden_modules"]}
+
+    def test_no_code_of_another_floor_names_one(self) -> None:
+        """Names and texts; what a docstring or a comment gives as an example is free."""
+        method = re.compile(rf"(?<![a-z])({'|'.join(METHODS)})(?![a-z])", re.IGNORECASE)
+        found = []
+        for floor in ("cluster", "gencomp", "shards", "slurm", "sweeps"):
+            for path in sorted((ROOT / floor).rglob("*.py")):
+                name = path.relative_to(ROOT).as_posix()
+                if name.startswith(self.FREE) or name in self.EXEMPT:
+                    continue
+                found += [
+                    f"{name}:{line}: {word}"
+                    for line, word in _words(ast.parse(path.read_text()))
+                    if method.search(word)
+                ]
+        assert not found, "\n".join(found)
+
+
+def _words(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Every name, imported module and text of a file with its line, but for docstrings."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings = {
+        node.body[0].value
+        for node in ast.walk(tree)
+        if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        match node:
+            case ast.Constant(value=str(text)) if node not in docstrings:
+                yield node.lineno, text
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name):
+                yield node.lineno, name
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                yield node.lineno, name
+            case ast.ImportFrom(module=str(module)):
+                yield node.lineno, module
+                yield from ((node.lineno, alias.name) for alias in node.names)
+            case ast.Import(names=names):
+                yield from ((node.lineno, alias.name) for alias in names)
 
 
 def _files() -> list[Path]:

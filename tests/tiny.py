@@ -23,7 +23,8 @@ from cluster.worker import Host, Outcome, train
 from gencomp import recipes
 from gencomp.recipes.schema import BaseRecipe
 from gencomp.system import System
-from gencomp.systems.dplc import parts
+from gencomp.systems.common import calibration as calibration_module
+from gencomp.systems.common import pixels
 
 _SHARED: dict[str, Any] = {
     "system": "dplc",
@@ -89,7 +90,7 @@ def trained(
     run = started(path, raw)
     deterministic = torch.are_deterministic_algorithms_enabled()
     try:
-        with mock.patch.object(parts, "CALIBRATION_SAMPLES", calibration):
+        with mock.patch.object(calibration_module, "CALIBRATION_SAMPLES", calibration):
             return run, train(run, Seat(), host or Host())
     finally:
         torch.use_deterministic_algorithms(deterministic)
@@ -129,7 +130,7 @@ def double_precision() -> Iterator[None]:
 
     with (
         mock.patch.object(state_of_training, "build_system", double),
-        mock.patch.object(parts, "to_signed", lambda images: images.double() / 127.5 - 1),
+        mock.patch.object(pixels, "to_signed", lambda images: images.double() / 127.5 - 1),
     ):
         yield
 

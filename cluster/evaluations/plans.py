@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cluster.files import write_text
 from cluster.runs import Run
 from gencomp.errors import InputError
+from gencomp.validation import option_name, sentence
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -75,10 +76,8 @@ class Plan(BaseModel):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
             raise InputError(
-                f"{directory / cls.FILE} cannot be read: {where}: {first['msg']}"
+                f"{directory / cls.FILE} cannot be read: {sentence(error, cls)}"
             ) from None
 
 
@@ -91,12 +90,7 @@ def checked(model: type[Model], values: dict[str, Any]) -> Model:
     try:
         return model(**values)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        if first["type"] == "value_error":
-            raise InputError(str(first["ctx"]["error"])) from None
-        option = str(first["loc"][0]).replace("_", "-")
-        message = first["msg"][0].lower() + first["msg"][1:]
-        raise InputError(f"--{option} is {first['input']!r}, but {message}") from None
+        raise InputError(sentence(error, model, option_name)) from None
 
 
 def directory(run: Run, name: str) -> Path:

@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import tyro
 
 from gencomp.errors import InputError
+
+
+class NotUnderstood(InputError):
+    """Words that the signature has no place for.
+
+    Attributes:
+        tokens: The words.
+        said: The sentence without the way to the help.
+    """
+
+    def __init__(self, said: str, prog: str, tokens: Sequence[str]) -> None:
+        super().__init__(f"{said}; see {prog} --help")
+        self.said, self.tokens = said, list(tokens)
+
+    def others(self, words: Sequence[str]) -> list[str]:
+        """The words that were understood."""
+        rest = list(words)
+        for token in self.tokens:
+            with suppress(ValueError):
+                rest.remove(token)
+        return rest
 
 
 def call(function: Callable[..., Any], words: Sequence[str], prog: str) -> Any:
@@ -25,9 +48,31 @@ def call(function: Callable[..., Any], words: Sequence[str], prog: str) -> Any:
         return tyro.cli(function, args=list(words), prog=prog)
 
 
+def show_help(function: Callable[..., Any], prog: str) -> None:
+    """Print what ``--help`` prints."""
+    with suppress(SystemExit):
+        tyro.cli(function, args=["--help"], prog=prog)
+
+
+def first(function: Callable[..., Any], words: Sequence[str], prog: str) -> Any:
+    """The first argument that ``function`` would be called with.
+
+    Raises:
+        InputError: The words do not fit the signature.
+    """
+
+    @functools.wraps(function)
+    def keep(*given: Any, **named: Any) -> Any:
+        return [*given, *named.values()][0]
+
+    return call(keep, words, prog)
+
+
 def _refuse(event: Any) -> None:
     try:
         sentence = _sentence(event)
+        if type(event).__name__ == "UnrecognizedArgs":
+            raise NotUnderstood(sentence, event.prog, event.tokens)
     except AttributeError:  # tyro's events are not a stable interface: let it print its own box
         return
     if sentence:

@@ -92,7 +92,7 @@ def _gencomp(command: str, directory: Path) -> None:
 
 def _best_trial(sweep: Path) -> str:
     """The best codec of the highest rate, relative to the demo's directory."""
-    from sweeps.trials import read_results
+    from sweeps.results import read_results
 
     return f"runs/rates/trials/{read_results(sweep).best()[-1]['trial']}"
 
@@ -109,13 +109,15 @@ def _check_round_trip(directory: Path, trial: Path) -> None:
     """The decoded file must be the encoder's reconstruction, and no larger than its rate says."""
     from cluster.runs import open_run
     from gencomp.coding import container
+    from gencomp.system import Picture
 
     codec = open_run(trial).system().codec()
     assert codec is not None
     image, decoded = (np.asarray(Image.open(directory / name)) for name in (_IMAGE, "decoded.png"))
     stream = (directory / "photo.gc").read_bytes()
-    bits = codec.payload_bits(*image.shape[:2])
-    most = -(-bits // 8) * 8 + container.unpack(stream).overhead_bits
-    if not np.array_equal(decoded, codec.reconstruct(image)) or 8 * len(stream) > most:
+    bits = codec.nominal_bits(*image.shape[:2])
+    assert bits is not None
+    most = -(-bits // 8) + container.unpack(stream).overhead_bytes
+    if not np.array_equal(decoded, codec.reconstruct(Picture(image))) or len(stream) > most:
         raise RuntimeError("the decoded image is not the encoder's reconstruction")
     print("decoded.png equals the encoder's reconstruction, and photo.gc is within the stated size")

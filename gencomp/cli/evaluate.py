@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from gencomp.cli.console import bar, show
-from gencomp.errors import InputError
+from gencomp.cli.console import show
+from gencomp.cli.measuring import measure_here, require_processes
 
 if TYPE_CHECKING:
     from cluster.evaluations.metrics.plan import Plan
     from cluster.runs import Run
-
-_BUSY = "{directory} is being worked on by {holder}"
 
 
 @dataclass(frozen=True)
@@ -101,30 +98,14 @@ def evaluate(
     from cluster.evaluations.metrics import results
     from cluster.evaluations.metrics.plan import Evaluation
     from cluster.evaluations.metrics.work import open_maker
-    from cluster.evaluations.processes import make_parts
-    from cluster.files import locked
     from cluster.runs import open_run
 
-    if processes < 1:
-        raise InputError(f"--processes {processes} must be at least 1")
+    require_processes(processes)
     opened = open_run(run)
     evaluation = Evaluation.find(opened, metric.name, metric.plan(opened, threads)).enter()
-    with locked(evaluation.path, _BUSY):
-        total, missing = len(evaluation.plan.blocks), len(evaluation.missing())
-        if missing < total:
-            print(f"{evaluation.path}: {total - missing} of {total} blocks are there", flush=True)
 
-        def text() -> tuple[str, float, str]:
-            left = len(evaluation.missing())
-            return str(run), 1 - left / total, f"{total - left} of {total} blocks"
+    def collect() -> None:
+        show(results.shown(evaluation, results.collect(evaluation, require_all=True)))
 
-        with bar(text) as show_progress:
-            make_parts(
-                partial(open_maker, evaluation.path),
-                evaluation.missing(),
-                processes,
-                lambda block: show_progress(),
-            )
-        result = results.collect(evaluation, require_all=True)
-    show(results.shown(evaluation, result))
+    measure_here(evaluation, open_maker, processes, collect)
     print(f"wrote {evaluation.result}")

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from gencomp import recipes
-from gencomp.cli.arguments import call
+from gencomp.cli import recipe_words
 from gencomp.cli.console import TrainingLines
 from gencomp.errors import InputError
+from gencomp.recipes import key_help
 from gencomp.recipes.schema import BaseRecipe
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ def train(words: Sequence[str]) -> int:
         """Train one stage; a run of that name goes on from its newest checkpoint.
 
         Any value of the recipe can be set by --section.field VALUE, for example
-        --loss.mmd_weight 30 --training.epochs 2. SIGINT and SIGTERM save a checkpoint and stop.
+        --loss.mmd_weight 30 --training.epochs 2; gencomp train RECIPE --help lists them. SIGINT and
+        SIGTERM save a checkpoint and stop.
 
         Args:
             recipe: A recipe file, or the name of a recipe that ships with gencomp.
@@ -78,7 +80,14 @@ def train(words: Sequence[str]) -> int:
         checked = recipes.load(recipe, overrides)
         return _train(checked, options.path(recipe), options.supervision())
 
-    return int(call(train, own, prog="gencomp train"))
+    return recipe_words.call(train, own, "gencomp train", keys)
+
+
+def keys(source: str, width: int) -> key_help.KeyHelp:
+    """What can be set in a recipe, on a terminal of so many columns."""
+    recipe = recipes.load(source)
+    title = f"Keys of {source} ({recipe.system}/{recipe.stage}), each set by --KEY VALUE:"
+    return key_help.describe(recipe, title, width)
 
 
 def _train(recipe: BaseRecipe, path: Path, supervision: Supervision) -> int:

@@ -1,198 +1,381 @@
-"""The file format of every codec: one image's sections with the name of the model that reads them.
+"""The file format of every codec: pictures' sections under the fingerprint of what wrote them.
+
+A container of one picture:
 
 | bytes | field | content |
 |---|---|---|
 | 2 | magic | 9D 47 |
-| 1 | format version | 1 |
-| 1 | header length | bytes of the seven fields below, without the header checksum |
-| 1 | length of the codec id | 1..64 |
-| 1..64 | codec id | system or stage, of `a-z 0-9 _ - . /` |
-| 8 | model fingerprint | of the weights that can decode the sections |
+| 1 | version and kind | high nibble: format version 2; low nibble: 1 joint, 2 not one section |
+| 6 | writer's fingerprint | of the encoder, the quantizer and the tables, with the codec's id |
 | 1..3 | height | varint, 1..65535 pixels |
 | 1..3 | width | varint, 1..65535 pixels |
-| 1..2 | number of sections K | varint |
-| 1.. each | section lengths | K varints, in bytes |
-| 2 | header checksum | CRC-16/CCITT (initial value FFFF) of every byte before it, big-endian |
-| … | sections | K times: content, then its CRC-32 (zlib's), big-endian |
+| … | sections | the content of the one section |
+| 4 | checksum | CRC-32 (zlib's) of every byte before it, big-endian |
 
-A varint has seven bits a byte, least significant first, the top bit set on all bytes but the last,
-in its shortest form. One section under 128 bytes of a 64×64 image costs 23 bytes and the codec id.
+So at most 15 bytes stand before the content, and 11 for a side of up to 127 pixels. A picture whose
+sections are not one (kind 2) has, between width and content, their number (a varint, 0..64) and the
+length of each but the last (varints), which takes what is left.
 
-The header says how long the whole is, so a cut or lengthened file is seen as such. Any change of a
-single byte is found with certainty: in a section by its CRC-32; in the header by its checksum,
-whose place depends on the header length alone; in the header length because the fields no longer
-end where it says. Sections are separate so that a layered codec can leave out the last ones: pack
-what is kept as a new container.
+A joint container (kind 1) holds many pictures under one fingerprint, and sections that all of them
+share. After the fingerprint come
+
+| bytes | field | content |
+|---|---|---|
+| 1.. | number of runs | varint, at least 1 |
+| 4.. each | runs | pictures in the run, height, width, sections of each picture: four varints |
+| 1 | number of shared sections | varint, 0..64 |
+| 0.. | their lengths | varints, of each but the last, which takes what is left |
+| 2.. each | tables of lengths | of the pictures' first sections, of their second ones, … |
+| … | sections | the shared ones, then those of the first picture, of the second, … |
+| 4 | checksum | as above |
+
+A run is as long as its pictures are alike. A table of lengths is the least of them (a varint), a
+number of bits w (one byte), and what each length has beyond the least in the fewest bits w that all
+of them need, one after the other, filled up with zero bits to whole bytes. So 1,000 pictures of one
+size that share one section cost 20 bytes together, and 1,000 sections of equal length 2 bytes more.
+Any picture's sections are found without reading another's.
+
+A varint has seven bits a byte, least significant first, the top bit set on all bytes but the last.
+Every container has one form in bytes: another way to write the same is refused.
+
+Any change of a single byte is found with certainty: in the magic or the version by comparing them,
+anywhere else by the CRC-32, which finds all changes within 32 bits. A file that was cut, lengthened
+or changed in more places passes with a probability of 2^-32. Nothing is allocated for a count that
+the data could not carry. Sections are separate so that a layered codec can leave out the last ones:
+pack what is kept as a new container.
 """
 
 from __future__ import annotations
 
-import binascii
-import re
 import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby, islice
+from typing import NamedTuple
 
+import numpy as np
+
+from gencomp.coding import fixed_length
 from gencomp.errors import InputError
 
 MAGIC = b"\x9dG"
-VERSION = 1
-FINGERPRINT_BYTES = 8
+VERSION = 2
+FINGERPRINT_BYTES = 6
 MAX_SIDE = 65535
-_CODEC_ID = re.compile(r"[a-z0-9_./-]{1,64}")
-_PREFIX = len(MAGIC) + 2  # magic, version, header length
+MAX_SECTIONS = 64
+# Pictures and sections that a container may list whatever its size; beyond, a bit of content each.
+_FREE_ENTRIES = 65536
+_JOINT, _NOT_ONE_SECTION = 1, 2
+_FIRST_VERSION = 1
+_PREFIX = len(MAGIC) + 1 + FINGERPRINT_BYTES
+_CHECKSUM_BYTES = 4
 _MAX_VARINT_BYTES = 5
+_MAX_LENGTH_BITS = 7 * _MAX_VARINT_BYTES
+
+
+class Member(NamedTuple):
+    """One picture of a container.
+
+    Attributes:
+        height, width: of the picture, in pixels.
+        sections: its coded data, in the order in which a decoder needs it.
+    """
+
+    height: int
+    width: int
+    sections: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
 class Container:
-    """One compressed image.
+    """Compressed pictures of one writer.
 
     Attributes:
-        codec_id: short name of the system or stage that decodes it.
-        fingerprint: 8 bytes that name the model's weights.
-        height, width: of the image, in pixels.
-        sections: the coded data, in the order in which a decoder needs it.
+        fingerprint: 6 bytes that name what wrote them.
+        members: the pictures, at least one.
+        shared: coded data that belongs to all of them.
 
     Raises:
         InputError: a field outside what the format can hold.
     """
 
-    codec_id: str
     fingerprint: bytes
-    height: int
-    width: int
-    sections: tuple[bytes, ...]
+    members: tuple[Member, ...]
+    shared: tuple[bytes, ...] = ()
 
     def __post_init__(self) -> None:
-        if not _CODEC_ID.fullmatch(self.codec_id):
-            raise InputError(
-                f"The codec id {self.codec_id!r} must be 1 to 64 characters of a-z 0-9 _ - . /"
-            )
         if len(self.fingerprint) != FINGERPRINT_BYTES:
             raise InputError(
-                f"A model fingerprint has {FINGERPRINT_BYTES} bytes, not {len(self.fingerprint)}."
+                f"A writer's fingerprint has {FINGERPRINT_BYTES} bytes, not"
+                f" {len(self.fingerprint)}."
             )
-        if not (1 <= self.height <= MAX_SIDE and 1 <= self.width <= MAX_SIDE):
-            raise InputError(
-                f"A container holds images of 1 to {MAX_SIDE} pixels a side, not "
-                f"{self.height}×{self.width}."
-            )
-        if not self.sections:
-            raise InputError("A container needs at least one section.")
+        if not self.members:
+            raise InputError("A container needs at least one picture.")
+        for height, width, count in _runs(self.members):
+            _require_size(height, width)
+            _require_sections(count)
+        _require_sections(len(self.shared))
+        _require_carried(_entries(self.members), self.code_bytes)
 
     @property
-    def overhead_bits(self) -> int:
-        """Bits of the packed container that are not the sections' content."""
-        return 8 * (len(_header(self)) + 4 * len(self.sections))
+    def code_bytes(self) -> int:
+        """The bytes of all sections."""
+        own = sum(len(section) for member in self.members for section in member.sections)
+        return own + sum(map(len, self.shared))
+
+    @property
+    def overhead_bytes(self) -> int:
+        """The bytes of the packed container that are not the sections' content."""
+        return len(_head(self)) + _CHECKSUM_BYTES
 
 
 def pack(container: Container) -> bytes:
-    """The container as bytes.
+    """The container as bytes: the form for one picture where it is one that shares nothing.
 
     Raises:
-        InputError: more or larger sections than the header can list.
+        InputError: a section that is longer than the header can say.
     """
-    parts = [_header(container)]
-    for section in container.sections:
-        parts += [section, _crc32(section)]
-    return b"".join(parts)
+    own = (section for member in container.members for section in member.sections)
+    data = b"".join((_head(container), *container.shared, *own))
+    return data + _checksum(data)
 
 
 def unpack(data: bytes) -> Container:
     """The container in `data`, which must be whole and hold nothing else.
 
     Raises:
-        InputError: no container, an unsupported version, a truncated or damaged container, or bytes
-            behind its end.
+        InputError: no container, one of another format version, or one that is damaged or cut.
     """
     data = bytes(data)
-    if data[: len(MAGIC)] != MAGIC[: len(data)] or not data:
+    if not data or data[: len(MAGIC)] != MAGIC[: len(data)]:
         raise InputError("This is not a gencomp container: it does not start with the bytes 9D 47.")
-    if len(data) < _PREFIX:
-        raise _truncated(len(data), f"at least {_PREFIX}")
-    if data[len(MAGIC)] != VERSION:
-        raise InputError(
-            f"The container has format version {data[len(MAGIC)]}, which is not supported: this "
-            f"gencomp reads version {VERSION}."
-        )
-    end = _PREFIX + data[_PREFIX - 1]
-    if len(data) < end + 2:
-        raise _truncated(len(data), f"at least {end + 2}")
-    if data[end : end + 2] != _crc16(data[:end]):
-        raise InputError("The checksum of the container's header is wrong: it is damaged.")
-    codec_id, fingerprint, height, width, lengths = _parse_header(data[_PREFIX:end])
-    total = end + 2 + sum(lengths) + 4 * len(lengths)
-    if len(data) < total:
-        raise _truncated(len(data), str(total))
-    if len(data) > total:
-        raise InputError(f"The container ends at byte {total}, {len(data) - total} more follow it.")
-    sections, at = [], end + 2
-    for number, length in enumerate(lengths, start=1):
-        section, at = data[at : at + length], at + length + 4
-        if data[at - 4 : at] != _crc32(section):
-            raise InputError(
-                f"The checksum of section {number} of {len(lengths)} is wrong: the container is "
-                "damaged."
-            )
-        sections.append(section)
-    return Container(codec_id, fingerprint, height, width, tuple(sections))
+    if len(data) > len(MAGIC):
+        _require_version(data[len(MAGIC)])
+    if len(data) < _PREFIX + _CHECKSUM_BYTES:
+        raise InputError(f"The container is cut: only {len(data)} bytes are left.")
+    body, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
+    if checksum != _checksum(body):
+        raise InputError("The container's checksum is wrong: it is damaged or cut.")
+    fields = _Fields(body, _PREFIX)
+    kind = data[len(MAGIC)] & 0xF
+    fingerprint = body[len(MAGIC) + 1 : _PREFIX]
+    if kind & _JOINT:
+        found = Container(fingerprint, *_read_joint(fields))
+    else:
+        found = Container(fingerprint, (_read_one(fields, bool(kind & _NOT_ONE_SECTION)),))
+    if _head(found) != body[: len(body) - found.code_bytes]:
+        raise _malformed()
+    return found
 
 
-def require_model(
-    container: Container, codec_id: str, fingerprint: bytes, source_name: str
-) -> None:
-    """Refuse a container that another codec or other weights have written.
+def require_writer(container: Container, codec_id: str, fingerprint: bytes, name: str) -> None:
+    """Refuse a container that another encoder has written.
 
     Args:
         container: what was read.
-        codec_id, fingerprint: of the codec that is to decode it.
-        source_name: the stream's name for the message, such as its path.
+        codec_id, fingerprint: of the codec that is to read it.
+        name: of the stream for the message, such as its path.
 
     Raises:
-        InputError: the container belongs to another model.
+        InputError: the container has another writer's fingerprint.
     """
-    written = f"{container.codec_id} {container.fingerprint.hex()}"
-    present = f"{codec_id} {fingerprint.hex()}"
-    if written != present:
+    if container.fingerprint != fingerprint:
         raise InputError(
-            f"{source_name} was written by the model {written} and cannot be decoded by the model "
-            f"{present}: give the run that wrote it."
+            f"{name} was written by the encoder {container.fingerprint.hex()} and cannot be decoded"
+            f" by the codec {codec_id}, which reads those of the encoder {fingerprint.hex()}: give"
+            " the run that wrote it."
         )
 
 
-def _header(container: Container) -> bytes:
-    codec_id = container.codec_id.encode("ascii")
-    numbers = [container.height, container.width, len(container.sections)]
-    numbers += [len(section) for section in container.sections]
-    fields = bytes([len(codec_id)]) + codec_id + container.fingerprint
-    fields += b"".join(_varint(number) for number in numbers)
-    if len(fields) > 255:
+def member_at(container: Container, place: int, name: str) -> Member:
+    """One picture of a container, counted from 0.
+
+    Raises:
+        InputError: the container holds no such picture.
+    """
+    if not 0 <= place < len(container.members):
+        count = len(container.members)
         raise InputError(
-            f"{len(container.sections)} sections make a header of {len(fields)} bytes, at most 255 "
-            "are possible: use fewer sections."
+            f"{name} holds {count} picture{'s' * (count > 1)}, there is no number {place}: they are"
+            f" counted from 0 to {count - 1}."
         )
-    header = MAGIC + bytes([VERSION, len(fields)]) + fields
-    return header + _crc16(header)
+    return container.members[place]
 
 
-def _parse_header(fields: bytes) -> tuple[str, bytes, int, int, list[int]]:
-    after_id = 1 + fields[0] if fields else 0
-    at = after_id + FINGERPRINT_BYTES
-    if not fields or at > len(fields):
+def _head(container: Container) -> bytes:
+    """Everything before the sections' content."""
+    members, shared = container.members, container.shared
+    joint = len(members) > 1 or bool(shared)
+    many = not joint and len(members[0].sections) != 1
+    kind = VERSION << 4 | _JOINT * joint | _NOT_ONE_SECTION * many
+    parts = [MAGIC, bytes([kind]), container.fingerprint]
+    if joint:
+        runs = [(len(list(alike)), *run) for run, alike in groupby(_runs(members))]
+        parts += [_varint(len(runs)), *(_varint(number) for run in runs for number in run)]
+        parts += _lengths(shared)
+        parts += map(_table, _columns(members))
+    else:
+        parts += [_varint(members[0].height), _varint(members[0].width)]
+        parts += _lengths(members[0].sections) if many else []
+    return b"".join(parts)
+
+
+def _runs(members: Iterable[Member]) -> Iterator[tuple[int, int, int]]:
+    return ((one.height, one.width, len(one.sections)) for one in members)
+
+
+def _columns(members: Sequence[Member]) -> list[list[int]]:
+    """The lengths of the pictures' first sections, of their second ones, and so on."""
+    most = max(len(one.sections) for one in members)
+    return [[len(one.sections[i]) for one in members if len(one.sections) > i] for i in range(most)]
+
+
+def _lengths(sections: Sequence[bytes]) -> list[bytes]:
+    """The number of the sections and the length of each but the last."""
+    return [_varint(len(sections)), *(_varint(len(section)) for section in sections[:-1])]
+
+
+def _table(lengths: Sequence[int]) -> bytes:
+    least, most = min(lengths), max(lengths)
+    bits = (most - least).bit_length()
+    rest = fixed_length.pack(np.array(lengths) - least, 1 << bits) if bits else b""
+    return _varint(least) + bytes([bits]) + rest
+
+
+class _Fields:
+    """A place in the bytes before the checksum, which moves on as fields are read."""
+
+    def __init__(self, body: bytes, at: int) -> None:
+        self._body, self._at = body, at
+
+    @property
+    def left(self) -> int:
+        return len(self._body) - self._at
+
+    def take(self, length: int) -> bytes:
+        if length > self.left:
+            raise _malformed()
+        self._at += length
+        return self._body[self._at - length : self._at]
+
+    def varint(self) -> int:
+        number = 0
+        for shift in range(0, 7 * _MAX_VARINT_BYTES, 7):
+            byte = self.take(1)[0]
+            number |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return number
         raise _malformed()
-    codec_id = fields[1:after_id].decode("ascii", errors="replace")
-    fingerprint = fields[after_id:at]
-    numbers = []
-    while at < len(fields):
-        number, at = _read_varint(fields, at)
-        numbers.append(number)
-    if len(numbers) < 3 or len(numbers) != 3 + numbers[2]:
+
+    def section_count(self) -> int:
+        count = self.varint()
+        if count > MAX_SECTIONS:
+            raise _malformed()
+        return count
+
+    def lengths(self) -> list[int | None]:
+        """The inverse of `_lengths`; None for the last, which takes what is left."""
+        count = self.section_count()
+        return [self.varint() for _ in range(count - 1)] + [None] * (count > 0)
+
+    def table(self, count: int) -> Iterator[int]:
+        """The inverse of `_table`."""
+        least, bits = self.varint(), self.take(1)[0]
+        if bits > _MAX_LENGTH_BITS:
+            raise _malformed()
+        packed = self.take(-(-count * bits // 8))
+        if not bits:
+            return iter([least] * count)
+        try:
+            return iter((fixed_length.unpack(packed, 1 << bits, count) + least).tolist())
+        except InputError:
+            raise _malformed() from None
+
+
+def _read_one(fields: _Fields, many: bool) -> Member:
+    height, width = fields.varint(), fields.varint()
+    lengths = fields.lengths() if many else [None]
+    sections = [fields.take(fields.left if length is None else length) for length in lengths]
+    return Member(height, width, tuple(sections))
+
+
+def _read_joint(fields: _Fields) -> tuple[tuple[Member, ...], tuple[bytes, ...]]:
+    count = fields.varint()
+    if 4 * count > fields.left:
         raise _malformed()
-    return codec_id, fingerprint, numbers[0], numbers[1], numbers[3:]
+    runs = [
+        (fields.varint(), fields.varint(), fields.varint(), fields.section_count())
+        for _ in range(count)
+    ]
+    _require_carried(sum(pictures * (1 + own) for pictures, _, _, own in runs), fields.left)
+    shared_lengths = fields.lengths()
+    tables = [
+        fields.table(sum(pictures for pictures, _, _, own in runs if own > i))
+        for i in range(max((own for *_, own in runs), default=0))
+    ]
+    # Picture by picture: the next length of each table that the picture has an entry in.
+    lengths = [
+        [next(table) for table in tables[:own]]
+        for pictures, _, _, own in runs
+        for _ in range(pictures)
+    ]
+    rest = fields.left - sum(map(sum, lengths)) - sum(length or 0 for length in shared_lengths)
+    if rest < 0:
+        raise _malformed()
+    shared = tuple(fields.take(rest if length is None else length) for length in shared_lengths)
+    own_sections = (tuple(fields.take(length) for length in one) for one in lengths)
+    members = tuple(
+        Member(height, width, sections)
+        for pictures, height, width, _ in runs
+        for sections in islice(own_sections, pictures)
+    )
+    return members, shared
+
+
+def _require_version(byte: int) -> None:
+    version = byte >> 4
+    if byte == _FIRST_VERSION:
+        raise InputError(
+            "The container was written by an older gencomp: format version 1, which is no longer"
+            f" read; this gencomp reads version {VERSION}."
+        )
+    if version != VERSION or byte & ~(_JOINT | _NOT_ONE_SECTION) & 0xF:
+        raise InputError(
+            f"The container has format version {version}, kind {byte & 0xF}, which is not"
+            f" supported: this gencomp reads version {VERSION}."
+        )
+
+
+def _require_size(height: int, width: int) -> None:
+    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+        raise InputError(
+            f"A container holds images of 1 to {MAX_SIDE} pixels a side, not {height}×{width}."
+        )
+
+
+def _require_sections(count: int) -> None:
+    if count > MAX_SECTIONS:
+        raise InputError(
+            f"A container holds at most {MAX_SECTIONS} sections of a picture, not {count}."
+        )
+
+
+def _entries(members: Sequence[Member]) -> int:
+    return sum(1 + len(one.sections) for one in members)
+
+
+def _require_carried(entries: int, content: int) -> None:
+    """Refuse to list more pictures and sections than `content` bytes can be about."""
+    if entries > max(_FREE_ENTRIES, 8 * content):
+        raise InputError(
+            f"A container that lists {entries} pictures and sections needs at least a bit of"
+            f" content for each; with {content} bytes it lists at most"
+            f" {max(_FREE_ENTRIES, 8 * content)}."
+        )
 
 
 def _varint(number: int) -> bytes:
-    if number >= 1 << (7 * _MAX_VARINT_BYTES):
+    if number >= 1 << _MAX_LENGTH_BITS:
         raise InputError(f"A container cannot hold a section of {number} bytes.")
     out = bytearray()
     while number >= 0x80:
@@ -202,28 +385,9 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
-def _read_varint(fields: bytes, at: int) -> tuple[int, int]:
-    number = 0
-    for i, byte in enumerate(fields[at : at + _MAX_VARINT_BYTES]):
-        number |= (byte & 0x7F) << (7 * i)
-        if byte < 0x80:
-            if byte == 0 and i > 0:
-                break
-            return number, at + i + 1
-    raise _malformed()
-
-
-def _crc16(data: bytes) -> bytes:
-    return binascii.crc_hqx(data, 0xFFFF).to_bytes(2, "big")
-
-
-def _crc32(data: bytes) -> bytes:
-    return zlib.crc32(data).to_bytes(4, "big")
-
-
-def _truncated(length: int, expected: str) -> InputError:
-    return InputError(f"The container is truncated at byte {length} of {expected}.")
+def _checksum(data: bytes) -> bytes:
+    return zlib.crc32(data).to_bytes(_CHECKSUM_BYTES, "big")
 
 
 def _malformed() -> InputError:
-    return InputError("The container's header is damaged: its fields do not fill it.")
+    return InputError("The container's header is damaged: its fields do not fit its length.")

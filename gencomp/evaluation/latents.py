@@ -2,41 +2,47 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
 
+import torch
 from torch import Tensor
 
 from gencomp.draws import Draws
 from gencomp.system import Batch, System
-from gencomp.systems.dplc.base import ReconstructingSystem
-from gencomp.systems.dplc.parts import to_signed
 
 
-class Latents(NamedTuple):
-    """[n, m] each, in units of the prior's standard deviation.
+def prior_samples(
+    draws: Draws, dimensions: int, variance: float, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Samples of N(0, σ² I), one for each row of `draws`: [n, K], in float32 at least.
 
-    Attributes:
-        encoded: of the images of a batch.
-        prior: as many samples.
+    Args:
+        draws: what the samples come from.
+        dimensions: K.
+        variance: σ².
+        dtype: that of the latents that the samples are compared with.
     """
+    z_BK = draws.normal("prior", dimensions)
+    return z_BK.to(torch.promote_types(dtype, z_BK.dtype)) * math.sqrt(variance)
 
-    encoded: Tensor
-    prior: Tensor
 
-
-def latents(system: System, batch: Batch, encoding: Draws, sampling: Draws) -> Latents | None:
-    """Latents of a batch; None for a system without an encoder, or whose latents are free.
+def standardised(
+    system: System, batch: Batch, encoding: Draws, sampling: Draws
+) -> tuple[Tensor, Tensor] | None:
+    """The latents of a batch and as many samples of the prior, both in units of its σ, [n, K].
 
     Args:
         system: in evaluation mode.
         batch: of one process.
         encoding: noise of a stochastic encoder.
-        sampling: what samples of the prior come from.
+        sampling: what the samples of the prior come from.
+
+    Returns:
+        (latents, samples), or None for a system whose images have no latents with a prior.
     """
-    if not isinstance(system, ReconstructingSystem) or system.prior is None:
+    found = system.latents(batch, encoding)
+    if found is None:
         return None
-    with system.statistics(encoding):
-        z_BM11 = system.encode(system.networks, to_signed(batch.images_BCHW), encoding)
-    prior_BM11 = system.prior.sample(sampling, z_BM11.dtype)
-    encoded_BM, prior_BM = z_BM11.flatten(1), prior_BM11.flatten(1)
-    return Latents(encoded_BM / system.prior.scale, prior_BM / system.prior.scale)
+    z_BK, variance = found
+    prior_BK = prior_samples(sampling, z_BK.shape[1], variance, z_BK.dtype)
+    return z_BK / math.sqrt(variance), prior_BK / math.sqrt(variance)

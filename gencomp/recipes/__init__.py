@@ -6,7 +6,6 @@ import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,11 @@ import yaml
 from pydantic import ValidationError
 
 from gencomp.errors import InputError
-from gencomp.recipes.schema import RECORD_FIELDS, BaseRecipe, Section
+from gencomp.recipes import shipped
+from gencomp.recipes.schema import RECORD_FIELDS, BaseRecipe
 from gencomp.systems.dplc import recipe as dplc
 from gencomp.systems.vae.recipe import VaeRecipe
+from gencomp.validation import sentence
 
 RECIPES: dict[tuple[str, str], type[BaseRecipe]] = {
     ("dplc", "wae"): dplc.WaeRecipe,
@@ -31,11 +32,7 @@ RECIPES: dict[tuple[str, str], type[BaseRecipe]] = {
 
 def names() -> list[str]:
     """Names of the recipes that ship with gencomp."""
-    return sorted(
-        entry.name.removesuffix(".yaml")
-        for entry in resources.files(__name__).iterdir()
-        if entry.name.endswith(".yaml")
-    )
+    return shipped.names(__name__)
 
 
 def read(source: str | Path) -> dict[str, Any]:
@@ -52,7 +49,7 @@ def read(source: str | Path) -> dict[str, Any]:
             )
         text = path.read_bytes()
     elif str(source) in names():
-        text = resources.files(__name__).joinpath(f"{source}.yaml").read_bytes()
+        text = shipped.content(__name__, str(source))
     else:
         raise InputError(
             f"recipe {str(source)!r} is neither a .yaml file nor one of {', '.join(names())}"
@@ -191,26 +188,3 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def sentence(error: ValidationError, model: type[Section]) -> str:
-    """What is wrong with a file, and what is allowed: its first error in words."""
-    first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        allowed = ", ".join(_fields(model, first["loc"][:-1]))
-        return f"unknown key {key}" + (f"; allowed here are {allowed}" if allowed else "")
-    if first["type"] == "missing":
-        return f"{key} is missing"
-    if first["type"] == "value_error":
-        return f"{key}: {first['ctx']['error']}" if key else str(first["ctx"]["error"])
-    message = first["msg"][0].lower() + first["msg"][1:]
-    return f"{key} is {first['input']!r}, but {message.replace('input should', 'it should')}"
-
-
-def _fields(model: type[Section], section: Sequence[str | int]) -> list[str]:
-    """Keys that a section may have; none where it is no section with keys of its own."""
-    fields: Any = model.model_fields
-    for part in section:
-        fields = getattr(fields[part].annotation, "model_fields", {}) if part in fields else {}
-    return sorted(fields)

@@ -7,7 +7,7 @@ anything heavy starts.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -62,7 +62,7 @@ class DataSection(Section):
     mixture: tuple[MixtureSection, ...] = Field(
         (), description="several shard sets with weights, instead of shards and split"
     )
-    batch_size: int = Field(64, ge=2, description="images in the global batch, over all workers")
+    batch_size: int = Field(64, ge=1, description="images in the global batch, over all workers")
     decode_threads: int = Field(1, ge=1, le=64, description="image decoding threads per worker")
     order: Literal["global", "windowed"] = Field(
         "global", description="shuffle all images, or shards and then windows (object stores)"
@@ -183,12 +183,18 @@ class EvaluationSection(Section):
     )
     split: str = Field("test", description="split to evaluate on")
     every: int = Field(1000, ge=1, description="steps between evaluations")
-    batch_size: int = Field(128, ge=2, description="images in a global evaluation batch")
-    limit: int | None = Field(None, ge=2, description="evaluate the first N images only")
+    batch_size: int = Field(128, ge=1, description="images in a global evaluation batch")
+    limit: int | None = Field(None, ge=1, description="evaluate the first N images only")
 
 
 class BaseRecipe(Section):
-    """What every recipe has; `system` and `stage` select the model that adds the rest."""
+    """What every recipe has; `system` and `stage` select the model that adds the rest.
+
+    Attributes:
+        RATE_KEYS: the dotted keys that set the rate of the code; a stage without a code has none.
+    """
+
+    RATE_KEYS: ClassVar[tuple[str, ...]] = ()
 
     system: str
     stage: str
@@ -196,6 +202,24 @@ class BaseRecipe(Section):
     optimizer: OptimizerSection = OptimizerSection()
     training: TrainingSection
     evaluation: EvaluationSection = EvaluationSection()
+
+    @model_validator(mode="after")
+    def _batches_are_large_enough(self) -> BaseRecipe:
+        if self.data.batch_size < 2 and (what := self.batch_statistics()):
+            raise ValueError(f"data.batch_size is 1, but {what} need 2 images or more in a batch")
+        for key in ("batch_size", "limit"):
+            if getattr(self.evaluation, key) == 1 and (what := self.evaluation_statistics()):
+                raise ValueError(f"evaluation.{key} is 1, but {what} need 2 images or more")
+        return self
+
+    def batch_statistics(self) -> str:
+        """The statistics that training takes over the images of a batch, which must then be two or
+        more; empty where there are none."""
+        return ""
+
+    def evaluation_statistics(self) -> str:
+        """The same for the batches of evaluations."""
+        return ""
 
     def parent_runs(self) -> dict[str, str]:
         """Earlier runs this stage starts from: role -> run directory."""

@@ -68,7 +68,7 @@ class Best:
     """The best trial of a group, with its codec.
 
     Attributes:
-        payload_bits: bits of the code of one image, without the file's container.
+        nominal_bits: bits of one image at the code's fixed length, without the file's container.
         file_bytes: mean size of the files of the pictured images, container included.
         mse_I: mean squared error of each image of the curve, as decoded from files; None without a
             curve.
@@ -76,7 +76,7 @@ class Best:
 
     trial: Trial
     history: History
-    payload_bits: int | None = None
+    nominal_bits: int | None = None
     file_bytes: float | None = None
     mse_I: np.ndarray | None = None
 

@@ -43,7 +43,7 @@ def rate_distortion(
     with style():
         figure, axes_RC = new(10.4, 5.2)
         axes: Axes = axes_RC[0, 0]
-        bits = [b.payload_bits for b in best if b.payload_bits]
+        bits = [b.nominal_bits for b in best if b.nominal_bits]
         if curve is not None:
             _draw_curve(axes, curve, lowest_bpp=_LOWEST_RATE * min(bits) / pixels if bits else 0.0)
         for i, one in enumerate(best):
@@ -201,9 +201,9 @@ def _draw_curve(axes: Axes, curve: Curve, lowest_bpp: float) -> None:
 
 def _draw_codec(axes: Axes, one: Best, i: int, pixels: int) -> None:
     """Filled on the curve's images; hollow, and fainter beside a filled one, on the sweep's."""
-    if not one.payload_bits:
+    if not one.nominal_bits:
         return
-    bpp = one.payload_bits / pixels
+    bpp = one.nominal_bits / pixels
     look: dict[str, Any] = {
         "color": GROUPS[i % 6],
         "marker": MARKERS[i % 6],
@@ -255,10 +255,10 @@ def _handles(
             )
         )
     for i, one in enumerate(best):
-        if one.payload_bits:
+        if one.nominal_bits:
             handles.append(_handle(GROUPS[i % 6], MARKERS[i % 6], one.history.name, "none"))
     matched = [one for one in best if one.mse_I is not None]
-    counts = sorted({int(b.trial.metrics.get("images") or 0) for b in best if b.payload_bits})
+    counts = sorted({int(b.trial.metrics.get("images") or 0) for b in best if b.nominal_bits})
     if counts:
         label = (
             f"hollow: the sweep's {' / '.join(map(str, counts))} images"

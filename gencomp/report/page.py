@@ -83,7 +83,7 @@ def _lede(report: Report) -> str:
 
 def _rate_distortion(report: Report) -> str:
     best = report.sweep.best if report.sweep else ()
-    codecs = [one for one in best if one.payload_bits]
+    codecs = [one for one in best if one.nominal_bits]
     if report.pixels is None or not (report.curve or codecs):
         return ""
     drawing = figures.rate_distortion(report.curve, codecs, report.generator, report.pixels)
@@ -107,8 +107,8 @@ def _caption(curve: Curve | None, codecs: Sequence[Best]) -> str:
         )
     if codecs:
         words.append(
-            "Points: codecs, ± one standard error over images; their rate is the fixed-length "
-            "payload (symbols packed at log<sub>2</sub> L bits), without the file’s container."
+            "Points: codecs, ± one standard error over images; their rate is nominal, that of "
+            "symbols packed at log<sub>2</sub> L bits, without the file’s container."
         )
     return " ".join(words)
 
@@ -119,13 +119,13 @@ def _held_against(curve: Curve, codecs: Sequence[Best]) -> str:
         return ""
     rows = []
     for one in matched:
-        assert one.mse_I is not None and one.payload_bits is not None
-        nats = one.payload_bits * math.log(2)
+        assert one.mse_I is not None and one.nominal_bits is not None
+        nats = one.nominal_bits * math.log(2)
         mse = float(one.mse_I.mean())
         start = [
             text(one.history.name),
             fixed(nats, 1),
-            number(one.payload_bits / curve.pixels, 3),
+            number(one.nominal_bits / curve.pixels, 3),
             plus_minus(mse, float(analysis.standard_error(one.mse_I))),
         ]
         held = analysis.held_against(curve, nats, one.mse_I)
@@ -231,8 +231,8 @@ def _best_table(sweep: Sweep) -> str:
     keys.sort(key=lambda key: key != sweep.group_by)
     columns = [
         *(Column(text(key_name(key))) for key in keys),
-        Column("bits<br>an image"),
-        Column("bpp"),
+        Column("nominal bits<br>an image"),
+        Column("nominal<br>bpp"),
         Column("file,<br>bytes"),
         *_metric_columns(),
         Column("images"),
@@ -244,7 +244,7 @@ def _best_table(sweep: Sweep) -> str:
         rows.append(
             [
                 *(text(value_text(one.trial.point.get(key, DASH))) for key in keys),
-                count(one.payload_bits),
+                count(one.nominal_bits),
                 number(metrics.get("bpp"), 3),
                 fixed(one.file_bytes, 0),
                 *_metric_cells(one.trial, sweep),
@@ -274,7 +274,7 @@ def _trial_table(sweep: Sweep) -> str:
         Column("status", words=True),
         *(Column(text(key_name(key))) for key in keys),
         Column("steps"),
-        Column("bpp"),
+        Column("nominal<br>bpp"),
         *_metric_columns(),
         Column("score"),
         *([Column("error", words=True)] if failed else []),

@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gencomp.errors import InputError
+from gencomp.validation import sentence
 from slurm.jobs.options import SlurmOptions
 
 Options = TypeVar("Options", bound=SlurmOptions)
@@ -65,7 +66,7 @@ def read(path: Path) -> Profile:
     try:
         return Profile.model_validate(raw)
     except ValidationError as error:
-        raise InputError(f"--profile {path}: {_sentence(error)}") from None
+        raise InputError(f"--profile {path}: {sentence(error, Profile)}") from None
 
 
 def merged(options: Options, profile: Profile) -> Options:
@@ -85,15 +86,3 @@ def merged(options: Options, profile: Profile) -> Options:
         elif given is None:
             changes[field.name] = usual
     return dataclasses.replace(options, **changes)
-
-
-def _sentence(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    key = str(first["loc"][0])
-    if first["type"] == "extra_forbidden":
-        allowed = ", ".join(str(field.alias) for field in Profile.model_fields.values())
-        return f"unknown key {key}; allowed are {allowed}"
-    what = "a list of lines" if key in ("setup", "sbatch") else "one value"
-    if key in ("nodes", "cpus-per-task"):
-        what = "a whole number of at least 1"
-    return f"{key} must be {what}"

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cluster import run_status
 from cluster.files import read_json, write_text
 from gencomp.errors import InputError
+from gencomp.validation import sentence
 
 FOLDER = "slurm"
 _FILE, _COMPLETE = "order.json", "complete"
@@ -160,9 +161,7 @@ def find(directory: Path) -> Session | None:
         try:
             return session(subject, Order.model_validate_json(file.read_bytes()))
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise InputError(f"{file} cannot be read: {where}: {first['msg']}") from None
+            raise InputError(f"{file} cannot be read: {sentence(error, Order)}") from None
     return None
 
 

@@ -29,7 +29,7 @@ from tests.chaos.recording import assert_exact
 from tests.chaos.recovery import MOST_STEPS, Recovery
 from tests.chaos.scene import Scene
 from tests.cluster.ray_clusters import RayCluster
-from tests.cluster.test_ray_train import straight
+from tests.cluster.ray_train.test_train import straight
 
 EVERY = 4  # steps between checkpoints
 STALL_SECONDS = 20

@@ -18,7 +18,7 @@ from tests.chaos.faults import Fault
 from tests.chaos.scene import Scene
 from tests.chaos.slurm_faults import SlurmFault
 from tests.chaos.test_chaos import assert_cheap, assert_like_undisturbed, recipe, report, shuffled
-from tests.cluster.test_ray_train import straight
+from tests.cluster.ray_train.test_train import straight
 from tests.processes import ENVIRONMENT
 from tests.slurm_cluster import Cluster
 

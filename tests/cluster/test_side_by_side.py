@@ -11,7 +11,7 @@ import pytest
 from cluster.runs import Run
 from tests import processes, tiny
 from tests.cluster.ray_clusters import RayCluster
-from tests.cluster.test_elastic import endless, step_of
+from tests.cluster.ray_train.test_scaling import endless, step_of
 from tests.processes import Driver
 
 

@@ -15,7 +15,7 @@ from gencomp.draws import Draws
 from gencomp.recipes.schema import BaseRecipe
 from gencomp.system import Batch, Phase, PhaseLoss, Progress, System
 from gencomp.systems import build_system
-from gencomp.systems.dplc import parts
+from gencomp.systems.common import calibration
 
 START = Progress(step=0, samples=0, epoch_length=64)
 GENERATORS = ("wae", "wgan_gp", "wasserstein_pp")
@@ -46,7 +46,7 @@ def made(stage: str, **overrides: Any) -> System:
     if stage != "codec":
         return build_system(recipe(stage, **overrides), {})
     parent = made("wae")
-    with mock.patch.object(parts, "CALIBRATION_SAMPLES", 64):
+    with mock.patch.object(calibration, "CALIBRATION_SAMPLES", 64):
         parent.finalise(supply())
     system = build_system(recipe(stage, **overrides), {"generator": recipe("wae")})
     system.initialise({"generator": parent.networks.state_dict()}, supply())
@@ -55,7 +55,7 @@ def made(stage: str, **overrides: Any) -> System:
 
 def finalised(system: System, samples: int = 16) -> System:
     """The system after its last step: its batch norms have seen their inputs."""
-    with mock.patch.object(parts, "CALIBRATION_SAMPLES", samples):
+    with mock.patch.object(calibration, "CALIBRATION_SAMPLES", samples):
         system.finalise(supply())
     return system
 

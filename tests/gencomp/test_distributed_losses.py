@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import gencomp
-from gencomp.collectives import gather_rows
+from gencomp.collectives import gather_rows, global_mean
 from gencomp.draws import Draws
 from gencomp.errors import InputError
-from gencomp.losses import gradient_penalty, mmd, rmse
+from gencomp.losses import gradient_penalties, mmd, rmse
 from gencomp.networks.batch_norm import GlobalBatchNorm2d
 from gencomp.networks.dplc import Critic
 from gencomp.system import Batch, Progress, System, evaluation_mode
@@ -77,7 +77,8 @@ class PenaltyPhase(nn.Module):
 
     def forward(self, x_BCHW: Tensor, p_BM: Tensor) -> Tensor:
         mix_B = torch.sigmoid(p_BM[:, 0])
-        return gradient_penalty(self.critic, x_BCHW, -0.5 * x_BCHW, mix_B, "per_pixel")
+        fakes_BCHW = -0.5 * x_BCHW
+        return global_mean(gradient_penalties(self.critic, x_BCHW, fakes_BCHW, mix_B, "per_pixel"))
 
 
 PHASES = (RmsePhase, MmdPhase, BatchNormPhase, PenaltyPhase)

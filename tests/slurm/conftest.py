@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import shutil
 import stat
 import subprocess
 import sys
@@ -15,77 +14,14 @@ from typing import Any
 import pytest
 import torch
 
-from cluster.evaluations.curve import plan
-from cluster.evaluations.curve.plan import Evaluation
-from cluster.runs import Run
 from shards.building.build import build
-from slurm.jobs.restartable import Measure, Pilot
-from tests import tiny
 from tests.conftest import ROOT
-
-SMALL: dict[str, Any] = {
-    "split": "test",
-    "images": 4,
-    "block": 1,
-    "chains": 4,
-    "temperatures": 12,
-    "points": 5,
-    "beta_max": 0.1,
-    "leapfrog": 2,
-    "bdmc_images": 0,
-    "seed": 7,
-    "tuning_seed": 6,
-    "pilot_images": 2,
-    "pilot_temperatures": 20,
-    "threads": 1,
-    "device": "cpu",
-}
-Evaluate = Callable[..., Evaluation]
+from tests.curves import SMALL, evaluate, finished, run, tuned  # noqa: F401
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A generator of width 4 after three steps; no test changes it."""
-    root = tmp_path_factory.mktemp("tiny")
-    build("photos", root / "photos", limit=16)
-    raw = tiny.generator(root / "photos", {"training.steps": 3, "evaluation.every": 3})
-    run, outcome = tiny.trained(root / "runs" / "g", raw)
-    assert outcome.finished
-    return run
-
-
-@pytest.fixture
-def run(finished: Run, tmp_path: Path) -> Run:
-    """A copy of the finished run."""
-    return Run(Path(shutil.copytree(finished.path, tmp_path / "g")))
-
-
-@pytest.fixture
-def evaluate(run: Run) -> Evaluate:
-    """An entered evaluation of the run, with settings of its own."""
-
-    def enter(name: str = "ais", **settings: Any) -> Evaluation:
-        chosen = plan.settings(**{**SMALL, **settings})
-        return plan.enter(run, name, plan.make(run, chosen))
-
-    return enter
-
-
-@pytest.fixture
-def tuned(evaluate: Evaluate) -> Evaluate:
-    """An entered evaluation after its pilot."""
-
-    def enter(name: str = "ais", **settings: Any) -> Evaluation:
-        evaluation = evaluate(name, **settings)
-        Pilot("pilot-0", str(evaluation.path))()
-        return evaluation
-
-    return enter
 
 
 @pytest.fixture
@@ -101,17 +37,6 @@ def fake_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
     return write
-
-
-def measure(evaluation: Evaluation, *groups: tuple[int, ...]) -> None:
-    """Run measuring jobs in this process, one per group of blocks."""
-    for number, blocks in enumerate(groups):
-        Measure(f"measure-{number}", str(evaluation.path), blocks)()
-
-
-def parts(evaluation: Evaluation) -> dict[str, bytes]:
-    """The parts there are."""
-    return {path.name: path.read_bytes() for path in sorted((evaluation.path / "parts").iterdir())}
 
 
 MODEL = """

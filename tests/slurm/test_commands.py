@@ -20,9 +20,11 @@ from cluster.evaluations.curve import plan
 from cluster.runs import Run
 from gencomp.cli import main
 from slurm.jobs import ledger, status
+from slurm.kinds.curve import CurveJobs
 from tests import tiny
 from tests.conftest import ROOT
-from tests.slurm.conftest import Evaluate, options
+from tests.curves import Evaluate
+from tests.slurm.conftest import options
 from tests.waiting import PATIENCE, wait_for
 
 LONG = {"temperatures": 20000, "images": 2}
@@ -66,7 +68,7 @@ def test_from_submission_to_curve(run: Run, capsys: pytest.CaptureFixture[str]) 
     assert main(words(run, executor="debug", jobs=4)) == 0
     assert "1 of 4 blocks to measure, 1 jobs" in capsys.readouterr().out
     assert part.read_bytes() == bits
-    names = [job.name for job in ledger.current(plan.open_evaluation(directory(run)))]
+    names = [job.name for job in ledger.current(CurveJobs.open(directory(run)))]
     assert names == ["pilot-0", "measure-1", "measure-2", "measure-4", "collect-5"]
 
     assert main(words(run, executor="local", seed=9)) == 2
@@ -166,7 +168,7 @@ def test_a_stop_saves_and_leaves_no_process(
         # A second command keeps off.
         assert main(long) == 2
         assert "is being worked on by process" in capsys.readouterr().err
-        rows = status.rows(evaluation)
+        rows = status.rows(CurveJobs(evaluation))
         assert [row.state for row in rows] == ["running", "running", "waiting (for its turn)"]
 
         # As a terminal does it: Ctrl-C reaches the whole group.
@@ -183,7 +185,7 @@ def test_a_stop_saves_and_leaves_no_process(
     for progress, number in zip(_progress(evaluation), (0, 1), strict=True):
         with safetensors.safe_open(evaluation.chains(number), "pt") as file:
             assert int(file.get_tensor("temperature")) >= progress["done"] > 0
-    states = [row.state for row in status.rows(evaluation)]
+    states = [row.state for row in status.rows(CurveJobs(evaluation))]
     assert states == ["stopped", "stopped", "not submitted"]
 
 
@@ -205,7 +207,7 @@ def test_cancel_from_elsewhere_stops_jobs_and_submitter(
     finally:
         process.kill()
     assert capsys.readouterr().out.count("cancelled measure-") == 2
-    assert not ledger.living(ledger.read(evaluation))
+    assert not ledger.living(ledger.read(CurveJobs(evaluation)))
     assert main(["slurm", "cancel", str(evaluation.path)]) == 0
     assert "no job waits or runs" in capsys.readouterr().out
 

@@ -14,14 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cluster.evaluations.curve import parts, work
-from cluster.evaluations.curve.context import open_workplace
-from cluster.evaluations.curve.plan import Evaluation, open_evaluation
+from cluster.evaluations.curve.context import open_context
+from cluster.evaluations.curve.plan import Evaluation
 from cluster.evaluations.curve.results import collect
 from gencomp.cli import main
 from gencomp.errors import InputError
-from slurm.jobs.restartable import Measure
+from slurm.kinds.curve import Measure
+from tests.curves import parts as parts_of
 from tests.slurm.conftest import options
-from tests.slurm.conftest import parts as parts_of
 
 STEPS = 11
 FORWARD, BACKWARD = 3, 4
@@ -33,7 +33,7 @@ def whole(own: list[str]) -> Evaluation:
     certificate = {"bdmc_images": 2, "bdmc_betas": "0.01 0.1", "block": 2}
     words = options(executor="debug", images=5, temperatures=STEPS + 1, **certificate)
     assert main(["slurm", "ais", *own, *words]) == 0
-    return open_evaluation("curve")
+    return Evaluation.open("curve")
 
 
 def unmeasured(whole: Evaluation) -> Evaluation:
@@ -75,7 +75,7 @@ def test_shares_and_interruptions_leave_no_trace(whole: Evaluation, data: st.Dat
     order = data.draw(st.permutations(range(7)), label="order")
     cuts = sorted(data.draw(st.lists(st.integers(0, 7), max_size=3), label="cuts"))
     stops = data.draw(st.lists(st.integers(0, STEPS - 1), max_size=2), label="stops")
-    place = open_workplace(evaluation)
+    place = open_context(evaluation)
     for number in order[:2]:
         for steps in stops:
             block = work.open_block(place, number)

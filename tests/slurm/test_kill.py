@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 
 from cluster import files
-from cluster.evaluations.curve.plan import Evaluation, open_evaluation
+from cluster.evaluations.curve.plan import Evaluation
 from gencomp.cli import main
 from slurm.jobs import ledger, restartable
-from slurm.jobs.job_set import Stage
-from tests.slurm.conftest import options, parts
+from slurm.jobs.job import Job
+from slurm.kinds.curve import CurveJobs, Measure
+from tests.curves import parts
+from tests.slurm.conftest import options
 from tests.waiting import wait_for
 
 # Chains are saved so often that each kill hits a job that has a file to go on from; pilot and
@@ -38,7 +40,7 @@ LONG: dict[str, Any] = {
 class Killer(threading.Thread):
     """Kills jobs that have chains to lose, at random moments: so many of each stage."""
 
-    def __init__(self, directory: Path, kills: dict[Stage, int]) -> None:
+    def __init__(self, directory: Path, kills: dict[str, int]) -> None:
         super().__init__(daemon=True)
         self._directory, self._left = directory, Counter(kills)
         self._draw = random.Random(5)
@@ -53,7 +55,7 @@ class Killer(threading.Thread):
         while self.left and not self.over.wait(0.01):
             if not (self._directory / "jobs.json").exists():
                 continue
-            evaluation = open_evaluation(self._directory)
+            evaluation = CurveJobs.open(self._directory)
             victims = [job for job in ledger.read(evaluation) if self._works(evaluation, job)]
             if not victims:
                 continue
@@ -64,8 +66,9 @@ class Killer(threading.Thread):
                 self._killed.add(job.name)
                 self._left[job.stage] -= 1
 
-    def _works(self, evaluation: Evaluation, job: ledger.Job) -> bool:
-        progress = files.read_json(evaluation.progress(job.name)) or {"ended": "before it began"}
+    def _works(self, jobs: CurveJobs, job: Job) -> bool:
+        progress = files.read_json(jobs.progress(job.name)) or {"ended": "before it began"}
+        evaluation = jobs.evaluation
         chains = [evaluation.chains(block) for block in job.blocks] or [evaluation.pilot_chains]
         met = job.name not in self._killed and any(path.exists() for path in chains)
         return met and progress["ended"] is None and self._left[job.stage] > 0
@@ -75,7 +78,7 @@ def curve(directory: Path) -> dict[str, bytes]:
     return {name: (directory / name).read_bytes() for name in ("curve.json", "curve.parquet")}
 
 
-def disturbed(words: list[str], directory: Path, kills: dict[Stage, int]) -> None:
+def disturbed(words: list[str], directory: Path, kills: dict[str, int]) -> None:
     """The same command, again and again until all is there."""
     killer = Killer(directory, kills)
     killer.start()
@@ -92,7 +95,7 @@ def disturbed(words: list[str], directory: Path, kills: dict[Stage, int]) -> Non
 def quiet(words: list[str], directory: Path) -> None:
     """Everything in this process, as one job of each kind."""
     assert main([*words, "--executor", "debug", "--jobs", "1"]) == 0
-    assert open_evaluation(directory).collected
+    assert CurveJobs.open(directory).collected
 
 
 def test_killed_jobs_leave_no_trace(
@@ -103,7 +106,7 @@ def test_killed_jobs_leave_no_trace(
     quiet([*words, "--output", "quiet"], tmp_path / "quiet")
     words += ["--output", "killed", "--executor", "local", "--max-parallel", "2"]
     disturbed(words, tmp_path / "killed", {"pilot": 1, "bdmc": 1})
-    assert parts(open_evaluation("quiet")) == parts(open_evaluation("killed"))
+    assert parts(Evaluation.open("quiet")) == parts(Evaluation.open("killed"))
     assert curve(tmp_path / "quiet") == curve(tmp_path / "killed")
 
 
@@ -112,14 +115,14 @@ def test_the_preemption_signal_saves_and_requeues(own: list[str], tmp_path: Path
 
     words = ["slurm", "ais", *own, *options(**LONG, images=2), "--executor", "debug"]
     assert main(words) == 0
-    whole = open_evaluation("curve")
+    whole = Evaluation.open("curve")
     hit = replace(whole, path=tmp_path / "hit")
     hit.logs.mkdir(parents=True)
     for name in ("plan.json", "tuning.npz"):
         shutil.copy(whole.path / name, hit.path / name)
     executor = LocalExecutor(hit.logs)
     executor.update_parameters(timeout_min=60)
-    handle = executor.submit(restartable.Measure("measure-1", str(hit.path), [0], SAVE_SECONDS))
+    handle = executor.submit(Measure("measure-1", str(hit.path), [0], SAVE_SECONDS))
     progress = hit.progress("measure-1")
     try:
         assert wait_for(hit.chains(0).exists), "the job does not start"
@@ -142,5 +145,5 @@ def test_an_array_of_eight_with_killed_jobs(
     quiet([*words, "--output", "quiet"], tmp_path / "quiet")
     words += ["--output", "killed", "--executor", "local", "--max-parallel", "4"]
     disturbed(words, tmp_path / "killed", {"pilot": 1, "measure": 3, "bdmc": 3})
-    assert parts(open_evaluation("quiet")) == parts(open_evaluation("killed"))
+    assert parts(Evaluation.open("quiet")) == parts(Evaluation.open("killed"))
     assert curve(tmp_path / "quiet") == curve(tmp_path / "killed")

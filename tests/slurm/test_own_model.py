@@ -14,13 +14,15 @@ import torch
 
 import shards
 from cluster.evaluations.curve.context import read_images as images_of
-from cluster.evaluations.curve.plan import open_evaluation
+from cluster.evaluations.curve.plan import Evaluation
 from cluster.evaluations.decoders import OfModel, read_images
 from gencomp.cli import main
 from gencomp.errors import InputError
 from gencomp.rate_distortion import closed_form
+from slurm.kinds.curve import CurveJobs
 from tests import tiny
-from tests.slurm.conftest import measure, options
+from tests.curves import measure
+from tests.slurm.conftest import options
 
 # A certificate at the end of a schedule that is long enough for a gap below 0.1 nats.
 CERTIFIED = {
@@ -53,7 +55,7 @@ def test_from_command_to_closed_form(own: list[str], capsys: pytest.CaptureFixtu
 
     # Estimates of log Z have a standard deviation of 0.1 nats here (measured over eight seeds), so
     # that less than one seed in a million has one of the 18 beyond 0.6.
-    evaluation = open_evaluation("curve")
+    evaluation = Evaluation.open("curve")
     x_IN = images_of(evaluation, evaluation.plan.rows).flatten(1) / 255
     state = torch.load("linear.pt")["state_dict"]
     table = pq.read_table("curve/curve.parquet")
@@ -107,8 +109,8 @@ def test_jobs_find_the_module_from_where_it_was_given(
     own: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["slurm", "ais", *own, *options(executor="debug", images=1)]) == 0
-    evaluation = open_evaluation("curve")
-    assert evaluation.label == "curve"
+    evaluation = Evaluation.open("curve")
+    assert CurveJobs(evaluation).label == "curve"
     assert evaluation.plan.model_dump()["subject"] == {
         "kind": "model",
         "reference": "my_linear:Linear",
@@ -165,7 +167,7 @@ def test_features_are_known_by_their_file(
     torch.jit.script(torch.nn.Flatten()).save(str(tmp_path / "features.pt"))
     assert main(words) == 2
     assert "features was '" in capsys.readouterr().err
-    evaluation = open_evaluation("curve")
+    evaluation = Evaluation.open("curve")
     evaluation.part(0).unlink()
     with pytest.raises(InputError, match=r"--features .*features\.pt has the SHA-256"):
         measure(evaluation, (0,))

@@ -19,9 +19,9 @@ from cluster.logs import json_lines, process_log
 from cluster.runs import Run
 from gencomp.cli import main
 from slurm.jobs import ledger
-from slurm.sessions import session
+from slurm.kinds import open_jobs
 from tests import tiny
-from tests.cluster.test_ray_train import straight
+from tests.cluster.ray_train.test_train import straight
 from tests.processes import gone, kill
 from tests.slurm.waiting import until, waiting
 from tests.slurm_cluster import Cluster, faults
@@ -64,20 +64,20 @@ def starts(run: Run) -> list[dict[str, Any]]:
 
 def log_of(subject: Path) -> str:
     """The error log of the newest job."""
-    found = session.open_session(subject)
+    found = open_jobs(subject)
     job = ledger.read(found)[-1]
     path = job.log(found.logs)
     return path.read_text() if path.exists() else ""
 
 
 def job_of(subject: Path) -> str:
-    number = ledger.read(session.open_session(subject))[-1].id
+    number = ledger.read(open_jobs(subject))[-1].id
     assert number is not None
     return number
 
 
 def attempts(subject: Path) -> int:
-    found = session.open_session(subject)
+    found = open_jobs(subject)
     progress = found.progress(ledger.read(found)[-1].name)
     return int(json.loads(progress.read_text())["attempt"])
 

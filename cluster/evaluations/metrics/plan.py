@@ -20,7 +20,6 @@ from cluster.runs import Run
 from gencomp.errors import InputError
 from gencomp.evaluation import bootstrap, kernel, networks, ssim
 from gencomp.evaluation.draws import ItemDraws
-from gencomp.evaluation.latents import latents
 from gencomp.system import evaluation_mode
 from shards.reading.reader import Split
 
@@ -39,11 +38,13 @@ class Settings(BaseModel):
 
     metrics: tuple[Metric, ...] = Field(min_length=1, description="in the order of METRICS")
     split: str = Field(description="split of the shard set to measure on")
-    images: int = Field(ge=2, description="how many, evenly spaced over the split")
+    images: int = Field(
+        ge=2, description="how many, evenly spaced over the split; an interval needs two"
+    )
     samples: int = Field(ge=0, lt=_MANY, description="of the prior, for sFID and sKID; 0: none")
     draws: int = Field(ge=1, le=10_000, description="for each image, for pv and rate0")
-    batch_size: int = Field(ge=2, description="images that go through the networks at once")
-    block: int = Field(ge=2, description="images of a part")
+    batch_size: int = Field(ge=1, description="images that go through the networks at once")
+    block: int = Field(ge=1, description="images of a part")
     seed: Annotated[int, Field(ge=0, le=2**63 - 1, description="of noise and bootstrap")]
     features_input: networks.Input = Field(description="what the feature network is given")
     threads: int = Field(ge=1, le=1024, description="of a process: they shape last bits")
@@ -146,10 +147,10 @@ class Evaluation(evaluation.Evaluation):
 def divided(items: range, size: int) -> list[range]:
     """Consecutive parts of `size` items or a few fewer, as equal as they go.
 
-    None of several has a single item, of which no batch statistics could be taken; of an odd number
-    of items, parts of two are therefore two or three.
+    Unless parts of one are asked for, none of several has a single item, of which no batch
+    statistics could be taken; of an odd number of items, parts of two are therefore two or three.
     """
-    count = min(-(-len(items) // size), max(len(items) // 2, 1))
+    count = len(items) if size == 1 else min(-(-len(items) // size), max(len(items) // 2, 1))
     cuts = [len(items) * i // count for i in range(count + 1)] if count else [0]
     return [items[a:b] for a, b in pairwise(cuts)]
 
@@ -231,6 +232,12 @@ def make(
         },
     )
     spaced(len(split), images, split.name)
+    if what := recipe.evaluation_statistics():
+        for option in ("batch_size", "block"):
+            if getattr(settings, option) < 2:
+                raise InputError(
+                    f"--{option.replace('_', '-')} is 1, but {what} of {name} need 2 images or more"
+                )
     return Plan(
         gencomp=gencomp.__version__,
         system=f"{recipe.system}/{recipe.stage}",
@@ -302,8 +309,8 @@ def _abilities(run: Run, split: Split) -> tuple[int, int, bool, bool, bool]:
     draws = ItemDraws.of(0, ("abilities",), [0, 1])
     with evaluation_mode(system.networks):
         reconstructs = system.reconstruct(batch, draws) is not None
-        has_prior = system.sample(draws) is not None
-        has_latents = latents(system, batch, draws, draws) is not None
+        has_prior = system.sample(draws, like=batch) is not None
+        has_latents = system.latents(batch, draws) is not None
     height, width = batch.images_BCHW.shape[2:]
     return height, width, reconstructs, has_prior, has_latents
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor
 from cluster.evaluations.metrics import parts
 from cluster.evaluations.metrics.parts import FeatureSet, StoredFeatures
 from cluster.evaluations.metrics.plan import Evaluation, Settings
-from cluster.evaluations.tables import Collected, Table
+from cluster.evaluations.tables import Collected, Table, finite
 from cluster.files import write_text
 from gencomp.errors import InputError
 from gencomp.evaluation import bootstrap, frechet, kernel, pixels
@@ -79,10 +78,11 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
     metrics = _of_values(found.values, plan.settings)
     metrics |= _of_features(evaluation, found, warnings)
     if plan.settings.asks("mmd"):
-        metrics["mmd"] = _of_latents(evaluation, found)
-    if (codec := evaluation.run.system().codec()) is not None:
-        bits = codec.payload_bits(plan.height, plan.width)
-        metrics["bpp"] = {"value": bits / (plan.height * plan.width)}
+        metrics |= _of_latents(evaluation, found, warnings)
+    codec = evaluation.run.system().codec()
+    bits = codec.nominal_bits(plan.height, plan.width) if codec is not None else None
+    if bits is not None:
+        metrics["bpp"] = {"value": bits / (plan.height * plan.width), "nominal": True}
     if plan.settings.asks("pv"):
         metrics["pv"]["draws"] = plan.settings.draws
     if plan.settings.asks("rate0"):
@@ -103,7 +103,7 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
         **plan.model_dump(mode="json"),
         "versions": [{"gencomp": g, "torch": t} for g, t in sorted(found.versions)],
     }
-    write_text(evaluation.result, json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
+    write_text(evaluation.result, json.dumps(finite(content), indent=1, allow_nan=False) + "\n")
     return Result(content, missing)
 
 
@@ -155,13 +155,14 @@ def _of_features(
     if not compared:
         return metrics
     images = _stored(evaluation, found, "images")
-    reference = images.sums().gaussian() if settings.asks("fid") else None
+    reference = images.sums().gaussian() if settings.asks("fid") and len(images) > 1 else None
     for which in compared:
         fid, kid = _COMPARED[which]
         others = _stored(evaluation, found, which)
         counts = {"samples": len(others)} if which == "samples" else {}
-        if len(others) < 2:
-            warnings.append(f"{fid} and {kid} are left out: they need two samples or more")
+        if min(len(images), len(others)) < 2:
+            what = "samples" if len(others) < 2 and which == "samples" else "images"
+            warnings.append(f"{fid} and {kid} are left out: they need two {what} or more")
             continue
         if reference is not None:
             dimension = len(reference.mean_D)
@@ -177,11 +178,16 @@ def _of_features(
     return metrics
 
 
-def _of_latents(evaluation: Evaluation, found: Parts) -> dict[str, Any]:
+def _of_latents(
+    evaluation: Evaluation, found: Parts, warnings: list[str]
+) -> dict[str, dict[str, Any]]:
     """Kernel distance of the latents from as many samples of the prior."""
     latents, prior = (_stored(evaluation, found, which) for which in ("latents", "prior"))
+    if len(latents) < 2:
+        warnings.append("mmd is left out: it needs two images or more")
+        return {}
     entry = _kernel(latents, prior, evaluation.plan.settings.seed, kernel.inverse_multiquadric)
-    return entry | {"samples": len(prior)}
+    return {"mmd": entry | {"samples": len(prior)}}
 
 
 def _stored(evaluation: Evaluation, found: Parts, which: FeatureSet) -> StoredFeatures:
@@ -250,15 +256,6 @@ def _identity(found: Parts, images: int, draws: int) -> dict[str, float]:
 
 def _entry(value: float, ends: tuple[float, float], count: int) -> dict[str, Any]:
     return {"value": value, "interval": list(ends), "images": count}
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no infinity: an infinite PSNR becomes null."""
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def shown(evaluation: Evaluation, result: Result) -> Collected:

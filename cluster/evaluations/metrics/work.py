@@ -19,7 +19,7 @@ from cluster.evaluations.work import MakePart
 from gencomp.errors import InputError
 from gencomp.evaluation import networks, pixels, ssim
 from gencomp.evaluation.draws import ItemDraws
-from gencomp.evaluation.latents import latents
+from gencomp.evaluation.latents import standardised
 from gencomp.recipes.schema import BaseRecipe
 from gencomp.system import Batch, System, evaluation_mode
 from shards.reading.reader import Split
@@ -77,7 +77,7 @@ def open_context(evaluation: Evaluation, gpu: int = 0) -> Context:
             f"shard set {plan.shards} is another one than in the protocol of {evaluation.path}"
         )
     system = run.system()
-    system.networks.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    system.to(device)
     features = lpips = None
     if plan.features_file is not None:
         module, name = _network(plan.features_file, settings.features, "features", device)
@@ -132,15 +132,16 @@ def make_part(
 
 def _batches(context: Context, block: Block) -> Iterator[tuple[int, Tensors]]:
     """Items and results of each batch, on the CPU."""
-    size = context.settings.batch_size
-    if block.kind == "samples":
-        for items in divided(block.items, size):
-            yield len(items), _of_samples(context, list(items))
-        return
     rows = context.evaluation.plan.rows
-    for items in divided(block.items, size):
-        host = data.held_out_rows(context.recipe, context.split, rows[items.start : items.stop])
-        yield len(items), _of_images(context, data.to_batch(host, context.device))
+    for items in divided(block.items, context.settings.batch_size):
+        # Sample i has the size and the maps of measured image i, from the first one on again.
+        of_items = [rows[item % len(rows)] for item in items]
+        host = data.held_out_rows(context.recipe, context.split, of_items)
+        batch = data.to_batch(host, context.device)
+        if block.kind == "samples":
+            yield len(items), _of_samples(context, batch, list(items))
+        else:
+            yield len(items), _of_images(context, batch)
 
 
 def _of_images(context: Context, batch: Batch) -> Tensors:
@@ -164,7 +165,7 @@ def _of_images(context: Context, batch: Batch) -> Tensors:
             found["pv"] = repeats.variance_B()
         found |= _features(context, "reconstructions", first_BCHW)
     if settings.asks("rate0"):
-        found |= _of_zero_rate(context, images_BCHW, rows)
+        found |= _of_zero_rate(context, batch, rows)
     if settings.asks("mmd"):
         found |= _of_latents(context, batch, rows)
     found |= _features(context, "images", images_BCHW)
@@ -183,11 +184,12 @@ def _compared(context: Context, images_BCHW: Tensor, made_BCHW: Tensor) -> Tenso
     return found
 
 
-def _of_zero_rate(context: Context, images_BCHW: Tensor, rows: list[int]) -> Tensors:
-    """Reconstructions by samples of the prior, which know nothing of the image."""
+def _of_zero_rate(context: Context, batch: Batch, rows: list[int]) -> Tensors:
+    """Reconstructions by samples of the prior, which know nothing of the image's pixels."""
+    images_BCHW = batch.images_BCHW
     repeats, errors, found = pixels.Repeats(), [], dict[str, Tensor]()
     for draw in range(context.settings.draws):
-        made_BCHW = context.system.sample(context.draws("rate0", draw, rows))
+        made_BCHW = context.system.sample(context.draws("rate0", draw, rows), like=batch)
         assert made_BCHW is not None
         repeats.add(made_BCHW)
         errors.append(pixels.squared_error(images_BCHW, made_BCHW))
@@ -206,16 +208,17 @@ def _of_zero_rate(context: Context, images_BCHW: Tensor, rows: list[int]) -> Ten
 def _of_latents(context: Context, batch: Batch, rows: list[int]) -> Tensors:
     """The latents behind the first reconstruction of `_of_images`."""
     encoding, sampling = (context.draws(purpose, 0, rows) for purpose in ("reconstruct", "prior"))
-    both = latents(context.system, batch, encoding, sampling)
+    both = standardised(context.system, batch, encoding, sampling)
     assert both is not None
+    latents_BK, prior_BK = both
     return {
-        parts.feature_name("latents"): both.encoded.float(),
-        parts.feature_name("prior"): both.prior.float(),
+        parts.feature_name("latents"): latents_BK.float(),
+        parts.feature_name("prior"): prior_BK.float(),
     }
 
 
-def _of_samples(context: Context, items: list[int]) -> Tensors:
-    made_BCHW = context.system.sample(context.draws("sample", 0, items))
+def _of_samples(context: Context, like: Batch, items: list[int]) -> Tensors:
+    made_BCHW = context.system.sample(context.draws("sample", 0, items), like)
     assert made_BCHW is not None
     return _features(context, "samples", made_BCHW)
 

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import tyro
 
 from gencomp import recipes
-from gencomp.cli.arguments import call
+from gencomp.cli import recipe_words
 from gencomp.cli.slurm.allocation import ALLOCATION, Allocation, require_slurm
-from gencomp.cli.sweep import has_begun, load
+from gencomp.cli.sweep import has_begun, keys, load
 
 _FILE = "sweep.yaml"
 
@@ -34,7 +34,7 @@ def sweep(words: Sequence[str]) -> int:
         time limit, and when it is preempted, trials save their checkpoints, the job waits in the
         queue again and the sweep goes on by itself; no trial runs twice. The same command submits a
         sweep again that has ended early or has become larger. It returns after submission unless
-        --wait.
+        --wait. gencomp slurm sweep SWEEP --help lists the keys that its space may name.
 
         Args:
             file: A sweep file, or the name of a sweep that ships with gencomp.
@@ -46,7 +46,7 @@ def sweep(words: Sequence[str]) -> int:
         directory = runs / (name or Path(file).stem)
         return _sweep(file, overrides, directory, concurrent, allocation.completed())
 
-    return int(call(sweep, own, prog="gencomp slurm sweep"))
+    return recipe_words.call(sweep, own, "gencomp slurm sweep", keys)
 
 
 def _sweep(
@@ -59,7 +59,7 @@ def _sweep(
     from cluster.files import locked, write_text
     from slurm.sessions.session import FOLDER, SweepSession
     from slurm.sessions.session_jobs import SessionJobs
-    from sweeps import sweep_file, trials
+    from sweeps import plan, sweep_file
 
     loaded = load(file, overrides, concurrent)
     home = directory.resolve()
@@ -68,7 +68,7 @@ def _sweep(
     most = loaded.workers * (loaded.concurrent or 1)
     order = allocation.order("sweep", words, loaded.workers, most, loaded.gpu)
     found = SweepSession(home / FOLDER, order)
-    trials.plan(loaded, home)
+    plan.make(loaded, home)  # refuses what makes no trials
     if allocation.dry_run:
         return allocation.show(SessionJobs(found))
     require_slurm("gencomp sweep")

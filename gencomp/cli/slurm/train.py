@@ -9,9 +9,9 @@ from typing import Annotated
 import tyro
 
 from gencomp import recipes
-from gencomp.cli.arguments import call
+from gencomp.cli import recipe_words
 from gencomp.cli.slurm.allocation import ALLOCATION, Allocation, require_slurm
-from gencomp.cli.train import OPTIONS, Options, metrics_line
+from gencomp.cli.train import OPTIONS, Options, keys, metrics_line
 from gencomp.recipes.schema import BaseRecipe
 
 
@@ -32,7 +32,8 @@ def train(words: Sequence[str]) -> int:
         itself. The same command submits a run again that has ended early, perhaps on other nodes or
         with other workers. It returns after submission unless --wait. GPUs are asked for by --gres.
 
-        Any value of the recipe can be set by --section.field VALUE, as for gencomp train.
+        Any value of the recipe can be set by --section.field VALUE, as for gencomp train; gencomp
+        slurm train RECIPE --help lists them.
 
         Args:
             recipe: A recipe file, or the name of a recipe that ships with gencomp.
@@ -42,7 +43,7 @@ def train(words: Sequence[str]) -> int:
         checked = recipes.load(recipe, overrides)
         return _train(checked, options.path(recipe), options, allocation.completed())
 
-    return int(call(train, own, prog="gencomp slurm train"))
+    return recipe_words.call(train, own, "gencomp slurm train", keys)
 
 
 def _train(recipe: BaseRecipe, path: Path, options: Options, allocation: Allocation) -> int:

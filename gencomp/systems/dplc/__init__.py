@@ -15,7 +15,7 @@ The baselines `cae` (compressive autoencoder) and `gc` (generative compression) 
 from scratch in one stage, without a prior.
 
     recipe       sections of the recipes; imports no torch
-    parts        images, latents and sums that the stages share
+    parts        latents and their prior, which the stages share
     objectives   the phases
     base         what all systems share
     generators   the systems of stage 1

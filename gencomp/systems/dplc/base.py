@@ -1,12 +1,11 @@
-"""What all systems of the method share: schedules, optimisers, evaluation by reconstruction."""
+"""What all systems of the method share: batch statistics, evaluation by reconstruction."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal, NamedTuple
+from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from gencomp.draws import Draws
@@ -15,9 +14,11 @@ from gencomp.losses import mmd
 from gencomp.networks import dplc as networks
 from gencomp.networks.batch_norm import batch_statistics
 from gencomp.rate_distortion.priors import Gaussian
-from gencomp.recipes.schema import OptimizerSection
 from gencomp.sums import Sums
-from gencomp.system import Batch, LatentDecoder, Phase, Progress, Supply, System, Update
+from gencomp.system import Batch, LatentDecoder, Latents
+from gencomp.systems.common import pixels
+from gencomp.systems.common.evaluation_sums import errors_summary, squared_errors
+from gencomp.systems.common.objectives import Objective, SystemOfObjectives
 from gencomp.systems.dplc import parts
 from gencomp.systems.dplc.objectives import (
     CriticPhase,
@@ -28,25 +29,8 @@ from gencomp.systems.dplc.objectives import (
 from gencomp.systems.dplc.recipe import CriticSection, LatentDiscriminatorSection
 
 
-class Objective(NamedTuple):
-    """A phase and how it is optimised.
-
-    Attributes:
-        phase: the objective itself.
-        optimizer: settings of its Adam.
-        repeats: updates in a step, each on a fresh batch where there are several.
-    """
-
-    phase: Phase
-    optimizer: OptimizerSection
-    repeats: int = 1
-
-
-class DplcSystem(System):
-    """Networks, the objectives of a step in order, and where evaluations take statistics from.
-
-    A step takes a fresh batch first and for each repeat; other objectives reuse the last batch.
-    """
+class DplcSystem(SystemOfObjectives):
+    """Networks, the objectives of a step in order, and where evaluations take statistics from."""
 
     def __init__(
         self,
@@ -54,32 +38,8 @@ class DplcSystem(System):
         objectives: Mapping[str, Objective],
         bn_mode: Literal["frozen", "batch"],
     ) -> None:
-        self.networks = nn.ModuleDict(nets)
-        self.phases = {name: objective.phase for name, objective in objectives.items()}
+        super().__init__(nets, objectives)
         self.bn_mode = bn_mode
-        self._objectives = objectives
-
-    def updates(self, progress: Progress) -> Sequence[Update]:
-        found: list[Update] = []
-        for name, objective in self._objectives.items():
-            for _ in range(objective.repeats):
-                found.append(Update(name, fresh_batch=objective.repeats > 1 or not found))
-        return found
-
-    def optimizer(self, phase: str) -> torch.optim.Optimizer:
-        settings = self._objectives[phase].optimizer
-        return torch.optim.Adam(
-            self.phases[phase].trained_parameters(),
-            lr=settings.learning_rate,
-            betas=settings.betas,
-            weight_decay=settings.weight_decay,
-        )
-
-    def learning_rates(self, phase: str, progress: Progress) -> Sequence[float]:
-        return (self._objectives[phase].optimizer.rate_at(progress.epoch),)
-
-    def initialise(self, parents: Mapping[str, Mapping[str, Tensor]], supply: Supply) -> None:
-        pass
 
     @contextmanager
     def statistics(self, draws: Draws) -> Iterator[None]:
@@ -113,25 +73,35 @@ class ReconstructingSystem(DplcSystem):
     prior: parts.Prior | None
 
     def evaluate(self, batch: Batch, draws: Draws) -> Sums:
-        x_BCHW = parts.to_signed(batch.images_BCHW)
+        x_BCHW = pixels.to_signed(batch.images_BCHW)
         with self.statistics(draws):
             z_BM11 = self.encode(self.networks, x_BCHW, draws)
-            sums = parts.reconstruction_sums(x_BCHW, self.networks["generator"](z_BM11))
+            sums = squared_errors(x_BCHW, self.networks["generator"](z_BM11))
         if self.prior is not None and draws.batch_size >= 2:
             prior_BM11 = self.prior.sample(draws, z_BM11.dtype)
             sums.add_global("mmd", mmd(z_BM11, prior_BM11, self.prior.variance))
         return sums
 
     def summary(self, sums: Sums) -> dict[str, float]:
-        return parts.reconstruction_summary(sums)
+        # Without a prior, and of a single image, there is no MMD.
+        latent = {"mmd": sums.mean("mmd")} if "mmd" in sums.values else {}
+        return {**errors_summary(sums, peak_to_peak=2), **latent, "images": sums.count("mse")}
 
     def reconstruct(self, batch: Batch, draws: Draws) -> Tensor:
-        x_BCHW = parts.to_signed(batch.images_BCHW)
+        x_BCHW = pixels.to_signed(batch.images_BCHW)
         with self.statistics(draws):
             z_BM11 = self.encode(self.networks, x_BCHW, draws)
-            return parts.to_bytes(self.networks["generator"](z_BM11))
+            return pixels.to_bytes(self.networks["generator"](z_BM11))
 
-    def sample(self, draws: Draws) -> Tensor | None:
+    def latents(self, batch: Batch, draws: Draws) -> Latents | None:
+        if self.prior is None:
+            return None
+        x_BCHW = pixels.to_signed(batch.images_BCHW)
+        with self.statistics(draws):
+            z_BM11 = self.encode(self.networks, x_BCHW, draws)
+        return Latents(z_BM11.flatten(1), self.prior.variance)
+
+    def sample(self, draws: Draws, like: Batch) -> Tensor | None:
         return None if self.prior is None else prior_images(self, self.prior, draws)
 
     def pictures(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
@@ -139,7 +109,7 @@ class ReconstructingSystem(DplcSystem):
             "originals": batch.images_BCHW,
             "reconstructions": self.reconstruct(batch, draws),
         }
-        samples = self.sample(draws)
+        samples = self.sample(draws, like=batch)
         return rows if samples is None else rows | {"samples from the prior": samples}
 
     def latent_decoder(self) -> LatentDecoder | None:
@@ -202,7 +172,7 @@ def prior_images(system: DplcSystem, prior: parts.Prior, draws: Draws) -> Tensor
     """uint8 images G(z) for this rank's rows."""
     generator = system.networks["generator"]
     with system.statistics(draws):
-        return parts.to_bytes(generator(prior.sample(draws, parts.dtype_of(generator))))
+        return pixels.to_bytes(generator(prior.sample(draws, parts.dtype_of(generator))))
 
 
 def latent_decoder(system: DplcSystem, prior: parts.Prior) -> LatentDecoder:
@@ -210,7 +180,7 @@ def latent_decoder(system: DplcSystem, prior: parts.Prior) -> LatentDecoder:
     generator = system.networks["generator"].eval().requires_grad_(False)
     return LatentDecoder(
         decode=lambda z_BK: generator(z_BK[:, :, None, None]).flatten(1),
-        target=lambda images_BCHW: parts.to_signed(images_BCHW).flatten(1),
+        target=lambda images_BCHW: pixels.to_signed(images_BCHW).flatten(1),
         prior=Gaussian(prior.latent_dim, prior.scale),
         values=3 * networks.IMAGE_SIDE**2,
     )

@@ -2,8 +2,9 @@
 
 The image is cut into tiles of 64×64 pixels (`gencomp.coding.tiles`). The encoder sends the symbols
 of E for every tile, packed at log2(L) bits each or entropy-coded, whichever is shorter
-(`gencomp.coding.payload`). The latent map's noise is a function of the model, the tile's symbols
-and its place, so it costs no bits and decoding is deterministic; `with_draw` asks for another draw.
+(`gencomp.coding.payload`), as the picture's one section, alone or in a joint container. The latent
+map's noise is a function of the reader, the tile's symbols, its place in the image and the draw, so
+it costs no bits and decoding is deterministic.
 
 All networks run in float64 and evaluation mode: a tile then depends on neither the other tiles of a
 batch, the number of threads nor the convolution algorithm: where sums in another order differ by
@@ -13,8 +14,7 @@ batch, the number of threads nor the convolution algorithm: where sums in anothe
 from __future__ import annotations
 
 import copy
-import hashlib
-from typing import Self
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -22,13 +22,18 @@ from torch import nn
 
 from gencomp import quantizer
 from gencomp.coding import container, fixed_length, payload, tiles
+from gencomp.coding.fingerprint import fingerprint
 from gencomp.coding.noise import keyed_uniform, require_draw
 from gencomp.coding.tables import Integers
 from gencomp.errors import InputError
 from gencomp.networks.dplc import CODE_SIDE, IMAGE_SIDE, LatentMapper
+from gencomp.system import Picture
 from gencomp.systems.dplc.code_tables import CodeTables
 
 CODEC_ID = "dplc"
+# What a stream is addressed to; the other networks only read.
+_WRITER = ("code_encoder", "code_tables")
+_READER_FINGERPRINT_BYTES = 8
 # In float64 on a CPU larger batches are no faster, and memory stays small.
 _TILES_AT_ONCE = 4
 
@@ -45,66 +50,71 @@ class DplcCodec:
 
     def __init__(self, networks: nn.ModuleDict, levels: int) -> None:
         self.levels = levels
+        self._cells = quantizer.cells(levels)
         self._networks = copy.deepcopy(networks).cpu().double().eval().requires_grad_(False)
         mapper, tables = self._networks["latent_mapper"], self._networks["code_tables"]
         assert isinstance(mapper, LatentMapper) and isinstance(tables, CodeTables)
         self._code_shape = (mapper.code_channels, CODE_SIDE, CODE_SIDE)
         self._noise_shape = mapper.noise_shape
         self._tables = tables.tables()
-        self._draw = 0
-        self.fingerprint = fingerprint(networks, levels)
+        heading = f"{CODEC_ID} {levels}"
+        writer = nn.ModuleDict({name: networks[name] for name in _WRITER})
+        self.writer_fingerprint = fingerprint(heading, writer, container.FINGERPRINT_BYTES)
+        # It keys the decoder's noise, so it must stay what it is for ever.
+        self.reader_fingerprint = fingerprint(heading, networks, _READER_FINGERPRINT_BYTES)
 
-    def with_draw(self, draw: int) -> Self:
-        """The same codec, which decodes with another draw of B's noise.
-
-        Args:
-            draw: 0 is what every decoder shows; other numbers are other draws, each the same for
-                ever. Without a noise input of B all draws are the same.
-
-        Raises:
-            InputError: a number outside 0..2^64 − 1.
-        """
-        require_draw(draw)
-        other = copy.copy(self)
-        other._draw = draw
-        return other
-
-    def compress(self, image_HWC: np.ndarray) -> bytes:
-        """A uint8 image [H, W, 3] as a container.
+    def compress(self, picture: Picture) -> bytes:
+        """A picture as a container; maps and index are not used.
 
         Raises:
             InputError: another type of image, or one without pixels or of more than 65535 a side.
         """
-        symbols_TN = self._encode(image_HWC)
-        height, width = image_HWC.shape[:2]
-        section = payload.pack(symbols_TN, self._tables)
-        found = container.Container(self.codec_id, self.fingerprint, height, width, (section,))
-        return container.pack(found)
+        return self.compress_jointly([picture])
 
-    def decompress(self, stream: bytes, name: str = "stream") -> np.ndarray:
-        """The uint8 image [H, W, 3] of a container.
-
-        Args:
-            stream: what `compress` returned.
-            name: what to call the stream in an error.
+    def compress_jointly(self, pictures: Sequence[Picture]) -> bytes:
+        """Pictures of any sizes as one container, each with the section that it has alone.
 
         Raises:
-            InputError: damaged, or written by another model.
+            InputError: no picture, or one that `compress` refuses.
         """
-        try:
-            found = container.unpack(stream)
-        except InputError as error:
-            raise InputError(f"{name} cannot be decoded: {error}") from None
-        container.require_model(found, self.codec_id, self.fingerprint, name)
-        return self._decode(self._symbols(found, name), found.height, found.width)
+        members = tuple(self._member(picture) for picture in pictures)
+        return container.pack(container.Container(self.writer_fingerprint, members))
 
-    def reconstruct(self, image_HWC: np.ndarray) -> np.ndarray:
-        """What the decoder will show for an image, without a container."""
-        height, width = image_HWC.shape[:2]
-        return self._decode(self._encode(image_HWC), height, width)
+    def decompress(
+        self,
+        stream: bytes,
+        *,
+        place: int = 0,
+        maps: Mapping[str, np.ndarray] | None = None,
+        draw: int | None = None,
+        name: str = "stream",
+    ) -> np.ndarray:
+        """The uint8 image [H, W, 3] of a picture; see `gencomp.system.Codec`.
 
-    def payload_bits(self, height: int, width: int) -> int:
-        """Bits of an image's code at the fixed length, without the container.
+        Without a noise input of B all draws are the same.
+
+        Raises:
+            InputError: damaged, written by another encoder, no such picture, or a draw outside
+                0..2^64 − 1.
+        """
+        member = container.member_at(self._open(stream, name), place, name)
+        return self._decode(self._symbols(member, name), member.height, member.width, draw)
+
+    def reconstruct(self, picture: Picture, *, draw: int | None = None) -> np.ndarray:
+        """What the decoder will show for a picture, without a container."""
+        height, width = picture.image_HWC.shape[:2]
+        return self._decode(self._encode(picture.image_HWC), height, width, draw)
+
+    def code_bits(self, stream: bytes) -> int:
+        """The bits of the sections of a stream, in whole bytes.
+
+        Raises:
+            InputError: damaged, or written by another encoder.
+        """
+        return 8 * self._open(stream, "stream").code_bytes
+
+    def nominal_bits(self, height: int, width: int) -> int:
+        """Bits of an image's code at the fixed length.
 
         n·16·log2(L) for each tile of 64×64, of which there are ⌈H/64⌉·⌈W/64⌉. Entropy coding may
         need less, never more.
@@ -116,11 +126,24 @@ class DplcCodec:
         count = self._tiles(height, width) * self._tables.count
         return fixed_length.packed_bits(count, self.levels)
 
+    def _member(self, picture: Picture) -> container.Member:
+        symbols_TN = self._encode(picture.image_HWC)
+        height, width = picture.image_HWC.shape[:2]
+        return container.Member(height, width, (payload.pack(symbols_TN, self._tables),))
+
+    def _open(self, stream: bytes, name: str) -> container.Container:
+        try:
+            found = container.unpack(stream)
+        except InputError as error:
+            raise InputError(f"{name} cannot be decoded: {error}") from None
+        container.require_writer(found, self.codec_id, self.writer_fingerprint, name)
+        return found
+
     def _tiles(self, height: int, width: int) -> int:
         rows, columns = tiles.tile_counts(height, width, IMAGE_SIDE)
         return rows * columns
 
-    def _symbols(self, found: container.Container, name: str) -> Integers:
+    def _symbols(self, found: container.Member, name: str) -> Integers:
         if len(found.sections) != 1:
             raise InputError(
                 f"{name} cannot be decoded: it has {len(found.sections)} sections, this codec "
@@ -147,47 +170,40 @@ class DplcCodec:
         for tiles_BCHW in tiles_TCHW.split(_TILES_AT_ONCE):
             x_BCHW = tiles_BCHW.contiguous().double() / 127.5 - 1
             y_BCHW = self._networks["code_encoder"](x_BCHW)
-            found.append(quantizer.quantize_hard(y_BCHW, self.levels).flatten(1))
+            found.append(quantizer.quantize_hard(y_BCHW, self._cells).flatten(1))
         return torch.cat(found).numpy()
 
     @torch.no_grad()
-    def _decode(self, symbols_TN: Integers, height: int, width: int) -> np.ndarray:
+    def _decode(
+        self, symbols_TN: Integers, height: int, width: int, draw: int | None
+    ) -> np.ndarray:
+        draw = draw or 0
+        require_draw(draw)
         tiles_TCHW = np.empty((len(symbols_TN), 3, IMAGE_SIDE, IMAGE_SIDE), np.uint8)
         for first in range(0, len(symbols_TN), _TILES_AT_ONCE):
             chosen = slice(first, first + _TILES_AT_ONCE)
-            tiles_TCHW[chosen] = self._decode_tiles(symbols_TN[chosen], first)
+            tiles_TCHW[chosen] = self._decode_tiles(symbols_TN[chosen], first, draw)
         return tiles.join(tiles_TCHW.transpose(0, 2, 3, 1), height, width)
 
-    def _decode_tiles(self, symbols_BN: Integers, first: int) -> np.ndarray:
+    def _decode_tiles(self, symbols_BN: Integers, first: int, draw: int) -> np.ndarray:
         """uint8 tiles [B, 3, 64, 64] of an image, from its tile number `first` on."""
         code_BCHW = quantizer.symbols_to_values(
             torch.from_numpy(symbols_BN.reshape(-1, *self._code_shape)),
-            self.levels,
+            self._cells,
             dtype=torch.float64,
         )
         noise_BCHW = np.stack(
-            [self._noise(symbols_N, first + i) for i, symbols_N in enumerate(symbols_BN)]
+            [self._noise(symbols_N, first + i, draw) for i, symbols_N in enumerate(symbols_BN)]
         )
         z_BM11 = self._networks["latent_mapper"](code_BCHW, torch.from_numpy(noise_BCHW))
         x_BCHW = (self._networks["generator"](z_BM11) + 1) * 127.5
         return x_BCHW.round().clamp(0, 255).to(torch.uint8).numpy()
 
-    def _noise(self, symbols_N: Integers, place: int) -> np.ndarray:
+    def _noise(self, symbols_N: Integers, place: int, draw: int = 0) -> np.ndarray:
         """B's noise for one tile, uniform on the half cell around 0."""
         code = fixed_length.pack(symbols_N, self.levels)
-        unit = keyed_uniform(code, self.fingerprint, self._noise_shape, place, self._draw)
+        unit = keyed_uniform(code, self.reader_fingerprint, self._noise_shape, place, draw)
         return unit * quantizer.half_cell(self.levels)
-
-
-def fingerprint(networks: nn.ModuleDict, levels: int) -> bytes:
-    """8 bytes that name the weights, buffers and quantiser of a codec."""
-    digest = hashlib.blake2b(
-        f"{CODEC_ID} {levels}".encode(), digest_size=container.FINGERPRINT_BYTES
-    )
-    for name, tensor in sorted(networks.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.digest()
 
 
 def _require_size(height: int, width: int) -> None:

@@ -14,9 +14,11 @@ from gencomp.networks import dplc as networks
 from gencomp.networks.calibration import reestimate_statistics
 from gencomp.sums import Sums
 from gencomp.system import Batch, Supply
+from gencomp.systems.common import pixels
+from gencomp.systems.common.calibration import calibration_batches
+from gencomp.systems.common.objectives import Objective
 from gencomp.systems.dplc import parts
 from gencomp.systems.dplc.base import (
-    Objective,
     ReconstructingSystem,
     critic_objective,
     discriminator_objective,
@@ -66,20 +68,20 @@ class CodingSystem(ReconstructingSystem):
     def calibrate_coder(self, batches: list[tuple[Batch, Draws]]) -> None:
         """Re-estimate the batch statistics of E and then of B, and count symbols, over training
         images."""
-        levels = self.sizes.levels
+        levels, cells = self.sizes.levels, quantizer.cells(self.sizes.levels)
         encoder, mapper = (self.networks[name] for name in _CODER)
         tables = self.networks["code_tables"]
         assert isinstance(mapper, networks.LatentMapper) and isinstance(tables, CodeTables)
-        reestimate_statistics(encoder, (parts.to_signed(b.images_BCHW) for b, _ in batches))
+        reestimate_statistics(encoder, (pixels.to_signed(b.images_BCHW) for b, _ in batches))
         encoder.eval()
         symbols = [
-            quantizer.quantize_hard(encoder(parts.to_signed(batch.images_BCHW)), levels)
+            quantizer.quantize_hard(encoder(pixels.to_signed(batch.images_BCHW)), cells)
             for batch, _ in batches
         ]
         tables.count(symbols)
         codes = (
             (
-                quantizer.symbols_to_values(one, levels, dtype=parts.dtype_of(encoder)),
+                quantizer.symbols_to_values(one, cells, dtype=parts.dtype_of(encoder)),
                 parts.mapper_noise(mapper, levels, draws),
             )
             for one, (_, draws) in zip(symbols, batches, strict=True)
@@ -123,7 +125,7 @@ class RateConstrainedCodec(CodingSystem):
 
     def finalise(self, supply: Supply) -> None:
         """Batch statistics of the final E and B over training images; G keeps its own."""
-        self.calibrate_coder(parts.calibration_batches(supply))
+        self.calibrate_coder(calibration_batches(supply))
 
 
 class Baseline(CodingSystem):
@@ -152,10 +154,10 @@ class Baseline(CodingSystem):
 
     def finalise(self, supply: Supply) -> None:
         """Batch statistics of the final E, B and G, in this order, over training images."""
-        batches = parts.calibration_batches(supply)
+        batches = calibration_batches(supply)
         self.calibrate_coder(batches)
         latents = (
-            self.encode(self.networks, parts.to_signed(batch.images_BCHW), draws)
+            self.encode(self.networks, pixels.to_signed(batch.images_BCHW), draws)
             for batch, draws in batches
         )
         reestimate_statistics(self.networks["generator"], latents)

@@ -9,10 +9,12 @@ from gencomp.networks import dplc as networks
 from gencomp.networks.calibration import reestimate_statistics
 from gencomp.sums import Sums
 from gencomp.system import Batch, LatentDecoder, Supply
+from gencomp.systems.common import pixels
+from gencomp.systems.common.calibration import calibration_batches
+from gencomp.systems.common.objectives import Objective
 from gencomp.systems.dplc import parts
 from gencomp.systems.dplc.base import (
     DplcSystem,
-    Objective,
     ReconstructingSystem,
     critic_objective,
     discriminator_objective,
@@ -81,8 +83,8 @@ class AutoencodingGenerator(ReconstructingSystem):
 
         From here on both run in evaluation mode: an image must decode alone.
         """
-        batches = parts.calibration_batches(supply)
-        images = (parts.to_signed(batch.images_BCHW) for batch, _ in batches)
+        batches = calibration_batches(supply)
+        images = (pixels.to_signed(batch.images_BCHW) for batch, _ in batches)
         reestimate_statistics(self.networks["encoder"], images)
         calibrate_on_prior(self.networks["generator"], self.prior, batches)
 
@@ -106,13 +108,13 @@ class WganGpGenerator(DplcSystem):
 
     def finalise(self, supply: Supply) -> None:
         """Batch statistics of the final G over prior samples; it then runs in evaluation mode."""
-        batches = parts.calibration_batches(supply)
+        batches = calibration_batches(supply)
         calibrate_on_prior(self.networks["generator"], self.prior, batches)
 
     def evaluate(self, batch: Batch, draws: Draws) -> Sums:
         """Scores of held-out images and of as many samples."""
         generator, critic = self.networks["generator"], self.networks["critic"]
-        x_BCHW = parts.to_signed(batch.images_BCHW)
+        x_BCHW = pixels.to_signed(batch.images_BCHW)
         with self.statistics(draws):
             fakes_BCHW = generator(self.prior.sample(draws, x_BCHW.dtype))
         sums = Sums()
@@ -128,10 +130,10 @@ class WganGpGenerator(DplcSystem):
     def pictures(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         return {
             "originals": batch.images_BCHW,
-            "samples from the prior": self.sample(draws),
+            "samples from the prior": self.sample(draws, like=batch),
         }
 
-    def sample(self, draws: Draws) -> Tensor:
+    def sample(self, draws: Draws, like: Batch) -> Tensor:
         return prior_images(self, self.prior, draws)
 
     def latent_decoder(self) -> LatentDecoder:

@@ -22,6 +22,7 @@ from gencomp.losses import (
 )
 from gencomp.networks.batch_norm import batch_statistics
 from gencomp.system import Batch, Phase, PhaseLoss, Progress
+from gencomp.systems.common import pixels
 from gencomp.systems.dplc import parts
 from gencomp.systems.dplc.recipe import (
     CriticSection,
@@ -141,7 +142,7 @@ class AutoencoderPhase(Phase):
         self.from_batch = bool(frozen) and frozen_from_batch
 
     def forward(self, batch: Batch, draws: Draws, progress: Progress) -> PhaseLoss:
-        x_BCHW = parts.to_signed(batch.images_BCHW)
+        x_BCHW = pixels.to_signed(batch.images_BCHW)
         z_BM11 = self.encode(self.networks, x_BCHW, draws)
         with self._generator_statistics():
             x_hat_BCHW = self.networks["generator"](z_BM11)
@@ -197,7 +198,7 @@ class SamplerPhase(Phase):
         self.weight, self.latents = weight, parts.prior_latent(prior)
 
     def forward(self, batch: Batch, draws: Draws, progress: Progress) -> PhaseLoss:
-        x_BCHW = parts.to_signed(batch.images_BCHW)
+        x_BCHW = pixels.to_signed(batch.images_BCHW)
         fakes_BCHW = self.networks["generator"](self.latents(self.networks, x_BCHW, draws))
         score = global_mean(scores_B(self.networks["critic"], fakes_BCHW))
         return PhaseLoss(-self.weight * score, {"fake_score": score.detach()})
@@ -219,7 +220,7 @@ class CriticPhase(Phase):
 
     def forward(self, batch: Batch, draws: Draws, progress: Progress) -> PhaseLoss:
         critic = self.networks["critic"]
-        x_BCHW = parts.to_signed(batch.images_BCHW)
+        x_BCHW = pixels.to_signed(batch.images_BCHW)
         with torch.no_grad(), batch_statistics(self.networks):
             z_BM11 = self.latents(self.networks, x_BCHW, draws)
             fakes_BCHW = self.networks["generator"](z_BM11)
@@ -251,7 +252,7 @@ class LatentDiscriminatorPhase(Phase):
         self.encode, self.penalty = encode, penalty
 
     def forward(self, batch: Batch, draws: Draws, progress: Progress) -> PhaseLoss:
-        x_BCHW = parts.to_signed(batch.images_BCHW)
+        x_BCHW = pixels.to_signed(batch.images_BCHW)
         with torch.no_grad(), batch_statistics(self.networks):
             z_BM11 = self.encode(self.networks, x_BCHW, draws)
         prior_BM11 = self.penalty.prior.sample(draws, z_BM11.dtype)

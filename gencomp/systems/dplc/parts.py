@@ -1,4 +1,4 @@
-"""What the stages share: images, latents, and the sums of an evaluation."""
+"""What the stages share: latents and their prior."""
 
 from __future__ import annotations
 
@@ -12,27 +12,10 @@ from torch import Tensor, nn
 from gencomp import quantizer
 from gencomp.draws import Draws
 from gencomp.networks import dplc as networks
-from gencomp.sums import Sums
-from gencomp.system import Batch, Supply
 from gencomp.systems.dplc.recipe import LatentSource
-
-# Samples from which batch statistics are estimated once weights are final.
-CALIBRATION_SAMPLES = 2048
 
 # (networks, images [B, 3, 64, 64], draws) -> latents [B, m, 1, 1]
 Latents = Callable[[nn.ModuleDict, Tensor, Draws], Tensor]
-
-
-def to_signed(images_BCHW: Tensor) -> Tensor:
-    """uint8, or dithered floats in [0, 1), -> floats in [−1, 1]."""
-    if images_BCHW.is_floating_point():
-        return images_BCHW * 2 - 1
-    return images_BCHW.float() / 127.5 - 1
-
-
-def to_bytes(x_BCHW: Tensor) -> Tensor:
-    """[−1, 1] -> uint8, rounded."""
-    return ((x_BCHW + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -69,9 +52,10 @@ def encoder_latent(nets: nn.ModuleDict, x_BCHW: Tensor, draws: Draws) -> Tensor:
 
 def coded_latent(levels: int) -> Latents:
     """B(quantise(E(x)), noise)."""
+    cells = quantizer.cells(levels)
 
     def latent(nets: nn.ModuleDict, x_BCHW: Tensor, draws: Draws) -> Tensor:
-        code_BCHW = quantizer.quantize(nets["code_encoder"](x_BCHW), levels)
+        code_BCHW = quantizer.quantize(nets["code_encoder"](x_BCHW), cells)
         mapper = nets["latent_mapper"]
         assert isinstance(mapper, networks.LatentMapper)
         return mapper(code_BCHW, mapper_noise(mapper, levels, draws))
@@ -117,34 +101,5 @@ def chosen_latent(source: LatentSource, encode: Latents, prior: Prior | None) ->
     return mixed
 
 
-def calibration_batches(supply: Supply) -> list[tuple[Batch, Draws]]:
-    """Enough of the supply to estimate batch statistics from."""
-    batches = []
-    samples = 0
-    while samples < CALIBRATION_SAMPLES:
-        batches.append(next(supply))
-        samples += batches[-1][1].batch_size
-    return batches
-
-
 def dtype_of(network: nn.Module) -> torch.dtype:
     return next(network.parameters()).dtype
-
-
-def reconstruction_sums(x_BCHW: Tensor, x_hat_BCHW: Tensor) -> Sums:
-    """MSE of each image."""
-    sums = Sums()
-    sums.add("mse", (x_hat_BCHW.double() - x_BCHW.double()).square().flatten(1).mean(1))
-    return sums
-
-
-def reconstruction_summary(sums: Sums) -> dict[str, float]:
-    mse = sums.mean("mse")
-    return {
-        "mse": mse,
-        "mse_standard_error": sums.standard_error("mse"),
-        "psnr": 10 * math.log10(4 / mse),
-        # Without a prior, and of a single image, there is none.
-        **({"mmd": sums.mean("mmd")} if "mmd" in sums.values else {}),
-        "images": sums.count("mse"),
-    }

@@ -7,7 +7,7 @@ encoder and generator, `critic.optimizer`, `latent_discriminator.optimizer`.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -133,10 +133,28 @@ class GcLoss(Section):
     )
 
 
-class GeneratorRecipe(BaseRecipe):
-    """What the three methods of stage 1 share."""
+class DplcRecipe(BaseRecipe):
+    """What all stages share."""
 
     system: Literal["dplc"] = "dplc"
+    if TYPE_CHECKING:  # every stage has its own, after the sections that it reads first
+        networks: _Networks
+
+    def batch_statistics(self) -> str:
+        discriminator = getattr(self, "latent_discriminator", None)
+        if discriminator is not None and discriminator.weight == 0:
+            return "the MMD and the statistics of batch norm"
+        return "the statistics of batch norm"
+
+    def evaluation_statistics(self) -> str:
+        if self.networks.bn_mode == "batch":
+            return "the batch statistics of networks.bn_mode batch"
+        return ""
+
+
+class GeneratorRecipe(DplcRecipe):
+    """What the three methods of stage 1 share."""
+
     networks: GeneratorNetworks
     loss: GeneratorLoss
 
@@ -194,10 +212,15 @@ class CodecParents(Section):
     generator: str = Field(description="finished run of stage wae, wgan_gp or wasserstein_pp")
 
 
-class CodecRecipe(BaseRecipe):
+# n and L of the code, at n·16·log2(L) bits per 64×64 image.
+_RATE_KEYS = ("networks.code_channels", "networks.levels")
+
+
+class CodecRecipe(DplcRecipe):
     """Stage 2: minimise RMSE + λ·MMD over E and B; rate n·16·log2(L) bits per 64×64 image."""
 
-    system: Literal["dplc"] = "dplc"
+    RATE_KEYS: ClassVar[tuple[str, ...]] = _RATE_KEYS
+
     stage: Literal["codec"] = "codec"
     parents: CodecParents
     networks: CodecNetworks = CodecNetworks()
@@ -229,18 +252,20 @@ class GcNetworks(CaeNetworks):
     stochastic: bool = Field(True, description="B sees noise beside the code")
 
 
-class CaeRecipe(BaseRecipe):
+class CaeRecipe(DplcRecipe):
     """Baseline, compressive autoencoder: RMSE over E, a deterministic B, and G, from scratch."""
 
-    system: Literal["dplc"] = "dplc"
+    RATE_KEYS: ClassVar[tuple[str, ...]] = _RATE_KEYS
+
     stage: Literal["cae"] = "cae"
     networks: CaeNetworks = CaeNetworks()
 
 
-class GcRecipe(BaseRecipe):
+class GcRecipe(DplcRecipe):
     """Baseline, generative compression: the autoencoder with a critic of its reconstructions."""
 
-    system: Literal["dplc"] = "dplc"
+    RATE_KEYS: ClassVar[tuple[str, ...]] = _RATE_KEYS
+
     stage: Literal["gc"] = "gc"
     networks: GcNetworks = GcNetworks()
     loss: GcLoss = GcLoss()

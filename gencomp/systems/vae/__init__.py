@@ -9,6 +9,5 @@ rate-distortion curves Huang et al. (ICML 2020) measured. There is no codec: `la
 what the evaluation of curves needs.
 
     recipe   sections of the recipe; imports no torch
-    pixels   images as the values that a decoder predicts
     system   objective, evaluation, the decoder
 """

@@ -75,3 +75,8 @@ class VaeRecipe(BaseRecipe):
     networks: VaeNetworks = VaeNetworks()
     likelihood: LikelihoodSection = LikelihoodSection()
     optimizer: VaeOptimizer = VaeOptimizer()
+
+    def batch_statistics(self) -> str:
+        if self.networks.decoder == "dcgan":
+            return "the statistics of batch norm in networks.decoder dcgan"
+        return ""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import islice
 from typing import NamedTuple
 
@@ -16,17 +15,10 @@ from gencomp.networks import decoders, vae
 from gencomp.networks.calibration import reestimate_statistics
 from gencomp.rate_distortion.priors import Gaussian
 from gencomp.sums import Sums
-from gencomp.system import (
-    Batch,
-    LatentDecoder,
-    Phase,
-    PhaseLoss,
-    Progress,
-    Supply,
-    System,
-    Update,
-)
-from gencomp.systems.vae.pixels import Pixels
+from gencomp.system import Batch, LatentDecoder, Latents, Phase, PhaseLoss, Progress, Supply
+from gencomp.systems.common.evaluation_sums import errors_summary, squared_errors
+from gencomp.systems.common.objectives import Objective, SystemOfObjectives
+from gencomp.systems.common.pixels import Pixels
 from gencomp.systems.vae.recipe import VaeNetworks, VaeRecipe
 
 # Global batches from which batch statistics are estimated once weights are final.
@@ -79,36 +71,20 @@ class ElboPhase(Phase):
         return PhaseLoss(kl - log_likelihood, terms)
 
 
-class Vae(System):
+class Vae(SystemOfObjectives):
     """Encoder, decoder and pixel model."""
 
     def __init__(self, recipe: VaeRecipe) -> None:
         sizes = recipe.networks
         self.recipe, self.pixels = recipe, pixels_of(sizes)
         learnt = recipe.likelihood.variance == "learnt"
-        self.networks = nn.ModuleDict(
-            {
-                "encoder": build_encoder(sizes, self.pixels),
-                "decoder": build_decoder(sizes, self.pixels),
-                "likelihood": vae.GaussianPixels(recipe.likelihood.value, learnt),
-            }
-        )
-        self.phases: dict[str, Phase] = {"elbo": ElboPhase(dict(self.networks), self.pixels)}
-
-    def updates(self, progress: Progress) -> Sequence[Update]:
-        return [Update("elbo", fresh_batch=True)]
-
-    def optimizer(self, phase: str) -> torch.optim.Optimizer:
-        settings = self.recipe.optimizer
-        return torch.optim.Adam(
-            self.phases[phase].trained_parameters(),
-            lr=settings.learning_rate,
-            betas=settings.betas,
-            weight_decay=settings.weight_decay,
-        )
-
-    def learning_rates(self, phase: str, progress: Progress) -> Sequence[float]:
-        return (self.recipe.optimizer.rate_at(progress.epoch),)
+        nets = {
+            "encoder": build_encoder(sizes, self.pixels),
+            "decoder": build_decoder(sizes, self.pixels),
+            "likelihood": vae.GaussianPixels(recipe.likelihood.value, learnt),
+        }
+        phase = ElboPhase(nets, self.pixels)
+        super().__init__(nets, {"elbo": Objective(phase, recipe.optimizer)})
 
     def initialise(self, parents: Mapping[str, Mapping[str, Tensor]], supply: Supply) -> None:
         """Nothing to set; the first batch shows whether the images are what the recipe says.
@@ -138,34 +114,34 @@ class Vae(System):
         self.pixels.require(batch.images_BCHW)
         x_BN = self.pixels.to_values(batch.images_BCHW)
         found = bound(self.networks, x_BN, draws)
-        sums = Sums()
+        sums = squared_errors(x_BN, found.mean_BN)
         sums.add("elbo", found.elbo_B)
         sums.add("kl", found.kl_B)
-        sums.add("mse", (x_BN.double() - found.mean_BN.double()).square().mean(1))
         return sums
 
     def summary(self, sums: Sums) -> dict[str, float]:
         """ELBO and KL in nats an image; MSE and the pixels' variance on the decoder's scale."""
-        mse = sums.mean("mse")
         return {
             "elbo": sums.mean("elbo"),
             "elbo_standard_error": sums.standard_error("elbo"),
             "kl": sums.mean("kl"),
-            "mse": mse,
-            "mse_standard_error": sums.standard_error("mse"),
-            "psnr": 10 * math.log10(self.pixels.range**2 / mse),
+            **errors_summary(sums, self.pixels.range),
             "variance": float(self._log_variance().exp()),
             "images": sums.count("mse"),
         }
 
     def reconstruct(self, batch: Batch, draws: Draws) -> Tensor:
         """f(z) for one z of q(z|x), without pixel noise."""
+        return self.pixels.to_images(self.networks["decoder"](self.latents(batch, draws).z_BK))
+
+    def latents(self, batch: Batch, draws: Draws) -> Latents:
+        """One z of q(z|x) of each image."""
         self.pixels.require(batch.images_BCHW)
         x_BN = self.pixels.to_values(batch.images_BCHW)
         _, z_BK = encode(self.networks["encoder"], x_BN, draws)
-        return self.pixels.to_images(self.networks["decoder"](z_BK))
+        return Latents(z_BK, variance=1.0)
 
-    def sample(self, draws: Draws) -> Tensor:
+    def sample(self, draws: Draws, like: Batch) -> Tensor:
         """f(z) for z of the prior, without pixel noise."""
         z_BK = draws.normal("prior", self.recipe.networks.latent_dim)
         dtype = next(self.networks["decoder"].parameters()).dtype
@@ -175,7 +151,7 @@ class Vae(System):
         return {
             "originals": batch.images_BCHW,
             "reconstructions": self.reconstruct(batch, draws),
-            "samples from the prior": self.sample(draws),
+            "samples from the prior": self.sample(draws, like=batch),
         }
 
     def latent_decoder(self) -> LatentDecoder:

@@ -1,0 +1,412 @@
+"""Measuring a run in blocks: the numbers, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import shards
+from cluster import tensor_files
+from cluster.evaluations.metrics import parts, plan, results, work
+from cluster.evaluations.metrics.plan import Evaluation
+from cluster.evaluations.processes import make_parts
+from cluster.runs import Run
+from gencomp.errors import InputError
+from gencomp.evaluation import frechet, kernel, pixels, ssim
+from gencomp.evaluation.draws import ItemDraws
+from gencomp.losses import mmd
+from gencomp.system import Batch, evaluation_mode
+from gencomp.systems.common.pixels import to_signed
+from gencomp.systems.dplc.base import ReconstructingSystem
+from tests import scripted, tiny
+
+ALL = plan.METRICS
+SMALL: dict[str, Any] = {
+    "metrics": None,
+    "split": "test",
+    "images": None,
+    "samples": None,
+    "draws": 3,
+    "features": None,
+    "features_sha256": None,
+    "features_input": "uint8",
+    "lpips": None,
+    "lpips_sha256": None,
+    "batch_size": 8,
+    "block": 16,
+    "seed": 7,
+    "threads": 1,
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("networks")
+    features, lpips = scripted.features(folder), scripted.perceptual(folder)
+    return {
+        "features": features.path,
+        "features_sha256": features.sha256,
+        "lpips": lpips.path,
+        "lpips_sha256": lpips.sha256,
+    }
+
+
+@pytest.fixture
+def codec(codec_run: Path, tmp_path: Path) -> Run:
+    return Run(Path(shutil.copytree(codec_run, tmp_path / "codec")))
+
+
+@pytest.fixture
+def generator(generator_run: Path, tmp_path: Path) -> Run:
+    return Run(Path(shutil.copytree(generator_run, tmp_path / "generator")))
+
+
+def entered(run: Run, name: str = "metrics", **chosen: Any) -> Evaluation:
+    return Evaluation.find(run, name, plan.make(run, **{**SMALL, **chosen})).enter()
+
+
+def measure(evaluation: Evaluation, processes: int) -> None:
+    """Make every missing part."""
+    maker = partial(work.open_maker, evaluation.path)
+    make_parts(maker, evaluation.missing(), processes)
+
+
+def measured(run: Run, name: str = "metrics", **chosen: Any) -> dict[str, Any]:
+    measurement = entered(run, name, **chosen)
+    measure(measurement, 1)
+    results.collect(measurement, require_all=True)
+    return json.loads(measurement.result.read_text())  # type: ignore[no-any-return]
+
+
+def values(content: dict[str, Any]) -> dict[str, float]:
+    return {name: entry["value"] for name, entry in content["metrics"].items()}
+
+
+def test_values_are_those_of_a_plain_loop(codec: Run, photos: Path, nets: dict[str, Any]) -> None:
+    """Each image alone, with everything held in memory."""
+    found = measured(codec, metrics=ALL, samples=20, **nets)
+    split = shards.open_set(photos).split("test")
+    images = torch.from_numpy(np.stack([split.image(i) for i in range(47)])).permute(0, 3, 1, 2)
+    images = images.contiguous()
+    system = codec.system()
+
+    def one(row: int) -> Batch:
+        return Batch(
+            images[row : row + 1], torch.tensor([row]), torch.tensor([row]), torch.tensor([-1])
+        )
+
+    def alone(row: int, draw: int) -> torch.Tensor:
+        made = system.reconstruct(one(row), ItemDraws.of(7, ("reconstruct", draw), [row]))
+        assert made is not None
+        return made
+
+    def sampled(purpose: str, draw: int, count: int) -> torch.Tensor:
+        keyed = [ItemDraws.of(7, (purpose, draw), [i]) for i in range(count)]
+        made = [system.sample(draws, like=one(i)) for i, draws in enumerate(keyed)]
+        return torch.cat([image for image in made if image is not None])
+
+    def latent(row: int) -> torch.Tensor:
+        assert isinstance(system, ReconstructingSystem)
+        keyed = ItemDraws.of(7, ("reconstruct", 0), [row])
+        return system.encode(system.networks, to_signed(images[row : row + 1]), keyed).flatten(1)
+
+    def prior_sample(row: int) -> torch.Tensor:
+        assert isinstance(system, ReconstructingSystem) and system.prior is not None
+        keyed = ItemDraws.of(7, ("prior", 0), [row])
+        return system.prior.sample(keyed, torch.float32).flatten(1)
+
+    with evaluation_mode(system.networks):
+        latents, prior = (torch.cat([of(i) for i in range(47)]) for of in (latent, prior_sample))
+        draws = [torch.cat([alone(row, k) for row in range(47)]) for k in range(3)]
+        zero = [sampled("rate0", k, 47) for k in range(3)]
+        samples = sampled("sample", 0, 20)
+        net = torch.jit.load(str(nets["features"]))
+        reference, made, first_zero, drawn = (
+            net(x).detach() for x in (images, draws[0], zero[0], samples)
+        )
+
+    def fid(x: torch.Tensor) -> float:
+        sums = [frechet.FeatureSums(scripted.DIMENSION) for _ in range(2)]
+        for one, features in zip(sums, (reference, x), strict=True):
+            one.add(features)
+        return frechet.distance(*(one.gaussian() for one in sums))
+
+    def kid(x: torch.Tensor) -> float:
+        return kernel.subset_distance(reference.numpy(), x.numpy(), False, 0).value
+
+    mse = pixels.squared_error(images, draws[0]).mean().item()
+    expected = {
+        "mse": mse,
+        "psnr": pixels.psnr(mse),
+        "ms_ssim": ssim.ms_ssim(images, draws[0]).mean().item(),
+        "lpips": (images.double() - draws[0].double()).abs().mean().item() / 127.5,
+        "pv": torch.stack(draws).double().var(0, unbiased=False).mean().item() / 127.5**2,
+        "rate0_mse": np.mean([pixels.squared_error(images, z).mean().item() for z in zero]),
+        "rate0_pv": torch.stack(zero).double().var(0, unbiased=False).mean().item() / 127.5**2,
+        "mmd": mmd(latents.double(), prior.double()).item(),
+        "bpp": 2 * 16 / 4096,
+        "rfid": fid(made),
+        "rate0_rfid": fid(first_zero),
+        "sfid": fid(drawn),
+        "rkid": kid(made),
+        "rate0_rkid": kid(first_zero),
+        "skid": kid(drawn),
+    }
+    # A pixel may round to the other side of a half in a batch of another size.
+    assert values(found) == pytest.approx(expected, rel=1e-4, abs=1e-7)
+    for name, entry in found["metrics"].items():
+        if name != "bpp":
+            low, high = entry["interval"]
+            assert low <= entry["value"] * (1 + 1e-12) and entry["value"] <= high * (1 + 1e-12)
+            assert entry["images"] == 47
+    assert found["metrics"]["sfid"]["samples"] == 20
+    assert found["metrics"]["mmd"]["samples"] == 47
+    assert found["metrics"]["pv"]["draws"] == 3
+    assert found["complete"] is True and found["images"] == 47
+
+
+def test_the_zero_rate_identity_holds(codec: Run) -> None:
+    """To sampling error: what draws and images have in common by chance, here below 1 %."""
+    identity = measured(codec, metrics=("rate0",), draws=8)["zero_rate_identity"]
+    assert identity["mse"] == pytest.approx(identity["right_side"], rel=0.01)
+    assert identity["right_side"] == pytest.approx(
+        identity["variance_of_images"]
+        + identity["variance_of_draws"]
+        + identity["distance_of_means"]
+    )
+
+
+def test_a_deterministic_reconstruction_has_no_variance(generator: Run) -> None:
+    found = measured(generator, metrics=("pv",))["metrics"]["pv"]
+    assert (found["value"], found["interval"]) == (0, [0, 0])
+
+
+def test_batches_and_blocks_do_not_matter(codec: Run, nets: dict[str, Any]) -> None:
+    """But for rounding: noise belongs to images, and sums merge."""
+    some = {"metrics": ("mse", "ms_ssim", "pv", "fid", "kid", "rate0", "mmd"), **nets}
+    found = [
+        values(measured(codec, name, batch_size=batch, block=block, **some))
+        for name, batch, block in (("a", 8, 16), ("b", 3, 7), ("c", 47, 47), ("d", 1, 8))
+    ]
+    for other in found[1:]:
+        assert found[0] == pytest.approx(other, rel=1e-4)
+
+
+def test_blocks_of_one_image(codec: Run, nets: dict[str, Any]) -> None:
+    """Each is a part of its own; distances wait until there are two images."""
+    some = {"metrics": ("mse", "fid", "kid", "mmd"), "images": 5, "samples": 4, **nets}
+    measurement = entered(codec, "ones", block=1, **some)
+    assert [len(block.items) for block in measurement.plan.blocks] == [1] * 9
+    place = work.open_context(measurement)
+    work.make_part(place, 0)
+    first = results.collect(measurement).content
+    assert set(first["metrics"]) == {"mse", "bpp"} and first["images"] == 1
+    assert first["warnings"] == [
+        "rfid and rkid are left out: they need two images or more",
+        "mmd is left out: it needs two images or more",
+    ]
+    work.make_part(place, 5)
+    warnings = results.collect(measurement).content["warnings"]
+    assert "sfid and skid are left out: they need two samples or more" in warnings
+    ones = measured(codec, "ones", block=1, **some)
+    assert values(ones) == pytest.approx(values(measured(codec, "whole", **some)), rel=1e-4)
+
+
+def test_batch_statistics_need_two_images(
+    photos: Path, generator_run: Path, tmp_path: Path
+) -> None:
+    raw = tiny.generator(photos, {"training.steps": 1, "networks.bn_mode": "batch"})
+    run, _ = tiny.trained(tmp_path / "run", raw)
+    for chosen in ({"batch_size": 1}, {"block": 1}):
+        option = f"--{next(iter(chosen)).replace('_', '-')}"
+        with pytest.raises(
+            InputError, match=f"{option} is 1, but .*bn_mode batch of run .* need 2"
+        ):
+            plan.make(run, **{**SMALL, **chosen})
+        plan.make(Run(generator_run), **{**SMALL, **chosen})
+
+
+def test_fewer_images_are_spread_over_the_split(generator: Run) -> None:
+    measurement = entered(generator, images=5)
+    assert measurement.plan.rows == (0, 9, 18, 28, 37)
+    assert values(measured(generator, images=5))["mse"] > 0
+
+
+def test_no_batch_has_a_single_image_unless_asked_for() -> None:
+    for items in range(2, 60):
+        for size in range(2, 20):
+            lengths = [len(part) for part in plan.divided(range(items), size)]
+            assert sum(lengths) == items
+            assert min(lengths) >= 2
+            assert max(lengths) <= max(size, 3)
+        assert [len(part) for part in plan.divided(range(items), 1)] == [1] * items
+    assert plan.divided(range(0), 5) == plan.divided(range(0), 1) == []
+
+
+def test_what_is_there_is_not_made_again(generator: Run) -> None:
+    measurement = entered(generator)
+    place = work.open_context(measurement)
+    work.make_part(place, 1)
+    stamp = measurement.part(1).stat().st_mtime_ns
+    assert measurement.missing() == [0, 2]
+    partial = results.collect(measurement)
+    assert partial.missing == [0, 2]
+    assert (partial.content["complete"], partial.content["images"]) == (False, 16)
+    with pytest.raises(InputError, match="lacks 2 of 3 blocks"):
+        results.collect(measurement, require_all=True)
+    measure(measurement, 1)
+    assert measurement.part(1).stat().st_mtime_ns == stamp
+
+
+def test_what_stops_between_batches_leaves_nothing_half_made(generator: Run) -> None:
+    measurement = entered(generator)
+
+    def stop(items: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work.make_part(work.open_context(measurement), 0, stop)
+    assert measurement.missing() == [0, 1, 2]
+    with pytest.raises(InputError, match="no finished block of images yet"):
+        results.collect(measurement)
+
+
+def test_parts_of_another_protocol_are_refused_by_name(generator: Run) -> None:
+    one, two = entered(generator, "one"), entered(generator, "two", seed=8)
+    for measurement in (one, two):
+        measure(measurement, 1)
+    shutil.copy(two.part(0), one.part(0))
+    with pytest.raises(InputError, match=r"block-00000.safetensors belongs to another measurement"):
+        results.collect(one)
+    with pytest.raises(InputError, match="seed was 7, would be 8 "):
+        Evaluation.find(generator, "one", two.plan)
+    shutil.copy(two.part(1), two.part(0))
+    with pytest.raises(InputError, match="its block is 1, not 0"):
+        results.collect(two)
+    assert not one.result.exists()
+
+
+def test_a_damaged_part_is_named(generator: Run) -> None:
+    measurement = entered(generator)
+    measure(measurement, 1)
+    part = measurement.part(1)
+    tiny.flip(part, at=part.stat().st_size - 3)
+    with pytest.raises(InputError, match=r"block-00001.safetensors is damaged: .* remove it"):
+        results.collect(measurement)
+    part.write_bytes(part.read_bytes()[:-10])
+    with pytest.raises(InputError, match=r"block-00001.safetensors cannot be read"):
+        results.collect(measurement)
+
+
+def test_a_part_of_the_wrong_length_is_refused(generator: Run) -> None:
+    measurement = entered(generator)
+    measure(measurement, 1)
+    tensors, metadata = parts.read_part(measurement, 0)
+    short = {name: tensor[1:] for name, tensor in tensors.items()}
+    tensor_files.write(measurement.part(0), short, metadata)
+    with pytest.raises(InputError, match=r"holds 14 values of ms_ssim, not 15"):
+        results.collect(measurement)
+
+
+def test_changed_weights_and_networks_are_refused(generator: Run, nets: dict[str, Any]) -> None:
+    measurement = entered(generator, **nets)
+    other = measurement.plan.model_copy(update={"weights": "0" * 32})
+    with pytest.raises(InputError, match="has other weights"):
+        work.open_context(Evaluation(measurement.path, other))
+    other = measurement.plan.model_copy(update={"data": "0" * 32})
+    with pytest.raises(InputError, match="is another one than in the protocol"):
+        work.open_context(Evaluation(measurement.path, other))
+    moved = Path(shutil.copy(nets["lpips"], generator.path / "net.pt"))
+    other = measurement.plan.model_copy(update={"features_file": str(moved)})
+    with pytest.raises(InputError, match=r"net\.pt has the SHA-256"):
+        work.open_context(Evaluation(measurement.path, other))
+
+
+def test_networks_and_data_may_move(generator: Run, nets: dict[str, Any], tmp_path: Path) -> None:
+    first = entered(generator, **nets)
+    moved = Path(shutil.copy(nets["features"], tmp_path / "elsewhere.pt"))
+    second = entered(generator, **{**nets, "features": moved})
+    assert second.plan.hash == first.plan.hash
+    assert plan.Evaluation.open(first.path).plan.features_file == str(moved)
+
+
+def test_few_images_for_many_features_are_warned_of(generator: Run, nets: dict[str, Any]) -> None:
+    found = measured(generator, metrics=("fid",), images=5, samples=0, **nets)
+    (warning,) = found["warnings"]
+    assert warning.startswith("rfid compares 5 with 5 images of 6 features")
+    assert found["metrics"]["rfid"]["value"] > 0
+
+
+def test_the_result_carries_its_protocol(codec: Run, nets: dict[str, Any]) -> None:
+    protocol = measured(codec, metrics=("fid", "ms_ssim"), samples=0, **nets)["protocol"]
+    final = codec.final_checkpoint()
+    assert protocol["weights"] == final.networks_hash()
+    assert protocol["settings"]["features"] == nets["features_sha256"]
+    assert protocol["stored"]["storage"] == "png"
+    assert protocol["rules"]["features"].startswith("uint8 at its own size")
+    assert protocol["rules"]["ms_ssim"].endswith("scales 0.071055, 0.452974, 0.475971")
+    assert [set(one) for one in protocol["versions"]] == [{"gencomp", "torch"}]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "sentence"),
+    [
+        ({"metrics": ("fid",)}, "need a feature network: name it by --features"),
+        ({"metrics": ("lpips",)}, "needs a network: name it by --lpips"),
+        ({"metrics": ("pv",), "draws": 1}, "--draws is 1, but pv and rate0 need two"),
+        ({"images": 48}, "has 47 images, fewer than the 48"),
+        ({"images": 1}, "--images is 1, but it should be greater than or equal to 2"),
+        ({"samples": 5}, "is asked for neither fid nor kid"),
+        ({"batch_size": 0}, "--batch-size is 0, but it should be greater than or equal to 1"),
+        ({"block": 0}, "--block is 0, but it should be greater than or equal to 1"),
+        ({"metrics": ()}, "--metrics is"),
+        ({"features_sha256": "0" * 64}, "--features-sha256 needs the file"),
+        ({"features": Path("nowhere.pt")}, "--features nowhere.pt cannot be read"),
+    ],
+)
+def test_bad_settings_are_one_sentence(
+    generator_run: Path, chosen: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        plan.make(Run(generator_run), **{**SMALL, **chosen})
+
+
+def test_what_a_run_cannot_do_is_refused(
+    photos: Path, tmp_path: Path, nets: dict[str, Any]
+) -> None:
+    raw = tiny.generator(photos, {"training.steps": 1})
+    raw |= {"stage": "wgan_gp", "loss": {}}
+    sampler, _ = tiny.trained(tmp_path / "sampler", raw)
+    with pytest.raises(InputError, match="reconstructs nothing: no mse"):
+        plan.make(sampler, **{**SMALL, "metrics": ("mse",)})
+    with pytest.raises(InputError, match="has no latents with a prior to compare them with"):
+        plan.make(sampler, **{**SMALL, "metrics": ("mmd",)})
+    with pytest.raises(InputError, match="--metrics is"):
+        plan.make(sampler, **SMALL)
+    features = {k: v for k, v in nets.items() if k.startswith("features")}
+    assert set(values(measured(sampler, samples=9, **features))) == {"sfid", "skid"}
+
+
+def test_parse_metrics() -> None:
+    assert plan.parse_metrics("psnr, mse") == ("mse", "psnr")
+    with pytest.raises(InputError, match="'ssim' is not one of mse, psnr"):
+        plan.parse_metrics("mse,ssim")
+
+
+def test_features_are_gathered_across_parts(codec: Run, nets: dict[str, Any]) -> None:
+    measurement = entered(codec, metrics=("kid",), samples=0, **nets)
+    measure(measurement, 1)
+    files = [measurement.part(i) for i in range(3)]
+    stored = parts.StoredFeatures("images", files, [15, 16, 16])
+    whole = torch.cat(list(stored.blocks())).numpy()
+    items = kernel.members(1, 3, 47)
+    assert np.array_equal(stored.at(items), whole[1::3])

@@ -1,0 +1,215 @@
+"""The loop on several ranks: gloo processes without an engine, one start per world size.
+
+Each start trains the same tiny generator (batches of 8, so unequal shares for three) straight
+through, stopped and resumed, crashed and resumed, and in float64. This file is also the program
+that they run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+from cluster import data, worker
+from cluster.runs import Run
+from cluster.training import steps
+from cluster.training.worker_info import Seat
+from cluster.worker import Host
+from gencomp.systems.common import calibration
+from tests import tiny
+from tests.conftest import ROOT
+from tests.waiting import PATIENCE
+
+STEPS = 12
+WORLDS = (2, 3)
+# Name -> steps after which the loop is stopped, or after which every rank dies.
+STOPS = {"straight": [], "stopped": [3, 2], "crashed": [], "double": []}
+CRASHES = {"straight": [], "stopped": [], "crashed": [6], "double": []}
+
+
+def launch(world: int, folder: Path) -> None:
+    """Run this file as `world` ranks and wait."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(rank), str(world), str(folder)],
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(world)
+    ]
+    try:
+        errors = [process.communicate(timeout=PATIENCE)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert all(process.returncode == 0 for process in processes), "\n".join(errors)
+
+
+@pytest.fixture(scope="module")
+def runs(
+    photos: Path, generator_run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[int, dict[str, Run]]:
+    """World size -> name -> finished run; the one of world size 1 was trained in this process."""
+    folder = tmp_path_factory.mktemp("world1")
+    with tiny.double_precision():
+        double, _ = tiny.trained(folder / "double", tiny.generator(photos))
+    found = {1: {"straight": Run(generator_run), "double": double}}
+    for world in WORLDS:
+        folder = tmp_path_factory.mktemp(f"world{world}")
+        for name in STOPS:
+            tiny.started(folder / name, tiny.generator(photos))
+        launch(world, folder)
+        found[world] = {name: Run(folder / name) for name in STOPS}
+    return found
+
+
+def batches(run: Run, world: int) -> list[list[dict[str, list[int]]]]:
+    """[rank][batch] -> rows and positions that the loop took."""
+    return [json.loads((run.path / f"order.{rank}.json").read_text()) for rank in range(world)]
+
+
+@pytest.mark.parametrize("name", ["stopped", "crashed"])
+@pytest.mark.parametrize("world", WORLDS)
+def test_an_interrupted_run_ends_with_the_same_bits(
+    runs: dict[int, dict[str, Run]], world: int, name: str
+) -> None:
+    """For three ranks the order of summation matters: new processes must sum as old ones did."""
+    interrupted, straight = runs[world][name], runs[world]["straight"]
+    tiny.assert_identical(tiny.state(interrupted), tiny.state(straight))
+    assert tiny.rows(interrupted) == tiny.rows(straight)
+    assert tiny.result(interrupted) == tiny.result(straight)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_losses_are_those_of_one_rank(runs: dict[int, dict[str, Run]], world: int) -> None:
+    """In float32; batch norms of eight samples and Adam magnify rounding: early steps tell."""
+    one, many = tiny.losses(runs[1]["straight"]), tiny.losses(runs[world]["straight"])
+    np.testing.assert_allclose(many[:6], one[:6], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_everything_is_that_of_one_rank(runs: dict[int, dict[str, Run]], world: int) -> None:
+    """In float64, where no error can hide behind rounding: losses, metrics, weights."""
+    one, many = runs[1]["double"], runs[world]["double"]
+    for row, expected in zip(tiny.rows(many), tiny.rows(one), strict=True):
+        assert row == pytest.approx(expected, rel=1e-8)
+    assert numbers(many) == pytest.approx(numbers(one), rel=1e-8)
+    expected_state = tiny.state(one)
+    for name, value in tiny.state(many).items():
+        assert torch.allclose(value, expected_state[name], rtol=1e-7, atol=1e-9), name
+
+
+def numbers(run: Run) -> dict[str, float]:
+    """The metrics in a result (its protocol names the weights, which differ in their last bits)."""
+    return {k: v for k, v in tiny.result(run).items() if isinstance(v, int | float)}
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_ranks_share_the_batches_of_one(runs: dict[int, dict[str, Run]], world: int) -> None:
+    """Batch k is the same set of samples for every world size; an epoch takes each once."""
+    ranks = batches(runs[world]["straight"], world)
+    stream = []
+    for k in range(STEPS):
+        positions = [p for rank in ranks for p in rank[k]["positions"]]
+        assert sorted(positions) == list(range(8 * k, 8 * k + 8))
+        stream += sorted(
+            zip(positions, [r for rank in ranks for r in rank[k]["rows"]], strict=True)
+        )
+    rows = [row for _, row in stream]
+    assert sorted(rows[:43]) == sorted(rows[43:86]) == list(range(43))
+    assert rows == expected_rows(runs[world]["straight"])
+
+
+def expected_rows(run: Run) -> list[int]:
+    """The order as the data floor defines it."""
+    import shards
+    from shards.reading.order import EpochOrder
+
+    recipe = run.recipe()
+    split = shards.open_set(recipe.data.shards).split(recipe.data.split)
+    order = EpochOrder(split.key_hash, recipe.training.seed, len(split))
+    return order.rows(np.arange(8 * STEPS)).tolist()
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_resumed_run_takes_the_batches_that_were_left(
+    runs: dict[int, dict[str, Run]], world: int
+) -> None:
+    straight, stopped, crashed = (
+        batches(runs[world][name], world) for name in ("straight", "stopped", "crashed")
+    )
+    assert stopped == straight
+    for rank in range(world):
+        # The crash came after six steps, two after the checkpoint of step 4: those are taken again.
+        assert crashed[rank] == straight[rank][:6] + straight[rank][4:]
+
+
+# What each rank runs.
+
+
+def main(rank: int, world: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    store = dist.FileStore(str(folder / "store"), world)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
+    if os.environ.get("REBUILT_BUCKETS"):
+        _let_buckets_be_rebuilt()
+    for name in STOPS:
+        run, seat = Run(folder / name), Seat(rank, world)
+        precision = tiny.double_precision() if name == "double" else contextlib.nullcontext()
+        order: list[dict[str, list[int]]] = []
+        for count in CRASHES[name]:
+            with contextlib.suppress(tiny.Crash):
+                _train(run, seat, Host(), order, crash_after=count)
+        with precision:
+            for host in [*map(tiny.stop_after, STOPS[name]), Host()]:
+                _train(run, seat, host, order)
+        (run.path / f"order.{rank}.json").write_text(json.dumps(order))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def _train(
+    run: Run, seat: Seat, host: Host, order: list[dict[str, list[int]]], crash_after: int = 1000
+) -> None:
+    """Train, and record the batches of the steps (not those of the statistics at the end)."""
+    to_batch = data.to_batch
+    left = iter(range(crash_after))
+
+    def recording(batch: Any, device: torch.device) -> Any:
+        if next(left, None) is None:
+            raise tiny.Crash
+        order.append({"rows": batch.rows.tolist(), "positions": batch.positions.tolist()})
+        return to_batch(batch, device)
+
+    with (
+        mock.patch.object(data, "to_batch", recording),
+        mock.patch.object(calibration, "CALIBRATION_SAMPLES", 64),
+    ):
+        if worker.train(run, seat, host).finished:
+            del order[-64 // 8 :]
+
+
+def _let_buckets_be_rebuilt() -> None:
+    """Undo what keeps the order of summation: the tests of three ranks must then fail."""
+    wrapped = steps.DistributedDataParallel
+
+    def without(*arguments: Any, find_unused_parameters: bool, **options: Any) -> Any:
+        return wrapped(*arguments, **options)
+
+    steps.DistributedDataParallel = without  # type: ignore[assignment,misc]
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
