@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster import run_status
 from cluster.checkpoints import store
 from cluster.logs import json_lines, process_log
 from cluster.runs import Run
@@ -158,6 +159,7 @@ def test_a_search_of_gangs_whose_driver_and_worker_are_killed(
     results = read_results(directory)
     assert [row["status"] for row in results.rows] == ["finished", "stopped"]
     assert results.rows[0]["trial"] == trial.name and results.rows[1]["step"] == 12
+    assert run_status.read(directory / "trials" / results.rows[1]["trial"]).failures == []
     assert len(proposals.read(directory)) == 2
 
 

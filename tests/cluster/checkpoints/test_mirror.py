@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cluster.test_saving import content, last, steps
 
 from cluster.checkpoints import mirror, store
 from cluster.checkpoints.store import MANIFEST, NETWORKS, OPTIMIZERS, PROGRESS
@@ -24,6 +23,7 @@ from shards.remote import stores
 from shards.remote.clients import Patience
 from shards.remote.stores import Store
 from tests import tiny
+from tests.cluster.checkpoints.test_writer import content, last, steps
 from tests.conftest import ROOT
 from tests.processes import ENVIRONMENT
 from tests.shards.object_server import Fault, Proxy, new_bucket, s3_client
@@ -119,10 +119,10 @@ def assert_same_end(run: Run, straight: Path) -> None:
 
 _SEND = """
 import sys
-from cluster import copies
+from cluster.checkpoints import mirror
 from cluster.runs import open_run
 run = open_run(sys.argv[1])
-copier = copies.of(run, run.recipe())
+copier = mirror.of(run, run.recipe())
 copier.send()
 copier.flush()
 """

@@ -49,7 +49,7 @@ def test_the_token_is_in_no_word_and_no_variable(tmp_path: pytest.TempPathFactor
 
 _FAMILY = """
 import subprocess, sys, time
-from slurm import children
+from slurm.sessions import child_processes as children
 children.adopt()
 # A child that leaves a grandchild behind.
 code = "import subprocess; subprocess.Popen(['sleep', '600'], start_new_session=True)"
