@@ -22,6 +22,7 @@ from shards.building.build import build
 from tests import tiny
 from tests.conftest import ROOT
 from tests.shards.object_server import FolderServer
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +135,7 @@ def test_workers_with_different_data_are_refused(
         )
         for rank in range(2)
     ]
-    said = [process.communicate(timeout=120)[0] for process in ranks]
+    said = [process.communicate(timeout=PATIENCE)[0] for process in ranks]
     for words in said:
         assert words.startswith("the workers see different data: rank 0 on ")
         assert words.count("\n") == 1
