@@ -222,7 +222,7 @@ def _in_use(
 
 
 def _fell_silent(directory: Path, file: IO[bytes], number: int, holder: Holder) -> bool:
-    """Watch a holder on another host until it is clear whether it is dead.
+    """Recorder a holder on another host until it is clear whether it is dead.
 
     Returns:
         True when it is, or when the record has gone meanwhile and one must look again.

@@ -56,7 +56,7 @@ class Content:
 
     Attributes:
         networks: state of all networks.
-        optimizers: state of each phase's optimiser.
+        optimizers: state of each phase's optimizer.
         progress: `step`, `samples` and `world`.
         averages: moving averages of the networks, if there are any.
         frozen: hash of the networks that are never saved, if there are any.
@@ -93,7 +93,7 @@ class Checkpoint:
         return safetensors.torch.load_file(path) if path.exists() else None
 
     def optimizers(self) -> dict[str, Any]:
-        """State of each phase's optimiser, on the CPU."""
+        """State of each phase's optimizer, on the CPU."""
         return torch.load(self.path / OPTIMIZERS, map_location="cpu", weights_only=True)
 
     def progress(self) -> dict[str, int]:
