@@ -1,7 +1,7 @@
 """The training loop: for step: for update: forward, backward, optimizer step.
 
-It knows no system by name and no engine. It is told which worker it is (rank, world size, device) in
-a process group that is already initialised, and what to ask of its host. The same loop runs under
+It knows no system by name and no engine. It is told its place (rank, world size, device) in a
+process group that is already initialised, and what to ask of its host. The same loop runs under
 Ray Train, in a Tune trial, under `torchrun` and in one process.
 
 Everything random is a pure function of (seed, step), and the order of samples one of (data, seed),
