@@ -21,6 +21,7 @@ from torch import Tensor
 
 from cluster.checkpoints import retention, store
 from cluster.checkpoints.store import Content
+from gencomp.exit_codes import FAILED
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class SavingError(OSError):
     The last whole checkpoint is as it was.
     """
 
-    exit_code = 1
+    exit_code = FAILED
 
 
 class Copies(Protocol):

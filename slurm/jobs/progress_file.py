@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from submitit import JobEnvironment
 
 from cluster import files
+from gencomp.exit_codes import TERMINATED
 
-TERMINATED = 143
 _REPORT_SECONDS = 1.0
 
 

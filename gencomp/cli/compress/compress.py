@@ -9,6 +9,7 @@ import tyro
 
 from gencomp.cli.compress import files, work
 from gencomp.cli.compress.summary import bpp, conclude, nominal_bpp
+from gencomp.exit_codes import DONE
 
 
 def compress(
@@ -47,4 +48,4 @@ def compress(
         f" bpp{f'; nominal {done.nominal_bits} bits, {nominal} bpp' if nominal else ''})"
         f" + {done.container_bits} bits of container"
     )
-    return 0
+    return DONE

@@ -11,6 +11,7 @@ from gencomp.cli.compress import files, work
 from gencomp.cli.compress.summary import conclude
 from gencomp.coding.noise import require_draw
 from gencomp.errors import InputError
+from gencomp.exit_codes import DONE
 
 
 def decompress(
@@ -51,4 +52,4 @@ def decompress(
         )
     done = work.decompress_file(run, draw, False, files.Job(stream, out))
     print(f"{out}: {done.width}×{done.height} pixels")
-    return 0
+    return DONE

@@ -12,6 +12,7 @@ from gencomp import recipes
 from gencomp.cli import recipe_words
 from gencomp.cli.slurm.allocation import Allocation, AllocationOptions, require_slurm
 from gencomp.cli.sweep import has_begun, keys, load
+from gencomp.exit_codes import DONE
 
 _FILE = "sweep.yaml"
 
@@ -86,5 +87,5 @@ def _sweep(
 
     if is_finished():
         print(f"sweep {directory} is finished; gencomp status {directory} shows its trials")
-        return 0
+        return DONE
     return allocation.submit(SessionJobs(found), prepare)
