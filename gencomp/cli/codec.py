@@ -21,6 +21,7 @@ def compress(
     image: tyro.conf.Positional[Path],
     out: tyro.conf.Positional[Path],
     /,
+    checkpoint: str = "last",
     overwrite: bool = False,
     processes: int | None = None,
 ) -> int:
@@ -33,6 +34,7 @@ def compress(
         run: Run whose codec to use, for example a sweep's trial.
         image: Image file (PNG, JPEG, WebP, ...) of any size, or a folder with images.
         out: Compressed file to write, or the folder for them.
+        checkpoint: Checkpoint of the run: last, best (by training.keep_best_metric) or a step.
         overwrite: Replace files that exist.
         processes: How many work side by side on a folder; by default one a CPU.
     """
@@ -40,12 +42,12 @@ def compress(
         files.require_folder(out)
         jobs = files.image_jobs(image, out)
         count = work.processes_for(jobs, not overwrite, processes)
-        work.opened(run)
-        function = partial(work.compress_file, run, not overwrite)
+        work.opened(run, checkpoint)
+        function = partial(work.compress_file, run, checkpoint, not overwrite)
         results = work.all_files("compressing", image, function, jobs, count)
         return _report(f"Compressed to {out}", list(results))
     files.require_place(out, overwrite)
-    done = work.compress_file(run, False, files.Job(image, out))
+    done = work.compress_file(run, checkpoint, False, files.Job(image, out))
     nominal = _nominal([done])
     print(
         f"{out}: {done.bytes} bytes = {done.code_bits} bits of code ({_bpp(done.code_bits, [done])}"
@@ -61,6 +63,7 @@ def decompress(
     out: tyro.conf.Positional[Path],
     /,
     draw: int = 0,
+    checkpoint: str = "last",
     overwrite: bool = False,
     processes: int | None = None,
 ) -> int:
@@ -74,6 +77,7 @@ def decompress(
         stream: Compressed file, or a folder with .gcp files.
         out: PNG file to write, or the folder for them.
         draw: Another number decodes with another draw of the decoder's noise.
+        checkpoint: The checkpoint that the files were compressed by, named as for compress.
         overwrite: Replace files that exist.
         processes: How many work side by side on a folder; by default one a CPU.
     """
@@ -82,8 +86,8 @@ def decompress(
         files.require_folder(out)
         jobs = files.stream_jobs(stream, out)
         count = work.processes_for(jobs, not overwrite, processes)
-        work.opened(run)
-        function = partial(work.decompress_file, run, draw, not overwrite)
+        work.opened(run, checkpoint)
+        function = partial(work.decompress_file, run, checkpoint, draw, not overwrite)
         results = work.all_files("decompressing", stream, function, jobs, count)
         return _report(f"Decompressed to {out}", list(results))
     files.require_place(out, overwrite)
@@ -91,7 +95,7 @@ def decompress(
         raise InputError(
             f"{out} must end in .png: another format would not keep the decoded pixels"
         )
-    done = work.decompress_file(run, draw, False, files.Job(stream, out))
+    done = work.decompress_file(run, checkpoint, draw, False, files.Job(stream, out))
     print(f"{out}: {done.width}×{done.height} pixels")
     return 0
 

@@ -41,6 +41,7 @@ class MetricOptions:
         block: Images of a part; what is killed loses a part at most.
         seed: Of noise, samples and intervals.
         gpu: Measure on GPUs instead of CPUs.
+        checkpoint: Checkpoint of the run: last, best (by training.keep_best_metric) or a step.
         name: Name of the evaluation, a directory in RUN/evaluations.
     """
 
@@ -58,7 +59,18 @@ class MetricOptions:
     block: int = 256
     seed: int = 7
     gpu: bool = False
+    checkpoint: str = "last"
     name: str = "metrics"
+
+    def open(self, run: Path) -> Run:
+        """
+        Raises:
+            InputError: there is no such run, or the checkpoint is neither last nor best nor a step.
+        """
+        from cluster.checkpoints.store import parse_choice
+        from cluster.runs import open_run
+
+        return open_run(run, parse_choice(self.checkpoint))
 
     def plan(self, run: Run, threads: int) -> Plan:
         """
@@ -72,7 +84,7 @@ class MetricOptions:
         from cluster.evaluations.metrics import plan
 
         values: dict[str, Any] = {**vars(self), "threads": threads}
-        del values["name"]
+        del values["name"], values["checkpoint"]
         values["device"] = "cuda" if values.pop("gpu") else "cpu"
         asked = values.pop("metrics")
         chosen = None if asked is None else plan.parse_metrics(asked)
@@ -103,11 +115,10 @@ def evaluate(
     from cluster.evaluations.metrics.work import open_maker
     from cluster.evaluations.processes import make_parts
     from cluster.files import locked
-    from cluster.runs import open_run
 
     if processes < 1:
         raise InputError(f"--processes {processes} must be at least 1")
-    opened = open_run(run)
+    opened = metric.open(run)
     evaluation = Evaluation.find(opened, metric.name, metric.plan(opened, threads)).enter()
     with locked(evaluation.path, _BUSY):
         total, missing = len(evaluation.plan.blocks), len(evaluation.missing())

@@ -31,6 +31,7 @@ def rates(
     rows: tuple[int, ...] = (),
     draws: int = 3,
     split: str = "test",
+    checkpoint: str = "last",
     seed: int = 7,
     scale: int = 2,
     overwrite: bool = False,
@@ -47,6 +48,7 @@ def rates(
         rows: These images of the split instead, by number.
         draws: Reconstructions of each image at each rate.
         split: Split to show.
+        checkpoint: Checkpoint of each run: last, best (by training.keep_best_metric) or a step.
         seed: Of the noise.
         scale: Side of the square that a pixel becomes.
         overwrite: Replace the file if it exists.
@@ -54,7 +56,7 @@ def rates(
     from gencomp.figures import tiles
 
     format = check_out(out, overwrite)
-    chosen, columns = _along_the_rate(runs, images, rows, draws, split, seed, scale)
+    chosen, columns = _along_the_rate(runs, images, rows, draws, split, checkpoint, seed, scale)
     original, *others = columns
     alone = tiles.Column(original.heading, original.remark, [row[:1] for row in original.tiles])
     sheet = tiles.Sheet(
@@ -63,6 +65,7 @@ def rates(
             f"{chosen.said} images (number {', '.join(map(str, chosen.rows))})",
             f"{draws} draws of the noise each; 0 bpp: samples of the prior, whatever the image",
             "Rates are nominal, those of a code of fixed length",
+            *_said(checkpoint),
         ],
         [alone, *others],
     )
@@ -76,6 +79,7 @@ def interpolation(
     image: int = 0,
     draws: int = 3,
     split: str = "test",
+    checkpoint: str = "last",
     seed: int = 7,
     scale: int = 2,
     overwrite: bool = False,
@@ -90,6 +94,7 @@ def interpolation(
         image: Its number in the split.
         draws: Rows of the figure.
         split: Split the image is of.
+        checkpoint: Checkpoint of each run: last, best (by training.keep_best_metric) or a step.
         seed: Of the noise.
         scale: Side of the square that a pixel becomes.
         overwrite: Replace the file if it exists.
@@ -97,7 +102,7 @@ def interpolation(
     from gencomp.figures import tiles
 
     format = check_out(out, overwrite)
-    chosen, columns = _along_the_rate(runs, None, (image,), draws, split, seed, scale)
+    chosen, columns = _along_the_rate(runs, None, (image,), draws, split, checkpoint, seed, scale)
     original, *others = columns
     upright = [
         tiles.Column(column.heading, column.remark, [[tile] for tile in column.tiles[0]])
@@ -109,6 +114,7 @@ def interpolation(
             f"{chosen.data_set}, {split} split, image {image}",
             "Held fixed along a row: image, generator and the noise that B sees",
             "(0 bpp: a sample of the prior, which knows nothing of the image; rates are nominal)",
+            *_said(checkpoint),
         ],
         upright,
         [f"draw {draw + 1}" for draw in range(draws)],
@@ -122,6 +128,7 @@ def latent(
     out: Path,
     images: int | None = None,
     split: str = "test",
+    checkpoint: str = "last",
     seed: int = 7,
     overwrite: bool = False,
 ) -> None:
@@ -134,6 +141,7 @@ def latent(
         out: File to write, .png or .pdf.
         images: How many, evenly spaced over the split; all, but 2048 at most, by default.
         split: Split to encode.
+        checkpoint: Checkpoint of each run: last, best (by training.keep_best_metric) or a step.
         seed: Of the noise and the prior's samples.
         overwrite: Replace the file if it exists.
     """
@@ -145,7 +153,7 @@ def latent(
     format = check_out(out, overwrite)
     if len(runs) > _MOST_LATENTS:
         raise InputError(f"{len(runs)} runs are too many for one figure of latents, which has 6")
-    opened = _opened(runs)
+    opened = _opened(runs, checkpoint)
     chosen = figure_latents.choose(opened, split, images)
     names = inputs.differing(opened) if len(opened) > 1 else [opened[0].name]
     compared = figure_latents.compare(opened, names, chosen, seed)
@@ -160,6 +168,7 @@ def latent(
     remarks = [
         f"{chosen.said} images; prior N(0, {variance:g} I) of {dimensions} dimensions;"
         f" chance: {latents.NULL_DRAWS} pairs of samples of the prior",
+        *_said(checkpoint),
     ]
     figure = latents.draw(
         compared.sets, compared.measured, compared.null, "Latents and their prior", remarks
@@ -202,6 +211,7 @@ def _along_the_rate(
     rows: tuple[int, ...],
     draws: int,
     split: str,
+    checkpoint: str,
     seed: int,
     scale: int,
 ) -> tuple[Images, list[Column]]:
@@ -212,7 +222,7 @@ def _along_the_rate(
     for name, value in (("draws", draws), ("scale", scale)):
         if value < 1:
             raise InputError(f"--{name} is {value}, but it must be at least 1")
-    runs = _opened(paths)
+    runs = _opened(paths, checkpoint)
     inputs.require_one_generator(runs)
     chosen = inputs.choose_images(runs, split, 1 if rows else count)
     if rows:
@@ -244,9 +254,15 @@ def _along_the_rate(
     return chosen, columns
 
 
-def _opened(paths: tuple[Path, ...]) -> list[Run]:
+def _opened(paths: tuple[Path, ...], checkpoint: str) -> list[Run]:
+    from cluster.checkpoints.store import parse_choice
     from gencomp.cli.figure_inputs import finished
 
     if not paths:
         raise InputError("a figure needs one run or more")
-    return [finished(path) for path in paths]
+    return [finished(path, parse_choice(checkpoint)) for path in paths]
+
+
+def _said(checkpoint: str) -> list[str]:
+    """The line of a figure about the checkpoint; the last one goes without saying."""
+    return [] if checkpoint == "last" else [f"Checkpoint of each run: {checkpoint}"]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cluster import data
+from cluster.checkpoints.store import LAST, Choice
 from cluster.evaluations.plans import spaced
 from cluster.runs import Run, open_run
 from gencomp import recipes
@@ -53,13 +54,17 @@ class Images:
             yield data.to_batch(host, torch.device("cpu"))
 
 
-def finished(path: Path) -> Run:
+def finished(path: Path, checkpoint: Choice = LAST) -> Run:
     """A finished run.
 
+    Args:
+        path: its directory.
+        checkpoint: which of its checkpoints is meant.
+
     Raises:
-        InputError: there is none, or it is not finished.
+        InputError: there is none, it is not finished, or it does not keep the checkpoint.
     """
-    run = open_run(path)
+    run = open_run(path, checkpoint)
     run.final_checkpoint()
     return run
 

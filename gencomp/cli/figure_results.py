@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import shards
+from cluster.checkpoints.store import LAST
 from cluster.runs import Run
 from gencomp.cli import figure_inputs as inputs
 from gencomp.cli import figure_latents
@@ -214,10 +215,9 @@ def _expand(path: Path, evaluation: str) -> Iterator[Measured]:
 
 
 def _of_run(path: Path, evaluation: str) -> Measured:
-    run = inputs.finished(path)
-    file = run.path / "evaluations" / evaluation / "metrics.json"
+    file = path / "evaluations" / evaluation / "metrics.json"
     content = _content(file) if file.is_file() else None
-    return Measured(str(path), "", run, content)
+    return Measured(str(path), "", _finished(path, content), content)
 
 
 def _of_file(path: Path) -> Measured:
@@ -225,7 +225,12 @@ def _of_file(path: Path) -> Measured:
     place = path.absolute().parents
     inside = len(place) > 2 and place[1].name == "evaluations"
     inside = inside and (place[2] / "identity.json").is_file()
-    return Measured(str(path), "", inputs.finished(place[2]) if inside else None, content)
+    return Measured(str(path), "", _finished(place[2], content) if inside else None, content)
+
+
+def _finished(path: Path, content: dict[str, Any] | None) -> Run:
+    """The run of an evaluation, with the checkpoint that was measured."""
+    return inputs.finished(path, (content or {"protocol": {}})["protocol"].get("checkpoint", LAST))
 
 
 def _content(path: Path) -> dict[str, Any]:

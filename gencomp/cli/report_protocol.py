@@ -112,6 +112,7 @@ def _curve_protocol(evaluation: Evaluation, curve: Curve) -> Pairs:
             f"{settings.seed} (measuring), {settings.tuning_seed} (tuning)",
         ),
         ("decoder weights", plan.decoder),
+        *((name, str(choice)) for name, choice in plan.named_checkpoint.items()),
         ("plan", plan.hash),
         ("tuning", protocol["tuning"]),
         (

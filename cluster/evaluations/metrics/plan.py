@@ -239,6 +239,7 @@ def make(
                     f"--{option.replace('_', '-')} is 1, but {what} of {name} need 2 images or more"
                 )
     return Plan(
+        checkpoint=run.checkpoint,
         gencomp=gencomp.__version__,
         system=f"{recipe.system}/{recipe.stage}",
         weights=checkpoint.networks_hash(),

@@ -41,6 +41,7 @@ class CurveOptions:
 
     Attributes:
         name: Name of the evaluation, a directory in RUN/evaluations.
+        checkpoint: Checkpoint of the run: last, best (by training.keep_best_metric) or a step.
         split: Split to measure.
         images: Images to measure, evenly spaced over the split.
         distortion: squared_error: summed over an image's values; gaussian_likelihood: negative
@@ -54,6 +55,7 @@ class CurveOptions:
     """
 
     name: str = "ais"
+    checkpoint: str = "last"
     split: str = "test"
     images: int = 16
     distortion: Literal["squared_error", "gaussian_likelihood", "features"] = "squared_error"
@@ -185,7 +187,7 @@ def _settings(
         **vars(certificate),
         "threads": submission.cpus,
     }
-    del values["name"]
+    del values["name"], values["checkpoint"]
     if curve.features is not None:
         values["features"] = features_hash(curve.features)
     if certificate.bdmc_images is None:
@@ -202,13 +204,14 @@ def _of_run(run: Path, own: ModelOptions, curve: CurveOptions, chosen: Settings)
     Raises:
         InputError: there is no such run, it has no curve, or options of a model are given.
     """
+    from cluster.checkpoints.store import parse_choice
     from cluster.evaluations.curve import plan
     from cluster.runs import open_run
 
     for option, value in vars(own).items():
         if value is not None:
             raise InputError(f"--{option} belongs to a model of your own; leave RUN {run} out")
-    opened = open_run(run)
+    opened = open_run(run, parse_choice(curve.checkpoint))
     return plan.Evaluation.find(opened, curve.name, plan.make(opened, chosen, curve.features))
 
 
@@ -224,6 +227,8 @@ def _of_model(own: ModelOptions, curve: CurveOptions, chosen: Settings) -> Evalu
         raise InputError(
             "name a finished RUN, or a model of your own by --model, --shards and --output"
         )
+    if curve.checkpoint != "last":
+        raise InputError("--checkpoint belongs to a RUN; a model of your own has its --weights")
     weights = None if own.weights is None else str(own.weights.resolve())
     model = OfModel(reference=own.model, weights=weights, directory=str(Path.cwd()))
     return plan.Evaluation.find_at(

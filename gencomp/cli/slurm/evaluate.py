@@ -28,11 +28,10 @@ def evaluate(
         submission: How the jobs run.
     """
     from cluster.evaluations.metrics.plan import Evaluation
-    from cluster.runs import open_run
     from slurm.kinds.metrics import MetricJobs
 
     submission = submission.completed()
-    opened = open_run(run)
+    opened = metric.open(run)
     plan = metric.plan(opened, submission.cpus)
     jobs = MetricJobs(Evaluation.find(opened, metric.name, plan))
     return submission.show(jobs) if submission.dry_run else submission.submit(jobs.enter())

@@ -17,6 +17,7 @@ class BaselineOptions:
 
     Attributes:
         name: Name of the evaluation, a directory in RUN/evaluations.
+        checkpoint: Checkpoint of the run: last, best (by training.keep_best_metric) or a step.
         split: Split to measure.
         images: Images to measure, evenly spaced over the split; those of `gencomp slurm ais` if
             their number is the same.
@@ -34,6 +35,7 @@ class BaselineOptions:
     """
 
     name: str = "variational"
+    checkpoint: str = "last"
     split: str = "test"
     images: int = 16
     distortion: Literal["squared_error", "gaussian_likelihood"] = "squared_error"
@@ -65,14 +67,16 @@ def variational(
         encoders: What is trained and measured.
         submission: How the job runs.
     """
+    from cluster.checkpoints.store import parse_choice
     from cluster.evaluations.encoders import plan
     from cluster.runs import open_run
     from slurm.kinds.encoders import EncoderJobs
 
     submission = submission.completed()
-    opened = open_run(run)
+    opened = open_run(run, parse_choice(encoders.checkpoint))
     values: dict[str, Any] = {**vars(encoders), "threads": submission.cpus}
     name = values.pop("name")
+    del values["checkpoint"]
     wanted = plan.make(opened, **values)
     jobs = EncoderJobs(plan.Evaluation.find(opened, name, wanted))
     return submission.show(jobs) if submission.dry_run else submission.submit(jobs.enter())
