@@ -47,7 +47,7 @@ def plain_step(recipe: Any, batches: Callable[[], Any]) -> Callable[[], None]:
     """One step of a method: what it takes from `batches`, and how its optimisers move."""
     import torch
 
-    from gencomp.losses import gradient_penalty, mmd, rmse
+    from gencomp.losses import gradient_penalties, mmd, rmse
     from gencomp.networks.dplc import Critic, Encoder, Generator
 
     def adam(settings: Any, *nets: torch.nn.Module) -> torch.optim.Adam:
@@ -84,7 +84,8 @@ def plain_step(recipe: Any, batches: Callable[[], Any]) -> Callable[[], None]:
         with torch.no_grad():
             fakes = generator(latents(x))
         settings = recipe.critic
-        penalty = gradient_penalty(critic, x, fakes, torch.rand(len(x)), settings.penalty_norm)
+        mix_B = torch.rand(len(x))
+        penalty = gradient_penalties(critic, x, fakes, mix_B, settings.penalty_norm).mean()
         value = critic(fakes).mean() - critic(x).mean() + settings.penalty_weight * penalty
         critic_optimizer.zero_grad(set_to_none=True)
         value.backward()

@@ -37,7 +37,7 @@ os.environ["PYTHONPATH"] = str(ROOT)
 NODES, CPUS = 8, 8
 
 
-def trivial(config: dict[str, Any], **orders: Any) -> None:
+def trivial(config: dict[str, Any], **attempt: Any) -> None:
     """A trial that reports once and is finished."""
     from ray import tune
 
@@ -61,15 +61,15 @@ class Work:
 
     def sweep(self, name: str, trials: int, **parts: Any) -> tuple[Any, Any, Path]:
         """A sweep over λ, its trials and its directory."""
-        from sweeps import trials as on_disk
+        from sweeps import plan
         from sweeps.sweep_file import Sweep
-        from sweeps.trial_queue import Supply
+        from sweeps.trial_queue import TrialQueue
 
         space = {"loss.mmd_weight": {"grid": list(range(trials))}}
         sweep = Sweep.model_validate({"base": str(self._base), "space": space, **parts})
-        planned = on_disk.plan(sweep, self.folder / name)
-        on_disk.write_plan(sweep, planned, self.folder / name)
-        return sweep, Supply(sweep, planned, self.folder / name), self.folder / name
+        planned = plan.make(sweep, self.folder / name)
+        plan.write(sweep, planned, self.folder / name)
+        return sweep, TrialQueue(sweep, planned, self.folder / name), self.folder / name
 
 
 def run(made: tuple[Any, Any, Path], on_event: Callable[..., None], function: Any = None) -> None:
@@ -77,7 +77,9 @@ def run(made: tuple[Any, Any, Path], on_event: Callable[..., None], function: An
     from sweeps import run as module
 
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(module.runtime, "cluster", lambda **_: nullcontext()))
+        stack.enter_context(
+            mock.patch.object(module.ray_runtime, "cluster", lambda **_: nullcontext())
+        )
         if function is not None:
             stack.enter_context(mock.patch.object(module, "run_trial", function))
         assert module.run(*made, on_event=on_event) == "complete"

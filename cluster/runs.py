@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import gencomp
-from cluster import data
+from cluster import data, tensor_files
 from cluster.checkpoints import retention, store
 from cluster.checkpoints.store import LAST, Checkpoint, Choice
 from cluster.files import write_text
@@ -91,9 +92,10 @@ class Run:
         Raises:
             InputError: there is no such checkpoint.
         """
-        found = self.chosen_checkpoint()
-        system = build_system(self.recipe(), self.parent_recipes())
+        found, recipe = self.chosen_checkpoint(), self.recipe()
+        system = build_system(recipe, self.parent_recipes())
         system.networks.load_state_dict(found.networks())
+        load_frozen(system, recipe, found)
         return system
 
     def chosen_checkpoint(self) -> Checkpoint:
@@ -159,17 +161,68 @@ class Run:
         return self.chosen_checkpoint()
 
 
-def open_run(path: str | Path, checkpoint: Choice = LAST) -> Run:
+def load_frozen(system: System, recipe: BaseRecipe, checkpoint: Checkpoint | None) -> str | None:
+    """Fill the frozen networks of a system on the CPU: from the parent runs, or as it knows.
+
+    Args:
+        system: just built.
+        recipe: of its run.
+        checkpoint: whose weights the system has; None at the start of a run.
+
+    Returns:
+        The hash of the frozen networks; None where there are none.
+
+    Raises:
+        InputError: a parent run is missing or damaged, or the networks are not those that the
+            weights were trained with.
+    """
+    if not system.frozen:
+        return None
+    system.load_frozen(parent_networks(recipe))
+    system.frozen.eval().requires_grad_(False)
+    _require_frozen(system)
+    found = tensor_files.digest(system.frozen.state_dict())
+    if checkpoint is not None and (expected := checkpoint.frozen_hash()) != found:
+        raise InputError(
+            f"the frozen networks of {checkpoint.path} have the hash {found}, but its weights were"
+            f" trained beside {expected}: a parent run or a file of weights has changed since"
+        )
+    return found
+
+
+def _require_frozen(system: System) -> None:
+    """A batch norm that went on learning would change a frozen network and nobody would see."""
+    for name, phase in system.phases.items():
+        for own, network in phase.networks.items():
+            shared = any(network is one for one in system.frozen.values())
+            if shared and (own in phase.trains or own not in phase.evaluates):
+                raise TypeError(f"phase {name} runs the frozen network {own}: name it in evaluates")
+
+
+def parent_networks(recipe: BaseRecipe) -> dict[str, dict[str, Tensor]]:
+    """Role -> final weights of each parent run.
+
+    Raises:
+        InputError: a parent run is missing, not finished or damaged.
+    """
+    return {
+        role: open_run(path).final_checkpoint().networks()
+        for role, path in recipe.parent_runs().items()
+    }
+
+
+def open_run(path: str | Path, checkpoint: str | int = LAST) -> Run:
     """An existing run.
 
     Args:
         path: its directory.
-        checkpoint: which of its checkpoints is meant; whether it is there is not looked up here.
+        checkpoint: which of its checkpoints is meant, as `--checkpoint` names it; whether it is
+            there is not looked up here.
 
     Raises:
-        InputError: there is no run in that directory.
+        InputError: there is no run in that directory, or no checkpoint can have such a name.
     """
-    run = Run(Path(path), checkpoint)
+    run = Run(Path(path), store.parse_choice(str(checkpoint)))
     if not (run.path / "identity.json").is_file():
         raise InputError(f"{path} is not a run directory (it has no identity.json)")
     return run

@@ -98,6 +98,14 @@ def pieces(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
         yield _bytes_of(tensors[name])
 
 
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """A hash over the names, types, shapes and values of some tensors on the CPU."""
+    hasher = xxhash.xxh3_128()
+    for piece in pieces(tensors):
+        hasher.update(piece)
+    return hasher.hexdigest()
+
+
 def _bytes_of(tensor: Tensor) -> memoryview:
     """The values in row-major order."""
     return tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().data

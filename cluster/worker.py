@@ -56,7 +56,7 @@ class Host:
     Attributes:
         report: called on every rank after each evaluation, with the same metrics and their `step`;
             the last time when the result is written, so whoever ends a run at a report loses
-            nothing.
+            nothing. Ray Tune does so by SystemExit, which is no failure.
         should_stop: asked on rank 0 before each step; true means: write a checkpoint and return.
         may_write: called on rank 0 before each write into the run; raises where another process has
             taken the run over.
@@ -90,11 +90,13 @@ def train(run: Run, seat: Seat, host: Host) -> Outcome:
         process_log.journal(run.path, seat.rank, console=seat.rank == 0) as journal,
         watchdog(journal, seat.rank, host.stall_seconds) as beat,
     ):
-        outcome = _train(run, seat, host, journal, beat)
-        how = "finished" if outcome.finished else "stopped"
-        log.info(
-            "%s at step %d", how, outcome.step, extra=process_log.details(event="end", outcome=how)
-        )
+        try:
+            outcome = _train(run, seat, host, journal, beat)
+        except SystemExit as left:
+            if not left.code:
+                _log_end(run.result() is not None, journal.step)
+            raise
+        _log_end(outcome.finished, outcome.step)
         return outcome
 
 
@@ -234,6 +236,11 @@ def _log_start(seat: Seat, step: int) -> None:
     )
 
 
+def _log_end(finished: bool, step: int | None) -> None:
+    how = "finished" if finished else "stopped"
+    log.info("%s at step %s", how, step, extra=process_log.details(event="end", outcome=how))
+
+
 def _require_same_data(hashes: list[str], seat: Seat) -> None:
     """Raise `InputError` on every rank when the ranks do not see the same images."""
     if seat.world == 1:
@@ -287,7 +294,7 @@ def _protocol(run: Run, recipe: BaseRecipe, held_out: Split) -> dict[str, Any]:
         "weights": checkpoint.networks_hash(),
         "data": held_out.key_hash,
         "stored": data.stored(shards.open_set(recipe.evaluation_shards()).info),
-        "transforms": recipe.data.transforms.model_dump(mode="json"),
+        "transforms": data.evaluation_protocol(recipe),
         "limit": recipe.evaluation.limit,
         "batch_size": recipe.evaluation.batch_size,
         "seed": recipe.training.seed,

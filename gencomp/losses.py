@@ -137,17 +137,6 @@ def prior_log_density(z_BM: Tensor, prior_variance: float = 1.0) -> Tensor:
     return -z_BM.square().sum(1) / (2 * prior_variance) - constant
 
 
-def gradient_penalty(
-    critic: Callable[[Tensor], Tensor],
-    real_BCHW: Tensor,
-    fake_BCHW: Tensor,
-    mix_B: Tensor,
-    norm: GradientNorm = "per_pixel",
-) -> Tensor:
-    """Mean over the global batch of `gradient_penalties`; the caller multiplies by λ_gp."""
-    return global_mean(gradient_penalties(critic, real_BCHW, fake_BCHW, mix_B, norm))
-
-
 def gradient_penalties(
     critic: Callable[[Tensor], Tensor],
     real_BCHW: Tensor,

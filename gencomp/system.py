@@ -44,6 +44,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -282,6 +283,36 @@ class System(ABC):
     networks: nn.ModuleDict
     phases: dict[str, Phase]
 
+    @cached_property
+    def frozen(self) -> nn.ModuleDict:
+        """Networks that no phase trains and no checkpoint holds: a parent's encoder, VGG.
+
+        They stay in evaluation mode and without gradients, move with the others, and their hash is
+        part of what identifies the system. A phase that runs one names it in `evaluates`.
+        """
+        return nn.ModuleDict()
+
+    def load_frozen(self, parents: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Fill `frozen`; called on the CPU after construction, also on resume and for decoding.
+
+        Args:
+            parents: role -> final state of the parent run's `networks`.
+
+        Raises:
+            InputError: a file of weights that the recipe names is missing, or another one.
+        """
+        if self.frozen:
+            raise NotImplementedError("a system with frozen networks says where they come from")
+
+    def to(self, device: torch.device) -> None:
+        """Move all networks to a device.
+
+        Channels last halves a step on a CPU and suits tensor cores; values do not depend on it.
+        """
+        for networks in (self.networks, self.frozen):
+            networks.to(device)
+            networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
     @abstractmethod
     def updates(self, progress: Progress) -> Sequence[Update]:
         """The updates of one step, in order. The first must take a fresh batch."""
@@ -337,10 +368,15 @@ class System(ABC):
         """
         return None
 
-    def sample(self, draws: Draws) -> Tensor | None:
+    def sample(self, draws: Draws, like: Batch) -> Tensor | None:
         """Images of the prior for this rank's rows, uint8 [n, 3, H, W]; None without a prior.
 
         Called like `reconstruct`.
+
+        Args:
+            draws: what the samples come from.
+            like: as many images; samples have their size, and a conditional model follows their
+                maps and labels. The pixels are not looked at.
         """
         return None
 

@@ -248,13 +248,6 @@ class IndexReader:
             raise ShardError(f"{self._where} is damaged: {reason}") from None
 
 
-def read_index(
-    path: Path, bytes_hash: str, columns: list[str] | None = None, split: str | None = None
-) -> pa.Table:
-    """`IndexReader.table` of a local file; `ShardError` when it is missing or damaged."""
-    return IndexReader(map_index(path), str(path), bytes_hash).table(columns, split)
-
-
 def map_index(path: Path) -> pa.Buffer:
     """The bytes of a local index; `ShardError` when it is missing."""
     try:

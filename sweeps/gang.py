@@ -1,9 +1,12 @@
 """A trial of several workers: a gang of actors in the trial's own placement group.
 
-The trial's process takes no CPU. It starts the workers on the bundles that Ray Tune has reserved,
-all of them or none, so that trials cannot wait for each other's workers. It hands rank 0's reports
-to Tune, and fails when a worker does; Tune then starts the trial again. When Tune ends the trial,
-it removes the placement group and with it all workers.
+The trial's own process takes no CPU and never imports torch. It starts the workers on the bundles
+that Ray Tune has reserved, all of them or none, so that trials cannot wait for workers of each
+other. It hands the reports of rank 0 to Tune, and fails when a worker does; Tune then starts the
+trial again. When Tune ends the trial, it removes the placement group and with it all workers.
+
+Beside Ray's public interface this file depends on one habit of Tune: Tune runs the trial's own
+process in the first bundle of the placement group, and leaves the other bundles to that process.
 """
 
 from __future__ import annotations
@@ -21,47 +24,59 @@ from cluster.locks import Lease
 from cluster.logs import json_lines, process_log
 from cluster.ray_train.failures import Failures
 from gencomp.errors import InputError
-from sweeps.trainable import Orders, Task, train
+from sweeps.worker import Attempt, Task, train
 
-# A worker's death makes the others fail as well: so long to find out who was the first.
+# The death of a worker makes the others fail as well. For so long the gang waits for their errors,
+# to find out which worker was the first.
 _SECONDS_TO_SETTLE = 10.0
 
 
 class Worker:
-    """One process of a gang. Methods run in threads, so reports are taken while it trains."""
+    """One process of a gang.
+
+    Its methods run in two threads, so that reports can be taken while it trains.
+    """
 
     def __init__(self, rank: int) -> None:
         self._rank = rank
         self._reports: queue.Queue[dict[str, float]] = queue.Queue()
         self._handed_over = False
 
-    def meeting(self) -> tuple[str, int] | None:
-        """Where the gang meets, of rank 0. Asked of all, for all have much to import before."""
+    def rendezvous(self) -> tuple[str, int] | None:
+        """The address at which the workers of the gang find each other, if this one is rank 0.
+
+        All workers are asked, because all have much to import before they can train.
+        """
         from cluster import worker  # noqa: F401
         from cluster.ray_train import process_group
 
         return process_group.listen() if self._rank == 0 else None
 
-    def train(self, task: Task, orders: Orders, lease: Lease, meeting: tuple[str, int]) -> None:
+    def train(
+        self, task: Task, attempt: Attempt, lease: Lease, rendezvous: tuple[str, int]
+    ) -> None:
         """Train to the end, or until the trial shall stop."""
         from cluster.logs.watchdog import STALL_SECONDS
         from cluster.ray_train import process_group
 
+        address, port = rendezvous
         process_group.join(
             world_rank=self._rank,
-            world=orders.workers,
-            address=meeting[0],
-            port=meeting[1],
-            backend="nccl" if orders.gpu else "gloo",
+            world=attempt.workers,
+            address=address,
+            port=port,
+            backend="nccl" if attempt.gpu else "gloo",
             # A worker that hangs shall end by itself, with its stacks, before torch gives up.
             timeout=int(1.5 * STALL_SECONDS),
         )
-        train(task, self._rank, orders, lease, self._report if self._rank == 0 else _say_nothing)
+        train(task, self._rank, attempt, lease, self._report if self._rank == 0 else _drop)
         process_group.leave()
 
     def next_report(self) -> dict[str, float]:
-        """The next evaluation, as soon as there is one; asking says that the last one is dealt
-        with, and only then training goes on."""
+        """The next evaluation, as soon as there is one.
+
+        Asking for it says that the caller is done with the one before; only then training goes on.
+        """
         if self._handed_over:
             self._reports.task_done()
         self._handed_over = True
@@ -73,26 +88,26 @@ class Worker:
 
 
 def train_gang(
-    task: Task, orders: Orders, lease: Lease, report: Callable[[dict[str, float]], None]
+    task: Task, attempt: Attempt, lease: Lease, report: Callable[[dict[str, float]], None]
 ) -> None:
     """Train a trial's run with a gang of workers.
 
     Args:
         task: the trial.
-        orders: how many workers, on what.
-        lease: of the run's directory.
-        report: given rank 0's evaluations; training goes on when it returns.
+        attempt: the number of workers, and what else all trials have in common.
+        lease: holds the directory of the trial's run.
+        report: given the evaluations of rank 0; training goes on when it returns.
 
     Raises:
         InputError: the workers refused their input.
         RuntimeError: a worker died or failed.
     """
-    workers = [_worker(rank, orders.gpu) for rank in range(orders.workers)]
+    workers = [_worker(rank, attempt.gpu) for rank in range(attempt.workers)]
     failures = Failures(task.run)
     training: list[Any] = []
     try:
-        meeting, *_ = ray.get([one.meeting.remote() for one in workers])
-        training += [one.train.remote(task, orders, lease, meeting) for one in workers]
+        rendezvous, *_ = ray.get([one.rendezvous.remote() for one in workers])
+        training += [one.train.remote(task, attempt, lease, rendezvous) for one in workers]
         _watch(training, workers[0], report)
     except RayError as error:
         raise _reason(task.run, failures, _errors(training) or {0: error}) from None
@@ -102,7 +117,7 @@ def train_gang(
 
 
 def _worker(rank: int, gpu: bool) -> Any:
-    """A worker on its bundle; the first one is the trial's process."""
+    """A worker on its bundle; the first bundle is taken by the trial's own process."""
     bundle = PlacementGroupSchedulingStrategy(
         ray.util.get_current_placement_group(), placement_group_bundle_index=1 + rank
     )
@@ -111,7 +126,7 @@ def _worker(rank: int, gpu: bool) -> Any:
 
 
 def _watch(training: Sequence[Any], first: Any, report: Callable[[dict[str, float]], None]) -> None:
-    """Until all have trained; raises what the first one to fail raises."""
+    """Pass reports on until all workers have trained; raises the error of the first that fails."""
     open_ones, arriving = list(training), first.next_report.remote()
     while open_ones:
         (done,), _ = ray.wait([*open_ones, arriving], num_returns=1)
@@ -124,7 +139,7 @@ def _watch(training: Sequence[Any], first: Any, report: Callable[[dict[str, floa
 
 
 def _errors(training: Sequence[Any]) -> dict[int, Exception]:
-    """What each worker that has ended raised, by rank, when all had the time to notice."""
+    """The errors of the workers that have failed, by rank, once all had the time to notice."""
     if not training:
         return {}
     ended, _ = ray.wait(training, num_returns=len(training), timeout=_SECONDS_TO_SETTLE)
@@ -139,15 +154,15 @@ def _errors(training: Sequence[Any]) -> dict[int, Exception]:
 
 
 def _reason(run: Path, failures: Failures, errors: dict[int, Exception]) -> Exception:
-    """Why a gang has failed, as one error; it is in the driver's log of the run as well."""
+    """Why a gang has failed, as one error, which is in the driver's log of the run as well."""
     for error in errors.values():
         if isinstance(error, InputError):
             return InputError(str(error))
-    # The others only complain that somebody has gone.
+    # The other workers only complain that one has gone.
     died = {rank: error for rank, error in errors.items() if isinstance(error, RayActorError)}
     failures.after_exception(None, died or errors)
     return RuntimeError(json_lines.read(process_log.of_driver(run))[-1]["message"])
 
 
-def _say_nothing(metrics: Mapping[str, float]) -> None:
+def _drop(metrics: Mapping[str, float]) -> None:
     pass

@@ -1,8 +1,11 @@
 """The next point of a search: Optuna's samplers as a pure function of what there was before.
 
-There is no study that lives on: each proposal is made by a new one that holds all earlier trials
+No study of Optuna lives on. Each proposal is made by a new study that holds all earlier proposals
 of the sweep, with a sampler whose seed belongs to the number of the proposal. So a sweep that was
 killed goes on as if it had not been.
+
+Beside Optuna's public interface this file depends on the system attributes of a trial, in which
+samplers note what they need for later proposals.
 """
 
 from __future__ import annotations
@@ -17,19 +20,20 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweeps.sweep_file import Entry, Grid, LogUniform, Past, Proposal, Search, Sweep, contains
+from sweeps.proposals import PastProposal, Proposal
+from sweeps.sweep_file import Entry, Grid, LogUniform, Search, Sweep, contains
 
 # A sampler that keeps coming back to points that were tried is replaced by random draws.
 _TRIES, _RANDOM_TRIES = 10, 200
 
 
-def propose(sweep: Sweep, past: Sequence[Past]) -> Proposal | None:
+def propose(sweep: Sweep, past: Sequence[PastProposal]) -> Proposal | None:
     """The next point to try.
 
     Args:
-        sweep: its space, search, objective and seed.
-        past: all earlier proposals, in their order; of another space are those left out that do
-            not lie in this one.
+        sweep: the sweep with its space, search, objective and seed.
+        past: all earlier proposals, in their order; those that do not lie in this space, because
+            they were made for another one, are left out.
 
     Returns:
         A point that was not proposed before, or None when there seems to be none.
@@ -57,14 +61,15 @@ def _sampler(search: Search, seed: int) -> BaseSampler:
     if search.sampler == "nsga2":
         return NSGAIISampler(population_size=search.population, seed=seed)
     if search.sampler == "tpe":
-        # Trials that run now count as bad ones, so that not all workers try the same place.
+        # Trials that run now count as bad ones, so that several trials at once do not try the same
+        # place.
         return TPESampler(seed=seed, constant_liar=True)
     return RandomSampler(seed)
 
 
 def _distribution(entry: Entry) -> BaseDistribution:
     if isinstance(entry, Grid):
-        # By number: Optuna compares choices, and some of ours are lists.
+        # The choices are numbers, because Optuna compares choices and some of ours are lists.
         return CategoricalDistribution(range(len(entry.grid)))
     return FloatDistribution(*entry.bounds, log=isinstance(entry, LogUniform))
 
@@ -78,12 +83,12 @@ def _parameter(entry: Entry, value: Any) -> Any:
 
 
 def _frozen(
-    one: Past, space: Mapping[str, Entry], distributions: dict[str, BaseDistribution]
+    one: PastProposal, space: Mapping[str, Entry], distributions: dict[str, BaseDistribution]
 ) -> FrozenTrial:
     state = _STATES[one.state]
     values = one.values
     if state == TrialState.COMPLETE and len(values) > 1 and not all(map(math.isfinite, values)):
-        state = TrialState.FAIL  # volumes behind a Pareto front must be finite
+        state = TrialState.FAIL  # Optuna needs finite volumes behind a Pareto front
     point = one.proposal.point
     return create_trial(
         state=state,

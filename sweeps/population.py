@@ -1,4 +1,4 @@
-"""Population based training: who goes on from whose state, and with which values.
+"""Population based training: which member goes on from whose state, and with which values.
 
 Jaderberg et al. 2017, "Population Based Training of Neural Networks", with truncation selection.
 All members train up to the same step; then the worst are replaced. Each stretch between two
@@ -20,7 +20,7 @@ from sweeps.sweep_file import Entry, Grid, LogUniform, Sweep, draw
 
 # Sec. 4.1.1 of the paper perturbs by 1.2 or 0.8.
 _FACTORS = (0.8, 1.2)
-# On a linear range, which may hold 0, this share of it is added or taken away.
+# A linear range may hold 0, so a value in it moves by this share of the range instead.
 _SHARE = 0.1
 
 
@@ -28,8 +28,9 @@ class Member(NamedTuple):
     """What a member of the population does up to the next exchange.
 
     Attributes:
-        point: its values.
-        parent: number of the member of the round before whose state it starts from.
+        point: the values of the keys in the space.
+        parent: the number of the member of the round before from whose state this one starts; None
+            in the first round.
     """
 
     point: dict[str, Any]
@@ -37,7 +38,7 @@ class Member(NamedTuple):
 
 
 def first_round(sweep: Sweep) -> list[Member]:
-    """Members at random points."""
+    """The members of the first round, at random points."""
     assert sweep.population is not None
     generator = _generator(sweep, 0)
     return [
@@ -52,16 +53,18 @@ def next_round(
     """The members after an exchange.
 
     Args:
-        number: of the round that begins, from 1 on.
-        members: of the round before.
-        scores: theirs, the least is the best; infinite for those that failed or diverged.
+        sweep: a sweep with a population.
+        number: the number of the round that begins, where the first round has number 0.
+        members: the members of the round before.
+        scores: the scores of these members, the least of which is the best; the score of a member
+            that failed or diverged is infinite.
 
     Returns:
-        As many: each goes on from its own state, but the worst from that of one of the best, with
-        other values, and so do all without a finite score.
+        As many members as before. Each goes on from its own state, except that the worst, and all
+        without a finite score, go on from the state of one of the best, with other values.
 
     Raises:
-        InputError: not one has a finite score.
+        InputError: no member has a finite score.
     """
     assert sweep.population is not None
     order = sorted(range(len(members)), key=lambda member: (scores[member], member))
@@ -77,7 +80,7 @@ def next_round(
     generator = _generator(sweep, number)
     found = []
     for own, member in enumerate(members):
-        # Drawn for everybody, so that each member's draws are its own.
+        # The numbers are drawn for every member, so that they do not depend on who is replaced.
         chosen = best[int(generator.integers(len(best)))]
         less = {key: bool(generator.uniform() < 0.5) for key in sweep.space}
         if own not in worst:
@@ -92,7 +95,7 @@ def next_round(
 
 
 def _perturbed(entry: Entry, value: Any, less: bool) -> Any:
-    """A value nearby, inside the space."""
+    """A value near another one, inside the space."""
     if isinstance(entry, Grid):
         place = entry.grid.index(value) + (-1 if less else 1)
         return entry.grid[min(max(place, 0), len(entry.grid) - 1)]

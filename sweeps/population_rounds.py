@@ -1,4 +1,7 @@
-"""The rounds of a population on disk: what each member was trained with, and from whose state."""
+"""The rounds of a population on disk, in rounds.json.
+
+The file says what each member was trained with in each round, and from whose state it started.
+"""
 
 from __future__ import annotations
 
@@ -6,43 +9,41 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cluster.files import write_text
 from gencomp.errors import InputError
 from sweeps import warm_start
 from sweeps.population import Member, first_round, next_round
 from sweeps.sweep_file import Sweep
-
-if TYPE_CHECKING:
-    from sweeps.trials import Place, Trial
+from sweeps.trial import Trial, TrialFactory
 
 FILE = "rounds.json"
-# What an exchange depends on beside the trials.
+# The entries of a sweep on which an exchange depends, beside the trials.
 _SETTINGS = {"population", "space", "objective", "seed"}
 
 
 class Rounds:
-    """The rounds that there were, and the one that is under way.
+    """The rounds that there were, and the round that is under way.
 
-    Nothing is written but by `write` and `exchange`.
+    Only `write`, `exchange` and `reopen_lost` write anything.
 
     Args:
-        sweep: with a population.
-        place: of its trials.
-        directory: of the sweep.
+        sweep: a sweep with a population.
+        factory: makes the trials of the sweep.
+        directory: the directory of the sweep.
 
     Attributes:
-        trials: by round and member; members that do the same are one trial.
+        trials: the trials by round and by member; members that do the same have the same trial.
 
     Raises:
         InputError: the directory holds another population, or the members of this one cannot be
-            compared; what `Place.trial` raises.
+            compared, or a trial cannot be made.
     """
 
-    def __init__(self, sweep: Sweep, place: Place, directory: Path) -> None:
+    def __init__(self, sweep: Sweep, factory: TrialFactory, directory: Path) -> None:
         assert sweep.population is not None
-        self._sweep, self._place, self._file = sweep, place, directory / FILE
+        self._sweep, self._factory, self._file = sweep, factory, directory / FILE
         self._every = sweep.population.every
         self._members: list[Sequence[Member]] = []
         self.trials: list[list[Trial]] = []
@@ -62,7 +63,7 @@ class Rounds:
 
     @property
     def last(self) -> list[Trial]:
-        """The trials of the last round, each once."""
+        """The trials of the last round, each of them once."""
         return list({trial.id: trial for trial in self.trials[-1]}.values())
 
     def is_under_way(self) -> bool:
@@ -70,14 +71,14 @@ class Rounds:
         return any(trial.status() == "pending" for trial in self.last)
 
     def may_exchange(self) -> bool:
-        """Whether all of the last round have come to its end, but not to that of their recipe."""
+        """Whether all of the last round have reached its end, but not the end of their recipe."""
         found = {trial.status() for trial in self.last}
         return "stopped" in found and not found & {"pending", "finished"}
 
-    def lost(self) -> list[Trial]:
-        """Trials of the last round whose state at its end is missing or damaged.
+    def reopen_lost(self) -> list[Trial]:
+        """Open the trials of the last round again whose state at its end is missing or damaged.
 
-        They are pending again, and go on from what they had before.
+        They go on from the state that they had before.
         """
         stopped = [trial for trial in self.last if trial.status() == "stopped"]
         lost = [one for one in stopped if warm_start.remove_damaged(one.path, one.until or 0)]
@@ -87,7 +88,7 @@ class Rounds:
         return lost
 
     def exchange(self) -> list[Trial]:
-        """Begin the next round: it is written, the runs of its trials are not.
+        """Begin the next round: the round is written, the runs of its trials are not.
 
         Raises:
             InputError: no member has a finite score.
@@ -98,6 +99,7 @@ class Rounds:
         return self.last
 
     def write(self) -> None:
+        """Write all rounds."""
         write_text(self._file, json.dumps(self._content()))
 
     def _add(self, members: Sequence[Member]) -> None:
@@ -106,7 +108,7 @@ class Rounds:
         self._members.append(members)
         self.trials.append(
             [
-                self._place.trial(
+                self._factory.trial(
                     one.point, until, None if one.parent is None else before[one.parent]
                 )
                 for one in members
@@ -126,7 +128,7 @@ class Rounds:
         }
 
     def _require_same(self, written: dict[str, Any]) -> None:
-        """What led to the exchanges that were made must be what there is now."""
+        """Raise `InputError` where the rounds were made with other settings or another recipe."""
         now = json.loads(json.dumps(self._content()))
         if now != written:
             changed = [
@@ -139,7 +141,7 @@ class Rounds:
             )
 
     def _score(self, trial: Trial) -> float:
-        """At the end of its round; infinite where it failed."""
+        """The score of a trial at the end of its round, which is infinite where it has failed."""
         if trial.status() != "stopped":
             return math.inf
         at_end = [one for one in trial.evaluations() if one["step"] == trial.until]

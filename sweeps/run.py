@@ -1,7 +1,12 @@
 """Run a sweep's open trials with Ray Tune.
 
-Tune schedules and stops trials; what is done and what is not stands in the trials' directories, so
-Tune's own state is thrown away after every attempt.
+Tune schedules and stops trials. The directories of the trials say what is done and what is not, so
+Tune's own state is thrown away after every attempt. Ray reads its environment when it is imported,
+so it is imported only after `ray_runtime` has set that up.
+
+Beside Ray's public interface this file depends on two habits of Tune: it puts its own signal
+handlers in place if it runs on the main thread and only then, and it hands on an error of a
+callback without naming the cause (see `_full_disk`).
 """
 
 from __future__ import annotations
@@ -16,41 +21,46 @@ from typing import Any, Literal
 from cluster import ray_runtime
 from cluster.checkpoints.writer import SavingError, has_no_room, mend_of
 from cluster.stop_signals import stop_requests
-from sweeps import trials as on_disk
+from sweeps import resources
+from sweeps.results import ResultsTable
 from sweeps.sweep_file import Sweep
-from sweeps.time_budget import Clock
-from sweeps.trainable import Orders, capacity, resources, run_trial
-from sweeps.trial_queue import Supply
-from sweeps.trials import Trial
+from sweeps.time_budget import TimeBudget
+from sweeps.trainable import run_trial
+from sweeps.trial import Trial
+from sweeps.trial_queue import TrialQueue
+from sweeps.worker import Attempt
 
 OnEvent = Callable[[Trial, str, dict[str, Any]], None]
-# Ray wants the gangs' own processes beside its head, which has room for so many.
+# The trials' own processes have their places beside Ray's head, which has room for this many (see
+# `resources.of_trial`).
 _MOST = 1000
-# How an attempt ends: nothing is left to run; the budget leaves no room for what is; a signal came.
+# An attempt ends because nothing is left to run, because the budget leaves no room for what is
+# left, or because a signal came.
 Ending = Literal["complete", "budget", "stopped"]
 
 
-def run(sweep: Sweep, supply: Supply, directory: Path, on_event: OnEvent) -> Ending:
+def run(sweep: Sweep, queue: TrialQueue, directory: Path, on_event: OnEvent) -> Ending:
     """Run the trials that are neither finished nor stopped early, and those that a search proposes.
 
     The table of results is written whenever a trial starts or ends, and at the end.
 
     Args:
-        sweep: scheduler, objective and budget.
-        supply: of the sweep's trials.
-        directory: of the sweep, which the caller holds as `supply.may_write` knows.
-        on_event: called with a trial, what happened and its newest metrics or its error: "started",
-            "running" (evaluated), "finished", "stopped" (early), "failed", or "again" (failed, but
-            not for the last time).
+        sweep: the sweep with its scheduler, its objective and its budget.
+        queue: the trials of the sweep.
+        directory: the directory of the sweep, which the caller holds as `queue.may_write` knows.
+        on_event: called with a trial, with what happened and with its newest metrics or its error.
+            What happened is "started", "running" (it was evaluated), "finished", "stopped" (early),
+            "failed", or "again" (it failed and is started again).
 
     Raises:
         InputError: a trial wants more than the cluster has, or a search proposed an invalid recipe.
-        RuntimeError: Tune itself failed; `LockLost` when another process has taken over the sweep.
+        RuntimeError: Tune itself failed.
+        LockLost: another process has taken over the sweep.
     """
-    table = _Table(sweep, supply, directory)
-    clock = Clock(directory, sweep.budget.time, supply.may_write)
-    if not supply.has_next() or clock.expired():
-        return "complete" if supply.is_complete() else "budget"
+    table = ResultsTable(queue.trials, sweep.objective, directory, queue.may_write)
+    budget = TimeBudget(directory, sweep.budget.time, queue.may_write)
+    if not queue.has_next() or budget.is_used_up():
+        return "complete" if queue.is_complete() else "budget"
 
     def told(trial: Trial, event: str, values: dict[str, Any]) -> None:
         if event != "running":
@@ -61,22 +71,26 @@ def run(sweep: Sweep, supply: Supply, directory: Path, on_event: OnEvent) -> End
     flag = directory / "stop"
     with ray_runtime.cluster(cpus=cpus), stop_requests(flag):
         try:
-            _run(sweep, supply, flag, clock, told)
+            _run(sweep, queue, flag, budget, told)
         except BaseException:
-            with suppress(OSError):  # what came first is to be heard
-                clock.note()
-                table.update(*supply.trials)
+            with suppress(OSError):  # the error that came first is the one to raise
+                budget.save()
+                table.update(*queue.trials)
             raise
-        clock.note()
-        table.update(*supply.trials)
-        if supply.is_complete():
+        budget.save()
+        table.update(*queue.trials)
+        if queue.is_complete():
             return "complete"
         return "stopped" if flag.exists() else "budget"
 
 
 @contextmanager
 def room_needed(directory: Path) -> Iterator[None]:
-    """Around what writes a sweep: a full disk is one sentence, as `SavingError`."""
+    """Turns the error of a full disk into a `SavingError` of one sentence.
+
+    Args:
+        directory: the directory of the sweep that is written inside this context.
+    """
     try:
         yield
     except Exception as error:
@@ -89,84 +103,87 @@ def room_needed(directory: Path) -> Iterator[None]:
 
 
 def _full_disk(error: BaseException | None) -> OSError | None:
-    """What an error comes from, if that is a full disk."""
+    """The error of a full disk that an error comes from, or None where it comes from another."""
     while error is not None and not (isinstance(error, OSError) and has_no_room(error)):
-        error = error.__cause__ or error.__context__  # Tune names no cause
+        error = error.__cause__ or error.__context__  # Tune does not name the cause
     return error
 
 
-def _run(sweep: Sweep, supply: Supply, flag: Path, clock: Clock, on_event: OnEvent) -> None:
-    """One attempt on the cluster that this process is connected to."""
+def _run(
+    sweep: Sweep, queue: TrialQueue, flag: Path, budget: TimeBudget, on_event: OnEvent
+) -> None:
+    """Run one attempt on the cluster that this process is connected to."""
     import ray
 
-    from sweeps.ray_tune import Source
+    from sweeps.ray_tune import QueueSearcher
 
-    most = min(_MOST, capacity(ray.nodes(), sweep.workers, sweep.gpu))
+    most = min(_MOST, resources.capacity(ray.nodes(), sweep.workers, sweep.gpu))
     at_once = min(most, sweep.concurrent or most)
-    orders = Orders(
-        sweep.objective.model_dump(), sweep.workers, sweep.gpu, flag.resolve(), clock.deadline
+    attempt = Attempt(
+        sweep.objective.model_dump(), sweep.workers, sweep.gpu, flag.resolve(), budget.deadline
     )
-    source = Source(supply, lambda: flag.exists() or clock.expired(), _group_of(sweep))
+    searcher = QueueSearcher(queue, lambda: flag.exists() or budget.is_used_up(), _group_of(sweep))
     errors: list[BaseException] = []
 
     def target() -> None:
         try:
             with tempfile.TemporaryDirectory(dir=ray_runtime.workplace()) as storage:
-                _tuner(sweep, supply, source, orders, at_once, storage, on_event).fit()
-        except BaseException as error:  # raised on the main thread
+                _tuner(sweep, queue, searcher, attempt, at_once, storage, on_event).fit()
+        except BaseException as error:  # the main thread raises it
             errors.append(error)
 
-    # Not on the main thread, where Tune would put its own signal handlers in place.
+    # Tune runs on a thread of its own, because on the main thread it would handle signals itself.
     thread = threading.Thread(target=target, daemon=True)
     thread.start()
     while thread.is_alive():
         thread.join(timeout=0.2)
-        clock.tick()
-    supply.may_write()
-    if source.refusal is not None:
-        raise source.refusal
+        budget.save_when_due()
+    queue.may_write()
+    if searcher.refusal is not None:
+        raise searcher.refusal
     if errors:
         raise RuntimeError(f"the sweep failed: {errors[0]}") from errors[0]
 
 
 def _tuner(
     sweep: Sweep,
-    supply: Supply,
-    source: Any,
-    orders: Orders,
+    queue: TrialQueue,
+    searcher: Any,
+    attempt: Attempt,
     at_once: int,
     storage: str,
     on_event: OnEvent,
 ) -> Any:
     from ray import tune
 
-    from sweeps.ray_tune import Silence, StopWhenAsked, TrialKeeper
+    from sweeps.ray_tune import SilentProgressCallback, StopFileStopper, TrialStatusCallback
 
     return tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(run_trial, orders=orders), resources(sweep.workers, sweep.gpu)
+            tune.with_parameters(run_trial, attempt=attempt),
+            resources.of_trial(sweep.workers, sweep.gpu),
         ),
         tune_config=tune.TuneConfig(
             metric="score",
             mode="min",
-            search_alg=source,
-            num_samples=-1,  # the source decides
-            scheduler=_scheduler(sweep, supply),
+            search_alg=searcher,
+            num_samples=-1,  # the searcher decides when there are no more
+            scheduler=_scheduler(sweep, queue),
             max_concurrent_trials=at_once,
         ),
         run_config=tune.RunConfig(
             storage_path=storage,
             name="sweep",
             verbose=0,
-            stop=StopWhenAsked(orders.stop),
-            callbacks=[TrialKeeper(supply, on_event), Silence()],
+            stop=StopFileStopper(attempt.stop),
+            callbacks=[TrialStatusCallback(queue, on_event), SilentProgressCallback()],
             failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
         ),
     )
 
 
-def _scheduler(sweep: Sweep, supply: Supply) -> Any:
-    """ASHA that knows what earlier attempts have seen, or None."""
+def _scheduler(sweep: Sweep, queue: TrialQueue) -> Any:
+    """ASHA with what earlier attempts have seen, or None for a sweep without early stopping."""
     from sweeps.ray_tune import GroupedAsha
 
     if sweep.scheduler is None:
@@ -174,28 +191,11 @@ def _scheduler(sweep: Sweep, supply: Supply) -> Any:
     group, score = _group_of(sweep), sweep.objective.score
     history = [
         (trial.id, group(trial), [{**m, "score": score(m)} for m in trial.evaluations()])
-        for trial in supply.trials
+        for trial in queue.trials
     ]
     return GroupedAsha(sweep.scheduler, "score", history)
 
 
 def _group_of(sweep: Sweep) -> Callable[[Trial], Any]:
-    """What trials compete within."""
+    """The function that tells within which group a trial competes."""
     return lambda trial: trial.point[sweep.group_by] if sweep.group_by else None
-
-
-class _Table:
-    """results.parquet, never older than the last start or end of a trial."""
-
-    def __init__(self, sweep: Sweep, supply: Supply, directory: Path) -> None:
-        self._objective, self._directory = sweep.objective, directory
-        self._may_write = supply.may_write
-        self._rows: dict[str, dict[str, Any]] = {}
-        self.update(*supply.trials)
-
-    def update(self, *trials: Trial) -> None:
-        """Write it anew with the rows of some trials as they are now."""
-        self._rows |= {trial.id: on_disk.row(trial, self._objective) for trial in trials}
-        self._may_write()
-        rows = on_disk.ranked(self._rows.values(), self._objective)
-        on_disk.write_table(rows, self._directory)

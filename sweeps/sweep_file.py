@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
@@ -23,10 +23,14 @@ _Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Grid(Section):
-    grid: tuple[Any, ...] = Field(min_length=1, description="every one of these values")
+    """An entry of the space that takes each of some values."""
+
+    grid: tuple[Any, ...] = Field(min_length=1, description="the values, each of which is tried")
 
 
 class Uniform(Section):
+    """An entry of the space whose values are drawn evenly between two bounds."""
+
     uniform: tuple[_Number, _Number] = Field(description="low, high")
 
     @model_validator(mode="after")
@@ -41,6 +45,8 @@ class Uniform(Section):
 
 
 class LogUniform(Section):
+    """An entry of the space whose values have logarithms drawn evenly between two bounds."""
+
     loguniform: tuple[_Number, _Number] = Field(description="low, high; both positive")
 
     @model_validator(mode="after")
@@ -55,7 +61,7 @@ class LogUniform(Section):
 
 
 def _kind(entry: Any) -> str | None:
-    """Which entry of a space a mapping (or a model, when it is written) is meant to be."""
+    """The kind of entry that a mapping (or a model, when it is written) is meant to be."""
     keys = entry if isinstance(entry, Mapping) else getattr(type(entry), "model_fields", ())
     return next((kind for kind in ("grid", "uniform", "loguniform") if kind in keys), None)
 
@@ -75,14 +81,14 @@ Entry = Annotated[
 
 
 class Objective(Section):
-    """What a good trial is: the least `minimise` among those that keep the constraints.
+    """What a good trial is: the metric `minimise` is small and the constraints are kept.
 
     The score is minimise + penalty·Σ max(0, metric − bound), so a scheduler can rank any two
-    trials. Metrics in `against` are to be small as well: the best trials are then the Pareto front.
+    trials. Metrics in `against` are to be small as well; the best trials are then the Pareto front.
     """
 
-    minimise: str = Field("mse", description="metric of the evaluation")
-    against: tuple[str, ...] = Field((), description="metrics to trade it off against")
+    minimise: str = Field("mse", description="metric of the evaluation to be small")
+    against: tuple[str, ...] = Field((), description="metrics to be small as well")
     subject_to: dict[str, float] = Field({}, description="metric -> greatest allowed value")
     penalty: float = Field(1.0, gt=0, description="weight of what exceeds a bound")
 
@@ -105,18 +111,18 @@ class Objective(Section):
                 )
 
     def score(self, metrics: Mapping[str, float | None]) -> float:
-        """Score of an evaluation, infinite where a metric is missing or not finite."""
+        """The score of an evaluation, which is infinite where a metric is missing or not finite."""
         return self.values(metrics)[0]
 
     def values(self, metrics: Mapping[str, float | None]) -> tuple[float, ...]:
-        """The score, and the like for each metric in `against`."""
+        """The score, and then for each metric in `against` the same with that metric."""
         found = self._found(metrics)
         if found is None:
             return (math.inf,) * len(self.minimised)
         return tuple(found[name] + self.penalty * self._excess(found) for name in self.minimised)
 
     def feasible(self, metrics: Mapping[str, float | None]) -> bool:
-        """Whether every constraint is kept (and every metric there and finite)."""
+        """Whether every metric is there and finite, and every constraint is kept."""
         found = self._found(metrics)
         return found is not None and self._excess(found) == 0
 
@@ -134,7 +140,7 @@ class Objective(Section):
 
 
 class Asha(Section):
-    """Asynchronous successive halving: at steps grace·reduction^k, only the best go on."""
+    """Asynchronous successive halving: at the steps grace·reduction^k only the best go on."""
 
     grace: int = Field(ge=1, description="steps before a trial may be stopped")
     reduction: float = Field(2, gt=1, description="one in this many goes on at each rung")
@@ -143,18 +149,18 @@ class Asha(Section):
 class Search(Section):
     """Points proposed by Optuna from the results so far, instead of grids and random draws."""
 
-    sampler: Literal["tpe", "nsga2", "random"] = Field("tpe", description="who proposes points")
+    sampler: Literal["tpe", "nsga2", "random"] = Field("tpe", description="Optuna's sampler")
     population: int = Field(16, ge=2, description="trials in a generation of nsga2")
 
 
 class Population(Section):
     """Population based training (Jaderberg et al. 2017) of the keys in the space.
 
-    All members train side by side. Every so many steps the worst take over the whole state of one
-    of the best and go on with slightly other values.
+    All members train side by side. Every so many steps each of the worst is replaced by a copy of
+    the whole state of one of the best, which goes on with slightly other values.
     """
 
-    size: int = Field(8, ge=2, description="members")
+    size: int = Field(8, ge=2, description="number of members")
     every: int = Field(ge=1, description="steps between exchanges")
     replaced: float = Field(0.25, gt=0, le=0.5, description="share of members that are replaced")
 
@@ -163,8 +169,8 @@ class Budget(Section):
     """What a sweep may use in all its attempts together."""
 
     trials: int | None = Field(None, ge=1, description="trials that may be begun")
-    seconds: float | None = Field(None, gt=0, description="time in which trials run")
-    hours: float | None = Field(None, gt=0, description="the same in hours")
+    seconds: float | None = Field(None, gt=0, description="time in which trials run, in seconds")
+    hours: float | None = Field(None, gt=0, description="time in which trials run, in hours")
 
     @model_validator(mode="after")
     def _one_time(self) -> Budget:
@@ -174,13 +180,15 @@ class Budget(Section):
 
     @property
     def time(self) -> float:
-        """In seconds, infinite without a limit."""
+        """The time in which trials may run, in seconds; infinite without a limit."""
         if self.hours is not None:
             return 3600 * self.hours
         return math.inf if self.seconds is None else self.seconds
 
 
 class Sweep(Section):
+    """A sweep as its file describes it."""
+
     base: str = Field(description="recipe that every trial starts from")
     overrides: dict[str, Any] = Field({}, description="dotted recipe keys set in every trial")
     space: dict[str, Entry] = Field(min_length=1)
@@ -189,8 +197,10 @@ class Sweep(Section):
     objective: Objective = Objective()
     group_by: str | None = Field(None, description="key of the space within which trials compete")
     scheduler: Asha | None = Field(None, description="early stopping; none when left out")
-    search: Search | None = Field(None, description="Optuna; all points when left out")
-    population: Population | None = Field(None, description="values that change in a run")
+    search: Search | None = Field(None, description="points proposed by Optuna; all when left out")
+    population: Population | None = Field(
+        None, description="values that change while members train"
+    )
     budget: Budget = Budget()
     workers: int = Field(1, ge=1, description="processes that share each trial's batches")
     gpu: bool = Field(False, description="give every worker a GPU of its own")
@@ -254,36 +264,15 @@ class Sweep(Section):
         return self
 
 
-class Proposal(NamedTuple):
-    """A point of a search, and what the sampler noted about it for later proposals."""
-
-    point: dict[str, Any]
-    notes: dict[str, Any]
-
-
-class Past(NamedTuple):
-    """What became of an earlier proposal.
-
-    Attributes:
-        values: of the objective, the least are the best; of a finished trial.
-        scores: step -> score on the way; of a trial that was stopped early.
-    """
-
-    proposal: Proposal
-    state: Literal["running", "finished", "stopped", "failed"]
-    values: tuple[float, ...] = ()
-    scores: Mapping[int, float] = {}
-
-
 def load(source: str | Path, overrides: Mapping[str, Any]) -> Sweep:
     """Read a sweep file, or one that ships with gencomp by its name.
 
     Args:
-        source: path, or name of a file in this package.
+        source: the path of a file, or the name of one that ships with gencomp.
         overrides: dotted recipe keys that the caller sets in every trial.
 
     Raises:
-        InputError: no such file or a wrong value, in one sentence.
+        InputError: there is no such file, or a value in it is wrong.
     """
     path = Path(source)
     if path.suffix not in (".yaml", ".yml"):
@@ -312,8 +301,10 @@ def points(sweep: Sweep) -> Iterator[dict[str, Any]]:
 
 
 def extremes(sweep: Sweep) -> Iterator[dict[str, Any]]:
-    """Points that show whether all of a space makes valid recipes: each entry's ends or values,
-    with the others at their first."""
+    """Points that show whether all of a space makes valid recipes.
+
+    Each entry takes its bounds, or all values of its grid, while the others keep their first.
+    """
     ends = {
         key: entry.grid if isinstance(entry, Grid) else entry.bounds
         for key, entry in sweep.space.items()
@@ -335,7 +326,7 @@ def contains(sweep: Sweep, point: Mapping[str, Any]) -> bool:
 
 
 def draw(entry: Entry, generator: np.random.Generator) -> Any:
-    """A value of an entry of the space."""
+    """A random value of an entry of the space."""
     if isinstance(entry, Grid):
         return entry.grid[int(generator.integers(len(entry.grid)))]
     if isinstance(entry, Uniform):
@@ -345,7 +336,5 @@ def draw(entry: Entry, generator: np.random.Generator) -> Any:
 
 
 def dump(sweep: Sweep) -> str:
+    """The text of the file of a sweep, which `load` reads again."""
     return yaml.safe_dump(sweep.model_dump(mode="json"), sort_keys=False)
-
-
-Status = Literal["pending", "finished", "stopped", "failed"]

@@ -1,5 +1,5 @@
-"""Which trial comes next: those that are open, then what a search proposes or the next round of a
-population, within the budget."""
+"""Which trial comes next: first the open trials, then what a search proposes or the next round of
+a population, all within the budget of trials."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeps import trials as on_disk
-from sweeps import warm_start
+from sweeps import plan, proposals, warm_start
 from sweeps.population_rounds import Rounds
-from sweeps.sweep_file import Past, Proposal, Sweep
-from sweeps.trials import ENDED, Place, Trial
+from sweeps.proposals import PastProposal, Proposal
+from sweeps.sweep_file import Sweep
+from sweeps.trial import ENDED, Trial, TrialFactory
 
 
-class Supply:
+class TrialQueue:
     """The trials of a sweep, handed out one by one.
 
     Args:
-        sweep: its search or population, and its budget of trials.
-        trials: those that there are.
-        directory: of the sweep; what comes to it is written there before it is handed out.
+        sweep: the sweep with its search or population and its budget of trials.
+        trials: the trials that there are.
+        directory: the directory of the sweep; a new trial is written there before it is handed out.
         may_write: called before each write; raises where another process has taken over the sweep.
 
     Attributes:
-        trials: those and what came to them since.
+        trials: the trials that there were and those that have come since.
     """
 
     def __init__(
@@ -43,13 +43,13 @@ class Supply:
         self._search = _Search(sweep, directory, may_write) if sweep.search else None
         self._rounds: Rounds | None = None
         if sweep.population is not None:
-            self._rounds = Rounds(sweep, Place(sweep, directory), directory)
+            self._rounds = Rounds(sweep, TrialFactory(sweep, directory), directory)
             may_write()
             self._rounds.write()
-        # Of a population only the last round: who failed in one before was replaced.
+        # Only the last round of a population counts: who failed in an earlier round was replaced.
         candidates = trials if self._rounds is None else self._rounds.last
         still_open = [trial for trial in candidates if trial.status() not in ENDED]
-        # What has cost something already is brought to its end first.
+        # Trials that have cost something already are brought to their end first.
         self._open = deque(sorted(still_open, key=lambda trial: trial.id not in self._begun))
 
     def next(self) -> Trial | None:
@@ -64,19 +64,19 @@ class Supply:
         return trial
 
     def trial(self, id_: str) -> Trial:
-        """The trial of an id."""
+        """The trial with an id."""
         return self._by_id[id_]
 
     def has_next(self) -> bool:
-        """Whether `next` has something to give."""
+        """Whether `next` has a trial to give."""
         return self._open_is_next() or self._may_propose() or self._may_exchange()
 
     def waits(self) -> bool:
-        """Whether `next` may have more to give when a trial that runs has ended."""
+        """Whether `next` may have more trials to give when one that runs now has ended."""
         return self._rounds is not None and self._rounds.is_under_way()
 
     def is_complete(self) -> bool:
-        """Whether every trial has ended and nothing more would come."""
+        """Whether every trial has ended and no further trial would come."""
         ended = all(trial.status() != "pending" for trial in self.trials)
         return ended and not self._open and not self._may_propose() and not self._may_exchange()
 
@@ -95,7 +95,7 @@ class Supply:
     def _exchange(self) -> None:
         assert self._rounds is not None
         self.may_write()
-        before, lost = self._rounds.last, self._rounds.lost()
+        before, lost = self._rounds.last, self._rounds.reopen_lost()
         if lost:
             self._open.extend(lost)
             return
@@ -111,7 +111,7 @@ class Supply:
             trial.create()
         self.trials += found
         self._by_id |= {trial.id: trial for trial in found}
-        on_disk.write_list(self.trials, self._directory)
+        plan.write_ids(self.trials, self._directory)
 
     def _open_is_next(self) -> bool:
         return bool(self._open) and (self._open[0].id in self._begun or self._has_room())
@@ -123,55 +123,63 @@ class Supply:
         return self._rounds is not None and self._rounds.may_exchange()
 
     def _has_room(self) -> bool:
-        """Whether one more trial may be begun."""
+        """Whether the budget allows that one more trial is begun."""
         most = self._sweep.budget.trials
         return most is None or len(self._begun) < most
 
 
 class _Search:
-    """Proposals of a search, and what became of them."""
+    """The search of a sweep with its proposals and with what became of them.
+
+    Attributes:
+        exhausted: whether the search has found that there is no further point to propose.
+    """
 
     def __init__(self, sweep: Sweep, directory: Path, may_write: Callable[[], None]) -> None:
         self._sweep, self._directory, self._may_write = sweep, directory, may_write
-        self._place = Place(sweep, directory)
-        self._proposals = on_disk.read_proposals(directory)
-        self._ended: dict[str, Past] = {}
+        self._factory = TrialFactory(sweep, directory)
+        self._proposals = proposals.read(directory)
+        self._ended: dict[str, PastProposal] = {}
         self.exhausted = False
 
     def propose(self, trials: Sequence[Trial]) -> Trial | None:
         """The trial of the next point; the proposal is written, the trial is not.
 
         Args:
-            trials: all that there are.
+            trials: all trials that there are.
         """
-        from sweeps.optuna_search import propose  # Optuna is for searches only
+        # Only a search needs Optuna.
+        from sweeps.optuna_search import propose
 
         while (found := propose(self._sweep, self._past(trials))) is not None:
-            trial = self._place.trial(found.point)
+            trial = self._factory.trial(found.point)
             self._proposals.append(found)
             self._may_write()
-            on_disk.write_proposals(self._proposals, self._directory)
+            proposals.write(self._proposals, self._directory)
             if all(trial.id != other.id for other in trials):
                 return trial
         self.exhausted = True
         return None
 
-    def _past(self, trials: Sequence[Trial]) -> list[Past]:
-        of = {_key(trial.point): trial for trial in trials}
+    def _past(self, trials: Sequence[Trial]) -> list[PastProposal]:
+        by_point = {_key(trial.point): trial for trial in trials}
         return [
-            # Of points that are one trial, or lie in another space, only the first one counts.
-            self._become(one, of[_key(one.point)]) if _key(one.point) in of else Past(one, "failed")
+            # Some points have no trial of their own: points that make the same trial as an earlier
+            # point, and points that lie in another space.
+            self._outcome(one, by_point[_key(one.point)])
+            if _key(one.point) in by_point
+            else PastProposal(one, "failed")
             for one in self._proposals
         ]
 
-    def _become(self, proposal: Proposal, trial: Trial) -> Past:
+    def _outcome(self, proposal: Proposal, trial: Trial) -> PastProposal:
         if trial.id in self._ended:
             return self._ended[trial.id]
         status, objective = trial.status(), self._sweep.objective
         if status == "pending" or status == "failed":
-            return Past(proposal, "running" if status == "pending" else "failed")
+            return PastProposal(proposal, "running" if status == "pending" else "failed")
         evaluations = trial.evaluations()
-        past = Past(
+        past = PastProposal(
             proposal,
             status,
             values=objective.values(evaluations[-1] if evaluations else {}),

@@ -1,7 +1,7 @@
-"""A run that goes on from the state of another one, with values of its own.
+"""A run that starts from the state of another run and goes on with values of its own.
 
-Training continues from whatever checkpoint lies in a run's directory, under the recipe that lies
-there. So a copied checkpoint is all it takes, and the two runs stay what they are.
+Training goes on from whatever checkpoint lies in a run's directory, under the recipe that lies
+there. So a copied checkpoint is all that a warm start takes, and the other run stays what it is.
 """
 
 from __future__ import annotations
@@ -17,38 +17,41 @@ from cluster.runs import Run
 log = logging.getLogger(__name__)
 
 
-def take_over(parent: Path, step: int, child: Path) -> None:
-    """Copy the state of a run at its last step, and its log; done before, nothing is copied.
+def copy_state(parent: Path, step: int, child: Path) -> None:
+    """Copy the checkpoint of a run at its last step, and its log, into a run that has none.
+
+    Where the child has a checkpoint already, nothing is copied.
 
     Args:
         parent: a run with a checkpoint of that step.
+        step: the last step of the parent.
         child: a run that has not been trained.
 
     Raises:
-        CorruptCheckpoint: the checkpoint is missing or damaged.
+        CorruptCheckpoint: the parent's checkpoint is missing or damaged.
     """
     source, target = Run(parent), Run(child)
     if store.directories(target.checkpoints):
         return
-    found = source.checkpoints / store.name_of(step)
+    found = _checkpoint(parent, step)
     store.verify(found)
     shutil.copyfile(source.metrics, target.metrics)
     target.checkpoints.mkdir(exist_ok=True)
-    # Last, and in one step: a child with a checkpoint has all of it.
+    # The checkpoint comes last and in one step, so that a child with a checkpoint has all the rest.
     with store.partial(target.checkpoints, step) as place:
         for file in found.iterdir():
             with file.open("rb") as old, store.HashedFile(place / file.name) as new:
                 shutil.copyfileobj(old, cast(IO[bytes], new))
 
 
-def has_reached(run: Path, step: int) -> bool:
+def has_checkpoint(run: Path, step: int) -> bool:
     """Whether a run has a checkpoint of a step."""
-    return (_at(run, step) / store.MANIFEST).exists()
+    return (_checkpoint(run, step) / store.MANIFEST).exists()
 
 
 def remove_damaged(run: Path, step: int) -> bool:
-    """Whether the checkpoint of a step was missing or damaged; now it is missing."""
-    found = _at(run, step)
+    """Remove the checkpoint of a step if it is damaged; tell whether the run lacks it now."""
+    found = _checkpoint(run, step)
     try:
         store.verify(found)
     except store.CorruptCheckpoint as error:
@@ -60,10 +63,10 @@ def remove_damaged(run: Path, step: int) -> bool:
 
 
 def keep_newest(run: Path) -> None:
-    """Remove all checkpoints of a run but the newest, from which others may have gone on."""
+    """Remove all checkpoints of a run but the newest, from which other runs may have started."""
     for old in store.directories(Run(run).checkpoints)[1:]:
         store.remove(old)
 
 
-def _at(run: Path, step: int) -> Path:
+def _checkpoint(run: Path, step: int) -> Path:
     return Run(run).checkpoints / store.name_of(step)

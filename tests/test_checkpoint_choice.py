@@ -112,6 +112,20 @@ def test_jobs_open_the_checkpoint_of_their_plan(run: Run) -> None:
     assert content == here
 
 
+def test_measured_files_are_those_of_the_checkpoint(run: Run) -> None:
+    for name, choice in (("last", "last"), ("best", "best"), ("twelfth", str(LAST))):
+        words = ["--images", "2", "--name", name, "--checkpoint", choice]
+        assert main(["files", str(run.path), *words]) == 0
+    last, best, twelfth = (
+        json.loads((run.path / "evaluations" / name / "rates.json").read_text())
+        for name in ("last", "best", "twelfth")
+    )
+    assert "checkpoint" not in last["protocol"] and best["protocol"]["checkpoint"] == "best"
+    assert last["metrics"]["mse"] == twelfth["metrics"]["mse"] != best["metrics"]["mse"]
+    # The tables of the entropy coder are counted after the last step.
+    assert best["metrics"]["bpp"]["value"] == best["metrics"]["nominal_bpp"]["value"]
+
+
 def test_curves(run: Run, photos: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
     """Of a generator: pilot, measurement and encoders work on the checkpoint of the plan."""
     generator, _ = tiny.trained(tmp_path / "generator", tiny.generator(photos, ON_THE_WAY))
@@ -205,7 +219,9 @@ def test_figures(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         ["compress", "RUN", "image.png", "out.gcp"],
         ["decompress", "RUN", "in.gcp", "out.png"],
         ["evaluate", "RUN"],
+        ["files", "RUN"],
         ["slurm", "evaluate", "RUN", "--dry-run"],
+        ["slurm", "files", "RUN", "--dry-run"],
         ["slurm", "ais", "RUN", "--dry-run"],
         ["slurm", "variational", "RUN", "--dry-run"],
         ["figure", "rates", "RUN", "--out", "out.png"],

@@ -13,15 +13,17 @@ import pytest
 import torch
 from PIL import Image
 
+from cluster.results import classical, pictures
 from cluster.runs import open_run
 from gencomp import recipes
-from gencomp.cli import figure_classical, figure_inputs, figure_results, main
+from gencomp.cli import main
 from gencomp.draws import Draws
 from gencomp.figures import curves
 from gencomp.losses import mmd
 from gencomp.systems.dplc.base import ReconstructingSystem
 from shards.building.build import build
-from sweeps import sweep_file, trials
+from sweeps import plan, results, sweep_file
+from sweeps.operating_points import read
 from tests import tiny
 
 
@@ -86,22 +88,20 @@ class TestRates:
     ) -> None:
         page = draw("rates", *codecs, "--images", "2", "--draws", "2", "--scale", "1")
         runs = [open_run(path) for path in codecs]
-        images = figure_inputs.choose_images(runs, "test", 2)
-        originals = [
-            figure_inputs.as_tiles(b.images_BCHW) for b in images.batches(runs[0].recipe())
-        ]
+        images = pictures.choose_images(runs, "test", 2)
+        originals = [pictures.as_tiles(b.images_BCHW) for b in images.batches(runs[0].recipe())]
         assert all(holds(page, tile) for tile in originals[0])
         for run in runs:
-            for made in figure_inputs.reconstructions(run, run.system(), images, 7, 2):
-                assert all(holds(page, tile) for tile in figure_inputs.as_tiles(made))
-        for made in figure_inputs.prior_samples(runs[0].system(), images, 7, 2):
-            assert all(holds(page, tile) for tile in figure_inputs.as_tiles(made))
+            for made in pictures.reconstructions(run, run.system(), images, 7, 2):
+                assert all(holds(page, tile) for tile in pictures.as_tiles(made))
+        for made in pictures.prior_samples(runs[0], runs[0].system(), images, 7, 2):
+            assert all(holds(page, tile) for tile in pictures.as_tiles(made))
 
     def test_its_reconstructions_have_the_evaluated_error(self, codecs: list[Path]) -> None:
         for path in codecs:
             run = open_run(path)
-            images = figure_inputs.choose_images([run], "test", 20)
-            (first,) = figure_inputs.reconstructions(run, run.system(), images, 7, 1)
+            images = pictures.choose_images([run], "test", 20)
+            (first,) = pictures.reconstructions(run, run.system(), images, 7, 1)
             (batch,) = images.batches(run.recipe())
             error = (first.double() - batch.images_BCHW.double()).div(127.5).square().mean()
             content = json.loads((path / "evaluations/metrics/metrics.json").read_text())
@@ -109,10 +109,10 @@ class TestRates:
 
     def test_labels_tell_runs_of_one_rate_apart(self, codecs: list[Path]) -> None:
         runs = [open_run(path) for path in codecs]
-        said = figure_inputs.differing(runs, rates=False)
+        said = pictures.differing(runs, rates=False)
         assert said == ["λ 10", "λ 10", "λ 0"]
-        assert figure_inputs.differing(runs)[0] == "2 channels, λ 10"
-        assert figure_inputs.differing(runs[:1]) == ["dplc/codec"]
+        assert pictures.differing(runs)[0] == "2 channels, λ 10"
+        assert pictures.differing(runs[:1]) == ["dplc/codec"]
 
     def test_chosen_images_and_a_pdf(self, codecs: list[Path], tmp_path: Path) -> None:
         out = tmp_path / "rates.pdf"
@@ -126,10 +126,10 @@ def test_interpolation_holds_the_noise_fixed(
 ) -> None:
     page = draw("interpolation", *codecs, "--image", "3", "--draws", "2", "--scale", "1")
     runs = [open_run(path) for path in codecs]
-    images = figure_inputs.choose_rows(figure_inputs.choose_images(runs, "test", 1), [3])
+    images = pictures.choose_rows(pictures.choose_images(runs, "test", 1), [3])
     for run in runs:
-        for made in figure_inputs.reconstructions(run, run.system(), images, 7, 2):
-            assert holds(page, figure_inputs.as_tiles(made)[0])
+        for made in pictures.reconstructions(run, run.system(), images, 7, 2):
+            assert holds(page, pictures.as_tiles(made)[0])
 
 
 class TestLatent:
@@ -147,8 +147,8 @@ class TestLatent:
         run = open_run(codecs[0])
         system = run.system()
         assert isinstance(system, ReconstructingSystem) and system.prior is not None
-        images = figure_inputs.choose_images([run], "train", 30)
-        z = figure_inputs.latents(run, system, images, 7).z_BK.double()
+        images = pictures.choose_images([run], "train", 30)
+        z = pictures.latents(run, system, images, 7).z_BK.double()
         prior = system.prior.sample(Draws(7, ("prior",), 30), torch.float64)
         assert f"{float(mmd(z, prior)):.5f}" in out
         assert "dplc/codec, 2 channels, λ 10" in out and "dplc/wae" in out and "chance" in out
@@ -158,21 +158,21 @@ class TestLatent:
     ) -> None:
         run = open_run(codecs[0])
         system = run.system()
-        images = figure_inputs.choose_images([run], "test", 20)
-        together = figure_inputs.latents(run, system, images, 7).z_BK
-        alone = figure_inputs.choose_rows(images, images.rows[4:5])
+        images = pictures.choose_images([run], "test", 20)
+        together = pictures.latents(run, system, images, 7).z_BK
+        alone = pictures.choose_rows(images, images.rows[4:5])
         (batch,) = alone.batches(run.recipe())
         assert batch.images_BCHW.shape == (1, 3, 64, 64)
         np.testing.assert_allclose(
-            figure_inputs.latents(run, system, alone, 7).z_BK[0], together[4], atol=1e-5
+            pictures.latents(run, system, alone, 7).z_BK[0], together[4], atol=1e-5
         )
 
 
 class TestCurves:
     def test_runs_join_by_what_their_recipes_say(self, codecs: list[Path]) -> None:
-        read = figure_results.read([str(path) for path in codecs], "metrics")
-        assert [one.series for one in read] == ["λ 10", "λ 10", "λ 0"]
-        points = [one.point("mse") for one in read]
+        found = read([str(path) for path in codecs], "metrics")
+        assert [one.series for one in found] == ["λ 10", "λ 10", "λ 0"]
+        points = [one.point("mse") for one in found]
         assert [p.bpp for p in points if p] == [0.0078125, 0.015625, 0.015625]
         content = json.loads((codecs[0] / "evaluations/metrics/metrics.json").read_text())
         first = points[0]
@@ -186,9 +186,9 @@ class TestCurves:
         file = tmp_path / "elsewhere.json"
         shutil.copy(free / "evaluations/metrics/metrics.json", file)
         words = [f"λ = 10={two},{four}", str(file)]
-        read = figure_results.read(words, "metrics")
-        assert [one.series for one in read] == ["λ = 10", "λ = 10", "dplc/codec"]
-        assert read[2].run is None and read[2].point("mmd") is None
+        found = read(words, "metrics")
+        assert [one.series for one in found] == ["λ = 10", "λ = 10", "dplc/codec"]
+        assert found[2].run is None and found[2].point("mmd") is None
         assert draw("curves", *words, "--metrics", "mse,psnr,pv,mmd").std() > 10
 
     def test_a_sweep_stands_for_its_finished_trials(
@@ -198,21 +198,21 @@ class TestCurves:
         grids = {"loss.mmd_weight": {"grid": [10, 0]}, "networks.code_channels": {"grid": [4, 2]}}
         recipe = tiny.write(base, tmp_path / "base.yaml")
         sweep = sweep_file.Sweep.model_validate({"base": str(recipe), "space": grids})
-        planned = trials.plan(sweep, tmp_path / "sweep")
-        trials.write_plan(sweep, planned, tmp_path / "sweep")
+        planned = plan.make(sweep, tmp_path / "sweep")
+        plan.write(sweep, planned, tmp_path / "sweep")
         for trial in planned[:3]:
             tiny.trained(trial.path, recipes.with_overrides(base, trial.point))
-        trials.write_table(trials.table(planned, sweep.objective), tmp_path / "sweep")
-        read = figure_results.read([str(tmp_path / "sweep")], "metrics")
+        results.write_table(results.table(planned, sweep.objective), tmp_path / "sweep")
+        found = read([str(tmp_path / "sweep")], "metrics")
         # In the order of the values; λ 0 with 2 channels is still to be run.
-        assert [(one.series, one.bpp) for one in read] == [
+        assert [(one.series, one.bpp) for one in found] == [
             ("λ 0", 0.015625),
             ("λ 10", 0.0078125),
             ("λ 10", 0.015625),
         ]
 
     def test_a_run_without_an_evaluation_speaks_by_its_last_one(self, codec_run: Path) -> None:
-        (one,) = figure_results.read([str(codec_run)], "metrics")
+        (one,) = read([str(codec_run)], "metrics")
         result = open_run(codec_run).result()
         mse, psnr = one.point("mse"), one.point("psnr")
         assert result is not None and mse is not None and psnr is not None
@@ -227,26 +227,26 @@ class TestCurves:
     ) -> None:
         words = ["--metrics", "mse,pv", "--classical", "jpeg,JPEG 2000"]
         assert draw("curves", codecs[0], *words).std() > 10
-        (one,) = figure_results.read([str(codecs[0])], "metrics")
+        (one,) = read([str(codecs[0])], "metrics")
         run = open_run(codecs[0])
         images = torch.cat([batch.images_BCHW for batch in one.images().batches(run.recipe())])
         assert len(images) == 20
-        (codec,) = figure_classical.parse("JPEG")
+        (codec,) = classical.parse("JPEG")
         beside = one.point("mse")
         assert beside is not None
-        rungs = figure_classical.measure([codec], images, 100.0, ["mse", "ms_ssim"])
+        rungs = classical.measure([codec], images, 100.0, ["mse", "ms_ssim"])
         assert len(rungs) == len(codec.ladder)
-        coded = [codec.code(image, codec.ladder[3]) for image in figure_inputs.as_tiles(images)]
+        coded = [codec.code(image, codec.ladder[3]) for image in pictures.as_tiles(images)]
         point = rungs[3].point("mse", beside)
         assert point.bpp == pytest.approx(np.mean([c.bits for c in coded]) / 64**2)
         assert rungs[-1].point("psnr", beside).value > point.value
         assert 0 < rungs[3].point("ms_ssim", beside).value < 1
         curves.require_one_protocol(curves.Panel("mse", [beside, point]))
         # Not further than a little beyond the rates of the others.
-        assert len(figure_classical.measure([codec], images, 0.01, ["mse"])) == 1
+        assert len(classical.measure([codec], images, 0.01, ["mse"])) == 1
 
     def test_the_mmd_is_measured_on_the_evaluated_images(self, codecs: list[Path]) -> None:
-        (one,) = figure_results.read([str(codecs[0])], "metrics")
+        (one,) = read([str(codecs[0])], "metrics")
         point = one.point("mmd")
         assert point is not None
         assert point.protocol["images"] == "20 of 47 images, evenly spaced"

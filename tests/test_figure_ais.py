@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gencomp.cli import figure_ais_inputs as inputs
+from cluster.results import curves
 from gencomp.cli import main
 from gencomp.errors import InputError
 from gencomp.figures.rate_distortion import cut
+from sweeps.operating_points import read
 
 MODELS = """
 from torch import nn
@@ -120,7 +121,7 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
 
 class TestCurves:
     def test_they_are_what_was_collected(self, measured: Path) -> None:
-        (one,) = inputs.read([str(measured / "signed")])
+        (one,) = curves.read([str(measured / "signed")])
         content = json.loads((measured / "signed" / "curve.json").read_text())
         curve = one.curve()
         for name in ("rate", "distortion"):
@@ -155,10 +156,10 @@ class TestCurves:
         self, measured: Path, tmp_path: Path, draw: Callable[..., np.ndarray]
     ) -> None:
         path = Path(shutil.copytree(measured / "signed", tmp_path / "partial"))
-        backward = len(inputs.read([str(path)])[0].plan.blocks) - 1
+        backward = len(curves.read([str(path)])[0].plan.blocks) - 1
         (path / "parts" / f"block-{backward:05d}.parquet").unlink()
         assert main(["slurm", "collect", str(path)]) == 0
-        (one,) = inputs.read([str(path)])
+        (one,) = curves.read([str(path)])
         assert one.remark == " (PARTIAL: simulated images are missing)"
         assert [gap.asked for gap in one.gaps] == [0.01]
         draw("ais", path)
@@ -167,7 +168,7 @@ class TestCurves:
 
     def test_other_distortions_have_no_scale(self, changed: Callable[..., Path]) -> None:
         path = changed("plan.json", settings={"distortion": "gaussian_likelihood"})
-        (one,) = inputs.read([str(path)])
+        (one,) = curves.read([str(path)])
         assert one.units.value_range is None
         assert one.units.label == "distortion: −log p(x|z), nats per image"
 
@@ -181,7 +182,7 @@ class TestCurves:
         ]
         file = tmp_path / "trained.json"
         file.write_text(json.dumps({"points": points, "protocol": content["protocol"]}))
-        found = inputs.variational(file, inputs.read(evaluations))
+        found = curves.variational(file, curves.read(evaluations))
         assert found.of == 1
         np.testing.assert_array_equal(found.rate_P, [p["rate"] for p in points])
         draw("ais", *evaluations, "--variational", file)
@@ -193,8 +194,8 @@ class TestCodecs:
     ) -> None:
         content = json.loads((codec / "evaluations/metrics/metrics.json").read_text())["metrics"]
         for name, factor in (("signed", 1.0), ("unit", 0.25)):
-            (beside,) = inputs.read([str(measured / name)])
-            (point,) = inputs.operating_points([f"λ = 10={codec}"], "metrics", beside)
+            (beside,) = curves.read([str(measured / name)])
+            (point,) = curves.operating_points(read([f"λ = 10={codec}"], "metrics"), beside)
             assert point.series == "λ = 10"
             assert point.rate == pytest.approx(content["bpp"]["value"] * 4096 * math.log(2))
             assert point.distortion == pytest.approx(content["mse"]["value"] * 12288 * factor)
@@ -217,7 +218,7 @@ class TestCodecs:
 class TestOtherFigures:
     def test_convergence(self, measured: Path, draw: Callable[..., np.ndarray]) -> None:
         assert draw("convergence", measured / "signed", measured / "longer").std() > 10
-        (one,) = inputs.read([str(measured / "longer")])
+        (one,) = curves.read([str(measured / "longer")])
         found = one.convergence()
         assert (found.label, found.temperatures) == ("longer, T = 48", 48)
         points = one.means["points"]
@@ -228,7 +229,7 @@ class TestOtherFigures:
 
     def test_image_curves(self, measured: Path, draw: Callable[..., np.ndarray]) -> None:
         assert draw("image-curves", measured / "signed").std() > 5
-        (one,) = inputs.read([str(measured / "signed")])
+        (one,) = curves.read([str(measured / "signed")])
         images, mean = one.images(), one.curve()
         np.testing.assert_allclose(images.rate_IT.mean(0), mean.rate_T)
         np.testing.assert_allclose(images.distortion_IT.mean(0), mean.distortion_T)
@@ -248,14 +249,14 @@ class TestLabels:
         paths = [
             str(path.parent) for path in sorted(tmp_path.glob("runs/*/evaluations/*/plan.json"))
         ]
-        assert [one.label for one in inputs.read(paths)] == ["gan", "vae/ais", "vae/long"]
+        assert [one.label for one in curves.read(paths)] == ["gan", "vae/ais", "vae/long"]
         words = [paths[0], f"a={paths[1]}", paths[2]]
-        assert [one.label for one in inputs.read(words)] == ["gan", "a", "vae"]
+        assert [one.label for one in curves.read(words)] == ["gan", "a", "vae"]
 
     def test_two_of_one_name_are_refused(self, measured: Path) -> None:
         words = [f"a={measured / name}" for name in ("signed", "wide")]
         with pytest.raises(InputError, match="2 evaluations are called a; tell them apart"):
-            inputs.read(words)
+            curves.read(words)
 
 
 class TestRefusals:

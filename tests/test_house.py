@@ -10,10 +10,13 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import grimp
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -191,6 +194,54 @@ class TestFloors:
     )
     def test_the_way_up_is_closed(self, house: Path, importer: str, imported: str) -> None:
         assert self._lint(house, [(importer, imported)]) == 1
+
+
+def _circle(packages: list[str]) -> str:
+    """A circle of imports among the modules of some packages, in words; empty where there is none.
+
+    Imports for types and imports inside functions count.
+    """
+    graph = grimp.build_graph(*packages, exclude_type_checking_imports=False, cache_dir=None)
+    imports = {one: graph.find_modules_directly_imported_by(one) for one in graph.modules}
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        found = error.args[1][::-1]  # each of them imports the next one
+        lines = [
+            f"{one} imports {other} in line {where['line_number']}: {where['line_contents']}"
+            for one, other in pairwise(found)
+            for where in graph.get_import_details(importer=one, imported=other)
+        ]
+        return "\n".join(["these modules import each other in a circle:", *lines])
+    return ""
+
+
+class TestCircles:
+    """What two modules need from each other stands in a third one that both import."""
+
+    def test_no_module_imports_itself_through_others(self) -> None:
+        circle = _circle(PROJECT["tool"]["importlinter"]["root_packages"])
+        assert not circle, circle
+
+    def test_types_and_functions_count(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.syspath_prepend(str(tmp_path))
+        house = tmp_path / "house_with_a_circle"
+        (house / "room").mkdir(parents=True)
+        for name in ("__init__", "room/__init__", "room/a", "b", "c"):
+            (house / f"{name}.py").touch()
+        (house / "room" / "a.py").write_text("from ..b import B\n")
+        (house / "b.py").write_text(
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .c import C\n"
+        )
+        assert not _circle([house.name])
+        (house / "c.py").write_text("def use():\n    from .room.a import A\n")
+        assert set(_circle([house.name]).splitlines()[1:]) == {
+            f"{house.name}.room.a imports {house.name}.b in line 1: from ..b import B",
+            f"{house.name}.b imports {house.name}.c in line 3: from .c import C",
+            f"{house.name}.c imports {house.name}.room.a in line 2: from .room.a import A",
+        }
 
 
 class TestMethods:

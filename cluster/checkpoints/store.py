@@ -9,6 +9,7 @@ older one is taken.
         averages.safetensors   their moving averages, where the recipe asks for them
         optimizers.pt          one state per phase
         progress.json          step, samples consumed, world size
+        frozen.json            hash of the system's frozen networks, where it has some
         manifest.json          size and xxh3_128 of each file above
 """
 
@@ -39,8 +40,9 @@ NETWORKS = "networks.safetensors"
 AVERAGES = "averages.safetensors"
 OPTIMIZERS = "optimizers.pt"
 PROGRESS = "progress.json"
+FROZEN = "frozen.json"
 MANIFEST = "manifest.json"
-FILES = (NETWORKS, AVERAGES, OPTIMIZERS, PROGRESS, MANIFEST)
+FILES = (NETWORKS, AVERAGES, OPTIMIZERS, PROGRESS, FROZEN, MANIFEST)
 _CHUNK = 1 << 22
 _PIECE = 1 << 20
 
@@ -64,12 +66,14 @@ class Content:
         optimizers: state of each phase's optimiser.
         progress: `step`, `samples` and `world`.
         averages: moving averages of the networks, if there are any.
+        frozen: hash of the networks that are never saved, if there are any.
     """
 
     networks: Mapping[str, Tensor]
     optimizers: Mapping[str, Any]
     progress: Mapping[str, int]
     averages: Mapping[str, Tensor] | None = None
+    frozen: str | None = None
 
     @property
     def step(self) -> int:
@@ -116,11 +120,23 @@ class Checkpoint:
     def progress(self) -> dict[str, int]:
         return json.loads((self.path / PROGRESS).read_text())
 
+    def frozen_hash(self) -> str | None:
+        """Hash of the frozen networks that these weights belong to; None where there are none."""
+        path = self.path / FROZEN
+        return json.loads(path.read_text())["xxh3_128"] if path.exists() else None
+
     def networks_hash(self) -> str:
-        """Hash of the file of the networks as the manifest states it."""
+        """What identifies the system: a hash of its weights and of its frozen networks.
+
+        Without frozen networks, it is that of the weights' file as the manifest states it.
+        """
         manifest = json.loads((self.path / MANIFEST).read_text())
         name = AVERAGES if self.averaged and AVERAGES in manifest else NETWORKS
-        return manifest[name]["xxh3_128"]
+        weights: str = manifest[name]["xxh3_128"]
+        frozen = self.frozen_hash()
+        return (
+            weights if frozen is None else xxhash.xxh3_128_hexdigest(f"{weights} {frozen}".encode())
+        )
 
 
 def parse_choice(text: str) -> Choice:
@@ -160,6 +176,10 @@ def write(directory: Path, content: Content) -> Checkpoint:
         with HashedFile(place / PROGRESS) as file:
             file.write(json.dumps(dict(content.progress)).encode())
         manifest[PROGRESS] = file.described()
+        if content.frozen is not None:
+            with HashedFile(place / FROZEN) as file:
+                file.write(json.dumps({"xxh3_128": content.frozen}).encode())
+            manifest[FROZEN] = file.described()
         with HashedFile(place / MANIFEST) as file:
             file.write(json.dumps(manifest, indent=1, sort_keys=True).encode())
     return Checkpoint(directory / name_of(content.step))

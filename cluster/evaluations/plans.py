@@ -9,7 +9,7 @@ import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 from pydantic import (
     BaseModel,
@@ -23,9 +23,7 @@ from cluster.checkpoints.store import LAST, Choice
 from cluster.files import write_text
 from cluster.runs import Run
 from gencomp.errors import InputError
-from gencomp.validation import option_name, sentence
-
-Model = TypeVar("Model", bound=BaseModel)
+from gencomp.validation import sentence
 
 # What submitit and the lock may have left before there is a plan.
 _LEFT_BEFORE = ("logs", "lock")
@@ -100,18 +98,6 @@ class Plan(BaseModel):
             raise InputError(
                 f"{directory / cls.FILE} cannot be read: {sentence(error, cls)}"
             ) from None
-
-
-def checked(model: type[Model], values: dict[str, Any]) -> Model:
-    """Settings from the command line.
-
-    Raises:
-        InputError: one sentence about the first value out of range.
-    """
-    try:
-        return model(**values)
-    except ValidationError as error:
-        raise InputError(sentence(error, model, option_name)) from None
 
 
 def directory(run: Run, name: str) -> Path:

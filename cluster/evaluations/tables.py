@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Table(NamedTuple):
@@ -32,3 +33,12 @@ class Collected(NamedTuple):
     result: Path
     images: int
     missing: list[int]
+
+
+def finite(value: Any) -> Any:
+    """JSON has no infinity: an infinite PSNR becomes null."""
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

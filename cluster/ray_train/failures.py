@@ -13,7 +13,7 @@ from ray.train import UserCallback
 
 from cluster import locks
 from cluster.logs import json_lines, process_log
-from cluster.ray_train.scaling import answers
+from cluster.ray_train.nodes import answers
 
 _SHOWN = 3
 _DIED = "died: it was killed, or its node was lost"

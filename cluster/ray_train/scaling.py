@@ -10,7 +10,6 @@ and leave, and are started again, so growing costs no steps.
 
 from __future__ import annotations
 
-import socket
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -33,12 +32,12 @@ from ray.train.v2._internal.execution.scaling_policy import (
 from ray.train.v2.api.result import Result
 
 from cluster.logs import json_lines, process_log
+from cluster.ray_train.nodes import answers
 
 # A number of places counts once it has not changed for so long: nodes come one after the other, and
 # those of workers that just died are free a moment later.
 _SETTLED_SECONDS = 5.0
 _LOOK_SECONDS = 1.0
-_ANSWER_SECONDS = 2.0
 _PROBES = 32
 
 Resources = Mapping[str, float]
@@ -234,16 +233,6 @@ def _places(resources: Resources, needs: Resources) -> int:
     """How often the needs of a worker fit into resources."""
     # Ray counts in ten-thousandths.
     return min(int(resources.get(name, 0) / amount + 1e-4) for name, amount in needs.items())
-
-
-def answers(node: Mapping[str, Any]) -> bool:
-    """Whether a node's own process still listens: Ray counts a dead node in for some 20 s."""
-    try:
-        place = (node["NodeManagerAddress"], node["NodeManagerPort"])
-        socket.create_connection(place, timeout=_ANSWER_SECONDS).close()
-    except OSError:
-        return False
-    return True
 
 
 def _count(workers: int) -> str:

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from cluster.checkpoints import mirror, store
 from cluster.checkpoints.retention import Retention
 from cluster.checkpoints.writer import Saver
-from cluster.runs import Run, open_run
+from cluster.runs import Run, load_frozen, parent_networks
 from cluster.training.ema import Averages
 from cluster.training.worker_info import Seat
 from gencomp.errors import InputError
@@ -29,6 +29,7 @@ class State:
     Attributes:
         saved: the step of the newest checkpoint, 0 before there is one.
         saver: writes the checkpoints, on rank 0.
+        frozen: hash of the system's frozen networks, if it has some.
     """
 
     run: Run
@@ -40,6 +41,7 @@ class State:
     progress: Progress
     saved: int
     saver: Saver | None
+    frozen: str | None
 
     def save(self) -> None:
         """Write a checkpoint, on rank 0; it may go on in a thread while the weights change.
@@ -58,6 +60,7 @@ class State:
                         "samples": self.progress.samples,
                         "world": self.seat.world,
                     },
+                    frozen=self.frozen,
                 )
             )
         self.saved = self.progress.step
@@ -97,21 +100,17 @@ def start_or_resume(
         supply: training batches for what the start of a system depends on, by purpose.
 
     Raises:
-        InputError: no checkpoint is whole, or a parent run is missing or damaged.
+        InputError: no checkpoint is whole, or a parent run is missing or damaged, or other frozen
+            networks than those of the checkpoint.
     """
     torch.manual_seed(recipe.training.seed)
     system = build_system(recipe, run.parent_recipes())
-    # Channels last halves a step on a CPU and suits tensor cores; values do not depend on it.
-    system.networks.to(seat.device)
-    system.networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     checkpoint = _chosen_checkpoint(run, seat)
+    frozen = load_frozen(system, recipe, checkpoint)
+    system.to(seat.device)
     if checkpoint is None:
-        parents = {
-            role: open_run(path).final_checkpoint().networks()
-            for role, path in recipe.parent_runs().items()
-        }
         with supply("initialise") as batches:
-            system.initialise(parents, batches)
+            system.initialise(parent_networks(recipe), batches)
         progress = Progress(step=0, samples=0, epoch_length=epoch_length)
     else:
         system.networks.load_state_dict(checkpoint.networks())
@@ -124,7 +123,9 @@ def start_or_resume(
             optimizer.load_state_dict(states[name])
     averages = _averages(system, recipe.training.ema_decay, checkpoint)
     saver = _saver(run, recipe) if seat.rank == 0 else None
-    return State(run, recipe, seat, system, optimizers, averages, progress, progress.step, saver)
+    return State(
+        run, recipe, seat, system, optimizers, averages, progress, progress.step, saver, frozen
+    )
 
 
 def _saver(run: Run, recipe: BaseRecipe) -> Saver:

@@ -16,137 +16,61 @@ from gencomp.errors import InputError
 
 
 class Command(NamedTuple):
-    """Where a command lives.
+    """A command; its words are the path of its module, and the last word names its function.
 
-    ``function`` is a typed function whose signature and docstring are its arguments and help; it
-    returns an exit code or None. A ``raw`` function takes the remaining words as a list instead.
+    `gencomp slurm ais` is the function ``ais`` of `gencomp.cli.slurm.ais`. It is a typed function,
+    whose signature and docstring are the arguments and the help of the command, and returns an exit
+    code or None.
+
+    Attributes:
+        section: Where the command stands in the table that ``--help`` prints.
+        help: What the command does.
+        raw: The function takes the remaining words as a list instead.
+        folder: Where the module of a single word lies, if not beside this file.
     """
 
     section: str
-    module: str
-    function: str
     help: str
     raw: bool = False
+    folder: str | None = None
 
 
 COMMANDS: dict[str, Command] = {
-    "shards build": Command(
-        "Data", "gencomp.cli.shards", "build", "make a shard set from a data set as it is shipped"
-    ),
-    "shards index": Command(
-        "Data", "gencomp.cli.shards", "index", "index existing WebDataset tars, local or remote"
-    ),
-    "shards split": Command(
-        "Data", "gencomp.cli.shards", "split", "draw another test split of a shard set"
-    ),
-    "shards sample": Command(
-        "Data", "gencomp.cli.shards", "sample", "cut a small shard set out of a large one"
-    ),
-    "shards verify": Command(
-        "Data", "gencomp.cli.shards_check", "verify", "check every byte of a shard set"
-    ),
-    "shards stats": Command(
-        "Data", "gencomp.cli.shards_check", "stats", "count a shard set; draw a contact sheet"
-    ),
-    "shards simulate": Command(
-        "Data",
-        "gencomp.cli.shards_simulate",
-        "simulate",
-        "tell what reading would cost elsewhere",
-    ),
-    "train": Command(
-        "Training", "gencomp.cli.train", "train", "train or resume one stage of a recipe", raw=True
-    ),
-    "sweep": Command(
-        "Training", "gencomp.cli.sweep", "sweep", "search a space over a recipe", raw=True
-    ),
-    "recipes": Command(
-        "Training",
-        "gencomp.cli.recipes",
-        "recipes",
-        "list what ships to train, or print it to copy",
-    ),
-    "status": Command(
-        "Training", "gencomp.cli.status", "status", "say where runs and sweeps stand"
-    ),
-    "slurm train": Command(
-        "Training", "gencomp.cli.slurm.train", "train", "train a run as one Slurm job", raw=True
-    ),
-    "slurm sweep": Command(
-        "Training", "gencomp.cli.slurm.sweep", "sweep", "run a sweep as one Slurm job", raw=True
-    ),
-    "compress": Command(
-        "Coding", "gencomp.cli.codec", "compress", "write an image to a compressed file"
-    ),
-    "decompress": Command(
-        "Coding", "gencomp.cli.codec", "decompress", "write a compressed file back to an image"
-    ),
-    "evaluate": Command(
-        "Evaluation", "gencomp.cli.evaluate", "evaluate", "measure a finished run, with intervals"
-    ),
-    "slurm evaluate": Command(
-        "Evaluation",
-        "gencomp.cli.slurm.evaluate",
-        "evaluate",
-        "measure a finished run in many jobs",
-    ),
-    "slurm ais": Command(
-        "Evaluation",
-        "gencomp.cli.slurm.ais",
-        "ais",
-        "submit the rate-distortion curve as many jobs",
-    ),
-    "slurm variational": Command(
-        "Evaluation",
-        "gencomp.cli.slurm.variational",
-        "variational",
-        "submit the curve of trained encoders as one job",
-    ),
-    "slurm status": Command(
-        "Evaluation", "gencomp.cli.slurm.status", "status", "say where each job stands"
-    ),
-    "slurm logs": Command(
-        "Evaluation", "gencomp.cli.slurm.logs", "logs", "print what a job has printed"
-    ),
-    "slurm collect": Command(
-        "Evaluation",
-        "gencomp.cli.slurm.collect",
-        "collect",
-        "merge what the evaluation jobs have written",
-    ),
-    "slurm cancel": Command(
-        "Evaluation", "gencomp.cli.slurm.cancel", "cancel", "cancel jobs that wait or run"
-    ),
-    "figure rates": Command(
-        "Evaluation", "gencomp.cli.figure", "rates", "draw images at every rate beside each other"
-    ),
-    "figure interpolation": Command(
-        "Evaluation", "gencomp.cli.figure", "interpolation", "draw one image along the rate"
-    ),
-    "figure curves": Command(
-        "Evaluation", "gencomp.cli.figure_curves", "curves", "draw metrics of runs against the rate"
-    ),
-    "figure ais": Command(
-        "Evaluation", "gencomp.cli.figure_ais", "ais", "draw rate-distortion curves by AIS"
-    ),
-    "figure convergence": Command(
-        "Evaluation", "gencomp.cli.figure_ais", "convergence", "draw how far such curves are sure"
-    ),
-    "figure image-curves": Command(
-        "Evaluation", "gencomp.cli.figure_ais", "image_curves", "draw such a curve of each image"
-    ),
-    "figure latent": Command(
-        "Evaluation", "gencomp.cli.figure", "latent", "draw latents of runs beside their prior"
-    ),
-    "report": Command(
-        "Evaluation", "gencomp.cli.report", "report", "write one HTML page from finished runs"
-    ),
-    "doctor": Command(
-        "Set-up", "gencomp.cli.doctor", "doctor", "say what is installed and what is missing", True
-    ),
-    "demo": Command(
-        "Set-up", "gencomp.cli.demo", "demo", "run the whole main line here on real photographs"
-    ),
+    "shards build": Command("Data", "make a shard set from a data set as it is shipped"),
+    "shards index": Command("Data", "index existing WebDataset tars, local or remote"),
+    "shards split": Command("Data", "draw another test split of a shard set"),
+    "shards sample": Command("Data", "cut a small shard set out of a large one"),
+    "shards verify": Command("Data", "check every byte of a shard set"),
+    "shards stats": Command("Data", "count a shard set; draw a contact sheet"),
+    "shards simulate": Command("Data", "tell what reading would cost elsewhere"),
+    "train": Command("Training", "train or resume one stage of a recipe", raw=True),
+    "sweep": Command("Training", "search a space over a recipe", raw=True),
+    "recipes": Command("Training", "list what ships to train, or print it to copy"),
+    "status": Command("Training", "say where runs and sweeps stand"),
+    "slurm train": Command("Training", "train a run as one Slurm job", raw=True),
+    "slurm sweep": Command("Training", "run a sweep as one Slurm job", raw=True),
+    "compress": Command("Coding", "write an image to a compressed file", folder="compress"),
+    "decompress": Command("Coding", "write a compressed file back to an image", folder="compress"),
+    "evaluate": Command("Evaluation", "measure a finished run, with intervals"),
+    "files": Command("Evaluation", "write, read and measure a file of each held-out picture"),
+    "slurm evaluate": Command("Evaluation", "measure a finished run in many jobs"),
+    "slurm files": Command("Evaluation", "measure such files in many jobs"),
+    "slurm ais": Command("Evaluation", "submit the rate-distortion curve as many jobs"),
+    "slurm variational": Command("Evaluation", "submit the curve of trained encoders as one job"),
+    "slurm status": Command("Evaluation", "say where each job stands"),
+    "slurm logs": Command("Evaluation", "print what a job has printed"),
+    "slurm collect": Command("Evaluation", "merge what the evaluation jobs have written"),
+    "slurm cancel": Command("Evaluation", "cancel jobs that wait or run"),
+    "figure rates": Command("Evaluation", "draw images at every rate beside each other"),
+    "figure interpolation": Command("Evaluation", "draw one image along the rate"),
+    "figure curves": Command("Evaluation", "draw metrics of runs against the rate"),
+    "figure ais": Command("Evaluation", "draw rate-distortion curves by AIS"),
+    "figure convergence": Command("Evaluation", "draw how far such curves are sure"),
+    "figure image-curves": Command("Evaluation", "draw such a curve of each image"),
+    "figure latent": Command("Evaluation", "draw latents of runs beside their prior"),
+    "report": Command("Evaluation", "write one HTML page from finished runs"),
+    "doctor": Command("Set-up", "say what is installed and what is missing", raw=True),
+    "demo": Command("Set-up", "run the whole main line here on real photographs"),
 }
 GROUPS = frozenset(name.split()[0] for name in COMMANDS if " " in name)
 FLAGS = frozenset({"--debug", "--help", "-h", "--version"})
@@ -192,6 +116,18 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
     return path, flags, []
 
 
+def place(name: str) -> tuple[str, str]:
+    """The module and the function of a command.
+
+    >>> place("figure image-curves")
+    ('gencomp.cli.figure.image_curves', 'image_curves')
+    """
+    path = name.replace("-", "_").split()
+    if (folder := COMMANDS[name].folder) is not None:
+        path = [folder, *path]
+    return ".".join(["gencomp.cli", *path]), path[-1]
+
+
 def help_text(group: str | None = None) -> str:
     """The table of commands as plain text: all of them, or those of one group."""
     names = [name for name in COMMANDS if group is None or name.split()[0] == group]
@@ -232,7 +168,8 @@ def _run(path: list[str], flags: list[str], rest: list[str]) -> int:
     if name not in COMMANDS:
         raise InputError(_unknown(name, group))
     command = COMMANDS[name]
-    function: Callable[..., Any] = getattr(import_module(command.module), command.function)
+    module, function_name = place(name)
+    function: Callable[..., Any] = getattr(import_module(module), function_name)
     if command.raw:
         code = function(rest)
     else:

@@ -92,7 +92,7 @@ def _gencomp(command: str, directory: Path) -> None:
 
 def _best_trial(sweep: Path) -> str:
     """The best codec of the highest rate, relative to the demo's directory."""
-    from sweeps.trials import read_results
+    from sweeps.results import read_results
 
     return f"runs/rates/trials/{read_results(sweep).best()[-1]['trial']}"
 

@@ -2,78 +2,58 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
+from pydantic import Field
 
-from gencomp.cli.console import bar, show
-from gencomp.errors import InputError
+from cluster.evaluations.metrics.settings import MetricOptions, parse_metrics
+from cluster.evaluations.options import Options
+from gencomp.cli.arguments import Checkpoint
+from gencomp.cli.console import show
+from gencomp.cli.measuring import measure_here, require_processes
 
 if TYPE_CHECKING:
     from cluster.evaluations.metrics.plan import Plan
     from cluster.runs import Run
 
-_BUSY = "{directory} is being worked on by {holder}"
+
+class _Metrics(Options):
+    """What to measure."""
+
+    metrics: str | None = Field(
+        None,
+        description="Some of mse,psnr,ms_ssim,pv,fid,kid,lpips,rate0,mmd; by default mse, psnr and"
+        " ms_ssim where the run reconstructs, fid and kid with --features, lpips with --lpips. pv"
+        " is the variance over several reconstructions of an image, rate0 the point without any"
+        " bits, mmd the distance of the latents from the prior.",
+    )
 
 
-@dataclass(frozen=True)
-class MetricOptions:
-    """What to measure, and how.
+class RunOptions(MetricOptions, _Metrics):
+    """What to measure, and how."""
 
-    Attributes:
-        metrics: Some of mse,psnr,ms_ssim,pv,fid,kid,lpips,rate0,mmd; by default mse, psnr and
-            ms_ssim where the run reconstructs, fid and kid with --features, lpips with --lpips. pv
-            is the variance over several reconstructions of an image, rate0 the point without any
-            bits, mmd the distance of the latents from the prior.
-        split: Split to measure on.
-        images: How many, evenly spaced over the split; by default all.
-        samples: Samples of the prior for sFID and sKID; by default as many as images, 0 for none.
-        draws: Reconstructions of each image for pv, and samples for rate0.
-        features: TorchScript file of the network whose features fid and kid compare.
-        features_sha256: Its SHA-256; may be left out for the Inception of 2015-12-05.
-        features_input: What it is given: uint8 of any size, or floats on [-1, 1] at 299×299.
-        lpips: TorchScript file of a network of two images on [-1, 1] for lpips.
-        lpips_sha256: Its SHA-256.
-        batch_size: Images that go through the networks at once.
-        block: Images of a part; what is killed loses a part at most.
-        seed: Of noise, samples and intervals.
-        gpu: Measure on GPUs instead of CPUs.
-        checkpoint: Checkpoint of the run: last, best (by training.keep_best_metric) or a step.
-        name: Name of the evaluation, a directory in RUN/evaluations.
-    """
-
-    metrics: str | None = None
-    split: str = "test"
-    images: int | None = None
-    samples: int | None = None
-    draws: int = 100
-    features: Path | None = None
-    features_sha256: str | None = None
-    features_input: Literal["uint8", "signed-299"] = "uint8"
-    lpips: Path | None = None
-    lpips_sha256: str | None = None
-    batch_size: int = 64
-    block: int = 256
-    seed: int = 7
-    gpu: bool = False
-    checkpoint: str = "last"
-    name: str = "metrics"
-
-    def open(self, run: Path) -> Run:
-        """
-        Raises:
-            InputError: there is no such run, or the checkpoint is neither last nor best nor a step.
-        """
-        from cluster.checkpoints.store import parse_choice
-        from cluster.runs import open_run
-
-        return open_run(run, parse_choice(self.checkpoint))
+    features: Path | None = Field(
+        None,
+        description="TorchScript file of the network whose features fid and kid compare.",
+    )
+    features_sha256: str | None = Field(
+        None, description="Its SHA-256; may be left out for the Inception of 2015-12-05."
+    )
+    lpips: Path | None = Field(
+        None,
+        description="TorchScript file of a network of two images on [-1, 1] for lpips.",
+    )
+    lpips_sha256: str | None = Field(None, description="Its SHA-256.")
+    gpu: bool = Field(False, description="Measure on GPUs instead of CPUs.")
+    name: str = Field(
+        "metrics", description="Name of the evaluation, a directory in RUN/evaluations."
+    )
 
     def plan(self, run: Run, threads: int) -> Plan:
-        """
+        """The protocol of the measurement.
+
         Args:
             run: what is measured.
             threads: of each process.
@@ -83,18 +63,21 @@ class MetricOptions:
         """
         from cluster.evaluations.metrics import plan
 
-        values: dict[str, Any] = {**vars(self), "threads": threads}
-        del values["name"], values["checkpoint"]
-        values["device"] = "cuda" if values.pop("gpu") else "cpu"
-        asked = values.pop("metrics")
-        chosen = None if asked is None else plan.parse_metrics(asked)
-        return plan.make(run, metrics=chosen, **values)
+        values = {name: value for name, value in self if name not in ("name", "gpu", "metrics")}
+        return plan.make(
+            run,
+            metrics=None if self.metrics is None else parse_metrics(self.metrics),
+            device="cuda" if self.gpu else "cpu",
+            threads=threads,
+            **values,
+        )
 
 
 def evaluate(
     run: Path,
     /,
-    metric: Annotated[MetricOptions, tyro.conf.OmitArgPrefixes],
+    metric: Annotated[RunOptions, tyro.conf.OmitArgPrefixes],
+    checkpoint: Checkpoint = "last",
     processes: int = 1,
     threads: int = 1,
 ) -> None:
@@ -113,29 +96,14 @@ def evaluate(
     from cluster.evaluations.metrics import results
     from cluster.evaluations.metrics.plan import Evaluation
     from cluster.evaluations.metrics.work import open_maker
-    from cluster.evaluations.processes import make_parts
-    from cluster.files import locked
+    from cluster.runs import open_run
 
-    if processes < 1:
-        raise InputError(f"--processes {processes} must be at least 1")
-    opened = metric.open(run)
+    require_processes(processes)
+    opened = open_run(run, checkpoint)
     evaluation = Evaluation.find(opened, metric.name, metric.plan(opened, threads)).enter()
-    with locked(evaluation.path, _BUSY):
-        total, missing = len(evaluation.plan.blocks), len(evaluation.missing())
-        if missing < total:
-            print(f"{evaluation.path}: {total - missing} of {total} blocks are there", flush=True)
 
-        def text() -> tuple[str, float, str]:
-            left = len(evaluation.missing())
-            return str(run), 1 - left / total, f"{total - left} of {total} blocks"
+    def collect() -> None:
+        show(results.shown(evaluation, results.collect(evaluation, require_all=True)))
 
-        with bar(text) as show_progress:
-            make_parts(
-                partial(open_maker, evaluation.path),
-                evaluation.missing(),
-                processes,
-                lambda block: show_progress(),
-            )
-        result = results.collect(evaluation, require_all=True)
-    show(results.shown(evaluation, result))
+    measure_here(evaluation, open_maker, processes, collect)
     print(f"wrote {evaluation.result}")

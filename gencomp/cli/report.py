@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gencomp.errors import InputError
-
-if TYPE_CHECKING:
-    from gencomp.cli.report_inputs import Found
 
 
 def report(
@@ -35,52 +30,15 @@ def report(
     if out.is_dir() or (out.parent.exists() and not out.parent.is_dir()):
         raise InputError(f"--out {out} cannot be written; name an HTML file in a directory")
     from cluster.files import write_text
-    from gencomp.cli.report_inputs import find
+    from gencomp.report import render
+    from sweeps.report.inputs import find
+    from sweeps.report.page import report as content
 
-    html = _page(find(generator, sweep, curve), images)
+    html = render(content(find(generator, sweep, curve), images, say=_say))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, html)
     print(f"wrote {out} ({out.stat().st_size / 2**20:.1f} MiB)")
 
 
-def _page(found: Found, images: int) -> str:
-    import shards
-    from gencomp.cli import report_parts as parts
-    from gencomp.cli.report_protocol import facts, protocol
-    from gencomp.report import PictureRow, Report, render
-
-    curve = parts.read_curve(found.evaluation) if found.evaluation else None
-    notes = list(found.missing)
-    if curve and curve.missing:
-        notes.append(f"The curve is not complete: {curve.missing}.")
-    title, pixels = "What a generator allows", curve.pixels if curve else None
-    shard_set, originals = None, PictureRow("Originals", "", [])
-    if run := found.any_run:
-        shard_set = shards.open_set(run.recipe().evaluation_shards())
-        identity = run.identity()
-        if shard_set.index_hash != identity.get("evaluation.data", identity["data"]):
-            raise InputError(
-                f"{shard_set.path} is another shard set than {run.path} was trained on"
-            )
-        if found.evaluation and found.evaluation.plan.data != shard_set.index_hash:
-            notes.append("The curve was measured on another data set than the rest of this page.")
-        title = f"{run.recipe().system} on {shard_set.info.name}: rate, distortion, perception"
-        originals = parts.read_originals(run, shard_set, images)
-        height, width = originals.images[0].shape[:2]
-        pixels = pixels or height * width
-    generator, own_pictures = parts.read_generator(found.run, originals.images)
-    sweep, decoded = parts.read_sweep(found, originals.images)
-    return render(
-        Report(
-            title=title,
-            date=f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-            facts=facts(found, shard_set, generator, curve),
-            notes=notes,
-            pixels=pixels,
-            generator=generator,
-            sweep=sweep,
-            curve=curve,
-            pictures=[originals, *own_pictures[:1], *decoded, *own_pictures[1:]] if run else [],
-            protocol=protocol(found, shard_set, curve),
-        )
-    )
+def _say(text: str) -> None:
+    print(f"  {text}", flush=True)

@@ -17,7 +17,7 @@ from gencomp.errors import InputError
 if TYPE_CHECKING:
     from gencomp.recipes.key_help import KeyHelp
     from sweeps.sweep_file import Sweep
-    from sweeps.trials import Trial
+    from sweeps.trial import Trial
 
 _SHOWN = ("bpp", "mse", "psnr", "mmd")
 
@@ -60,37 +60,38 @@ def keys(source: str, width: int) -> KeyHelp:
 def _sweep(file: str, overrides: dict[str, Any], directory: Path, concurrent: int | None) -> int:
     from cluster.files import locked
     from cluster.stop_signals import STOPPED
-    from sweeps import trials
+    from sweeps import plan, results
     from sweeps.run import room_needed, run
-    from sweeps.trial_queue import Supply
+    from sweeps.trial import ENDED
+    from sweeps.trial_queue import TrialQueue
 
     loaded = load(file, overrides, concurrent)
     # What is wrong with a new one is said before anything is written.
-    planned = [] if has_begun(directory) else trials.plan(loaded, directory)
+    planned = [] if has_begun(directory) else plan.make(loaded, directory)
     with room_needed(directory):
         directory.mkdir(parents=True, exist_ok=True)
         with locked(directory) as lease:
             if has_begun(directory):  # until now another process could add to it
-                planned = trials.plan(loaded, directory)
-            trials.write_plan(loaded, planned, directory, lease.require)
-            done = sum(trial.status() in trials.ENDED for trial in planned)
+                planned = plan.make(loaded, directory)
+            plan.write(loaded, planned, directory, lease.require)
+            done = sum(trial.status() in ENDED for trial in planned)
             print(f"sweep {directory}: {len(planned)} trials, {done} done", flush=True)
-            supply = Supply(loaded, planned, directory, lease.require)
-            ending = run(loaded, supply, directory, on_event=_print_event)
-    rows = trials.read_results(directory).rows
-    best = trials.best(rows, loaded)
-    newest = rows if loaded.population is None else trials.newest_round(rows)
+            queue = TrialQueue(loaded, planned, directory, lease.require)
+            ending = run(loaded, queue, directory, on_event=_print_event)
+    rows = results.read_results(directory).rows
+    best = results.best(rows, loaded)
+    newest = rows if loaded.population is None else results.newest_round(rows)
     who = "all trials" if loaded.population is None else "members"
     _print_rows(f"{who}, best score first", newest, loaded)
     _print_rows(_title_of_best(loaded), best, loaded)
     if loaded.population is not None and best:
-        _print_schedule(supply.trial(best[0]["trial"]))
+        _print_schedule(queue.trial(best[0]["trial"]))
     failed = _print_failures(rows, newest)
     if ending == "stopped":
         print(f"sweep {directory} stopped; the same command goes on")
         return STOPPED
     if ending == "budget":
-        print(_over_budget(loaded, supply.trials, directory))
+        print(_over_budget(loaded, queue.trials, directory))
     return 1 if failed else 0
 
 

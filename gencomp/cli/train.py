@@ -55,9 +55,6 @@ class Options:
         return Supervision(workers, self.gpu, self.max_failures, self.stall_seconds, self.copy_to)
 
 
-OPTIONS = Options()
-
-
 def train(words: Sequence[str]) -> int:
     """Entry of the command table: recipe values may stand among the other words."""
     own, overrides = recipes.split_overrides(words)
@@ -65,7 +62,7 @@ def train(words: Sequence[str]) -> int:
     def train(
         recipe: tyro.conf.Positional[str],
         /,
-        options: Annotated[Options, tyro.conf.OmitArgPrefixes] = OPTIONS,
+        options: Annotated[Options, tyro.conf.OmitArgPrefixes],
     ) -> int:
         """Train one stage; a run of that name goes on from its newest checkpoint.
 

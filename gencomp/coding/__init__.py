@@ -3,6 +3,8 @@
 fixed_length  symbols packed at log2(L) bits each
 tables        integer statistics of a code
 entropy       symbols coded by such statistics
+range_coder   symbols coded by integer frequencies that are given step by step
+coders        encode and decode side by side, composed into larger codes
 payload       the shorter of the two
 container     the file format of every codec
 fingerprint   names of weights, by which a codec knows its streams

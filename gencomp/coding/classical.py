@@ -5,7 +5,7 @@ XL through `imagecodecs` where that is installed. Rates are those of whole files
 headers included: at tiny images and low rates headers are much of them.
 
 Each codec has a ladder of settings from the smallest to the largest files. Rates need not grow with
-every single step (a deblocking filter, a better search), so searches look at every rung.
+every single step (a deblocking filter, a better search).
 """
 
 from __future__ import annotations
@@ -100,24 +100,6 @@ def curve(
     """For each image its files at each quality (by default the whole ladder), in that order."""
     for image_HWC in images:
         yield [codec.code(image_HWC, quality) for quality in qualities or codec.ladder]
-
-
-def at_rate(codec: ClassicalCodec, image_HWC: np.ndarray, bpp: float) -> Coded | None:
-    """The file with the most bits that has at most `bpp` bits a pixel.
-
-    None where even the smallest file has more. Among settings with equally large files the one
-    further up the ladder is taken.
-    """
-    height, width = image_HWC.shape[:2]
-    best: tuple[int, float, bytes] | None = None
-    for quality in codec.ladder:
-        data = codec.encode(image_HWC, quality)
-        if 8 * len(data) <= bpp * height * width and (best is None or len(data) >= best[0]):
-            best = len(data), quality, data
-    if best is None:
-        return None
-    size, quality, data = best
-    return Coded(quality, 8 * size, codec.decode(data))
 
 
 def _pillow(form: str, options: Callable[[float], dict[str, Any]]) -> tuple[Encode, Decode]:

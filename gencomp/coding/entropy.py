@@ -1,13 +1,11 @@
-"""Range coder for codes whose statistics are known: T codes of N symbols to bytes and back.
+"""Entropy coder for codes whose statistics are known: T codes of N symbols to bytes and back.
 
-The coder is `constriction`'s range coder (Bamler, 2022) with a state of 64 bits. Its probabilities
-come from integer tables and are exact: it gets integers that sum to 2^24 − L as float64, scales
-them by exactly 1 and adds 1 to each. The codes of one image come one after the other, and what was
-coded counts for the next ones (`_WEIGHT` times a training image), so large images adapt.
-
-The bytes are the range coder's words, most significant byte first, cut to the fewest bytes that
-decode to the same symbols when zeros follow them. Each sequence of codes has one stream: a stream
-that the encoder would not have written is refused.
+The frequencies come from integer tables, the bytes from `gencomp.coding.range_coder`. The codes of
+one image come one after the other, and what was coded counts for the next ones (`_WEIGHT` times a
+training image), so large images adapt. The parents of a symbol may be any symbols before it, so
+this decoder reads symbol by symbol; a model whose steps are known in advance is a coder of
+`gencomp.coding.coders`. Each sequence of codes has one stream: a stream that the encoder would not
+have written is refused.
 """
 
 from __future__ import annotations
@@ -16,13 +14,10 @@ import constriction
 import numpy as np
 import numpy.typing as npt
 
-from gencomp.coding.tables import Integers, Tables, cumulative
-from gencomp.errors import InputError
+from gencomp.coding.range_coder import MODEL, damaged, shortest, words
+from gencomp.coding.tables import Integers, Tables, frequencies
 
 _WEIGHT = 16
-_WORD_BYTES = 4
-_STATE_BYTES = 8
-_MODEL = constriction.stream.model.Categorical(perfect=False)
 
 
 def encode(symbols_TN: Integers, tables: Tables) -> bytes:
@@ -34,13 +29,10 @@ def encode(symbols_TN: Integers, tables: Tables) -> bytes:
     """
     adaptive = _Adaptive(tables)
     encoder = constriction.stream.queue.RangeEncoder()
-    rows = []
     for symbols_N in symbols_TN:
-        rows.append(adaptive.rows(symbols_N))
-        encoder.encode(symbols_N.astype(np.int32), _MODEL, rows[-1])
+        encoder.encode(symbols_N.astype(np.int32), MODEL, adaptive.rows(symbols_N))
         adaptive.count(symbols_N)
-    stream = encoder.get_compressed().astype(">u4").tobytes()
-    return _shortest(stream, symbols_TN.ravel().astype(np.int32), np.concatenate(rows))
+    return shortest(encoder)
 
 
 def decode(data: bytes, tables: Tables, codes: int) -> Integers:
@@ -50,16 +42,16 @@ def decode(data: bytes, tables: Tables, codes: int) -> Integers:
         InputError: `data` is not what `encode` writes for any symbols.
     """
     adaptive = _Adaptive(tables)
-    decoder = constriction.stream.queue.RangeDecoder(_words(data))
+    decoder = constriction.stream.queue.RangeDecoder(words(data))
     symbols_TN = np.empty((codes, tables.count), np.int64)
     try:
         for symbols_N in symbols_TN:
             adaptive.decode(decoder, symbols_N)
             adaptive.count(symbols_N)
     except AssertionError:  # constriction's word for a state that no symbol leads to
-        raise _damaged() from None
+        raise damaged() from None
     if encode(symbols_TN, tables) != data:
-        raise _damaged()
+        raise damaged()
     return symbols_TN
 
 
@@ -89,37 +81,8 @@ class _Adaptive:
             context = 0
             for back in distances:
                 context = context * levels + int(symbols_N[place - back])
-            symbols_N[place] = decoder.decode(_MODEL, weights_NCL[place, context : context + 1])[0]
+            symbols_N[place] = decoder.decode(MODEL, weights_NCL[place, context : context + 1])[0]
 
 
 def _weights(counts_xL: Integers) -> npt.NDArray[np.float64]:
-    return np.diff(cumulative(counts_xL)).astype(np.float64)
-
-
-def _shortest(
-    stream: bytes, symbols: npt.NDArray[np.int32], rows: npt.NDArray[np.float64]
-) -> bytes:
-    """The fewest bytes that decode alike: of the last state's bytes, few decide."""
-    for length in range(max(0, len(stream) - _STATE_BYTES), len(stream)):
-        kept = int.from_bytes(stream[:length], "big")
-        # What is cut off only ever lowers the code point; the next one up may still be inside.
-        for point in (kept, kept + 1):
-            if point >> (8 * length):
-                continue
-            data = point.to_bytes(length, "big")
-            decoder = constriction.stream.queue.RangeDecoder(_words(data))
-            try:
-                if np.array_equal(decoder.decode(_MODEL, rows), symbols):
-                    return data
-            except AssertionError:
-                continue
-    return stream
-
-
-def _words(data: bytes) -> npt.NDArray[np.uint32]:
-    padded = data + bytes(-len(data) % _WORD_BYTES + _STATE_BYTES)
-    return np.frombuffer(padded, ">u4").astype(np.uint32)
-
-
-def _damaged() -> InputError:
-    return InputError("The entropy-coded code is none that the encoder writes: it is damaged.")
+    return (frequencies(counts_xL) - 1).astype(np.float64)

@@ -110,6 +110,11 @@ def cumulative(counts_xL: Integers) -> Integers:
     return np.concatenate([np.zeros_like(shares_xL[..., :1]), shares_xL], axis=-1)
 
 
+def frequencies(counts_xL: Integers) -> Integers:
+    """Integers of at least 1 that sum to 2^PRECISION, in proportion to the counts, [..., L]."""
+    return np.diff(cumulative(counts_xL)) + 1
+
+
 def _choose_parents(
     symbols_NS: Integers, place: int, candidates_K: Integers, levels: int, most: int
 ) -> list[int]:

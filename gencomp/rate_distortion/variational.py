@@ -112,11 +112,6 @@ class Point(NamedTuple):
     rate_I: Tensor  # nats, exact for this encoder
     distortion_I: Tensor  # mean over samples
 
-    @property
-    def lagrangian_I(self) -> Tensor:
-        """R + β D, in expectation at least -log Z."""
-        return self.rate_I + self.beta * self.distortion_I
-
 
 def gaussian_encoder(
     values: int, latent_dim: int, *, seed: int, widths: Sequence[int] = WIDTHS

@@ -8,10 +8,11 @@ from gencomp.errors import InputError
 from slurm.jobs.job_set import JobSet
 from slurm.kinds.curve import CurveJobs
 from slurm.kinds.encoders import EncoderJobs
+from slurm.kinds.files import FileJobs
 from slurm.kinds.metrics import MetricJobs
 from slurm.sessions.session_jobs import SessionJobs
 
-KINDS = (MetricJobs, EncoderJobs, CurveJobs)
+KINDS = (MetricJobs, FileJobs, EncoderJobs, CurveJobs)
 
 
 def open_jobs(path: Path) -> JobSet:

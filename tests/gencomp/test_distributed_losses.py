@@ -20,16 +20,17 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import gencomp
-from gencomp.collectives import gather_rows
+from gencomp.collectives import gather_rows, global_mean
 from gencomp.draws import Draws
 from gencomp.errors import InputError
-from gencomp.losses import gradient_penalty, mmd, rmse
+from gencomp.losses import gradient_penalties, mmd, rmse
 from gencomp.networks.batch_norm import GlobalBatchNorm2d
 from gencomp.networks.dplc import Critic
 from gencomp.system import Batch, Progress, System, evaluation_mode
 from gencomp.systems.vae.system import Vae
 from tests.gencomp import vae_cases
 from tests.gencomp.dplc_cases import ADVERSARIAL, made
+from tests.waiting import PATIENCE
 
 M = 8
 ROWS = (8, 7, 3)  # 7 gives unequal shares, 3 on four ranks leaves one without images
@@ -76,7 +77,8 @@ class PenaltyPhase(nn.Module):
 
     def forward(self, x_BCHW: Tensor, p_BM: Tensor) -> Tensor:
         mix_B = torch.sigmoid(p_BM[:, 0])
-        return gradient_penalty(self.critic, x_BCHW, -0.5 * x_BCHW, mix_B, "per_pixel")
+        fakes_BCHW = -0.5 * x_BCHW
+        return global_mean(gradient_penalties(self.critic, x_BCHW, fakes_BCHW, mix_B, "per_pixel"))
 
 
 PHASES = (RmsePhase, MmdPhase, BatchNormPhase, PenaltyPhase)
@@ -265,7 +267,7 @@ def start(world: int, folder: Path) -> list[dict[str, object]]:
         for rank in range(world)
     ]
     try:
-        errors = [process.communicate(timeout=300)[1] for process in processes]
+        errors = [process.communicate(timeout=PATIENCE)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()

@@ -12,7 +12,7 @@ from torch import Tensor
 from gencomp.errors import InputError
 from gencomp.losses import (
     MMD_SCALES,
-    gradient_penalty,
+    gradient_penalties,
     logistic_loss,
     mmd,
     prior_log_density,
@@ -157,8 +157,8 @@ def test_gradient_penalty_of_a_linear_critic(c: float, per_pixel: float, per_ima
 
     real, fake = torch.zeros(2, 3, 64, 64, dtype=F64), torch.ones(2, 3, 64, 64, dtype=F64)
     mix = torch.tensor([0.2, 0.9], dtype=F64)
-    pixel = 10 * gradient_penalty(critic, real, fake, mix, "per_pixel")
-    image = 10 * gradient_penalty(critic, real, fake, mix, "per_image")
+    pixel = 10 * gradient_penalties(critic, real, fake, mix, "per_pixel").mean()
+    image = 10 * gradient_penalties(critic, real, fake, mix, "per_image").mean()
     assert float(pixel) == pytest.approx(per_pixel, rel=1e-6, abs=1e-9)
     assert float(image) == pytest.approx(per_image, rel=1e-6, abs=1e-9)
 
@@ -174,7 +174,7 @@ def test_gradient_penalty_interpolates_and_trains_the_critic() -> None:
     def critic(x: Tensor) -> Tensor:
         return w * x.square().flatten(1).sum(1, keepdim=True) / 2
 
-    penalty = gradient_penalty(critic, real, fake, mix)
+    penalty = gradient_penalties(critic, real, fake, mix).mean()
     length = 3**0.5 * u.abs()
     expected = float((1.5 * length - 1).square().mean())
     assert float(penalty.detach()) == pytest.approx(expected, rel=1e-12)
@@ -186,7 +186,8 @@ def test_gradient_penalty_interpolates_and_trains_the_critic() -> None:
 def test_gradient_penalty_is_finite_where_the_critic_is_flat() -> None:
     w = torch.zeros((), dtype=F64, requires_grad=True)
     x = torch.ones(1, 3, 2, 2, dtype=F64)
-    penalty = gradient_penalty(lambda u: w * u.flatten(1).sum(1), x, x, torch.ones(1, dtype=F64))
+    a = torch.ones(1, dtype=F64)
+    (penalty,) = gradient_penalties(lambda u: w * u.flatten(1).sum(1), x, x, a)
     penalty.backward()
     assert float(penalty.detach()) == 1
     assert w.grad is not None and bool(torch.isfinite(w.grad))
@@ -196,10 +197,10 @@ def test_the_penaltys_norm_is_exact_in_float32() -> None:
     """Of an image's 12,288 slopes, which one running sum would get wrong by 1e-4."""
     real = torch.zeros(2, 3, 64, 64)
     slope = 3**-0.5
-    penalty = gradient_penalty(
+    penalties_B = gradient_penalties(
         lambda u: slope * u.flatten(1).sum(1), real, real, torch.zeros(2), "per_image"
     )
-    assert float(penalty) == pytest.approx(63**2, rel=1e-6)
+    assert penalties_B.tolist() == pytest.approx([63**2] * 2, rel=1e-6)
 
 
 def test_logistic_loss() -> None:

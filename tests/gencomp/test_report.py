@@ -19,8 +19,10 @@ import yaml
 from PIL import Image
 
 import shards
-from cluster.evaluations.curve import plan as evaluation_plan
+from cluster.evaluations.curve.pilot import open_tuner
+from cluster.evaluations.curve.plan import Evaluation, make
 from cluster.evaluations.curve.results import collect
+from cluster.evaluations.curve.settings import settings
 from cluster.runs import open_run
 from gencomp.cli import main
 from gencomp.rate_distortion.closed_form import linear_gaussian
@@ -41,9 +43,10 @@ from gencomp.report.markup import DASH, number, plus_minus
 from gencomp.report.wording import point_label
 from gencomp.system import Picture
 from shards.building.build import build
-from slurm.kinds.curve import Measure, Pilot
-from sweeps import sweep_file, trials
+from sweeps import plan, sweep_file
+from sweeps.results import read_results, table, write_table
 from tests import tiny
+from tests.curves import finish, measure
 
 HOSTILE = "<script>alert(\"x\")</script> & $\\frac{a}$ 'quoted'"
 _VOID = {"meta", "img", "br"}
@@ -440,22 +443,20 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     )
     loaded, directory = sweep_file.load(file, {}), root / "runs" / "rates"
-    planned = trials.plan(loaded, directory)
-    trials.write_plan(loaded, planned, directory)
+    planned = plan.make(loaded, directory)
+    plan.write(loaded, planned, directory)
     for one in planned:
         tiny.trained(one.path, one.recipe.model_dump(mode="json"))
-    trials.write_table(trials.table(planned, loaded.objective), directory)
-    chosen = evaluation_plan.settings(
+    write_table(table(planned, loaded.objective), directory)
+    chosen = settings(
         split="test", images=3, block=2, chains=4, temperatures=12, points=5, beta_max=0.1,
         leapfrog=2, seed=7, tuning_seed=6, pilot_images=2, pilot_temperatures=20, threads=1,
         device="cpu",
     )  # fmt: skip
-    evaluation = evaluation_plan.Evaluation.find(
-        run, "ais", evaluation_plan.make(run, chosen)
-    ).enter()
+    evaluation = Evaluation.find(run, "ais", make(run, chosen)).enter()
     threads = torch.get_num_threads()
-    Pilot("pilot", str(evaluation.path))()
-    Measure("measure", str(evaluation.path), [0, 1])()
+    finish(open_tuner(evaluation))
+    measure(evaluation, (0, 1))
     torch.set_num_threads(threads)
     collect(evaluation)
     return root
@@ -477,7 +478,7 @@ class TestCommand:
         assert "left out" not in page.text
         # 2·4·4 symbols of two levels in 64·64 pixels.
         assert "nominal 0.007812 bpp: 32 bits" in page.text
-        result = trials.read_results(at_work / "runs" / "rates")
+        result = read_results(at_work / "runs" / "rates")
         for row in result.rows:
             assert row["trial"] in page.text
             assert f"{row['psnr']:.2f}" in page.text
@@ -491,7 +492,7 @@ class TestCommand:
         split = shards.open_set(at_work / "photos").split("test")
         originals = [split.image(0), split.image(len(split) // 2)]
         assert all(np.array_equal(a, b) for a, b in zip(shown[:2], originals, strict=True))
-        result = trials.read_results(at_work / "runs" / "rates")
+        result = read_results(at_work / "runs" / "rates")
         for place, row in enumerate(result.best()):
             codec = result.run(row).system().codec()
             assert codec is not None

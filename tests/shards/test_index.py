@@ -23,7 +23,6 @@ from shards.index import (
     by_shard,
     logical_hash,
     map_index,
-    read_index,
     row_of,
     shard_digest,
     shard_table,
@@ -31,6 +30,11 @@ from shards.index import (
 )
 from shards.tars import Member
 from tests.shards.indexes import Shards, random_row, random_shards, write_set
+
+
+def read_index(path: Path, bytes_hash: str) -> pa.Table:
+    """The whole index of a file."""
+    return IndexReader(map_index(path), str(path), bytes_hash).table()
 
 
 def as_records(shards: Shards, split: str | None = None) -> list[dict[str, Any]]:

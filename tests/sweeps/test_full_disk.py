@@ -11,15 +11,15 @@ from ray.tune import TuneError
 from cluster.checkpoints.writer import SavingError
 from gencomp.cli import main
 from sweeps.run import room_needed
-from sweeps.time_budget import Clock
+from sweeps.time_budget import TimeBudget
 from tests import tiny
 from tests.cluster.checkpoints.test_writer import files_limited_to
 
 
-def _as_tune_does(clock: Clock) -> None:
+def _as_tune_does(budget: TimeBudget) -> None:
     """A callback's error in the text of another."""
     try:
-        clock.note()
+        budget.save()
     except OSError as error:
         raise TuneError(str(error))  # noqa: B904
 
@@ -28,10 +28,10 @@ def test_what_comes_from_it_is_one_sentence(tmp_path: Path) -> None:
     sentence = rf"{tmp_path} could not be written: File too large; make room, and the same command"
     with files_limited_to(0):
         with pytest.raises(SavingError, match=sentence), room_needed(tmp_path):
-            Clock(tmp_path, 9).note()
+            TimeBudget(tmp_path, 9).save()
         with pytest.raises(SavingError, match=sentence), room_needed(tmp_path):
             try:
-                _as_tune_does(Clock(tmp_path, 9))
+                _as_tune_does(TimeBudget(tmp_path, 9))
             except TuneError as error:
                 raise RuntimeError("the sweep failed") from error
     with pytest.raises(FileNotFoundError), room_needed(tmp_path):

@@ -18,9 +18,11 @@ from cluster.logs import json_lines, process_log
 from cluster.runs import Run
 from gencomp import recipes
 from gencomp.cli import main
-from sweeps import trials
+from sweeps import proposals
+from sweeps.results import read_results
 from tests import tiny
-from tests.processes import START, Driver, wait_for
+from tests.processes import Driver
+from tests.waiting import wait_for
 
 STEPS = 24
 
@@ -81,12 +83,12 @@ def test_a_budget_that_is_used_up_starts_nothing(
     said = capsys.readouterr().out
     assert "the budget of 5 trials and 2 h is used up; 0 trials wait at their checkpoints" in said
     assert "5 were not begun" in said
-    assert trials.read_results(directory).rows == []
+    assert read_results(directory).rows == []
     grid = {"search": None, "space": {"loss.mmd_weight": {"grid": [0, 1, 2]}}}
     assert main(words(grid | {"budget": {"seconds": 60}})) == 0
     said = capsys.readouterr().out
     assert "the budget of 60 s is used up" in said and "3 were not begun" in said
-    assert [row["status"] for row in trials.read_results(directory).rows] == ["pending"] * 3
+    assert [row["status"] for row in read_results(directory).rows] == ["pending"] * 3
 
 
 def test_a_stranger_s_directory_is_refused(
@@ -114,7 +116,6 @@ def test_killed_at_random_moments(
         driver, seen = drive(*words({})), checkpoints_of(directory)
         wait_for(
             lambda: driver.process.poll() is not None or bool(checkpoints_of(directory) - seen),  # noqa: B023
-            START,
         )
         time.sleep(chance.uniform(0, 4))
         if driver.process.poll() is not None:
@@ -128,13 +129,13 @@ def test_killed_at_random_moments(
     assert last.end() == 0, last.words()
     assert done.items() <= results(directory).items() and len(results(directory)) == 5
 
-    proposals = trials.read_proposals(directory)
-    assert len({json.dumps(one.point) for one in proposals}) == len(proposals) == 5
+    proposed = proposals.read(directory)
+    assert len({json.dumps(one.point) for one in proposed}) == len(proposed) == 5
     listed = json.loads((directory / "trials.json").read_text())
     assert len(list((directory / "trials").iterdir())) == 5
-    table = {row["trial"]: row for row in trials.read_results(directory).rows}
+    table = {row["trial"]: row for row in read_results(directory).rows}
     assert any(row["pareto"] for row in table.values())
-    for id_, one in zip(listed, proposals, strict=True):
+    for id_, one in zip(listed, proposed, strict=True):
         run = Run(directory / "trials" / id_)
         assert starts(run.path)[0] == 0 and starts(run.path) == sorted(starts(run.path))
         assert {key: table[id_][key] for key in one.point} == one.point
@@ -173,7 +174,7 @@ def test_gangs_stop_at_a_signal_and_at_the_end_of_their_time(
     later = store.newest(Run(trial).checkpoints)
     assert later is not None and later.step > saved.step
     assert later.step == json_lines.read(Run(trial).metrics)[-1]["step"]
-    (row,) = trials.read_results(directory).rows
+    (row,) = read_results(directory).rows
     assert row["status"] == "pending" and row["error"] is None
     assert json.loads((directory / "time.json").read_text())["seconds"] >= budget["seconds"]
 
@@ -206,5 +207,5 @@ def test_a_population_killed_at_an_exchange_is_what_it_would_have_been(
     for id_ in ended:
         a, b = (Run(tmp_path / "runs" / name / "trials" / id_) for name in ("once", "twice"))
         tiny.assert_identical(tiny.state(a), tiny.state(b))
-    statuses = [row["status"] for row in trials.read_results(directory).rows]
+    statuses = [row["status"] for row in read_results(directory).rows]
     assert sorted(statuses) == ["finished"] * 3 + ["stopped"] * 6

@@ -16,10 +16,11 @@ import pytest
 
 from cluster import runs
 from cluster.logs import json_lines
-from sweeps import run, trials
-from sweeps.ray_tune import Source, TrialKeeper
+from sweeps import plan
+from sweeps.ray_tune import QueueSearcher, TrialStatusCallback
+from sweeps.results import ResultsTable, read_results
 from sweeps.sweep_file import Sweep
-from sweeps.trial_queue import Supply
+from sweeps.trial_queue import TrialQueue
 from tests import tiny
 from tests.processes import ENVIRONMENT, ROOT
 
@@ -39,26 +40,26 @@ def test_the_cost_of_a_proposed_trial_stays_flat(
         }
     )
     directory = tmp_path / "sweep"
-    trials.write_plan(sweep, [], directory)
-    supply = Supply(sweep, [], directory)
-    table = run._Table(sweep, supply, directory)
-    keeper = TrialKeeper(supply, lambda trial, *_: table.update(trial))
-    source = Source(supply, lambda: False, lambda trial: None)
+    plan.write(sweep, [], directory)
+    queue = TrialQueue(sweep, [], directory)
+    table = ResultsTable([], sweep.objective, directory, queue.may_write)
+    callback = TrialStatusCallback(queue, lambda trial, *_: table.update(trial))
+    searcher = QueueSearcher(queue, lambda: False, lambda trial: None)
     spent = [time.process_time()]
     for _ in range(count):
-        told = SimpleNamespace(config=source.suggest(""))
+        told = SimpleNamespace(config=searcher.suggest(""))
         path = Path(told.config["trial"]["path"])
-        keeper.on_trial_start(1, [], told)
+        callback.on_trial_start(1, [], told)
         json_lines.append(runs.Run(path).metrics, {"step": 5, "test/mse": 0.5})
         (path / "result.json").write_text("{}")
-        keeper.on_trial_complete(1, [], told)
+        callback.on_trial_complete(1, [], told)
         spent.append(time.process_time())
-    assert source.suggest("") == "FINISHED"
+    assert searcher.suggest("") == "FINISHED"
     costs = [after - before for before, after in itertools.pairwise(spent)]
     first, last = statistics.median(costs[4:12]), statistics.median(costs[-8:])
     assert last < 2 * first, costs
     assert len(json.loads((directory / "trials.json").read_text())) == count
-    assert {row["status"] for row in trials.read_results(directory).rows} == {"finished"}
+    assert {row["status"] for row in read_results(directory).rows} == {"finished"}
 
 
 @pytest.mark.slow

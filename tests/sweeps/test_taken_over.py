@@ -15,12 +15,13 @@ from cluster import locks
 from cluster.files import locked
 from cluster.locks import LockLost
 from cluster.runs import Run
-from sweeps import run as sweeps_run
-from sweeps import trials
-from sweeps.ray_tune import TrialKeeper
+from sweeps import plan
+from sweeps.ray_tune import TrialStatusCallback
+from sweeps.results import ResultsTable
 from sweeps.sweep_file import Sweep
-from sweeps.time_budget import Clock
-from sweeps.trial_queue import Supply
+from sweeps.time_budget import TimeBudget
+from sweeps.trial import Trial
+from sweeps.trial_queue import TrialQueue
 from tests import tiny
 from tests.processes import Driver
 
@@ -45,29 +46,30 @@ def test_nothing_more_is_written(
     directory = tmp_path / "sweep"
     directory.mkdir()
     with locked(directory) as lease:
-        planned = trials.plan(of, directory)
-        trials.write_plan(of, planned, directory, lease.require)
-        supply = Supply(of, planned, directory, lease.require)
-        trial = supply.next()
+        planned = plan.make(of, directory)
+        plan.write(of, planned, directory, lease.require)
+        queue = TrialQueue(of, planned, directory, lease.require)
+        trial = queue.next()
         assert trial is not None
         if kind == "population":
-            for one in supply.trials:
+            for one in queue.trials:
                 one.set_status("stopped")
-        table, clock = sweeps_run._Table(of, supply, directory), Clock(directory, 9, lease.require)
-        keeper = TrialKeeper(supply, lambda *_: None)
+        table = ResultsTable(queue.trials, of.objective, directory, lease.require)
+        budget = TimeBudget(directory, 9, lease.require)
+        callback = TrialStatusCallback(queue, lambda *_: None)
         tunes = SimpleNamespace(config={"trial": {"id": trial.id}}, error_file=None)
         assert locks._claim(directory, lease.number + 1, None) is not None
 
         before = content(directory)
         writers: list[Callable[[], object]] = [
-            lambda: trials.write_plan(of, planned, directory, lease.require),
-            lambda: Supply(of, planned, directory, lease.require).next(),
+            lambda: plan.write(of, planned, directory, lease.require),
+            lambda: TrialQueue(of, planned, directory, lease.require).next(),
             lambda: table.update(trial),
-            clock.note,
-            lambda: keeper.on_trial_start(1, [], tunes),
-            lambda: keeper.on_trial_complete(1, [], tunes),
-            lambda: keeper.on_trial_recover(1, [], tunes),
-            lambda: keeper.on_trial_error(1, [], tunes),
+            budget.save,
+            lambda: callback.on_trial_start(1, [], tunes),
+            lambda: callback.on_trial_complete(1, [], tunes),
+            lambda: callback.on_trial_recover(1, [], tunes),
+            lambda: callback.on_trial_error(1, [], tunes),
         ]
         # A trial of a grid is there before it is handed out.
         for write in writers[:1] + writers[2:] if kind == "grid" else writers:
@@ -96,4 +98,4 @@ def test_its_driver_leaves_at_once(
     assert f"LockLost: {directory} was taken over by process {os.getpid()}" in driver.words()
     assert (directory / "results.parquet").read_bytes() == table
     for path in (directory / "trials").iterdir():
-        assert trials.Trial(path.name, path, {}, Run(path).recipe()).status() == "pending"
+        assert Trial(path.name, path, {}, Run(path).recipe()).status() == "pending"

@@ -17,7 +17,8 @@ from cluster.evaluations.curve.context import of_pixels
 from cluster.evaluations.curve.work import load_chains, remove
 from cluster.evaluations.decoders import open_decoder, read_images
 from cluster.evaluations.encoders import results
-from cluster.evaluations.encoders.plan import Evaluation, Settings
+from cluster.evaluations.encoders.plan import Evaluation
+from cluster.evaluations.encoders.settings import Settings
 from cluster.evaluations.plans import spaced
 from cluster.runs import Run
 from gencomp.errors import InputError

@@ -19,11 +19,9 @@ from typing import Literal
 
 import numpy as np
 import safetensors
-import torch
 from torch import Tensor
 
-import gencomp
-from cluster import tensor_files
+from cluster.evaluations import parts
 from cluster.evaluations.metrics.plan import Evaluation
 from gencomp.errors import InputError
 from gencomp.evaluation.frechet import FeatureSums
@@ -37,41 +35,24 @@ def feature_name(which: FeatureSet) -> str:
 
 
 def write_part(evaluation: Evaluation, block: int, tensors: dict[str, Tensor]) -> None:
-    """The part of a finished block, whole or not at all."""
-    path = evaluation.part(block)
-    metadata = {
-        "plan": evaluation.plan.hash,
-        "block": str(block),
-        "gencomp": gencomp.__version__,
-        "torch": torch.__version__,
-    }
-    tensor_files.write(path, tensors, metadata)
-    for leftover in path.parent.glob(f".{path.name}.*"):  # of attempts that were killed
-        leftover.unlink(missing_ok=True)
+    """Write the part of a finished block, whole or not at all."""
+    parts.write(evaluation.part(block), tensors, evaluation.plan.hash, block)
 
 
 def read_part(evaluation: Evaluation, block: int) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """A part and its metadata.
+    """The content and the metadata of a part.
 
     Raises:
-        InputError: the file is damaged or belongs to another protocol or block.
+        InputError: the file is damaged or belongs to another plan or block.
     """
     path = evaluation.part(block)
-    mend = "remove it and run the evaluation again"
-    try:
-        tensors, metadata = tensor_files.read(path)
-    except InputError as error:
-        raise InputError(f"{error}; {mend}") from None
-    for key, wanted in (("plan", evaluation.plan.hash), ("block", str(block))):
-        if metadata.get(key) != wanted:
-            raise InputError(
-                f"{path} belongs to another evaluation: its {key} is {metadata.get(key)}, not "
-                f"{wanted}; {mend}"
-            )
+    tensors, metadata = parts.read(path, evaluation.plan.hash, block)
     items = len(evaluation.plan.blocks[block].items)
     for name, tensor in tensors.items():
         if not name.startswith("pixels/") and len(tensor) != items:
-            raise InputError(f"{path} holds {len(tensor)} values of {name}, not {items}; {mend}")
+            raise InputError(
+                f"{path} holds {len(tensor)} values of {name}, not {items}; {parts.MEND}"
+            )
     return tensors, metadata
 
 

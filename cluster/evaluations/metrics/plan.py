@@ -2,71 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 import gencomp
 import shards
 from cluster import data
 from cluster.evaluations import evaluation, plans
+from cluster.evaluations.metrics.settings import OF_FEATURES, OF_RECONSTRUCTIONS, Metric, Settings
 from cluster.evaluations.plans import spaced
 from cluster.runs import Run
 from gencomp.errors import InputError
 from gencomp.evaluation import bootstrap, kernel, networks, ssim
 from gencomp.evaluation.draws import ItemDraws
+from gencomp.evaluation.feature_inputs import RESIZE_RULES
 from gencomp.system import evaluation_mode
+from gencomp.validation import checked
 from shards.reading.reader import Split
-
-Metric = Literal["mse", "psnr", "ms_ssim", "pv", "fid", "kid", "lpips", "rate0", "mmd"]
-METRICS: tuple[Metric, ...] = get_args(Metric)
-_OF_RECONSTRUCTIONS: tuple[Metric, ...] = ("mse", "psnr", "ms_ssim", "pv", "lpips")
-_OF_DRAWS: tuple[Metric, ...] = ("pv", "rate0")
-_OF_FEATURES: tuple[Metric, ...] = ("fid", "kid")
-_MANY = 2**31
-
-
-class Settings(BaseModel):
-    """What the user chooses, and the hashes of the networks that measure."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    metrics: tuple[Metric, ...] = Field(min_length=1, description="in the order of METRICS")
-    split: str = Field(description="split of the shard set to measure on")
-    images: int = Field(
-        ge=2, description="how many, evenly spaced over the split; an interval needs two"
-    )
-    samples: int = Field(ge=0, lt=_MANY, description="of the prior, for sFID and sKID; 0: none")
-    draws: int = Field(ge=1, le=10_000, description="for each image, for pv and rate0")
-    batch_size: int = Field(ge=1, description="images that go through the networks at once")
-    block: int = Field(ge=1, description="images of a part")
-    seed: Annotated[int, Field(ge=0, le=2**63 - 1, description="of noise and bootstrap")]
-    features_input: networks.Input = Field(description="what the feature network is given")
-    threads: int = Field(ge=1, le=1024, description="of a process: they shape last bits")
-    device: Literal["cpu", "cuda"] = Field(description="where the networks run")
-    features: str | None = Field(description="SHA-256 of the feature network's file")
-    lpips: str | None = Field(description="SHA-256 of the perceptual network's file")
-
-    @model_validator(mode="after")
-    def _fit(self) -> Settings:
-        if self.samples == 1:
-            raise ValueError("--samples is 1, but a distance needs two samples or more (0: none)")
-        if self.draws < 2 and self.asks(*_OF_DRAWS):
-            raise ValueError(f"--draws is {self.draws}, but pv and rate0 need two or more")
-        if self.asks(*_OF_FEATURES) and not self.features:
-            raise ValueError("--metrics fid and kid need a feature network: name it by --features")
-        if self.asks("lpips") and not self.lpips:
-            raise ValueError("--metrics lpips needs a network: name it by --lpips")
-        return self
-
-    def asks(self, *metrics: Metric) -> bool:
-        """Whether one of these metrics is wanted."""
-        return any(metric in self.metrics for metric in metrics)
 
 
 class Block(NamedTuple):
@@ -91,8 +49,10 @@ class Plan(plans.Plan):
     stored: dict[str, Any]
     transforms: dict[str, Any]
     split_images: int
-    height: int
-    width: int
+    height: int | None
+    width: int | None
+    # (height, width, images of it) where images differ: they follow from data and transforms.
+    sizes: tuple[tuple[int, int, int], ...] = ()
     reconstructs: bool
     rules: dict[str, str]
     shards: str
@@ -100,10 +60,20 @@ class Plan(plans.Plan):
     lpips_file: str | None
     settings: Settings
 
+    def identity(self) -> dict[str, Any]:
+        return {key: value for key, value in super().identity().items() if key != "sizes"}
+
     def differences(self, other: Self) -> list[str]:
         """Rules follow from the rest, so they are named only where they alone differ."""
         found = super().differences(other)
         return [text for text in found if not text.startswith("rules ")] or found
+
+    @property
+    def every_size(self) -> tuple[tuple[int, int, int], ...]:
+        """(height, width, measured images of it) of every size."""
+        if self.height is None or self.width is None:
+            return self.sizes
+        return ((self.height, self.width, self.settings.images),)
 
     @property
     def rows(self) -> tuple[int, ...]:
@@ -155,19 +125,6 @@ def divided(items: range, size: int) -> list[range]:
     return [items[a:b] for a, b in pairwise(cuts)]
 
 
-def parse_metrics(text: str) -> tuple[Metric, ...]:
-    """`mse,psnr` as names.
-
-    Raises:
-        InputError: one of them is no metric.
-    """
-    asked = [word.strip() for word in text.split(",") if word.strip()]
-    for word in asked:
-        if word not in METRICS:
-            raise InputError(f"--metrics {word!r} is not one of {', '.join(METRICS)}")
-    return tuple(metric for metric in METRICS if metric in asked)
-
-
 def make(
     run: Run,
     *,
@@ -203,24 +160,24 @@ def make(
     shard_set = shards.open_set(location)
     split = shard_set.split(chosen["split"])
     name = f"run {run.path} ({recipe.system}/{recipe.stage})"
-    height, width, reconstructs, has_prior, has_latents = _abilities(run, split)
+    reconstructs, has_prior, has_latents = _abilities(run, split)
     if metrics is None:
         metrics = _usual(reconstructs, features is not None, lpips is not None)
     for metric in metrics:
-        if metric in _OF_RECONSTRUCTIONS and not reconstructs:
+        if metric in OF_RECONSTRUCTIONS and not reconstructs:
             raise InputError(f"{name} has no encoder and reconstructs nothing: no {metric}")
         if metric == "rate0" and not has_prior:
             raise InputError(f"{name} has no prior to draw from: no rate0")
         if metric == "mmd" and not has_latents:
             raise InputError(f"{name} has no latents with a prior to compare them with: no mmd")
-    compares = any(metric in _OF_FEATURES for metric in metrics)
+    compares = any(metric in OF_FEATURES for metric in metrics)
     if samples and not (has_prior and compares):
         why = "has no prior to draw from" if compares else "is asked for neither fid nor kid"
         raise InputError(f"--samples is {samples}, but {name} {why}")
     images = len(split) if images is None else images
     if samples is None:
         samples = images if has_prior and compares else 0
-    settings = plans.checked(
+    settings = checked(
         Settings,
         {
             **chosen,
@@ -231,13 +188,15 @@ def make(
             "lpips": _hash(lpips, lpips_sha256, "lpips"),
         },
     )
-    spaced(len(split), images, split.name)
+    rows = spaced(len(split), images, split.name)
     if what := recipe.evaluation_statistics():
         for option in ("batch_size", "block"):
             if getattr(settings, option) < 2:
                 raise InputError(
                     f"--{option.replace('_', '-')} is 1, but {what} of {name} need 2 images or more"
                 )
+    sizes = Counter(map(tuple, data.held_out_sizes(recipe, split, rows).tolist()))
+    height, width = next(iter(sizes)) if len(sizes) == 1 else (None, None)
     return Plan(
         checkpoint=run.checkpoint,
         gencomp=gencomp.__version__,
@@ -245,12 +204,13 @@ def make(
         weights=checkpoint.networks_hash(),
         data=split.index_hash,
         stored=data.stored(shard_set.info),
-        transforms=recipe.data.transforms.model_dump(mode="json"),
+        transforms=data.evaluation_protocol(recipe),
         split_images=len(split),
         height=height,
         width=width,
+        sizes=tuple((*size, count) for size, count in sizes.items()) if len(sizes) > 1 else (),
         reconstructs=reconstructs,
-        rules=rules(settings, height, width),
+        rules=rules(settings, list(sizes)),
         shards=plans.absolute(location),
         features_file=None if features is None else str(features.resolve()),
         lpips_file=None if lpips is None else str(lpips.resolve()),
@@ -258,8 +218,12 @@ def make(
     )
 
 
-def rules(settings: Settings, height: int, width: int) -> dict[str, str]:
+def rules(settings: Settings, sizes: Sequence[tuple[int, int]]) -> dict[str, str]:
     """What the numbers mean, in words.
+
+    Args:
+        settings: of the evaluation.
+        sizes: each (height, width) that an image has.
 
     Raises:
         InputError: the images are too small for a metric that is asked for.
@@ -273,7 +237,8 @@ def rules(settings: Settings, height: int, width: int) -> dict[str, str]:
     if settings.asks("psnr"):
         said["psnr"] = "10 log10(4 / MSE) of the mean MSE"
     if settings.asks("ms_ssim"):
-        weights = ", ".join(f"{w:.6f}" for w in ssim.scale_weights(height, width))
+        every = dict.fromkeys(ssim.scale_weights(height, width) for height, width in sizes)
+        weights = " or ".join(", ".join(f"{w:.6f}" for w in one) for one in every)
         said["ms_ssim"] = (
             f"Wang et al. 2003 for each colour channel, weights of the scales {weights}"
         )
@@ -284,8 +249,8 @@ def rules(settings: Settings, height: int, width: int) -> dict[str, str]:
             f"each image reconstructed by {settings.draws} prior samples that are independent of"
             " it; the first one for rFID and rKID"
         )
-    if settings.asks(*_OF_FEATURES):
-        said["features"] = networks.RESIZE_RULES[settings.features_input]
+    if settings.asks(*OF_FEATURES):
+        said["features"] = RESIZE_RULES[settings.features_input]
         said["reference"] = "the measured images themselves"
     if settings.asks("fid"):
         said["fid"] = "unbiased covariances; interval by influence functions"
@@ -301,25 +266,24 @@ def rules(settings: Settings, height: int, width: int) -> dict[str, str]:
     return said
 
 
-def _abilities(run: Run, split: Split) -> tuple[int, int, bool, bool, bool]:
-    """Height and width, whether the run reconstructs, has a prior, and encodes to latents that
-    should follow it: two images tell."""
+def _abilities(run: Run, split: Split) -> tuple[bool, bool, bool]:
+    """Whether the run reconstructs, has a prior, and encodes to latents that should follow it: two
+    images tell, or one where the two have different sizes."""
     recipe, system = run.recipe(), run.system()
-    host = next(data.held_out_batches(recipe, split, 2, 0, 1, limit=2))
-    batch = data.to_batch(host, torch.device("cpu"))
-    draws = ItemDraws.of(0, ("abilities",), [0, 1])
+    rows = data.held_out_order(recipe, split, 2, min(2, len(split)))[0].tolist()
+    batch = data.to_batch(data.held_out_rows(recipe, split, rows), torch.device("cpu"))
+    draws = ItemDraws.of(0, ("abilities",), rows)
     with evaluation_mode(system.networks):
         reconstructs = system.reconstruct(batch, draws) is not None
-        has_prior = system.sample(draws) is not None
+        has_prior = system.sample(draws, like=batch) is not None
         has_latents = system.latents(batch, draws) is not None
-    height, width = batch.images_BCHW.shape[2:]
-    return height, width, reconstructs, has_prior, has_latents
+    return reconstructs, has_prior, has_latents
 
 
 def _usual(reconstructs: bool, features: bool, lpips: bool) -> tuple[Metric, ...]:
     able: Sequence[tuple[bool, tuple[Metric, ...]]] = (
         (reconstructs, ("mse", "psnr", "ms_ssim")),
-        (features, _OF_FEATURES),
+        (features, OF_FEATURES),
         (reconstructs and lpips, ("lpips",)),
     )
     return tuple(metric for can, those in able if can for metric in those)

@@ -14,7 +14,8 @@ import shards
 from cluster import data
 from cluster.evaluations.metrics import parts
 from cluster.evaluations.metrics.parts import FeatureSet
-from cluster.evaluations.metrics.plan import Block, Evaluation, Settings, divided
+from cluster.evaluations.metrics.plan import Block, Evaluation, divided
+from cluster.evaluations.metrics.settings import Settings
 from cluster.evaluations.work import MakePart
 from gencomp.errors import InputError
 from gencomp.evaluation import networks, pixels, ssim
@@ -77,7 +78,7 @@ def open_context(evaluation: Evaluation, gpu: int = 0) -> Context:
             f"shard set {plan.shards} is another one than in the protocol of {evaluation.path}"
         )
     system = run.system()
-    system.networks.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    system.to(device)
     features = lpips = None
     if plan.features_file is not None:
         module, name = _network(plan.features_file, settings.features, "features", device)
@@ -121,26 +122,32 @@ def make_part(
     """
     block = context.evaluation.plan.blocks[number]
     measured: list[Tensors] = []
-    done = 0
+    items: list[int] = []
     with evaluation_mode(context.system.networks):
-        for items, tensors in _batches(context, block):
+        for of_batch, tensors in _batches(context, block):
             measured.append(tensors)
-            done += items
-            advanced(done)
-    parts.write_part(context.evaluation, number, _joined(measured))
+            items += of_batch
+            advanced(len(items))
+    order = sorted(range(len(items)), key=items.__getitem__)
+    parts.write_part(context.evaluation, number, _joined(measured, order))
 
 
-def _batches(context: Context, block: Block) -> Iterator[tuple[int, Tensors]]:
-    """Items and results of each batch, on the CPU."""
-    size = context.settings.batch_size
-    if block.kind == "samples":
-        for items in divided(block.items, size):
-            yield len(items), _of_samples(context, list(items))
-        return
-    rows = context.evaluation.plan.rows
-    for items in divided(block.items, size):
-        host = data.held_out_rows(context.recipe, context.split, rows[items.start : items.stop])
-        yield len(items), _of_images(context, data.to_batch(host, context.device))
+def _batches(context: Context, block: Block) -> Iterator[tuple[list[int], Tensors]]:
+    """Items and results of each batch, on the CPU; the images of a batch have one size."""
+    # Sample i has the size and the maps of measured image i, from the first one on again.
+    measured = context.evaluation.plan.rows
+    rows = [measured[item % len(measured)] for item in block.items]
+    for group in data.of_one_size(data.held_out_sizes(context.recipe, context.split, rows)):
+        for part in divided(range(len(group)), context.settings.batch_size):
+            places = group[part.start : part.stop].tolist()
+            of_batch = [rows[place] for place in places]
+            host = data.held_out_rows(context.recipe, context.split, of_batch)
+            batch = data.to_batch(host, context.device)
+            items = [block.items[place] for place in places]
+            if block.kind == "samples":
+                yield items, _of_samples(context, batch, items)
+            else:
+                yield items, _of_images(context, batch)
 
 
 def _of_images(context: Context, batch: Batch) -> Tensors:
@@ -164,7 +171,7 @@ def _of_images(context: Context, batch: Batch) -> Tensors:
             found["pv"] = repeats.variance_B()
         found |= _features(context, "reconstructions", first_BCHW)
     if settings.asks("rate0"):
-        found |= _of_zero_rate(context, images_BCHW, rows)
+        found |= _of_zero_rate(context, batch, rows)
     if settings.asks("mmd"):
         found |= _of_latents(context, batch, rows)
     found |= _features(context, "images", images_BCHW)
@@ -183,20 +190,22 @@ def _compared(context: Context, images_BCHW: Tensor, made_BCHW: Tensor) -> Tenso
     return found
 
 
-def _of_zero_rate(context: Context, images_BCHW: Tensor, rows: list[int]) -> Tensors:
-    """Reconstructions by samples of the prior, which know nothing of the image."""
+def _of_zero_rate(context: Context, batch: Batch, rows: list[int]) -> Tensors:
+    """Reconstructions by samples of the prior, which know nothing of the image's pixels."""
+    images_BCHW = batch.images_BCHW
     repeats, errors, found = pixels.Repeats(), [], dict[str, Tensor]()
     for draw in range(context.settings.draws):
-        made_BCHW = context.system.sample(context.draws("rate0", draw, rows))
+        made_BCHW = context.system.sample(context.draws("rate0", draw, rows), like=batch)
         assert made_BCHW is not None
         repeats.add(made_BCHW)
         errors.append(pixels.squared_error(images_BCHW, made_BCHW))
         if draw == 0:
             found |= _features(context, "rate0", made_BCHW)
+    found |= {"rate0_mse": torch.stack(errors).mean(0), "rate0_pv": repeats.variance_B()}
+    if context.evaluation.plan.sizes:  # images of different sizes have no mean image
+        return found
     originals = pixels.PixelSums.of(images_BCHW)
     return found | {
-        "rate0_mse": torch.stack(errors).mean(0),
-        "rate0_pv": repeats.variance_B(),
         parts.PIXEL_TOTAL: originals.total_CHW,
         parts.PIXEL_SQUARES: originals.squares_CHW,
         parts.DRAWN_TOTAL: repeats.total_BCHW.sum(0),
@@ -215,8 +224,8 @@ def _of_latents(context: Context, batch: Batch, rows: list[int]) -> Tensors:
     }
 
 
-def _of_samples(context: Context, items: list[int]) -> Tensors:
-    made_BCHW = context.system.sample(context.draws("sample", 0, items))
+def _of_samples(context: Context, like: Batch, items: list[int]) -> Tensors:
+    made_BCHW = context.system.sample(context.draws("sample", 0, items), like)
     assert made_BCHW is not None
     return _features(context, "samples", made_BCHW)
 
@@ -227,12 +236,12 @@ def _features(context: Context, which: FeatureSet, images_BCHW: Tensor) -> Tenso
     return {parts.feature_name(which): context.features(images_BCHW)}
 
 
-def _joined(measured: list[Tensors]) -> Tensors:
-    """Rows one after the other; sums over pixels are added up."""
+def _joined(measured: list[Tensors], order: list[int]) -> Tensors:
+    """Rows one after the other, put in order; sums over pixels are added up."""
     return {
         name: torch.stack([one[name] for one in measured]).sum(0)
         if name.startswith("pixels/")
-        else torch.cat([one[name] for one in measured])
+        else torch.cat([one[name] for one in measured])[order]
         for name in measured[0]
     }
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
+
+import tyro
+from pydantic import Field
 
 from cluster.files import locked
 from cluster.stop_signals import STOPPED
@@ -20,17 +22,18 @@ _BUSY = "{directory} is being submitted by {holder}; wait a moment"
 _PLURAL = {"train": "workers", "sweep": "workers of one trial"}
 
 
-@dataclass(frozen=True)
 class Allocation(Requests):
-    """The job's allocation.
+    """The job's allocation."""
 
-    Attributes:
-        nodes: Nodes; on several, a Ray cluster is brought up on them; 1 by default.
-        cpus_per_task: CPUs of each node, of which every worker takes one; by default as many as the
-            workers need, all of those that may run at once.
-    """
-
-    nodes: int | None = None
+    cpus_per_task: int | None = Field(
+        None,
+        description="CPUs of each node, of which every worker takes one; by default as many as the"
+        " workers need, all of those that may run at once.",
+    )
+    nodes: int | None = Field(
+        None,
+        description="Nodes; on several, a Ray cluster is brought up on them; 1 by default.",
+    )
 
     def completed(self) -> Self:
         whole = super().completed()
@@ -97,7 +100,8 @@ class Allocation(Requests):
         return _conclude(found) if waited(found) else STOPPED
 
 
-ALLOCATION = Allocation()
+# An option of several values is given once for each of them.
+AllocationOptions = Annotated[Allocation, tyro.conf.OmitArgPrefixes, tyro.conf.UseAppendAction]
 
 
 def require_slurm(command: str) -> None:

@@ -6,11 +6,11 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import tyro
+from pydantic import Field
 
 from cluster.stop_signals import STOPPED
 from gencomp.cli.console import bar, short_duration
@@ -25,36 +25,22 @@ _BUSY = (
     "{directory} is being worked on by {holder}; "
     "`gencomp slurm status {directory}` shows how far it is"
 )
-Repeated = tyro.conf.UseAppendAction[tuple[str, ...]]
 
 
-@dataclass(frozen=True)
 class Requests(SlurmOptions):
-    """What every kind of job asks for.
+    """What every kind of job asks for."""
 
-    Attributes:
-        cpus_per_task: CPUs of a job, on each of its nodes.
-        partition: For Slurm, as for sbatch.
-        account: For Slurm, as for sbatch.
-        qos: For Slurm, as for sbatch.
-        constraint: For Slurm, as for sbatch.
-        gres: For Slurm, as for sbatch, for example gpu:1.
-        time: For Slurm: minutes, HH:MM:SS or D-HH:MM:SS; an hour by default. A job that reaches it
-            goes on in its next attempt.
-        mem: For Slurm, as for sbatch, for example 8G.
-        setup: For Slurm: a line of shell before the command, such as a module load; repeatable.
-        sbatch: For Slurm: any other option of sbatch as KEY=VALUE; repeatable.
-        profile: A YAML file of such options under Slurm's names, for what is not given here.
-        dry_run: Print the batch scripts; submit nothing and write nothing.
-        wait: On Slurm, wait for the jobs; Ctrl-C then leaves them running.
-    """
-
-    sbatch: Repeated = ()
-    setup: Repeated = ()
-    profile: Path | None = None
-    cpus_per_task: int | None = None
-    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    wait: bool = False
+    profile: Path | None = Field(
+        None,
+        description="A YAML file of such options under Slurm's names, for what is not given here.",
+    )
+    cpus_per_task: int | None = Field(None, description="CPUs of a job, on each of its nodes.")
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = Field(
+        False, description="Print the batch scripts; submit nothing and write nothing."
+    )
+    wait: bool = Field(
+        False, description="On Slurm, wait for the jobs; Ctrl-C then leaves them running."
+    )
 
     def completed(self) -> Self:
         """With the values of the profile.
@@ -71,22 +57,26 @@ class Requests(SlurmOptions):
         return whole
 
 
-@dataclass(frozen=True)
 class Submission(Requests):
-    """How the jobs of an jobs run.
+    """How the jobs of an evaluation run."""
 
-    Attributes:
-        jobs: Jobs, at most, that share the measuring, and as many for its certificate; the result
-            does not depend on it.
-        executor: auto: slurm where a controller answers, else local; debug runs inside this
-            process.
-        max_parallel: Jobs at once; by default no limit on Slurm, and one per CPU here.
-        cpus_per_task: CPUs, and threads, of a job; 1 by default.
-    """
-
-    jobs: int = 4
-    executor: Literal["auto", "slurm", "local", "debug"] = "auto"
-    max_parallel: int | None = None
+    cpus_per_task: int | None = Field(
+        None, description="CPUs, and threads, of a job; 1 by default."
+    )
+    jobs: int = Field(
+        4,
+        description="Jobs, at most, that share the measuring, and as many for its certificate; the"
+        " result does not depend on it.",
+    )
+    executor: Literal["auto", "slurm", "local", "debug"] = Field(
+        "auto",
+        description="auto: slurm where a controller answers, else local; debug runs inside this"
+        " process.",
+    )
+    max_parallel: int | None = Field(
+        None,
+        description="Jobs at once; by default no limit on Slurm, and one per CPU here.",
+    )
 
     @property
     def cpus(self) -> int:
@@ -144,7 +134,8 @@ class Submission(Requests):
         return _conclude(jobs)
 
 
-SUBMISSION = Submission()
+# An option of several values is given once for each of them.
+SubmissionOptions = Annotated[Submission, tyro.conf.OmitArgPrefixes, tyro.conf.UseAppendAction]
 
 
 def waited(jobs: JobSet) -> bool:

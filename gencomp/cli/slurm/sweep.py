@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import tyro
 
 from gencomp import recipes
 from gencomp.cli import recipe_words
-from gencomp.cli.slurm.allocation import ALLOCATION, Allocation, require_slurm
+from gencomp.cli.slurm.allocation import Allocation, AllocationOptions, require_slurm
 from gencomp.cli.sweep import has_begun, keys, load
 
 _FILE = "sweep.yaml"
@@ -23,10 +23,11 @@ def sweep(words: Sequence[str]) -> int:
     def sweep(
         file: tyro.conf.Positional[str],
         /,
+        *,
         name: str | None = None,
         runs: Path = Path("runs"),
         concurrent: int | None = None,
-        allocation: Annotated[Allocation, tyro.conf.OmitArgPrefixes] = ALLOCATION,
+        allocation: AllocationOptions,
     ) -> int:
         """Submit a sweep as one job, whose nodes its trials share.
 
@@ -59,7 +60,7 @@ def _sweep(
     from cluster.files import locked, write_text
     from slurm.sessions.session import FOLDER, SweepSession
     from slurm.sessions.session_jobs import SessionJobs
-    from sweeps import sweep_file, trials
+    from sweeps import plan, sweep_file
 
     loaded = load(file, overrides, concurrent)
     home = directory.resolve()
@@ -68,7 +69,7 @@ def _sweep(
     most = loaded.workers * (loaded.concurrent or 1)
     order = allocation.order("sweep", words, loaded.workers, most, loaded.gpu)
     found = SweepSession(home / FOLDER, order)
-    trials.plan(loaded, home)
+    plan.make(loaded, home)  # refuses what makes no trials
     if allocation.dry_run:
         return allocation.show(SessionJobs(found))
     require_slurm("gencomp sweep")

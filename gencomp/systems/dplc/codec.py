@@ -50,6 +50,7 @@ class DplcCodec:
 
     def __init__(self, networks: nn.ModuleDict, levels: int) -> None:
         self.levels = levels
+        self._cells = quantizer.cells(levels)
         self._networks = copy.deepcopy(networks).cpu().double().eval().requires_grad_(False)
         mapper, tables = self._networks["latent_mapper"], self._networks["code_tables"]
         assert isinstance(mapper, LatentMapper) and isinstance(tables, CodeTables)
@@ -169,7 +170,7 @@ class DplcCodec:
         for tiles_BCHW in tiles_TCHW.split(_TILES_AT_ONCE):
             x_BCHW = tiles_BCHW.contiguous().double() / 127.5 - 1
             y_BCHW = self._networks["code_encoder"](x_BCHW)
-            found.append(quantizer.quantize_hard(y_BCHW, self.levels).flatten(1))
+            found.append(quantizer.quantize_hard(y_BCHW, self._cells).flatten(1))
         return torch.cat(found).numpy()
 
     @torch.no_grad()
@@ -188,7 +189,7 @@ class DplcCodec:
         """uint8 tiles [B, 3, 64, 64] of an image, from its tile number `first` on."""
         code_BCHW = quantizer.symbols_to_values(
             torch.from_numpy(symbols_BN.reshape(-1, *self._code_shape)),
-            self.levels,
+            self._cells,
             dtype=torch.float64,
         )
         noise_BCHW = np.stack(

@@ -68,20 +68,20 @@ class CodingSystem(ReconstructingSystem):
     def calibrate_coder(self, batches: list[tuple[Batch, Draws]]) -> None:
         """Re-estimate the batch statistics of E and then of B, and count symbols, over training
         images."""
-        levels = self.sizes.levels
+        levels, cells = self.sizes.levels, quantizer.cells(self.sizes.levels)
         encoder, mapper = (self.networks[name] for name in _CODER)
         tables = self.networks["code_tables"]
         assert isinstance(mapper, networks.LatentMapper) and isinstance(tables, CodeTables)
         reestimate_statistics(encoder, (pixels.to_signed(b.images_BCHW) for b, _ in batches))
         encoder.eval()
         symbols = [
-            quantizer.quantize_hard(encoder(pixels.to_signed(batch.images_BCHW)), levels)
+            quantizer.quantize_hard(encoder(pixels.to_signed(batch.images_BCHW)), cells)
             for batch, _ in batches
         ]
         tables.count(symbols)
         codes = (
             (
-                quantizer.symbols_to_values(one, levels, dtype=parts.dtype_of(encoder)),
+                quantizer.symbols_to_values(one, cells, dtype=parts.dtype_of(encoder)),
                 parts.mapper_noise(mapper, levels, draws),
             )
             for one, (_, draws) in zip(symbols, batches, strict=True)

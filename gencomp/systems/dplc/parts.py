@@ -52,9 +52,10 @@ def encoder_latent(nets: nn.ModuleDict, x_BCHW: Tensor, draws: Draws) -> Tensor:
 
 def coded_latent(levels: int) -> Latents:
     """B(quantise(E(x)), noise)."""
+    cells = quantizer.cells(levels)
 
     def latent(nets: nn.ModuleDict, x_BCHW: Tensor, draws: Draws) -> Tensor:
-        code_BCHW = quantizer.quantize(nets["code_encoder"](x_BCHW), levels)
+        code_BCHW = quantizer.quantize(nets["code_encoder"](x_BCHW), cells)
         mapper = nets["latent_mapper"]
         assert isinstance(mapper, networks.LatentMapper)
         return mapper(code_BCHW, mapper_noise(mapper, levels, draws))

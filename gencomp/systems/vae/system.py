@@ -141,8 +141,9 @@ class Vae(SystemOfObjectives):
         _, z_BK = encode(self.networks["encoder"], x_BN, draws)
         return Latents(z_BK, variance=1.0)
 
-    def sample(self, draws: Draws) -> Tensor:
+    def sample(self, draws: Draws, like: Batch) -> Tensor:
         """f(z) for z of the prior, without pixel noise."""
+        self.pixels.require_size(like.images_BCHW)
         z_BK = draws.normal("prior", self.recipe.networks.latent_dim)
         dtype = next(self.networks["decoder"].parameters()).dtype
         return self.pixels.to_images(self.networks["decoder"](z_BK.to(dtype)))
@@ -151,7 +152,7 @@ class Vae(SystemOfObjectives):
         return {
             "originals": batch.images_BCHW,
             "reconstructions": self.reconstruct(batch, draws),
-            "samples from the prior": self.sample(draws),
+            "samples from the prior": self.sample(draws, like=batch),
         }
 
     def latent_decoder(self) -> LatentDecoder:

@@ -17,6 +17,7 @@ import shards
 from cluster import tensor_files
 from cluster.evaluations.metrics import parts, plan, results, work
 from cluster.evaluations.metrics.plan import Evaluation
+from cluster.evaluations.metrics.settings import METRICS, parse_metrics
 from cluster.evaluations.processes import make_parts
 from cluster.runs import Run
 from gencomp.errors import InputError
@@ -28,7 +29,7 @@ from gencomp.systems.common.pixels import to_signed
 from gencomp.systems.dplc.base import ReconstructingSystem
 from tests import scripted, tiny
 
-ALL = plan.METRICS
+ALL = METRICS
 SMALL: dict[str, Any] = {
     "metrics": None,
     "split": "test",
@@ -99,17 +100,20 @@ def test_values_are_those_of_a_plain_loop(codec: Run, photos: Path, nets: dict[s
     images = images.contiguous()
     system = codec.system()
 
-    def alone(row: int, draw: int) -> torch.Tensor:
-        batch = Batch(
+    def one(row: int) -> Batch:
+        return Batch(
             images[row : row + 1], torch.tensor([row]), torch.tensor([row]), torch.tensor([-1])
         )
-        made = system.reconstruct(batch, ItemDraws.of(7, ("reconstruct", draw), [row]))
+
+    def alone(row: int, draw: int) -> torch.Tensor:
+        made = system.reconstruct(one(row), ItemDraws.of(7, ("reconstruct", draw), [row]))
         assert made is not None
         return made
 
     def sampled(purpose: str, draw: int, count: int) -> torch.Tensor:
-        made = [system.sample(ItemDraws.of(7, (purpose, draw), [i])) for i in range(count)]
-        return torch.cat([one for one in made if one is not None])
+        keyed = [ItemDraws.of(7, (purpose, draw), [i]) for i in range(count)]
+        made = [system.sample(draws, like=one(i)) for i, draws in enumerate(keyed)]
+        return torch.cat([image for image in made if image is not None])
 
     def latent(row: int) -> torch.Tensor:
         assert isinstance(system, ReconstructingSystem)
@@ -394,9 +398,9 @@ def test_what_a_run_cannot_do_is_refused(
 
 
 def test_parse_metrics() -> None:
-    assert plan.parse_metrics("psnr, mse") == ("mse", "psnr")
+    assert parse_metrics("psnr, mse") == ("mse", "psnr")
     with pytest.raises(InputError, match="'ssim' is not one of mse, psnr"):
-        plan.parse_metrics("mse,ssim")
+        parse_metrics("mse,ssim")
 
 
 def test_features_are_gathered_across_parts(codec: Run, nets: dict[str, Any]) -> None:

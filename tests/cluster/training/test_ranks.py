@@ -29,6 +29,7 @@ from cluster.worker import Host
 from gencomp.systems.common import calibration
 from tests import tiny
 from tests.conftest import ROOT
+from tests.waiting import PATIENCE
 
 STEPS = 12
 WORLDS = (2, 3)
@@ -49,7 +50,7 @@ def launch(world: int, folder: Path) -> None:
         for rank in range(world)
     ]
     try:
-        errors = [process.communicate(timeout=120)[1] for process in processes]
+        errors = [process.communicate(timeout=PATIENCE)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()

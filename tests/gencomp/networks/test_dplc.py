@@ -19,7 +19,7 @@ from gencomp.networks.dplc import (
     LatentMapper,
     ResidualBlock,
 )
-from gencomp.quantizer import quantize, quantize_hard
+from gencomp.quantizer import cells, quantize, quantize_hard
 
 
 def parameters(*networks: nn.Module) -> int:
@@ -100,10 +100,10 @@ def test_golden_values_of_the_codec(training: bool) -> None:
     code_encoder, latent_map = CodeEncoder().train(training), LatentMapper().train(training)
     fill(code_encoder, latent_map)
     y = code_encoder(X)
-    code = quantize(y, 2)
+    code = quantize(y, cells(2))
     flat = code.detach().flatten()
     positive, ends = CODE[training]
-    assert int((flat == 0.5).sum()) == positive == int(quantize_hard(y, 2).sum())
+    assert int((flat == 0.5).sum()) == positive == int(quantize_hard(y, cells(2)).sum())
     assert flat[[0, 1, 2, -1]].tolist() == ends
     assert summary(latent_map(code, NOISE)) == pytest.approx(LATENT_MAP[training], abs=6e-9)
 
@@ -157,7 +157,7 @@ def test_shapes() -> None:
     latent_map = LatentMapper(width=2, code_channels=5)
     assert latent_map.noise_shape == (8, 4, 4)
     assert latent_map.layers[0].in_channels == 5 + 8
-    z = latent_map(quantize(y, 2), torch.zeros(4, *latent_map.noise_shape))
+    z = latent_map(quantize(y, cells(2)), torch.zeros(4, *latent_map.noise_shape))
     assert z.shape == (4, 128, 1, 1)
     x_hat = Generator(width=2)(z)
     assert x_hat.shape == (4, 3, 64, 64)

@@ -11,7 +11,8 @@ import pytest
 
 from slurm.sessions import child_processes, ray_cluster, ray_node
 from slurm.sessions.ray_cluster import Node
-from tests.processes import Process, descendants, gone, wait_for
+from tests.processes import Process, descendants, gone
+from tests.waiting import PATIENCE, wait_for
 
 _SHOWN = """\
 NodeName=n1 Arch=x86_64 CoresPerSocket=1 NodeAddr=10.0.0.1 NodeHostName=host Version=22.05.8 OS=x
@@ -48,7 +49,7 @@ def test_the_token_is_in_no_word_and_no_variable(tmp_path: pytest.TempPathFactor
 
 _FAMILY = """
 import subprocess, sys, time
-from slurm import children
+from slurm.sessions import child_processes as children
 children.adopt()
 # A child that leaves a grandchild behind.
 code = "import subprocess; subprocess.Popen(['sleep', '600'], start_new_session=True)"
@@ -75,7 +76,7 @@ def test_children_are_deaf_and_none_is_left() -> None:
     parent.stdout.readline()
     family: set[Process] = descendants(parent.pid)
     assert len(family) == 2
-    out, _ = parent.communicate("\n", timeout=60)
+    out, _ = parent.communicate("\n", timeout=PATIENCE)
     assert out.split() == ["False", "True"]
     assert gone(family)
 
@@ -91,10 +92,10 @@ def test_a_node_ends_with_its_input_and_not_by_slurms_signals() -> None:
         lines = dict(line.split(":", 1) for line in open(status).read().splitlines())
         return bool(int(lines["SigBlk"], 16) >> (signal.SIGTERM - 1) & 1)
 
-    assert wait_for(blocks, 60)
+    assert wait_for(blocks)
     node.send_signal(signal.SIGTERM)
     node.send_signal(signal.SIGUSR2)
     assert not wait_for(lambda: node.poll() is not None, 0.2)
-    node.communicate(timeout=60)
+    node.communicate(timeout=PATIENCE)
     assert node.returncode == 0
     assert set(child_processes._children()) <= before

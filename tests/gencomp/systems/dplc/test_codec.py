@@ -79,7 +79,7 @@ def test_both_coders_are_used(levels: int) -> None:
     assert isinstance(tables, CodeTables)
     x = torch.from_numpy(images(64)).permute(0, 3, 1, 2).float() / 127.5 - 1
     encoder = source.networks["code_encoder"]
-    tables.count([quantizer.quantize_hard(encoder(x), levels)])
+    tables.count([quantizer.quantize_hard(encoder(x), quantizer.cells(levels))])
     known = source.codec()
     tables.counts.zero_()
     unknown = source.codec()

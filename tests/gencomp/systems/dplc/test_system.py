@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -161,6 +162,21 @@ def test_latents_are_those_that_reconstructions_decode(stage: str, mode: str) ->
         assert torch.equal(pixels.to_bytes(made_BCHW), system.reconstruct(batch(), draws()))
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_images_of_another_size_are_refused(stage: str) -> None:
+    system = finalised(made(stage))
+    larger = batch()._replace(images_BCHW=torch.zeros(8, 3, 64, 80, dtype=torch.uint8))
+    calls: list[Callable[[], object]] = [lambda: system.evaluate(larger, draws())]
+    if stage != "wgan_gp":
+        calls.append(lambda: system.reconstruct(larger, draws()))
+    if stage not in BASELINES:
+        calls.append(lambda: system.sample(draws(), like=larger))
+    with evaluation_mode(system.networks):
+        for call in calls:
+            with pytest.raises(InputError, match=r"of 64×64 pixels, but held-out ones are 64×80"):
+                call()
+
+
 class TestBatchStatistics:
     @pytest.mark.parametrize("stage", STAGES)
     def test_evaluations_leave_every_state_as_it_is(self, stage: str) -> None:
@@ -278,7 +294,7 @@ class TestEvaluation:
         with evaluation_mode(system.networks):
             pictures = system.pictures(batch(), draws())
             reconstructions = system.reconstruct(batch(), draws())
-            samples = system.sample(draws())
+            samples = system.sample(draws(), like=batch())
         expected = {"originals": batch().images_BCHW}
         if reconstructions is not None:
             expected["reconstructions"] = reconstructions
@@ -300,10 +316,13 @@ class TestEvaluation:
         assert decoder.prior.identity == Gaussian(8).identity
         z_BK = draws(5).normal("prior", 8)
         with evaluation_mode(system.networks):
-            samples = system.sample(draws(5))
+            samples = system.sample(draws(5), like=batch())
             decoded = pixels.to_bytes(decoder.decode(z_BK).reshape(-1, 3, 64, 64))
             assert samples is not None and torch.equal(samples, decoded)
-            shares = [system.sample(Draws(1, ("train", 5, 0), 8, rank, 2)) for rank in range(2)]
+            shares = [
+                system.sample(Draws(1, ("train", 5, 0), 8, rank, 2), like=batch(4))
+                for rank in range(2)
+            ]
         for rank, share in enumerate(shares):
             assert share is not None
             assert (share.int() - samples[rank::2].int()).abs().max() <= 1
@@ -331,7 +350,7 @@ class TestEvaluation:
         generator = torch.Generator().manual_seed(0)
         x_BCHW = torch.rand(256, 3, 64, 64, generator=generator) ** 3 * 2 - 1
         with evaluation_mode(system.networks):
-            samples = system.sample(draws(n=256))
+            samples = system.sample(draws(n=256), like=batch(256))
         assert samples is not None
         g_BCHW = pixels.to_signed(samples)
         variances = x_BCHW.var(0, correction=0).mean() + g_BCHW.var(0, correction=0).mean()

@@ -307,7 +307,7 @@ class TestDecoder:
         assert float(decoder.log_variance) == pytest.approx(math.log(0.03))
         z_BK = draws().normal("prior", 3)
         with evaluation_mode(system.networks):
-            samples = system.sample(draws())
+            samples = system.sample(draws(), like=batch(system))
         images_BCHW = system.pixels.to_images(decoder.decode(z_BK))
         assert torch.equal(samples, images_BCHW)
         assert torch.equal(decoder.target(batch(system).images_BCHW), values(system))
@@ -400,7 +400,8 @@ class TestRuns:
     ) -> None:
         """Weights, optimiser, metrics log and result are those of a straight run."""
         where = photos if kind == "dcgan" else images
-        resize = {"data.transforms.resize": [32, 32]} if kind == "dcgan" else {}
+        sections = ("data", "evaluation") if kind == "dcgan" else ()
+        resize = {f"{section}.transforms.resize": [32, 32] for section in sections}
         overrides = DECODERS[kind] | SHORT | resize | {"data.shards": str(where)}
         raw = recipes.with_overrides(
             recipes.read("vae_digits"), overrides | {"data.batch_size": 16}

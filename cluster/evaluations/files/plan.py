@@ -1,0 +1,147 @@
+"""The plan of measuring files: whose codec, which pictures, and how they are cut into blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import gencomp
+import shards
+from cluster import data
+from cluster.evaluations import evaluation, plans
+from cluster.evaluations.files.settings import FileOptions, Settings
+from cluster.evaluations.plans import spaced
+from cluster.runs import Run
+from gencomp.errors import InputError
+from gencomp.evaluation import bootstrap
+from gencomp.system import Codec
+from gencomp.validation import checked
+
+
+class Block(NamedTuple):
+    """A unit of work: pictures by their place among the measured ones."""
+
+    items: range
+
+
+class Plan(plans.Plan):
+    """A measurement of files."""
+
+    FILE: ClassVar[str] = "files.json"
+    LOCATIONS: ClassVar[tuple[str, ...]] = ("shards",)
+    COMMAND: ClassVar[str] = "gencomp files"
+
+    format: Literal[1] = 1
+    gencomp: str
+    codec: str
+    writer: str
+    reader: str
+    data: str
+    stored: dict[str, Any]
+    split_images: int
+    nominal: bool
+    rules: dict[str, str]
+    shards: str
+    settings: Settings
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """The measured rows of the split."""
+        return spaced(self.split_images, self.settings.images, self.settings.split)
+
+    @property
+    def blocks(self) -> list[Block]:
+        """All units of work."""
+        count, size = self.settings.images, self.settings.block
+        return [Block(range(a, min(a + size, count))) for a in range(0, count, size)]
+
+
+@dataclass(frozen=True)
+class Evaluation(evaluation.Evaluation):
+    """The directory of a measurement of files with its plan."""
+
+    PLAN: ClassVar[type[plans.Plan]] = Plan
+
+    plan: Plan
+
+    @property
+    def result(self) -> Path:
+        return self.path / "rates.json"
+
+    def part(self, block: int) -> Path:
+        return self.path / "parts" / f"block-{block:05d}.safetensors"
+
+    @property
+    def block_sizes(self) -> list[int]:
+        return [len(block.items) for block in self.plan.blocks]
+
+    def missing(self) -> list[int]:
+        return [block for block in range(len(self.plan.blocks)) if not self.part(block).exists()]
+
+
+def make(run: Run, chosen: FileOptions, threads: int) -> Plan:
+    """The plan of a finished run; writes nothing.
+
+    Args:
+        run: finished.
+        chosen: what the user chooses.
+        threads: of each process.
+
+    Raises:
+        InputError: the run is not finished or has no codec, or a value is out of range.
+        ShardError: the shard set or the split is missing.
+    """
+    codec = open_codec(run)
+    location = run.recipe().evaluation_shards()
+    shard_set = shards.open_set(location)
+    split = shard_set.split(chosen.split)
+    count = len(split) if chosen.images is None else chosen.images
+    settings = checked(Settings, {**dict(chosen), "images": count, "threads": threads})
+    spaced(len(split), count, split.name)
+    return Plan(
+        checkpoint=run.checkpoint,
+        gencomp=gencomp.__version__,
+        codec=codec.codec_id,
+        writer=codec.writer_fingerprint.hex(),
+        reader=codec.reader_fingerprint.hex(),
+        data=split.index_hash,
+        stored=data.stored(shard_set.info),
+        split_images=len(split),
+        nominal=codec.nominal_bits(64, 64) is not None,
+        rules=rules(),
+        shards=plans.absolute(location),
+        settings=settings,
+    )
+
+
+def open_codec(run: Run) -> Codec:
+    """The codec of a finished run.
+
+    Raises:
+        InputError: the run is not finished or has none.
+    """
+    run.final_checkpoint()
+    codec = run.system().codec()
+    if codec is None:
+        recipe = run.recipe()
+        raise InputError(
+            f"run {run.path} ({recipe.system}/{recipe.stage}) has no codec, so it writes no files"
+        )
+    return codec
+
+
+def rules() -> dict[str, str]:
+    """What the numbers mean, in words."""
+    return {
+        "pictures": "evenly spaced over the split, of any size; each is a file of its own",
+        "bpp": "bits that the file spends on code, over the picture's pixels; mean over pictures",
+        "file_bpp": "all bits of the file, over the picture's pixels; mean over pictures",
+        "nominal_bpp": "the method's fixed length, which no file need have",
+        "mse": "decoded pixels against the picture, 8 bits, on the scale [-1, 1]",
+        "psnr": "10 log10(4 / MSE) of the mean MSE",
+        "ms_ssim": "Wang et al. 2003, on as many scales as the picture has; none below 11 pixels",
+        "seconds": "one picture at a time with the networks loaded; median over pictures",
+        "interval": f"{bootstrap.LEVEL:.0%} percentile bootstrap over pictures,"
+        f" {bootstrap.REPLICATES} resamples",
+    }

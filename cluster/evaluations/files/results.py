@@ -1,0 +1,110 @@
+"""From parts to rates: means over pictures with intervals, and the protocol they belong to."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cluster.evaluations.evaluation import name_blocks
+from cluster.evaluations.files import parts
+from cluster.evaluations.files.plan import Evaluation
+from cluster.evaluations.tables import Collected, Table, finite
+from cluster.files import write_json
+from gencomp.errors import InputError
+from gencomp.evaluation import bootstrap, pixels
+
+_RATES = {"bpp": "code_bits", "file_bpp": "file_bits", "nominal_bpp": "nominal_bits"}
+_SECONDS = ("encode_seconds", "decode_seconds")
+
+
+class Result(NamedTuple):
+    """What was collected.
+
+    Attributes:
+        content: the content of rates.json.
+        missing: the numbers of the blocks without a part.
+    """
+
+    content: dict[str, Any]
+    missing: list[int]
+
+
+def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
+    """Merge the parts there are and write `rates.json`.
+
+    Raises:
+        InputError: there is no part yet, a part is damaged or of another plan, or (`require_all`)
+            blocks are missing; then nothing is written.
+    """
+    plan, missing = evaluation.plan, evaluation.missing()
+    there = [block for block in range(len(plan.blocks)) if block not in missing]
+    if require_all and missing:
+        raise InputError(f"{evaluation.path} lacks {name_blocks(evaluation.block_sizes, missing)}")
+    if not there:
+        raise InputError(f"{evaluation.path} has no finished block yet")
+    read = [parts.read_part(evaluation, block) for block in there]
+    values = {
+        name: np.concatenate([tensors[name].numpy() for tensors, _ in read])
+        for name in parts.VALUES
+    }
+    versions = {(metadata["gencomp"], metadata["torch"]) for _, metadata in read}
+    content = {
+        "run": evaluation.run.name,
+        "complete": not missing,
+        "images": len(values["pixels"]),
+        "images_planned": plan.settings.images,
+        "missing_blocks": missing,
+        "metrics": summary(values, plan.settings.seed),
+        "protocol": {
+            "hash": plan.hash,
+            **plan.model_dump(mode="json"),
+            "versions": [{"gencomp": g, "torch": t} for g, t in sorted(versions)],
+        },
+    }
+    write_json(evaluation.result, finite(content))
+    return Result(content, missing)
+
+
+def summary(values: dict[str, np.ndarray], seed: int) -> dict[str, dict[str, Any]]:
+    """Means over pictures with intervals, and medians of seconds.
+
+    Args:
+        values: name -> float64 [N], of `parts.VALUES`.
+        seed: the seed of the bootstrap.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name, bits in _RATES.items():
+        found |= _mean(name, values[bits] / values["pixels"], seed)
+    found |= _mean("mse", values["mse"], seed)
+    mse = found["mse"]
+    # Decibels fall with the error, so the ends change places.
+    low, high = (pixels.psnr(end) for end in reversed(mse["interval"]))
+    found["psnr"] = {"value": pixels.psnr(mse["value"]), "interval": [low, high]}
+    found["psnr"]["images"] = mse["images"]
+    found |= _mean("ms_ssim", values["ms_ssim"], seed)
+    for name in _SECONDS:
+        found[name] = {"value": float(np.median(values[name])), "images": len(values[name])}
+    return found
+
+
+def _mean(name: str, values_N: np.ndarray, seed: int) -> dict[str, dict[str, Any]]:
+    """One entry, of the pictures that have the value; none where no picture has it."""
+    known_N = values_N[~np.isnan(values_N)]
+    if not len(known_N):
+        return {}
+    ends = bootstrap.interval(bootstrap.resampled_means(known_N, seed))
+    return {name: {"value": float(known_N.mean()), "interval": list(ends), "images": len(known_N)}}
+
+
+def shown(evaluation: Evaluation, result: Result) -> Collected:
+    """The rates in words."""
+    rows = []
+    for name, entry in result.content["metrics"].items():
+        low, high = entry.get("interval", (None, None))
+        interval = "" if low is None else f"{low:.6g} to {high:.6g}"
+        rows.append([name, f"{entry['value']:.6g}", interval, f"{entry['images']} files"])
+    header = ["metric", "value", "95 % interval", "of"]
+    table = Table(header, rows, title=result.content["run"])
+    images = result.content["images"]
+    return Collected([table], [], [], evaluation.result, images, result.missing)

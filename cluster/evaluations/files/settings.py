@@ -1,0 +1,30 @@
+"""What the user chooses about measuring files. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cluster.evaluations.options import Options, Seed, Threads
+
+ImageCount = Annotated[int, Field(ge=1)]
+
+
+class FileOptions(Options):
+    """What is measured."""
+
+    split: str = Field("test", description="Split to measure on.")
+    images: ImageCount | None = Field(
+        None, description="How many pictures, evenly spaced over the split; by default all."
+    )
+    block: int = Field(16, ge=1, description="Pictures of a part; what is killed loses a part.")
+    seed: Seed = Field(7, description="Seed of the intervals.")
+
+
+class Settings(FileOptions):
+    """What is measured, with everything else that the numbers depend on."""
+
+    images: ImageCount
+    threads: Threads
+    device: Literal["cpu"] = "cpu"

@@ -1,0 +1,142 @@
+"""Making the part of a block: each picture becomes a file, and the file becomes an image again."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import shards
+from cluster import data
+from cluster.evaluations.files import parts
+from cluster.evaluations.files.plan import Evaluation, open_codec
+from cluster.evaluations.work import MakePart
+from gencomp.errors import InputError
+from gencomp.evaluation import pixels, ssim
+from gencomp.recipes.schema import BaseRecipe
+from gencomp.system import Codec, Picture
+from shards.reading.reader import Split
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all the blocks of a process share."""
+
+    evaluation: Evaluation
+    recipe: BaseRecipe
+    codec: Codec
+    split: Split
+
+    def picture(self, item: int) -> Picture:
+        """A measured picture by its place, with its row as the key of shared randomness."""
+        row = self.evaluation.plan.rows[item]
+        host = data.held_out_rows(self.recipe, self.split, [row])
+        maps = {name: map_BHW[0] for name, map_BHW in host.maps.items()}
+        return Picture(host.images[0], maps, row)
+
+
+def open_context(evaluation: Evaluation) -> Context:
+    """The run's codec and its pictures.
+
+    Raises:
+        InputError: the codec is no longer that of the plan.
+        ShardError: the shard set is missing.
+    """
+    plan, run = evaluation.plan, evaluation.run
+    torch.set_num_threads(plan.settings.threads)
+    codec = open_codec(run)
+    found = codec.writer_fingerprint.hex(), codec.reader_fingerprint.hex()
+    if found != (plan.writer, plan.reader):
+        raise InputError(f"run {run.path} has another codec than the plan of {evaluation.path}")
+    split = shards.open_set(plan.shards).split(plan.settings.split)
+    if split.index_hash != plan.data:
+        raise InputError(
+            f"shard set {plan.shards} is another one than in the plan of {evaluation.path}"
+        )
+    return Context(evaluation, run.recipe(), codec, split)
+
+
+def open_maker(directory: Path, number: int = 0) -> MakePart:
+    """What makes the parts of an evaluation in this process.
+
+    Args:
+        directory: the directory of the evaluation.
+        number: the number of the process, which changes nothing.
+
+    Raises:
+        InputError: as `open_context`.
+        ShardError: as `open_context`.
+    """
+    return partial(make_part, open_context(Evaluation.open(directory)))
+
+
+def make_part(
+    context: Context, number: int, advanced: Callable[[int], None] = lambda items: None
+) -> None:
+    """Write and read the files of a block, and write its part.
+
+    Args:
+        context: what the blocks share.
+        number: the number of the block.
+        advanced: called after each picture with the pictures done; what it raises stops the work,
+            and the block is to be made again.
+
+    Raises:
+        InputError: a picture does not fit the codec.
+        ShardError: a picture cannot be read.
+        RuntimeError: a file does not decode to what the encoder promised.
+    """
+    measured: list[dict[str, float]] = []
+    for item in context.evaluation.plan.blocks[number].items:
+        measured.append(measure(context.codec, context.picture(item)))
+        advanced(len(measured))
+    values = {
+        name: torch.tensor([one[name] for one in measured], dtype=torch.float64)
+        for name in parts.VALUES
+    }
+    parts.write_part(context.evaluation, number, values)
+
+
+def measure(codec: Codec, picture: Picture) -> dict[str, float]:
+    """The values of one picture, under the names of `parts.VALUES`.
+
+    Raises:
+        InputError: the picture does not fit the codec.
+        RuntimeError: the file does not decode to what the encoder promised.
+    """
+    height, width = picture.image_HWC.shape[:2]
+    began = time.perf_counter()
+    stream = codec.compress(picture)
+    written = time.perf_counter()
+    decoded_HWC = codec.decompress(stream)
+    read = time.perf_counter()
+    if not np.array_equal(decoded_HWC, codec.reconstruct(picture)):
+        raise RuntimeError(
+            f"the file of picture {picture.index} does not decode to its reconstruction: this is a"
+            f" fault of the codec {codec.codec_id}"
+        )
+    both = [_as_batch(image_HWC) for image_HWC in (picture.image_HWC, decoded_HWC)]
+    nominal = codec.nominal_bits(height, width)
+    small = min(height, width) < ssim.TAPS
+    return {
+        "pixels": height * width,
+        "code_bits": codec.code_bits(stream),
+        "file_bits": 8 * len(stream),
+        "nominal_bits": math.nan if nominal is None else nominal,
+        "mse": pixels.squared_error(*both).item(),
+        "ms_ssim": math.nan if small else ssim.ms_ssim(*both).item(),
+        "encode_seconds": written - began,
+        "decode_seconds": read - written,
+    }
+
+
+def _as_batch(image_HWC: np.ndarray) -> Tensor:
+    """An image as a batch of one, uint8 [1, C, H, W]."""
+    return torch.from_numpy(image_HWC.copy()).permute(2, 0, 1)[None]

@@ -1,0 +1,53 @@
+"""Parts that are tensors: what a finished block leaves behind, with the plan it belongs to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import gencomp
+from cluster import tensor_files
+from gencomp.errors import InputError
+
+MEND = "remove it and run the evaluation again"
+
+
+def write(path: Path, tensors: dict[str, Tensor], plan: str, block: int) -> None:
+    """Write the part of a finished block, whole or not at all.
+
+    Args:
+        path: the file.
+        tensors: the content.
+        plan: the hash of the plan.
+        block: the number of the block.
+    """
+    metadata = {
+        "plan": plan,
+        "block": str(block),
+        "gencomp": gencomp.__version__,
+        "torch": torch.__version__,
+    }
+    tensor_files.write(path, tensors, metadata)
+    for leftover in path.parent.glob(f".{path.name}.*"):  # of attempts that were killed
+        leftover.unlink(missing_ok=True)
+
+
+def read(path: Path, plan: str, block: int) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The content and the metadata of a part.
+
+    Raises:
+        InputError: the file is damaged or belongs to another plan or block.
+    """
+    try:
+        tensors, metadata = tensor_files.read(path)
+    except InputError as error:
+        raise InputError(f"{error}; {MEND}") from None
+    for key, wanted in (("plan", plan), ("block", str(block))):
+        if metadata.get(key) != wanted:
+            raise InputError(
+                f"{path} belongs to another evaluation: its {key} is {metadata.get(key)}, not "
+                f"{wanted}; {MEND}"
+            )
+    return tensors, metadata

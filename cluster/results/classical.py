@@ -1,0 +1,104 @@
+"""Engineered codecs as reference lines, measured on the images of the other results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cluster.results.pictures import as_tiles
+from gencomp.coding import classical
+from gencomp.errors import InputError
+from gencomp.evaluation import bootstrap
+from gencomp.evaluation.pixels import psnr, squared_error
+from gencomp.evaluation.ssim import ms_ssim
+from gencomp.figures.curves import Point
+
+METRICS = ("mse", "psnr", "ms_ssim")
+_BEYOND = 16  # times the highest rate of the others: what lies above it is not drawn
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A codec at one setting, over all images.
+
+    Attributes:
+        codec: its name.
+        bpp: mean rate of the files, headers included.
+        values: mse and ms_ssim of each image, as far as they were asked for.
+    """
+
+    codec: str
+    bpp: float
+    values: dict[str, np.ndarray]
+
+    def point(self, metric: str, beside: Point) -> Point:
+        """As a point of the axis that another one stands in, of the same images."""
+        values_N = self.values["ms_ssim" if metric == "ms_ssim" else "mse"]
+        value = float(values_N.mean())
+        low, high = bootstrap.interval(bootstrap.resampled_means(values_N, seed=0))
+        if metric == "psnr":
+            value, low, high = psnr(value), psnr(high), psnr(low)
+        name = f"{self.codec}, whole files"
+        return Point(name, self.bpp, value, (low, high), name, beside.protocol, reference=True)
+
+
+def parse(text: str) -> list[classical.ClassicalCodec]:
+    """`jpeg,jpeg2000` as codecs; spaces and capitals do not matter.
+
+    Raises:
+        InputError: there is no such codec, or it is not installed.
+    """
+    plain = {name.lower().replace(" ", ""): name for name in classical.NAMES}
+    found = []
+    for word in filter(None, (word.strip() for word in text.split(","))):
+        name = plain.get(word.lower().replace(" ", ""))
+        if name is None:
+            raise InputError(f"--classical {word!r} is not one of {', '.join(plain)}")
+        found.append(classical.codec(name))
+    return found
+
+
+def measure(
+    codecs: Sequence[classical.ClassicalCodec],
+    images_BCHW: Tensor,
+    highest_bpp: float,
+    metrics: Sequence[str],
+) -> list[Rung]:
+    """Every codec along its ladder, as far as the rates of the others go and a little beyond.
+
+    Args:
+        codecs: which.
+        images_BCHW: uint8.
+        highest_bpp: of the other results.
+        metrics: what the rungs will be asked for.
+    """
+    rungs = []
+    for codec in codecs:
+        for quality in codec.ladder:
+            rungs.append(_rung(codec, quality, images_BCHW, "ms_ssim" in metrics))
+            if rungs[-1].bpp > _BEYOND * highest_bpp:
+                break
+    return rungs
+
+
+def _rung(
+    codec: classical.ClassicalCodec, quality: float, images_BCHW: Tensor, with_ssim: bool
+) -> Rung:
+    bits = 0
+    values: dict[str, list[Tensor]] = {"mse": [], "ms_ssim": []}
+    for batch_BCHW in images_BCHW.split(_BATCH):
+        coded = [codec.code(image, quality) for image in as_tiles(batch_BCHW)]
+        bits += sum(one.bits for one in coded)
+        shown = np.stack([one.image_HWC for one in coded])
+        made_BCHW = torch.from_numpy(shown).permute(0, 3, 1, 2)
+        values["mse"].append(squared_error(batch_BCHW, made_BCHW))
+        if with_ssim:
+            values["ms_ssim"].append(ms_ssim(batch_BCHW, made_BCHW))
+    count, _, height, width = images_BCHW.shape
+    joined = {name: torch.cat(parts).numpy() for name, parts in values.items() if parts}
+    return Rung(codec.name, bits / (count * height * width), joined)

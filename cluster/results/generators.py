@@ -1,0 +1,64 @@
+"""Generative models at work: a run with its own reconstructions, and samples of its prior."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from cluster.data import held_out_rows
+from cluster.evaluations.plans import spaced
+from cluster.results import histories
+from cluster.results.pictures import psnr_captions
+from cluster.runs import Run
+from gencomp.draws import Draws
+from gencomp.report import Generator, PictureRow
+from gencomp.system import Batch, System, evaluation_mode
+from shards.reading.reader import ShardSet
+
+
+def read_originals(run: Run, shard_set: ShardSet, images: int) -> PictureRow:
+    """Images evenly spaced over the evaluation split."""
+    recipe = run.recipe()
+    split = shard_set.split(recipe.evaluation.split)
+    chosen = spaced(len(split), images, split.name)
+    originals = list(held_out_rows(recipe, split, chosen).images)
+    note = f"{split.name} images {', '.join(map(str, chosen))} of {len(split)}; 24 bpp"
+    return PictureRow("Originals", note, originals)
+
+
+def read_generator(
+    run: Run | None, originals: Sequence[np.ndarray]
+) -> tuple[Generator | None, list[PictureRow]]:
+    """The run with its own reconstructions and its prior samples."""
+    if run is None:
+        return None, []
+    history, metrics = histories.read(run, run.name)
+    rows = _system_pictures(run.system(), run.recipe().training.seed, originals)
+    return Generator(run.name, run.result() or metrics, history), rows
+
+
+def _system_pictures(
+    system: System, seed: int, originals: Sequence[np.ndarray]
+) -> list[PictureRow]:
+    """The rows of `System.pictures`, reconstructions first, without the originals."""
+    images_BCHW = torch.from_numpy(np.stack(originals)).permute(0, 3, 1, 2).contiguous()
+    count = len(originals)
+    places_B = torch.arange(count)
+    batch = Batch(images_BCHW, places_B, places_B, torch.full((count,), -1))
+    with evaluation_mode(system.networks):
+        rows = system.pictures(batch, Draws(seed, ("report",), count))
+    pictures = []
+    for title, row_BCHW in rows.items():
+        if title == "originals":
+            continue
+        images = list(row_BCHW.permute(0, 2, 3, 1).numpy())
+        if title == "reconstructions":
+            captions = psnr_captions(originals, images)
+            pictures.append(
+                PictureRow("The generator’s own encoder", "no rate limit", images, captions)
+            )
+        else:
+            pictures.append(PictureRow(title.capitalize(), f"seed {seed}", images))
+    return pictures

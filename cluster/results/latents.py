@@ -1,0 +1,97 @@
+"""Latents of runs held against their prior, for `gencomp figure latent` and `curves`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from cluster.results import pictures
+from cluster.runs import Run
+from gencomp.draws import Draws
+from gencomp.errors import InputError
+from gencomp.evaluation.latents import prior_samples
+from gencomp.figures.latents import LatentSet, Mmd, measure, null_spread
+
+MOST_IMAGES = 2048  # kernels between all pairs are held at once
+
+
+class Compared(NamedTuple):
+    """Latents of several runs on the same images, and what chance gives at their number."""
+
+    sets: list[LatentSet]
+    measured: list[Mmd]
+    null: np.ndarray
+
+    @property
+    def chance(self) -> tuple[float, float]:
+        """The central 95 % of the null."""
+        low, high = np.quantile(self.null, [0.025, 0.975])
+        return float(low), float(high)
+
+
+def choose(runs: Sequence[Run], split: str, count: int | None) -> pictures.Images:
+    """Evenly spaced images; by default all, but `MOST_IMAGES` at most.
+
+    Raises:
+        InputError: fewer than two or too many are asked for.
+    """
+    if count is not None and not 2 <= count <= MOST_IMAGES:
+        raise InputError(f"--images is {count}, but an MMD takes 2 to {MOST_IMAGES} images")
+    chosen = pictures.choose_images(runs, split, 2 if count is None else count)
+    if count is None:
+        most = min(len(chosen.split), MOST_IMAGES)
+        chosen = pictures.choose_images(runs, split, most)
+    return chosen
+
+
+def compare(
+    runs: Sequence[Run], names: Sequence[str], images: pictures.Images, seed: int
+) -> Compared:
+    """
+    Raises:
+        InputError: a run without latents or prior, or priors that differ.
+    """
+    sets: list[LatentSet] = []
+    for run, name in zip(runs, names, strict=True):
+        found = encoded(run, name, images, seed)
+        sets.append(found)
+        if _prior(found) != _prior(sets[0]):
+            raise InputError(
+                f"the priors of run {runs[0].path} and run {run.path} differ"
+                f" ({_said(sets[0])} and {_said(found)})"
+            )
+    null = null_spread(
+        len(images.rows),
+        *_prior(sets[0]),
+        lambda draw, count: _samples(sets[0], seed, ("chance", draw), count),
+    )
+    return Compared(sets, [against_prior(one, seed) for one in sets], null)
+
+
+def encoded(run: Run, name: str, images: pictures.Images, seed: int) -> LatentSet:
+    """Latents of a run, with the variance of its prior."""
+    z_BK, variance = pictures.latents(run, run.system(), images, seed)
+    return LatentSet(name, z_BK.double().numpy(), variance)
+
+
+def against_prior(found: LatentSet, seed: int) -> Mmd:
+    """The MMD of latents to as many samples of their prior, the same for every run."""
+    prior_NM = _samples(found, seed, ("prior",), len(found.z_NM))
+    return measure(found.z_NM, prior_NM, found.variance)
+
+
+def _samples(found: LatentSet, seed: int, key: tuple[str | int, ...], count: int) -> np.ndarray:
+    """[count, m] samples of the prior of some latents, in float64."""
+    return prior_samples(Draws(seed, key, count), *_prior(found), torch.float64).numpy()
+
+
+def _prior(found: LatentSet) -> tuple[int, float]:
+    """The dimensions and the variance of the prior of some latents."""
+    return found.z_NM.shape[1], found.variance
+
+
+def _said(found: LatentSet) -> str:
+    return "{} dimensions of variance {:g}".format(*_prior(found))

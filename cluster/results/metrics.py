@@ -1,0 +1,256 @@
+"""Metrics of runs as operating points, with the protocol that each was measured by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import shards
+from cluster.checkpoints.store import LAST
+from cluster.data import evaluation_protocol
+from cluster.results import latents, pictures
+from cluster.runs import Run
+from gencomp.errors import InputError
+from gencomp.evaluation.pixels import psnr
+from gencomp.figures.curves import Panel, Point
+
+_NORMAL_95 = 1.96
+_SEED = 7  # that of evaluations unless they say otherwise
+_Found = tuple[float, tuple[float, float] | None, dict[str, Any]]  # value, interval, protocol
+_OF_DRAWS = ("pv", "rate0_pv")  # their estimate depends on how many
+_OF_FEATURES = ("rfid", "rkid", "rate0_rfid", "rate0_rkid")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run, its evaluation, or both.
+
+    Attributes:
+        name: where it comes from, for messages.
+        series: the line that its points belong to; empty until it is named, as by `joined`.
+        run: the run, if there is one around.
+        evaluation: content of metrics.json.
+    """
+
+    name: str
+    series: str
+    run: Run | None
+    evaluation: dict[str, Any] | None
+
+    def point(self, metric: str, bpp: float | None = None) -> Point | None:
+        """A metric as a point; None where this result does not have it.
+
+        Args:
+            metric: its name in metrics.json, or mmd.
+            bpp: where to draw it, if not at the rate of the run.
+
+        Raises:
+            InputError: the run has no rate.
+        """
+        found = self._mmd() if metric == "mmd" else self._value(metric)
+        if found is None:
+            return None
+        value, interval, protocol = found
+        rate = self.bpp if bpp is None else bpp
+        return Point(self.series, rate, value, interval, self.name, protocol)
+
+    @cached_property
+    def bpp(self) -> float:
+        """
+        Raises:
+            InputError: the run has no rate.
+        """
+        if self.evaluation is not None:
+            if "bpp" in self.evaluation["metrics"]:
+                return float(self.evaluation["metrics"]["bpp"]["value"])
+            raise InputError(f"{self.name} has no bpp: its run has no codec with a nominal rate")
+        assert self.run is not None
+        if (rate := (self.run.result() or {}).get("bpp")) is None:
+            raise InputError(f"{pictures.stage(self.run)} has no codec, so it has no rate")
+        return float(rate)
+
+    def _value(self, metric: str) -> _Found | None:
+        if self.evaluation is not None:
+            entry = self.evaluation["metrics"].get(metric)
+            if entry is None or entry["value"] is None:
+                return None
+            low, high = entry.get("interval", (None, None))
+            interval = None if low is None or high is None else (low, high)
+            return entry["value"], interval, self._protocol(metric)
+        assert self.run is not None
+        result = self.run.result() or {}
+        if metric not in ("mse", "psnr") or metric not in result:
+            return None
+        mse, half = result["mse"], _NORMAL_95 * result["mse_standard_error"]
+        ends = max(mse - half, 0.0), mse + half
+        interval = ends if metric == "mse" else (psnr(ends[1]), psnr(ends[0]))
+        return result[metric], interval, self._protocol_of_training(result)
+
+    def _mmd(self) -> _Found | None:
+        """Measured on the images that the other metrics are of, thinned out if need be."""
+        if self.run is None:
+            return None
+        images = self.images()
+        if len(images.rows) > latents.MOST_IMAGES:
+            images = images.thinned(latents.MOST_IMAGES)
+        seed = (self.evaluation or {}).get("protocol", {}).get("settings", {}).get("seed", _SEED)
+        try:
+            found = latents.encoded(self.run, self.name, images, seed)
+        except InputError:  # a baseline, whose latents have no prior
+            return None
+        measured = latents.against_prior(found, seed)
+        protocol = {
+            "data": _short(images.split.index_hash),
+            "data set": images.data_set,
+            **_images(images.split.name, len(images.rows), len(images.split), self._which),
+        }
+        return measured.value, measured.interval, protocol
+
+    def images(self) -> pictures.Images:
+        """The images that its metrics are of.
+
+        Raises:
+            InputError: the run is not around.
+        """
+        if self.run is None:
+            raise InputError(f"{self.name} lies outside its run, so its images are not known here")
+        if self.evaluation is not None:
+            chosen = self.evaluation["protocol"]["settings"]
+            return pictures.choose_images([self.run], chosen["split"], chosen["images"])
+        split = self.run.recipe().evaluation.split
+        images = pictures.choose_images([self.run], split, None)
+        count = int((self.run.result() or {}).get("images", len(images.rows)))
+        return pictures.choose_rows(images, range(count))
+
+    @property
+    def _which(self) -> str:
+        return "first" if self.evaluation is None else "evenly spaced"
+
+    def _protocol(self, metric: str) -> dict[str, Any]:
+        assert self.evaluation is not None
+        plan = self.evaluation["protocol"]
+        chosen = plan["settings"]
+        found = {
+            "data": _short(plan["data"]),
+            "data set": plan["stored"]["name"],
+            **_images(
+                chosen["split"], self.evaluation["images"], plan["split_images"], self._which
+            ),
+            "the rule of pixels": plan["rules"].get("pixels"),
+            "the transforms of images": plan["transforms"],
+        }
+        if metric in _OF_DRAWS:
+            found["draws of each image"] = chosen["draws"]
+        if metric in _OF_FEATURES:
+            found["feature network"] = _short(chosen["features"])
+            found["input of the feature network"] = chosen["features_input"]
+        return found
+
+    def _protocol_of_training(self, result: dict[str, Any]) -> dict[str, Any]:
+        assert self.run is not None
+        recipe = self.run.recipe()
+        shard_set = shards.open_set(recipe.evaluation_shards())
+        held_out = shard_set.split(recipe.evaluation.split)
+        return {
+            "data": _short(held_out.index_hash),
+            "data set": shard_set.info.name,
+            **_images(held_out.name, int(result["images"]), len(held_out), self._which),
+            "the rule of pixels": "reconstructions not rounded; errors on the scale [-1, 1]",
+            "the transforms of images": evaluation_protocol(recipe),
+        }
+
+
+def joined(measured: Sequence[Measured]) -> list[Measured]:
+    """Results that nobody has given a label, each with its series.
+
+    Those whose recipes differ in nothing but what sets the rate share one. Results without a run
+    go by the names of their systems.
+    """
+    runs = [one.run for one in measured if one.run is not None]
+    names = iter(pictures.differing(runs, rates=False) if runs else ())
+    return [
+        replace(one, series=_system(one) if one.run is None else next(names)) for one in measured
+    ]
+
+
+def remarks(panels: Sequence[Panel]) -> list[str]:
+    """What the points were measured on; one line where all axes agree."""
+    metrics: dict[str, list[str]] = {}
+    for panel in panels:
+        protocol = panel.points[0].protocol
+        said = f"{protocol['data set']}, {protocol['split']} split, {protocol['images']}"
+        draws = protocol.get("draws of each image")
+        name = f"{panel.metric} from {draws} draws of each" if draws else panel.metric
+        metrics.setdefault(said, []).append(name)
+    lines = [f"{said}: {', '.join(names)}" for said, names in metrics.items()]
+    return [*lines, "bars: 95 % intervals over images"]
+
+
+def of_run(path: Path, evaluation: str) -> Measured:
+    """A finished run with its evaluation of that name, if there is one.
+
+    Raises:
+        InputError: There is no finished run, or the evaluation is not complete.
+    """
+    file = path / "evaluations" / evaluation / "metrics.json"
+    content = _content(file) if file.is_file() else None
+    return Measured(str(path), "", _finished(path, content), content)
+
+
+def of_file(path: Path) -> Measured:
+    """A metrics.json, with its run where it lies in one.
+
+    Raises:
+        InputError: The file cannot be read, is something else, or is not complete.
+    """
+    content = _content(path)
+    place = path.absolute().parents
+    inside = len(place) > 2 and place[1].name == "evaluations"
+    inside = inside and (place[2] / "identity.json").is_file()
+    return Measured(str(path), "", _finished(place[2], content) if inside else None, content)
+
+
+def _finished(path: Path, content: dict[str, Any] | None) -> Run:
+    """The run of an evaluation, with the checkpoint that was measured."""
+    protocol = {} if content is None else content["protocol"]
+    return pictures.finished(path, protocol.get("checkpoint", LAST))
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """A complete metrics.json.
+
+    Raises:
+        InputError: it cannot be read, is something else, or not complete.
+    """
+    try:
+        content = json.loads(path.read_text())
+        complete, metrics, plan = content["complete"], content["metrics"], content["protocol"]
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path} is not a metrics.json of `gencomp evaluate`") from None
+    if not isinstance(metrics, dict) or not isinstance(plan, dict) or "settings" not in plan:
+        raise InputError(f"{path} is not a metrics.json of `gencomp evaluate`")
+    if not complete:
+        raise InputError(
+            f"{path} is not complete: {len(content['missing_blocks'])} blocks are missing"
+        )
+    return content
+
+
+def _images(split: str, images: int, of: int, which: str) -> dict[str, str]:
+    said = f"all {of} images" if images == of else f"{images} of {of} images, {which}"
+    return {"split": split, "images": said}
+
+
+def _system(one: Measured) -> str:
+    assert one.evaluation is not None
+    return str(one.evaluation["protocol"]["system"])
+
+
+def _short(digest: Any) -> str:
+    return str(digest)[:12]

@@ -1,0 +1,99 @@
+"""Axes of a metric against the rate: the points of several results at equal protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from cluster.results import classical
+from cluster.results.metrics import Measured
+from gencomp.coding.classical import ClassicalCodec
+from gencomp.errors import InputError
+from gencomp.figures.curves import Panel, Point, require_one_protocol
+
+METRICS = ("mse", "psnr", "ms_ssim", "lpips", "mmd", "pv", "rfid", "rkid")
+_ZERO_RATE = {"mse": "rate0_mse", "pv": "rate0_pv", "rfid": "rate0_rfid", "rkid": "rate0_rkid"}
+
+
+def parse(text: str) -> list[str]:
+    """`mse,psnr` as names of metrics.
+
+    Raises:
+        InputError: One of them is no metric with an axis, or there is none.
+    """
+    names = [word.strip() for word in text.split(",") if word.strip()]
+    for name in names:
+        if name not in METRICS:
+            raise InputError(f"--metrics {name!r} is not one of {', '.join(METRICS)}")
+    if not names:
+        raise InputError(f"--metrics is empty, but needs some of {', '.join(METRICS)}")
+    return list(dict.fromkeys(names))
+
+
+def panels(
+    metrics: Sequence[str], measured: Sequence[Measured], codecs: Sequence[ClassicalCodec] = ()
+) -> list[Panel]:
+    """An axis for each metric, with lines of engineered codecs where their distortion is shown.
+
+    Args:
+        metrics: Some of `METRICS`.
+        measured: Results with their series.
+        codecs: Engineered codecs, to be measured on the images of the results.
+
+    Raises:
+        InputError: No result has a metric, points of one were measured in different ways, or no
+            axis has a place for the engineered codecs.
+    """
+    found = [_panel(metric, measured) for metric in metrics]
+    for panel in found:
+        require_one_protocol(panel)
+    return _with_references(found, measured, codecs) if codecs else found
+
+
+def _panel(metric: str, measured: Sequence[Measured]) -> Panel:
+    """All points of a metric.
+
+    Raises:
+        InputError: No result has the metric.
+    """
+    points: list[Point] = []
+    for one in measured:
+        points += filter(None, [one.point(metric)])
+    # The point without any bits belongs to the generator: once in a series is enough.
+    drawn: set[str] = set()
+    for one in measured:
+        zero = one.point(_ZERO_RATE[metric], bpp=0.0) if metric in _ZERO_RATE else None
+        if zero is not None and one.series not in drawn:
+            drawn.add(one.series)
+            points.append(zero)
+    if not points:
+        raise InputError(
+            f"no result has the metric {metric}; measure it with"
+            f" `gencomp evaluate RUN --metrics {metric}`"
+        )
+    return Panel(metric, points)
+
+
+def _with_references(
+    panels: Sequence[Panel], measured: Sequence[Measured], codecs: Sequence[ClassicalCodec]
+) -> list[Panel]:
+    """The panels of distortion with a line of each codec."""
+    fitting = [panel for panel in panels if panel.metric in classical.METRICS]
+    if not fitting:
+        said = ", ".join(classical.METRICS)
+        raise InputError(f"--classical needs one of {said} among the --metrics")
+    first = next((one for one in measured if one.run is not None), measured[0])
+    images = first.images()
+    assert first.run is not None
+    pixels = torch.cat([batch.images_BCHW for batch in images.batches(first.run.recipe())])
+    highest = max(point.bpp for panel in fitting for point in panel.points)
+    rungs = classical.measure(codecs, pixels, highest, [panel.metric for panel in fitting])
+    return [
+        Panel(
+            panel.metric, [*panel.points, *(r.point(panel.metric, panel.points[0]) for r in rungs)]
+        )
+        if panel in fitting
+        else panel
+        for panel in panels
+    ]

@@ -1,0 +1,92 @@
+"""How numbers came about, in pairs of a name and a value: data, runs, curves."""
+
+from __future__ import annotations
+
+import json
+
+from cluster.checkpoints import store
+from cluster.evaluations.curve.plan import Evaluation
+from cluster.results import curve_tables
+from cluster.runs import Run
+from gencomp.errors import InputError
+from gencomp.report import Curve
+from gencomp.report.markup import count as whole
+from shards.reading.reader import ShardSet
+
+Pairs = list[tuple[str, str]]
+
+
+def weights_of(run: Run) -> str:
+    """The hash of the newest weights of a run.
+
+    Raises:
+        InputError: the run has no checkpoint yet.
+    """
+    checkpoint = store.newest(run.checkpoints)
+    if checkpoint is None:
+        raise InputError(f"run {run.path} has no checkpoint yet")
+    return checkpoint.networks_hash()
+
+
+def of_data(shard_set: ShardSet, run: Run) -> Pairs:
+    """The data of a run, and what errors and rates on them mean."""
+    splits = ", ".join(f"{name} {whole(count)}" for name, count in shard_set.splits.items())
+    settings = run.recipe().evaluation
+    which = f"its first {settings.limit} images" if settings.limit else "all images"
+    return [
+        ("data set", shard_set.info.name),
+        ("index hash", shard_set.index_hash),
+        ("images", splits),
+        ("transform", shard_set.info.transform.geometry),
+        ("storage", shard_set.info.transform.storage),
+        ("evaluated on", f"{settings.split}, {which}"),
+        ("distortion", "squared error of RGB values on [−1, 1], mean per value"),
+        ("PSNR", "10·log10(4/MSE), of the mean MSE"),
+        (
+            "rate of codecs",
+            "nominal: symbols at the fixed length; files add sizes, a fingerprint and a checksum",
+        ),
+    ]
+
+
+def of_run(run: Run) -> Pairs:
+    """How a run was trained; the hash of its weights comes first."""
+    recipe, result = run.recipe(), run.result() or {}
+    environment = json.loads((run.path / "environment.json").read_text())
+    return [
+        ("weights", weights_of(run)),
+        ("stage", f"{recipe.system}/{recipe.stage}"),
+        ("length", f"{whole(result['step'])} steps" if "step" in result else "not finished"),
+        ("seed", str(recipe.training.seed)),
+        ("batch", f"{recipe.data.batch_size} images"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in environment.items())),
+    ]
+
+
+def of_curve(evaluation: Evaluation, curve: Curve) -> Pairs:
+    """How a rate-distortion curve was measured."""
+    plan, protocol = evaluation.plan, curve_tables.means(evaluation)["protocol"]
+    settings = plan.settings
+    return [
+        ("estimator", protocol["estimator"]),
+        ("images", f"{curve.images} of {len(plan.rows)}, evenly spaced over {settings.split}"),
+        ("chains", f"{settings.chains} an image, {settings.leapfrog} leapfrog steps"),
+        (
+            "temperatures",
+            f"{settings.temperatures}, {len(curve.beta_T)} reported, β up to {settings.beta_max:g}",
+        ),
+        (
+            "seeds",
+            f"{settings.seed} (measuring), {settings.tuning_seed} (tuning)",
+        ),
+        ("decoder weights", plan.decoder),
+        *((name, str(choice)) for name, choice in plan.named_checkpoint.items()),
+        ("plan", plan.hash),
+        ("tuning", protocol["tuning"]),
+        (
+            "versions",
+            "; ".join(
+                ", ".join(f"{k} {v}" for k, v in one.items()) for one in protocol["versions"]
+            ),
+        ),
+    ]

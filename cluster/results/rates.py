@@ -1,0 +1,72 @@
+"""Images of codecs on one generator, rate by rate, as columns of a sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from cluster.results import pictures
+from cluster.results.pictures import Images
+from cluster.runs import Run
+from gencomp.figures.tiles import Column
+from gencomp.system import System
+
+
+def choose(runs: Sequence[Run], split: str, count: int | None, rows: Sequence[int] = ()) -> Images:
+    """The images that are shown.
+
+    Args:
+        runs: Codecs.
+        split: The name of a split.
+        count: How many images, evenly spaced over the split.
+        rows: These images of the split instead, by number.
+
+    Raises:
+        InputError: The runs are not of one generator or of different data, or the split has not so
+            many images.
+        ShardError: The set or the split is missing.
+    """
+    pictures.require_one_generator(runs)
+    chosen = pictures.choose_images(runs, split, 1 if rows else count)
+    return pictures.choose_rows(chosen, rows) if rows else chosen
+
+
+def along_the_rate(runs: Sequence[Run], chosen: Images, draws: int, seed: int) -> list[Column]:
+    """The columns of the originals, of samples of the prior (0 bpp) and of every rate.
+
+    Args:
+        runs: Codecs on one generator.
+        chosen: Images of the set that the runs are evaluated on.
+        draws: The number of reconstructions of each image at each rate.
+        seed: The seed of the noise.
+
+    Raises:
+        InputError: A run has no codec.
+    """
+    originals = [
+        tile
+        for batch in chosen.batches(runs[0].recipe())
+        for tile in pictures.as_tiles(batch.images_BCHW)
+    ]
+    height, width = originals[0].shape[:2]
+    labels = pictures.differing(runs, rates=False)
+    coded: list[tuple[int, str, Run, System]] = []
+    for run, label in zip(runs, labels, strict=True):
+        system = run.system()
+        coded.append((pictures.nominal_bits(run, system, height, width), label, run, system))
+    coded.sort(key=lambda one: one[0])
+
+    def column(heading: str, remark: str, made: list[Tensor]) -> Column:
+        tiles = [pictures.as_tiles(one) for one in made]
+        return Column(heading, remark, [list(row) for row in zip(*tiles, strict=True)])
+
+    columns = [Column("original", "", [[tile] * draws for tile in originals])]
+    _, _, run, system = coded[0]
+    samples = pictures.prior_samples(run, system, chosen, seed, draws)
+    columns.append(column("0 bpp", "prior", samples))
+    for bits, label, run, system in coded:
+        remark = f"{bits} bits" + (f", {label}" if len(set(labels)) > 1 else "")
+        made = pictures.reconstructions(run, system, chosen, seed, draws)
+        columns.append(column(f"{bits / (height * width):.3g} bpp", remark, made))
+    return columns

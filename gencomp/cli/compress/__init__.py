@@ -1,0 +1,1 @@
+"""`gencomp compress` and `gencomp decompress`: images to files and back."""

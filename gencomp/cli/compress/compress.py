@@ -1,0 +1,52 @@
+"""`gencomp compress`: images to compressed files, with the codec of a run."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import tyro
+
+from gencomp.cli.arguments import Checkpoint
+from gencomp.cli.compress import files, work
+from gencomp.cli.compress.summary import bpp, conclude, nominal_bpp
+
+
+def compress(
+    run: tyro.conf.Positional[Path],
+    image: tyro.conf.Positional[Path],
+    out: tyro.conf.Positional[Path],
+    /,
+    checkpoint: Checkpoint = "last",
+    overwrite: bool = False,
+    processes: int | None = None,
+) -> int:
+    """Write an image, or all images of a folder, to compressed files.
+
+    The files of a folder keep sub-folders and names, sub/a.png as sub/a.png.gcp. Whole files of
+    this codec that are there already are kept, so the same command goes on where it was stopped.
+
+    Args:
+        run: Run whose codec to use, for example a sweep's trial.
+        image: Image file (PNG, JPEG, WebP, ...) of any size, or a folder with images.
+        out: Compressed file to write, or the folder for them.
+        overwrite: Replace files that exist.
+        processes: How many work side by side on a folder; by default one a CPU.
+    """
+    if image.is_dir():
+        files.require_folder(out)
+        jobs = files.image_jobs(image, out)
+        count = work.processes_for(jobs, not overwrite, processes)
+        work.opened(run, checkpoint)
+        function = partial(work.compress_file, run, checkpoint, not overwrite)
+        results = work.all_files("compressing", image, function, jobs, count)
+        return conclude(f"Compressed to {out}", list(results))
+    files.require_place(out, overwrite)
+    done = work.compress_file(run, checkpoint, False, files.Job(image, out))
+    nominal = nominal_bpp([done])
+    print(
+        f"{out}: {done.bytes} bytes = {done.code_bits} bits of code ({bpp(done.code_bits, [done])}"
+        f" bpp{f'; nominal {done.nominal_bits} bits, {nominal} bpp' if nominal else ''})"
+        f" + {done.container_bits} bits of container"
+    )
+    return 0

@@ -1,0 +1,41 @@
+"""What became of the files of a folder, in a table."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from gencomp.cli.compress import work
+from gencomp.cli.console import print_table
+
+
+def conclude(title: str, results: Sequence[work.Done | work.Failed]) -> int:
+    """Say what became of the files of a folder; the exit code is 1 if some failed."""
+    done = [result for result in results if isinstance(result, work.Done)]
+    failed = [result for result in results if isinstance(result, work.Failed)]
+    if done:
+        columns = {
+            "images": f"{len(done)}",
+            "there before": f"{sum(one.kept for one in done)}",
+            "bytes": f"{sum(one.bytes for one in done)}",
+            "bpp nominal": nominal_bpp(done) or "–",
+            "bpp of code": bpp(sum(one.code_bits for one in done), done),
+            "bpp of containers": bpp(sum(one.container_bits for one in done), done),
+        }
+        print_table(title, list(columns), [list(columns.values())])
+    if failed:
+        print(f"gencomp: {len(failed)} of {len(results)} images failed:", file=sys.stderr)
+        for one in failed:
+            print(f"  {one.sentence}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def nominal_bpp(done: Sequence[work.Done]) -> str:
+    """Bits per pixel at the method's fixed length; nothing for a method without one."""
+    nominal = [one.nominal_bits for one in done if one.nominal_bits is not None]
+    return bpp(sum(nominal), done) if len(nominal) == len(done) else ""
+
+
+def bpp(bits: int, done: Sequence[work.Done]) -> str:
+    """Bits of several files for each pixel of their images."""
+    return f"{bits / sum(one.height * one.width for one in done):.4g}"

@@ -1,0 +1,1 @@
+"""`gencomp figure`: figures of papers from finished runs and evaluations."""

@@ -1,0 +1,59 @@
+"""`gencomp figure ais`: rate-distortion curves by annealed importance sampling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from gencomp.cli.figure.drawing import FigureFile
+from gencomp.cli.figure.gaps import print_gaps
+from gencomp.cli.figure.options import Cuts, Evaluations
+
+
+def ais(
+    evaluations: Evaluations,
+    /,
+    file: Annotated[FigureFile, tyro.conf.OmitArgPrefixes],
+    cut: Annotated[Cuts, tyro.conf.OmitArgPrefixes],
+    variational: tuple[Path, ...] = (),
+    runs: tuple[str, ...] = (),
+    evaluation: str = "metrics",
+) -> None:
+    """Draw rate-distortion curves of generative models, with intervals and their BDMC gaps.
+
+    Curves of other decoders, priors and samplers stand in one figure, those of other data, images,
+    distortions or scales of the values do not. Their images are the same, so curves differ more
+    surely than their bands suggest. LABEL=EVALUATION gives a curve a name of its own.
+
+    Args:
+        evaluations: Directories that `gencomp slurm collect` was run on, RUN/evaluations/NAME.
+        file: Where the figure goes.
+        cut: Where curves begin.
+        variational: Points of encoders trained for decoders of the figure.
+        runs: Codecs to draw as operating points: runs, sweeps or metrics.json files, as for
+            `gencomp figure curves`, measured on the images of the curves.
+        evaluation: Name of the evaluation to take from each of the --runs.
+    """
+    from cluster.results import curves
+    from gencomp.figures import rate_distortion
+    from sweeps import operating_points
+
+    file.check()
+    cut.check()
+    measured = curves.read(evaluations)
+    curves.require_one_protocol(measured)
+    trained = [curves.variational(path, measured) for path in variational]
+    codecs = operating_points.read(runs, evaluation) if runs else []
+    points = curves.operating_points(codecs, measured[0]) if runs else []
+    print_gaps(measured)
+    figure = rate_distortion.draw(
+        [cut.cut(one.curve()) for one in measured],
+        measured[0].units,
+        "Rate-distortion curves" if len(measured) > 1 else "Rate-distortion curve",
+        [curves.images_and_chains(measured), "band: 95 % interval over images, at equal rate"],
+        trained,
+        points,
+    )
+    file.write(figure)

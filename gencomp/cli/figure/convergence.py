@@ -1,0 +1,42 @@
+"""`gencomp figure convergence`: how far curves by annealed importance sampling are sure."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import tyro
+
+from gencomp.cli.figure.drawing import FigureFile
+from gencomp.cli.figure.gaps import print_gaps
+from gencomp.cli.figure.options import Evaluations
+
+
+def convergence(
+    evaluations: Evaluations, /, file: Annotated[FigureFile, tyro.conf.OmitArgPrefixes]
+) -> None:
+    """Draw how sure curves are: effective sample size, acceptance, and the BDMC gap.
+
+    Several evaluations of one decoder with different numbers of temperatures show how the gap
+    falls, beside what a single chain with perfect moves would have.
+
+    Args:
+        evaluations: Directories that `gencomp slurm collect` was run on, of one decoder.
+        file: Where the figure goes.
+    """
+    from cluster.results import curves
+    from gencomp.figures import convergence
+
+    file.check()
+    measured = curves.read(evaluations)
+    curves.require_one_protocol(measured, one_decoder=True)
+    curves.require_gaps(measured)
+    print_gaps(measured)
+    figure = convergence.draw(
+        [one.convergence() for one in measured],
+        "Convergence",
+        [
+            curves.images_and_chains(measured),
+            "bands: the middle 80 % of the images; bars: 95 %",
+        ],
+    )
+    file.write(figure)

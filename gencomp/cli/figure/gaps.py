@@ -1,0 +1,24 @@
+"""The gaps of bidirectional Monte Carlo of several curves, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gencomp.cli.console import print_table
+
+if TYPE_CHECKING:
+    from cluster.results.curves import Measured
+
+
+def print_gaps(measured: Sequence[Measured]) -> None:
+    """Print a table of all gaps: a figure of many curves has no room for them."""
+    rows = [
+        [one.label, f"{gap.beta:.4g}", f"{gap.value:.4f}", f"{gap.standard_error:.4f}"]
+        + ["{:.4f} to {:.4f}".format(*gap.interval)]
+        for one in measured
+        for gap in one.gaps
+    ]
+    if rows:
+        header = ["evaluation", "beta", "gap", "± s.e.", "95 %"]
+        print_table("BDMC gap, nats", header, rows)

@@ -1,0 +1,1 @@
+"""`gencomp shards`: shard sets made, cut, checked and counted."""

@@ -1,0 +1,159 @@
+"""`gencomp shards build`: a shard set from a data set as it is shipped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from gencomp.cli.console import progress
+from gencomp.cli.shards.index import index
+from gencomp.cli.shards.showing import print_set
+from gencomp.errors import InputError
+
+if TYPE_CHECKING:
+    from shards.info import DatasetInfo
+
+SourceName = Literal[
+    "photos", "digits", "folder", "kodak", "clic", "celeba", "lsun", "cityscapes", "ade20k",
+    "mnist", "fashion-mnist", "svhn", "cifar10", "imagenet32", "wds",
+]  # fmt: skip
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+_MOST_SKIPPED = 10  # that are named on the console; dataset.json names all
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """What is taken from a source, each for the sources named.
+
+    Attributes:
+        size: Stored size in pixels, a side such as 64 or HEIGHTxWIDTH such as 512x1024: images are
+            scaled to cover it and cropped around their centre. By default the source's.
+        storage: original (the files' bytes), png, webp (lossless) or jpeg:QUALITY. By default the
+            source's.
+        test_images: Images of a seeded test split: celeba, lsun, folder.
+        test_fraction: Its share of all images: folder.
+        seed: Seed of that draw: celeba, lsun, folder.
+        attributes: Keep the 40 attributes of each face: celeba.
+        no_labels: Store images without label maps: cityscapes.
+        no_instances: Leave instance maps out: cityscapes.
+    """
+
+    size: str | None = None
+    storage: str | None = None
+    test_images: int | None = None
+    test_fraction: float | None = None
+    seed: int | None = None
+    attributes: Flag = False
+    no_labels: Flag = False
+    no_instances: Flag = False
+
+    def given(self) -> dict[str, Any]:
+        """The options that were given, by their names in the source: no_labels is labels=False."""
+        return {
+            name.removeprefix("no_"): not name.startswith("no_") if value is True else value
+            for name, value in _chosen(self).items()
+        }
+
+
+@dataclass(frozen=True)
+class TarOptions:
+    """How the tars are made.
+
+    Attributes:
+        shard_size: Samples in a tar; by default 1000.
+        limit: At most so many images in each split.
+        on_error: stop (by default), or skip: leave out images that cannot be read and list them
+            in dataset.json.
+    """
+
+    shard_size: int | None = None
+    limit: int | None = None
+    on_error: Literal["stop", "skip"] | None = None
+
+
+def build(
+    source: Annotated[SourceName, tyro.conf.arg(metavar="SOURCE")],
+    path: Annotated[str | None, tyro.conf.arg(metavar="[PATH]")] = None,
+    /,
+    out: Path | None = None,
+    processes: int | None = None,
+    content: Annotated[SourceOptions, tyro.conf.OmitArgPrefixes] = SourceOptions(),
+    tar: Annotated[TarOptions, tyro.conf.OmitArgPrefixes] = TarOptions(),
+) -> None:
+    """Make a shard set, WebDataset tars with a Parquet index, from a data set as it is shipped.
+
+    SOURCE and what PATH is:
+      photos         none: crops of the photographs inside scikit-image
+      digits         none: handwritten digits inside scikit-learn
+      folder         images of any kind in a folder or an archive; sub-folders become labels
+      kodak          folder or archive of kodim01.png to kodim24.png
+      clic           a zip of CLIC, the folder that it unpacks to, or a folder of several
+      celeba         img_align_celeba.zip or its folder, with list_eval_partition.txt beside it
+      lsun           a category's LMDB (bedroom_train_lmdb), or a folder of exported images
+      cityscapes     folder of leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip
+      ade20k         ADEChallengeData2016.zip, or the folder from it
+      mnist          folder of the four idx files, with or without .gz; likewise fashion-mnist
+      svhn           folder of train_32x32.mat, test_32x32.mat and, if wanted, extra_32x32.mat
+      cifar10        cifar-10-python.tar.gz, or the folder from it
+      imagenet32     folder or zip of the batches, as pickles or .npz
+      wds            WebDataset tars, local or remote: they are indexed in place, nothing is copied
+
+    A build that was killed goes on where it was when the same command is given again. A set that
+    is there with the same parameters is left as it is.
+
+    Args:
+        source: What the files are.
+        path: The files.
+        out: Directory to make, by default data/SOURCE; for wds, where the index goes, by default
+            beside the tars. Nothing is ever overwritten.
+        processes: Processes that work at once; by default as many as pay off here.
+        content: What is taken from the source.
+        tar: How the tars are made.
+    """
+    if source == "wds":
+        _index(path, out, processes, [*_chosen(content), *_chosen(tar)])
+        return
+    from shards.building.build import build as build_set
+
+    with progress("building", "images") as show:
+        made = build_set(
+            source,
+            out or Path("data") / source,
+            path=path,
+            options=content.given(),
+            processes=processes,
+            progress=show,
+            **_chosen(tar),
+        )
+    print_set(made.path, made.info)
+    _print_skipped(made.info)
+
+
+def _chosen(options: SourceOptions | TarOptions) -> dict[str, Any]:
+    """The options that were given, by their names in the class."""
+    return {
+        name: value
+        for name, value in vars(options).items()
+        if value is not None and value is not False
+    }
+
+
+def _index(path: str | None, out: Path | None, processes: int | None, chosen: list[str]) -> None:
+    if chosen:
+        raise InputError(
+            f"wds takes tars as they are, so --{chosen[0].replace('_', '-')} cannot be chosen"
+        )
+    if path is None:
+        raise InputError("wds needs PATH: tars, or the directory or URI where they lie")
+    index((path,), out, None, processes)
+
+
+def _print_skipped(info: DatasetInfo) -> None:
+    skipped = info.skipped
+    for one in skipped[:_MOST_SKIPPED]:
+        print(f"skipped {one.path}: {one.reason}")
+    if len(skipped) > _MOST_SKIPPED:
+        print(f"and {len(skipped) - _MOST_SKIPPED} more skipped, which dataset.json lists")

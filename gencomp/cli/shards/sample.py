@@ -1,0 +1,45 @@
+"""`gencomp shards sample`: a small shard set out of a large one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gencomp.cli.console import progress
+from gencomp.cli.shards.showing import Location, print_set
+
+
+def sample(
+    location: Location,
+    /,
+    out: Path,
+    count: int,
+    split: str | None = None,
+    seed: int = 0,
+    shard_size: int = 1000,
+    processes: int | None = None,
+) -> None:
+    """Cut a small shard set out of a large one; members are copied as they are.
+
+    Args:
+        location: The shard set, a directory or a URI.
+        out: Directory of the new set. Nothing is ever overwritten.
+        count: Samples of each split; all of a split that has fewer.
+        split: Take this split alone.
+        seed: Seed of the draw.
+        shard_size: Samples in a tar.
+        processes: Processes that work at once; by default as many as pay off here.
+    """
+    from shards.building.subset import sample_set
+
+    with progress("copying", "samples") as show:
+        made = sample_set(
+            location,
+            out,
+            count=count,
+            split=split,
+            seed=seed,
+            shard_size=shard_size,
+            processes=processes,
+            progress=show,
+        )
+    print_set(made.path, made.info)

@@ -1,0 +1,53 @@
+"""`gencomp shards split`: another test split of a shard set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from gencomp.cli.console import progress
+from gencomp.cli.shards.showing import Location, print_set
+
+
+def split(
+    location: Location,
+    /,
+    out: Path,
+    test_images: int | None = None,
+    test_fraction: float | None = None,
+    seed: int = 0,
+    from_: Annotated[str | None, tyro.conf.arg(name="from")] = None,
+    shard_size: int = 1000,
+    processes: int | None = None,
+) -> None:
+    """Divide the samples of a shard set anew into train and test; members are copied as they are.
+
+    Images that stand more than once in the set are never drawn for the test split.
+
+    Args:
+        location: The shard set, a directory or a URI.
+        out: Directory of the new set. Nothing is ever overwritten.
+        test_images: Samples in the test split; either this or --test-fraction.
+        test_fraction: Share of the samples in the test split.
+        seed: Seed of the draw.
+        from_: Divide this split alone and leave the others out.
+        shard_size: Samples in a tar.
+        processes: Processes that work at once; by default as many as pay off here.
+    """
+    from shards.building.subset import split_set
+
+    with progress("copying", "samples") as show:
+        made = split_set(
+            location,
+            out,
+            test_images=test_images,
+            test_fraction=test_fraction,
+            seed=seed,
+            from_split=from_,
+            shard_size=shard_size,
+            processes=processes,
+            progress=show,
+        )
+    print_set(made.path, made.info)

@@ -1,0 +1,43 @@
+"""`gencomp slurm files`: what the files of a run's codec cost and look like, in many jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from cluster.evaluations.files.settings import FileOptions
+from gencomp.cli.arguments import Checkpoint
+from gencomp.cli.slurm.submission import SubmissionOptions
+
+
+def files(
+    run: Path,
+    /,
+    *,
+    name: str = "files",
+    checkpoint: Checkpoint = "last",
+    file: Annotated[FileOptions, tyro.conf.OmitArgPrefixes],
+    submission: SubmissionOptions,
+) -> int:
+    """Write and read a real file of each held-out picture, as `gencomp files` does, in jobs.
+
+    The same command again submits only what is missing. On Slurm it returns after submission
+    unless --wait; on this machine it always waits. `gencomp slurm collect` writes rates.json.
+
+    Args:
+        run: Directory of a finished run that has a codec.
+        name: Name of the evaluation, a directory in RUN/evaluations.
+        file: What is measured.
+        submission: How the jobs run.
+    """
+    from cluster.evaluations.files import plan
+    from cluster.runs import open_run
+    from slurm.kinds.files import FileJobs
+
+    submission = submission.completed()
+    opened = open_run(run, checkpoint)
+    wanted = plan.make(opened, file, submission.cpus)
+    jobs = FileJobs(plan.Evaluation.find(opened, name, wanted))
+    return submission.show(jobs) if submission.dry_run else submission.submit(jobs.enter())

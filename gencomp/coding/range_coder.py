@@ -1,0 +1,164 @@
+"""Range coder for symbols whose probabilities are given as integers, many symbols at a time.
+
+The coder is `constriction`'s range coder (Bamler, 2022) with a state of 64 bits. A symbol's
+probability is its frequency over 2^P for a stated P of at most 24, exactly: the coder gets
+2^(24−P)·f − 1 as float64, which sum to 2^24 − L, so it scales them by exactly 1 and adds 1 to each.
+What it loses to its own rounding is about 0.0002 bits a symbol.
+
+The bytes are the range coder's words, most significant byte first, cut to the fewest bytes that
+decode to the same symbols when zeros follow them. Each sequence of symbols has one stream: a stream
+that the encoder would not have written is refused.
+"""
+
+from __future__ import annotations
+
+import constriction
+import numpy as np
+import numpy.typing as npt
+
+from gencomp.coding.tables import PRECISION, Integers
+from gencomp.errors import InputError
+
+MODEL = constriction.stream.model.Categorical(perfect=False)
+_WORD_BYTES = 4
+_STATE_BYTES = 8
+
+
+class Encoder:
+    """Symbols to bytes, one step after the other."""
+
+    def __init__(self) -> None:
+        self._encoder = constriction.stream.queue.RangeEncoder()
+
+    def put(
+        self, symbols_B: Integers, frequencies_BL: Integers, precision: int = PRECISION
+    ) -> None:
+        """Append B symbols, each coded by its own frequencies.
+
+        Args:
+            symbols_B: integers 0..L−1.
+            frequencies_BL: integers of at least 1; each row sums to 2^precision.
+            precision: 1..24.
+
+        Raises:
+            InputError: frequencies of another sum, or a symbol outside the alphabet.
+        """
+        weights_BL = weights(frequencies_BL, precision)
+        count, levels = weights_BL.shape
+        if symbols_B.shape != (count,):
+            raise InputError(
+                f"A step of {count} rows of frequencies codes {count} symbols, not an array of"
+                f" shape {symbols_B.shape}."
+            )
+        if count and not 0 <= int(symbols_B.min()) <= int(symbols_B.max()) < levels:
+            raise InputError(
+                f"Symbols run from {int(symbols_B.min())} to {int(symbols_B.max())}, allowed are 0"
+                f" to {levels - 1}."
+            )
+        if count and levels > 1:
+            self.append(symbols_B.astype(np.int32), weights_BL)
+
+    def append(self, symbols_B: npt.NDArray[np.int32], weights_BL: npt.NDArray[np.float64]) -> None:
+        """`put` with frequencies as `weights` has checked them."""
+        self._encoder.encode(symbols_B, MODEL, weights_BL)
+
+    def data(self) -> bytes:
+        """What stands for all symbols so far."""
+        return shortest(self._encoder)
+
+    @property
+    def words(self) -> int:
+        """Words of 4 bytes that no further symbol changes; `data` has at most 2 words less."""
+        return int(self._encoder.pos()[0])
+
+
+class Decoder:
+    """Bytes to symbols, in the order in which they were put."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._decoder = constriction.stream.queue.RangeDecoder(words(data))
+        # Codes what is decoded again, and so tells a stream that no encoder writes.
+        self._again = Encoder()
+
+    def take(self, frequencies_BL: Integers, precision: int = PRECISION) -> Integers:
+        """The next B symbols; frequencies and precision are those that they were put with.
+
+        Raises:
+            InputError: frequencies of another sum, or a stream that does not hold such symbols.
+        """
+        weights_BL = weights(frequencies_BL, precision)
+        count, levels = weights_BL.shape
+        if not count or levels == 1:
+            return np.zeros(count, np.int64)
+        try:
+            symbols_B = self._decoder.decode(MODEL, weights_BL)
+        except AssertionError:  # constriction's word for a state that no symbol leads to
+            raise damaged() from None
+        self._again.append(symbols_B, weights_BL)
+        if _WORD_BYTES * self._again.words > len(self._data) + _STATE_BYTES:
+            raise damaged()  # behind the end zeros would be read for ever
+        return symbols_B.astype(np.int64)
+
+    def finish(self) -> None:
+        """Require that the symbols taken are all that the stream holds.
+
+        Raises:
+            InputError: the encoder would have written other bytes for them.
+        """
+        if self._again.data() != self._data:
+            raise damaged()
+
+
+def shortest(encoder: constriction.stream.queue.RangeEncoder) -> bytes:
+    """The fewest bytes that decode to what was encoded: of the last state's bytes, few decide."""
+    stream = encoder.get_compressed().astype(">u4").tobytes()
+    position, (low, size) = encoder.pos()
+    bits = 8 * (_STATE_BYTES + _WORD_BYTES * position)
+    # Every number in [low, low + size) stands for the symbols. The encoder knows the lowest 64 bits
+    # of low; its stream is such a number, so it tells the others.
+    point = int.from_bytes(stream, "big") << (bits - 8 * len(stream))
+    low = point - (point - low) % 2 ** (8 * _STATE_BYTES)
+    for length in range(max(0, len(stream) - _STATE_BYTES), len(stream)):
+        unit = bits - 8 * length
+        kept = point >> unit
+        # What is cut off only ever lowers the point; the next one up may still be inside.
+        for candidate in (kept, kept + 1):
+            if low <= candidate << unit < low + size:
+                return candidate.to_bytes(length, "big")
+    return stream
+
+
+def words(data: bytes) -> npt.NDArray[np.uint32]:
+    """Bytes as the words of a decoder, followed by zeros."""
+    padded = data + bytes(-len(data) % _WORD_BYTES + _STATE_BYTES)
+    return np.frombuffer(padded, ">u4").astype(np.uint32)
+
+
+def damaged() -> InputError:
+    """The refusal of a stream that no encoder writes."""
+    return InputError("The entropy-coded code is none that the encoder writes: it is damaged.")
+
+
+def weights(frequencies_BL: Integers, precision: int) -> npt.NDArray[np.float64]:
+    """Frequencies as the coder takes them.
+
+    Raises:
+        InputError: no frequencies of that precision.
+    """
+    if not 1 <= precision <= PRECISION:
+        raise InputError(f"A precision of {precision} bits is not one of 1 to {PRECISION}.")
+    if frequencies_BL.ndim != 2 or frequencies_BL.dtype.kind not in "iu":
+        raise InputError(
+            "Frequencies are integers [symbols, levels], not"
+            f" {frequencies_BL.dtype} of shape {frequencies_BL.shape}."
+        )
+    if frequencies_BL.size and int(frequencies_BL.min()) < 1:
+        raise InputError(f"A frequency is {int(frequencies_BL.min())}, it must be at least 1.")
+    sums_B = frequencies_BL.sum(axis=1, dtype=np.int64)
+    if (wrong_B := sums_B != 1 << precision).any():
+        raise InputError(
+            f"The frequencies of a symbol sum to {int(sums_B[wrong_B][0])}, they must sum to"
+            f" 2^{precision} = {1 << precision}."
+        )
+    return ((frequencies_BL.astype(np.int64) << (PRECISION - precision)) - 1).astype(np.float64)

@@ -1,0 +1,41 @@
+"""Files of a codec as jobs: each job writes and reads the files of some blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import ClassVar
+
+from cluster.evaluations.evaluation import Evaluation as AnyEvaluation
+from cluster.evaluations.files.plan import Evaluation
+from cluster.evaluations.tables import Collected
+from slurm.jobs.job import Job
+from slurm.jobs.restartable import WholeBlocks
+from slurm.kinds.evaluation_jobs import EvaluationJobs
+
+
+class FileJobs(EvaluationJobs[Evaluation]):
+    """The jobs that measure files. The steps of a job are pictures."""
+
+    KIND: ClassVar[str] = "files"
+    EVALUATION: ClassVar[type[AnyEvaluation]] = Evaluation
+
+    def task(self, job: Job) -> Callable[[], None]:
+        return MeasureFiles(job.name, str(self.path), job.blocks)
+
+    def collect(self, require_all: bool) -> Collected:
+        from cluster.evaluations.files import results
+
+        return results.shown(self.evaluation, results.collect(self.evaluation, require_all))
+
+
+class MeasureFiles(WholeBlocks):
+    """Writes and reads the files of some blocks."""
+
+    def __call__(self) -> None:
+        jobs = FileJobs.open(self.directory)
+        sizes = jobs.block_sizes
+        with jobs.working(self.name, sum(sizes[block] for block in self.blocks)) as report:
+            from cluster.evaluations.files.work import open_maker
+
+            self.make_parts(sizes, jobs.missing(), partial(open_maker, jobs.path), report)

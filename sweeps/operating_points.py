@@ -1,0 +1,49 @@
+"""Operating points that a command line names: of runs, of sweeps and of metrics.json files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from cluster.results import metrics
+from cluster.results.metrics import Measured
+from gencomp.errors import InputError
+from sweeps.results import read_results
+
+
+def read(words: Sequence[str], evaluation: str) -> list[Measured]:
+    """The results that the words of a command line name, each with its series.
+
+    Args:
+        words: Runs, sweeps (their finished trials) or metrics.json files; LABEL=RESULT,RESULT
+            joins some under a label.
+        evaluation: The name of the evaluation to take from each run.
+
+    Raises:
+        InputError: One is no result, or not finished.
+    """
+    if not words:
+        raise InputError("curves need one result or more: runs, sweeps or metrics.json files")
+    labelled: list[Measured] = []
+    free: list[Measured] = []
+    for word in words:
+        label, _, locations = word.rpartition("=")
+        for name in locations.split(","):
+            for one in _expand(Path(name), evaluation):
+                (labelled if label else free).append(replace(one, series=label))
+    return labelled + metrics.joined(free)
+
+
+def _expand(path: Path, evaluation: str) -> Iterator[Measured]:
+    """A metrics.json, the finished trials of a sweep, or a run."""
+    if path.name == "metrics.json" or path.suffix == ".json":
+        yield metrics.of_file(path)
+    elif (path / "sweep.yaml").is_file():
+        found = read_results(path)
+        keys = list(found.sweep.space)
+        points = [row for row in found.rows if row["status"] == "finished"]
+        for row in sorted(points, key=lambda row: [(str(type(row[k])), row[k]) for k in keys]):
+            yield metrics.of_run(found.run(row).path, evaluation)
+    else:
+        yield metrics.of_run(path, evaluation)

@@ -1,0 +1,114 @@
+"""What a report is made from: a generator run, a sweep and an evaluation of one generator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.evaluations.curve.plan import Evaluation
+from cluster.evaluations.decoders import OfModel
+from cluster.results.protocol import weights_of
+from cluster.runs import Run, open_run
+from gencomp.errors import InputError
+from sweeps.results import SweepResult, read_results
+
+_GENERATOR, _SWEEP = Path("runs/generator"), Path("runs/rates")
+
+
+@dataclass(frozen=True)
+class Found:
+    """The inputs that there are."""
+
+    run: Run | None
+    sweep: SweepResult | None
+    evaluation: Evaluation | None
+
+    @property
+    def missing(self) -> list[str]:
+        """What is left out, in sentences."""
+        sentences = (
+            (
+                self.run,
+                "No generator run was given: its losses, reconstructions and samples are left out.",
+            ),
+            (self.sweep, "No sweep was given: codecs and trials are left out."),
+            (self.evaluation, "No evaluation by AIS was given: the generator’s curve is left out."),
+        )
+        return [sentence for part, sentence in sentences if part is None]
+
+    @property
+    def best(self) -> list[tuple[dict[str, Any], Run]]:
+        """Row and run of each group's best trial."""
+        return [(row, self.sweep.run(row)) for row in self.sweep.best()] if self.sweep else []
+
+    @property
+    def any_run(self) -> Run | None:
+        """A run whose data stands for the page."""
+        return self.run or next((run for _, run in self.best), None)
+
+
+def find(generator: Path | None, sweep: Path | None, curve: Path | None) -> Found:
+    """Open what was named, and what else lies in its usual place and is of the same generator.
+
+    Raises:
+        InputError: a named path is not what it should be, parts belong to different generators, or
+            there is nothing at all.
+    """
+    if generator is None and (_GENERATOR / "identity.json").is_file():
+        generator = _GENERATOR
+    run = open_run(generator) if generator else None
+    if curve is None and run is not None:
+        usual = run.path / "evaluations" / "ais"
+        curve = usual if (usual / "curve.json").is_file() else None
+    evaluation = _of_colours(Evaluation.open(curve)) if curve else None
+    if evaluation and not (evaluation.path / "curve.json").is_file():
+        raise InputError(f"{curve} has no curve yet; run `gencomp slurm collect {curve}` first")
+    results = read_results(sweep) if sweep else None
+    if results is None and (_SWEEP / "results.parquet").is_file():
+        usual_sweep = read_results(_SWEEP)
+        same = _of_one_generator(Found(run, usual_sweep, evaluation))
+        results = usual_sweep if same else None
+    found = Found(run, results, evaluation)
+    if run is results is evaluation is None:
+        raise InputError(
+            f"there is nothing to report: no run in {_GENERATOR} and no sweep in {_SWEEP}; name "
+            "others with --generator, --sweep and --curve"
+        )
+    if not _of_one_generator(found):
+        which = ", ".join(f"{name} has {weights[:12]}" for name, weights in _weights(found).items())
+        raise InputError(f"a report is about one generator, but these have different ones: {which}")
+    return found
+
+
+def _of_colours(evaluation: Evaluation) -> Evaluation:
+    """Codecs are held against a run's curve of squared errors of RGB values.
+
+    Raises:
+        InputError: this one is of something else.
+    """
+    plan = evaluation.plan
+    known = plan.settings.distortion == "squared_error" and plan.values == 3 * plan.pixels
+    if not known or isinstance(plan.subject, OfModel):
+        raise InputError(
+            f"{evaluation.path} is not a run's curve of squared errors in colour, which reports "
+            "hold codecs against; `gencomp figure ais` draws it"
+        )
+    return evaluation
+
+
+def _of_one_generator(found: Found) -> bool:
+    return len(set(_weights(found).values())) <= 1
+
+
+def _weights(found: Found) -> dict[str, str]:
+    """Path of each part -> hash of the weights of its generator."""
+    weights = {}
+    if found.run:
+        weights[str(found.run.path)] = weights_of(found.run)
+    for _, trial in found.best:
+        parents = [v for k, v in trial.identity().items() if k.startswith("parent.")]
+        weights |= {str(trial.path): parent for parent in parents[:1]}
+    if found.evaluation:
+        weights[str(found.evaluation.path)] = found.evaluation.plan.decoder
+    return weights

@@ -1,0 +1,179 @@
+"""The results of a sweep: a row for each trial, ranked, in results.parquet."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster import runs
+from cluster.files import write_bytes
+from gencomp.errors import InputError
+from sweeps.plan import SWEEP_FILE
+from sweeps.sweep_file import Objective, Sweep, load
+from sweeps.trial import ENDED, Trial
+
+FILE = "results.parquet"
+
+
+class ResultsTable:
+    """The file results.parquet, which is never older than the last start or end of a trial.
+
+    Args:
+        trials: the trials that there are already.
+        objective: ranks the trials.
+        directory: the directory of the sweep.
+        may_write: called before each write; raises where another process has taken over the sweep.
+    """
+
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        objective: Objective,
+        directory: Path,
+        may_write: Callable[[], None],
+    ) -> None:
+        self._objective, self._directory, self._may_write = objective, directory, may_write
+        self._rows: dict[str, dict[str, Any]] = {}
+        self.update(*trials)
+
+    def update(self, *trials: Trial) -> None:
+        """Write the table anew, with the rows of these trials as they are now."""
+        self._rows |= {trial.id: row(trial, self._objective) for trial in trials}
+        self._may_write()
+        write_table(ranked(self._rows.values(), self._objective), self._directory)
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """A sweep as it lies on disk."""
+
+    sweep: Sweep
+    rows: list[dict[str, Any]]
+    directory: Path
+
+    def best(self) -> list[dict[str, Any]]:
+        """The best rows, see `best`."""
+        return best(self.rows, self.sweep)
+
+    def run(self, row: Mapping[str, Any]) -> runs.Run:
+        """The run of the trial in a row."""
+        return runs.open_run(self.directory / "trials" / row["trial"])
+
+    def evaluations(self, row: Mapping[str, Any]) -> list[dict[str, float]]:
+        """All evaluations of the trial in a row, see `Trial.evaluations`."""
+        run, point = self.run(row), {key: row[key] for key in self.sweep.space}
+        return Trial(row["trial"], run.path, point, run.recipe()).evaluations()
+
+
+def read_results(directory: Path) -> SweepResult:
+    """The table of a sweep that has run.
+
+    Raises:
+        InputError: the directory holds no sweep, or a sweep without results.
+    """
+    if not (directory / FILE).exists():
+        raise InputError(f"{directory} has no results of a sweep; run `gencomp sweep` first")
+    rows = pq.read_table(directory / FILE).to_pylist()
+    return SweepResult(load(directory / SWEEP_FILE, {}), rows, directory)
+
+
+def table(trials: Sequence[Trial], objective: Objective) -> list[dict[str, Any]]:
+    """A row for each trial, the best score first; see `row` and `ranked`."""
+    return ranked([row(trial, objective) for trial in trials], objective)
+
+
+def row(trial: Trial, objective: Objective) -> dict[str, Any]:
+    """The id, status, error and point of a trial, its last evaluation with its step, and its score.
+
+    The row of a member of a population has two columns more: `from` is the id of the trial from
+    whose state the member started, and `until` is the step at which the member ends.
+    """
+    last: Mapping[str, Any] = (trial.evaluations() or [{}])[-1]
+    return {
+        "trial": trial.id,
+        "status": trial.status(),
+        "error": trial.state()["error"],
+        **trial.point,
+        **_origin(trial),
+        **last,
+        "score": objective.score(last),
+    }
+
+
+def _origin(trial: Trial) -> dict[str, Any]:
+    """Where a member of a population started and where it ends; nothing for other trials."""
+    if trial.until is None:
+        return {}
+    return {"from": trial.parent and trial.parent.id, "until": trial.until}
+
+
+def write_table(rows: list[dict[str, Any]], directory: Path) -> None:
+    """Write rows as results.parquet; the rows of trials without an evaluation lack some columns."""
+    columns = list(dict.fromkeys(name for one in rows for name in one))
+    buffer = io.BytesIO()
+    whole = pa.table({name: [one.get(name) for one in rows] for name in columns})
+    pq.write_table(whole, buffer)
+    write_bytes(directory / FILE, buffer.getvalue())
+
+
+def ranked(rows: Iterable[dict[str, Any]], objective: Objective) -> list[dict[str, Any]]:
+    """The rows, the best score first.
+
+    With several objectives the column `pareto` says whether a trial is on the Pareto front.
+    """
+    found = sorted(rows, key=lambda one: one["score"])
+    if not objective.against:
+        return found
+    front = {one["trial"] for one in pareto_front(found, objective)}
+    return [{**one, "pareto": one["trial"] in front} for one in found]
+
+
+def pareto_front(rows: Sequence[dict[str, Any]], objective: Objective) -> list[dict[str, Any]]:
+    """The finished rows that keep the constraints and that no other such row beats.
+
+    A row beats another when it is as good in all metrics and better in one. The front is sorted by
+    the first metric, the least first.
+    """
+    good = [one for one in rows if one["status"] == "finished" and objective.feasible(one)]
+    values = {one["trial"]: tuple(one[name] for name in objective.minimised) for one in good}
+
+    def beaten(mine: tuple[float, ...]) -> bool:
+        return any(
+            other != mine and all(o <= m for o, m in zip(other, mine, strict=True))
+            for other in values.values()
+        )
+
+    front = [one for one in good if not beaten(values[one["trial"]])]
+    return sorted(front, key=lambda one: values[one["trial"]])
+
+
+def best(rows: list[dict[str, Any]], sweep: Sweep) -> list[dict[str, Any]]:
+    """The Pareto front of several objectives, or else the best row of each group."""
+    if sweep.objective.against:
+        return pareto_front(rows, sweep.objective)
+    return best_of_each(rows, sweep.group_by)
+
+
+def best_of_each(rows: list[dict[str, Any]], group_by: str | None) -> list[dict[str, Any]]:
+    """The best finished row of each group, the groups in increasing order.
+
+    Without `group_by` all rows are one group. A trial that was stopped early was beaten, so its row
+    is chosen only where no trial of its group has finished.
+    """
+    best: dict[Any, dict[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: (row["status"] != "finished", row["score"])):
+        if row["status"] in ENDED:
+            best.setdefault(row[group_by] if group_by else None, row)
+    return [best[key] for key in sorted(best, key=lambda key: (str(type(key)), key))]
+
+
+def newest_round(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a population's newest round, without those of earlier rounds."""
+    last = max((row["until"] for row in rows), default=0)
+    return [row for row in rows if row["until"] == last]
