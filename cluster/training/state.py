@@ -131,7 +131,7 @@ def start_or_resume(
 def _saver(run: Run, recipe: BaseRecipe) -> Saver:
     return Saver(
         run.checkpoints,
-        Retention(run, recipe).kept,
+        Retention(run.metrics, recipe).kept,
         background=recipe.training.checkpoint_async,
         copies=mirror.of(run, recipe),
     )

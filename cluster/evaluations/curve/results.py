@@ -94,6 +94,7 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> CollectedCurve
         "protocol": {
             **shared,
             "subject": plan.identity()["subject"],
+            **plan.named_checkpoint,
             "prior": plan.prior,
             "estimator": f"{_ESTIMATOR}; {_DISTORTIONS[plan.settings.distortion]}",
             "settings": plan.settings.model_dump(mode="json"),

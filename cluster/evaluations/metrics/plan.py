@@ -198,6 +198,7 @@ def make(
     sizes = Counter(map(tuple, data.held_out_sizes(recipe, split, rows).tolist()))
     height, width = next(iter(sizes)) if len(sizes) == 1 else (None, None)
     return Plan(
+        checkpoint=run.checkpoint,
         gencomp=gencomp.__version__,
         system=f"{recipe.system}/{recipe.stage}",
         weights=checkpoint.networks_hash(),
