@@ -8,9 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# Exit code of a command that was asked to stop, and did so at a checkpoint.
-STOPPED = 130
-
 
 @contextmanager
 def stop_requests(flag: Path) -> Iterator[None]:

@@ -112,7 +112,7 @@ class Progress:
 
 
 class Update(NamedTuple):
-    """One optimiser step: the phase, and whether it takes a fresh batch or the previous one."""
+    """One optimizer step: the phase, and whether it takes a fresh batch or the previous one."""
 
     phase: str
     fresh_batch: bool
@@ -334,7 +334,7 @@ class System(ABC):
 
     @abstractmethod
     def optimizer(self, phase: str) -> torch.optim.Optimizer:
-        """A new optimiser over the phase's trained parameters (any number of parameter groups)."""
+        """A new optimizer over the phase's trained parameters (any number of parameter groups)."""
 
     @abstractmethod
     def learning_rates(self, phase: str, progress: Progress) -> Sequence[float]:

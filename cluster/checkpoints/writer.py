@@ -21,6 +21,7 @@ from torch import Tensor
 
 from cluster.checkpoints import retention, store
 from cluster.checkpoints.store import Content
+from gencomp.exit_codes import FAILED
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class SavingError(OSError):
     The last whole checkpoint is as it was.
     """
 
-    exit_code = 1
+    exit_code = FAILED
 
 
 class Copies(Protocol):
@@ -76,6 +77,7 @@ class Saver:
         self._memory = HostMemory()
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
+        self._newest: int | None = None
         if copies is not None:
             copies.send()  # what an earlier process could not copy any more
 
@@ -101,6 +103,9 @@ class Saver:
         self._wait()
         if self._copies is not None:
             self._copies.flush()
+            if self._newest is not None:
+                # The last save left the checkpoint that was being copied just then.
+                self._prune(self._newest)
 
     def close(self) -> None:
         """Leave no thread behind; an error that nobody has heard of goes to the log."""
@@ -128,6 +133,7 @@ class Saver:
     def _write(self, content: Content) -> None:
         try:
             store.write(self._directory, content)
+            self._newest = content.step
             if self._copies is not None:
                 self._copies.send()
             self._prune(content.step)

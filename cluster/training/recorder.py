@@ -22,7 +22,7 @@ from shards.reading.reader import Split
 _GRID_COLUMNS = 8
 
 
-class Watch:
+class Recorder:
     """Keeps the record of one process's part of a run; does nothing on other ranks than 0.
 
     Terms stay on the device between rows of the log, so that a step never waits for them.

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
+from gencomp.exit_codes import WARNING
+
 if TYPE_CHECKING:
     from cluster.evaluations.tables import Collected
     from gencomp.recipes.schema import BaseRecipe
@@ -97,7 +99,7 @@ def show(found: Collected) -> None:
     for note in found.notes:
         print(note)
     for warning in found.warnings:
-        print(f"gencomp: warning: {warning}", file=sys.stderr)
+        print(f"{WARNING}{warning}", file=sys.stderr)
 
 
 def _lines(verb: str, unit: str) -> Show:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from gencomp.errors import InputError
+from gencomp.exit_codes import DONE, FAILED
 
 GIB = 2**30
 OPTIONAL = {"simplejpeg": "JPEG decoding falls back to Pillow; pip install simplejpeg"}
@@ -40,12 +41,12 @@ def doctor(rest: list[str]) -> int:
     """
     if rest in (["--help"], ["-h"]):
         print("usage: gencomp doctor\n\nReport what is installed, what is missing, and the mend.")
-        return 0
+        return DONE
     if rest:
         raise InputError(f"doctor takes no arguments, not {' '.join(rest)!r}")
     findings = examine()
     _show(findings)
-    return 1 if any(one.state == "missing" for one in findings) else 0
+    return FAILED if any(one.state == "missing" for one in findings) else DONE
 
 
 def examine() -> list[Finding]:

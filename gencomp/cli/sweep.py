@@ -13,6 +13,7 @@ from gencomp import recipes
 from gencomp.cli import recipe_words
 from gencomp.cli.console import print_table
 from gencomp.errors import InputError
+from gencomp.exit_codes import DONE, FAILED, STOPPED
 
 if TYPE_CHECKING:
     from gencomp.recipes.key_help import KeyHelp
@@ -59,7 +60,6 @@ def keys(source: str, width: int) -> KeyHelp:
 
 def _sweep(file: str, overrides: dict[str, Any], directory: Path, concurrent: int | None) -> int:
     from cluster.files import locked
-    from cluster.stop_signals import STOPPED
     from sweeps import plan, results
     from sweeps.run import room_needed, run
     from sweeps.trial import ENDED
@@ -92,7 +92,7 @@ def _sweep(file: str, overrides: dict[str, Any], directory: Path, concurrent: in
         return STOPPED
     if ending == "budget":
         print(_over_budget(loaded, queue.trials, directory))
-    return 1 if failed else 0
+    return FAILED if failed else DONE
 
 
 def load(file: str, overrides: dict[str, Any], concurrent: int | None) -> Sweep:

@@ -21,28 +21,20 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from gencomp.errors import InputError
+from gencomp.evaluation.feature_inputs import Input
 
 INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 INCEPTION_URL = (
     "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/"
     "inception-2015-12-05.pt"
 )
-
-# What a feature network is given: uint8 as it is, or float32 on [−1, 1] at 299×299.
-Input = Literal["uint8", "signed-299"]
-INPUTS: tuple[Input, ...] = get_args(Input)
-RESIZE_RULES: dict[Input, str] = {
-    "uint8": "uint8 at its own size; any resizing is inside the file",
-    "signed-299": "float32 v/127.5 − 1, resized to 299×299 by torch's bilinear interpolation with"
-    " antialiasing",
-}
 
 
 def checked_sha256(path: Path, stated: str | None, what: str) -> str:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from gencomp.errors import InputError
 
 DEFAULT_MINUTES = 60
@@ -26,24 +28,33 @@ _WARNING_SECONDS = 120
 MAX_TIMEOUTS = 1000
 
 
-@dataclass(frozen=True)
-class SlurmOptions:
+class SlurmOptions(BaseModel):
     """Requests under Slurm's own names; None leaves a choice to the user's defaults and the site's.
 
-    Attributes:
-        sbatch: KEY=VALUE of any other option of sbatch, KEY alone for a switch.
-        setup: lines of shell before the command.
+    The command line offers these options, and a profile may hold them.
     """
 
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    gres: str | None = None
-    time: str | None = None
-    mem: str | None = None
-    sbatch: tuple[str, ...] = ()
-    setup: tuple[str, ...] = ()
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    partition: str | None = Field(None, description="For Slurm, as for sbatch.")
+    account: str | None = Field(None, description="For Slurm, as for sbatch.")
+    qos: str | None = Field(None, description="For Slurm, as for sbatch.")
+    constraint: str | None = Field(None, description="For Slurm, as for sbatch.")
+    gres: str | None = Field(None, description="For Slurm, as for sbatch, for example gpu:1.")
+    time: str | None = Field(
+        None,
+        description="For Slurm: minutes, HH:MM:SS or D-HH:MM:SS; an hour by default. A job that"
+        " reaches it goes on in its next attempt.",
+    )
+    mem: str | None = Field(None, description="For Slurm, as for sbatch, for example 8G.")
+    sbatch: tuple[str, ...] = Field(
+        (), description="For Slurm: any other option of sbatch as KEY=VALUE; repeatable."
+    )
+    setup: tuple[str, ...] = Field(
+        (),
+        description="For Slurm: a line of shell before the command, such as a module load;"
+        " repeatable.",
+    )
 
     @property
     def minutes(self) -> int:

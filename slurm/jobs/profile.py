@@ -11,12 +11,11 @@ sbatch: [exclude=n7, exclusive]
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from gencomp.errors import InputError
 from gencomp.validation import sentence
@@ -26,24 +25,13 @@ Options = TypeVar("Options", bound=SlurmOptions)
 Count = Annotated[int, Field(ge=1)]
 
 
-class Profile(BaseModel):
+class Profile(SlurmOptions):
     """What a profile may say; None and nothing leave it open."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, alias_generator=lambda name: name.replace("_", "-")
-    )
+    model_config = ConfigDict(alias_generator=lambda name: name.replace("_", "-"))
 
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    gres: str | None = None
-    time: str | None = None
-    mem: str | None = None
     nodes: Count | None = None
     cpus_per_task: Count | None = None
-    setup: tuple[str, ...] = ()
-    sbatch: tuple[str, ...] = ()
 
 
 def read(path: Path) -> Profile:
@@ -77,12 +65,10 @@ def merged(options: Options, profile: Profile) -> Options:
         profile: what a kind of options does not know, such as `nodes`, is not for it.
     """
     changes: dict[str, Any] = {}
-    for field in dataclasses.fields(options):
-        if field.name not in Profile.model_fields:
-            continue
-        given, usual = getattr(options, field.name), getattr(profile, field.name)
+    for name in Profile.model_fields.keys() & type(options).model_fields.keys():
+        given, usual = getattr(options, name), getattr(profile, name)
         if isinstance(given, tuple):
-            changes[field.name] = (*usual, *given)
+            changes[name] = (*usual, *given)
         elif given is None:
-            changes[field.name] = usual
-    return dataclasses.replace(options, **changes)
+            changes[name] = usual
+    return options.model_copy(update=changes)

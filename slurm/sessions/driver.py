@@ -11,17 +11,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Any
 
-from cluster.stop_signals import STOPPED
 from gencomp.errors import InputError
+from gencomp.exit_codes import BAD_INPUT, DONE, ERROR, SPEAKER, STOPPED
 from slurm.sessions import child_processes
 
-_BAD_INPUT = 2
 _POLL_SECONDS = 0.1
-_ERROR = "gencomp: error: "
 
 
 class DriverDied(RuntimeError):
-    """It was killed, or Ray took it along: the next one may have more luck."""
+    """The driver was killed, or Ray took it along; another one may be started."""
 
 
 class Driver:
@@ -81,15 +79,15 @@ class Driver:
         """
         code = self._process.wait()
         self._relay.join(timeout=5)  # what it left may hold the pipe
-        if code in (0, STOPPED):
-            return code == 0
-        said = next((line for line in reversed(self._errors) if line.startswith("gencomp: ")), "")
-        if code == _BAD_INPUT and said.startswith(_ERROR):
-            raise InputError(said.removeprefix(_ERROR))
+        if code in (DONE, STOPPED):
+            return code == DONE
+        said = next((line for line in reversed(self._errors) if line.startswith(SPEAKER)), "")
+        if code == BAD_INPUT and said.startswith(ERROR):
+            raise InputError(said.removeprefix(ERROR))
         if code < 0 or not said:
             how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
             raise DriverDied(f"`gencomp {self._words[0]}` {how}")
-        raise RuntimeError(f"`gencomp {self._words[0]}`: {said.removeprefix('gencomp: ')}")
+        raise RuntimeError(f"`gencomp {self._words[0]}`: {said.removeprefix(SPEAKER)}")
 
     def _pass_on(self, stream: IO[str]) -> None:
         """Its error stream into ours; the last lines are kept."""

@@ -10,12 +10,13 @@ import gencomp
 import shards
 from cluster import data
 from cluster.evaluations import evaluation, plans
-from cluster.evaluations.files.settings import Choices, Settings
+from cluster.evaluations.files.settings import FileOptions, Settings
 from cluster.evaluations.plans import spaced
 from cluster.runs import Run
 from gencomp.errors import InputError
 from gencomp.evaluation import bootstrap
 from gencomp.system import Codec
+from gencomp.validation import checked
 
 
 class Block(NamedTuple):
@@ -79,13 +80,12 @@ class Evaluation(evaluation.Evaluation):
         return [block for block in range(len(self.plan.blocks)) if not self.part(block).exists()]
 
 
-def make(run: Run, chosen: Choices, images: int | None, threads: int) -> Plan:
+def make(run: Run, chosen: FileOptions, threads: int) -> Plan:
     """The plan of a finished run; writes nothing.
 
     Args:
         run: finished.
         chosen: what the user chooses.
-        images: how many pictures; by default the whole split.
         threads: of each process.
 
     Raises:
@@ -96,10 +96,11 @@ def make(run: Run, chosen: Choices, images: int | None, threads: int) -> Plan:
     location = run.recipe().evaluation_shards()
     shard_set = shards.open_set(location)
     split = shard_set.split(chosen.split)
-    count = len(split) if images is None else images
-    settings = plans.checked(Settings, {**chosen.model_dump(), "images": count, "threads": threads})
+    count = len(split) if chosen.images is None else chosen.images
+    settings = checked(Settings, {**dict(chosen), "images": count, "threads": threads})
     spaced(len(split), count, split.name)
     return Plan(
+        checkpoint=run.checkpoint,
         gencomp=gencomp.__version__,
         codec=codec.codec_id,
         writer=codec.writer_fingerprint.hex(),

@@ -7,67 +7,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 import gencomp
 import shards
 from cluster import data
 from cluster.evaluations import evaluation, plans
+from cluster.evaluations.metrics.settings import OF_FEATURES, OF_RECONSTRUCTIONS, Metric, Settings
 from cluster.evaluations.plans import spaced
 from cluster.runs import Run
 from gencomp.errors import InputError
 from gencomp.evaluation import bootstrap, kernel, networks, ssim
 from gencomp.evaluation.draws import ItemDraws
+from gencomp.evaluation.feature_inputs import RESIZE_RULES
 from gencomp.system import evaluation_mode
+from gencomp.validation import checked
 from shards.reading.reader import Split
-
-Metric = Literal["mse", "psnr", "ms_ssim", "pv", "fid", "kid", "lpips", "rate0", "mmd"]
-METRICS: tuple[Metric, ...] = get_args(Metric)
-_OF_RECONSTRUCTIONS: tuple[Metric, ...] = ("mse", "psnr", "ms_ssim", "pv", "lpips")
-_OF_DRAWS: tuple[Metric, ...] = ("pv", "rate0")
-_OF_FEATURES: tuple[Metric, ...] = ("fid", "kid")
-_MANY = 2**31
-
-
-class Settings(BaseModel):
-    """What the user chooses, and the hashes of the networks that measure."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    metrics: tuple[Metric, ...] = Field(min_length=1, description="in the order of METRICS")
-    split: str = Field(description="split of the shard set to measure on")
-    images: int = Field(
-        ge=2, description="how many, evenly spaced over the split; an interval needs two"
-    )
-    samples: int = Field(ge=0, lt=_MANY, description="of the prior, for sFID and sKID; 0: none")
-    draws: int = Field(ge=1, le=10_000, description="for each image, for pv and rate0")
-    batch_size: int = Field(ge=1, description="images that go through the networks at once")
-    block: int = Field(ge=1, description="images of a part")
-    seed: Annotated[int, Field(ge=0, le=2**63 - 1, description="of noise and bootstrap")]
-    features_input: networks.Input = Field(description="what the feature network is given")
-    threads: int = Field(ge=1, le=1024, description="of a process: they shape last bits")
-    device: Literal["cpu", "cuda"] = Field(description="where the networks run")
-    features: str | None = Field(description="SHA-256 of the feature network's file")
-    lpips: str | None = Field(description="SHA-256 of the perceptual network's file")
-
-    @model_validator(mode="after")
-    def _fit(self) -> Settings:
-        if self.samples == 1:
-            raise ValueError("--samples is 1, but a distance needs two samples or more (0: none)")
-        if self.draws < 2 and self.asks(*_OF_DRAWS):
-            raise ValueError(f"--draws is {self.draws}, but pv and rate0 need two or more")
-        if self.asks(*_OF_FEATURES) and not self.features:
-            raise ValueError("--metrics fid and kid need a feature network: name it by --features")
-        if self.asks("lpips") and not self.lpips:
-            raise ValueError("--metrics lpips needs a network: name it by --lpips")
-        return self
-
-    def asks(self, *metrics: Metric) -> bool:
-        """Whether one of these metrics is wanted."""
-        return any(metric in self.metrics for metric in metrics)
 
 
 class Block(NamedTuple):
@@ -168,19 +125,6 @@ def divided(items: range, size: int) -> list[range]:
     return [items[a:b] for a, b in pairwise(cuts)]
 
 
-def parse_metrics(text: str) -> tuple[Metric, ...]:
-    """`mse,psnr` as names.
-
-    Raises:
-        InputError: one of them is no metric.
-    """
-    asked = [word.strip() for word in text.split(",") if word.strip()]
-    for word in asked:
-        if word not in METRICS:
-            raise InputError(f"--metrics {word!r} is not one of {', '.join(METRICS)}")
-    return tuple(metric for metric in METRICS if metric in asked)
-
-
 def make(
     run: Run,
     *,
@@ -220,20 +164,20 @@ def make(
     if metrics is None:
         metrics = _usual(reconstructs, features is not None, lpips is not None)
     for metric in metrics:
-        if metric in _OF_RECONSTRUCTIONS and not reconstructs:
+        if metric in OF_RECONSTRUCTIONS and not reconstructs:
             raise InputError(f"{name} has no encoder and reconstructs nothing: no {metric}")
         if metric == "rate0" and not has_prior:
             raise InputError(f"{name} has no prior to draw from: no rate0")
         if metric == "mmd" and not has_latents:
             raise InputError(f"{name} has no latents with a prior to compare them with: no mmd")
-    compares = any(metric in _OF_FEATURES for metric in metrics)
+    compares = any(metric in OF_FEATURES for metric in metrics)
     if samples and not (has_prior and compares):
         why = "has no prior to draw from" if compares else "is asked for neither fid nor kid"
         raise InputError(f"--samples is {samples}, but {name} {why}")
     images = len(split) if images is None else images
     if samples is None:
         samples = images if has_prior and compares else 0
-    settings = plans.checked(
+    settings = checked(
         Settings,
         {
             **chosen,
@@ -254,6 +198,7 @@ def make(
     sizes = Counter(map(tuple, data.held_out_sizes(recipe, split, rows).tolist()))
     height, width = next(iter(sizes)) if len(sizes) == 1 else (None, None)
     return Plan(
+        checkpoint=run.checkpoint,
         gencomp=gencomp.__version__,
         system=f"{recipe.system}/{recipe.stage}",
         weights=checkpoint.networks_hash(),
@@ -304,8 +249,8 @@ def rules(settings: Settings, sizes: Sequence[tuple[int, int]]) -> dict[str, str
             f"each image reconstructed by {settings.draws} prior samples that are independent of"
             " it; the first one for rFID and rKID"
         )
-    if settings.asks(*_OF_FEATURES):
-        said["features"] = networks.RESIZE_RULES[settings.features_input]
+    if settings.asks(*OF_FEATURES):
+        said["features"] = RESIZE_RULES[settings.features_input]
         said["reference"] = "the measured images themselves"
     if settings.asks("fid"):
         said["fid"] = "unbiased covariances; interval by influence functions"
@@ -338,7 +283,7 @@ def _abilities(run: Run, split: Split) -> tuple[bool, bool, bool]:
 def _usual(reconstructs: bool, features: bool, lpips: bool) -> tuple[Metric, ...]:
     able: Sequence[tuple[bool, tuple[Metric, ...]]] = (
         (reconstructs, ("mse", "psnr", "ms_ssim")),
-        (features, _OF_FEATURES),
+        (features, OF_FEATURES),
         (reconstructs and lpips, ("lpips",)),
     )
     return tuple(metric for can, those in able if can for metric in those)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from cluster.evaluations.metrics import parts
 from cluster.evaluations.metrics.parts import FeatureSet, StoredFeatures
-from cluster.evaluations.metrics.plan import Evaluation, Plan, Settings
+from cluster.evaluations.metrics.plan import Evaluation, Plan
+from cluster.evaluations.metrics.settings import Settings
 from cluster.evaluations.tables import Collected, Table, finite
 from cluster.files import write_text
 from gencomp.errors import InputError

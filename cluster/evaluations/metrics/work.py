@@ -14,7 +14,8 @@ import shards
 from cluster import data
 from cluster.evaluations.metrics import parts
 from cluster.evaluations.metrics.parts import FeatureSet
-from cluster.evaluations.metrics.plan import Block, Evaluation, Settings, divided
+from cluster.evaluations.metrics.plan import Block, Evaluation, divided
+from cluster.evaluations.metrics.settings import Settings
 from cluster.evaluations.work import MakePart
 from gencomp.errors import InputError
 from gencomp.evaluation import networks, pixels, ssim

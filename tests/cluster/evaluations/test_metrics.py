@@ -17,6 +17,7 @@ import shards
 from cluster import tensor_files
 from cluster.evaluations.metrics import parts, plan, results, work
 from cluster.evaluations.metrics.plan import Evaluation
+from cluster.evaluations.metrics.settings import METRICS, parse_metrics
 from cluster.evaluations.processes import make_parts
 from cluster.runs import Run
 from gencomp.errors import InputError
@@ -28,7 +29,7 @@ from gencomp.systems.common.pixels import to_signed
 from gencomp.systems.dplc.base import ReconstructingSystem
 from tests import scripted, tiny
 
-ALL = plan.METRICS
+ALL = METRICS
 SMALL: dict[str, Any] = {
     "metrics": None,
     "split": "test",
@@ -397,9 +398,9 @@ def test_what_a_run_cannot_do_is_refused(
 
 
 def test_parse_metrics() -> None:
-    assert plan.parse_metrics("psnr, mse") == ("mse", "psnr")
+    assert parse_metrics("psnr, mse") == ("mse", "psnr")
     with pytest.raises(InputError, match="'ssim' is not one of mse, psnr"):
-        plan.parse_metrics("mse,ssim")
+        parse_metrics("mse,ssim")
 
 
 def test_features_are_gathered_across_parts(codec: Run, nets: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ from shards.reading.reader import ShardSet, Split
 from shards.reading.stream import Batch, chosen_batches, evaluation_batches, training_batches
 from shards.reading.transforms import Transforms, dithered, draws
 from shards.reading.windowed import WindowedOrder
+from tests.waiting import PATIENCE
 
 ORDERS = ["global", "windowed", "mixture"]
 EVERYTHING = Transforms(resize=(24, 20), crop=(16, 12), flip=True, dither=True)
@@ -319,7 +320,7 @@ class Meeting(Split):
 
     def image(self, row: int, out: np.ndarray | None = None) -> np.ndarray:
         if not hasattr(self.here, "met"):
-            self.barrier.wait(timeout=20)
+            self.barrier.wait(timeout=PATIENCE)
             self.here.met = True
         return super().image(row, out)
 

@@ -1,4 +1,4 @@
-"""What all stages of DPLC share: steps, optimisers, batch statistics, evaluation, pictures."""
+"""What all stages of DPLC share: steps, optimizers, batch statistics, evaluation, pictures."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class TestSteps:
         ]
 
     @pytest.mark.parametrize("stage", STAGES)
-    def test_an_optimiser_moves_what_its_phase_trains_and_nothing_else(self, stage: str) -> None:
+    def test_an_optimizer_moves_what_its_phase_trains_and_nothing_else(self, stage: str) -> None:
         system = made(stage, **(ADVERSARIAL if stage in ("wae", "wasserstein_pp", "codec") else {}))
         for name, phase in system.phases.items():
             before = states(system)
@@ -79,7 +79,7 @@ class TestSteps:
                     assert not moved, (name, network)
 
     @pytest.mark.parametrize("stage", STAGES)
-    def test_every_network_belongs_to_one_optimiser_or_is_frozen(self, stage: str) -> None:
+    def test_every_network_belongs_to_one_optimizer_or_is_frozen(self, stage: str) -> None:
         system = made(stage)
         trained = [name for phase in system.phases.values() for name in phase.trains]
         assert len(trained) == len(set(trained))

@@ -398,7 +398,7 @@ class TestRuns:
     def test_crashed_and_resumed(
         self, kind: str, images: Path, photos: Path, tmp_path: Path
     ) -> None:
-        """Weights, optimiser, metrics log and result are those of a straight run."""
+        """Weights, optimizer, metrics log and result are those of a straight run."""
         where = photos if kind == "dcgan" else images
         sections = ("data", "evaluation") if kind == "dcgan" else ()
         resize = {f"{section}.transforms.resize": [32, 32] for section in sections}
