@@ -47,6 +47,13 @@ DPLC = f"{TINY} --networks.width 4"
 LATENT, CODE = "--networks.latent_dim 8", "--networks.code_channels 2"
 MIXTURE = '[{"shards":"data/photos","weight":2},{"shards":"data/few","weight":1}]'
 
+CUT = "--{0}.transforms.resize [72,72] --{0}.transforms.crop [64,64]"
+# Whether evaluations have transforms of their own; before, they took those of training.
+OWN_CUT = """
+from gencomp.recipes.schema import EvaluationSection
+print("transforms" in EvaluationSection.model_fields)
+"""
+
 # What `gencomp train` is given for each stage that ships; between them they read samples in every
 # way there is. The codec's recipe names the run `generator` as its parent.
 STAGES = {
@@ -56,8 +63,7 @@ STAGES = {
     "wasserstein_pp": f"dplc_wasserstein_pp_photos {DPLC} {LATENT} --data.transforms.flip true",
     "codec": f"dplc_codec_photos {DPLC} {CODE}",
     "cae": f"dplc_cae_photos {DPLC} {LATENT} {CODE} --data.shards null --data.mixture {MIXTURE}",
-    "gc": f"dplc_gc_photos {DPLC} {LATENT} {CODE}"
-    " --data.transforms.resize [72,72] --data.transforms.crop [64,64]",
+    "gc": f"dplc_gc_photos {DPLC} {LATENT} {CODE} {CUT.format('data')}",
     "vae": f"vae_digits {TINY} --data.shards data/small --data.transforms.dither true"
     " --networks.channels 3 --networks.widths [16] --training.ema_decay 0.9",
 }
@@ -163,7 +169,10 @@ def shard_sets(scene: Scene) -> dict[str, Any]:
 
 
 def trained(scene: Scene, name: str) -> dict[str, Any]:
-    scene.gencomp(f"train {STAGES[name]} --name {name}")
+    words = STAGES[name]
+    if CUT.format("data") in words and scene.python("-c", OWN_CUT) == ["True"]:
+        words += f" {CUT.format('evaluation')}"
+    scene.gencomp(f"train {words} --name {name}")
     return run(scene.directory / "runs" / name)
 
 
