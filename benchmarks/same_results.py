@@ -47,13 +47,6 @@ DPLC = f"{TINY} --networks.width 4"
 LATENT, CODE = "--networks.latent_dim 8", "--networks.code_channels 2"
 MIXTURE = '[{"shards":"data/photos","weight":2},{"shards":"data/few","weight":1}]'
 
-CUT = "--{0}.transforms.resize [72,72] --{0}.transforms.crop [64,64]"
-# Whether evaluations have transforms of their own; before, they took those of training.
-OWN_CUT = """
-from gencomp.recipes.schema import EvaluationSection
-print("transforms" in EvaluationSection.model_fields)
-"""
-
 # What `gencomp train` is given for each stage that ships; between them they read samples in every
 # way there is. The codec's recipe names the run `generator` as its parent.
 STAGES = {
@@ -63,7 +56,7 @@ STAGES = {
     "wasserstein_pp": f"dplc_wasserstein_pp_photos {DPLC} {LATENT} --data.transforms.flip true",
     "codec": f"dplc_codec_photos {DPLC} {CODE}",
     "cae": f"dplc_cae_photos {DPLC} {LATENT} {CODE} --data.shards null --data.mixture {MIXTURE}",
-    "gc": f"dplc_gc_photos {DPLC} {LATENT} {CODE} {CUT.format('data')}",
+    "gc": f"dplc_gc_photos {DPLC} {LATENT} {CODE} --data.decode_threads 2",
     "vae": f"vae_digits {TINY} --data.shards data/small --data.transforms.dither true"
     " --networks.channels 3 --networks.widths [16] --training.ema_decay 0.9",
 }
@@ -80,10 +73,10 @@ CURVE = (
 )
 ENCODERS = "--images 3 --epochs 1 --batch-size 8 --samples 2 --betas 0.001 0.1 --executor debug"
 
-# No command tells the order of samples, so the façade `shards` is asked, and the classes of orders
-# wherever the checkout keeps them.
+# No command tells the order of samples and their random crops, so the façade `shards` is asked, and
+# the other names of the data's floor wherever the checkout keeps them.
 ORDER = """
-import hashlib, importlib, json, sys
+import hashlib, importlib, itertools, json, sys
 import numpy as np
 import shards
 
@@ -97,12 +90,20 @@ def of_checkout(name, module):
 
 split = shards.open_set(sys.argv[1]).split("train")
 whole, windowed = of_checkout("EpochOrder", "order"), of_checkout("WindowedOrder", "windowed")
+batches_of = of_checkout("training_batches", "stream")
+cut = of_checkout("Transforms", "transforms")(resize=(72, 72), crop=(64, 64), flip=True)
 for order in (
     whole(split.key_hash, 321, len(split)),
     windowed(split.key_hash, 321, split.shard_lengths, 16, 2),
 ):
     keys = [split.key(int(row)) for row in order.rows(np.arange(3 * len(split)))]
     print(hashlib.sha256(json.dumps(keys).encode()).hexdigest(), "from", *keys[:3])
+    for rank in range(2):
+        batches = batches_of(split, order, 8, rank, 2, 5, transforms=cut)
+        digest = hashlib.sha256()
+        for batch in itertools.islice(batches, 3):
+            digest.update(batch.rows.tobytes() + batch.positions.tobytes() + batch.images.tobytes())
+        print(digest.hexdigest(), "of rank", rank)
 """
 # The sections of a container of another version than the one that this script reads itself.
 SECTIONS = """
@@ -169,10 +170,7 @@ def shard_sets(scene: Scene) -> dict[str, Any]:
 
 
 def trained(scene: Scene, name: str) -> dict[str, Any]:
-    words = STAGES[name]
-    if CUT.format("data") in words and scene.python("-c", OWN_CUT) == ["True"]:
-        words += f" {CUT.format('evaluation')}"
-    scene.gencomp(f"train {words} --name {name}")
+    scene.gencomp(f"train {STAGES[name]} --name {name}")
     return run(scene.directory / "runs" / name)
 
 
