@@ -31,14 +31,14 @@ def read(path: Path) -> list[dict[str, Any]]:
     return _whole_rows(path.read_bytes()) if path.exists() else []
 
 
-def newest_first(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole rows from the last one backwards; reads no more of the file than is taken."""
+def newest_first(path: Path, block_bytes: int = _BLOCK) -> Iterator[dict[str, Any]]:
+    """The whole rows from the last one backwards; reads no more blocks of the file than needed."""
     if not path.exists():
         return
     with path.open("rb") as file:
         start, rest = file.seek(0, 2), b""
         while start:
-            stop, start = start, max(start - _BLOCK, 0)
+            stop, start = start, max(start - block_bytes, 0)
             file.seek(start)
             block = file.read(stop - start) + rest
             if start:  # the first line may have begun before
