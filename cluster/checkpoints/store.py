@@ -47,8 +47,8 @@ _CHUNK = 1 << 22
 _PIECE = 1 << 20
 
 
-# The choice of a run's checkpoint: the newest one, the best one by the recipe's keep_best_metric, or
-# the one of a step.
+# The choice of a run's checkpoint: the newest one, the best one by the recipe's keep_best_metric,
+# or the one of a step.
 Choice = Literal["last", "best"] | Annotated[int, Field(ge=0)]
 LAST: Choice = "last"
 

@@ -36,7 +36,7 @@ class Plan(BaseModel):
         FILE: the name of the plan's file in the directory.
         LOCATIONS: the fields that hold places of files, and are no part of the identity.
         COMMAND: the command that makes such an evaluation, for messages.
-        checkpoint: which checkpoint of the run is measured.
+        checkpoint: the choice of the run's checkpoint that is measured.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -68,12 +68,12 @@ class Plan(BaseModel):
 
     @property
     def named_checkpoint(self) -> dict[str, Choice]:
-        """The entry of a protocol that names the checkpoint; the last one goes without saying."""
+        """The entry of a protocol that names the checkpoint; it is empty for the last one."""
         return {} if self.checkpoint == LAST else {"checkpoint": self.checkpoint}
 
     @model_serializer(mode="wrap")
     def _serialise(self, all_fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Plans that were written before there was a choice stay what they are.
+        # Plans that were written before checkpoints could be chosen keep their identity.
         values: dict[str, Any] = all_fields(self)
         values.pop("checkpoint", None)
         return values | self.named_checkpoint

@@ -185,7 +185,7 @@ def journal(run: Path, rank: int | None = None, console: bool = False) -> Iterat
 
 
 def note(run: Path, level: str, message: str, **values: Any) -> None:
-    """Append a line to the driver's log from a process that works for it. A full disk is ignored."""
+    """Append a line to the driver's log, on its behalf, unless the disk is full."""
     with suppress(OSError), closing(Journal(run, None)) as mine:
         mine.write(level, message, **values)
 
