@@ -1,7 +1,7 @@
 """Engineered image codecs, with which learned codecs are compared at the same rate.
 
-The paper's reference was BPG. Here the codecs are JPEG, WebP, JPEG 2000 and AVIF through Pillow, and
-JPEG XL through `imagecodecs` where that is installed. A rate is that of a whole file without
+The paper's reference was BPG. Here the codecs are JPEG, WebP, JPEG 2000 and AVIF through Pillow,
+and JPEG XL through `imagecodecs` where that is installed. A rate is that of a whole file without
 metadata but with its headers, which are a large part of the files of tiny images and of low rates.
 
 Each codec has a ladder of settings, ordered from small files to large ones. The rate need not grow

@@ -13,8 +13,8 @@ A container of one picture:
 | 4 | checksum | CRC-32 (zlib's) of every byte before it, big-endian |
 
 So at most 15 bytes stand before the content, and 11 where both sides are at most 127 pixels. A
-picture that does not have exactly one section (kind 2) has, between width and content, the number of
-its sections (a varint, 0..64) and the length of each section but the last (varints); the last
+picture that does not have exactly one section (kind 2) has, between width and content, the number
+of its sections (a varint, 0..64) and the length of each section but the last (varints); the last
 section takes the bytes that are left.
 
 A joint container (kind 1) holds many pictures under one fingerprint, and sections that all of them
@@ -40,11 +40,11 @@ without reading another picture's.
 A varint has seven bits a byte, least significant first; the top bit is set on all bytes but the
 last. Every container has exactly one form in bytes, and any other way to write it is refused.
 
-Every change of a single byte is found: a change of the magic or the version by comparison, any other
-by the CRC-32, which finds all changes within 32 bits. A file that was cut, lengthened or changed in
-more places passes with a probability of 2^-32. Nothing is allocated for a count that the data could
-not hold. Sections are separate so that a layered codec can leave out the last ones: pack the
-sections that are kept as a new container.
+Every change of a single byte is found: a change of the magic or the version by comparison, any
+other by the CRC-32, which finds all changes within 32 bits. A file that was cut, lengthened or
+changed in more places passes with a probability of 2^-32. Nothing is allocated for a count that the
+data could not hold. Sections are separate so that a layered codec can leave out the last ones: pack
+the sections that are kept as a new container.
 """
 
 from __future__ import annotations
