@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 import shards
-from gencomp.recipes.schema import BaseRecipe, DataSection
+from gencomp.recipes.schema import BaseRecipe, DataSection, TransformsSection
 from gencomp.system import Batch
 from shards.info import DatasetInfo
 from shards.reading.mixture import MixedSplit, Part, mix
 from shards.reading.order import EpochOrder, Order
 from shards.reading.reader import Split
 from shards.reading.stream import Batch as HostBatch
-from shards.reading.stream import evaluation_batches, read_batch, training_batches
+from shards.reading.stream import chosen_batches, read_batch, training_batches
 from shards.reading.transforms import Transforms
 from shards.reading.windowed import WindowedOrder
 
@@ -85,30 +85,67 @@ def training_stream(
         world=world,
         start_position=start,
         threads=recipe.data.decode_threads,
-        transforms=_transforms(recipe),
+        transforms=_training_transforms(recipe),
         maps=recipe.data.maps,
     )
+
+
+def held_out_sizes(recipe: BaseRecipe, held_out: Split, rows: Sequence[int]) -> np.ndarray:
+    """The (height, width) of some held-out images as evaluations see them, int64 [n, 2]."""
+    if (size := recipe.evaluation.transforms.size) is not None:
+        return np.broadcast_to(np.array(size), (len(rows), 2))
+    return held_out.sizes(np.array(rows, dtype=np.int64))
+
+
+def of_one_size(sizes_N2: np.ndarray) -> list[np.ndarray]:
+    """The places of the images of each size, in the order in which the sizes come first."""
+    if (sizes_N2 == sizes_N2[:1]).all():
+        return [np.arange(len(sizes_N2))]
+    _, firsts, kinds_N = np.unique(sizes_N2, axis=0, return_index=True, return_inverse=True)
+    return [np.flatnonzero(kinds_N.reshape(-1) == kind) for kind in np.argsort(firsts)]
+
+
+def held_out_order(
+    recipe: BaseRecipe, held_out: Split, batch_size: int, images: int
+) -> list[np.ndarray]:
+    """The first held-out images as rows of global batches, each of images of one size.
+
+    They are in the order of the split where all have one size.
+    """
+    groups = of_one_size(held_out_sizes(recipe, held_out, range(images)))
+    return [
+        rows[begin : begin + batch_size]
+        for rows in groups
+        for begin in range(0, len(rows), batch_size)
+    ]
 
 
 def held_out_batches(
-    recipe: BaseRecipe, held_out: Split, batch_size: int, rank: int, world: int, limit: int | None
+    recipe: BaseRecipe, held_out: Split, order: Iterable[np.ndarray], rank: int, world: int
 ) -> Iterator[HostBatch]:
-    """A rank's shares of one pass over the held-out images, under the recipe's fixed transforms."""
-    return evaluation_batches(
-        held_out,
-        batch_size,
-        rank=rank,
-        world=world,
-        limit=limit,
-        transforms=_transforms(recipe),
-        maps=recipe.data.maps,
-    )
+    """A rank's shares of global batches of held-out images, under the transforms of evaluations.
+
+    Args:
+        recipe: of the run.
+        held_out: where the images are.
+        order: as `held_out_order` gives it.
+        rank: this rank.
+        world: number of ranks.
+    """
+    transforms = _evaluation_transforms(recipe)
+    return chosen_batches(held_out, order, rank, world, transforms, recipe.data.maps)
 
 
 def held_out_rows(recipe: BaseRecipe, held_out: Split, rows: Sequence[int]) -> HostBatch:
-    """Some held-out images as evaluations see them."""
+    """Some held-out images of one size as evaluations see them."""
     chosen = np.array(rows, dtype=np.int64)
-    return read_batch(held_out, chosen, _transforms(recipe), recipe.data.maps)
+    return read_batch(held_out, chosen, _evaluation_transforms(recipe), recipe.data.maps)
+
+
+def evaluation_protocol(recipe: BaseRecipe) -> dict[str, Any]:
+    """What happens to an image before it is evaluated, for the protocol of the results."""
+    chosen = recipe.evaluation.transforms
+    return TransformsSection(resize=chosen.resize, crop=chosen.crop).model_dump(mode="json")
 
 
 def to_batch(host: HostBatch, device: torch.device) -> Batch:
@@ -132,6 +169,11 @@ def _order(split: Split, data: DataSection, seed: int) -> Order:
     return WindowedOrder(split.key_hash, seed, split.shard_lengths, data.window, data.lanes)
 
 
-def _transforms(recipe: BaseRecipe) -> Transforms:
+def _training_transforms(recipe: BaseRecipe) -> Transforms:
     chosen = recipe.data.transforms
     return Transforms(chosen.resize, chosen.crop, chosen.flip, chosen.dither)
+
+
+def _evaluation_transforms(recipe: BaseRecipe) -> Transforms:
+    chosen = recipe.evaluation.transforms
+    return Transforms(chosen.resize, chosen.crop)

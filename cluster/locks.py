@@ -35,6 +35,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
+from cluster import processes
 from gencomp.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ class Holder:
 
     def lives(self) -> bool:
         """Whether it still runs; to be asked where `is_here`."""
-        return self.born is not None and born(self.pid) == self.born
+        return self.born is not None and processes.born(self.pid) == self.born
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,7 @@ def _in_use(
 
 
 def _fell_silent(directory: Path, file: IO[bytes], number: int, holder: Holder) -> bool:
-    """Watch a holder on another host until it is clear whether it is dead.
+    """Recorder a holder on another host until it is clear whether it is dead.
 
     Returns:
         True when it is, or when the record has gone meanwhile and one must look again.
@@ -253,7 +254,7 @@ def _claim(directory: Path, number: int, predecessor: Holder | None) -> Lease | 
         token=secrets.token_hex(8),
         host=platform.node(),
         pid=os.getpid(),
-        born=born(os.getpid()),
+        born=processes.born(os.getpid()),
         place=_place(),
         since=round(time.time(), 3),
     )
@@ -362,12 +363,3 @@ def _place() -> str:
         return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
     except OSError:
         return ""
-
-
-def born(pid: int) -> int | None:
-    """When a process of this place was started, in ticks; None when it is gone or a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from cluster import locks
+from cluster import locks, processes
 from cluster.logs import evaluation_rows, json_lines, process_log
 
 # Rows behind what is "recent".
@@ -162,7 +162,7 @@ def _waits_for(driver: list[dict[str, Any]], events: list[dict[str, Any]]) -> st
 def _lives(path: Path, start: Row) -> bool:
     """Whether the process of a loop that holds no lock still works."""
     if start.get("host") == platform.node():
-        return Path(f"/proc/{start.get('pid')}").exists()
+        return processes.born(int(start.get("pid", 0))) is not None
     files = [p for p in (path / "metrics.jsonl", process_log.of_rank(path, 0)) if p.exists()]
     return time.time() - max(p.stat().st_mtime for p in files) < _QUIET
 

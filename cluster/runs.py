@@ -30,7 +30,8 @@ from torch import Tensor
 
 import gencomp
 from cluster import data, tensor_files
-from cluster.checkpoints.store import Checkpoint, newest
+from cluster.checkpoints import retention, store
+from cluster.checkpoints.store import LAST, Checkpoint, Choice
 from cluster.files import write_text
 from gencomp import recipes
 from gencomp.errors import InputError
@@ -43,9 +44,15 @@ _RECORD = {f"training.{field}" for field in RECORD_FIELDS}
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory that exists and belongs to a recipe."""
+    """A run directory that exists and belongs to a recipe.
+
+    Attributes:
+        path: the directory.
+        checkpoint: which of its checkpoints is meant, wherever its weights are asked for.
+    """
 
     path: Path
+    checkpoint: Choice = LAST
 
     @property
     def name(self) -> str:
@@ -80,19 +87,56 @@ class Run:
         }
 
     def system(self) -> System:
-        """The system of this run, with the weights of its newest whole checkpoint, on the CPU.
+        """The system of this run, with the weights of the checkpoint that is meant, on the CPU.
 
         Raises:
-            InputError: there is no checkpoint yet.
+            InputError: there is no such checkpoint.
         """
-        found = newest(self.checkpoints)
-        if found is None:
-            raise InputError(f"run {self.path} has no checkpoint yet")
-        recipe = self.recipe()
+        found, recipe = self.chosen_checkpoint(), self.recipe()
         system = build_system(recipe, self.parent_recipes())
         system.networks.load_state_dict(found.networks())
         load_frozen(system, recipe, found)
         return system
+
+    def chosen_checkpoint(self) -> Checkpoint:
+        """The whole checkpoint that is meant.
+
+        Raises:
+            InputError: it is not kept, not whole, or there is none at all.
+        """
+        if self.checkpoint == "best":
+            return self._best_checkpoint()
+        if self.checkpoint != "last":
+            return self._checkpoint_of(self.checkpoint)
+        found = store.newest(self.checkpoints)
+        if found is None:
+            raise InputError(f"run {self.path} has no checkpoint yet")
+        return found
+
+    def _best_checkpoint(self) -> Checkpoint:
+        recipe = self.recipe()
+        if not recipe.training.keep_best:
+            raise InputError(
+                f"run {self.path} keeps no best checkpoints: set training.keep_best and "
+                "training.keep_best_metric before training"
+            )
+        scores = retention.Retention(self.metrics, recipe).scores(self._steps())
+        found = retention.best(self.checkpoints, scores)
+        if found is None:
+            raise InputError(f"run {self.path} has no whole checkpoint that was evaluated")
+        return found
+
+    def _checkpoint_of(self, step: int) -> Checkpoint:
+        if step not in (kept := self._steps()):
+            said = f"kept are {', '.join(map(str, kept))}" if kept else "it has none yet"
+            raise InputError(f"run {self.path} keeps no checkpoint of step {step}; {said}")
+        path = self.checkpoints / store.name_of(step)
+        store.verify(path)
+        return Checkpoint(path, averaged=True)
+
+    def _steps(self) -> list[int]:
+        """The steps of all checkpoints that are there, increasing."""
+        return sorted(map(store.step_of, store.directories(self.checkpoints)))
 
     def identity(self) -> dict[str, Any]:
         return json.loads((self.path / "identity.json").read_text())
@@ -105,19 +149,16 @@ class Run:
             return None
 
     def final_checkpoint(self) -> Checkpoint:
-        """The last checkpoint of a finished run.
+        """The checkpoint of a finished run that is meant: the last one unless another was chosen.
 
         Raises:
-            InputError: the run is not finished, or its checkpoint is damaged.
+            InputError: the run is not finished, or the checkpoint is not kept or damaged.
         """
         if self.result() is None:
             raise InputError(
                 f"run {self.path} is not finished; run its `gencomp train` again to go on"
             )
-        found = newest(self.checkpoints)
-        if found is None:
-            raise InputError(f"run {self.path} has no checkpoint")
-        return found
+        return self.chosen_checkpoint()
 
 
 def load_frozen(system: System, recipe: BaseRecipe, checkpoint: Checkpoint | None) -> str | None:
@@ -170,13 +211,18 @@ def parent_networks(recipe: BaseRecipe) -> dict[str, dict[str, Tensor]]:
     }
 
 
-def open_run(path: str | Path) -> Run:
+def open_run(path: str | Path, checkpoint: str | int = LAST) -> Run:
     """An existing run.
 
+    Args:
+        path: its directory.
+        checkpoint: which of its checkpoints is meant, as `--checkpoint` names it; whether it is
+            there is not looked up here.
+
     Raises:
-        InputError: there is no run in that directory.
+        InputError: there is no run in that directory, or no checkpoint can have such a name.
     """
-    run = Run(Path(path))
+    run = Run(Path(path), store.parse_choice(str(checkpoint)))
     if not (run.path / "identity.json").is_file():
         raise InputError(f"{path} is not a run directory (it has no identity.json)")
     return run

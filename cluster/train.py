@@ -251,7 +251,7 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     from ray.train.torch import get_device
 
     from cluster.runs import open_run
-    from cluster.training.worker_info import Seat
+    from cluster.training.worker_info import WorkerInfo
     from cluster.worker import Host, train
 
     context = ray.train.get_context()
@@ -269,8 +269,8 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
         stall_seconds=config["stall_seconds"],
     )
     try:
-        seat = Seat(context.get_world_rank(), context.get_world_size(), get_device())
-        return {"finished": train(run, seat, host).finished}
+        worker = WorkerInfo(context.get_world_rank(), context.get_world_size(), get_device())
+        return {"finished": train(run, worker, host).finished}
     except (ValueError, OSError) as error:
         if (refusal := final_errors.refusal(error, run.path)) is not None:
             with suppress(OSError):  # the run may have become read-only

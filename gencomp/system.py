@@ -14,7 +14,7 @@ How the published systems map onto the contract:
   per phase (`trains`, `evaluates`);
 - batches carry uint8 images, their maps (label ids) and the row of every sample in its split, so
   each system maps to its own range and may key shared randomness (dither) by the image;
-- state that is neither weight nor optimiser (moving averages, rate controllers, entropy-coder
+- state that is neither weight nor optimizer (moving averages, rate controllers, entropy-coder
   tables) lives in networks or buffers of `networks`, so checkpoints and codecs see it;
 - a codec writes one container with as many sections as it needs; it gets side information (label
   maps, masks) with the picture, and what its reader needs of it is in the stream and counted.
@@ -97,7 +97,7 @@ class Progress:
 
 
 class Update(NamedTuple):
-    """One optimiser step: the phase, and whether it takes a fresh batch or the previous one."""
+    """One optimizer step: the phase, and whether it takes a fresh batch or the previous one."""
 
     phase: str
     fresh_batch: bool
@@ -319,7 +319,7 @@ class System(ABC):
 
     @abstractmethod
     def optimizer(self, phase: str) -> torch.optim.Optimizer:
-        """A new optimiser over the phase's trained parameters (any number of parameter groups)."""
+        """A new optimizer over the phase's trained parameters (any number of parameter groups)."""
 
     @abstractmethod
     def learning_rates(self, phase: str, progress: Progress) -> Sequence[float]:

@@ -24,8 +24,10 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from tests.shards.object_server import Proxy, s3_port
 from tests.slurm_cluster import MEND, Cluster, missing_programs
 from tests.slurm_cluster.sessions import session_directory, sessions_left_behind
+from tests.waiting import PATIENCE
 
 # Tests share their machine: an example may be slow, and a failure must come again.
 settings.register_profile("gencomp", deadline=None, derandomize=True)
@@ -52,7 +54,7 @@ def gencomp() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run one gencomp command line in a process of its own and return what it printed."""
 
     def run(
-        *words: str, cwd: Path = ROOT, timeout: float = 120
+        *words: str, cwd: Path = ROOT, timeout: float = PATIENCE
     ) -> subprocess.CompletedProcess[str]:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         return subprocess.run(
@@ -64,6 +66,41 @@ def gencomp() -> Callable[..., subprocess.CompletedProcess[str]]:
             timeout=timeout,
             check=False,
         )
+
+    return run
+
+
+@pytest.fixture
+def refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., str]:
+    """Run a command line in `tmp_path` that must be refused: it returns the one sentence that is
+    said, and all files stay as they were."""
+    from gencomp.cli import main
+    from tests import tiny
+
+    def run(*words: str | Path) -> str:
+        capsys.readouterr()
+        before = tiny.tree(tmp_path)
+        with monkeypatch.context() as here:
+            here.chdir(tmp_path)
+            assert main([str(word) for word in words]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("gencomp: error: ") and err.endswith("\n"), err
+        assert err.count("\n") == 1, err
+        assert tiny.tree(tmp_path) == before
+        return err.strip()
+
+    return run
+
+
+@pytest.fixture
+def refused_figure(refused: Callable[..., str], tmp_path: Path) -> Callable[..., str]:
+    """Run a figure command that must be refused: it returns the one sentence that is said."""
+
+    def run(*words: str | Path) -> str:
+        out = [] if "--out" in words else ["--out", tmp_path / "figure.png"]
+        return refused("figure", *words, *out)
 
     return run
 
@@ -96,6 +133,21 @@ def codec_run(photos: Path, generator_run: Path) -> Path:
     path = generator_run.with_name("codec")
     tiny.trained(path, tiny.codec(photos, generator_run))
     return path
+
+
+@pytest.fixture
+def s3_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a client of the tests' S3 server finds in the environment."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture
+def proxy(s3_credentials: None) -> Iterator[Proxy]:
+    """A proxy with faults before the tests' S3 server."""
+    with Proxy(s3_port()) as proxy:
+        yield proxy
 
 
 @pytest.fixture

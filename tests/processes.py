@@ -14,11 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.waiting import PATIENCE, wait_for
+
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-START = 180  # seconds that a start of Ray may take on a busy machine
-# Ray's agents, and workers that were only just starting, notice the death of their node last.
-LINGER = 120
 
 
 class Process(NamedTuple):
@@ -70,7 +69,12 @@ def listening(processes: set[Process]) -> set[str]:
     return found
 
 
-def gone(processes: set[Process], seconds: float = 20) -> bool:
+def times_open(pid: int, path: Path) -> int:
+    """How often a process has a file open."""
+    return _open_files(pid).count(str(path.resolve()))
+
+
+def gone(processes: set[Process], seconds: float = PATIENCE) -> bool:
     """Whether they all end within some time."""
     return wait_for(lambda: not any(process.alive() for process in processes), seconds)
 
@@ -79,15 +83,6 @@ def kill(process: Process) -> None:
     """kill -9, if it is still that process."""
     if process.alive():
         os.kill(process.pid, signal.SIGKILL)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float, pause: float = 0.01) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(pause)
-    return True
 
 
 class Driver:
@@ -121,7 +116,7 @@ class Driver:
         def ended_or_true() -> bool:
             return self.process.poll() is not None or condition()
 
-        assert wait_for(ended_or_true, START), self.words()
+        assert wait_for(ended_or_true), self.words()
         assert self.process.poll() is None, self.words()
 
     def end(self) -> int:
@@ -129,11 +124,14 @@ class Driver:
         while self.process.poll() is None:
             self.look()
             wait_for(lambda: self.process.poll() is not None, 0.2)
-        assert gone(self.seen, LINGER), [p.command() for p in self.seen if p.alive()]
+        assert gone(self.seen), [p.command() for p in self.seen if p.alive()]
         return self.process.returncode
 
     def crash(self) -> None:
-        """kill -9; what works or supervises goes at once; see `LINGER` for what does not."""
+        """kill -9; returns when all that works or supervises has ended.
+
+        Ray's agents, and workers that were only just starting, notice the death of their node last.
+        """
         idle = ("Agent", "default_worker.py")  # a worker that has begun has another title
         working = {p for p in self.look() if not any(word in p.command() for word in idle)}
         self.process.kill()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pkgutil
 import re
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -82,12 +82,13 @@ def _one_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_help_is_fast_and_complete(gencomp: Run) -> None:
-    start = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = gencomp("--help")
-    seconds = time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert done.returncode == 0 and done.stderr == ""
     assert all(f"  {name} " in done.stdout for name in COMMANDS)
-    # The promise is 0.5 s; a shared test machine gets four times that.
+    # The promise is 0.5 s; a busy machine, which counts more of them for the same, gets 2 s.
     assert seconds < 2.0
 
 

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ import pytest
 from gencomp.cli import main
 from tests import scripted, tiny
 from tests.conftest import ROOT
-from tests.processes import wait_for
+from tests.waiting import PATIENCE, wait_for
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
@@ -50,6 +49,24 @@ def started(words: list[str]) -> subprocess.Popen[str]:
     )
 
 
+# A process that is killed when it has so many parts, and the next one but for its name.
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from gencomp.cli import main
+
+parts, count, replace = Path(sys.argv[1]), int(sys.argv[2]), os.replace
+
+def replaced(old, new):
+    if Path(new).parent == parts and len(list(parts.glob("block*"))) == count:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(old, new)
+
+os.replace = replaced
+main(sys.argv[3:])
+"""
+
+
 def test_a_table_and_a_file(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 0
     out = capsys.readouterr().out
@@ -70,18 +87,14 @@ def test_a_table_and_a_file(words: list[str], capsys: pytest.CaptureFixture[str]
 
 
 def test_killed_and_continued_it_gives_the_same_bits(words: list[str]) -> None:
-    words[words.index("--draws") + 1] = "40"  # blocks that last long enough to be hit
     assert main([*words, "--name", "whole"]) == 0
     whole = tiny.tree(directory(words, "whole"))
     killed = directory(words)
     for there in (2, 6):
-        process = started(words)
-        try:
-            assert wait_for(partial(_has_parts, killed, there), 60)
-        finally:
-            process.kill()
-            process.communicate()
-    assert process.returncode == -signal.SIGKILL
+        command = [sys.executable, "-c", _KILLED, str(killed / "parts"), str(there), *words]
+        done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert len([path for path in (killed / "parts").iterdir() if path.name[0] == "."]) == 1
     assert not (killed / "metrics.json").exists()
     assert main(words) == 0
     after = tiny.tree(killed)
@@ -115,27 +128,27 @@ def test_a_refusal_of_a_worker_is_one_sentence(
 def test_ctrl_c_ends_every_process(words: list[str]) -> None:
     process = started([*words, "--processes", "2", "--draws", "4000"])
     try:
-        assert wait_for(lambda: len(_children(process.pid)) >= 3, 60)  # and a resource tracker
+        assert wait_for(lambda: len(_children(process.pid)) >= 3)  # and a resource tracker
         children = _children(process.pid)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    assert wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), 20)
+    assert wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
 
 
 @pytest.mark.slow
 def test_workers_end_when_their_parent_is_killed(words: list[str]) -> None:
     process = started([*words, "--processes", "2", "--draws", "4000"])
     try:
-        assert wait_for(lambda: len(_children(process.pid)) >= 3, 60)
+        assert wait_for(lambda: len(_children(process.pid)) >= 3)
         children = _children(process.pid)
     finally:
         process.kill()
         process.wait()
-    assert wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), 30)
+    assert wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
 
 
 @pytest.mark.parametrize(
@@ -188,10 +201,6 @@ def test_memory_does_not_grow_with_the_images(
     few, many = peak(1500), peak(5257)
     images = (5257 - 1500) * 3 * 64 * 64
     assert many - few < images / 4, f"{(many - few) / 2**20:.0f} MiB more"
-
-
-def _has_parts(directory: Path, count: int) -> bool:
-    return len(list(directory.glob("parts/block*"))) >= count
 
 
 def _children(pid: int) -> list[int]:

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.processes import Process, gone, wait_for
+from tests.processes import Process, gone
 from tests.slurm_cluster import Cluster, __main__, faults, missing_programs, processes
 from tests.slurm_cluster.cluster import short_directory
 from tests.slurm_cluster.sessions import session_directory, sessions_left_behind
+from tests.waiting import wait_for
 
 slurm = pytest.mark.slurm
 SLEEP = "sleep 1000"
@@ -56,8 +57,8 @@ def runs(cluster: Cluster, job: str, restarts: int = 0) -> Callable[[], bool]:
     return condition
 
 
-def soon(condition: Callable[[], bool], seconds: float = 60) -> None:
-    assert wait_for(condition, seconds, 0.05)
+def soon(condition: Callable[[], bool]) -> None:
+    assert wait_for(condition, pause=0.05)
 
 
 def test_unmarked_tests_see_no_slurm_of_ours() -> None:
@@ -180,7 +181,7 @@ def test_what_leaves_its_job_still_ends_with_the_cluster(second: Cluster) -> Non
     pid = int(output(second, job))
     assert Path(f"/proc/{pid}").exists()
     second.down()
-    assert wait_for(lambda: not _alive(pid), 5)
+    assert wait_for(lambda: not _alive(pid))
 
 
 @slurm

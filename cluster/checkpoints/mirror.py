@@ -111,7 +111,7 @@ def of(run: Run, recipe: BaseRecipe) -> Copier | None:
         uri = json.loads(_note(run).read_text())["uri"]
     except FileNotFoundError:
         return None
-    return Copier(run, place_of(run, uri), Retention(run, recipe).kept)
+    return Copier(run, place_of(run, uri), Retention(run.metrics, recipe).kept)
 
 
 class Copier:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from cluster.checkpoints import store
 from cluster.logs import evaluation_rows, json_lines
-from cluster.runs import Run
 from gencomp.errors import InputError
 from gencomp.recipes.schema import BaseRecipe
 
@@ -48,11 +47,15 @@ class Retention:
 
     A checkpoint's score is the recipe's `keep_best_metric` in the evaluation at its step or the
     last one before; null in the log (not finite) is no score.
+
+    Args:
+        log: the metrics log of the run.
+        recipe: the recipe of the run.
     """
 
-    def __init__(self, run: Run, recipe: BaseRecipe) -> None:
+    def __init__(self, log: Path, recipe: BaseRecipe) -> None:
         self._rule = recipe.training
-        self._log = run.metrics
+        self._log = log
         self._split = recipe.evaluation.split
         self._read = 0
         self._evaluations: list[tuple[int, float | None]] = []
@@ -100,24 +103,18 @@ def prune(directory: Path, kept: Iterable[int]) -> None:
             store.remove(path)
 
 
-def best(run: Run) -> store.Checkpoint:
-    """The best whole checkpoint of a run whose recipe has `training.keep_best`.
+def best(directory: Path, scores: Mapping[int, float]) -> store.Checkpoint | None:
+    """The whole checkpoint with the least score, the older of equal ones; None where there is none.
 
-    Raises:
-        InputError: the recipe keeps no best ones, or not one is there, evaluated and whole.
+    Args:
+        directory: where the checkpoints lie.
+        scores: by step.
     """
-    recipe = run.recipe()
-    if not recipe.training.keep_best:
-        raise InputError(
-            f"run {run.path} keeps no best checkpoints: set training.keep_best and "
-            "training.keep_best_metric before training"
-        )
-    there = {store.step_of(path): path for path in store.directories(run.checkpoints)}
-    scores = Retention(run, recipe).scores(there)
     for step in sorted(scores, key=lambda step: (scores[step], step)):
+        path = directory / store.name_of(step)
         try:
-            store.verify(there[step])
+            store.verify(path)
         except store.CorruptCheckpoint:
             continue
-        return store.Checkpoint(there[step])
-    raise InputError(f"run {run.path} has no whole checkpoint that was evaluated")
+        return store.Checkpoint(path, averaged=True)
+    return None

@@ -23,11 +23,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Self, cast
+from typing import IO, Annotated, Any, Literal, Self, cast
 
 import safetensors.torch
 import torch
 import xxhash
+from pydantic import Field
 from torch import Tensor
 
 from cluster import tensor_files
@@ -46,6 +47,12 @@ _CHUNK = 1 << 22
 _PIECE = 1 << 20
 
 
+# Which checkpoint of a run is meant: the newest, the best by its recipe's keep_best_metric, or the
+# one of a step.
+Choice = Literal["last", "best"] | Annotated[int, Field(ge=0)]
+LAST: Choice = "last"
+
+
 class CorruptCheckpoint(InputError):
     """A checkpoint whose files are not those of its manifest."""
 
@@ -56,7 +63,7 @@ class Content:
 
     Attributes:
         networks: state of all networks.
-        optimizers: state of each phase's optimiser.
+        optimizers: state of each phase's optimizer.
         progress: `step`, `samples` and `world`.
         averages: moving averages of the networks, if there are any.
         frozen: hash of the networks that are never saved, if there are any.
@@ -75,9 +82,16 @@ class Content:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint directory that was whole when it was found."""
+    """A checkpoint directory that was whole when it was found.
+
+    Attributes:
+        path: the directory.
+        averaged: its networks are meant as evaluations see them while training goes on: the moving
+            averages, where there are some.
+    """
 
     path: Path
+    averaged: bool = False
 
     @property
     def step(self) -> int:
@@ -85,6 +99,13 @@ class Checkpoint:
 
     def networks(self) -> dict[str, Tensor]:
         """State of all networks, on the CPU."""
+        if self.averaged and (averages := self.averages()) is not None:
+            prefix = "module."  # beside them stands how many weights were averaged
+            return {
+                name.removeprefix(prefix): tensor
+                for name, tensor in averages.items()
+                if name.startswith(prefix)
+            }
         return safetensors.torch.load_file(self.path / NETWORKS)
 
     def averages(self) -> dict[str, Tensor] | None:
@@ -93,7 +114,7 @@ class Checkpoint:
         return safetensors.torch.load_file(path) if path.exists() else None
 
     def optimizers(self) -> dict[str, Any]:
-        """State of each phase's optimiser, on the CPU."""
+        """State of each phase's optimizer, on the CPU."""
         return torch.load(self.path / OPTIMIZERS, map_location="cpu", weights_only=True)
 
     def progress(self) -> dict[str, int]:
@@ -107,13 +128,29 @@ class Checkpoint:
     def networks_hash(self) -> str:
         """What identifies the system: a hash of its weights and of its frozen networks.
 
-        Without frozen networks, it is that of the weights file as the manifest states it.
+        Without frozen networks, it is that of the weights' file as the manifest states it.
         """
-        weights: str = json.loads((self.path / MANIFEST).read_text())[NETWORKS]["xxh3_128"]
+        manifest = json.loads((self.path / MANIFEST).read_text())
+        name = AVERAGES if self.averaged and AVERAGES in manifest else NETWORKS
+        weights: str = manifest[name]["xxh3_128"]
         frozen = self.frozen_hash()
         return (
             weights if frozen is None else xxhash.xxh3_128_hexdigest(f"{weights} {frozen}".encode())
         )
+
+
+def parse_choice(text: str) -> Choice:
+    """The checkpoint that `--checkpoint` names.
+
+    Raises:
+        InputError: it is none of last, best and a step.
+    """
+    match text:
+        case "last" | "best":
+            return text
+        case _ if text.isascii() and text.isdecimal():
+            return int(text)
+    raise InputError(f"--checkpoint {text!r} must be last, best or the step of a checkpoint")
 
 
 def write(directory: Path, content: Content) -> Checkpoint:

@@ -77,6 +77,7 @@ class Saver:
         self._memory = HostMemory()
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
+        self._newest: int | None = None
         if copies is not None:
             copies.send()  # what an earlier process could not copy any more
 
@@ -102,6 +103,9 @@ class Saver:
         self._wait()
         if self._copies is not None:
             self._copies.flush()
+            if self._newest is not None:
+                # The last save left the checkpoint that was being copied just then.
+                self._prune(self._newest)
 
     def close(self) -> None:
         """Leave no thread behind; an error that nobody has heard of goes to the log."""
@@ -129,6 +133,7 @@ class Saver:
     def _write(self, content: Content) -> None:
         try:
             store.write(self._directory, content)
+            self._newest = content.step
             if self._copies is not None:
                 self._copies.send()
             self._prune(content.step)

@@ -76,8 +76,8 @@ class Evaluation(ABC):
 
     @property
     def run(self) -> Run:
-        """The run in whose directory the evaluation lies."""
-        return open_run(self.path.parent.parent)
+        """The run in whose directory the evaluation lies, with the checkpoint of the plan."""
+        return open_run(self.path.parent.parent, self.plan.checkpoint)
 
     @property
     @abstractmethod

@@ -11,8 +11,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
+from cluster.checkpoints.store import LAST, Choice
 from cluster.files import write_text
 from cluster.runs import Run
 from gencomp.errors import InputError
@@ -29,6 +36,7 @@ class Plan(BaseModel):
         FILE: its name in the directory.
         LOCATIONS: fields that are no part of the identity.
         COMMAND: what makes one, for messages.
+        checkpoint: which checkpoint of the run is measured.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -38,6 +46,7 @@ class Plan(BaseModel):
     COMMAND: ClassVar[str]
 
     settings: Any
+    checkpoint: Choice = LAST
 
     @cached_property
     def hash(self) -> str:
@@ -52,10 +61,22 @@ class Plan(BaseModel):
 
     def differences(self, other: Self) -> list[str]:
         """What `other` would change, in words."""
-        old, new = self.identity(), other.identity()
+        old, new = ({"checkpoint": LAST, **plan.identity()} for plan in (self, other))
         return [
             f"{k} was {_short(old[k])}, would be {_short(new[k])}" for k in old if old[k] != new[k]
         ]
+
+    @property
+    def named_checkpoint(self) -> dict[str, Choice]:
+        """The entry of a protocol that names the checkpoint; the last one goes without saying."""
+        return {} if self.checkpoint == LAST else {"checkpoint": self.checkpoint}
+
+    @model_serializer(mode="wrap")
+    def _serialise(self, all_fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Plans that were written before there was a choice stay what they are.
+        values: dict[str, Any] = all_fields(self)
+        values.pop("checkpoint", None)
+        return values | self.named_checkpoint
 
     @classmethod
     def read(cls, directory: Path) -> Self:

@@ -171,8 +171,9 @@ def journal(run: Path, rank: int | None = None, console: bool = False) -> Iterat
     try:
         yield mine
     except BaseException as error:
-        message = " ".join(f"{type(error).__name__}: {error}".split())
-        log.error(message, exc_info=True, extra=details(event="failed"))
+        if not (isinstance(error, SystemExit) and not error.code):  # who leaves has not failed
+            message = " ".join(f"{type(error).__name__}: {error}".split())
+            log.error(message, exc_info=True, extra=details(event="failed"))
         raise
     finally:
         logging.captureWarnings(False)

@@ -21,15 +21,15 @@ from cluster.logs.process_log import Journal
 
 STALL_SECONDS = 1800.0
 EXIT_STALLED = 86
-# Seconds in which the other ranks write down where they are.
-_PATIENCE = (1.0, 30.0)
 
 # Called after some progress; says what follows, in a word.
 Beat = Callable[[str], None]
 
 
 @contextmanager
-def watchdog(journal: Journal, rank: int, seconds: float | None) -> Iterator[Beat]:
+def watchdog(
+    journal: Journal, rank: int, seconds: float | None, patience: float | None = None
+) -> Iterator[Beat]:
     """End this process when the body makes no progress for so long.
 
     Time during which the whole process is stopped (a job that Slurm suspends) does not count. A
@@ -40,14 +40,21 @@ def watchdog(journal: Journal, rank: int, seconds: float | None) -> Iterator[Bea
         journal: gets the stacks.
         rank: of this process, for the message.
         seconds: without a call of the function given; None: for ever.
+        patience: seconds in which the other ranks write down where they are, before this process
+            ends; by default a tenth of `seconds`, from 1 to 30.
     """
     doing = _Doing(rank)
     if seconds is None:
         yield doing.beat
         return
+    if patience is None:
+        patience = min(max(seconds / 10, 1.0), 30.0)
     done = threading.Event()
     thread = threading.Thread(
-        target=_watch, args=(journal, doing, seconds, done), name="watchdog", daemon=True
+        target=_watch,
+        args=(journal, doing, seconds, patience, done),
+        name="watchdog",
+        daemon=True,
     )
     thread.start()
     try:
@@ -78,10 +85,10 @@ class _Doing:
         return f"{code.co_name} ({Path(code.co_filename).name}:{frame.f_lineno})"
 
 
-def _watch(journal: Journal, doing: _Doing, seconds: float, done: threading.Event) -> None:
+def _watch(
+    journal: Journal, doing: _Doing, seconds: float, patience: float, done: threading.Event
+) -> None:
     tick = min(max(seconds / 20, 0.05), 5.0)
-    least, most = _PATIENCE
-    patience = min(max(seconds / 10, least), most)
     seen, silent, told = doing.beats, 0.0, False
     before = time.monotonic()
     while not done.wait(tick):

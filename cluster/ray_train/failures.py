@@ -11,7 +11,7 @@ import ray
 from ray.exceptions import RayActorError
 from ray.train import UserCallback
 
-from cluster import locks
+from cluster import processes
 from cluster.logs import json_lines, process_log
 from cluster.ray_train.nodes import answers
 
@@ -82,7 +82,7 @@ def _is_gone(host: str, pid: int) -> bool:
     if host != platform.node():
         nodes = [n for n in ray.nodes() if n["Alive"] and n["NodeManagerHostname"] == host]
         return not any(answers(node) for node in nodes)
-    return locks.born(pid) is None
+    return processes.born(pid) is None
 
 
 def _last_words(error: BaseException) -> str:

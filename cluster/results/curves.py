@@ -21,7 +21,7 @@ from gencomp.errors import InputError
 from gencomp.figures.convergence import Convergence
 from gencomp.figures.rate_axes import Units
 from gencomp.figures.rate_distortion import (
-    Curve,
+    DrawnCurve,
     Gap,
     ImageCurves,
     OperatingPoint,
@@ -77,14 +77,14 @@ class Measured:
             for one in self.means["bdmc"]
         ]
 
-    def curve(self) -> Curve:
+    def curve(self) -> DrawnCurve:
         """The mean over the images with its band."""
         names = ("beta", "rate", "distortion", "lagrangian", "lagrangian_interval")
         beta_T, rate_T, distortion_T, total_T, ends_T2 = (
             np.array([point[name] for point in self.means["points"]]) for name in names
         )
         ends = distortion_interval(beta_T, distortion_T, total_T, ends_T2.T)
-        return Curve(self.label, beta_T, rate_T, distortion_T, *ends, self.gaps, self.remark)
+        return DrawnCurve(self.label, beta_T, rate_T, distortion_T, *ends, self.gaps, self.remark)
 
     @cached_property
     def table(self) -> content.Curve:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import shards
+from cluster.checkpoints.store import LAST
+from cluster.data import evaluation_protocol
 from cluster.results import latents, pictures
 from cluster.runs import Run
 from gencomp.errors import InputError
@@ -158,7 +160,7 @@ class Measured:
             "data set": shard_set.info.name,
             **_images(held_out.name, int(result["images"]), len(held_out), self._which),
             "the rule of pixels": "reconstructions not rounded; errors on the scale [-1, 1]",
-            "the transforms of images": recipe.data.transforms.model_dump(mode="json"),
+            "the transforms of images": evaluation_protocol(recipe),
         }
 
 
@@ -194,10 +196,9 @@ def of_run(path: Path, evaluation: str) -> Measured:
     Raises:
         InputError: There is no finished run, or the evaluation is not complete.
     """
-    run = pictures.finished(path)
-    file = run.path / "evaluations" / evaluation / "metrics.json"
+    file = path / "evaluations" / evaluation / "metrics.json"
     content = _content(file) if file.is_file() else None
-    return Measured(str(path), "", run, content)
+    return Measured(str(path), "", _finished(path, content), content)
 
 
 def of_file(path: Path) -> Measured:
@@ -210,7 +211,13 @@ def of_file(path: Path) -> Measured:
     place = path.absolute().parents
     inside = len(place) > 2 and place[1].name == "evaluations"
     inside = inside and (place[2] / "identity.json").is_file()
-    return Measured(str(path), "", pictures.finished(place[2]) if inside else None, content)
+    return Measured(str(path), "", _finished(place[2], content) if inside else None, content)
+
+
+def _finished(path: Path, content: dict[str, Any] | None) -> Run:
+    """The run of an evaluation, with the checkpoint that was measured."""
+    protocol = {} if content is None else content["protocol"]
+    return pictures.finished(path, protocol.get("checkpoint", LAST))
 
 
 def _content(path: Path) -> dict[str, Any]:

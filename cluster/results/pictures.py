@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cluster import data
+from cluster.checkpoints.store import LAST
 from cluster.evaluations.plans import spaced
 from cluster.runs import Run, open_run
 from gencomp import recipes
@@ -54,26 +55,34 @@ class Images:
             yield data.to_batch(host, torch.device("cpu"))
 
 
-def finished(path: Path) -> Run:
+def finished(path: Path, checkpoint: str | int = LAST) -> Run:
     """A finished run.
 
+    Args:
+        path: its directory.
+        checkpoint: which of its checkpoints is meant, as `--checkpoint` names it.
+
     Raises:
-        InputError: there is none, or it is not finished.
+        InputError: there is none, it is not finished, or it does not keep the checkpoint.
     """
-    run = open_run(path)
+    run = open_run(path, checkpoint)
     run.final_checkpoint()
     return run
 
 
-def finished_runs(paths: Sequence[Path]) -> list[Run]:
+def finished_runs(paths: Sequence[Path], checkpoint: str = "last") -> list[Run]:
     """The finished runs that a figure is of.
 
+    Args:
+        paths: Their directories.
+        checkpoint: Which checkpoint of each is meant, as `--checkpoint` names it.
+
     Raises:
-        InputError: None is named, or one is missing or not finished.
+        InputError: None is named, or one is missing, not finished or without the checkpoint.
     """
     if not paths:
         raise InputError("a figure needs one run or more")
-    return [finished(path) for path in paths]
+    return [finished(path, checkpoint) for path in paths]
 
 
 def stage(run: Run) -> str:

@@ -80,6 +80,7 @@ def of_curve(evaluation: Evaluation, curve: Curve) -> Pairs:
             f"{settings.seed} (measuring), {settings.tuning_seed} (tuning)",
         ),
         ("decoder weights", plan.decoder),
+        *((name, str(choice)) for name, choice in plan.named_checkpoint.items()),
         ("plan", plan.hash),
         ("tuning", protocol["tuning"]),
         (

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cluster.data import held_out_batches, to_batch
+from cluster.data import held_out_order, held_out_rows, to_batch
 from cluster.logs import evaluation_rows, json_lines
 from cluster.runs import Run
 from gencomp.draws import Draws
@@ -22,7 +22,7 @@ from shards.reading.reader import Split
 _GRID_COLUMNS = 8
 
 
-class Watch:
+class Recorder:
     """Keeps the record of one process's part of a run; does nothing on other ranks than 0.
 
     Terms stay on the device between rows of the log, so that a step never waits for them.
@@ -102,9 +102,9 @@ class Watch:
             self._tensorboard().add_scalar(name, value, progress.step)
 
     def _write_samples(self, progress: Progress, system: System) -> None:
-        rows = next(
-            held_out_batches(self._recipe, self._held_out, _GRID_COLUMNS, 0, 1, limit=_GRID_COLUMNS)
-        )
+        count = min(_GRID_COLUMNS, len(self._held_out))
+        first = held_out_order(self._recipe, self._held_out, count, count)[0]
+        rows = held_out_rows(self._recipe, self._held_out, first.tolist())
         device = next(system.networks.parameters()).device
         batch = to_batch(rows, device)
         draws = Draws(self._recipe.training.seed, ("pictures",), len(rows.rows), device=device)

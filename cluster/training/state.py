@@ -1,4 +1,4 @@
-"""What training changes and a checkpoint holds: weights, optimisers, moving averages, progress."""
+"""What training changes and a checkpoint holds: weights, optimizers, moving averages, progress."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cluster.checkpoints.retention import Retention
 from cluster.checkpoints.writer import Saver
 from cluster.runs import Run, load_frozen, parent_networks
 from cluster.training.ema import Averages
-from cluster.training.worker_info import Seat
+from cluster.training.worker_info import WorkerInfo
 from gencomp.errors import InputError
 from gencomp.recipes.schema import BaseRecipe
 from gencomp.system import Progress, Supply, System
@@ -34,7 +34,7 @@ class State:
 
     run: Run
     recipe: BaseRecipe
-    seat: Seat
+    worker: WorkerInfo
     system: System
     optimizers: dict[str, torch.optim.Optimizer]
     averages: Averages | None
@@ -58,7 +58,7 @@ class State:
                     progress={
                         "step": self.progress.step,
                         "samples": self.progress.samples,
-                        "world": self.seat.world,
+                        "world": self.worker.world,
                     },
                     frozen=self.frozen,
                 )
@@ -89,7 +89,7 @@ class State:
 def start_or_resume(
     run: Run,
     recipe: BaseRecipe,
-    seat: Seat,
+    worker: WorkerInfo,
     epoch_length: int,
     supply: Callable[[str], AbstractContextManager[Supply]],
 ) -> State:
@@ -105,9 +105,9 @@ def start_or_resume(
     """
     torch.manual_seed(recipe.training.seed)
     system = build_system(recipe, run.parent_recipes())
-    checkpoint = _chosen_checkpoint(run, seat)
+    checkpoint = _chosen_checkpoint(run, worker)
     frozen = load_frozen(system, recipe, checkpoint)
-    system.to(seat.device)
+    system.to(worker.device)
     if checkpoint is None:
         with supply("initialise") as batches:
             system.initialise(parent_networks(recipe), batches)
@@ -122,16 +122,16 @@ def start_or_resume(
         for name, optimizer in optimizers.items():
             optimizer.load_state_dict(states[name])
     averages = _averages(system, recipe.training.ema_decay, checkpoint)
-    saver = _saver(run, recipe) if seat.rank == 0 else None
+    saver = _saver(run, recipe) if worker.rank == 0 else None
     return State(
-        run, recipe, seat, system, optimizers, averages, progress, progress.step, saver, frozen
+        run, recipe, worker, system, optimizers, averages, progress, progress.step, saver, frozen
     )
 
 
 def _saver(run: Run, recipe: BaseRecipe) -> Saver:
     return Saver(
         run.checkpoints,
-        Retention(run, recipe).kept,
+        Retention(run.metrics, recipe).kept,
         background=recipe.training.checkpoint_async,
         copies=mirror.of(run, recipe),
     )
@@ -153,12 +153,12 @@ def _averages(
     return averages
 
 
-def _chosen_checkpoint(run: Run, seat: Seat) -> store.Checkpoint | None:
+def _chosen_checkpoint(run: Run, worker: WorkerInfo) -> store.Checkpoint | None:
     """Rank 0 verifies and chooses; the others take the same one."""
-    if seat.world == 1:
+    if worker.world == 1:
         return store.newest(run.checkpoints)
     choice: list[Any] = [None, None]
-    if seat.rank == 0:
+    if worker.rank == 0:
         try:
             choice[0] = store.newest(run.checkpoints)
         except InputError as error:

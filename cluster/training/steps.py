@@ -1,5 +1,5 @@
 """One training step: the updates that a system asks for, each a forward, a backward and an
-optimiser step.
+optimizer step.
 
 Precision, compilation and gradient accumulation live here, so the loop of `worker.py` stays the
 order of things.
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cluster.training.worker_info import Seat
+from cluster.training.worker_info import WorkerInfo
 from gencomp.draws import Draws
 from gencomp.recipes.schema import BaseRecipe
 from gencomp.system import Batch, Phase, Progress, System
@@ -44,7 +44,7 @@ class Steps:
     """Makes the steps of one process.
 
     Args:
-        system: with its weights in place, on the seat's device.
+        system: with its weights in place, on the worker's device.
         optimizers: one for each phase.
     """
 
@@ -53,12 +53,17 @@ class Steps:
         recipe: BaseRecipe,
         system: System,
         optimizers: Mapping[str, torch.optim.Optimizer],
-        seat: Seat,
+        worker: WorkerInfo,
     ) -> None:
-        self._recipe, self._system, self._optimizers, self._seat = recipe, system, optimizers, seat
-        if recipe.training.compile and _compiler_works(seat.device):
+        self._recipe, self._system, self._optimizers, self._seat = (
+            recipe,
+            system,
+            optimizers,
+            worker,
+        )
+        if recipe.training.compile and _compiler_works(worker.device):
             _compile(system)
-        self._phases = {name: _distributed(phase, seat) for name, phase in system.phases.items()}
+        self._phases = {name: _distributed(phase, worker) for name, phase in system.phases.items()}
         self._batches: list[Batch] = []
 
     def samples(self, progress: Progress) -> int:
@@ -98,14 +103,14 @@ class Steps:
         return Updated(name, _mean(losses), {k: _mean([t[k] for t in terms]) for k in terms[0]})
 
     def _draws(self, progress: Progress, number: int, part: int) -> Draws:
-        seat = self._seat
+        worker = self._seat
         return Draws(
             self._recipe.training.seed,
             ("train", progress.step, number, part),
             self._recipe.data.batch_size,
-            seat.rank,
-            seat.world,
-            seat.device,
+            worker.rank,
+            worker.world,
+            worker.device,
         )
 
     def _precision(self, phase: Phase) -> AbstractContextManager[object]:
@@ -122,9 +127,9 @@ def _mean(values: Sequence[Tensor]) -> Tensor:
     return values[0].detach() if len(values) == 1 else torch.stack(list(values)).detach().mean(0)
 
 
-def _distributed(phase: Phase, seat: Seat) -> nn.Module:
+def _distributed(phase: Phase, worker: WorkerInfo) -> nn.Module:
     """Wrap a phase so that its gradients are averaged over the ranks."""
-    if seat.world == 1:
+    if worker.world == 1:
         return phase
     phase.take_over()
     options: dict[str, Any] = {
@@ -139,7 +144,7 @@ def _distributed(phase: Phase, seat: Seat) -> nn.Module:
     }
     return DistributedDataParallel(
         phase,
-        device_ids=[seat.device] if seat.device.type == "cuda" else None,
+        device_ids=[worker.device] if worker.device.type == "cuda" else None,
         **options,
     )
 

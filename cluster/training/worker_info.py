@@ -10,7 +10,7 @@ from gencomp.draws import CPU
 
 
 @dataclass(frozen=True)
-class Seat:
+class WorkerInfo:
     """Rank, number of workers, and the device of this process."""
 
     rank: int = 0

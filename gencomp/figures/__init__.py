@@ -1,8 +1,8 @@
 """Figures of papers from arrays and numbers: images, curves, latents against the prior.
 
 Like `gencomp.report` this package draws and knows nothing of runs or shard sets: fill a `Sheet`,
-`Panel`, `LatentSet` or `Curve`, call its function, and get a matplotlib figure; `encode` makes a
-file of it.
+`Panel`, `LatentSet` or `DrawnCurve`, call its function, and get a matplotlib figure; `encode` makes
+a file of it.
 
     style            colours, type and file formats
     tiles            images in exact pixels beside each other, with headings

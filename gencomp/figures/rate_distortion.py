@@ -74,7 +74,7 @@ class Gap(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Curve:
+class DrawnCurve:
     """A model's curve, the mean over images at equal β.
 
     Attributes:
@@ -151,7 +151,7 @@ def distortion_interval(
     return low_T, high_T
 
 
-def cut(curve: Curve, distortion: float | None, rate: float | None) -> Curve:
+def cut(curve: DrawnCurve, distortion: float | None, rate: float | None) -> DrawnCurve:
     """The part of a curve from a distortion, or from a rate, to higher inverse temperatures.
 
     The first point kept is the one whose value is closest to the limit, of two limits the later.
@@ -177,7 +177,7 @@ def cut(curve: Curve, distortion: float | None, rate: float | None) -> Curve:
 
 
 def draw(
-    curves: Sequence[Curve],
+    curves: Sequence[DrawnCurve],
     units: Units,
     title: str,
     remarks: Sequence[str],
@@ -232,7 +232,7 @@ def draw(
 
 
 def _draw_brackets(
-    axes: Axes, curves: Sequence[Curve], looks: Sequence[dict[str, Any]]
+    axes: Axes, curves: Sequence[DrawnCurve], looks: Sequence[dict[str, Any]]
 ) -> list[Annotation]:
     """A star on the curve, and below it as many nats as the gap bounds the error by."""
     lowest = axes.get_ylim()[0]
@@ -300,7 +300,7 @@ class ImageCurves:
 
 
 def draw_images(
-    curves: ImageCurves, mean: Curve, units: Units, title: str, remarks: Sequence[str]
+    curves: ImageCurves, mean: DrawnCurve, units: Units, title: str, remarks: Sequence[str]
 ) -> Figure:
     """Every image's curve, thin, and their mean at equal β, thick.
 

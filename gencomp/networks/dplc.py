@@ -4,7 +4,7 @@ Tschannen, Agustsson and Lucic, *Deep Generative Models for Distribution-Preserv
 Compression*, NeurIPS 2018: a DCGAN at 64×64 pixels.
 
     stage 1   x ──F──▶ z ──G──▶ x̂                      Encoder, Generator (and Critic)
-    stage 2   x ──E──▶ y ──quantiser──▶ code            CodeEncoder
+    stage 2   x ──E──▶ y ──quantizer──▶ code            CodeEncoder
               (code, noise) ──B──▶ z ──G──▶ x̂           LatentMapper, Generator
     in place of the MMD  z ──Dz──▶ logit            LatentDiscriminator
 
@@ -112,7 +112,7 @@ class Encoder(nn.Module):
 
 
 class CodeEncoder(nn.Module):
-    """E of stage 2, up to the quantiser, which is a function of its own (`gencomp.quantizer`).
+    """E of stage 2, up to the quantizer, which is a function of its own (`gencomp.quantizer`).
 
     Training passes the output through `quantizer.quantize`, a codec through
     `quantizer.quantize_hard`, so symbols are never read back from rounded floating-point values.
@@ -134,7 +134,7 @@ class CodeEncoder(nn.Module):
         initialise(self, initialisation)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Images [B, 3, 64, 64] in [−1, 1] to values before the quantiser, [B, n, 4, 4]."""
+        """Images [B, 3, 64, 64] in [−1, 1] to values before the quantizer, [B, n, 4, 4]."""
         _require_shape("The code encoder", x_BCHW, (3, IMAGE_SIDE, IMAGE_SIDE))
         return self.layers(x_BCHW)
 

@@ -11,7 +11,7 @@ the true curve's. Rates are nats per image, distortions are summed over pixels.
     tuning = pilot.tune(
         distortion, prior, beta_max=1e3, temperatures=1000, chains=16, leapfrog=5, seed=6
     )
-    run = ais.Run(distortion, prior, tuning, seed=7, image_ids=range(len(x_ICHW)))
+    run = ais.Walk(distortion, prior, tuning, seed=7, image_ids=range(len(x_ICHW)))
     state = ais.start(run, chains=16)
     while not ais.done(run, state):
         state, row = ais.advance(run, state)

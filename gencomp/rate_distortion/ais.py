@@ -12,7 +12,7 @@ bidirectional Monte Carlo, 2015). All chains of an image may start at the one sa
 resampled: the estimate is a sum over chains, linear in the start, so it suffices that each chain's
 own start is a sample.
 
-Continuing saved chains is bit-identical for the same images in a ``Run``, the same number of
+Continuing saved chains is bit-identical for the same images in a ``Walk``, the same number of
 threads and the same kind of machine. So split work into fixed blocks of images and give whole
 blocks to jobs: the number of jobs is then free.
 """
@@ -37,7 +37,7 @@ from gencomp.rate_distortion.tuning import Tuning
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Walk:
     """What stays fixed while a block of images is measured.
 
     Attributes:
@@ -140,47 +140,47 @@ class Row(NamedTuple):
     log_z_integral_I: Tensor  # nats, -∫ D dβ over all temperatures so far: no bound, a cross-check
 
 
-def start(run: Run, chains: int) -> AISState:
+def start(walk: Walk, chains: int) -> AISState:
     """``chains`` exact samples of the prior per image, at β = 0 with equal weights.
 
     Raises:
-        InputError: the decoder is not finite on a prior sample, or the run is reversed.
+        InputError: the decoder is not finite on a prior sample, or the walk is reversed.
     """
-    if run.reverse:
+    if walk.reverse:
         raise InputError("a reversed path starts at samples of its own; use start_reverse.")
-    return start_at_prior(run.distortion, run.prior, run.seed, run.image_ids, chains)
+    return start_at_prior(walk.distortion, walk.prior, walk.seed, walk.image_ids, chains)
 
 
-def start_reverse(run: Run, z_IK: Tensor, chains: int) -> AISState:
+def start_reverse(walk: Walk, z_IK: Tensor, chains: int) -> AISState:
     """All chains of image i at ``z_IK[i]``, an exact sample of its q_β at the path's highest β.
 
     Raises:
-        InputError: the run is not reversed, or the samples do not fit or are not finite.
+        InputError: the walk is not reversed, or the samples do not fit or are not finite.
     """
-    if not run.reverse:
+    if not walk.reverse:
         raise InputError("a path from the prior starts with start, not with start_reverse.")
     _check_chains(chains)
-    images, latent_dim = len(run.image_ids), run.prior.latent_dim
+    images, latent_dim = len(walk.image_ids), walk.prior.latent_dim
     if z_IK.shape != (images, latent_dim):
         raise InputError(
             f"start samples of shape {list(z_IK.shape)}; it takes [{images}, {latent_dim}]."
         )
-    return _start(run.distortion, z_IK[:, None].expand(-1, chains, -1))
+    return _start(walk.distortion, z_IK[:, None].expand(-1, chains, -1))
 
 
-def advance(run: Run, state: AISState) -> tuple[AISState, Row]:
+def advance(walk: Walk, state: AISState) -> tuple[AISState, Row]:
     """One temperature further: L forward and L backward passes of the decoder."""
-    if done(run, state):
+    if done(walk, state):
         raise InputError(f"the chains are already at the last temperature, {state.temperature}.")
-    transition, tuning = state.temperature + 1, run.tuning
-    temperature = run.length - transition if run.reverse else transition
-    beta, before = float(run.betas[transition]), float(run.betas[transition - 1])
-    purpose = random.PURPOSE_REVERSE if run.reverse else random.PURPOSE_TRANSITION
-    uniform_I, noise = transition_noise(state.chain, run.seed, run.image_ids, transition, purpose)
+    transition, tuning = state.temperature + 1, walk.tuning
+    temperature = walk.length - transition if walk.reverse else transition
+    beta, before = float(walk.betas[transition]), float(walk.betas[transition - 1])
+    purpose = random.PURPOSE_REVERSE if walk.reverse else random.PURPOSE_TRANSITION
+    uniform_I, noise = transition_noise(state.chain, walk.seed, walk.image_ids, transition, purpose)
 
     state = reweight(state, beta - before)
-    state, resampled_I = resample(state, uniform_I, run.resample_below)
-    chain, info = run.kernel()(
+    state, resampled_I = resample(state, uniform_I, walk.resample_below)
+    chain, info = walk.kernel()(
         state.chain,
         noise,
         beta,
@@ -196,11 +196,11 @@ def advance(run: Run, state: AISState) -> tuple[AISState, Row]:
         excess_I=excess_I,
         integral_I=state.integral_I + (beta - before) * 0.5 * (state.excess_I + excess_I),
     )
-    return state, estimate(run, state, info.acceptance_IM.mean(-1), resampled_I)
+    return state, estimate(walk, state, info.acceptance_IM.mean(-1), resampled_I)
 
 
-def done(run: Run, state: AISState) -> bool:
-    return state.temperature >= run.length
+def done(walk: Walk, state: AISState) -> bool:
+    return state.temperature >= walk.length
 
 
 def start_at_prior(
@@ -289,22 +289,22 @@ def resample(state: AISState, uniform_I: Tensor, below: float) -> tuple[AISState
 
 
 def estimate(
-    run: Run,
+    walk: Walk,
     state: AISState,
     acceptance_I: Tensor | None = None,
     resampled_I: Tensor | None = None,
 ) -> Row:
     """log Z = log mean w, D = Σ W d, R = -log Z - β D; d_ref cancels in R and is left out."""
     d_ref_I, excess_I = state.d_ref_I, state.excess_I
-    beta = float(run.betas[state.temperature])
-    walked = beta - float(run.betas[0])
+    beta = float(walk.betas[state.temperature])
+    walked = beta - float(walk.betas[0])
     log_z_excess_I = resampling.log_mean_exp(state.log_weight_IM)
     nothing_I = torch.full_like(d_ref_I, torch.nan)
     return Row(
         temperature=state.temperature,
         beta=beta,
         log_z_I=log_z_excess_I - walked * d_ref_I,
-        rate_I=nothing_I if run.reverse else -log_z_excess_I - beta * excess_I,
+        rate_I=nothing_I if walk.reverse else -log_z_excess_I - beta * excess_I,
         distortion_I=d_ref_I + excess_I,
         ess_I=resampling.effective_sample_size(state.log_weight_IM),
         acceptance_I=nothing_I if acceptance_I is None else acceptance_I,
@@ -319,24 +319,24 @@ def _mean_excess(d_IM: Tensor, state: AISState) -> Tensor:
     return (weight_IM * (d_IM - state.d_ref_I[:, None])).sum(-1)
 
 
-def to_tensors(run: Run, state: AISState) -> dict[str, Tensor]:
-    """The state as a flat dictionary of CPU tensors, with the fingerprint of its run."""
-    tensors = {**flatten(state), "fingerprint": run.fingerprint}
+def to_tensors(walk: Walk, state: AISState) -> dict[str, Tensor]:
+    """The state as a flat dictionary of CPU tensors, with the fingerprint of its walk."""
+    tensors = {**flatten(state), "fingerprint": walk.fingerprint}
     return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def from_tensors(run: Run, tensors: dict[str, Tensor]) -> AISState:
+def from_tensors(walk: Walk, tensors: dict[str, Tensor]) -> AISState:
     """Continue exactly where ``to_tensors`` stood.
 
     Raises:
-        InputError: the tensors are of another run (tuning, prior, seed, images, path, dtype).
+        InputError: the tensors are of another walk (tuning, prior, seed, images, path, dtype).
     """
     names = {*TENSORS, "fingerprint"}
-    if set(tensors) != names or not torch.equal(tensors["fingerprint"].cpu(), run.fingerprint):
+    if set(tensors) != names or not torch.equal(tensors["fingerprint"].cpu(), walk.fingerprint):
         raise InputError(
-            "the saved chains belong to another run (tuning, prior, seed, images, path or dtype)."
+            "the saved chains belong to another walk (tuning, prior, seed, images, path or dtype)."
         )
-    return unflatten(tensors, run.distortion.x_IN.device)
+    return unflatten(tensors, walk.distortion.x_IN.device)
 
 
 def fingerprint(settings: tuple[object, ...], distortion: Distortion) -> Tensor:

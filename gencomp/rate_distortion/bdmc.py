@@ -89,15 +89,15 @@ def forward_run(
     last: int,
     seed: int,
     image_ids: Sequence[int],
-) -> ais.Run:
+) -> ais.Walk:
     """From the prior to temperature ``last``, whose β the images were simulated at.
 
     Its last row's ``log_z_I`` is a lower bound of log Z.
 
     Raises:
-        InputError: see ``ais.Run``.
+        InputError: see ``ais.Walk``.
     """
-    return ais.Run(distortion.of(simulated.x_IN), prior, tuning, seed, image_ids, last=last)
+    return ais.Walk(distortion.of(simulated.x_IN), prior, tuning, seed, image_ids, last=last)
 
 
 def reverse_run(
@@ -108,15 +108,15 @@ def reverse_run(
     last: int,
     seed: int,
     image_ids: Sequence[int],
-) -> ais.Run:
+) -> ais.Walk:
     """From temperature ``last`` to the prior; start it with ``ais.start_reverse`` at z*.
 
     Its last row's ``log_z_I`` is one of log 1/Z: an upper bound of log Z with its sign changed.
 
     Raises:
-        InputError: see ``ais.Run``.
+        InputError: see ``ais.Walk``.
     """
-    return ais.Run(
+    return ais.Walk(
         distortion.of(simulated.x_IN), prior, tuning, seed, image_ids, last=last, reverse=True
     )
 
@@ -139,7 +139,7 @@ def bracket(
         seed: of both runs, not the tuning round's.
 
     Raises:
-        InputError: see ``simulate`` and ``ais.Run``.
+        InputError: see ``simulate`` and ``ais.Walk``.
     """
     if not 1 <= last < tuning.temperatures:
         raise InputError(f"last temperature {last} is outside 1 ... {tuning.temperatures - 1}.")
@@ -152,7 +152,7 @@ def bracket(
     return Gap(beta, forward_I=up.log_z_I, backward_I=-down.log_z_I)
 
 
-def _final(run: ais.Run, state: ais.AISState) -> ais.Row:
+def _final(run: ais.Walk, state: ais.AISState) -> ais.Row:
     while not ais.done(run, state):
         state, row = ais.advance(run, state)
     return row

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 
-class Curve(NamedTuple):
+class ExactCurve(NamedTuple):
     """Per image and β, float64; log_z = -rate - β·distortion."""
 
     rate_IT: Tensor  # nats per image
@@ -30,7 +30,7 @@ def linear_gaussian(
     beta_T: Tensor,
     kind: Literal["mse", "nll"] = "mse",
     prior_scale: float = 1.0,
-) -> Curve:
+) -> ExactCurve:
     """R, D, log Z and Var[d] of a linear decoder.
 
     Args:
@@ -58,4 +58,4 @@ def linear_gaussian(
         torch.log1p(gain_TK) + g_TK * a_I1K**2 * c_TK
     ).sum(-1)
     variance_IT = half**2 * (4 * s_K**2 * error_ITK**2 * c_TK + 2 * s_K**4 * c_TK**2).sum(-1)
-    return Curve(rate_IT, distortion_IT, log_z_IT, variance_IT)
+    return ExactCurve(rate_IT, distortion_IT, log_z_IT, variance_IT)

@@ -12,14 +12,14 @@ posteriors without correlations, of amortisation and of training. (The variation
 Huang, Makhzani, Cao, Grosse: Evaluating Lossy Compression Rates of Deep Generative Models, ICML
 2020; there β multiplies a log-likelihood with a variance of its own.)
 
-    run = variational.Run(
+    training = variational.Training(
         SquaredError(decoder.eval(), test_IN), prior, train_IN,
         encoder=variational.gaussian_encoder(784, prior.latent_dim, seed=8),
         betas=[0.1, 1, 10, 100], seed=9,
     )
-    state = variational.start(run)
-    while not variational.done(run, state):
-        state, point = variational.advance(run, state)
+    state = variational.start(training)
+    while not variational.done(training, state):
+        state, point = variational.advance(training, state)
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ WIDTHS = (1024, 1024, 1024)
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Training:
     """What stays fixed along the betas.
 
     Attributes:
@@ -122,28 +122,28 @@ def gaussian_encoder(
         return mlp((values, *widths, 2 * latent_dim))
 
 
-def start(run: Run) -> VariationalState:
+def start(training: Training) -> VariationalState:
     """Before the first β."""
-    return VariationalState(_weights(run.encoder), trained=0)
+    return VariationalState(_weights(training.encoder), trained=0)
 
 
-def done(run: Run, state: VariationalState) -> bool:
-    return state.trained >= len(run.betas)
+def done(training: Training, state: VariationalState) -> bool:
+    return state.trained >= len(training.betas)
 
 
-def advance(run: Run, state: VariationalState) -> tuple[VariationalState, Point]:
+def advance(training: Training, state: VariationalState) -> tuple[VariationalState, Point]:
     """Train at the next β and measure there.
 
     Adam starts afresh at each β, so that a state is an encoder and a count. The result depends on
     nothing but ``run`` and ``state`` (on the same kind of machine, with the same number of
     threads).
     """
-    if done(run, state):
+    if done(training, state):
         raise InputError(f"all {state.trained} betas are trained.")
-    encoder = copy.deepcopy(run.encoder)
+    encoder = copy.deepcopy(training.encoder)
     encoder.load_state_dict(state.encoder)
-    _train(run, encoder, state.trained)
-    point = _measure(run, encoder, state.trained)
+    _train(training, encoder, state.trained)
+    point = _measure(training, encoder, state.trained)
     return VariationalState(_weights(encoder), state.trained + 1), point
 
 
@@ -153,55 +153,65 @@ def gaussian_rate(mean_BK: Tensor, log_variance_BK: Tensor, scale: float) -> Ten
     return 0.5 * (log_ratio_BK.exp() - 1 - log_ratio_BK + (mean_BK / scale) ** 2).sum(-1)
 
 
-def _train(run: Run, encoder: nn.Module, index: int) -> None:
-    images = len(run.train_IN)
-    batches = math.ceil(images / run.batch)
-    optimizer = torch.optim.Adam(encoder.parameters(), run.learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, run.epochs * batches)
+def _train(training: Training, encoder: nn.Module, index: int) -> None:
+    images = len(training.train_IN)
+    batches = math.ceil(images / training.batch)
+    optimizer = torch.optim.Adam(encoder.parameters(), training.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, training.epochs * batches)
     encoder.train()
-    for epoch in range(run.epochs):
-        draws = Draws(run.seed, ("variational", index, epoch), images, device=run.train_IN.device)
+    for epoch in range(training.epochs):
+        draws = Draws(
+            training.seed, ("variational", index, epoch), images, device=training.train_IN.device
+        )
         order_T = draws.uniform("order", 0, 1).argsort()
-        noise_TK = draws.normal("latent", run.prior.latent_dim)
-        for rows_B in order_T.split(run.batch):
+        noise_TK = draws.normal("latent", training.prior.latent_dim)
+        for rows_B in order_T.split(training.batch):
             optimizer.zero_grad()
-            _loss(run, encoder, run.betas[index], run.train_IN[rows_B], noise_TK[rows_B]).backward()
+            _loss(
+                training,
+                encoder,
+                training.betas[index],
+                training.train_IN[rows_B],
+                noise_TK[rows_B],
+            ).backward()
             optimizer.step()
             schedule.step()
 
 
-def _loss(run: Run, encoder: nn.Module, beta: float, x_BN: Tensor, noise_BK: Tensor) -> Tensor:
+def _loss(
+    training: Training, encoder: nn.Module, beta: float, x_BN: Tensor, noise_BK: Tensor
+) -> Tensor:
     """A scalar with the gradient of R + β D: d enters by its gradient in z, ∂d/∂φ = ∇d · ∂z/∂φ."""
-    mean_BK, log_variance_BK = _encode(run, encoder, x_BN)
+    mean_BK, log_variance_BK = _encode(training, encoder, x_BN)
     z_BK = mean_BK + (0.5 * log_variance_BK).exp() * noise_BK.to(mean_BK.dtype)
-    grad_d_BK = run.distortion.of(x_BN).grad(z_BK.detach()[:, None])[:, 0]
-    rate_B = gaussian_rate(mean_BK, log_variance_BK, run.prior.scale)
+    grad_d_BK = training.distortion.of(x_BN).grad(z_BK.detach()[:, None])[:, 0]
+    rate_B = gaussian_rate(mean_BK, log_variance_BK, training.prior.scale)
     return (rate_B + beta * (grad_d_BK * z_BK).sum(-1)).mean()
 
 
 @torch.no_grad()
-def _measure(run: Run, encoder: nn.Module, index: int) -> Point:
-    x_IN, beta = run.distortion.x_IN, run.betas[index]
+def _measure(training: Training, encoder: nn.Module, index: int) -> Point:
+    x_IN, beta = training.distortion.x_IN, training.betas[index]
     encoder.eval()
-    mean_IK, log_variance_IK = _encode(run, encoder, x_IN)
+    mean_IK, log_variance_IK = _encode(training, encoder, x_IN)
     sd_IK = (0.5 * log_variance_IK).exp()
     distortion_I = torch.zeros(len(x_IN), dtype=torch.float64, device=x_IN.device)
-    for sample in range(run.samples):
+    for sample in range(training.samples):
         key = ("variational", "measure", index, sample)
-        draws = Draws(run.seed, key, len(x_IN), device=x_IN.device)
-        z_IK = mean_IK + sd_IK * draws.normal("latent", run.prior.latent_dim).to(sd_IK.dtype)
-        distortion_I += run.distortion.value_and_grad(z_IK[:, None])[0][:, 0]
-    rate_I = gaussian_rate(mean_IK.double(), log_variance_IK.double(), run.prior.scale)
-    return Point(beta, rate_I, distortion_I / run.samples)
+        draws = Draws(training.seed, key, len(x_IN), device=x_IN.device)
+        z_IK = mean_IK + sd_IK * draws.normal("latent", training.prior.latent_dim).to(sd_IK.dtype)
+        distortion_I += training.distortion.value_and_grad(z_IK[:, None])[0][:, 0]
+    rate_I = gaussian_rate(mean_IK.double(), log_variance_IK.double(), training.prior.scale)
+    return Point(beta, rate_I, distortion_I / training.samples)
 
 
-def _encode(run: Run, encoder: nn.Module, x_BN: Tensor) -> tuple[Tensor, Tensor]:
+def _encode(training: Training, encoder: nn.Module, x_BN: Tensor) -> tuple[Tensor, Tensor]:
     moments = encoder(x_BN)
-    expected = (len(x_BN), 2 * run.prior.latent_dim)
+    expected = (len(x_BN), 2 * training.prior.latent_dim)
     if moments.shape != expected:
         raise InputError(
             f"the encoder gives {list(moments.shape)} for {len(x_BN)} images; mean and log "
-            f"variance of {run.prior.latent_dim} latents are {list(expected)}."
+            f"variance of {training.prior.latent_dim} latents are {list(expected)}."
         )
     mean_BK, log_variance_BK = moments.chunk(2, -1)
     return mean_BK, log_variance_BK

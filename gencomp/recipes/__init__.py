@@ -158,7 +158,8 @@ def identity(
 
     Args:
         recipe: the resolved recipe; locations are left out, for they do not say what lies there,
-            and so are logging, saving and keeping, which do not change what is learned.
+            and so are logging, saving and keeping, which do not change what is learned, and the
+            transforms of evaluations where they are those of training.
         data: hashes that identify the images, by name (see `cluster.data.hashes`).
         parents: role -> hash of the weights of each parent run.
 
@@ -170,6 +171,8 @@ def identity(
         del section[key]
     for field in RECORD_FIELDS:
         del raw["training"][field]
+    if recipe.evaluates_as_it_trains():
+        del raw["evaluation"]["transforms"]
     return {**flatten(raw), **data, **{f"parent.{role}": h for role, h in parents.items()}}
 
 

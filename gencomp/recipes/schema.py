@@ -41,15 +41,25 @@ class MixtureSection(Section):
     weight: int = Field(1, ge=1, le=1000, description="share of the stream, relative to the others")
 
 
-class TransformsSection(Section):
-    """What happens to each image as it is read; random draws belong to (seed, position)."""
+class CutSection(Section):
+    """The size to which images are cut; without any, each image stays whole."""
 
     resize: Size | None = Field(
         None, description="[height, width] to cover, then to crop: for stored images that differ"
     )
     crop: Size | None = Field(
-        None, description="[height, width] of a random crop (of the centre in evaluations)"
+        None, description="[height, width] of a crop: anywhere in training, else of the centre"
     )
+
+    @property
+    def size(self) -> Size | None:
+        """[height, width] of every image, where one is stated."""
+        return self.crop or self.resize
+
+
+class TransformsSection(CutSection):
+    """What happens to each image as it is read; random draws belong to (seed, position)."""
+
     flip: bool = Field(False, description="mirror half of the training images left to right")
     dither: bool = Field(False, description="training images as (x + u) / 256 with u in [0, 1)")
 
@@ -182,6 +192,7 @@ class EvaluationSection(Section):
         None, description="shard set to evaluate on; by default the training set (first of several)"
     )
     split: str = Field("test", description="split to evaluate on")
+    transforms: CutSection = CutSection()
     every: int = Field(1000, ge=1, description="steps between evaluations")
     batch_size: int = Field(128, ge=1, description="images in a global evaluation batch")
     limit: int | None = Field(None, ge=1, description="evaluate the first N images only")
@@ -204,6 +215,19 @@ class BaseRecipe(Section):
     evaluation: EvaluationSection = EvaluationSection()
 
     @model_validator(mode="after")
+    def _evaluations_state_a_size(self) -> BaseRecipe:
+        """Where training cuts images, whole ones in evaluations must be meant."""
+        training = self.data.transforms
+        if training.size and "transforms" not in self.evaluation.model_fields_set:
+            cut = {"resize": training.resize, "crop": training.crop}
+            same = ", ".join(f"{name}: {list(size)}" for name, size in cut.items() if size)
+            raise ValueError(
+                "data.transforms cut the training images to a size, so evaluation.transforms must"
+                f" be stated: {{{same}}} for held-out images of the same size, {{}} for whole ones"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _batches_are_large_enough(self) -> BaseRecipe:
         if self.data.batch_size < 2 and (what := self.batch_statistics()):
             raise ValueError(f"data.batch_size is 1, but {what} need 2 images or more in a batch")
@@ -220,6 +244,11 @@ class BaseRecipe(Section):
     def evaluation_statistics(self) -> str:
         """The same for the batches of evaluations."""
         return ""
+
+    def evaluates_as_it_trains(self) -> bool:
+        """Whether held-out images are resized and cropped to the size of the training images."""
+        training, held_out = self.data.transforms, self.evaluation.transforms
+        return (training.resize, training.crop) == (held_out.resize, held_out.crop)
 
     def parent_runs(self) -> dict[str, str]:
         """Earlier runs this stage starts from: role -> run directory."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from cluster import processes
 from cluster.files import write_bytes
 from slurm.jobs import queue
 from slurm.jobs.job import Job
@@ -74,27 +75,16 @@ def stop_processes(jobs: Iterable[Job], patience: float = 20.0) -> None:
             time.sleep(0.05)
             left = [pid for pid in left if _is_controller(pid)]
     for pid in left:
-        for child in _children(pid):
+        for child in processes.children(pid):
             _signal(child, signal.SIGKILL)
         _signal(pid, signal.SIGKILL)
 
 
 def _is_controller(pid: int) -> bool:
     """Process numbers are used again, so its command line is looked at."""
-    try:
-        # An unreaped process has no command line.
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return not Path("/proc/self").exists() and _signal(pid, 0)
-    return b"submitit.local._local" in command
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    except OSError:
-        return []
-    return [int(word) for word in text.split()]
+    if not Path("/proc/self").exists():
+        return _signal(pid, 0)
+    return b"submitit.local._local" in (processes.command_line(pid) or b"")
 
 
 def _signal(pid: int, number: int) -> bool:

@@ -31,7 +31,7 @@ class Sampler(Protocol):
     def ess(self) -> float | None: ...
 
 
-class Report:
+class ProgressFile:
     """The progress file of a job, replaced at most once a second.
 
     Attributes:
@@ -102,7 +102,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def reporting(path: Path, name: str, total: int) -> Iterator[Report]:
+def reporting(path: Path, name: str, total: int) -> Iterator[ProgressFile]:
     """The answer to SIGTERM, and a progress file that says how the job ended.
 
     Args:
@@ -111,7 +111,7 @@ def reporting(path: Path, name: str, total: int) -> Iterator[Report]:
         total: steps.
     """
     _clear_stale_pickle()
-    report = Report(path, name, total)
+    report = ProgressFile(path, name, total)
     report.write()
     previous = signal.signal(signal.SIGTERM, _leave)
     try:

@@ -16,7 +16,7 @@ from typing import Self
 from submitit.helpers import DelayedSubmission
 
 from cluster.evaluations.work import MakePart, Work
-from slurm.jobs.progress_file import Report
+from slurm.jobs.progress_file import ProgressFile
 
 SAVE_SECONDS = 30.0
 
@@ -48,7 +48,7 @@ class Restartable(ABC):
         """The job for its next attempt."""
         return type(self)(self.name, self.directory, self.save_seconds)
 
-    def work(self, work: Work, report: Report, before: int = 0) -> None:
+    def work(self, work: Work, report: ProgressFile, before: int = 0) -> None:
         """Go on to the end of a work, and finish it.
 
         Args:
@@ -99,7 +99,7 @@ class WholeBlocks(ABC):
         sizes: Sequence[int],
         missing: Sequence[int],
         open_maker: Callable[[], MakePart],
-        report: Report,
+        report: ProgressFile,
     ) -> None:
         """Make the parts of the job's blocks that are missing.
 

@@ -27,7 +27,7 @@ _SUBMITTER_SECONDS = 30.0
 _LOCAL_MINUTES = 60 * 24 * 30
 
 
-class Work(NamedTuple):
+class Division(NamedTuple):
     """What is to be submitted, in the order of the stages; and what lives already."""
 
     jobs: list[Job]
@@ -58,7 +58,7 @@ def choose(wish: str) -> Executor:
     return wish  # type: ignore[return-value]
 
 
-def divide(evaluation: JobSet, jobs: int, executor: Executor) -> Work:
+def divide(evaluation: JobSet, jobs: int, executor: Executor) -> Division:
     """Give the blocks that neither exist nor are in work to new jobs.
 
     Args:
@@ -92,12 +92,12 @@ def divide(evaluation: JobSet, jobs: int, executor: Executor) -> Work:
         )
         for number, (stage, blocks) in enumerate(chosen, start=len(known))
     ]
-    return Work(new, living)
+    return Division(new, living)
 
 
 def dry_run(
     evaluation: JobSet,
-    work: Work,
+    work: Division,
     asked: options.SlurmOptions,
     parallel: int | None = None,
 ) -> str:
@@ -116,7 +116,7 @@ def dry_run(
 
 def to_slurm(
     evaluation: JobSet,
-    work: Work,
+    work: Division,
     asked: options.SlurmOptions,
     parallel: int | None = None,
 ) -> list[Job]:
@@ -164,7 +164,7 @@ def to_slurm(
     return submitted
 
 
-def run_here(evaluation: JobSet, work: Work) -> None:
+def run_here(evaluation: JobSet, work: Division) -> None:
     """Run the jobs in this process, one after another (for debuggers)."""
     for job in work.jobs:
         ledger.record(evaluation, [job.model_copy(update={"id": str(os.getpid())})])
@@ -172,7 +172,7 @@ def run_here(evaluation: JobSet, work: Work) -> None:
 
 
 def run_locally(
-    evaluation: JobSet, work: Work, parallel: int, show: Callable[[], None] = lambda: None
+    evaluation: JobSet, work: Division, parallel: int, show: Callable[[], None] = lambda: None
 ) -> bool:
     """Run the jobs as processes of submitit's local executor, `parallel` at a time.
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from cluster.evaluations.evaluation import Evaluation
 from slurm.jobs.job_set import JobSet
-from slurm.jobs.progress_file import Report, reporting
+from slurm.jobs.progress_file import ProgressFile, reporting
 
 Kind = TypeVar("Kind", bound=Evaluation)
 
@@ -82,7 +82,7 @@ class EvaluationJobs(JobSet, Generic[Kind]):
         return self.evaluation.block_steps(block)
 
     @contextmanager
-    def working(self, job: str, total: int) -> Iterator[Report]:
+    def working(self, job: str, total: int) -> Iterator[ProgressFile]:
         """As `reporting`, with as many threads as the job has CPUs."""
         import torch
 

@@ -7,7 +7,8 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+
+from cluster import processes
 
 _PR_SET_CHILD_SUBREAPER = 36
 # What Slurm sends to a job; the job's first process alone answers, and tells the others in order.
@@ -44,18 +45,10 @@ def adopt() -> None:
 
 def kill_all() -> None:
     """Kill every child, adopted ones too, until there is none."""
-    while children := _children():
+    while children := processes.own_children():
         for pid in children:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         for pid in children:
             with suppress(ChildProcessError):
                 os.waitpid(pid, 0)
-
-
-def _children() -> list[int]:
-    found: list[int] = []
-    for thread in Path("/proc/self/task").glob("*"):
-        with suppress(OSError):
-            found += map(int, (thread / "children").read_text().split())
-    return found

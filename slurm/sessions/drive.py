@@ -20,7 +20,7 @@ from submitit.helpers import DelayedSubmission
 from cluster import ray_runtime, run_status
 from gencomp.errors import InputError
 from gencomp.exit_codes import TERMINATED
-from slurm.jobs.progress_file import Report, progress_path, reporting
+from slurm.jobs.progress_file import ProgressFile, progress_path, reporting
 from slurm.sessions import child_processes
 from slurm.sessions.driver import Driver, DriverDied
 from slurm.sessions.ray_cluster import RayCluster, ray_cluster
@@ -74,7 +74,7 @@ class Drive:
             self._open.close()
         return DelayedSubmission(Drive(self.name, self.directory))
 
-    def _attempt(self, session: Session, report: Report) -> bool:
+    def _attempt(self, session: Session, report: ProgressFile) -> bool:
         """Run the driver once: whether all is done, or it has died, or Ray under it.
 
         Raises:

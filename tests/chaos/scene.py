@@ -19,9 +19,10 @@ from cluster.logs import json_lines, process_log
 from cluster.runs import Run
 from tests.chaos.disk import Disk
 from tests.cluster.ray_clusters import Node, RayCluster
-from tests.processes import ENVIRONMENT, ROOT, START, Driver, Process, descendants, wait_for
+from tests.processes import ENVIRONMENT, ROOT, Driver, Process, descendants
+from tests.waiting import PATIENCE, wait_for
 
-_PATIENCE = 4 * START  # an allocation, Ray in it and its workers
+_PATIENCE = 3 * PATIENCE  # an allocation, Ray in it and its workers
 
 
 class Attempt(NamedTuple):

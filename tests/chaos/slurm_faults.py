@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tests.chaos.scene import Scene
-from tests.processes import START, wait_for
 from tests.slurm.test_real_training import job_of, log_of
 from tests.slurm_cluster import Cluster, faults
+from tests.waiting import PATIENCE, wait_for
 
 SlurmFault = Callable[[Scene, Cluster], None]
 _WARNED = "Caught signal SIGUSR2"
@@ -47,7 +47,7 @@ def cancel(scene: Scene, cluster: Cluster) -> None:
     """`scancel`, and the same command again."""
     with frozen(scene):
         cluster.run("scancel", job_of(scene.run.path))
-    scene.driver.process.wait(START)
+    scene.driver.process.wait(PATIENCE)
     scene.start()
 
 
@@ -72,4 +72,4 @@ def _node(scene: Scene, cluster: Cluster) -> str:
 
 
 def _until(condition: Callable[[], bool]) -> None:
-    assert wait_for(condition, START, 0.1), subprocess.getoutput("squeue --states=all")
+    assert wait_for(condition, pause=0.1), subprocess.getoutput("squeue --states=all")

@@ -26,7 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from tests.processes import ENVIRONMENT, Process, descendants, gone, kill, wait_for
+from tests.processes import ENVIRONMENT, Process, descendants, gone, kill
+from tests.waiting import wait_for
 
 _OBJECT_STORE_BYTES = 80 * 2**20
 

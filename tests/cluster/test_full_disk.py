@@ -151,7 +151,7 @@ def test_read_only(disk: Path, raw: dict[str, Any], straight: Run) -> None:
 
 def remount_when_quiet(disk: Path) -> None:
     """The kernel refuses while a file is open for writing."""
-    from tests.processes import wait_for
+    from tests.waiting import wait_for
 
     words = ["mount", "-o", "remount,ro", str(disk)]
     assert wait_for(lambda: not subprocess.run(words, capture_output=True).returncode, 20)

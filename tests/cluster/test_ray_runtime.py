@@ -13,8 +13,8 @@ from gencomp.errors import InputError
 
 _HOLD = """
 import time
-from cluster import runtime
-print(runtime.workplace(), flush=True)
+from cluster import ray_runtime
+print(ray_runtime.workplace(), flush=True)
 time.sleep(60)
 """
 

@@ -117,10 +117,13 @@ class TestWhileItRuns:
         assert run_status.read(run, held=False).state == "interrupted"
 
     def test_a_killed_driver(self, run: Path) -> None:
-        code = "import os, sys\nfrom pathlib import Path\nfrom cluster import logs\n"
-        code += "with logs.driving(Path(sys.argv[1]), None, print):\n    os.kill(os.getpid(), 9)"
+        code = "import os, sys\nfrom pathlib import Path\n"
+        code += "from cluster.logs import process_log\n"
+        code += "with process_log.driving(Path(sys.argv[1]), None, print):\n"
+        code += "    os.kill(os.getpid(), 9)"
         for _ in range(2):
-            subprocess.run([sys.executable, "-c", code, str(run)], cwd=ROOT, env=ENVIRONMENT)
+            killed = [sys.executable, "-c", code, str(run)]
+            assert subprocess.run(killed, cwd=ROOT, env=ENVIRONMENT).returncode == -9
         found = run_status.read(run)
         assert found.state == "interrupted" and "died without a word" in found.detail
         (failure,) = found.failures

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,8 @@ from PIL import Image
 from gencomp.cli import main
 from gencomp.coding import container
 from gencomp.system import Codec, Picture
+from tests.processes import descendants, gone
+from tests.waiting import PATIENCE, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -270,15 +271,11 @@ def test_a_killed_command_goes_on(codec_run: Path, tmp_path: Path) -> None:
     words = [str(codec_run), str(tmp_path / "in"), str(tmp_path / "gcp")]
     command = [sys.executable, "-m", "gencomp.cli", "compress", *words, "--processes", "2"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 100
-    while len(list((tmp_path / "gcp").glob("*.gcp"))) < 10 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    assert wait_for(lambda: len(list((tmp_path / "gcp").glob("*.gcp"))) >= 10)
+    workers = descendants(process.pid)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    time.sleep(0.5)
-    left = len(list((tmp_path / "gcp").glob("*.gcp")))
-    time.sleep(0.3)
-    assert 10 <= left == len(list((tmp_path / "gcp").glob("*.gcp")))
+    assert gone(workers)
     assert main(["compress", *words, "--processes", "1"]) == 0
     assert len(list((tmp_path / "gcp").glob("*.gcp"))) == 200
 
@@ -300,7 +297,7 @@ def test_a_thousand_images_through_other_processes(
         ("2", ("decompress", codec_run, tmp_path / "gcp", tmp_path / "out", "--processes", 1)),
     ):
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
-        done = gencomp(*map(str, words), timeout=500)
+        done = gencomp(*map(str, words), timeout=PATIENCE)
         assert done.returncode == 0, done.stderr
     found = names(tmp_path / "in")
     assert names(tmp_path / "out") == found and len(found) == 1000

@@ -30,6 +30,7 @@ from gencomp.system import Batch, Progress, System, evaluation_mode
 from gencomp.systems.vae.system import Vae
 from tests.gencomp import vae_cases
 from tests.gencomp.dplc_cases import ADVERSARIAL, made
+from tests.waiting import PATIENCE
 
 M = 8
 ROWS = (8, 7, 3)  # 7 gives unequal shares, 3 on four ranks leaves one without images
@@ -266,7 +267,7 @@ def start(world: int, folder: Path) -> list[dict[str, object]]:
         for rank in range(world)
     ]
     try:
-        errors = [process.communicate(timeout=300)[1] for process in processes]
+        errors = [process.communicate(timeout=PATIENCE)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()

@@ -14,12 +14,16 @@ import socket
 import subprocess
 import sys
 import threading
+import uuid
 from dataclasses import dataclass
 from functools import cache, partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
+
+from tests.processes import ENVIRONMENT, ROOT
+from tests.waiting import PATIENCE
 
 LOCAL = "127.0.0.1"
 _BETWEEN_HOPS = {"connection", "content-length", "keep-alive", "transfer-encoding"}
@@ -38,7 +42,9 @@ def main() -> None:
 def s3_port() -> int:
     """The port of an S3 server that lives as long as this process."""
     server = subprocess.Popen(
-        [sys.executable, __file__],
+        [sys.executable, "-m", "tests.shards.object_server"],
+        cwd=ROOT,
+        env=ENVIRONMENT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -67,12 +73,18 @@ def s3_client() -> Any:
     )
 
 
-def new_bucket(name: str, objects: dict[str, bytes]) -> str:
-    """Make a bucket of these objects; returns its name."""
-    client = s3_client()
+def new_bucket(objects: dict[str, bytes], public: bool = False) -> str:
+    """Make a bucket of these objects; returns its name.
+
+    Args:
+        objects: by their keys.
+        public: whether anybody may read them, also without credentials.
+    """
+    client, name = s3_client(), f"bucket-{uuid.uuid4().hex[:12]}"
     client.create_bucket(Bucket=name)
     for key, body in objects.items():
-        client.put_object(Bucket=name, Key=key, Body=body)
+        access = {"ACL": "public-read"} if public else {}
+        client.put_object(Bucket=name, Key=key, Body=body, **access)
     return name
 
 
@@ -104,13 +116,14 @@ class Request(NamedTuple):
 class Fault:
     """What a proxy does to the next `times` requests of a method whose path has `path` in it.
 
-    It waits `delay` seconds, answers `status` instead when set, flips a bit of the body's byte
-    `flip`, and after `keep` bytes of the body cuts the connection, falls silent, or ends the
-    answer as if that were all ("short").
+    It waits until `gate` is set and then `delay` seconds, answers `status` instead when set, flips
+    a bit of the body's byte `flip`, and after `keep` bytes of the body cuts the connection, falls
+    silent, or ends the answer as if that were all ("short").
     """
 
     path: str
     times: int = 1
+    gate: threading.Event | None = None
     delay: float = 0
     status: int | None = None
     flip: int | None = None
@@ -221,6 +234,9 @@ class _ProxyHandler(BaseHTTPRequestHandler):
         request = Request(self.command, self.path, int(first[1]) if first else 0)
         sent = self._received()
         fault = self.proxy.meets(request) or Fault("")
+        while fault.gate is not None and not fault.gate.wait(0.01):
+            if self.proxy.closed.is_set():
+                return
         self.proxy.closed.wait(fault.delay)
         if fault.status:
             self._answer(fault.status, [], b"", fault)
@@ -239,7 +255,7 @@ class _ProxyHandler(BaseHTTPRequestHandler):
         return body
 
     def _ask(self, sent: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-        connection = http.client.HTTPConnection(LOCAL, self.proxy.upstream, timeout=60)
+        connection = http.client.HTTPConnection(LOCAL, self.proxy.upstream, timeout=PATIENCE)
         try:
             own = {"content-length", "expect", "transfer-encoding"}
             headers = {k: v for k, v in self.headers.items() if k.lower() not in own}

@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from tests import tiny
 from tests.conftest import ROOT
 from tests.curves import Evaluate
 from tests.slurm.conftest import options
+from tests.waiting import PATIENCE, wait_for
 
 LONG = {"temperatures": 20000, "images": 2}
 
@@ -161,7 +162,7 @@ def test_a_stop_saves_and_leaves_no_process(
         start_new_session=True,
     )
     try:
-        _wait_for_two_running_jobs(evaluation)
+        assert wait_for(partial(_two_jobs_run, evaluation)), "the jobs do not start"
         pids = [progress["pid"] for progress in _progress(evaluation)]
 
         # A second command keeps off.
@@ -172,7 +173,7 @@ def test_a_stop_saves_and_leaves_no_process(
 
         # As a terminal does it: Ctrl-C reaches the whole group.
         os.killpg(process.pid, signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=PATIENCE)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -200,9 +201,9 @@ def test_cancel_from_elsewhere_stops_jobs_and_submitter(
         stdout=subprocess.DEVNULL,
     )
     try:
-        _wait_for_two_running_jobs(evaluation)
+        assert wait_for(partial(_two_jobs_run, evaluation)), "the jobs do not start"
         assert main(["slurm", "cancel", str(evaluation.path)]) == 0
-        assert process.wait(timeout=60) == 130
+        assert process.wait(timeout=PATIENCE) == 130
     finally:
         process.kill()
     assert capsys.readouterr().out.count("cancelled measure-") == 2
@@ -216,8 +217,5 @@ def _progress(evaluation: plan.Evaluation) -> list[dict[str, Any]]:
     return [json.loads(file.read_text()) for file in files]
 
 
-def _wait_for_two_running_jobs(evaluation: plan.Evaluation) -> None:
-    deadline = time.monotonic() + 90
-    while sum(bool(p.get("seconds_per_step")) for p in _progress(evaluation)) < 2:
-        assert time.monotonic() < deadline, "the jobs do not start"
-        time.sleep(0.1)
+def _two_jobs_run(evaluation: plan.Evaluation) -> bool:
+    return sum(bool(p.get("seconds_per_step")) for p in _progress(evaluation)) >= 2

@@ -23,6 +23,7 @@ from slurm.jobs.job import Job
 from slurm.kinds.curve import CurveJobs, Measure
 from tests.curves import parts
 from tests.slurm.conftest import options
+from tests.waiting import wait_for
 
 # Chains are saved so often that each kill hits a job that has a file to go on from; pilot and
 # blocks take half a second or more on a fast machine.
@@ -124,10 +125,7 @@ def test_the_preemption_signal_saves_and_requeues(own: list[str], tmp_path: Path
     handle = executor.submit(Measure("measure-1", str(hit.path), [0], SAVE_SECONDS))
     progress = hit.progress("measure-1")
     try:
-        deadline = time.monotonic() + 60
-        while not hit.chains(0).exists():
-            assert time.monotonic() < deadline, "the job does not start"
-            time.sleep(0.01)
+        assert wait_for(hit.chains(0).exists), "the job does not start"
         # The controller forwards only SIGTERM: the signal goes to the job itself, as from Slurm.
         os.kill(files.read_json(progress)["pid"], signal.SIGUSR2)
         handle.result()

@@ -20,8 +20,9 @@ import torch
 
 from cluster.runs import Run
 from gencomp.cli import main
-from tests.slurm.waiting import wait_for, waiting
+from tests.slurm.waiting import until, waiting
 from tests.slurm_cluster import Cluster, faults
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.slurm
 
@@ -108,7 +109,7 @@ def frozen(run: Run, count: int) -> list[Running]:
     def met() -> list[Running]:
         return [job for job, _ in stopped.values() if job.done]
 
-    wait_for(enough)
+    until(enough)
     return met()
 
 
@@ -169,9 +170,9 @@ def test_from_submission_to_curve(
     assert not directory(run).exists()
 
     with waiting(command, tmp_path) as process:
-        wait_for(begun.exists)
+        until(begun.exists)
         subprocess.run(["scancel", "-b", "-s", "USR2", jobs(run)["pilot-0"]], check=True)
-        assert process.wait(timeout=200) == 0, (tmp_path / "waiting.out").read_text()
+        assert process.wait(timeout=PATIENCE) == 0, (tmp_path / "waiting.out").read_text()
     out = (tmp_path / "waiting.out").read_text()
     assert re.search(r"a pilot and \d jobs on Slurm", out)
     assert re.search(r"submitted measure-2 as job \d+_1", out)
@@ -198,12 +199,12 @@ def test_an_array_of_8_with_one_job_requeued_one_cancelled_and_one_node_lost(
         subprocess.run(["scontrol", "requeue", requeued.id], check=True)
         subprocess.run(["scancel", cancelled.id], check=True)
         faults.set_down(slurm_cluster, lost)
-        wait_for(lambda: not [job for job in running(run) if job.node == lost])
+        until(lambda: not [job for job in running(run) if job.node == lost])
         faults.resume(slurm_cluster, lost)
         with faults.controller_outage(slurm_cluster):
             time.sleep(3)
         # The cancelled job is missing, and nothing waits for it for ever.
-        assert command.wait(timeout=200) == 1
+        assert command.wait(timeout=PATIENCE) == 1
     said = (tmp_path / "waiting.out").read_text()
     assert "missing are 1 of 8 blocks (1 images)" in said
     assert f"{cancelled.name}: cancelled" in said
@@ -227,7 +228,7 @@ def test_a_preempted_job_saves_and_goes_on_alone(
         high = ["sbatch", "-p", "high", "-w", last.node, "--exclusive", "--wrap", "sleep 1"]
         subprocess.run([*high, "--output=/dev/null"], check=True, stdout=subprocess.DEVNULL)
         thaw(other)  # the warning wakes the one that it is for
-        assert command.wait(timeout=200) == 0
+        assert command.wait(timeout=PATIENCE) == 0
     assert attempts(run) == [1, 2]
     assert result(run) == result(undisturbed)
 
@@ -245,7 +246,7 @@ def test_status_and_cancel(tuned_run: Run, capsys: pytest.CaptureFixture[str]) -
 
     assert main(["slurm", "cancel", str(directory(run))]) == 0
     assert "cancelled measure-0 (slurm" in capsys.readouterr().out
-    wait_for(lambda: not subprocess.check_output(["squeue", "-h"]))
+    until(lambda: not subprocess.check_output(["squeue", "-h"]))
     assert main(["slurm", "status", str(directory(run))]) == 0
     assert len(re.findall(r"measure-\d +\d+_\d +cancelled ", capsys.readouterr().out)) == 2
     assert len(list((directory(run) / "chains").iterdir())) == 2
@@ -295,7 +296,7 @@ def test_the_time_limit_is_no_end(half_done_run: Run, undisturbed: Run, tmp_path
     with waiting(ais(run, "--time", "1", jobs=1), tmp_path) as command:
         # It would be done long before the warning, which wakes it.
         frozen(run, 1)
-        assert command.wait(timeout=400) == 0
+        assert command.wait(timeout=PATIENCE) == 0
     assert attempts(run)[0] >= 2
     assert result(run) == result(undisturbed)
 
@@ -309,7 +310,7 @@ def test_a_crashed_node_is_missed_and_its_job_runs_elsewhere(
         hit, other = frozen(run, 2)
         faults.crash_node(slurm_cluster, hit.node)
         thaw(other)
-        assert command.wait(timeout=200) == 0
+        assert command.wait(timeout=PATIENCE) == 0
     assert attempts(run)[int(hit.id.rpartition("_")[2])] == 2
     assert result(run) == result(undisturbed)
 
@@ -325,6 +326,6 @@ def test_a_controller_that_is_long_away_is_waited_for(
         with faults.controller_outage(slurm_cluster):
             time.sleep(20)
         thaw(*met)
-        assert command.wait(timeout=200) == 0
+        assert command.wait(timeout=PATIENCE) == 0
     assert attempts(run) == [1, 1]
     assert result(run) == result(undisturbed)

@@ -23,8 +23,9 @@ from slurm.kinds import open_jobs
 from tests import tiny
 from tests.cluster.ray_train.test_train import straight
 from tests.processes import gone, kill
-from tests.slurm.waiting import wait_for, waiting
+from tests.slurm.waiting import until, waiting
 from tests.slurm_cluster import Cluster, faults
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.slurm
 
@@ -90,7 +91,7 @@ def frozen(run: Run, start: int, step: int) -> Iterator[None]:
             assert subprocess.check_output(["squeue", "-h"]), log_of(run.path)
         return len(starts(run)) == start and step_of(run) >= step
 
-    wait_for(there)
+    until(there)
     pid = starts(run)[-1]["pid"]
     os.kill(pid, signal.SIGSTOP)
     assert run.result() is None
@@ -105,7 +106,7 @@ def preempt(nodes: int, subject: Path) -> None:
     before = log_of(subject).count("Caught signal SIGUSR2")
     high = ["sbatch", "-p", "high", f"-N{nodes}", "--exclusive", "--wrap", "true"]
     subprocess.run([*high, "--output=/dev/null"], check=True, stdout=subprocess.DEVNULL)
-    wait_for(lambda: log_of(subject).count("Caught signal SIGUSR2") > before)
+    until(lambda: log_of(subject).count("Caught signal SIGUSR2") > before)
 
 
 def test_two_nodes_preempted_twice(
@@ -130,8 +131,8 @@ def test_two_nodes_preempted_twice(
                 assert re.search(rf"train-0 +\d+ +running +{attempt} ", said)
                 assert "train-0 is there already, as job" in said
                 preempt(2, run.path)
-        assert process.wait(timeout=400) == 0, (tmp_path / "waiting.out").read_text()
-    assert gone(inside, 60), [p.command() for p in inside if p.alive()]
+        assert process.wait(timeout=PATIENCE) == 0, (tmp_path / "waiting.out").read_text()
+    assert gone(inside), [p.command() for p in inside if p.alive()]
     assert attempts(run.path) == 3
     # It went on from where it was, not from an earlier checkpoint.
     begun = [row["step"] for row in starts(run)]
@@ -171,9 +172,9 @@ def test_a_sweep_over_two_allocations(
         return {path.parent.name for path in directory.glob("trials/*/result.json")}
 
     assert main(command) == 0
-    wait_for(lambda: finished() and sum(map(bool, trials().values())) == 2)
+    until(lambda: finished() and sum(map(bool, trials().values())) == 2)
     assert main(["slurm", "cancel", str(directory)]) == 0
-    wait_for(lambda: not subprocess.check_output(["squeue", "-h"]))
+    until(lambda: not subprocess.check_output(["squeue", "-h"]))
     first, before = finished(), trials()
     assert main(["slurm", "status", str(directory)]) == 0
     said = capsys.readouterr().out
@@ -196,7 +197,7 @@ def test_a_driver_that_refuses_fails_the_job_with_its_sentence(
     subprocess.run(["scontrol", "hold", job_of(run.path)], check=False)
     (run.path / "identity.json").write_text(json.dumps({"system": "another"}))
     subprocess.run(["scontrol", "release", job_of(run.path)], check=False)
-    wait_for(lambda: not subprocess.check_output(["squeue", "-h"]))
+    until(lambda: not subprocess.check_output(["squeue", "-h"]))
     assert main(["slurm", "status", str(run.path)]) == 0
     said = capsys.readouterr().out
     assert re.search(r"failed \(FAILED\): failed: InputError: run .* exists with another", said)
@@ -220,21 +221,21 @@ def test_ray_and_driver_killed_a_node_set_down_and_the_job_cancelled(
             p for p in slurm_cluster.of_node("n2") if "slurm.sessions.ray_node" in p.command()
         ]
         kill(node)
-        wait_for(lambda: "Ray has ended on n2: all is started anew" in log_of(run.path))
+        until(lambda: "Ray has ended on n2: all is started anew" in log_of(run.path))
     with frozen(run, 2, 8):
         (driver,) = [p for p in slurm_cluster.processes() if "gencomp.cli train" in p.command()]
         kill(driver)
-        wait_for(lambda: "was killed by signal 9: all is started anew" in log_of(run.path))
+        until(lambda: "was killed by signal 9: all is started anew" in log_of(run.path))
     with frozen(run, 3, 10):
         assert attempts(run.path) == 1
         faults.set_down(slurm_cluster, "n2")
-        wait_for(lambda: b"RUNNING" not in subprocess.check_output(["squeue", "-ho", "%T"]))
+        until(lambda: b"RUNNING" not in subprocess.check_output(["squeue", "-ho", "%T"]))
     faults.resume(slurm_cluster, "n2")
     with frozen(run, 4, 20):
         inside = slurm_cluster.processes() - daemons
         assert main(["slurm", "cancel", str(run.path)]) == 0
-    wait_for(lambda: not subprocess.check_output(["squeue", "-h"]))
-    assert gone(inside, 60), [p.command() for p in inside if p.alive()]
+    until(lambda: not subprocess.check_output(["squeue", "-h"]))
+    assert gone(inside), [p.command() for p in inside if p.alive()]
     assert attempts(run.path) == 2
     assert step_of(run) < 60
 
@@ -249,8 +250,8 @@ def test_one_node_at_its_time_limit(words: Words, run: Run, photos: Path, tmp_pa
     """The warning comes up to a minute early; rank 0 waits for it."""
     with waiting(words("--time", "2", "--sbatch", "signal=B:USR2@30"), tmp_path) as process:
         with frozen(run, 1, 5):
-            wait_for(lambda: "Caught signal SIGUSR2" in log_of(run.path))
-        assert process.wait(timeout=400) == 0
+            until(lambda: "Caught signal SIGUSR2" in log_of(run.path))
+        assert process.wait(timeout=PATIENCE) == 0
     assert attempts(run.path) >= 2
     untouched = straight(tmp_path / "straight", raw(photos), 1)
     tiny.assert_identical(tiny.state(run), tiny.state(untouched))

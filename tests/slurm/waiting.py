@@ -5,21 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.conftest import ROOT
+from tests.waiting import wait_for
 
-Condition = Callable[[], object]
 
-
-def wait_for(condition: Condition, seconds: float = 200) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, subprocess.getoutput("squeue --states=all -r")
-        time.sleep(0.05)
+def until(condition: Callable[[], object]) -> None:
+    """Return when a condition is true; the queue says why it does not become so."""
+    assert wait_for(condition, pause=0.05), subprocess.getoutput("squeue --states=all -r")
 
 
 @contextmanager

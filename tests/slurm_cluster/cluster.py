@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.processes import Process, wait_for
+from tests.processes import Process
 from tests.slurm_cluster import configuration, processes
+from tests.waiting import PATIENCE, wait_for
 
 MEND = "apt-get install --no-install-recommends slurm-wlm munge"
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
@@ -21,7 +22,6 @@ _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 _FOREIGN = ("SLURM", "SBATCH", "SALLOC", "SRUN", "SQUEUE", "SINFO", "SACCT", "SCANCEL", "SCONTROL")
 # A socket's path has at most 107 bytes; below the directory up to 40 are ours.
 _LONGEST_DIRECTORY = 67
-_START_SECONDS = 30.0
 
 
 def missing_programs() -> list[str]:
@@ -89,7 +89,7 @@ class Cluster:
         for node, state in self.states().items():
             if state.startswith(("down", "drain")):
                 self.run("scontrol", "update", f"nodename={node}", "state=resume")
-        calm = wait_for(lambda: set(self.states().values()) == {"idle"}, _START_SECONDS, 0.05)
+        calm = wait_for(lambda: set(self.states().values()) == {"idle"}, pause=0.05)
         if not calm:
             raise RuntimeError(f"the cluster does not settle: {self.run('squeue')}")
 
@@ -122,7 +122,7 @@ class Cluster:
             return {}
         return dict(line.split() for line in lines.splitlines())
 
-    def run(self, *command: str, seconds: float = 20) -> str:
+    def run(self, *command: str, seconds: float = PATIENCE) -> str:
         """What a client command prints.
 
         Raises:
@@ -155,7 +155,7 @@ class Cluster:
             unheard = [s for s in states.values() if s.endswith("*") or s == "unknown"]
             return len(states) == len(self.nodes) and not unheard
 
-        if not wait_for(ready, _START_SECONDS, 0.02):
+        if not wait_for(ready, pause=0.02):
             raise RuntimeError(f"the cluster does not start: {self._last_words()}")
 
     def _start(self, name: str, command: list[str]) -> None:
@@ -169,7 +169,7 @@ class Cluster:
                 stdin=subprocess.DEVNULL,
                 stdout=words,
                 stderr=words,
-                timeout=_START_SECONDS,
+                timeout=PATIENCE,
                 check=False,
             )
         if done.returncode != 0:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.processes import wait_for
 from tests.slurm_cluster import processes
 from tests.slurm_cluster.cluster import Cluster
+from tests.waiting import PATIENCE, wait_for
 
 _WORKING = {"idle", "mixed", "allocated"}
 
@@ -39,7 +39,7 @@ def revive(cluster: Cluster, node: str) -> None:
 @contextmanager
 def controller_outage(cluster: Cluster) -> Iterator[None]:
     """The controller ends, and is started again from the state that it has saved."""
-    processes.stop(cluster.controller())
+    processes.stop(cluster.controller(), PATIENCE)  # it saves its state first
     try:
         yield
     finally:
@@ -47,5 +47,5 @@ def controller_outage(cluster: Cluster) -> Iterator[None]:
 
 
 def _wait_for_work(cluster: Cluster, node: str) -> None:
-    if not wait_for(lambda: cluster.states().get(node) in _WORKING, 30, 0.05):
+    if not wait_for(lambda: cluster.states().get(node) in _WORKING, pause=0.05):
         raise RuntimeError(f"{node} does not come back: {cluster.states()}")

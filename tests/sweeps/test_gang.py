@@ -17,16 +17,17 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster import run_status
 from cluster.checkpoints import store
 from cluster.logs import json_lines, process_log
 from cluster.runs import Run
 from sweeps import proposals
 from sweeps.results import read_results
 from tests import processes, tiny
-from tests.processes import ROOT, Driver, wait_for
+from tests.processes import ROOT, Driver
+from tests.waiting import PATIENCE, wait_for
 
 CPUS = 5
-SECONDS = 180
 
 
 class Holder:
@@ -52,7 +53,7 @@ class Holder:
         return bool(taken["cpus"] == 0 and taken["groups"] == 0)
 
     def close(self) -> None:
-        self._process.communicate(timeout=SECONDS)
+        self._process.communicate(timeout=PATIENCE)
 
     def _read(self) -> Any:
         assert self._process.stdout is not None
@@ -133,7 +134,7 @@ def test_a_search_of_gangs_whose_driver_and_worker_are_killed(
     (trial,) = begun(directory)
     first.crash()
     # Whoever dies, the cluster takes everything back.
-    assert wait_for(holder.is_empty, SECONDS, pause=0.5)
+    assert wait_for(holder.is_empty, pause=0.5)
     saved = newest(trial)
     before = clocks(trial, saved)
     assert read_results(directory).rows[0]["status"] == "pending"
@@ -142,7 +143,7 @@ def test_a_search_of_gangs_whose_driver_and_worker_are_killed(
     second.wait_for(lambda: newest(trial) > saved)
     os.kill(process_of(trial, 1), signal.SIGKILL)
     assert second.end() == 0, second.words()
-    assert wait_for(holder.is_empty, SECONDS, pause=0.5)
+    assert wait_for(holder.is_empty, pause=0.5)
 
     # One trial, three starts, each from a checkpoint; what was logged before stays.
     assert [start > 0 for start in starts(trial)] == [False, True, True]
@@ -158,6 +159,7 @@ def test_a_search_of_gangs_whose_driver_and_worker_are_killed(
     results = read_results(directory)
     assert [row["status"] for row in results.rows] == ["finished", "stopped"]
     assert results.rows[0]["trial"] == trial.name and results.rows[1]["step"] == 12
+    assert run_status.read(directory / "trials" / results.rows[1]["trial"]).failures == []
     assert len(proposals.read(directory)) == 2
 
 

@@ -21,7 +21,8 @@ from gencomp.cli import main
 from sweeps import proposals
 from sweeps.results import read_results
 from tests import tiny
-from tests.processes import START, Driver, wait_for
+from tests.processes import Driver
+from tests.waiting import wait_for
 
 STEPS = 24
 
@@ -115,7 +116,6 @@ def test_killed_at_random_moments(
         driver, seen = drive(*words({})), checkpoints_of(directory)
         wait_for(
             lambda: driver.process.poll() is not None or bool(checkpoints_of(directory) - seen),  # noqa: B023
-            START,
         )
         time.sleep(chance.uniform(0, 4))
         if driver.process.poll() is not None:

@@ -27,6 +27,7 @@ from pydantic import Field
 
 import gencomp
 import shards
+from cluster.checkpoints.store import LAST
 from cluster.data import stored
 from cluster.evaluations import evaluation, plans
 from cluster.evaluations.curve.settings import Settings
@@ -212,6 +213,7 @@ def _make(subject: Run | OfModel, location: str, chosen: Settings, features: Pat
         )
     pilot_images = min(chosen.pilot_images, chosen.images)
     return Plan(
+        checkpoint=subject.checkpoint if isinstance(subject, Run) else LAST,
         gencomp=gencomp.__version__,
         subject=subject if isinstance(subject, OfModel) else OfRun(),
         decoder=identity,

@@ -41,7 +41,7 @@ _DISTORTIONS = {
 }
 
 
-class Curve(NamedTuple):
+class CollectedCurve(NamedTuple):
     """What was collected.
 
     Attributes:
@@ -55,7 +55,7 @@ class Curve(NamedTuple):
     missing: list[int]
 
 
-def collect(evaluation: Evaluation, require_all: bool = False) -> Curve:
+def collect(evaluation: Evaluation, require_all: bool = False) -> CollectedCurve:
     """Merge the parts there are, and write `curve.parquet` and `curve.json`.
 
     Raises:
@@ -94,6 +94,7 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Curve:
         "protocol": {
             **shared,
             "subject": plan.identity()["subject"],
+            **plan.named_checkpoint,
             "prior": plan.prior,
             "estimator": f"{_ESTIMATOR}; {_DISTORTIONS[plan.settings.distortion]}",
             "settings": plan.settings.model_dump(mode="json"),
@@ -113,7 +114,7 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Curve:
     pq.write_table(curve.replace_schema_metadata(schema), buffer)
     write_bytes(evaluation.path / "curve.parquet", buffer.getvalue())
     write_json(evaluation.path / "curve.json", means)
-    return Curve(curve, means, missing)
+    return CollectedCurve(curve, means, missing)
 
 
 def _check(
@@ -247,7 +248,7 @@ def _gaps(tables: Mapping[int, pa.Table], plan: Plan, tuning: Tuning) -> list[di
     return result
 
 
-def shown(evaluation: Evaluation, curve: Curve) -> Collected:
+def shown(evaluation: Evaluation, curve: CollectedCurve) -> Collected:
     """Ten points of a curve in words, and between which bounds log Z lies on simulated images."""
     points = curve.means["points"]
     chosen = sorted({round(i * (len(points) - 1) / 9) for i in range(10)})

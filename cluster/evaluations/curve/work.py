@@ -40,12 +40,12 @@ class Snapshot(NamedTuple):
 
 
 @dataclass
-class Block:
+class BlockWork:
     """A block in flight. `at` is replaced as a whole, so a signal handler sees a consistent one."""
 
     context: Context
     number: int
-    run: ais.Run
+    run: ais.Walk
     at: Snapshot
 
     @property
@@ -95,7 +95,7 @@ class Block:
         remove(self.context.evaluation.chains(self.number))
 
 
-def open_block(context: Context, number: int) -> Block:
+def open_block(context: Context, number: int) -> BlockWork:
     """A block where its file stands, else at its start.
 
     Raises:
@@ -109,9 +109,9 @@ def open_block(context: Context, number: int) -> Block:
     )
     if block.kind == "measure":
         images = context.images(block.items)
-        run = ais.Run(images, prior, context.tuning, settings.seed, block.items)
+        run = ais.Walk(images, prior, context.tuning, settings.seed, block.items)
         at = _load(context, run, number) or _snapshot(ais.start(run, settings.chains))
-        return Block(context, number, run, at)
+        return BlockWork(context, number, run, at)
     last = nearest(context.tuning.betas, block.beta)
     beta = float(context.tuning.betas[last])
     simulated = bdmc.simulate(context.template, prior, beta, settings.simulation_seed, block.items)
@@ -123,10 +123,10 @@ def open_block(context: Context, number: int) -> Block:
             return _snapshot(ais.start(run, settings.bdmc_chains))
         return _snapshot(ais.start_reverse(run, simulated.z_IK, settings.bdmc_chains))
 
-    return Block(context, number, run, _load(context, run, number) or start())
+    return BlockWork(context, number, run, _load(context, run, number) or start())
 
 
-def advanced(run: ais.Run, at: Snapshot, reported: list[int]) -> Snapshot:
+def advanced(run: ais.Walk, at: Snapshot, reported: list[int]) -> Snapshot:
     """One temperature; a row when it is a reported one."""
     state, row = ais.advance(run, at.state)
     since_2I = at.since_2I + torch.stack([row.acceptance_I, row.resampled_I.double()]).cpu()
@@ -215,7 +215,7 @@ def _snapshot(state: ais.AISState) -> Snapshot:
     )
 
 
-def _load(context: Context, run: ais.Run, number: int) -> Snapshot | None:
+def _load(context: Context, run: ais.Walk, number: int) -> Snapshot | None:
     """Where the block's file stands."""
     path, expected = context.evaluation.chains(number), context.protocol(number)
     tensors = load_chains(path, expected, "the block")

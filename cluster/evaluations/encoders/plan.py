@@ -111,6 +111,7 @@ def make(run: Run, *, training_images: int | None, **chosen: Any) -> Plan:
     rows = spaced(len(measured), settings.images, settings.split)
     height, width = read_images(run, measured, rows[:1]).shape[2:]
     return Plan(
+        checkpoint=run.checkpoint,
         gencomp=gencomp.__version__,
         decoder=identity,
         prior=decoder.prior.identity,

@@ -55,6 +55,7 @@ def write(evaluation: Evaluation, points_P2I: np.ndarray) -> None:
         "points": [{"beta": b, **m} for b, m in zip(settings.betas, means, strict=True)],
         "protocol": {
             **protocol(plan),
+            **plan.named_checkpoint,
             "training_data": plan.training_data,
             "prior": plan.prior,
             "estimator": "Gaussian encoders trained with the decoder frozen, one for each beta",

@@ -35,7 +35,7 @@ class Training:
     """The training of encoders in flight. `at` is replaced as a whole, as that of a block."""
 
     evaluation: Evaluation
-    run: variational.Run
+    run: variational.Training
     at: tuple[variational.VariationalState, Tensor]  # and [P, 2, I] rates and distortions so far
 
     ess = None
@@ -97,7 +97,7 @@ def open_training(evaluation: Evaluation) -> Training:
     train_IN = _targets(evaluation.run, cast(Split, training), decoder, chosen)
     assert isinstance(decoder.prior, Gaussian)  # as when it was planned
     encoder = variational.gaussian_encoder(plan.values, decoder.latent_dim, seed=chosen.seed)
-    run = variational.Run(
+    run = variational.Training(
         of_pixels(chosen.distortion, decoder, images_BCHW, chosen.device),
         decoder.prior,
         train_IN,

@@ -100,6 +100,7 @@ def make(run: Run, chosen: FileOptions, threads: int) -> Plan:
     settings = checked(Settings, {**dict(chosen), "images": count, "threads": threads})
     spaced(len(split), count, split.name)
     return Plan(
+        checkpoint=run.checkpoint,
         gencomp=gencomp.__version__,
         codec=codec.codec_id,
         writer=codec.writer_fingerprint.hex(),

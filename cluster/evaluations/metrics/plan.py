@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -48,8 +49,10 @@ class Plan(plans.Plan):
     stored: dict[str, Any]
     transforms: dict[str, Any]
     split_images: int
-    height: int
-    width: int
+    height: int | None
+    width: int | None
+    # (height, width, images of it) where images differ: they follow from data and transforms.
+    sizes: tuple[tuple[int, int, int], ...] = ()
     reconstructs: bool
     rules: dict[str, str]
     shards: str
@@ -57,10 +60,20 @@ class Plan(plans.Plan):
     lpips_file: str | None
     settings: Settings
 
+    def identity(self) -> dict[str, Any]:
+        return {key: value for key, value in super().identity().items() if key != "sizes"}
+
     def differences(self, other: Self) -> list[str]:
         """Rules follow from the rest, so they are named only where they alone differ."""
         found = super().differences(other)
         return [text for text in found if not text.startswith("rules ")] or found
+
+    @property
+    def every_size(self) -> tuple[tuple[int, int, int], ...]:
+        """(height, width, measured images of it) of every size."""
+        if self.height is None or self.width is None:
+            return self.sizes
+        return ((self.height, self.width, self.settings.images),)
 
     @property
     def rows(self) -> tuple[int, ...]:
@@ -147,7 +160,7 @@ def make(
     shard_set = shards.open_set(location)
     split = shard_set.split(chosen["split"])
     name = f"run {run.path} ({recipe.system}/{recipe.stage})"
-    height, width, reconstructs, has_prior, has_latents = _abilities(run, split)
+    reconstructs, has_prior, has_latents = _abilities(run, split)
     if metrics is None:
         metrics = _usual(reconstructs, features is not None, lpips is not None)
     for metric in metrics:
@@ -175,25 +188,29 @@ def make(
             "lpips": _hash(lpips, lpips_sha256, "lpips"),
         },
     )
-    spaced(len(split), images, split.name)
+    rows = spaced(len(split), images, split.name)
     if what := recipe.evaluation_statistics():
         for option in ("batch_size", "block"):
             if getattr(settings, option) < 2:
                 raise InputError(
                     f"--{option.replace('_', '-')} is 1, but {what} of {name} need 2 images or more"
                 )
+    sizes = Counter(map(tuple, data.held_out_sizes(recipe, split, rows).tolist()))
+    height, width = next(iter(sizes)) if len(sizes) == 1 else (None, None)
     return Plan(
+        checkpoint=run.checkpoint,
         gencomp=gencomp.__version__,
         system=f"{recipe.system}/{recipe.stage}",
         weights=checkpoint.networks_hash(),
         data=split.index_hash,
         stored=data.stored(shard_set.info),
-        transforms=recipe.data.transforms.model_dump(mode="json"),
+        transforms=data.evaluation_protocol(recipe),
         split_images=len(split),
         height=height,
         width=width,
+        sizes=tuple((*size, count) for size, count in sizes.items()) if len(sizes) > 1 else (),
         reconstructs=reconstructs,
-        rules=rules(settings, height, width),
+        rules=rules(settings, list(sizes)),
         shards=plans.absolute(location),
         features_file=None if features is None else str(features.resolve()),
         lpips_file=None if lpips is None else str(lpips.resolve()),
@@ -201,8 +218,12 @@ def make(
     )
 
 
-def rules(settings: Settings, height: int, width: int) -> dict[str, str]:
+def rules(settings: Settings, sizes: Sequence[tuple[int, int]]) -> dict[str, str]:
     """What the numbers mean, in words.
+
+    Args:
+        settings: of the evaluation.
+        sizes: each (height, width) that an image has.
 
     Raises:
         InputError: the images are too small for a metric that is asked for.
@@ -216,7 +237,8 @@ def rules(settings: Settings, height: int, width: int) -> dict[str, str]:
     if settings.asks("psnr"):
         said["psnr"] = "10 log10(4 / MSE) of the mean MSE"
     if settings.asks("ms_ssim"):
-        weights = ", ".join(f"{w:.6f}" for w in ssim.scale_weights(height, width))
+        every = dict.fromkeys(ssim.scale_weights(height, width) for height, width in sizes)
+        weights = " or ".join(", ".join(f"{w:.6f}" for w in one) for one in every)
         said["ms_ssim"] = (
             f"Wang et al. 2003 for each colour channel, weights of the scales {weights}"
         )
@@ -244,19 +266,18 @@ def rules(settings: Settings, height: int, width: int) -> dict[str, str]:
     return said
 
 
-def _abilities(run: Run, split: Split) -> tuple[int, int, bool, bool, bool]:
-    """Height and width, whether the run reconstructs, has a prior, and encodes to latents that
-    should follow it: two images tell."""
+def _abilities(run: Run, split: Split) -> tuple[bool, bool, bool]:
+    """Whether the run reconstructs, has a prior, and encodes to latents that should follow it: two
+    images tell, or one where the two have different sizes."""
     recipe, system = run.recipe(), run.system()
-    host = next(data.held_out_batches(recipe, split, 2, 0, 1, limit=2))
-    batch = data.to_batch(host, torch.device("cpu"))
-    draws = ItemDraws.of(0, ("abilities",), [0, 1])
+    rows = data.held_out_order(recipe, split, 2, min(2, len(split)))[0].tolist()
+    batch = data.to_batch(data.held_out_rows(recipe, split, rows), torch.device("cpu"))
+    draws = ItemDraws.of(0, ("abilities",), rows)
     with evaluation_mode(system.networks):
         reconstructs = system.reconstruct(batch, draws) is not None
         has_prior = system.sample(draws, like=batch) is not None
         has_latents = system.latents(batch, draws) is not None
-    height, width = batch.images_BCHW.shape[2:]
-    return height, width, reconstructs, has_prior, has_latents
+    return reconstructs, has_prior, has_latents
 
 
 def _usual(reconstructs: bool, features: bool, lpips: bool) -> tuple[Metric, ...]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cluster.evaluations.metrics import parts
 from cluster.evaluations.metrics.parts import FeatureSet, StoredFeatures
-from cluster.evaluations.metrics.plan import Evaluation
+from cluster.evaluations.metrics.plan import Evaluation, Plan
 from cluster.evaluations.metrics.settings import Settings
 from cluster.evaluations.tables import Collected, Table, finite
 from cluster.files import write_text
@@ -19,6 +19,7 @@ from gencomp.errors import InputError
 from gencomp.evaluation import bootstrap, frechet, kernel, pixels
 from gencomp.evaluation.frechet import Gaussian
 from gencomp.evaluation.psnr import psnr
+from gencomp.system import Codec
 
 _VALUES = ("mse", "ms_ssim", "lpips", "pv", "rate0_mse", "rate0_pv")
 # Which features are compared with those of the images, and the names of the distances.
@@ -82,9 +83,8 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
     if plan.settings.asks("mmd"):
         metrics |= _of_latents(evaluation, found, warnings)
     codec = evaluation.run.system().codec()
-    bits = codec.nominal_bits(plan.height, plan.width) if codec is not None else None
-    if bits is not None:
-        metrics["bpp"] = {"value": bits / (plan.height * plan.width), "nominal": True}
+    if codec is not None and (rate := _nominal_rate(codec, plan)) is not None:
+        metrics["bpp"] = {"value": rate, "nominal": True}
     if plan.settings.asks("pv"):
         metrics["pv"]["draws"] = plan.settings.draws
     if plan.settings.asks("rate0"):
@@ -98,7 +98,7 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
         "metrics": metrics,
         "warnings": warnings,
     }
-    if plan.settings.asks("rate0"):
+    if plan.settings.asks("rate0") and not plan.sizes:
         content["zero_rate_identity"] = _identity(found, images, plan.settings.draws)
     content["protocol"] = {
         "hash": plan.hash,
@@ -107,6 +107,16 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
     }
     write_text(evaluation.result, json.dumps(finite(content), indent=1, allow_nan=False) + "\n")
     return Result(content, missing)
+
+
+def _nominal_rate(codec: Codec, plan: Plan) -> float | None:
+    """Bits a pixel of all measured images at the fixed length; None for a codec without one."""
+    bits = values = 0
+    for height, width, images in plan.every_size:
+        if (of_image := codec.nominal_bits(height, width)) is None:
+            return None
+        bits, values = bits + images * of_image, values + images * height * width
+    return bits / values
 
 
 def _read(evaluation: Evaluation, missing: list[int]) -> Parts:

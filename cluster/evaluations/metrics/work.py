@@ -122,27 +122,32 @@ def make_part(
     """
     block = context.evaluation.plan.blocks[number]
     measured: list[Tensors] = []
-    done = 0
+    items: list[int] = []
     with evaluation_mode(context.system.networks):
-        for items, tensors in _batches(context, block):
+        for of_batch, tensors in _batches(context, block):
             measured.append(tensors)
-            done += items
-            advanced(done)
-    parts.write_part(context.evaluation, number, _joined(measured))
+            items += of_batch
+            advanced(len(items))
+    order = sorted(range(len(items)), key=items.__getitem__)
+    parts.write_part(context.evaluation, number, _joined(measured, order))
 
 
-def _batches(context: Context, block: Block) -> Iterator[tuple[int, Tensors]]:
-    """Items and results of each batch, on the CPU."""
-    rows = context.evaluation.plan.rows
-    for items in divided(block.items, context.settings.batch_size):
-        # Sample i has the size and the maps of measured image i, from the first one on again.
-        of_items = [rows[item % len(rows)] for item in items]
-        host = data.held_out_rows(context.recipe, context.split, of_items)
-        batch = data.to_batch(host, context.device)
-        if block.kind == "samples":
-            yield len(items), _of_samples(context, batch, list(items))
-        else:
-            yield len(items), _of_images(context, batch)
+def _batches(context: Context, block: Block) -> Iterator[tuple[list[int], Tensors]]:
+    """Items and results of each batch, on the CPU; the images of a batch have one size."""
+    # Sample i has the size and the maps of measured image i, from the first one on again.
+    measured = context.evaluation.plan.rows
+    rows = [measured[item % len(measured)] for item in block.items]
+    for group in data.of_one_size(data.held_out_sizes(context.recipe, context.split, rows)):
+        for part in divided(range(len(group)), context.settings.batch_size):
+            places = group[part.start : part.stop].tolist()
+            of_batch = [rows[place] for place in places]
+            host = data.held_out_rows(context.recipe, context.split, of_batch)
+            batch = data.to_batch(host, context.device)
+            items = [block.items[place] for place in places]
+            if block.kind == "samples":
+                yield items, _of_samples(context, batch, items)
+            else:
+                yield items, _of_images(context, batch)
 
 
 def _of_images(context: Context, batch: Batch) -> Tensors:
@@ -196,10 +201,11 @@ def _of_zero_rate(context: Context, batch: Batch, rows: list[int]) -> Tensors:
         errors.append(pixels.squared_error(images_BCHW, made_BCHW))
         if draw == 0:
             found |= _features(context, "rate0", made_BCHW)
+    found |= {"rate0_mse": torch.stack(errors).mean(0), "rate0_pv": repeats.variance_B()}
+    if context.evaluation.plan.sizes:  # images of different sizes have no mean image
+        return found
     originals = pixels.PixelSums.of(images_BCHW)
     return found | {
-        "rate0_mse": torch.stack(errors).mean(0),
-        "rate0_pv": repeats.variance_B(),
         parts.PIXEL_TOTAL: originals.total_CHW,
         parts.PIXEL_SQUARES: originals.squares_CHW,
         parts.DRAWN_TOTAL: repeats.total_BCHW.sum(0),
@@ -230,12 +236,12 @@ def _features(context: Context, which: FeatureSet, images_BCHW: Tensor) -> Tenso
     return {parts.feature_name(which): context.features(images_BCHW)}
 
 
-def _joined(measured: list[Tensors]) -> Tensors:
-    """Rows one after the other; sums over pixels are added up."""
+def _joined(measured: list[Tensors], order: list[int]) -> Tensors:
+    """Rows one after the other, put in order; sums over pixels are added up."""
     return {
         name: torch.stack([one[name] for one in measured]).sum(0)
         if name.startswith("pixels/")
-        else torch.cat([one[name] for one in measured])
+        else torch.cat([one[name] for one in measured])[order]
         for name in measured[0]
     }
 

@@ -19,7 +19,7 @@ from slurm.jobs.options import SlurmOptions
 
 if TYPE_CHECKING:
     from slurm.jobs.job_set import JobSet
-    from slurm.jobs.submit import Work
+    from slurm.jobs.submit import Division
 
 _BUSY = (
     "{directory} is being worked on by {holder}; "
@@ -151,7 +151,7 @@ def waited(jobs: JobSet) -> bool:
     return True
 
 
-def _announce(jobs: JobSet, work: Work, chosen: str, wish: str) -> None:
+def _announce(jobs: JobSet, work: Division, chosen: str, wish: str) -> None:
     where = {
         "slurm": "on Slurm",
         "local": "on this machine",

@@ -8,8 +8,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ import pytest
 
 from cluster.checkpoints import mirror, store
 from cluster.checkpoints.store import MANIFEST, NETWORKS, OPTIMIZERS, PROGRESS
-from cluster.checkpoints.writer import SavingError
+from cluster.checkpoints.writer import Saver, SavingError
 from cluster.runs import Run, open_run
 from gencomp.errors import InputError
 from shards.errors import ShardError
@@ -25,31 +23,23 @@ from shards.remote import stores
 from shards.remote.clients import Patience
 from shards.remote.stores import Store
 from tests import tiny
+from tests.cluster.checkpoints.test_writer import content, last, steps
 from tests.conftest import ROOT
-from tests.processes import ENVIRONMENT, wait_for
-from tests.shards import object_server
+from tests.processes import ENVIRONMENT
 from tests.shards.object_server import Fault, Proxy, new_bucket, s3_client
+from tests.waiting import wait_for
 
-QUICK = Patience(connect=2, silence=5, attempts=2, pause=0.01, longest_pause=0.02)
+QUICK = Patience(connect=60, silence=60, attempts=2, pause=0.01, longest_pause=0.02)
 
 
 @pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+def _environment(monkeypatch: pytest.MonkeyPatch, s3_credentials: None) -> None:
     monkeypatch.setattr(mirror, "PATIENCE", QUICK)
 
 
 @pytest.fixture
-def proxy() -> Iterator[Proxy]:
-    with Proxy(object_server.s3_port()) as proxy:
-        yield proxy
-
-
-@pytest.fixture
 def bucket(proxy: Proxy) -> str:
-    return new_bucket(f"copies-{uuid.uuid4().hex[:12]}", {})
+    return new_bucket({})
 
 
 @pytest.fixture
@@ -129,31 +119,63 @@ def assert_same_end(run: Run, straight: Path) -> None:
 
 _SEND = """
 import sys
-from cluster import copies
+from cluster.checkpoints import mirror
 from cluster.runs import open_run
 run = open_run(sys.argv[1])
-copier = copies.of(run, run.recipe())
+copier = mirror.of(run, run.recipe())
 copier.send()
 copier.flush()
 """
+
+
+class LateCopier(mirror.Copier):
+    """Its copying takes until everything else is done, as over a slow network."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run, place(f"file://{run.path.parent}/late"), last(2))
+        self.gate = threading.Event()
+
+    def flush(self) -> None:
+        self.gate.set()
+        super().flush()
+
+    def _send(self, path: Path, there: bool) -> None:
+        self.gate.wait()
+        super()._send(path, there)
 
 
 class TestMirror:
     def test_everything_is_copied_and_what_is_not_kept_is_removed(
         self, stopped: Run, uri: str, raw: dict[str, Any]
     ) -> None:
-        for steps in ([8, 9], [9, 12]):
+        for copied in ([8, 9], [9, 12]):
             there = contents(uri)
             local = {
                 f"checkpoints/{name}": body for name, body in tiny.tree(stopped.checkpoints).items()
             }
-            assert copied_steps(uri) == steps
+            assert copied_steps(uri) == copied
             assert {n: b for n, b in there.items() if n.startswith("checkpoints/")} == local
             assert json.loads(there["identity.json"]) == stopped.identity()
             rows = [json.loads(line)["step"] for line in there["metrics.jsonl"].splitlines()]
-            assert max(rows) == steps[-1]
-            if steps == [8, 9]:
+            assert max(rows) == copied[-1]
+            if copied == [8, 9]:
                 trained(stopped.path, raw, uri)
+
+    @only_file
+    def test_what_was_kept_for_copying_alone_goes_in_the_end(self, stopped: Run, uri: str) -> None:
+        """The checkpoint of step 9 is being copied when those that replace it are written."""
+        copier = LateCopier(stopped)
+        saver = Saver(stopped.checkpoints, last(2), copies=copier)
+        assert wait_for(lambda: copier.under_way() == 9)
+        for step in (10, 11):
+            saver.save(content(step))
+        saver.flush()
+        there = place(f"file://{stopped.path.parent}/late")
+        assert steps(stopped.checkpoints) == [10, 11]
+        assert {name.split("/")[1] for name in there.walk() if name.startswith("checkpoints")} == {
+            "step-000000010",
+            "step-000000011",
+        }
 
     def test_the_manifest_comes_last(
         self, raw: dict[str, Any], tmp_path: Path, s3: str, proxy: Proxy
@@ -255,8 +277,8 @@ class TestNewDisk:
     ) -> None:
         """Two nodes with disks of their own take turns."""
         uri = str(tmp_path / "copies")
-        for steps, node in ((3, "a"), (4, "b"), (2, "a"), (None, "b")):
-            run, _ = trained(tmp_path / node / "run", raw, uri, steps)
+        for count, node in ((3, "a"), (4, "b"), (2, "a"), (None, "b")):
+            run, _ = trained(tmp_path / node / "run", raw, uri, count)
         assert_same_end(run, generator_run)
 
 
@@ -320,12 +342,17 @@ class TestFaults:
         self, stopped: Run, uri: str, proxy: Proxy
     ) -> None:
         place(uri).remove("checkpoints/step-000000009")
-        proxy.faults = [Fault(f"9/{OPTIMIZERS}", delay=1, method="PUT")]
+        gate = threading.Event()
+        proxy.faults = [Fault(f"9/{OPTIMIZERS}", gate=gate, method="PUT")]
         copier = mirror.of(stopped, stopped.recipe())
         assert copier is not None
         copier.send()
-        assert wait_for(lambda: not proxy.faults[0].times, 20)
-        copier.close()
+        assert wait_for(lambda: not proxy.faults[0].times)
+        closing = threading.Thread(target=copier.close)
+        closing.start()
+        assert wait_for(copier._giving_up.is_set)
+        gate.set()
+        closing.join()
         assert "copies" not in {thread.name for thread in threading.enumerate()}
         assert copied_steps(uri) == [8]
         copier.send()
@@ -335,10 +362,11 @@ class TestFaults:
     @only_s3
     def test_killed_while_it_sends(self, stopped: Run, uri: str, proxy: Proxy) -> None:
         place(uri).remove("checkpoints/step-000000009")
-        proxy.faults = [Fault(f"9/{OPTIMIZERS}", delay=60, method="PUT")]
+        proxy.faults = [Fault(f"9/{OPTIMIZERS}", gate=threading.Event(), method="PUT")]
         words = [sys.executable, "-c", _SEND, str(stopped.path)]
         with subprocess.Popen(words, cwd=ROOT, env=ENVIRONMENT | dict(os.environ)) as process:
-            assert wait_for(lambda: not proxy.faults[0].times, 60)
+            assert wait_for(lambda: not proxy.faults[0].times or process.poll() is not None)
+            assert process.poll() is None
             process.kill()
         assert f"checkpoints/step-000000009/{NETWORKS}" in place(uri).walk()
         assert copied_steps(uri) == [8]

@@ -26,6 +26,7 @@ from cluster.runs import open_run
 from tests import tiny
 from tests.conftest import ROOT
 from tests.processes import ENVIRONMENT
+from tests.waiting import PATIENCE
 
 
 def content(step: int, size: int = 1000) -> Content:
@@ -234,7 +235,7 @@ _WRITER = """
 import os, random, signal, sys, time
 from pathlib import Path
 import torch
-from cluster import checkpoints
+from cluster.checkpoints import store
 from cluster.checkpoints.retention import chosen
 from cluster.checkpoints.writer import Saver
 from tests.cluster.checkpoints.test_writer import assert_holds, content
@@ -243,7 +244,7 @@ directory, rounds, size = Path(sys.argv[1]), int(sys.argv[2]), 1 << 18
 chance, newest, cut = random.Random(1), 0, 0
 begun = time.monotonic()
 for _ in range(3):
-    checkpoints.write(directory.with_name("usual"), content(1, size))
+    store.write(directory.with_name("usual"), content(1, size))
 usual = (time.monotonic() - begun) / 3
 for _ in range(rounds):
     heard, told = os.pipe()
@@ -258,7 +259,7 @@ for _ in range(rounds):
             live.networks["n"].fill_(step)
             live.optimizers["phase"]["state"][0]["m"].fill_(-step)
             progress = {"step": step, "samples": 8 * step, "world": 1}
-            saver.save(checkpoints.Content(live.networks, live.optimizers, progress))
+            saver.save(store.Content(live.networks, live.optimizers, progress))
             live.networks["a"].fill_(-1)
     os.read(heard, 1)
     time.sleep(chance.uniform(0, 4 * usual))
@@ -267,13 +268,13 @@ for _ in range(rounds):
     os.close(heard)
     os.close(told)
     cut += any(p.name.endswith(".partial") for p in directory.glob(".step-*"))
-    found = checkpoints.newest(directory)
+    found = store.newest(directory)
     if found is not None:
         assert found.step >= newest, (found, newest)
         newest = found.step
-        for path in checkpoints.directories(directory):
-            checkpoints.verify(path)  # none that looks damaged, not only the newest
-            assert_holds(checkpoints.Checkpoint(path), checkpoints.step_of(path), size)
+        for path in store.directories(directory):
+            store.verify(path)  # none that looks damaged, not only the newest
+            assert_holds(store.Checkpoint(path), store.step_of(path), size)
 print(newest, cut)
 """
 
@@ -286,7 +287,7 @@ def killed_writers(directory: Path, rounds: int) -> tuple[int, int]:
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     newest, cut = map(int, done.stdout.split())
@@ -355,7 +356,7 @@ def test_the_memory_of_a_snapshot_is_all_there_is(tmp_path: Path) -> None:
     script = (
         "import sys, torch\n"
         "from pathlib import Path\n"
-        "from cluster.checkpoints import Content\n"
+        "from cluster.checkpoints.store import Content\n"
         "from cluster.checkpoints.writer import Saver\n"
         "live = {str(i): torch.full((1 << 20,), 1.0) for i in range(5)}\n"
         "adam = {'p': {i: torch.full((1 << 20,), 1.0) for i in range(5)}}\n"
@@ -374,7 +375,7 @@ def test_the_memory_of_a_snapshot_is_all_there_is(tmp_path: Path) -> None:
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     assert 38 < float(done.stdout) < 52

@@ -65,7 +65,15 @@ def test_an_error_is_logged_and_goes_on(tmp_path: Path) -> None:
     (row,) = rows(process_log.of_rank(tmp_path, 0))
     assert (row["level"], row["event"]) == ("ERROR", "failed")
     assert row["message"] == "ValueError: wrong here"
-    assert "test_logs.py" in row["traceback"]
+    assert Path(__file__).name in row["traceback"]
+
+
+def test_who_leaves_in_good_order_has_not_failed(tmp_path: Path) -> None:
+    for code, events in ((0, []), (None, []), (3, ["failed"])):
+        with pytest.raises(SystemExit), process_log.journal(tmp_path / str(code), rank=0):
+            sys.exit(code)
+        found = rows(process_log.of_rank(tmp_path / str(code), 0))
+        assert [row["event"] for row in found] == events
 
 
 def test_of_a_trial(tmp_path: Path) -> None:
@@ -127,8 +135,8 @@ def test_the_console_shows_rank_0(tmp_path: Path) -> None:
     code = """
 import logging, sys
 from pathlib import Path
-from cluster import logs
-with logs.journal(Path(sys.argv[1]), rank=0, console=True):
+from cluster.logs import process_log
+with process_log.journal(Path(sys.argv[1]), rank=0, console=True):
     logging.getLogger("cluster").info("hello")
     logging.getLogger("other").warning("careful")
     logging.getLogger("other").info("not this")

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,17 @@ from cluster.training.steps import Steps
 from cluster.worker import Host
 from gencomp.system import Progress
 from tests import tiny
-from tests.processes import ENVIRONMENT, ROOT, START, Driver
+from tests.processes import ENVIRONMENT, ROOT, Driver
+from tests.waiting import PATIENCE
 
 _GUARDED = """
 import sys, time
 from pathlib import Path
-from cluster import logs, watchdog
-from cluster.logs.watchdog import watchdog as guard
+from cluster.logs.process_log import journal
+from cluster.logs.watchdog import watchdog
 
-run = Path(sys.argv[1])
-with logs.journal(run, rank=2) as journal, guard(journal, 2, 1.0) as beat:
+run, patience = Path(sys.argv[1]), None
+with journal(run, rank=2) as journal, watchdog(journal, 2, 1.0, patience) as beat:
     journal.step = 5
     beat("training")
 """
@@ -41,7 +43,7 @@ _RANK = """
 import sys, threading
 import torch.distributed as dist
 from cluster.runs import open_run
-from cluster.training.worker_info import Seat
+from cluster.training.worker_info import WorkerInfo
 from cluster.training.steps import Steps
 from cluster.worker import Host, train
 
@@ -59,8 +61,8 @@ def blocked(self, progress, next_batch):
 Steps.step = blocked
 # Two steps without haste: much is imported late, which takes long on a busy machine.
 left = iter(range(2))
-train(open_run(path), Seat(rank, world), Host(should_stop=lambda: next(left, None) is None))
-train(open_run(path), Seat(rank, world), Host(stall_seconds=5.0))
+train(open_run(path), WorkerInfo(rank, world), Host(should_stop=lambda: next(left, None) is None))
+train(open_run(path), WorkerInfo(rank, world), Host(stall_seconds=5.0))
 """
 
 
@@ -83,7 +85,7 @@ def stalled(run: Path, rank: int) -> list[dict[str, Any]]:
 def test_sleeping(tmp_path: Path) -> None:
     """The sentence says who, where and when; the stack tells the rest."""
     process = begin(_GUARDED + "    time.sleep(600)\n", tmp_path)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == EXIT_STALLED
     (row,) = stalled(tmp_path, 2)
     assert row["level"] == "CRITICAL" and row["step"] == 5 and row["pid"] == process.pid
@@ -99,18 +101,18 @@ def test_sleeping(tmp_path: Path) -> None:
 
 def test_progress_keeps_it_alive_and_so_does_a_late_one(tmp_path: Path) -> None:
     code = """
-    for _ in range(15):
-        time.sleep(0.1)
+    for _ in range(150):
+        time.sleep(0.01)
         beat("training")
     while "stalled" not in journal.path.read_text():
         time.sleep(0.01)
-    for _ in range(15):
-        time.sleep(0.1)
+    for _ in range(150):
+        time.sleep(0.01)
         beat("training")
 """
-    patient = _GUARDED.replace("run = ", "watchdog._PATIENCE = (20.0, 30.0)\nrun = ")
+    patient = _GUARDED.replace("None", "600.0")
     process = begin(patient + code, tmp_path)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=PATIENCE) == 0
     assert len(stalled(tmp_path, 2)) == 1
 
 
@@ -118,9 +120,9 @@ def test_a_process_that_was_stopped_is_not_stuck(tmp_path: Path) -> None:
     process = begin(_GUARDED + '    print("go", flush=True)\n    time.sleep(0.2)\n', tmp_path)
     assert process.stdout is not None and process.stdout.readline() == "go\n"
     process.send_signal(signal.SIGSTOP)
-    time.sleep(2.5)
+    time.sleep(2.5)  # the watchdog would have ended it after 1 s
     process.send_signal(signal.SIGCONT)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=PATIENCE) == 0
     assert stalled(tmp_path, 2) == []
 
 
@@ -128,21 +130,23 @@ def test_the_loop_in_this_process(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A step hangs until the process would be ended."""
-    hangs, codes = threading.Event(), []
+    hangs, ended, codes = threading.Event(), threading.Event(), []
     step = Steps.step
 
     def blocked(self: Steps, progress: Progress, next_batch: Any) -> Iterator[Any]:
         if progress.step == 4:
-            hangs.wait()
+            hangs.set()
+            ended.wait()
         yield from step(self, progress, next_batch)
 
-    def ended(code: int) -> None:
+    def end(code: int) -> None:
         codes.append(code)
-        hangs.set()
+        if hangs.is_set():  # on a busy machine any step may take as long
+            ended.set()
 
     monkeypatch.setattr(Steps, "step", blocked)
-    monkeypatch.setattr(watchdog, "_PATIENCE", (0.1, 0.1))
-    monkeypatch.setattr(watchdog.os, "_exit", ended)
+    monkeypatch.setattr(worker, "watchdog", partial(watchdog.watchdog, patience=0.1))
+    monkeypatch.setattr(watchdog.os, "_exit", end)
     run, _ = tiny.trained(tmp_path / "run", tiny.generator(photos), Host(stall_seconds=1.0))
     assert set(codes) == {EXIT_STALLED}
     row = next(row for row in stalled(run.path, 0) if row["step"] == 4)
@@ -185,7 +189,7 @@ def test_two_ranks_of_which_one_hangs(photos: Path, tmp_path: Path) -> None:
     ranks = [begin(_RANK, run.path, rank, 2) for rank in range(2)]
     try:
         for process in ranks:
-            process.communicate(timeout=START)
+            process.communicate(timeout=PATIENCE)
     finally:
         for process in ranks:
             process.kill()

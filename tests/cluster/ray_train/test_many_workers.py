@@ -14,7 +14,8 @@ from cluster.runs import Run
 from tests import processes, tiny
 from tests.cluster.ray_clusters import RayCluster
 from tests.cluster.ray_train.test_scaling import endless, step_of
-from tests.processes import Driver, Process, wait_for
+from tests.processes import Driver, Process
+from tests.waiting import wait_for
 
 NODES, CPUS = 8, 4
 STEPS = 20

@@ -21,7 +21,8 @@ from cluster.runs import Run
 from gencomp.cli import main
 from tests import processes, tiny
 from tests.cluster.ray_clusters import Node, RayCluster
-from tests.processes import Driver, wait_for
+from tests.processes import Driver
+from tests.waiting import wait_for
 
 WAITING = "waiting for 2 workers of 1 CPU each: the cluster has room for 1"
 

@@ -21,7 +21,8 @@ from cluster.runs import Run
 from gencomp.cli import main
 from tests import tiny
 from tests.conftest import ROOT
-from tests.processes import ENVIRONMENT, START, Driver, gone, kill, listening
+from tests.processes import ENVIRONMENT, Driver, gone, kill, listening
+from tests.waiting import PATIENCE
 
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
@@ -32,13 +33,13 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from cluster.runs import open_run
-from cluster.training.worker_info import Seat
+from cluster.training.worker_info import WorkerInfo
 from cluster.worker import Host, train
 
 path, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 store = dist.FileStore(path + ".store", world)
 dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
-train(open_run(path), Seat(rank, world), Host())
+train(open_run(path), WorkerInfo(rank, world), Host())
 dist.destroy_process_group()
 """
 
@@ -57,7 +58,7 @@ def straight(path: Path, raw: dict[str, Any], world: int) -> Run:
         for rank in range(world)
     ]
     try:
-        errors = [rank.communicate(timeout=START)[1] for rank in ranks]
+        errors = [rank.communicate(timeout=PATIENCE)[1] for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()
@@ -139,7 +140,7 @@ def test_killed_stopped_and_resumed(
     tiny.assert_identical(tiny.state(run), tiny.state(untouched))
     assert tiny.result(run) == tiny.result(untouched)
     assert tiny.rows(run) == tiny.rows(untouched)
-    assert gone(first.seen, 180), [p.command() for p in first.seen if p.alive()]
+    assert gone(first.seen), [p.command() for p in first.seen if p.alive()]
 
 
 def test_a_damaged_sample_stops_the_run_with_its_name(

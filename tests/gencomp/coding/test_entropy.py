@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from gencomp.coding import entropy, fixed_length, payload
 from gencomp.coding.tables import PRECISION, Tables, cumulative, empty, fit
 from gencomp.errors import InputError
+from tests.waiting import PATIENCE
 
 
 def draw(codes: int, count: int, levels: int, seed: int = 0) -> np.ndarray:
@@ -159,7 +160,7 @@ def test_another_process_reads_them() -> None:
         f"data = bytes.fromhex('{entropy.encode(symbols, known).hex()}')\n"
         "assert (entropy.decode(data, tables(40, 3), 2) == draw(2, 40, 3, 7)).all()"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=PATIENCE)
 
 
 GOLDEN = "3f13be73b9dd"

@@ -7,7 +7,6 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,9 @@ from shards.errors import ShardError
 from shards.index import IndexReader, map_index
 from shards.info import DatasetInfo, read_info
 from shards.reading.columns import Columns, columns
+from tests.processes import times_open
 from tests.shards.indexes import Shards, large_set, random_row, random_shards, write_set
+from tests.waiting import PATIENCE, wait_for
 
 ROWS = 120_000
 
@@ -173,13 +174,14 @@ def test_processes_open_at_once_while_one_is_killed(large: Path, cache: Path) ->
     maker = child(large, HALTING + CHILD)
     assert maker.stdout is not None and maker.stdout.readline() == "half\n"
     others = [child(large) for _ in range(2)]
-    time.sleep(1)
+    lock = path.with_suffix(".lock")
+    assert wait_for(lambda: all(times_open(other.pid, lock) for other in others))
     assert path.with_suffix(".partial").exists()
     assert not path.exists() and [other.poll() for other in others] == [None, None]
     maker.kill()
     maker.communicate()
     for other in others:
-        assert other.communicate(timeout=60) == (expected, "")
+        assert other.communicate(timeout=PATIENCE) == (expected, "")
     assert not path.with_suffix(".partial").exists()
     assert answers(large, opened(large, not_needed)) == expected
 
@@ -208,7 +210,7 @@ def test_a_full_disk_is_no_obstacle(large: Path, cache: Path) -> None:
         large,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)),
     )
-    assert limited.communicate(timeout=60) == (expected, "")
+    assert limited.communicate(timeout=PATIENCE) == (expected, "")
     assert [p.name for p in path.parent.iterdir()] == ["train.lock"]
 
 

@@ -146,6 +146,6 @@ def test_speed_does_not_depend_on_the_position() -> None:
     order = EpochOrder("k", 0, 10**12)
     p = np.arange(4096)
     order.rows(p)
-    begin = time.perf_counter()
+    begin = time.process_time()
     order.rows(p + 7 * 10**12 + 10**11)
-    assert time.perf_counter() - begin < 0.25  # a permutation array would take 8 terabytes
+    assert time.process_time() - begin < 0.25  # a permutation array would take 8 terabytes

@@ -9,8 +9,7 @@ import pickle
 import re
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from shards.info import read_info, write_info
 from shards.reading.reader import Sample, ShardSet, Split, decode_map, open_set
 from tests.shards.foreign_tars import grey, palette, png, write_tar
 from tests.shards.object_server import FolderServer
+from tests.waiting import PATIENCE, wait_for
 
 LABELS = np.arange(30, dtype=np.uint8).reshape(5, 6)
 INSTANCES = LABELS.astype(np.uint16) * 1001
@@ -325,9 +325,9 @@ def test_shards_are_fetched_before_they_are_read(remote: str, tmp_path: Path) ->
     split = open_set(remote).split("train")
     split.fetch_soon(np.array([4, 5, 3]))
     split.fetch_soon(np.array([5]))
-    wait_for(lambda: len(cached(tmp_path)) == 1)
+    assert wait_for(lambda: len(cached(tmp_path)) == 1)
     split.fetch_soon(np.arange(6))
-    wait_for(lambda: len(cached(tmp_path)) == 2)
+    assert wait_for(lambda: len(cached(tmp_path)) == 2)
     split.read_many(np.arange(6))
     # Evicted, it can be fetched again: what is done is forgotten.
     del split
@@ -336,24 +336,24 @@ def test_shards_are_fetched_before_they_are_read(remote: str, tmp_path: Path) ->
     for path in cached(tmp_path):
         path.unlink()
     split.fetch_soon(np.arange(6))
-    wait_for(lambda: len(cached(tmp_path)) == 2)
+    assert wait_for(lambda: len(cached(tmp_path)) == 2)
 
 
 def _fetching_child(split: Split, tmp_path: Path) -> None:
     split.fetch_soon(np.array([5]))
-    wait_for(lambda: len(cached(tmp_path)) == 2)
+    assert wait_for(lambda: len(cached(tmp_path)) == 2)
 
 
 def test_a_forked_child_fetches_too(remote: str, tmp_path: Path) -> None:
     """The threads of its parent's pool are not there."""
     split = open_set(remote).split("train")
     split.fetch_soon(np.array([0]))
-    wait_for(lambda: len(cached(tmp_path)) == 1)
+    assert wait_for(lambda: len(cached(tmp_path)) == 1)
     child = multiprocessing.get_context("fork").Process(
         target=_fetching_child, args=(split, tmp_path)
     )
     child.start()
-    child.join(60)
+    child.join(PATIENCE)
     assert child.exitcode == 0
 
 
@@ -385,10 +385,3 @@ def test_local_shards_are_not_fetched(streets: Path) -> None:
     before = threading.enumerate()
     split.fetch_soon(np.arange(6))
     assert threading.enumerate() == before
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)

@@ -209,9 +209,9 @@ def test_many_epochs_keep_few_tables() -> None:
 def test_a_far_epoch_is_entered_at_once() -> None:
     """A resume anywhere costs one table of shards and one batch."""
     order = WindowedOrder("k", 0, np.full(100_000, 10_000), window=1 << 16, lanes=64)
-    begin = time.perf_counter()
+    begin = time.process_time()
     order.rows(np.arange(4096) + 7 * 10**9 + 10**8)
-    assert time.perf_counter() - begin < 0.5
+    assert time.process_time() - begin < 0.5
 
 
 def test_the_network_is_the_one_of_the_global_order() -> None:

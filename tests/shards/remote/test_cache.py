@@ -11,8 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,12 +23,12 @@ from shards.info import ShardInfo
 from shards.remote.cache import NoRoom, ShardCache, cache_root, limit_from_environment
 from shards.remote.clients import Patience
 from shards.remote.stores import Store, store
-from tests.processes import wait_for
-from tests.shards import object_server
+from tests.processes import times_open
 from tests.shards.object_server import Fault, Proxy, new_bucket
+from tests.waiting import PATIENCE, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = Patience(connect=2, silence=5, attempts=3, pause=0.01, longest_pause=0.05)
+QUICK = Patience(connect=60, silence=60, attempts=3, pause=0.01, longest_pause=0.05)
 KB = 1000
 SIZES = [300 * KB, 310 * KB, 320 * KB, 330 * KB, 340 * KB, 350 * KB]
 BODIES = [np.random.default_rng(i).bytes(size) for i, size in enumerate(SIZES)]
@@ -41,25 +39,9 @@ SHARDS = [
 FORK = multiprocessing.get_context("fork")
 
 
-@pytest.fixture(autouse=True)
-def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-
-
 @pytest.fixture(scope="module")
 def bucket() -> str:
-    return new_bucket(
-        f"cache-{uuid.uuid4().hex[:12]}",
-        {shard.name: body for shard, body in zip(SHARDS, BODIES, strict=True)},
-    )
-
-
-@pytest.fixture
-def proxy() -> Iterator[Proxy]:
-    with Proxy(object_server.s3_port()) as proxy:
-        yield proxy
+    return new_bucket({shard.name: body for shard, body in zip(SHARDS, BODIES, strict=True)})
 
 
 @pytest.fixture
@@ -138,7 +120,7 @@ class TestFetching:
         assert cached(cache) == []
 
     def test_a_truncated_object_is_refused(self, cache: ShardCache, proxy: Proxy) -> None:
-        name = new_bucket(f"short-{uuid.uuid4().hex[:12]}", {"0.tar": BODIES[0][:200_000]})
+        name = new_bucket({"0.tar": BODIES[0][:200_000]})
         with pytest.raises(ShardError, match=r"0\.tar .*200000 bytes, 300000 are expected"):
             cache.open(store(proxy.s3(name), QUICK), SHARDS[0])
         assert cached(cache) == []
@@ -202,27 +184,30 @@ class TestTogether:
     def test_different_shards_at_the_same_time(
         self, cache: ShardCache, remote: Store, proxy: Proxy
     ) -> None:
-        proxy.faults = [Fault(f"{i}.tar", delay=0.5) for i in range(3)]
-        started = time.monotonic()
+        gate = threading.Event()
+        proxy.faults = [Fault(f"{i}.tar", gate=gate) for i in range(3)]
         with ThreadPoolExecutor(3) as pool:
-            list(pool.map(lambda i: cache.fetch(remote, SHARDS[i]), range(3)))
-        assert time.monotonic() - started < 1.2
+            fetching = [pool.submit(cache.fetch, remote, SHARDS[i]) for i in range(3)]
+            together = wait_for(lambda: all(proxy.gets(f"{i}.tar") for i in range(3)), PATIENCE / 8)
+            gate.set()
+            for one in fetching:
+                one.result(PATIENCE)
+        assert together
 
     def test_a_killed_filler(self, cache: ShardCache, remote: Store, proxy: Proxy) -> None:
         """kill -9 in the middle of a shard: who waits goes on at once, with a new file."""
         proxy.faults = [Fault("0.tar", keep=100_000, then="hang")]
         filler = FORK.Process(target=cache.fetch, args=(remote, SHARDS[0]))
         filler.start()
-        assert wait_for(lambda: len(proxy.gets("0.tar")) == 1, 10)
+        assert wait_for(lambda: len(proxy.gets("0.tar")) == 1)
         assert cached(cache) == ["0.tar.part"]
         assert total(cache.directory) == SIZES[0]  # the room for all of it is taken
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(cache.open, remote, SHARDS[0])
-            time.sleep(0.2)
-            assert not waiting.done()
+            assert not wait_for(waiting.done, 0.2)
             assert filler.pid is not None
             os.kill(filler.pid, signal.SIGKILL)
-            assert content(waiting.result(10)) == BODIES[0]
+            assert content(waiting.result(PATIENCE)) == BODIES[0]
         filler.join()
         assert cached(cache) == ["0.tar"]
 
@@ -232,7 +217,7 @@ class TestTogether:
         proxy.faults = [Fault("0.tar", keep=100_000, then="hang")]
         filler = FORK.Process(target=cache.fetch, args=(remote, SHARDS[0]))
         filler.start()
-        assert wait_for(lambda: len(proxy.gets("0.tar")) == 1, 10)
+        assert wait_for(lambda: len(proxy.gets("0.tar")) == 1)
         cache.fetch(remote, SHARDS[1])
         assert cached(cache) == ["0.tar.part", "1.tar"]
         filler.kill()
@@ -243,15 +228,17 @@ class TestTogether:
     def test_a_child_of_a_filler_does_not_keep_its_lock(
         self, cache: ShardCache, remote: Store, proxy: Proxy
     ) -> None:
-        proxy.faults = [Fault("0.tar", delay=0.3)]
+        gate = threading.Event()
+        proxy.faults = [Fault("0.tar", gate=gate)]
         with ThreadPoolExecutor(1) as pool:
             filling = pool.submit(cache.fetch, remote, SHARDS[0])
-            assert wait_for(lambda: len(proxy.gets("0.tar")) == 1, 10)
-            child = FORK.Process(target=time.sleep, args=(60,))
+            assert wait_for(lambda: len(proxy.gets("0.tar")) == 1)
+            child = FORK.Process(target=signal.pause)
             child.start()
-            filling.result(10)
+            gate.set()
+            filling.result(PATIENCE)
             (cache.directory / SHARDS[0].hash).unlink()
-            assert content(pool.submit(cache.open, remote, SHARDS[0]).result(5)) == BODIES[0]
+            assert content(pool.submit(cache.open, remote, SHARDS[0]).result(PATIENCE)) == BODIES[0]
         child.kill()
         child.join()
 
@@ -282,10 +269,11 @@ class TestLimit:
         fcntl.flock(evictor, fcntl.LOCK_EX)
         with ThreadPoolExecutor(1) as pool:
             reading = pool.submit(cache.open, remote, SHARDS[0])
-            time.sleep(0.1)
+            shard = cache.directory / SHARDS[0].hash
+            assert wait_for(lambda: times_open(os.getpid(), shard) == 2)
             (cache.directory / SHARDS[0].hash).unlink()
             os.close(evictor)
-            assert content(reading.result(10)) == BODIES[0]
+            assert content(reading.result(PATIENCE)) == BODIES[0]
         assert cached(cache) == ["0.tar"]
         assert len(proxy.gets("0.tar")) == 2
 
@@ -311,12 +299,16 @@ class TestLimit:
         self, cache: ShardCache, remote: Store, proxy: Proxy
     ) -> None:
         small = ShardCache(SIZES[5] + 1, cache.directory)
-        proxy.faults = [Fault("0.tar", delay=0.4)]
-        with ThreadPoolExecutor(1) as pool:
+        gate = threading.Event()
+        proxy.faults = [Fault("0.tar", gate=gate)]
+        with ThreadPoolExecutor(2) as pool:
             filling = pool.submit(small.fetch, remote, SHARDS[0])
-            assert wait_for(lambda: len(proxy.gets("0.tar")) == 1, 10)
-            assert content(small.open(remote, SHARDS[5])) == BODIES[5]
-            filling.result()
+            assert wait_for(lambda: len(proxy.gets("0.tar")) == 1)
+            waiting = pool.submit(small.open, remote, SHARDS[5])
+            assert not wait_for(waiting.done, 0.2)
+            gate.set()
+            assert content(waiting.result(PATIENCE)) == BODIES[5]
+            filling.result(PATIENCE)
         assert cached(small) == ["5.tar"]
 
     def test_several_processes_under_a_small_limit(self, remote: Store, tmp_path: Path) -> None:
@@ -336,22 +328,25 @@ class TestLimit:
         ended = threading.Event()
 
         def look() -> None:
+            # What is evicted for a file that then appears may be counted with it: a pass counts
+            # only if nothing changed meanwhile.
+            before = _names(cache.directory)
+            size = total(cache.directory)
+            if _names(cache.directory) == before:
+                seen.append(size)
+
+        def watch() -> None:
             while not ended.wait(0.0005):
                 if cache.directory.exists():
-                    # What is evicted for a file that then appears may be counted with it: a pass
-                    # counts only if nothing changed meanwhile.
-                    before = _names(cache.directory)
-                    size = total(cache.directory)
-                    if _names(cache.directory) == before:
-                        seen.append(size)
+                    look()
 
-        watcher = threading.Thread(target=look)
+        watcher = threading.Thread(target=watch)
         watcher.start()
         _run(children)
         ended.set()
         watcher.join()
+        look()  # the watcher may have met a change each time
         assert [child.exitcode for child in children] == [0] * 3
-        assert len(seen) > 100
         assert 600 * KB < max(seen) <= cache.limit
 
     @pytest.mark.skipif(sys.platform != "linux", reason="mounts a small disk")
@@ -396,7 +391,7 @@ def _run(children: list[multiprocessing.context.ForkProcess]) -> None:
     for child in children:
         child.start()
     for child in children:
-        child.join(60)
+        child.join(PATIENCE)
 
 
 class TestEnvironment:

@@ -7,8 +7,6 @@ import os
 import pickle
 import shutil
 import threading
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +16,14 @@ from shards.errors import ShardError
 from shards.info import read_info, write_info
 from shards.reading.reader import Split, open_set
 from shards.remote.cache import NoRoom
-from tests.processes import wait_for
-from tests.shards import object_server
 from tests.shards.object_server import Fault, FolderServer, Proxy, new_bucket
+from tests.waiting import PATIENCE, wait_for
 
 FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, s3_credentials: None) -> None:
     monkeypatch.setenv("GENCOMP_CACHE", str(tmp_path / "cache"))
 
 
@@ -39,18 +33,9 @@ def bucket(built: Path) -> str:
     return upload(built)
 
 
-@pytest.fixture
-def proxy() -> Iterator[Proxy]:
-    with Proxy(object_server.s3_port()) as proxy:
-        yield proxy
-
-
 def upload(directory: Path, prefix: str = "sets/photos") -> str:
     objects = {f"{prefix}/{p.name}": p.read_bytes() for p in directory.iterdir()}
-    name = new_bucket(f"remote-{uuid.uuid4().hex[:12]}", objects)
-    for key in objects:
-        object_server.s3_client().put_object_acl(Bucket=name, Key=key, ACL="public-read")
-    return name
+    return new_bucket(objects, public=True)
 
 
 def assert_same(ours: Split, theirs: Split) -> None:
@@ -126,7 +111,7 @@ class TestSharing:
             child.start()
         assert_same(there, here.split("test"))
         for child in children:
-            child.join(60)
+            child.join(PATIENCE)
         assert [child.exitcode for child in children] == [0, 0, 0]
         shards = [r.path for r in proxy.gets("test-0")]
         assert len(shards) == len(set(shards)) == 4
@@ -135,7 +120,7 @@ class TestSharing:
         there = open_set(proxy.s3(f"{bucket}/sets/photos")).split("test")
         cache = Path(os.environ["GENCOMP_CACHE"]) / "shards"
         there.fetch_soon(np.arange(len(there)))
-        assert wait_for(lambda: len(list(cache.glob("?" * 32))) == 4, 20)
+        assert wait_for(lambda: len(list(cache.glob("?" * 32))) == 4)
         proxy.faults = [Fault("", times=999, status=500)]
         assert_same(there, open_set(built).split("test"))
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from slurm.sessions import session
 from slurm.sessions.session import Order
 from slurm.sessions.session_jobs import SessionJobs
 from tests.conftest import ROOT
+from tests.waiting import PATIENCE, wait_for
 
 Fake = Callable[[str, str], None]
 
@@ -96,8 +97,7 @@ def test_a_node_failure_ends_a_job_only_when_no_requeue_follows() -> None:
     assert watcher.active({"1": Look("NODE_FAIL")}) == {"1"}
     assert watcher.active({"1": Look("PENDING", "BeginTime")}) == {"1"}
     assert watcher.active({"1": Look("NODE_FAIL")}) == {"1"}
-    time.sleep(0.06)
-    assert watcher.active({"1": Look("NODE_FAIL")}) == set()
+    assert wait_for(lambda: watcher.active({"1": Look("NODE_FAIL")}) == set())
 
 
 def test_a_job_that_is_requeued_in_a_moment_is_waited_for(
@@ -110,9 +110,7 @@ def test_a_job_that_is_requeued_in_a_moment_is_waited_for(
     fake_command("squeue", "echo '5|NODE_FAIL|None|n1'")
     assert queue.settled(["5", "6"], grace=0.5)["5"].state == "NODE_FAIL"
     fake_command("squeue", "")
-    began = time.monotonic()
-    assert queue.settled(["5"]) == {"5": Look(queue.GONE)}
-    assert time.monotonic() - began < 20
+    assert queue.settled(["5"], grace=math.inf) == {"5": Look(queue.GONE)}  # not waited for
 
 
 def test_jobs_in_other_states_than_waiting_and_running_are_cancelled_plainly(
@@ -160,7 +158,7 @@ def test_cancelling_ends_a_submitter_that_was_stopped(tmp_path: Path) -> None:
             assert process.stdout is not None and process.stdout.readline() == b"holds\n"
             process.send_signal(signal.SIGSTOP)
             assert submit.cancel(found) == []
-            assert process.wait(timeout=60) == -signal.SIGTERM
+            assert process.wait(timeout=PATIENCE) == -signal.SIGTERM
         finally:
             process.kill()
 
@@ -187,12 +185,10 @@ def test_slurm_is_chosen_where_a_controller_answers(fake_command: Fake) -> None:
     assert submit.choose("auto") == "slurm"
 
 
-@pytest.mark.parametrize("body", ["exit 1", "exec sleep 30"])
+@pytest.mark.parametrize("body", ["exit 1", "exec sleep 100000"])
 def test_this_machine_is_chosen_where_none_answers(fake_command: Fake, body: str) -> None:
     fake_command("sbatch", "exit 1")
     fake_command("scontrol", body)
-    began = time.monotonic()
     assert submit.choose("auto") == "local"
-    assert time.monotonic() - began < 4
     with pytest.raises(InputError, match="no Slurm controller answers"):
         submit.choose("slurm")

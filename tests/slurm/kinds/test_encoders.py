@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from cluster.runs import Run
 from gencomp.cli import main
 from slurm.kinds.encoders import EncoderJobs, TrainEncoders
 from tests.slurm.conftest import started
+from tests.waiting import wait_for
 
 SMALL = ["--images", "3", "--epochs", "1", "--batch-size", "8", "--samples", "2"]
 
@@ -63,10 +63,7 @@ def test_a_killed_job_goes_on_to_the_same_bits(run: Run) -> None:
     killed = EncoderJobs(plan.Evaluation.find(run, "killed", whole.plan)).enter().evaluation
     job = TrainEncoders("baseline-0", str(killed.path))
     process = started(job)
-    deadline = time.monotonic() + 60
-    while not killed.chains.exists():
-        assert time.monotonic() < deadline, "the job does not start"
-        time.sleep(0.01)
+    assert wait_for(killed.chains.exists), "the job does not start"
     process.kill()
     process.wait()
     assert killed.missing() == [0], "the job was over before it was killed"

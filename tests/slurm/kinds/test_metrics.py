@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from slurm.jobs import ledger, status
 from slurm.kinds import open_jobs
 from slurm.kinds.metrics import MeasureMetrics, MetricJobs
 from tests import tiny
+from tests.waiting import wait_for
 
 SIZES = ["--images", "12", "--block", "4", "--batch-size", "2"]
 
@@ -108,10 +108,7 @@ def test_the_preemption_signal_requeues(run: Run) -> None:
     handle = executor.submit(job)
     try:
         progress = hit.progress("measure-0")
-        deadline = time.monotonic() + 60
-        while not hit.evaluation.part(0).exists():
-            assert time.monotonic() < deadline, "the job does not start"
-            time.sleep(0.01)
+        assert wait_for(hit.evaluation.part(0).exists), "the job does not start"
         # Into the second block: while modules are imported, what a handler raises may get lost.
         os.kill(files.read_json(progress)["pid"], signal.SIGUSR2)
         handle.result()

@@ -9,9 +9,11 @@ import sys
 
 import pytest
 
-from slurm.sessions import child_processes, ray_cluster, ray_node
+from cluster import processes
+from slurm.sessions import ray_cluster, ray_node
 from slurm.sessions.ray_cluster import Node
-from tests.processes import Process, descendants, gone, wait_for
+from tests.processes import Process, descendants, gone
+from tests.waiting import PATIENCE, wait_for
 
 _SHOWN = """\
 NodeName=n1 Arch=x86_64 CoresPerSocket=1 NodeAddr=10.0.0.1 NodeHostName=host Version=22.05.8 OS=x
@@ -48,7 +50,8 @@ def test_the_token_is_in_no_word_and_no_variable(tmp_path: pytest.TempPathFactor
 
 _FAMILY = """
 import subprocess, sys, time
-from slurm import children
+from cluster import processes
+from slurm.sessions import child_processes as children
 children.adopt()
 # A child that leaves a grandchild behind.
 code = "import subprocess; subprocess.Popen(['sleep', '600'], start_new_session=True)"
@@ -75,13 +78,13 @@ def test_children_are_deaf_and_none_is_left() -> None:
     parent.stdout.readline()
     family: set[Process] = descendants(parent.pid)
     assert len(family) == 2
-    out, _ = parent.communicate("\n", timeout=60)
+    out, _ = parent.communicate("\n", timeout=PATIENCE)
     assert out.split() == ["False", "True"]
     assert gone(family)
 
 
 def test_a_node_ends_with_its_input_and_not_by_slurms_signals() -> None:
-    before = set(child_processes._children())
+    before = set(processes.own_children())
     node = subprocess.Popen(
         [sys.executable, "-m", "slurm.sessions.ray_node"], stdin=subprocess.PIPE, text=True
     )
@@ -91,10 +94,10 @@ def test_a_node_ends_with_its_input_and_not_by_slurms_signals() -> None:
         lines = dict(line.split(":", 1) for line in open(status).read().splitlines())
         return bool(int(lines["SigBlk"], 16) >> (signal.SIGTERM - 1) & 1)
 
-    assert wait_for(blocks, 60)
+    assert wait_for(blocks)
     node.send_signal(signal.SIGTERM)
     node.send_signal(signal.SIGUSR2)
     assert not wait_for(lambda: node.poll() is not None, 0.2)
-    node.communicate(timeout=60)
+    node.communicate(timeout=PATIENCE)
     assert node.returncode == 0
-    assert set(child_processes._children()) <= before
+    assert set(processes.own_children()) <= before

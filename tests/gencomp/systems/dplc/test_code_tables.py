@@ -21,6 +21,7 @@ from gencomp.coding import tables
 from gencomp.systems.common import pixels
 from gencomp.systems.dplc.code_tables import CodeTables
 from tests.gencomp.dplc_cases import batch, finalised, made
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 BATCHES = (9, 8, 1)  # unequal shares, and ranks without a row
@@ -51,7 +52,7 @@ def test_every_rank_counts_all_rows(tmp_path: Path) -> None:
         )
         for rank in range(world)
     ]
-    assert [process.wait(timeout=120) for process in processes] == [0] * world
+    assert [process.wait(timeout=PATIENCE) for process in processes] == [0] * world
     alone = CodeTables(32, 3)
     alone.count(symbols())
     assert (alone.back[16:] == torch.tensor([0, 16])).all()
