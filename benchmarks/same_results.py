@@ -56,8 +56,7 @@ STAGES = {
     "wasserstein_pp": f"dplc_wasserstein_pp_photos {DPLC} {LATENT} --data.transforms.flip true",
     "codec": f"dplc_codec_photos {DPLC} {CODE}",
     "cae": f"dplc_cae_photos {DPLC} {LATENT} {CODE} --data.shards null --data.mixture {MIXTURE}",
-    "gc": f"dplc_gc_photos {DPLC} {LATENT} {CODE}"
-    " --data.transforms.resize [72,72] --data.transforms.crop [64,64]",
+    "gc": f"dplc_gc_photos {DPLC} {LATENT} {CODE} --data.decode_threads 2",
     "vae": f"vae_digits {TINY} --data.shards data/small --data.transforms.dither true"
     " --networks.channels 3 --networks.widths [16] --training.ema_decay 0.9",
 }
@@ -74,10 +73,10 @@ CURVE = (
 )
 ENCODERS = "--images 3 --epochs 1 --batch-size 8 --samples 2 --betas 0.001 0.1 --executor debug"
 
-# No command tells the order of samples, so the façade `shards` is asked, and the classes of orders
-# wherever the checkout keeps them.
+# No command tells the order of samples and their random crops, so the façade `shards` is asked, and
+# the other names of the data's floor wherever the checkout keeps them.
 ORDER = """
-import hashlib, importlib, json, sys
+import hashlib, importlib, itertools, json, sys
 import numpy as np
 import shards
 
@@ -91,12 +90,20 @@ def of_checkout(name, module):
 
 split = shards.open_set(sys.argv[1]).split("train")
 whole, windowed = of_checkout("EpochOrder", "order"), of_checkout("WindowedOrder", "windowed")
+batches_of = of_checkout("training_batches", "stream")
+cut = of_checkout("Transforms", "transforms")(resize=(72, 72), crop=(64, 64), flip=True)
 for order in (
     whole(split.key_hash, 321, len(split)),
     windowed(split.key_hash, 321, split.shard_lengths, 16, 2),
 ):
     keys = [split.key(int(row)) for row in order.rows(np.arange(3 * len(split)))]
     print(hashlib.sha256(json.dumps(keys).encode()).hexdigest(), "from", *keys[:3])
+    for rank in range(2):
+        batches = batches_of(split, order, 8, rank, 2, 5, transforms=cut)
+        digest = hashlib.sha256()
+        for batch in itertools.islice(batches, 3):
+            digest.update(batch.rows.tobytes() + batch.positions.tobytes() + batch.images.tobytes())
+        print(digest.hexdigest(), "of rank", rank)
 """
 # The sections of a container of another version than the one that this script reads itself.
 SECTIONS = """

@@ -1,10 +1,10 @@
-"""What feature networks are given, and what is done to images before; without torch."""
+"""The inputs that feature networks take, and how images become such inputs; without torch."""
 
 from __future__ import annotations
 
 from typing import Literal, get_args
 
-# uint8 as it is, or float32 on [−1, 1] at 299×299.
+# Either uint8 images as they are, or float32 images on [−1, 1] at 299×299 pixels.
 Input = Literal["uint8", "signed-299"]
 INPUTS: tuple[Input, ...] = get_args(Input)
 RESIZE_RULES: dict[Input, str] = {

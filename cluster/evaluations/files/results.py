@@ -1,4 +1,4 @@
-"""From parts to rates: means over pictures with intervals, and the protocol they belong to."""
+"""Parts are merged into rates: means over pictures with intervals, and the protocol behind them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SECONDS = ("encode_seconds", "decode_seconds")
 
 
 class Result(NamedTuple):
-    """What was collected.
+    """The result that was merged from parts.
 
     Attributes:
         content: the content of rates.json.
@@ -32,11 +32,11 @@ class Result(NamedTuple):
 
 
 def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
-    """Merge the parts there are and write `rates.json`.
+    """Merge the parts that exist and write `rates.json`.
 
     Raises:
-        InputError: there is no part yet, a part is damaged or of another plan, or (`require_all`)
-            blocks are missing; then nothing is written.
+        InputError: there is no part yet, a part is damaged or belongs to another plan, or
+            (`require_all`) blocks are missing; then nothing is written.
     """
     plan, missing = evaluation.plan, evaluation.missing()
     there = [block for block in range(len(plan.blocks)) if block not in missing]
@@ -71,7 +71,7 @@ def summary(values: dict[str, np.ndarray], seed: int) -> dict[str, dict[str, Any
     """Means over pictures with intervals, and medians of seconds.
 
     Args:
-        values: name -> float64 [N], of `parts.VALUES`.
+        values: each name of `parts.VALUES` -> its values, float64 [N].
         seed: the seed of the bootstrap.
     """
     found: dict[str, dict[str, Any]] = {}
@@ -90,7 +90,7 @@ def summary(values: dict[str, np.ndarray], seed: int) -> dict[str, dict[str, Any
 
 
 def _mean(name: str, values_N: np.ndarray, seed: int) -> dict[str, dict[str, Any]]:
-    """One entry, of the pictures that have the value; none where no picture has it."""
+    """The entry of one value, over the pictures that have it; empty if no picture has it."""
     known_N = values_N[~np.isnan(values_N)]
     if not len(known_N):
         return {}

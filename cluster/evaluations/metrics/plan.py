@@ -28,14 +28,19 @@ from shards.reading.reader import Split
 
 
 class Block(NamedTuple):
-    """A unit of work: images of the split by their place among the measured ones, or samples."""
+    """A unit of work.
+
+    Attributes:
+        kind: whether the items are images or samples of the prior.
+        items: the places of the images among the measured ones, or the numbers of the samples.
+    """
 
     kind: Literal["images", "samples"]
     items: range
 
 
 class Plan(plans.Plan):
-    """A measurement."""
+    """The plan of a measurement, called its protocol."""
 
     FILE: ClassVar[str] = "protocol.json"
     LOCATIONS: ClassVar[tuple[str, ...]] = ("shards", "features_file", "lpips_file")
@@ -51,7 +56,8 @@ class Plan(plans.Plan):
     split_images: int
     height: int | None
     width: int | None
-    # (height, width, images of it) where images differ: they follow from data and transforms.
+    # Each size as (height, width, number of images), where the sizes differ. They follow from the
+    # data and the transforms.
     sizes: tuple[tuple[int, int, int], ...] = ()
     reconstructs: bool
     rules: dict[str, str]
@@ -64,13 +70,16 @@ class Plan(plans.Plan):
         return {key: value for key, value in super().identity().items() if key != "sizes"}
 
     def differences(self, other: Self) -> list[str]:
-        """Rules follow from the rest, so they are named only where they alone differ."""
+        """The changes that `other` would make to this plan, in words.
+
+        Rules follow from the other fields, so they are named only if nothing else differs.
+        """
         found = super().differences(other)
         return [text for text in found if not text.startswith("rules ")] or found
 
     @property
     def every_size(self) -> tuple[tuple[int, int, int], ...]:
-        """(height, width, measured images of it) of every size."""
+        """Every size as (height, width, number of measured images)."""
         if self.height is None or self.width is None:
             return self.sizes
         return ((self.height, self.width, self.settings.images),)
@@ -82,7 +91,7 @@ class Plan(plans.Plan):
 
     @property
     def blocks(self) -> list[Block]:
-        """All units of work, images first; of nearly equal size."""
+        """All units of work, nearly equal in size. Those that measure images come first."""
         chosen = self.settings
         images = divided(range(chosen.images), chosen.block)
         samples = divided(range(chosen.samples), chosen.block)
@@ -115,10 +124,10 @@ class Evaluation(evaluation.Evaluation):
 
 
 def divided(items: range, size: int) -> list[range]:
-    """Consecutive parts of `size` items or a few fewer, as equal as they go.
+    """Consecutive parts of `size` items or a few fewer, as equal in length as possible.
 
-    Unless parts of one are asked for, none of several has a single item, of which no batch
-    statistics could be taken; of an odd number of items, parts of two are therefore two or three.
+    If `size` is not 1 and there are two items or more, no part has a single item, because batch
+    statistics need two. Where `size` is 2, an odd number of items therefore has a part of three.
     """
     count = len(items) if size == 1 else min(-(-len(items) // size), max(len(items) // 2, 1))
     cuts = [len(items) * i // count for i in range(count + 1)] if count else [0]
@@ -137,17 +146,18 @@ def make(
     lpips_sha256: str | None,
     **chosen: Any,
 ) -> Plan:
-    """The protocol of a finished run; runs two images through it, writes nothing.
+    """The protocol for a finished run. Two images go through the run, and nothing is written.
 
     Args:
-        run: finished.
-        metrics: by default mse, psnr and ms_ssim where it reconstructs, and what the networks
-            given measure.
-        images: by default the whole split.
-        samples: by default as many as images, where features are compared and there is a prior.
-        features, features_sha256: file of the feature network, and its hash (may be left out for
-            the known Inception).
-        lpips, lpips_sha256: likewise.
+        run: the finished run.
+        metrics: the metrics; by default mse, psnr and ms_ssim if the run reconstructs, and those
+            that the given networks measure.
+        images: the number of images; by default the whole split is measured.
+        samples: the number of samples; by default as many as images, if features are compared and
+            the run has a prior.
+        features, features_sha256: the file of the feature network and its hash, which may be left
+            out for the known Inception network.
+        lpips, lpips_sha256: the file of the perceptual network and its hash.
         chosen: the other fields of `Settings`.
 
     Raises:
@@ -219,11 +229,11 @@ def make(
 
 
 def rules(settings: Settings, sizes: Sequence[tuple[int, int]]) -> dict[str, str]:
-    """What the numbers mean, in words.
+    """The meaning of the numbers, in words.
 
     Args:
-        settings: of the evaluation.
-        sizes: each (height, width) that an image has.
+        settings: the evaluation's settings.
+        sizes: every size (height, width) that an image has.
 
     Raises:
         InputError: the images are too small for a metric that is asked for.
@@ -267,8 +277,10 @@ def rules(settings: Settings, sizes: Sequence[tuple[int, int]]) -> dict[str, str
 
 
 def _abilities(run: Run, split: Split) -> tuple[bool, bool, bool]:
-    """Whether the run reconstructs, has a prior, and encodes to latents that should follow it: two
-    images tell, or one where the two have different sizes."""
+    """Whether the run reconstructs, has a prior, and has latents that should follow the prior.
+
+    Two images are tried, or one image if the two have different sizes.
+    """
     recipe, system = run.recipe(), run.system()
     rows = data.held_out_order(recipe, split, 2, min(2, len(split)))[0].tolist()
     batch = data.to_batch(data.held_out_rows(recipe, split, rows), torch.device("cpu"))

@@ -287,7 +287,7 @@ def test_parts_of_another_protocol_are_refused_by_name(generator: Run) -> None:
     for measurement in (one, two):
         measure(measurement, 1)
     shutil.copy(two.part(0), one.part(0))
-    with pytest.raises(InputError, match=r"block-00000.safetensors belongs to another measurement"):
+    with pytest.raises(InputError, match=r"block-00000.safetensors belongs to another evaluation"):
         results.collect(one)
     with pytest.raises(InputError, match="seed was 7, would be 8 "):
         Evaluation.find(generator, "one", two.plan)
