@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from cluster import locks, processes
-from cluster.logs import json_lines, process_log
+from cluster.logs import evaluation_rows, json_lines, process_log
 
 # The numbers of newest rows from which the sample rate and the pace are computed.
 _RATE_ROWS, _PACE_ROWS = 10, 200
@@ -81,7 +81,7 @@ def read(path: Path, held: bool | None = None) -> Standing:
     starts = [row for row in events if row["event"] == "start"]
     state, detail = _state(path, result, driver, events, held)
     since = seconds(starts[-1]) if starts else 0.0
-    rows, evaluation = _newest_rows(path / "metrics.jsonl", f"{split}/", since)
+    rows, evaluation = _newest_rows(path / "metrics.jsonl", split, since)
     newest = rows[0] if rows else None
     step = int((result or newest or evaluation or {}).get("step", 0))
     total = _total(training, newest or evaluation)
@@ -168,13 +168,13 @@ def _lives(path: Path, start: Row) -> bool:
 
 
 def _newest_rows(
-    path: Path, prefix: str, since: float
+    path: Path, split: str, since: float
 ) -> tuple[list[dict[str, Any]], dict[str, float] | None]:
     """The newest rows of training since a time, from the newest back, and the newest evaluation."""
     rows: list[dict[str, Any]] = []
     evaluation = None
     for row in json_lines.newest_first(path):
-        metrics = {k.removeprefix(prefix): v for k, v in row.items() if k.startswith(prefix)}
+        metrics = evaluation_rows.from_row(row, split)
         if metrics and evaluation is None:
             evaluation = {"step": row.get("step", 0), "time": row.get("time", 0.0), **metrics}
         old = row.get("time", 0.0) < since or len(rows) == _PACE_ROWS

@@ -12,7 +12,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from cluster.checkpoints import store
-from cluster.logs import json_lines
+from cluster.logs import evaluation_rows, json_lines
 from gencomp.errors import InputError
 from gencomp.recipes.schema import BaseRecipe
 
@@ -56,7 +56,7 @@ class Retention:
     def __init__(self, log: Path, recipe: BaseRecipe) -> None:
         self._rule = recipe.training
         self._log = log
-        self._prefix = f"{recipe.evaluation.split}/"
+        self._split = recipe.evaluation.split
         self._read = 0
         self._evaluations: list[tuple[int, float | None]] = []
 
@@ -88,12 +88,7 @@ class Retention:
         """Read the evaluations that have been added to the log since the last time."""
         rows, self._read = json_lines.follow(self._log, self._read)
         for row in rows:
-            metrics = {
-                key.removeprefix(self._prefix): value
-                for key, value in row.items()
-                if key.startswith(self._prefix)
-            }
-            if not metrics:
+            if not (metrics := evaluation_rows.from_row(row, self._split)):
                 continue
             if self._rule.keep_best_metric not in metrics:
                 raise InputError(

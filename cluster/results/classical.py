@@ -13,7 +13,8 @@ from cluster.results.pictures import as_tiles
 from gencomp.coding import classical
 from gencomp.errors import InputError
 from gencomp.evaluation import bootstrap
-from gencomp.evaluation.pixels import psnr, squared_error
+from gencomp.evaluation.pixels import squared_error
+from gencomp.evaluation.psnr import psnr
 from gencomp.evaluation.ssim import ms_ssim
 from gencomp.figures.curves import Point
 

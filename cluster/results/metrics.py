@@ -15,7 +15,7 @@ from cluster.data import evaluation_protocol
 from cluster.results import latents, pictures
 from cluster.runs import Run
 from gencomp.errors import InputError
-from gencomp.evaluation.pixels import psnr
+from gencomp.evaluation.psnr import psnr
 from gencomp.figures.curves import Panel, Point
 
 _NORMAL_95 = 1.96

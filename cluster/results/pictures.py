@@ -17,7 +17,8 @@ from cluster.runs import Run, open_run
 from gencomp import recipes
 from gencomp.errors import InputError
 from gencomp.evaluation.draws import ItemDraws
-from gencomp.evaluation.pixels import psnr, squared_error
+from gencomp.evaluation.pixels import squared_error
+from gencomp.evaluation.psnr import psnr
 from gencomp.recipes.schema import BaseRecipe
 from gencomp.report.wording import value_of
 from gencomp.system import Batch, Latents, System, evaluation_mode

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from cluster.data import held_out_order, held_out_rows, to_batch
-from cluster.logs import json_lines
+from cluster.logs import evaluation_rows, json_lines
 from cluster.runs import Run
 from gencomp.draws import Draws
 from gencomp.recipes.schema import BaseRecipe
@@ -72,8 +72,7 @@ class Recorder:
     def evaluated(self, progress: Progress, metrics: Mapping[str, float]) -> None:
         """Write the metrics of an evaluation as a row of its own, with the split as a prefix."""
         if self._active:
-            split = self._recipe.evaluation.split
-            self._append(progress, {f"{split}/{name}": value for name, value in metrics.items()})
+            self._append(progress, evaluation_rows.to_row(metrics, self._recipe.evaluation.split))
 
     def finished(self, progress: Progress, system: System) -> None:
         self.sampled(progress, system)

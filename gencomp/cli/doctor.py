@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from gencomp.cli.console import draw_table
 from gencomp.errors import InputError
 from gencomp.exit_codes import DONE, FAILED
 
@@ -260,8 +261,10 @@ def _disks() -> Iterable[Finding]:
 
 def _show(findings: list[Finding]) -> None:
     if sys.stdout.isatty():
+        colours = {"ok": "green", "warning": "yellow", "missing": "red"}
+        rows = [[one.state, one.name, one.seen, one.mend] for one in findings]
         try:
-            _show_table(findings)
+            draw_table("", ["", "what", "seen", "mend"], rows, colours)
             return
         except ImportError:
             pass
@@ -269,19 +272,3 @@ def _show(findings: list[Finding]) -> None:
     for one in findings:
         mend = f" -> {one.mend}" if one.mend else ""
         print(f"{one.state:<8} {one.name:<{width}}  {one.seen}{mend}")
-
-
-def _show_table(findings: list[Finding]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    colours = {"ok": "green", "warning": "yellow", "missing": "red"}
-    table = Table(box=None, pad_edge=False)
-    for title in ("", "what", "seen", "mend"):
-        table.add_column(title, overflow="fold")
-    for one in findings:
-        colour = colours[one.state]
-        cells = map(escape, (one.name, one.seen, one.mend))
-        table.add_row(f"[{colour}]{one.state}[/{colour}]", *cells)
-    Console().print(table)

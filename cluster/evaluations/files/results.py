@@ -12,7 +12,8 @@ from cluster.evaluations.files.plan import Evaluation
 from cluster.evaluations.tables import Collected, Table, finite
 from cluster.files import write_json
 from gencomp.errors import InputError
-from gencomp.evaluation import bootstrap, pixels
+from gencomp.evaluation import bootstrap
+from gencomp.evaluation.psnr import psnr
 
 _RATES = {"bpp": "code_bits", "file_bpp": "file_bits", "nominal_bpp": "nominal_bits"}
 _SECONDS = ("encode_seconds", "decode_seconds")
@@ -79,8 +80,8 @@ def summary(values: dict[str, np.ndarray], seed: int) -> dict[str, dict[str, Any
     found |= _mean("mse", values["mse"], seed)
     mse = found["mse"]
     # Decibels fall with the error, so the ends change places.
-    low, high = (pixels.psnr(end) for end in reversed(mse["interval"]))
-    found["psnr"] = {"value": pixels.psnr(mse["value"]), "interval": [low, high]}
+    low, high = (psnr(end) for end in reversed(mse["interval"]))
+    found["psnr"] = {"value": psnr(mse["value"]), "interval": [low, high]}
     found["psnr"]["images"] = mse["images"]
     found |= _mean("ms_ssim", values["ms_ssim"], seed)
     for name in _SECONDS:

@@ -18,6 +18,7 @@ from cluster.files import write_text
 from gencomp.errors import InputError
 from gencomp.evaluation import bootstrap, frechet, kernel, pixels
 from gencomp.evaluation.frechet import Gaussian
+from gencomp.evaluation.psnr import psnr
 from gencomp.system import Codec
 
 _VALUES = ("mse", "ms_ssim", "lpips", "pv", "rate0_mse", "rate0_pv")
@@ -151,8 +152,8 @@ def _of_values(values: dict[str, np.ndarray], settings: Settings) -> dict[str, d
         metrics[name] = _entry(mean, (low, high), len(values[name]))
         if name == "mse" and settings.asks("psnr"):
             # Decibels fall with the error, so the ends change places.
-            ends = pixels.psnr(high), pixels.psnr(low)
-            metrics["psnr"] = _entry(pixels.psnr(mean), ends, len(values[name]))
+            ends = psnr(high), psnr(low)
+            metrics["psnr"] = _entry(psnr(mean), ends, len(values[name]))
     return metrics
 
 

@@ -23,6 +23,7 @@ from cluster.runs import Run
 from gencomp.errors import InputError
 from gencomp.evaluation import frechet, kernel, pixels, ssim
 from gencomp.evaluation.draws import ItemDraws
+from gencomp.evaluation.psnr import psnr
 from gencomp.losses import mmd
 from gencomp.system import Batch, evaluation_mode
 from gencomp.systems.common.pixels import to_signed
@@ -147,7 +148,7 @@ def test_values_are_those_of_a_plain_loop(codec: Run, photos: Path, nets: dict[s
     mse = pixels.squared_error(images, draws[0]).mean().item()
     expected = {
         "mse": mse,
-        "psnr": pixels.psnr(mse),
+        "psnr": psnr(mse),
         "ms_ssim": ssim.ms_ssim(images, draws[0]).mean().item(),
         "lpips": (images.double() - draws[0].double()).abs().mean().item() / 127.5,
         "pv": torch.stack(draws).double().var(0, unbiased=False).mean().item() / 127.5**2,
