@@ -213,7 +213,7 @@ def differing(runs: Sequence[Run], rates: bool = True) -> list[str]:
 
 
 def _is_of_method(key: str) -> bool:
-    """Whether a recipe's key belongs to the method, as networks and weights do but optimizers not."""
+    """Whether a recipe's key belongs to the method, as networks do and optimizers do not."""
     section, *rest = key.split(".")
     return section not in _SHARED and "optimizer" not in rest
 
