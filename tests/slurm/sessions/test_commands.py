@@ -181,7 +181,7 @@ def test_an_order_is_found_from_the_run_and_from_its_directory(
     made.enter()
     assert SessionJobs.find(run.path) == SessionJobs.find(made.path) == made
     assert session.find(run.path / "checkpoints") is None
-    assert made.missing() == [0] and made.progress_now() == (0, 12)
+    assert made.missing() == [0] and made.session.progress_now() == (0, 12)
     assert isinstance(made.task(session.Job(name="t", executor="slurm", id="1", host="h")), Drive)
     assert main(["slurm", "collect", str(run.path)]) == 2
     assert "is no evaluation; `gencomp status" in capsys.readouterr().err
