@@ -45,7 +45,7 @@ class Plan(BaseModel):
     LOCATIONS: ClassVar[tuple[str, ...]]
     COMMAND: ClassVar[str]
 
-    if TYPE_CHECKING:  # each kind declares its own, at its own place
+    if TYPE_CHECKING:  # each kind declares its own settings, at their place among its fields
         settings: Any
     checkpoint: Choice = LAST
 
