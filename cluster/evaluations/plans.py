@@ -9,7 +9,7 @@ import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import (
     BaseModel,
@@ -45,7 +45,8 @@ class Plan(BaseModel):
     LOCATIONS: ClassVar[tuple[str, ...]]
     COMMAND: ClassVar[str]
 
-    settings: Any
+    if TYPE_CHECKING:  # each kind declares its own, at its own place
+        settings: Any
     checkpoint: Choice = LAST
 
     @cached_property

@@ -1,4 +1,4 @@
-"""How training runs went: loss terms over steps, and the last evaluation."""
+"""The histories of training runs: loss terms over steps, and the last evaluation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from gencomp.report.content import Line
 
 
 def read(run: Run, name: str) -> tuple[History, dict[str, float]]:
-    """Loss terms over steps under a name, and the metrics of the last evaluation with its step."""
+    """The loss terms of a run over its steps, and the metrics of its last evaluation with its step.
+
+    Args:
+        run: the run.
+        name: the name of the history.
+    """
     split = run.recipe().evaluation.split
     training: dict[str, list[tuple[float, float]]] = {}
     held_out: dict[str, list[tuple[float, float]]] = {}

@@ -1,16 +1,16 @@
-"""The curve of trained encoders: a Gaussian q(z|x) for each β, the decoder frozen.
+"""The curve of trained encoders: one Gaussian q(z|x) for each β, with a frozen decoder.
 
 For every β an amortised encoder q(z|x) = N(m(x), diag v(x)) minimises R + β D over training images,
-from where it stood at the previous β, and is then measured on the images of the distortion. β is
-that of annealed importance sampling and D the same distortion; R is the closed-form KL divergence
-to a Gaussian prior. So both curves share their axes, and
+starting from the encoder of the previous β, and is then measured on the images of the distortion.
+β and D are those of annealed importance sampling; R is the closed-form KL divergence to a Gaussian
+prior. So both curves share their axes, and
 
     R + β D ≥ -log Z_β(x)    in expectation, for every encoder,
 
-with equality for the exact posterior alone. What the encoder loses to it is the price of Gaussian
-posteriors without correlations, of amortisation and of training. (The variational baseline of
-Huang, Makhzani, Cao, Grosse: Evaluating Lossy Compression Rates of Deep Generative Models, ICML
-2020; there β multiplies a log-likelihood with a variance of its own.)
+with equality for the exact posterior alone. The difference is the price of Gaussian posteriors
+without correlations, of amortisation and of training. (This is the variational baseline of Huang,
+Makhzani, Cao, Grosse: Evaluating Lossy Compression Rates of Deep Generative Models, ICML 2020;
+there β multiplies a log-likelihood that has its own variance.)
 
     training = variational.Training(
         SquaredError(decoder.eval(), test_IN), prior, train_IN,
@@ -44,24 +44,25 @@ WIDTHS = (1024, 1024, 1024)
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """What stays fixed along the betas.
+    """The settings of a training, which are the same for all betas.
 
     Attributes:
-        distortion: d for the I images that are measured.
-        prior: a ``Gaussian``; the rate has no closed form for others.
-        train_IN: [T, N] images that the encoder learns from, like the distortion's ``x_IN``.
-        encoder: maps images [B, N] to [B, 2K], mean and log variance; deterministic, in the dtype
-            and on the device of the images. It is copied, never changed; its parameters are the
-            start of the first β.
-        betas: inverse temperatures in the order in which they are trained.
-        seed: of the order of the images and of the samples.
-        epochs: over ``train_IN``, for each β.
-        batch: images a step.
-        learning_rate: of Adam, falling to 0 along a cosine for each β.
-        samples: of z for each image, to measure D.
+        distortion: the distortion d of the I images that are measured.
+        prior: a ``Gaussian``, since the rate has no closed form for other priors.
+        train_IN: [T, N] the images that the encoder learns from, in the form of the distortion's
+            ``x_IN``.
+        encoder: a deterministic map from images [B, N] to the mean and log variance [B, 2K], in the
+            dtype and on the device of the images. It is copied and never changed; its parameters
+            are the starting point of the first β.
+        betas: the inverse temperatures in the order in which they are trained.
+        seed: the seed of the order of the images and of the samples.
+        epochs: the number of passes over ``train_IN`` for each β.
+        batch: the number of images in a step.
+        learning_rate: the learning rate of Adam, which falls to 0 along a cosine for each β.
+        samples: the number of samples of z for each image by which D is measured.
 
     Raises:
-        InputError: a prior that is not Gaussian, images that do not fit, or a setting out of range.
+        InputError: the prior is not Gaussian, the images do not fit, or a setting is out of range.
     """
 
     distortion: Distortion
@@ -99,31 +100,31 @@ class Training:
 
 
 class VariationalState(NamedTuple):
-    """The encoder after ``trained`` of the betas; nothing else is carried on."""
+    """The encoder after ``trained`` of the betas; nothing else is kept from one β to the next."""
 
     encoder: dict[str, Tensor]
     trained: int
 
 
 class Point(NamedTuple):
-    """Per measured image at one β, float64."""
+    """The rate and distortion of each measured image at one β, float64."""
 
     beta: float
     rate_I: Tensor  # nats, exact for this encoder
-    distortion_I: Tensor  # mean over samples
+    distortion_I: Tensor  # the mean over samples
 
 
 def gaussian_encoder(
     values: int, latent_dim: int, *, seed: int, widths: Sequence[int] = WIDTHS
 ) -> nn.Sequential:
-    """A perceptron N-widths-2K with tanh between its layers: mean and log variance of z."""
+    """A perceptron N-widths-2K with tanh, which gives the mean and log variance of z."""
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         return mlp((values, *widths, 2 * latent_dim))
 
 
 def start(training: Training) -> VariationalState:
-    """Before the first β."""
+    """The state before the first β."""
     return VariationalState(_weights(training.encoder), trained=0)
 
 
@@ -132,11 +133,10 @@ def done(training: Training, state: VariationalState) -> bool:
 
 
 def advance(training: Training, state: VariationalState) -> tuple[VariationalState, Point]:
-    """Train at the next β and measure there.
+    """Train at the next β and measure the encoder there.
 
     Adam starts afresh at each β, so that a state is an encoder and a count. The result depends on
-    nothing but ``run`` and ``state`` (on the same kind of machine, with the same number of
-    threads).
+    ``training`` and ``state`` alone (on the same kind of machine, with the same number of threads).
     """
     if done(training, state):
         raise InputError(f"all {state.trained} betas are trained.")
@@ -148,7 +148,7 @@ def advance(training: Training, state: VariationalState) -> tuple[VariationalSta
 
 
 def gaussian_rate(mean_BK: Tensor, log_variance_BK: Tensor, scale: float) -> Tensor:
-    """[B] KL(N(mean, diag variance) ‖ N(0, scale² I)) in nats."""
+    """The divergence KL(N(mean, diag variance) ‖ N(0, scale² I)) in nats, [B]."""
     log_ratio_BK = log_variance_BK - 2 * math.log(scale)
     return 0.5 * (log_ratio_BK.exp() - 1 - log_ratio_BK + (mean_BK / scale) ** 2).sum(-1)
 
@@ -181,7 +181,7 @@ def _train(training: Training, encoder: nn.Module, index: int) -> None:
 def _loss(
     training: Training, encoder: nn.Module, beta: float, x_BN: Tensor, noise_BK: Tensor
 ) -> Tensor:
-    """A scalar with the gradient of R + β D: d enters by its gradient in z, ∂d/∂φ = ∇d · ∂z/∂φ."""
+    """A scalar with the gradient of R + β D, where d enters by ∂d/∂φ = ∇d · ∂z/∂φ."""
     mean_BK, log_variance_BK = _encode(training, encoder, x_BN)
     z_BK = mean_BK + (0.5 * log_variance_BK).exp() * noise_BK.to(mean_BK.dtype)
     grad_d_BK = training.distortion.of(x_BN).grad(z_BK.detach()[:, None])[:, 0]

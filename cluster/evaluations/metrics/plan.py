@@ -9,22 +9,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
-import torch
-
 import gencomp
 import shards
 from cluster import data
 from cluster.evaluations import evaluation, plans
-from cluster.evaluations.metrics.settings import OF_FEATURES, OF_RECONSTRUCTIONS, Metric, Settings
+from cluster.evaluations.metrics.abilities import Abilities
+from cluster.evaluations.metrics.settings import OF_FEATURES, Metric, Settings
 from cluster.evaluations.plans import spaced
 from cluster.runs import Run
 from gencomp.errors import InputError
 from gencomp.evaluation import bootstrap, kernel, networks, ssim
-from gencomp.evaluation.draws import ItemDraws
 from gencomp.evaluation.feature_inputs import RESIZE_RULES
-from gencomp.system import evaluation_mode
 from gencomp.validation import checked
-from shards.reading.reader import Split
 
 
 class Block(NamedTuple):
@@ -169,42 +165,24 @@ def make(
     location = recipe.evaluation_shards()
     shard_set = shards.open_set(location)
     split = shard_set.split(chosen["split"])
-    name = f"run {run.path} ({recipe.system}/{recipe.stage})"
-    reconstructs, has_prior, has_latents = _abilities(run, split)
+    abilities = Abilities.of(run, split)
     if metrics is None:
-        metrics = _usual(reconstructs, features is not None, lpips is not None)
-    for metric in metrics:
-        if metric in OF_RECONSTRUCTIONS and not reconstructs:
-            raise InputError(f"{name} has no encoder and reconstructs nothing: no {metric}")
-        if metric == "rate0" and not has_prior:
-            raise InputError(f"{name} has no prior to draw from: no rate0")
-        if metric == "mmd" and not has_latents:
-            raise InputError(f"{name} has no latents with a prior to compare them with: no mmd")
-    compares = any(metric in OF_FEATURES for metric in metrics)
-    if samples and not (has_prior and compares):
-        why = "has no prior to draw from" if compares else "is asked for neither fid nor kid"
-        raise InputError(f"--samples is {samples}, but {name} {why}")
+        metrics = abilities.usual_metrics(features is not None, lpips is not None)
+    abilities.require(metrics, samples)
     images = len(split) if images is None else images
-    if samples is None:
-        samples = images if has_prior and compares else 0
     settings = checked(
         Settings,
         {
             **chosen,
             "metrics": metrics,
             "images": images,
-            "samples": samples,
+            "samples": abilities.samples(metrics, images) if samples is None else samples,
             "features": _hash(features, features_sha256, "features"),
             "lpips": _hash(lpips, lpips_sha256, "lpips"),
         },
     )
+    _require_batches(settings, recipe.evaluation_statistics(), abilities.run)
     rows = spaced(len(split), images, split.name)
-    if what := recipe.evaluation_statistics():
-        for option in ("batch_size", "block"):
-            if getattr(settings, option) < 2:
-                raise InputError(
-                    f"--{option.replace('_', '-')} is 1, but {what} of {name} need 2 images or more"
-                )
     sizes = Counter(map(tuple, data.held_out_sizes(recipe, split, rows).tolist()))
     height, width = next(iter(sizes)) if len(sizes) == 1 else (None, None)
     return Plan(
@@ -219,7 +197,7 @@ def make(
         height=height,
         width=width,
         sizes=tuple((*size, count) for size, count in sizes.items()) if len(sizes) > 1 else (),
-        reconstructs=reconstructs,
+        reconstructs=abilities.reconstructs,
         rules=rules(settings, list(sizes)),
         shards=plans.absolute(location),
         features_file=None if features is None else str(features.resolve()),
@@ -276,29 +254,14 @@ def rules(settings: Settings, sizes: Sequence[tuple[int, int]]) -> dict[str, str
     return said
 
 
-def _abilities(run: Run, split: Split) -> tuple[bool, bool, bool]:
-    """Whether the run reconstructs, has a prior, and has latents that should follow the prior.
-
-    Two images are tried, or one image if the two have different sizes.
-    """
-    recipe, system = run.recipe(), run.system()
-    rows = data.held_out_order(recipe, split, 2, min(2, len(split)))[0].tolist()
-    batch = data.to_batch(data.held_out_rows(recipe, split, rows), torch.device("cpu"))
-    draws = ItemDraws.of(0, ("abilities",), rows)
-    with evaluation_mode(system.networks):
-        reconstructs = system.reconstruct(batch, draws) is not None
-        has_prior = system.sample(draws, like=batch) is not None
-        has_latents = system.latents(batch, draws) is not None
-    return reconstructs, has_prior, has_latents
-
-
-def _usual(reconstructs: bool, features: bool, lpips: bool) -> tuple[Metric, ...]:
-    able: Sequence[tuple[bool, tuple[Metric, ...]]] = (
-        (reconstructs, ("mse", "psnr", "ms_ssim")),
-        (features, OF_FEATURES),
-        (reconstructs and lpips, ("lpips",)),
-    )
-    return tuple(metric for can, those in able if can for metric in those)
+def _require_batches(settings: Settings, statistics: str, run: str) -> None:
+    """Raise `InputError` if a batch of one image cannot have the statistics that the run takes."""
+    for option in ("batch_size", "block"):
+        if statistics and getattr(settings, option) < 2:
+            raise InputError(
+                f"--{option.replace('_', '-')} is 1, but {statistics} of {run} need 2 images or"
+                " more"
+            )
 
 
 def _hash(path: Path | None, stated: str | None, what: str) -> str | None:

@@ -112,7 +112,7 @@ def make_part(
     """Measure a block and write its part.
 
     Args:
-        context: what the blocks of the process share.
+        context: the objects that the blocks of the process share.
         number: the number of the block.
         advanced: a function that is called after each batch with the number of items done; an
             error that it raises stops the work, and the block must be made again.
