@@ -120,7 +120,7 @@ def our_transition(
         low_precision_until=np.inf if low_precision else 0.0,
     )
     distortion = SquaredError(decoder, x_IN, "bfloat16")
-    run = ais.Run(distortion, prior, tuning, seed=7, image_ids=range(IMAGES))
+    run = ais.Walk(distortion, prior, tuning, seed=7, image_ids=range(IMAGES))
     state = ais.start(run, CHAINS)
 
     def transition() -> None:
@@ -191,7 +191,7 @@ def pilot_transitions(temperatures: int) -> float:
 
 
 def measure(distortion: Distortion, tuning: Tuning, seed: int) -> ais.Row:
-    run = ais.Run(distortion, Gaussian(10), tuning, seed, range(IMAGES))
+    run = ais.Walk(distortion, Gaussian(10), tuning, seed, range(IMAGES))
     state = ais.start(run, CHAINS)
     while not ais.done(run, state):
         state, row = ais.advance(run, state)

@@ -5,7 +5,7 @@ A model of 50 million weights (201 MB) and Adam's two moments (403 MB).
 - Writing: `cluster.checkpoints.write` (every byte hashed, synchronised with the disk) against
   `torch.save` of the same tensors, with and without a synchronisation of its file.
 - Reading: the newest whole checkpoint (every byte hashed and compared) into a model and an
-  optimiser, against `torch.load` into the same.
+  optimizer, against `torch.load` into the same.
 - The pause: seconds that `Saver.save` keeps a loop of real training steps waiting, with and without
   the writing thread.
 

@@ -148,7 +148,7 @@ class Case:
 
     @property
     def trained(self) -> int:
-        """Parameters that have an optimiser."""
+        """Parameters that have an optimizer."""
         names = {name for update in self.updates for name in update.trains}
         return sum(self.networks[name].parameters for name in names)
 

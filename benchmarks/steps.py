@@ -44,7 +44,7 @@ Times = tuple[float, float]  # on the clock, of the CPU
 
 
 def plain_step(recipe: Any, batches: Callable[[], Any]) -> Callable[[], None]:
-    """One step of a method: what it takes from `batches`, and how its optimisers move."""
+    """One step of a method: what it takes from `batches`, and how its optimizers move."""
     import torch
 
     from gencomp.losses import gradient_penalties, mmd, rmse
@@ -155,7 +155,7 @@ def plain(recipe: Any, steps: int, in_memory: bool) -> list[Times]:
 
 def ours(recipe: Any, steps: int, work: Path) -> list[Times]:
     from cluster.runs import enter
-    from cluster.training.worker_info import Seat
+    from cluster.training.worker_info import WorkerInfo
     from cluster.worker import Host, train
 
     clock: list[Times] = []
@@ -164,7 +164,7 @@ def ours(recipe: Any, steps: int, work: Path) -> list[Times]:
         clock.append(now())
         return len(clock) > steps
 
-    train(enter(work / "run", recipe), Seat(), Host(should_stop=stop))
+    train(enter(work / "run", recipe), WorkerInfo(), Host(should_stop=stop))
     return clock
 
 

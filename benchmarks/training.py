@@ -62,15 +62,15 @@ if __name__ == "__main__":
 TORCHRUN = """
 import os, sys, torch, torch.distributed as dist
 from cluster.runs import open_run
-from cluster.training.worker_info import Seat
+from cluster.training.worker_info import WorkerInfo
 from cluster.worker import Host, train
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    seat = Seat()
+    worker = WorkerInfo()
     if "RANK" in os.environ:
         dist.init_process_group("gloo")
-        seat = Seat(dist.get_rank(), dist.get_world_size())
-    train(open_run(sys.argv[1]), seat, Host())
+        worker = WorkerInfo(dist.get_rank(), dist.get_world_size())
+    train(open_run(sys.argv[1]), worker, Host())
     if dist.is_initialized():
         dist.destroy_process_group()
 """

@@ -1,31 +1,31 @@
-"""The images that a recipe names: what it trains on and in which order, and what is held out."""
+"""The images that a recipe names: training images with their order, and held-out images."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 import shards
-from gencomp.recipes.schema import BaseRecipe, DataSection
+from gencomp.recipes.schema import BaseRecipe, DataSection, TransformsSection
 from gencomp.system import Batch
 from shards.info import DatasetInfo
 from shards.reading.mixture import MixedSplit, Part, mix
 from shards.reading.order import EpochOrder, Order
 from shards.reading.reader import Split
 from shards.reading.stream import Batch as HostBatch
-from shards.reading.stream import evaluation_batches, read_batch, training_batches
+from shards.reading.stream import chosen_batches, read_batch, training_batches
 from shards.reading.transforms import Transforms
 from shards.reading.windowed import WindowedOrder
 
 
 def open_training(recipe: BaseRecipe) -> tuple[Split | MixedSplit, Order]:
-    """The training images, of one shard set or a mixture, and the order they come in.
+    """The training images, from one shard set or a mixture, and their order.
 
     Raises:
-        ShardError: a set or a split is missing.
+        ShardError: a shard set or a split is missing.
     """
     data, seed = recipe.data, recipe.training.seed
     if data.shards is not None:
@@ -39,22 +39,22 @@ def open_training(recipe: BaseRecipe) -> tuple[Split | MixedSplit, Order]:
 
 
 def open_held_out(recipe: BaseRecipe) -> Split:
-    """The images that the recipe evaluates on.
+    """The images on which the recipe evaluates.
 
     Raises:
-        ShardError: the set or its split is missing.
+        ShardError: the shard set or its split is missing.
     """
     return shards.open_set(recipe.evaluation_shards()).split(recipe.evaluation.split)
 
 
 def hashes(recipe: BaseRecipe) -> dict[str, str]:
-    """What identifies the images of a recipe, for the identity of its run.
+    """The hashes that identify the images of a recipe, for the identity of its run.
 
-    `data`: the index hash of the training set or mixture; `evaluation.data`: that of the set that
-    is evaluated on, where it is not simply the same.
+    The entry `data` is the index hash of the training set or mixture. The entry `evaluation.data`
+    is the index hash of the set for evaluations, unless that is the training set itself.
 
     Raises:
-        ShardError: a set or a split is missing.
+        ShardError: a shard set or a split is missing.
     """
     training, _ = open_training(recipe)
     held_out = open_held_out(recipe)
@@ -64,7 +64,7 @@ def hashes(recipe: BaseRecipe) -> dict[str, str]:
 
 
 def stored(info: DatasetInfo) -> dict[str, Any]:
-    """How a set's images were made and stored, for the protocol of what is measured on them."""
+    """How the images of a set were made and stored, for protocols of what is measured on them."""
     return {"name": info.name, "source": info.source, **info.transform.model_dump(mode="json")}
 
 
@@ -76,7 +76,7 @@ def training_stream(
     world: int,
     start: int,
 ) -> Generator[HostBatch, None, None]:
-    """A rank's shares of the training stream's batches, from a position on."""
+    """The rank's shares of the training stream's batches, from a position on."""
     return training_batches(
         images,
         order,
@@ -85,37 +85,74 @@ def training_stream(
         world=world,
         start_position=start,
         threads=recipe.data.decode_threads,
-        transforms=_transforms(recipe),
+        transforms=_training_transforms(recipe),
         maps=recipe.data.maps,
     )
+
+
+def held_out_sizes(recipe: BaseRecipe, held_out: Split, rows: Sequence[int]) -> np.ndarray:
+    """The (height, width) of some held-out images as evaluations see them, int64 [n, 2]."""
+    if (size := recipe.evaluation.transforms.size) is not None:
+        return np.broadcast_to(np.array(size), (len(rows), 2))
+    return held_out.sizes(np.array(rows, dtype=np.int64))
+
+
+def of_one_size(sizes_N2: np.ndarray) -> list[np.ndarray]:
+    """The places of the images of each size. Sizes are in the order in which they first occur."""
+    if (sizes_N2 == sizes_N2[:1]).all():
+        return [np.arange(len(sizes_N2))]
+    _, firsts, kinds_N = np.unique(sizes_N2, axis=0, return_index=True, return_inverse=True)
+    return [np.flatnonzero(kinds_N.reshape(-1) == kind) for kind in np.argsort(firsts)]
+
+
+def held_out_order(
+    recipe: BaseRecipe, held_out: Split, batch_size: int, images: int
+) -> list[np.ndarray]:
+    """The rows of the first held-out images in global batches, each with images of one size.
+
+    If all images have the same size, they are in the order of the split.
+    """
+    groups = of_one_size(held_out_sizes(recipe, held_out, range(images)))
+    return [
+        rows[begin : begin + batch_size]
+        for rows in groups
+        for begin in range(0, len(rows), batch_size)
+    ]
 
 
 def held_out_batches(
-    recipe: BaseRecipe, held_out: Split, batch_size: int, rank: int, world: int, limit: int | None
+    recipe: BaseRecipe, held_out: Split, order: Iterable[np.ndarray], rank: int, world: int
 ) -> Iterator[HostBatch]:
-    """A rank's shares of one pass over the held-out images, under the recipe's fixed transforms."""
-    return evaluation_batches(
-        held_out,
-        batch_size,
-        rank=rank,
-        world=world,
-        limit=limit,
-        transforms=_transforms(recipe),
-        maps=recipe.data.maps,
-    )
+    """The rank's shares of global batches of held-out images, under the transforms of evaluations.
+
+    Args:
+        recipe: the run's recipe.
+        held_out: the split that holds the images.
+        order: the rows of each global batch, as `held_out_order` gives them.
+        rank: the rank.
+        world: the number of ranks.
+    """
+    transforms = _evaluation_transforms(recipe)
+    return chosen_batches(held_out, order, rank, world, transforms, recipe.data.maps)
 
 
 def held_out_rows(recipe: BaseRecipe, held_out: Split, rows: Sequence[int]) -> HostBatch:
-    """Some held-out images as evaluations see them."""
+    """Some held-out images of one size as evaluations see them."""
     chosen = np.array(rows, dtype=np.int64)
-    return read_batch(held_out, chosen, _transforms(recipe), recipe.data.maps)
+    return read_batch(held_out, chosen, _evaluation_transforms(recipe), recipe.data.maps)
+
+
+def evaluation_protocol(recipe: BaseRecipe) -> dict[str, Any]:
+    """The transforms of an image before it is evaluated, for the protocol of the results."""
+    chosen = recipe.evaluation.transforms
+    return TransformsSection(resize=chosen.resize, crop=chosen.crop).model_dump(mode="json")
 
 
 def to_batch(host: HostBatch, device: torch.device) -> Batch:
-    """Arrays of the reader as tensors on the device, images as BCHW."""
+    """The reader's arrays as tensors on the device, with images as BCHW."""
 
     def moved(array: np.ndarray) -> torch.Tensor:
-        if array.dtype == np.uint16:  # torch has few operations on it
+        if array.dtype == np.uint16:  # torch has few operations for this type
             array = array.astype(np.int32)
         return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
 
@@ -132,6 +169,11 @@ def _order(split: Split, data: DataSection, seed: int) -> Order:
     return WindowedOrder(split.key_hash, seed, split.shard_lengths, data.window, data.lanes)
 
 
-def _transforms(recipe: BaseRecipe) -> Transforms:
+def _training_transforms(recipe: BaseRecipe) -> Transforms:
     chosen = recipe.data.transforms
     return Transforms(chosen.resize, chosen.crop, chosen.flip, chosen.dither)
+
+
+def _evaluation_transforms(recipe: BaseRecipe) -> Transforms:
+    chosen = recipe.evaluation.transforms
+    return Transforms(chosen.resize, chosen.crop)

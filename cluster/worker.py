@@ -1,12 +1,13 @@
-"""The training loop: for step: for update: forward, backward, optimiser step.
+"""The training loop: for step: for update: forward, backward, optimizer step.
 
-It knows no system by name and no engine. It is given its seat (rank, world size, device) in a
-process group that is already initialised, and a host with two callables. The same loop runs under
-Ray Train, in a Tune trial, under `torchrun` and in one process.
+The loop knows no system by name and no engine. It is given its place (rank, world size, device) in
+a process group that is already initialised, and a host whose functions it calls. The same loop runs
+under Ray Train, in a Tune trial, under `torchrun` and in one process.
 
-Everything random is a pure function of (seed, step), and the order of samples one of (data, seed),
-so a checkpoint needs two integers beside the weights and optimisers: steps done and samples
-consumed. Same recipe, data and world size give bit-identical weights, with or without interruption.
+Everything random is a pure function of (seed, step), and the order of samples is one of (data,
+seed), so a checkpoint needs two integers beside the weights and optimizers: steps done and samples
+consumed. The same recipe, data and world size give bit-identical weights, with or without
+interruption.
 """
 
 from __future__ import annotations
@@ -14,28 +15,26 @@ from __future__ import annotations
 import json
 import logging
 import platform
-import socket
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 import gencomp
-import shards
 from cluster import data
-from cluster.checkpoints import store
 from cluster.files import write_text
 from cluster.logs import process_log
 from cluster.logs.watchdog import STALL_SECONDS, Beat, watchdog
 from cluster.runs import Run
+from cluster.training import agreement
 from cluster.training.evaluate import evaluate
-from cluster.training.recorder import Watch
-from cluster.training.state import start_or_resume
+from cluster.training.protocol import protocol
+from cluster.training.recorder import Recorder
+from cluster.training.state import State, start_or_resume
 from cluster.training.steps import Steps
-from cluster.training.worker_info import Seat
+from cluster.training.worker_info import WorkerInfo
 from gencomp.draws import Draws
 from gencomp.errors import InputError
 from gencomp.recipes.schema import BaseRecipe
@@ -45,23 +44,24 @@ from shards.reading.stream import Batch as HostBatch
 
 log = logging.getLogger(__name__)
 
-# The training stream of this rank, from a position on.
+# A function that gives the training stream of this rank from a position on.
 StreamFrom = Callable[[int], Generator[HostBatch, None, None]]
 
 
 @dataclass(frozen=True)
 class Host:
-    """What the loop asks of whoever runs it.
+    """The functions and the limit by which the loop depends on the program that runs it.
 
     Attributes:
-        report: called on every rank after each evaluation, with the same metrics and their `step`;
-            the last time when the result is written, so whoever ends a run at a report loses
-            nothing. Ray Tune does so by SystemExit, which is no failure.
-        should_stop: asked on rank 0 before each step; true means: write a checkpoint and return.
-        may_write: called on rank 0 before each write into the run; raises where another process has
-            taken the run over.
-        stall_seconds: without progress for so long, the process ends and leaves its stacks in the
-            log of its rank (see `cluster.logs.watchdog`); None: never.
+        report: a function that is called on every rank after each evaluation, with the same metrics
+            and their `step`. The last call comes after the result is written, so a run that is
+            ended at a report loses nothing. Ray Tune ends it by SystemExit, which is no failure.
+        should_stop: a function that rank 0 calls before each step; if it gives True, the loop
+            writes a checkpoint and returns.
+        may_write: a function that rank 0 calls before each write into the run; it raises an error
+            if another process has taken the run over.
+        stall_seconds: the time without progress after which the process ends and leaves its stacks
+            in the log of its rank (see `cluster.logs.watchdog`); None: it never does.
     """
 
     report: Callable[[dict[str, float]], None] = lambda metrics: None
@@ -72,14 +72,14 @@ class Host:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How training ended: finished, or stopped on request with a checkpoint at `step`."""
+    """The end of training: finished, or stopped on request with a checkpoint at `step`."""
 
     finished: bool
     step: int
     metrics: dict[str, float]
 
 
-def train(run: Run, seat: Seat, host: Host) -> Outcome:
+def train(run: Run, worker: WorkerInfo, host: Host) -> Outcome:
     """Train a run to its end, or until the host wants to stop.
 
     Raises:
@@ -87,11 +87,11 @@ def train(run: Run, seat: Seat, host: Host) -> Outcome:
             damaged, or the workers see different data.
     """
     with (
-        process_log.journal(run.path, seat.rank, console=seat.rank == 0) as journal,
-        watchdog(journal, seat.rank, host.stall_seconds) as beat,
+        process_log.journal(run.path, worker.rank, console=worker.rank == 0) as journal,
+        watchdog(journal, worker.rank, host.stall_seconds) as beat,
     ):
         try:
-            outcome = _train(run, seat, host, journal, beat)
+            outcome = _train(run, worker, host, journal, beat)
         except SystemExit as left:
             if not left.code:
                 _log_end(run.result() is not None, journal.step)
@@ -100,98 +100,144 @@ def train(run: Run, seat: Seat, host: Host) -> Outcome:
         return outcome
 
 
-def _train(run: Run, seat: Seat, host: Host, journal: process_log.Journal, beat: Beat) -> Outcome:
-    if seat.rank == 0:
+def _train(
+    run: Run, worker: WorkerInfo, host: Host, journal: process_log.Journal, beat: Beat
+) -> Outcome:
+    if worker.rank == 0:
         host.may_write()
     recipe = run.recipe()
-    _set_up_torch(recipe, seat)
+    _set_up_torch(recipe, worker)
     images, order = data.open_training(recipe)
     held_out = data.open_held_out(recipe)
-    _require_same_data([images.key_hash, held_out.key_hash], seat)
+    agreement.require_same_data([images.key_hash, held_out.key_hash], worker)
 
     def stream_from(position: int) -> Generator[HostBatch, None, None]:
-        return data.training_stream(recipe, images, order, seat.rank, seat.world, position)
+        return data.training_stream(recipe, images, order, worker.rank, worker.world, position)
 
     def supply(purpose: str) -> AbstractContextManager[Supply]:
-        return _supply(recipe, stream_from, seat, purpose, beat)
+        return _supply(recipe, stream_from, worker, purpose, beat)
 
-    state = start_or_resume(run, recipe, seat, len(images), supply)
-    system = state.system
-    finished_before = is_done(recipe, state.progress)
+    state = start_or_resume(run, recipe, worker, len(images), supply)
     journal.step = state.progress.step
-    _log_start(seat, state.progress.step)
-    watch = Watch(run, recipe, seat.rank, state.progress, held_out, host.may_write)
-    control = _control_group(seat)
-    metrics: dict[str, float] = {}
+    _log_start(worker, state.progress.step)
+    recorder = Recorder(run, recipe, worker.rank, state.progress, held_out, host.may_write)
+    attempt = Attempt(run, recipe, worker, host, journal, beat, held_out, state, recorder)
+    control = agreement.control_group(worker)
+    if is_done(recipe, state.progress):
+        with closing(state):
+            return attempt.finished(attempt.evaluated())
 
-    def evaluated() -> dict[str, float]:
-        with state.as_evaluated():
-            beat("evaluation")
-            place = (seat.rank, seat.world, seat.device)
-            return evaluate(system, held_out, recipe, *place, beat=lambda: beat("evaluation"))
-
-    def save() -> None:
-        beat("checkpoint")
-        if seat.rank == 0:
-            host.may_write()
-        state.save()
-
-    if not finished_before:
-        steps = Steps(recipe, system, state.optimizers, seat)
+    steps = Steps(recipe, state.system, state.optimizers, worker)
     with closing(stream_from(state.progress.samples)) as stream, closing(state):
         while not is_done(recipe, state.progress):
-            if _agree(host.should_stop, seat, control):
-                if state.saved != state.progress.step:
-                    save()
-                state.flush()
-                return Outcome(False, state.progress.step, metrics)
+            if agreement.agree(host.should_stop, worker, control):
+                return attempt.stopped()
             before = state.progress
-            for updated in steps.step(before, lambda: data.to_batch(next(stream), seat.device)):
-                watch.updated(*updated)
+            for updated in steps.step(before, lambda: data.to_batch(next(stream), worker.device)):
+                recorder.updated(*updated)
                 beat("training")
-            if state.averages is not None:
-                state.averages.update()
-            state.progress = Progress(
-                before.step + 1, before.samples + steps.samples(before), before.epoch_length
-            )
-            journal.step = state.progress.step
-            watch.stepped(state.progress)
-            if state.progress.step % recipe.training.sample_every == 0:
-                beat("sample grid")
-                with state.as_evaluated():
-                    watch.sampled(state.progress, system)
-            last = is_done(recipe, state.progress)
-            if state.progress.step % recipe.evaluation.every == 0 and not last:
-                metrics = evaluated()
-                watch.evaluated(state.progress, metrics)
-                host.report({"step": state.progress.step, **metrics})
-            if state.progress.step % recipe.training.checkpoint_every == 0 and not last:
-                save()
-            beat("training")
+            attempt.stepped(steps.samples(before))
+            attempt.look()
+    state.settle()
+    with supply("finalise") as batches:
+        state.system.finalise(batches)
+    metrics = attempt.evaluated()
+    recorder.evaluated(state.progress, metrics)
+    recorder.finished(state.progress, state.system)
+    attempt.save()
+    return attempt.finished(metrics)
 
-    if not finished_before:
-        state.settle()
-        with supply("finalise") as batches:
-            system.finalise(batches)
-    metrics = evaluated()
-    progress = state.progress
-    if not finished_before:
-        watch.evaluated(progress, metrics)
-        watch.finished(progress, system)
-        save()
-    state.flush()
-    beat("end")
-    if seat.rank == 0:
-        host.may_write()
-        result: dict[str, Any] = {"step": progress.step, "samples": progress.samples, **metrics}
-        result["protocol"] = _protocol(run, recipe, held_out)
-        write_text(run.path / "result.json", json.dumps(result, indent=1))
-    host.report({"step": progress.step, **metrics})
-    return Outcome(True, progress.step, metrics)
+
+@dataclass
+class Attempt:
+    """The work of one worker around the steps, from a start to the next stop.
+
+    Attributes:
+        metrics: the metrics of this attempt's newest evaluation.
+    """
+
+    run: Run
+    recipe: BaseRecipe
+    worker: WorkerInfo
+    host: Host
+    journal: process_log.Journal
+    beat: Beat
+    held_out: Split
+    state: State
+    recorder: Recorder
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def stepped(self, samples: int) -> None:
+        """Count a step, which has taken a number of images (`samples`) from the stream."""
+        state = self.state
+        if state.averages is not None:
+            state.averages.update()
+        before = state.progress
+        state.progress = Progress(before.step + 1, before.samples + samples, before.epoch_length)
+        self.journal.step = state.progress.step
+        self.recorder.stepped(state.progress)
+
+    def look(self) -> None:
+        """Draw samples, evaluate and save, each if the recipe says so at this step."""
+        recipe, state, progress = self.recipe, self.state, self.state.progress
+        if progress.step % recipe.training.sample_every == 0:
+            self.beat("sample grid")
+            with state.as_evaluated():
+                self.recorder.sampled(progress, state.system)
+        last = is_done(recipe, progress)  # the end of training evaluates and saves by itself
+        if progress.step % recipe.evaluation.every == 0 and not last:
+            self.metrics = self.evaluated()
+            self.recorder.evaluated(progress, self.metrics)
+            self.host.report({"step": progress.step, **self.metrics})
+        if progress.step % recipe.training.checkpoint_every == 0 and not last:
+            self.save()
+        self.beat("training")
+
+    def evaluated(self) -> dict[str, float]:
+        """The metrics of the weights that evaluations use."""
+        state, worker = self.state, self.worker
+        with state.as_evaluated():
+            self.beat("evaluation")
+            return evaluate(
+                state.system,
+                self.held_out,
+                self.recipe,
+                worker.rank,
+                worker.world,
+                worker.device,
+                beat=lambda: self.beat("evaluation"),
+            )
+
+    def save(self) -> None:
+        """Write a checkpoint, unless another process has taken the run over."""
+        self.beat("checkpoint")
+        if self.worker.rank == 0:
+            self.host.may_write()
+        self.state.save()
+
+    def stopped(self) -> Outcome:
+        """Write a checkpoint of this step, unless there is one, and end the attempt."""
+        if self.state.saved != self.state.progress.step:
+            self.save()
+        self.state.flush()
+        return Outcome(False, self.state.progress.step, self.metrics)
+
+    def finished(self, metrics: dict[str, float]) -> Outcome:
+        """Write the result and end the attempt."""
+        progress = self.state.progress
+        self.state.flush()
+        self.beat("end")
+        if self.worker.rank == 0:
+            self.host.may_write()
+            result: dict[str, Any] = {"step": progress.step, "samples": progress.samples, **metrics}
+            result["protocol"] = protocol(self.run, self.recipe, self.held_out)
+            write_text(self.run.path / "result.json", json.dumps(result, indent=1))
+        self.host.report({"step": progress.step, **metrics})
+        return Outcome(True, progress.step, metrics)
 
 
 def is_done(recipe: BaseRecipe, progress: Progress) -> bool:
-    """Whether the recipe's length, in steps or in epochs, is reached."""
+    """Whether training has reached the recipe's length, in steps or in epochs."""
     if recipe.training.steps is not None:
         return progress.step >= recipe.training.steps
     assert recipe.training.epochs is not None
@@ -207,25 +253,25 @@ def require_shares(recipe: BaseRecipe, workers: int) -> None:
         )
 
 
-def _set_up_torch(recipe: BaseRecipe, seat: Seat) -> None:
-    require_shares(recipe, seat.world)
+def _set_up_torch(recipe: BaseRecipe, worker: WorkerInfo) -> None:
+    require_shares(recipe, worker.world)
     torch.use_deterministic_algorithms(recipe.training.deterministic, warn_only=True)
-    # Deterministic mode also fills new memory, which nothing here reads before it is written.
+    # Deterministic mode would also fill new memory, which nothing here reads before writing to it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def _log_start(seat: Seat, step: int) -> None:
-    cuda = seat.device.type == "cuda"
+def _log_start(worker: WorkerInfo, step: int) -> None:
+    cuda = worker.device.type == "cuda"
     log.info(
         "attempt starts from step %d: rank %d of %d on %s",
         step,
-        seat.rank,
-        seat.world,
-        seat.device,
+        worker.rank,
+        worker.world,
+        worker.device,
         extra=process_log.details(
             event="start",
-            world=seat.world,
-            device=torch.cuda.get_device_name(seat.device) if cuda else str(seat.device),
+            world=worker.world,
+            device=torch.cuda.get_device_name(worker.device) if cuda else str(worker.device),
             versions={
                 "gencomp": gencomp.__version__,
                 "python": platform.python_version(),
@@ -241,27 +287,11 @@ def _log_end(finished: bool, step: int | None) -> None:
     log.info("%s at step %s", how, step, extra=process_log.details(event="end", outcome=how))
 
 
-def _require_same_data(hashes: list[str], seat: Seat) -> None:
-    """Raise `InputError` on every rank when the ranks do not see the same images."""
-    if seat.world == 1:
-        return
-    mine = (socket.gethostname(), hashes)
-    seen: list[Any] = [None] * seat.world
-    dist.all_gather_object(seen, mine)
-    for rank, (host, found) in enumerate(seen):
-        if found != seen[0][1]:
-            raise InputError(
-                f"the workers see different data: rank 0 on {seen[0][0]} has the index"
-                f" {seen[0][1][0][:16]}, rank {rank} on {host} has {found[0][:16]};"
-                " every node must see the same shard set (copy it again, or use shared storage)"
-            )
-
-
 @contextmanager
 def _supply(
-    recipe: BaseRecipe, stream_from: StreamFrom, seat: Seat, purpose: str, beat: Beat
+    recipe: BaseRecipe, stream_from: StreamFrom, worker: WorkerInfo, purpose: str, beat: Beat
 ) -> Iterator[Supply]:
-    """Training batches outside the steps, from the start of the stream, with draws of their own."""
+    """Training batches for a purpose beside the steps: from the start, with draws of their own."""
     size = recipe.data.batch_size
 
     def beating(stream: Iterator[HostBatch]) -> Iterator[HostBatch]:
@@ -272,47 +302,15 @@ def _supply(
     with closing(stream_from(0)) as stream:
         yield (
             (
-                data.to_batch(host_batch, seat.device),
+                data.to_batch(host_batch, worker.device),
                 Draws(
                     recipe.training.seed,
                     (purpose, number),
                     size,
-                    seat.rank,
-                    seat.world,
-                    seat.device,
+                    worker.rank,
+                    worker.world,
+                    worker.device,
                 ),
             )
             for number, host_batch in enumerate(beating(stream))
         )
-
-
-def _protocol(run: Run, recipe: BaseRecipe, held_out: Split) -> dict[str, Any]:
-    """How the final metrics were measured, for whoever compares or merges them."""
-    checkpoint = store.newest(run.checkpoints)
-    assert checkpoint is not None
-    return {
-        "weights": checkpoint.networks_hash(),
-        "data": held_out.key_hash,
-        "stored": data.stored(shards.open_set(recipe.evaluation_shards()).info),
-        "transforms": recipe.data.transforms.model_dump(mode="json"),
-        "limit": recipe.evaluation.limit,
-        "batch_size": recipe.evaluation.batch_size,
-        "seed": recipe.training.seed,
-        "gencomp": gencomp.__version__,
-    }
-
-
-def _control_group(seat: Seat) -> Any:
-    """A process group for CPU messages, so that asking to stop never waits for a GPU."""
-    if seat.world == 1 or dist.get_backend() == "gloo":
-        return None
-    return dist.new_group(backend="gloo")
-
-
-def _agree(should_stop: Callable[[], bool], seat: Seat, control: Any) -> bool:
-    """Rank 0's answer, on every rank."""
-    if seat.world == 1:
-        return should_stop()
-    answer = torch.tensor([seat.rank == 0 and should_stop()], dtype=torch.uint8)
-    dist.broadcast(answer, src=0, group=control)
-    return bool(answer.item())

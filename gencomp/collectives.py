@@ -1,15 +1,15 @@
 """Differentiable collectives over the ranks that share one global batch.
 
-The principle behind every loss in gencomp: *a phase's loss is the loss of the global batch, the
-same number on every rank*, computed alike on every rank from what the collectives below return. The
-gradient that comes back to one of them is then the same on every rank too, so that its sum over the
-W ranks is W times it, without communication. A rank's parameter gradient is thus W times its own
-part of the exact one, and the average that DistributedDataParallel takes over the W ranks is
-exactly the single-process gradient. This holds for losses that couple the batch (RMSE, MMD) and
-when ranks hold unequal shares.
+One principle stands behind every loss in gencomp: *a phase's loss is the loss of the global batch,
+the same number on every rank*, and every rank computes it in the same way from what the collectives
+below return. The gradient that flows back to a collective is then the same on every rank too, so
+its sum over the W ranks is W times that gradient, without communication. A rank's parameter
+gradient is thus W times its own part of the exact gradient, and the average that
+DistributedDataParallel takes over the W ranks is exactly the single-process gradient. This also
+holds for losses that couple the batch (RMSE, MMD) and where ranks hold unequal shares.
 
-A collective costs a wait for the slowest rank, whatever its size: what is needed at the same time
-travels together (`global_means`, `gather_columns`).
+Every collective waits for the slowest rank, whatever its size, so quantities that are needed at the
+same time travel together (`global_means`, `gather_columns`).
 
 Rank r of W holds rows r, r + W, r + 2W, ... of the global batch. Outside a process group every
 function is the identity.
@@ -25,7 +25,7 @@ from torch import Tensor
 
 
 def world_size() -> int:
-    """Number of ranks that share the global batch (1 outside a process group)."""
+    """The number of ranks that share the global batch (1 outside a process group)."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -47,10 +47,10 @@ class _AllReduceSum(torch.autograd.Function):
 
 
 def all_reduce_sum(x: Tensor) -> Tensor:
-    """Sum of `x` over the ranks; differentiable if all ranks go on alike from it.
+    """The sum of `x` over the ranks; differentiable if all ranks compute the same from it.
 
     Args:
-        x: any shape, the same on every rank.
+        x: a tensor of any shape, the same shape on every rank.
     """
     if world_size() == 1:
         return x
@@ -58,10 +58,10 @@ def all_reduce_sum(x: Tensor) -> Tensor:
 
 
 def all_gather(x: Tensor) -> Tensor:
-    """[W, *x.shape], each rank's `x`; without gradient.
+    """The `x` of each rank, [W, *x.shape], without gradient.
 
     Args:
-        x: any shape, the same on every rank.
+        x: a tensor of any shape, the same shape on every rank.
     """
     if world_size() == 1:
         return x.detach()[None]
@@ -71,7 +71,7 @@ def all_gather(x: Tensor) -> Tensor:
 
 
 def global_count(count: int) -> int:
-    """Sum of a local row count over the ranks; a collective call on every rank."""
+    """The sum of a local row count over the ranks; every rank must make this collective call."""
     if world_size() == 1:
         return count
     total = torch.tensor([count], dtype=torch.int64, device=collective_device())
@@ -80,19 +80,19 @@ def global_count(count: int) -> int:
 
 
 def global_mean(x_B: Tensor) -> Tensor:
-    """Mean over the global batch of a per-sample quantity.
+    """The mean of a per-sample quantity over the global batch.
 
     Args:
         x_B: [n] values of this rank's samples; n may differ between ranks and may be 0.
 
     Returns:
-        Scalar, equal on every rank.
+        A scalar, equal on every rank.
     """
     return global_means(x_B)[0]
 
 
 def global_means(*quantities_B: Tensor) -> tuple[Tensor, ...]:
-    """`global_mean` of several quantities of the same samples, in one collective call."""
+    """The `global_mean` of several quantities of the same samples, in one collective call."""
     if world_size() == 1:
         return tuple(x_B.mean() for x_B in quantities_B)
     # The count travels with the sums.
@@ -115,15 +115,16 @@ class _GatherRows(torch.autograd.Function):
 
 
 def gather_rows(x_NK: Tensor, total: int | None = None) -> Tensor:
-    """All ranks' rows in the order of the global batch; differentiable if all go on alike.
+    """All ranks' rows in global order; differentiable if all ranks compute the same from them.
 
     Args:
         x_NK: [n, ...] this rank's rows. Shares are those of a strided split: rank r of W holds
-            rows r, r + W, ... so counts differ by at most one and do not grow with the rank.
-        total: rows of the global batch; None: they are counted, in a collective call of its own.
+            rows r, r + W, ..., so counts differ by at most one and do not grow with the rank.
+        total: the number of rows of the global batch; None counts them in an extra collective
+            call.
 
     Returns:
-        [N, ...] with N the total.
+        [N, ...], where N is the total.
 
     Raises:
         ValueError: n is not this rank's share of the total.
@@ -137,11 +138,11 @@ def gather_rows(x_NK: Tensor, total: int | None = None) -> Tensor:
 
 
 def gather_columns(total: int | None, *columns_BK: Tensor) -> tuple[Tensor, ...]:
-    """`gather_rows` of several quantities of the same samples, together.
+    """Gather several quantities of the same samples as `gather_rows` does, in one collective call.
 
     Args:
-        total: as of `gather_rows`.
-        columns_BK: [n] or [n, k] each, of the same type.
+        total: the number of rows of the global batch, as in `gather_rows`.
+        columns_BK: tensors [n] or [n, k] of the same type.
     """
     if world_size() == 1:
         return columns_BK
@@ -154,7 +155,7 @@ def gather_columns(total: int | None, *columns_BK: Tensor) -> tuple[Tensor, ...]
 
 
 def collective_device() -> torch.device:
-    """Where a tensor must lie to be reduced: the GPU under NCCL, else the CPU."""
+    """The device that a tensor must be on to be reduced: the GPU under NCCL, else the CPU."""
     if world_size() > 1 and dist.get_backend() == "nccl":
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")

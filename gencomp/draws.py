@@ -1,8 +1,7 @@
-"""Random numbers as a pure function of (seed, step, purpose) and the row in the global batch.
+"""Random numbers that are a pure function of (seed, step, purpose) and the row in the global batch.
 
-Nothing is drawn from a generator that remembers its past: a resumed run, and a run on another
-number of workers, sees the same numbers for the same samples, and checkpoints hold no generator
-state.
+No generator here remembers what it has drawn. So a resumed run, and a run on another number of
+workers, sees the same numbers for the same samples, and checkpoints hold no generator state.
 """
 
 from __future__ import annotations
@@ -24,11 +23,12 @@ class Draws:
     (row i of rank r is global row r + i·W), which is cheap for latents and noise.
 
     Attributes:
-        seed: the run's seed.
-        key: what the batch is: ("train", step, phase, update) or ("evaluate", first row), ...
-        batch_size: rows of the global batch.
-        rank, world: this process's place.
-        device: where the numbers are made. A CPU and a GPU give different streams.
+        seed: the seed of the run.
+        key: the identity of the batch, such as ("train", step, phase, update) or
+            ("evaluate", first row).
+        batch_size: the number of rows of the global batch.
+        rank, world: the rank of this process and the number of ranks.
+        device: the device that makes the numbers; a CPU and a GPU give different streams.
     """
 
     seed: int

@@ -1,8 +1,9 @@
-"""Losses of the global batch: the same number on every rank (see `gencomp.collectives`).
+"""Losses of the global batch, which are the same number on every rank (see `gencomp.collectives`).
 
-Tschannen et al., NeurIPS 2018; MMD after Tolstikhin et al., *Wasserstein Auto-Encoders*, ICLR 2018;
-gradient penalty after Gulrajani et al., *Improved Training of Wasserstein GANs*, NeurIPS 2017.
-All are computed in float32 or, for float64 input, in float64, whatever autocast says.
+The losses follow Tschannen et al., NeurIPS 2018; the MMD follows Tolstikhin et al., *Wasserstein
+Auto-Encoders*, ICLR 2018, and the gradient penalty Gulrajani et al., *Improved Training of
+Wasserstein GANs*, NeurIPS 2017. All are computed in float32 or, for float64 input, in float64, also
+under autocast.
 """
 
 from __future__ import annotations
@@ -25,25 +26,25 @@ GradientNorm = Literal["per_pixel", "per_image"]
 
 
 def rmse(x_hat_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
-    """Root of the mean squared error over every element of the global batch, one scalar root.
+    """The root of the mean squared error over all elements of the global batch, one scalar.
 
-    Its gradient is ∇MSE / (2·RMSE), and 0 where both arguments are equal everywhere.
+    Its gradient is ∇MSE / (2·RMSE), and 0 if both arguments are equal everywhere.
 
     Raises:
-        InputError: shapes differ.
+        InputError: the shapes differ.
     """
     return _root(global_mean(squared_errors(x_hat_BCHW, x_BCHW)))
 
 
 def squared_errors(x_hat_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
-    """Mean squared error of each image, [n].
+    """The mean squared error of each image, [n].
 
     Raises:
-        InputError: shapes differ.
+        InputError: the shapes differ.
     """
     if x_hat_BCHW.shape != x_BCHW.shape:
         raise InputError(
-            f"RMSE of tensors of different shapes, {tuple(x_hat_BCHW.shape)} and "
+            f"RMSE cannot compare tensors of different shapes, {tuple(x_hat_BCHW.shape)} and "
             f"{tuple(x_BCHW.shape)}."
         )
     squares = (at_least_float32(x_hat_BCHW) - at_least_float32(x_BCHW)).square()
@@ -51,29 +52,29 @@ def squared_errors(x_hat_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
 
 
 def root_mean(errors_N: Tensor) -> Tensor:
-    """RMSE from the squared errors of all images of the global batch."""
+    """The RMSE, from the squared errors of all images of the global batch."""
     return _root(errors_N.mean())
 
 
 def mmd(z_BM: Tensor, prior_BM: Tensor, prior_variance: float = 1.0) -> Tensor:
-    """Unbiased squared MMD between encoder outputs and prior samples of the global batch.
+    """The unbiased squared MMD between encoder outputs and prior samples of the global batch.
 
-    Inverse multiquadric kernels k_s(a, b) = C_s / (C_s + |a − b|²) with C_s = 2·m·σ²·s, summed over
-    the seven scales `MMD_SCALES`:
+    Its inverse multiquadric kernels k_s(a, b) = C_s / (C_s + |a − b|²), with C_s = 2·m·σ²·s, are
+    summed over the seven scales `MMD_SCALES`:
 
         Σ_s [ mean_{i≠j} k_s(z_i, z_j) + mean_{i≠j} k_s(p_i, p_j) − 2 mean_{i,j} k_s(z_i, p_j) ]
 
-    The estimate can be negative. Every rank computes the whole of it, O(N²·m). No gradient flows to
-    the prior samples.
+    The estimate can be negative. Every rank computes the whole sum, in O(N²·m). No gradient flows
+    to the prior samples.
 
     Args:
         z_BM: [n, m] or [n, m, 1, 1], this rank's encoder outputs.
-        prior_BM: the same shape, this rank's samples of N(0, σ² I); alone, a process may hold
-            another number of them.
-        prior_variance: σ².
+        prior_BM: [n, m] or [n, m, 1, 1], this rank's samples of N(0, σ² I); a single process may
+            hold a number of samples that differs from n.
+        prior_variance: the variance σ² of the prior.
 
     Raises:
-        InputError: fewer than two rows in the global batch, different m, or σ² not positive.
+        InputError: the global batch has fewer than two rows, m differs, or σ² is not positive.
     """
     z_BM = at_least_float32(z_BM).flatten(1)
     prior_BM = prior_BM.detach().to(z_BM.dtype).flatten(1)
@@ -82,15 +83,15 @@ def mmd(z_BM: Tensor, prior_BM: Tensor, prior_variance: float = 1.0) -> Tensor:
 
 
 def whole_mmd(z_NM: Tensor, prior_NM: Tensor, prior_variance: float = 1.0) -> Tensor:
-    """`mmd` of rows that are those of the whole global batch already.
+    """The `mmd` of rows that already are those of the whole global batch.
 
     Args:
         z_NM: encoder outputs.
         prior_NM: samples of N(0, σ² I).
-        prior_variance: σ².
+        prior_variance: the variance σ² of the prior.
 
     Raises:
-        InputError: as `mmd`.
+        InputError: there are fewer than two rows, m differs, or σ² is not positive.
     """
     if prior_variance <= 0:
         raise InputError(f"The prior variance is {prior_variance}, it must be positive.")
@@ -110,27 +111,27 @@ def whole_mmd(z_NM: Tensor, prior_NM: Tensor, prior_variance: float = 1.0) -> Te
 
 
 def logistic_loss(logits_B: Tensor, positive: bool) -> Tensor:
-    """Cross-entropy of logits over the global batch when all its rows are of one class.
+    """The cross-entropy of logits over a global batch whose rows all belong to one class.
 
     Args:
-        logits_B: [n] this rank's logits of "positive".
-        positive: the class that all rows are of.
+        logits_B: [n] this rank's logits of the positive class.
+        positive: whether the rows belong to the positive class.
     """
     return global_mean(logistic_losses(logits_B, positive))
 
 
 def logistic_losses(logits_B: Tensor, positive: bool) -> Tensor:
-    """`logistic_loss` of each row, [n]."""
+    """The `logistic_loss` of each row, [n]."""
     logits_B = at_least_float32(logits_B)
     return F.softplus(-logits_B if positive else logits_B)
 
 
 def prior_log_density(z_BM: Tensor, prior_variance: float = 1.0) -> Tensor:
-    """log N(z; 0, σ² I) = −|z|²/(2σ²) − m/2·ln(2πσ²) of every row, [n].
+    """The log density log N(z; 0, σ² I) = −|z|²/(2σ²) − m/2·ln(2πσ²) of every row, [n].
 
     Args:
-        z_BM: [n, m] or [n, m, 1, 1].
-        prior_variance: σ².
+        z_BM: the latents, [n, m] or [n, m, 1, 1].
+        prior_variance: the variance σ² of the prior.
     """
     z_BM = at_least_float32(z_BM).flatten(1)
     constant = z_BM.shape[1] / 2 * math.log(2 * math.pi * prior_variance)
@@ -144,19 +145,19 @@ def gradient_penalties(
     mix_B: Tensor,
     norm: GradientNorm = "per_pixel",
 ) -> Tensor:
-    """(|∇_u f(u)| − 1)² of each image at u = a·real + (1 − a)·fake.
+    """The gradient penalty (|∇_u f(u)| − 1)² of each image at u = a·real + (1 − a)·fake.
 
     Args:
-        critic: images to one score each; images must not influence each other.
+        critic: maps images to one score each; images must not influence each other.
         real_BCHW, fake_BCHW: this rank's images; no gradient flows to them.
-        mix_B: [n] the a of each image, U[0, 1].
+        mix_B: [n] the a of each image, drawn from U[0, 1].
         norm: `per_pixel` takes the norm over the colour channels at each pixel and averages over
             images and pixels, as the published weights of Wasserstein++ expect (an image's whole
             gradient then has a norm near 64 at 64×64 pixels). `per_image` takes the norm of an
             image's whole gradient, as Gulrajani et al. do.
 
     Returns:
-        [n], which can be differentiated with respect to the critic's parameters.
+        [n] penalties, which can be differentiated with respect to the critic's parameters.
     """
     a_B111 = mix_B[:, None, None, None]
     mixed_BCHW = (a_B111 * real_BCHW + (1 - a_B111) * fake_BCHW).detach().requires_grad_()
@@ -164,13 +165,16 @@ def gradient_penalties(
         scores = critic(mixed_BCHW)
         (gradient_BCHW,) = torch.autograd.grad(scores.sum(), mixed_BCHW, create_graph=True)
     axes = 1 if norm == "per_pixel" else (1, 2, 3)
-    # torch's own norm sums the 12,288 squares of an image one after the other: 1e-4 off in float32.
+    # torch's own norm adds the 12,288 squares of an image one by one: an error of 1e-4 in float32.
     length = _root(at_least_float32(gradient_BCHW).square().sum(axes, keepdim=True))
     return (length - 1).square().mean((1, 2, 3))
 
 
 def _squared_distances(a_NM: Tensor, b_KM: Tensor) -> Tensor:
-    """|a|² + |b|² − 2 a·b, [N, K]; rounding may leave values just below 0, which C_s absorbs."""
+    """The distances |a|² + |b|² − 2 a·b, [N, K]; rounding may make them slightly negative.
+
+    Adding C_s makes up for that.
+    """
     a_N1 = a_NM.square().sum(1, keepdim=True)
     b_1K = b_KM.square().sum(1)[None]
     return a_N1 + b_1K - 2 * a_NM @ b_KM.T
@@ -185,9 +189,10 @@ def _kernel_mean(distances_NK: Tensor, base: float, *, drop_diagonal: bool) -> T
 
 
 class _Kernel(torch.autograd.Function):
-    """Σ_s C_s / (C_s + d) with C_s = s·base, and its slope −Σ_s C_s / (C_s + d)².
+    """The kernel Σ_s C_s / (C_s + d) with C_s = s·base, and its slope −Σ_s C_s / (C_s + d)².
 
-    By hand, since autograd would cost more than these few operations on small matrices.
+    The slope is written by hand, since autograd would cost more than these few operations on small
+    matrices.
     """
 
     @staticmethod
@@ -213,10 +218,10 @@ class _Kernel(torch.autograd.Function):
 
 
 def _root(x: Tensor) -> Tensor:
-    """Square root of x ≥ 0 with slope 0 at 0, where its own is infinite."""
+    """The square root of x ≥ 0 with slope 0 at 0, where the true slope is infinite."""
     return x.clamp_min(torch.finfo(x.dtype).tiny).sqrt()
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """`x`, or in half precision `x` in float32."""
+    """`x` as it is, or in float32 if it has half precision."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

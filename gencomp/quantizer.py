@@ -1,13 +1,14 @@
-"""Scalar quantizer with fixed centres and a soft gradient.
+"""A scalar quantizer with fixed centres and a soft gradient.
 
-Forward is the nearest centre, ties to the lower one; backward is the derivative of the soft value
+The forward pass gives the nearest centre, and for ties the lower one. The backward pass takes the
+derivative of the soft value
 
     s(x) = Σ_l c_l w_l,   w = softmax_l(−σ (x − c_l)²)  or  softmax_l(−σ |x − c_l|)
 
-with its derivative ds/dx = 2σ Var_w(c) for the squared distance (Mentzer et al., CVPR 2018, without
-annealing; Tschannen et al., NeurIPS 2018). With the absolute distance it is 0 beyond the outermost
-centres, where all distances change alike, and at a centre the derivative of |·| is taken for 0.
-Symbols are the integers l; only they go into a file.
+For the squared distance it is ds/dx = 2σ Var_w(c) (Mentzer et al., CVPR 2018, without annealing;
+Tschannen et al., NeurIPS 2018). For the absolute distance it is 0 beyond the outermost centres,
+where all distances change by the same amount, and at a centre the derivative of |·| is taken as 0.
+The symbols are the integers l, and only they go into a file.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ from gencomp.errors import InputError
 
 @dataclass(frozen=True)
 class Quantizer:
-    """Centres, and how soft the gradient is.
+    """The centres of a quantizer, and the softness of its gradient.
 
     Attributes:
-        centres: L values c_l in increasing order, at least 2.
-        sharpness: σ of the soft value, larger for a steeper one.
-        distance: whose softmax it is.
-        boundaries: the L − 1 values between the centres up to which a value goes to the lower one;
-            by default half way.
+        centres: the L values c_l in increasing order, at least 2.
+        sharpness: the σ of the soft value; a larger σ makes it steeper.
+        distance: the distance in the softmax.
+        boundaries: the L − 1 values between the centres; a value goes to the lower of two centres
+            if it is at most the boundary between them. The default is the middle.
 
     Raises:
-        InputError: fewer than 2 centres, or not in increasing order; a sharpness that is not
+        InputError: there are fewer than 2 centres, they do not increase, or the sharpness is not
             positive.
     """
 
@@ -55,12 +56,12 @@ class Quantizer:
 
     @property
     def levels(self) -> int:
-        """L."""
+        """The number of levels L."""
         return len(self.centres)
 
 
 def cells(levels: int) -> Quantizer:
-    """The mid-points of L equal cells of [−1, 1], c_l = −1 + (2l + 1)/L, and the cells' edges."""
+    """A quantizer with L equal cells of [−1, 1], whose centres are c_l = −1 + (2l + 1)/L."""
     _require_levels(levels)
     centres = tuple(-1 + (2 * level + 1) / levels for level in range(levels))
     edges = tuple(-1 + 2 * level / levels for level in range(1, levels))
@@ -72,14 +73,14 @@ def grid(
     sharpness: float = 1.0,
     distance: Literal["squared", "absolute"] = "squared",
 ) -> Quantizer:
-    """L centres from −1 to 1, both of them included, in equal steps: c_l = −1 + 2l/(L − 1)."""
+    """A quantizer with L equally spaced centres from −1 to 1 inclusive, c_l = −1 + 2l/(L − 1)."""
     _require_levels(levels)
     centres = tuple(-1 + 2 * level / (levels - 1) for level in range(levels))
     return Quantizer(centres, sharpness, distance)
 
 
 def half_cell(levels: int) -> float:
-    """Half the width of one of `cells`, 1/L."""
+    """Half the width of a cell of `cells(levels)`, 1/L."""
     _require_levels(levels)
     return 1 / levels
 
@@ -88,13 +89,13 @@ def quantize(y: Tensor, quantizer: Quantizer) -> Tensor:
     """The nearest centre of every value, with the gradient of the soft value.
 
     Args:
-        y: any shape. Values beyond the outermost centres go to these.
-        quantizer: the centres.
+        y: values of any shape; those beyond the outermost centres go to these centres.
+        quantizer: the quantizer.
 
     Returns:
-        Centres in the shape and type of `y`, bit-identical to
-        `symbols_to_values(quantize_hard(y))`: the soft value enters as soft − stop(soft), which is
-        exactly 0. A NaN stays a NaN.
+        The centres in the shape and type of `y`. They are bit-identical to
+        `symbols_to_values(quantize_hard(y))`, since the soft value enters as soft − stop(soft),
+        which is exactly 0. A NaN stays a NaN.
     """
     x = y.to(torch.promote_types(y.dtype, torch.float32))
     hard = _centres(quantizer, x.dtype, x.device)[_nearest(x.detach(), quantizer)]
@@ -103,27 +104,27 @@ def quantize(y: Tensor, quantizer: Quantizer) -> Tensor:
 
 
 def soft_value(x: Tensor, quantizer: Quantizer) -> Tensor:
-    """The soft value s(x) of every value, in its shape."""
+    """The soft value s(x) of every value, in the shape of `x`."""
     c_L = _centres(quantizer, x.dtype, x.device)
     if quantizer.distance == "squared":
-        # −(x − c)² without −x², which the softmax cancels: exact also far outside the centres.
+        # This is −(x − c)² without −x², which the softmax cancels, so it is exact for any x.
         logits = quantizer.sharpness * (2 * x[..., None] * c_L - c_L.square())
     else:
-        # Beyond the outermost centres s is constant: exactly, as its gradient is exactly 0.
+        # The clamp makes s exactly constant, and its gradient exactly 0, beyond the outer centres.
         inner = x.clamp(quantizer.centres[0], quantizer.centres[-1])
         logits = -quantizer.sharpness * (inner[..., None] - c_L).abs()
     return (torch.softmax(logits, dim=-1) * c_L).sum(-1)
 
 
 def quantize_hard(y: Tensor, quantizer: Quantizer) -> Tensor:
-    """The symbol of the nearest centre, ties to the lower one.
+    """The symbol of the nearest centre of every value; for ties it is the lower centre's.
 
     Args:
-        y: any shape, finite or infinite values.
-        quantizer: the centres.
+        y: values of any shape, finite or infinite.
+        quantizer: the quantizer.
 
     Returns:
-        int64 symbols in 0..L−1, in the shape of `y`.
+        The int64 symbols in 0..L−1, in the shape of `y`.
 
     Raises:
         InputError: `y` holds a NaN.
@@ -139,7 +140,7 @@ def symbols_to_values(
     """The centres of integer symbols, in the shape of `symbols`.
 
     Raises:
-        InputError: a symbol outside 0..L−1.
+        InputError: a symbol lies outside 0..L−1.
     """
     if symbols.numel() and not 0 <= int(symbols.min()) <= int(symbols.max()) < quantizer.levels:
         raise InputError(

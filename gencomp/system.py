@@ -4,20 +4,35 @@ A *system* is one published method. It owns its networks, says which updates one
 makes, evaluates batches into mergeable sums and offers a codec. A *phase* is one differentiable
 objective with the networks it updates. The training loop (`cluster/worker.py`) knows nothing else.
 
-How the published systems map onto the contract:
+What the contract gives every method:
 
-- an update may take a fresh batch or reuse the last one (WGAN-GP: five critic updates on fresh
-  batches, then the generator on the fifth); `updates(progress)` is a function of the position in
-  the run, so an order that depends on the batch index, or a regulariser every 16 steps, needs no
-  state;
-- networks in evaluation mode, frozen networks and networks trained by another phase are told apart
-  per phase (`trains`, `evaluates`);
-- batches carry uint8 images, their maps (label ids) and the row of every sample in its split, so
-  each system maps to its own range and may key shared randomness (dither) by the image;
-- state that is neither weight nor optimiser (moving averages, rate controllers, entropy-coder
-  tables) lives in networks or buffers of `networks`, so checkpoints and codecs see it;
-- a codec writes one container with as many sections as it needs; it gets side information (label
-  maps, masks) with the picture, and what its reader needs of it is in the stream and counted.
+- an update may take a fresh batch or reuse the last one, and `updates(progress)` is a function of
+  the position in the run, so an order that depends on the batch index, or a regulariser every 16
+  steps, needs no state; batches of one image are legal where a recipe takes no batch statistics;
+- networks in evaluation mode and networks that another phase trains are told apart per phase
+  (`trains`, `evaluates`); what no phase trains and no checkpoint holds is `System.frozen`;
+- batches carry uint8 images, their maps (label ids) and the row of every sample in its split;
+  evaluations take images of any sizes, whole unless `evaluation.transforms` says otherwise;
+- state that is neither weight nor optimizer (rate controllers, entropy-coder tables) lives in
+  buffers of `networks`, so checkpoints and codecs see it;
+- what figures and evaluations ask of a method is a hook that may answer None: `reconstruct`,
+  `latents`, `sample`, `latent_decoder`, `codec`.
+
+How the systems map onto the hooks, tried on paper:
+
+- DPLC: WGAN-GP takes five critic updates on fresh batches and the generator's on the fifth. Codecs
+  keep G in `networks`, since their files must decode without the parent; 64×64 pixels only.
+- Universal rate-distortion-perception: critic and generator batches alternate by the index in the
+  epoch, `progress.samples` modulo the epoch. A universal decoder has the encoder E1 of its base run
+  in `frozen`, by `load_frozen(parents)`: statistics and all in evaluation mode, which the authors'
+  code missed, and its critic starts from the base run's in `initialise`. In training the dither is
+  `draws`; there is no prior, so `latents` and `sample` are None.
+- GAN compression: one batch of one image for both updates, the second with `fresh_batch` false;
+  VGG in `frozen`, of a file whose hash the recipe states; label maps in `Batch.maps`, so
+  `sample(draws, like=batch)` follows the maps and the size, with a noise map to fit. Trained on
+  crops, evaluated whole. The warm-up of its moving average needs a key beside `ema_decay`.
+- Relative entropy coding: the prior is a hierarchy, so `latents` and `latent_decoder` are None and
+  `sample` takes its size from `like`; variance ratios and index models are fitted in `finalise`.
 
 How their codecs map onto `Codec`, tried on paper:
 
@@ -97,7 +112,7 @@ class Progress:
 
 
 class Update(NamedTuple):
-    """One optimiser step: the phase, and whether it takes a fresh batch or the previous one."""
+    """One optimizer step: the phase, and whether it takes a fresh batch or the previous one."""
 
     phase: str
     fresh_batch: bool
@@ -319,7 +334,7 @@ class System(ABC):
 
     @abstractmethod
     def optimizer(self, phase: str) -> torch.optim.Optimizer:
-        """A new optimiser over the phase's trained parameters (any number of parameter groups)."""
+        """A new optimizer over the phase's trained parameters (any number of parameter groups)."""
 
     @abstractmethod
     def learning_rates(self, phase: str, progress: Progress) -> Sequence[float]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher, get_close_matches
 from types import UnionType
-from typing import Any, NamedTuple, Union, get_args, get_origin
+from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from gencomp.errors import InputError
+
 Location = Sequence[str | int]
+Model = TypeVar("Model", bound=BaseModel)
 
 _LONGEST_VALUE = 100
 # How much of two names must agree, as difflib measures it, for one to be meant by the other:
@@ -68,6 +71,18 @@ def key_name(location: Location) -> str:
 def option_name(location: Location) -> str:
     """The name of an option of the command line, `--batch-size`; empty for all of them together."""
     return f"--{str(location[0]).replace('_', '-')}" if location else ""
+
+
+def checked(model: type[Model], values: dict[str, Any]) -> Model:
+    """A model of values that options of the command line have given.
+
+    Raises:
+        InputError: A value is out of range; the sentence names the option.
+    """
+    try:
+        return model(**values)
+    except ValidationError as error:
+        raise InputError(sentence(error, model, option_name)) from None
 
 
 def sentence(

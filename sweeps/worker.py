@@ -66,7 +66,7 @@ def train(
     import torch
 
     from cluster.runs import open_run
-    from cluster.training.worker_info import Seat
+    from cluster.training.worker_info import WorkerInfo
     from cluster.worker import Host
     from cluster.worker import train as loop
     from sweeps.warm_start import has_checkpoint
@@ -86,4 +86,4 @@ def train(
     )
     # Ray shows each process its own GPUs only.
     device = torch.device("cuda", 0) if attempt.gpu else torch.device("cpu")
-    loop(open_run(task.run), Seat(rank, attempt.workers, device), host)
+    loop(open_run(task.run), WorkerInfo(rank, attempt.workers, device), host)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+import re
 import resource
 import subprocess
 import sys
@@ -235,6 +236,37 @@ class TestDispatch:
         assert main(["lost"]) == 1
         line = _one_line(capsys)
         assert "'gencomp.cli.lost' is not installed" in line and "gencomp doctor" in line
+
+
+class TestGroupsOfOptions:
+    """Ranges are declared with the options; what is beyond one is a sentence about the option."""
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (["slurm", "ais", "run", "--images", "0"], "--images is 0, but it should be"),
+            (["slurm", "ais", "run", "--bdmc-betas", "1", "-2"], "--bdmc-betas is -2.0, but"),
+            (["slurm", "variational", "run", "--learning-rate", "0"], "--learning-rate is 0.0"),
+            (["evaluate", "run", "--images", "1"], "--images is 1, but it should be greater"),
+            (["slurm", "evaluate", "run", "--draws", "0"], "--draws is 0, but it should be"),
+        ],
+    )
+    def test_a_value_out_of_range(
+        self, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(words) == 2
+        line = _one_line(capsys)
+        command = " ".join(words[: words.index("run")])
+        assert said in line and line.endswith(f"; see gencomp {command} --help")
+
+    def test_every_option_has_a_sentence(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """Also those of groups: a name without a word behind it helps nobody."""
+        for name in ("slurm ais", "slurm variational", "slurm evaluate", "figure rates"):
+            assert main([*name.split(), "--help"]) == 0
+            out = " ".join(capsys.readouterr().out.split())
+            for option in re.findall(r"--[a-z][a-z0-9-]+(?= [{A-Z\[])", out):
+                after = out.split(option, 1)[1]
+                assert re.search(r"[a-z]{2,}", after.split("--")[0].split("(default")[0]), option
 
 
 class TestDoctor:

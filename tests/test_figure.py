@@ -15,14 +15,12 @@ from PIL import Image
 
 from cluster.results import classical, pictures
 from cluster.runs import open_run
-from gencomp import recipes
 from gencomp.cli import main
 from gencomp.draws import Draws
 from gencomp.figures import curves
 from gencomp.losses import mmd
 from gencomp.systems.dplc.base import ReconstructingSystem
 from shards.building.build import build
-from sweeps import plan, results, sweep_file
 from sweeps.operating_points import read
 from tests import tiny
 
@@ -174,26 +172,6 @@ class TestCurves:
         assert [one.series for one in found] == ["λ = 10", "λ = 10", "dplc/codec"]
         assert found[2].run is None and found[2].point("mmd") is None
         assert draw("curves", *words, "--metrics", "mse,psnr,pv,mmd").std() > 10
-
-    def test_a_sweep_stands_for_its_finished_trials(
-        self, photos: Path, generator_run: Path, tmp_path: Path
-    ) -> None:
-        base = tiny.codec(photos, generator_run, {"training.steps": 1})
-        grids = {"loss.mmd_weight": {"grid": [10, 0]}, "networks.code_channels": {"grid": [4, 2]}}
-        recipe = tiny.write(base, tmp_path / "base.yaml")
-        sweep = sweep_file.Sweep.model_validate({"base": str(recipe), "space": grids})
-        planned = plan.make(sweep, tmp_path / "sweep")
-        plan.write(sweep, planned, tmp_path / "sweep")
-        for trial in planned[:3]:
-            tiny.trained(trial.path, recipes.with_overrides(base, trial.point))
-        results.write_table(results.table(planned, sweep.objective), tmp_path / "sweep")
-        found = read([str(tmp_path / "sweep")], "metrics")
-        # In the order of the values; λ 0 with 2 channels is still to be run.
-        assert [(one.series, one.bpp) for one in found] == [
-            ("λ 0", 0.015625),
-            ("λ 10", 0.0078125),
-            ("λ 10", 0.015625),
-        ]
 
     def test_a_run_without_an_evaluation_speaks_by_its_last_one(self, codec_run: Path) -> None:
         (one,) = read([str(codec_run)], "metrics")

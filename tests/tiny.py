@@ -18,7 +18,7 @@ from cluster.checkpoints import store
 from cluster.logs import json_lines
 from cluster.runs import Run, enter
 from cluster.training import state as state_of_training
-from cluster.training.worker_info import Seat
+from cluster.training.worker_info import WorkerInfo
 from cluster.worker import Host, Outcome, train
 from gencomp import recipes
 from gencomp.recipes.schema import BaseRecipe
@@ -91,7 +91,7 @@ def trained(
     deterministic = torch.are_deterministic_algorithms_enabled()
     try:
         with mock.patch.object(calibration_module, "CALIBRATION_SAMPLES", calibration):
-            return run, train(run, Seat(), host or Host())
+            return run, train(run, WorkerInfo(), host or Host())
     finally:
         torch.use_deterministic_algorithms(deterministic)
 
@@ -136,7 +136,7 @@ def double_precision() -> Iterator[None]:
 
 
 def state(run: Run, step: int | None = None) -> dict[str, Tensor]:
-    """Every tensor of a checkpoint, by default the newest: weights, buffers, optimisers."""
+    """Every tensor of a checkpoint, by default the newest: weights, buffers, optimizers."""
     found = (
         store.newest(run.checkpoints)
         if step is None

@@ -10,8 +10,8 @@ from gencomp.draws import CPU
 
 
 @dataclass(frozen=True)
-class Seat:
-    """Rank, number of workers, and the device of this process."""
+class WorkerInfo:
+    """The rank and the device of this process, and the number of workers."""
 
     rank: int = 0
     world: int = 1

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
 from gencomp.errors import InputError
+
+# Every command that works with the weights of a run declares it so.
+Checkpoint = Annotated[
+    str,
+    tyro.conf.arg(
+        help="Checkpoint of the run: last, best (by training.keep_best_metric) or a step."
+    ),
+]
 
 
 class NotUnderstood(InputError):
@@ -70,13 +79,28 @@ def first(function: Callable[..., Any], words: Sequence[str], prog: str) -> Any:
 
 def _refuse(event: Any) -> None:
     try:
-        sentence = _sentence(event)
+        sentence = _out_of_range() or _sentence(event)
         if type(event).__name__ == "UnrecognizedArgs":
             raise NotUnderstood(sentence, event.prog, event.tokens)
     except AttributeError:  # tyro's events are not a stable interface: let it print its own box
         return
     if sentence:
         raise InputError(f"{sentence}; see {event.prog} --help")
+
+
+def _out_of_range() -> str:
+    """What a group of options has refused, if that is why tyro refuses; empty otherwise."""
+    error = sys.exception()
+    while error is not None and type(error).__name__ != "ValidationError":
+        error = error.__context__
+    if error is None:
+        return ""
+    from pydantic import BaseModel, ValidationError
+
+    from gencomp.validation import option_name, sentence
+
+    assert isinstance(error, ValidationError)
+    return sentence(error, BaseModel, option_name)
 
 
 def _sentence(event: Any) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
+from pydantic import Field
 
+from cluster.evaluations.metrics.settings import MetricOptions, parse_metrics
+from cluster.evaluations.options import Options
+from gencomp.cli.arguments import Checkpoint
 from gencomp.cli.console import show
 from gencomp.cli.measuring import measure_here, require_processes
 
@@ -16,49 +19,41 @@ if TYPE_CHECKING:
     from cluster.runs import Run
 
 
-@dataclass(frozen=True)
-class MetricOptions:
-    """What to measure, and how.
+class _Metrics(Options):
+    """What to measure."""
 
-    Attributes:
-        metrics: Some of mse,psnr,ms_ssim,pv,fid,kid,lpips,rate0,mmd; by default mse, psnr and
-            ms_ssim where the run reconstructs, fid and kid with --features, lpips with --lpips. pv
-            is the variance over several reconstructions of an image, rate0 the point without any
-            bits, mmd the distance of the latents from the prior.
-        split: Split to measure on.
-        images: How many, evenly spaced over the split; by default all.
-        samples: Samples of the prior for sFID and sKID; by default as many as images, 0 for none.
-        draws: Reconstructions of each image for pv, and samples for rate0.
-        features: TorchScript file of the network whose features fid and kid compare.
-        features_sha256: Its SHA-256; may be left out for the Inception of 2015-12-05.
-        features_input: What it is given: uint8 of any size, or floats on [-1, 1] at 299×299.
-        lpips: TorchScript file of a network of two images on [-1, 1] for lpips.
-        lpips_sha256: Its SHA-256.
-        batch_size: Images that go through the networks at once.
-        block: Images of a part; what is killed loses a part at most.
-        seed: Of noise, samples and intervals.
-        gpu: Measure on GPUs instead of CPUs.
-        name: Name of the evaluation, a directory in RUN/evaluations.
-    """
+    metrics: str | None = Field(
+        None,
+        description="Some of mse,psnr,ms_ssim,pv,fid,kid,lpips,rate0,mmd; by default mse, psnr and"
+        " ms_ssim where the run reconstructs, fid and kid with --features, lpips with --lpips. pv"
+        " is the variance over several reconstructions of an image, rate0 the point without any"
+        " bits, mmd the distance of the latents from the prior.",
+    )
 
-    metrics: str | None = None
-    split: str = "test"
-    images: int | None = None
-    samples: int | None = None
-    draws: int = 100
-    features: Path | None = None
-    features_sha256: str | None = None
-    features_input: Literal["uint8", "signed-299"] = "uint8"
-    lpips: Path | None = None
-    lpips_sha256: str | None = None
-    batch_size: int = 64
-    block: int = 256
-    seed: int = 7
-    gpu: bool = False
-    name: str = "metrics"
+
+class RunOptions(MetricOptions, _Metrics):
+    """What to measure, and how."""
+
+    features: Path | None = Field(
+        None,
+        description="TorchScript file of the network whose features fid and kid compare.",
+    )
+    features_sha256: str | None = Field(
+        None, description="Its SHA-256; may be left out for the Inception of 2015-12-05."
+    )
+    lpips: Path | None = Field(
+        None,
+        description="TorchScript file of a network of two images on [-1, 1] for lpips.",
+    )
+    lpips_sha256: str | None = Field(None, description="Its SHA-256.")
+    gpu: bool = Field(False, description="Measure on GPUs instead of CPUs.")
+    name: str = Field(
+        "metrics", description="Name of the evaluation, a directory in RUN/evaluations."
+    )
 
     def plan(self, run: Run, threads: int) -> Plan:
-        """
+        """The protocol of the measurement.
+
         Args:
             run: what is measured.
             threads: of each process.
@@ -68,18 +63,21 @@ class MetricOptions:
         """
         from cluster.evaluations.metrics import plan
 
-        values: dict[str, Any] = {**vars(self), "threads": threads}
-        del values["name"]
-        values["device"] = "cuda" if values.pop("gpu") else "cpu"
-        asked = values.pop("metrics")
-        chosen = None if asked is None else plan.parse_metrics(asked)
-        return plan.make(run, metrics=chosen, **values)
+        values = {name: value for name, value in self if name not in ("name", "gpu", "metrics")}
+        return plan.make(
+            run,
+            metrics=None if self.metrics is None else parse_metrics(self.metrics),
+            device="cuda" if self.gpu else "cpu",
+            threads=threads,
+            **values,
+        )
 
 
 def evaluate(
     run: Path,
     /,
-    metric: Annotated[MetricOptions, tyro.conf.OmitArgPrefixes],
+    metric: Annotated[RunOptions, tyro.conf.OmitArgPrefixes],
+    checkpoint: Checkpoint = "last",
     processes: int = 1,
     threads: int = 1,
 ) -> None:
@@ -101,7 +99,7 @@ def evaluate(
     from cluster.runs import open_run
 
     require_processes(processes)
-    opened = open_run(run)
+    opened = open_run(run, checkpoint)
     evaluation = Evaluation.find(opened, metric.name, metric.plan(opened, threads)).enter()
 
     def collect() -> None:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import tyro
 
-from cluster.evaluations.files.settings import CHOICES, Choices
+from cluster.evaluations.files.settings import FileOptions
+from gencomp.cli.arguments import Checkpoint
 from gencomp.cli.console import show
 from gencomp.cli.measuring import measure_here, require_processes
 
@@ -15,9 +16,10 @@ from gencomp.cli.measuring import measure_here, require_processes
 def files(
     run: Path,
     /,
+    *,
     name: str = "files",
-    images: int | None = None,
-    choices: Annotated[Choices, tyro.conf.OmitArgPrefixes] = CHOICES,
+    checkpoint: Checkpoint = "last",
+    file: Annotated[FileOptions, tyro.conf.OmitArgPrefixes],
     processes: int = 1,
     threads: int = 1,
 ) -> None:
@@ -30,8 +32,7 @@ def files(
     Args:
         run: Directory of a finished run that has a codec.
         name: Name of the evaluation, a directory in RUN/evaluations.
-        images: How many pictures, evenly spaced over the split; by default all.
-        choices: What to measure.
+        file: What is measured.
         processes: Processes of this machine that share the blocks.
         threads: Threads of each.
     """
@@ -40,8 +41,8 @@ def files(
     from cluster.runs import open_run
 
     require_processes(processes)
-    opened = open_run(run)
-    wanted = plan.make(opened, choices, images, threads)
+    opened = open_run(run, checkpoint)
+    wanted = plan.make(opened, file, threads)
     evaluation = plan.Evaluation.find(opened, name, wanted).enter()
 
     def collect() -> None:

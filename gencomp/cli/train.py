@@ -13,6 +13,7 @@ from gencomp import recipes
 from gencomp.cli import recipe_words
 from gencomp.cli.console import TrainingLines
 from gencomp.errors import InputError
+from gencomp.exit_codes import DONE, STOPPED
 from gencomp.recipes import key_help
 from gencomp.recipes.schema import BaseRecipe
 
@@ -55,9 +56,6 @@ class Options:
         return Supervision(workers, self.gpu, self.max_failures, self.stall_seconds, self.copy_to)
 
 
-OPTIONS = Options()
-
-
 def train(words: Sequence[str]) -> int:
     """Entry of the command table: recipe values may stand among the other words."""
     own, overrides = recipes.split_overrides(words)
@@ -65,7 +63,7 @@ def train(words: Sequence[str]) -> int:
     def train(
         recipe: tyro.conf.Positional[str],
         /,
-        options: Annotated[Options, tyro.conf.OmitArgPrefixes] = OPTIONS,
+        options: Annotated[Options, tyro.conf.OmitArgPrefixes],
     ) -> int:
         """Train one stage; a run of that name goes on from its newest checkpoint.
 
@@ -96,9 +94,8 @@ def _train(recipe: BaseRecipe, path: Path, supervision: Supervision) -> int:
     run = enter(path, recipe)
     if (result := run.result()) is not None:
         print(f"run {path} is finished: {metrics_line(result)}")
-        return 0
+        return DONE
     from cluster.logs.process_log import Row, readable
-    from cluster.stop_signals import STOPPED
     from cluster.train import fit
 
     fewest, most = supervision.workers
@@ -118,7 +115,7 @@ def _train(recipe: BaseRecipe, path: Path, supervision: Supervision) -> int:
         print(f"run {path} stopped at a checkpoint; the same command goes on")
         return STOPPED
     print(f"run {path} is finished: {metrics_line(run.result() or {})}")
-    return 0
+    return DONE
 
 
 def worker_range(text: str) -> tuple[int, int]:

@@ -1,14 +1,14 @@
-"""From symbols to bytes and back, and what codecs of any system share.
+"""Coding turns symbols into bytes and back, and holds what the codecs of all systems share.
 
-fixed_length  symbols packed at log2(L) bits each
-tables        integer statistics of a code
-entropy       symbols coded by such statistics
-range_coder   symbols coded by integer frequencies that are given step by step
-coders        encode and decode side by side, composed into larger codes
-payload       the shorter of the two
-container     the file format of every codec
-fingerprint   names of weights, by which a codec knows its streams
-tiles         images of any size as square tiles
-noise         what decoders draw without a bit in the file
-classical     JPEG, WebP, JPEG 2000, AVIF and JPEG XL, to compare with
+fixed_length  packs symbols at log2(L) bits each
+tables        hold the integer statistics of a code
+entropy       codes symbols by such statistics
+range_coder   codes symbols by integer frequencies that are given step by step
+coders        are pairs of encode and decode, which compose into larger ones
+payload       is the shorter of a fixed-length and an entropy-coded form
+container     is the file format of every codec
+fingerprint   names weights, so that a codec recognises the streams that it can read
+tiles         cuts images of any size into square tiles
+noise         is what decoders draw without a bit in the file
+classical     runs JPEG, WebP, JPEG 2000, AVIF and JPEG XL for comparison
 """

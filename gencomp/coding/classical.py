@@ -1,11 +1,11 @@
-"""Engineered image codecs, to hold learned ones against at the same rate.
+"""Engineered image codecs, with which learned codecs are compared at the same rate.
 
-The paper's reference was BPG; here they are JPEG, WebP, JPEG 2000 and AVIF through Pillow, and JPEG
-XL through `imagecodecs` where that is installed. Rates are those of whole files without metadata,
-headers included: at tiny images and low rates headers are much of them.
+The paper's reference was BPG. Here the codecs are JPEG, WebP, JPEG 2000 and AVIF through Pillow,
+and JPEG XL through `imagecodecs` where that is installed. A rate is that of a whole file without
+metadata but with its headers, which are a large part of the files of tiny images and of low rates.
 
-Each codec has a ladder of settings from the smallest to the largest files. Rates need not grow with
-every single step (a deblocking filter, a better search).
+Each codec has a ladder of settings, ordered from small files to large ones. The rate need not grow
+at every single step of it: a deblocking filter or a better search may make the next file smaller.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ Decode = Callable[[bytes], np.ndarray]
 
 
 class Coded(NamedTuple):
-    """One image through one codec at one setting.
+    """One image after one codec has encoded and decoded it at one setting.
 
     Attributes:
         quality: the setting.
-        bits: of the whole file.
-        image_HWC: what the file shows, uint8 RGB.
+        bits: the size of the whole file.
+        image_HWC: the decoded image, uint8 RGB.
     """
 
     quality: float
@@ -44,8 +44,8 @@ class ClassicalCodec:
     """An image codec with its settings.
 
     Attributes:
-        name: as in figures.
-        ladder: settings, from the smallest to the largest files.
+        name: the codec's name, as figures show it.
+        ladder: the settings, ordered from the smallest to the largest files.
     """
 
     name: str
@@ -54,21 +54,21 @@ class ClassicalCodec:
     _decode: Decode = field(repr=False)
 
     def encode(self, image_HWC: np.ndarray, quality: float) -> bytes:
-        """A uint8 RGB image as a file of this codec."""
+        """The file of a uint8 RGB image [H, W, 3]."""
         return self._encode(np.ascontiguousarray(image_HWC), quality)
 
     def decode(self, data: bytes) -> np.ndarray:
-        """The uint8 RGB image of a file."""
+        """The uint8 RGB image that a file holds."""
         return self._decode(data)
 
     def code(self, image_HWC: np.ndarray, quality: float) -> Coded:
-        """A uint8 RGB image [H, W, 3] there and back."""
+        """Encode and decode a uint8 RGB image [H, W, 3]."""
         data = self.encode(image_HWC, quality)
         return Coded(quality, 8 * len(data), self.decode(data))
 
 
 def codecs() -> list[ClassicalCodec]:
-    """All that this installation has."""
+    """All codecs that are installed."""
     found = []
     for name in NAMES:
         try:
@@ -79,10 +79,10 @@ def codecs() -> list[ClassicalCodec]:
 
 
 def codec(name: str) -> ClassicalCodec:
-    """One codec by its name.
+    """The codec with a given name.
 
     Raises:
-        InputError: there is none of that name, or it is not installed.
+        InputError: there is no codec of that name, or it is not installed.
     """
     if name not in NAMES:
         raise InputError(f"there is no image codec {name}; there are {', '.join(NAMES)}")
@@ -97,7 +97,7 @@ def curve(
     codec: ClassicalCodec,
     qualities: Sequence[float] | None = None,
 ) -> Iterator[list[Coded]]:
-    """For each image its files at each quality (by default the whole ladder), in that order."""
+    """Code each image at each quality, in that order; the default is the whole ladder."""
     for image_HWC in images:
         yield [codec.code(image_HWC, quality) for quality in qualities or codec.ladder]
 
@@ -130,7 +130,7 @@ def _webp() -> ClassicalCodec:
 
 
 def _jpeg_2000() -> ClassicalCodec:
-    """The setting is the rate asked for in bpp; files are a little smaller or larger."""
+    """The setting is the target rate in bpp; files are a little smaller or larger."""
     ladder = tuple(0.02 * 2 ** (step / 3) for step in range(26))
     coders = _pillow(
         "JPEG2000",
@@ -146,7 +146,7 @@ def _jpeg_2000() -> ClassicalCodec:
 
 
 def _avif() -> ClassicalCodec:
-    # One thread: the bits of a file shall not depend on the machine.
+    # With one thread the bits of a file do not depend on the machine.
     coders = _pillow(
         "AVIF",
         lambda q: {"quality": int(q), "speed": 4, "subsampling": "4:2:0", "max_threads": 1},
@@ -166,7 +166,7 @@ def _jpeg_xl() -> ClassicalCodec:
 
 
 _NEW_PILLOW = "install a Pillow that was built with it"
-# Name: what must be there, how the codec is made, and the mend.
+# For each name: the feature that must be there, how the codec is made, and what to do without it.
 NAMES: dict[str, tuple[str, Callable[[], ClassicalCodec], str]] = {
     "JPEG": ("jpg", _jpeg, _NEW_PILLOW),
     "WebP": ("webp", _webp, _NEW_PILLOW),

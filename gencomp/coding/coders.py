@@ -1,12 +1,12 @@
-"""Coders: pairs of encode and decode that stand side by side and compose into larger ones.
+"""A coder is a pair of functions, encode and decode; coders compose into larger coders.
 
     ( value ) ──encode──▶ ( bytes ) ──decode──▶ ( value )
 
-A coder says with which integer frequencies the next symbols of its value are coded; what was coded
-before may decide them, since the decoder has it too by then. Everything that a decoder must
-reproduce is integers, so encoder and decoder agree on every machine as long as the model's
-frequencies do. (After craystack, Townsend, Bird, Kunze and Barber, 2020; a range coder is first in,
-first out, so encode and decode run in the same order.)
+A coder states the integer frequencies by which the next symbols of its value are coded. They may
+depend on everything that was coded before, since the decoder has read it by then. Everything that a
+decoder must reproduce is an integer, so encoder and decoder agree on every machine as long as the
+model's frequencies do. The design follows craystack (Townsend, Bird, Kunze and Barber, 2020); a
+range coder is first in, first out, so encode and decode run in the same order.
 
     independent   ( x_1 … x_B )
     stepwise      ( x_1 ) ──▶ ( x_2 | x_1 ) ──▶ ( x_3 | x_1, x_2 ) ──▶ …
@@ -30,11 +30,11 @@ T = TypeVar("T")
 
 
 class Coder(NamedTuple, Generic[T]):
-    """How values of one kind are written and read.
+    """The two functions that write and read values of one kind.
 
     Attributes:
-        encode: appends a value.
-        decode: reads the value again; the decoder stands where the encoder stood.
+        encode: appends a value to what the encoder holds.
+        decode: reads that value; the decoder must have read all that was encoded before it.
     """
 
     encode: Callable[[Encoder, T], None]
@@ -42,12 +42,12 @@ class Coder(NamedTuple, Generic[T]):
 
 
 def to_bytes(coder: Coder[T], value: T) -> bytes:
-    """A value as bytes.
+    """Encode a value.
 
         ( value ) ──▶ ( bytes )
 
     Raises:
-        InputError: no value of this coder.
+        InputError: the coder cannot write this value.
     """
     encoder = Encoder()
     coder.encode(encoder, value)
@@ -55,7 +55,7 @@ def to_bytes(coder: Coder[T], value: T) -> bytes:
 
 
 def from_bytes(coder: Coder[T], data: bytes) -> T:
-    """The value of bytes; the inverse of `to_bytes`.
+    """Decode the value that `to_bytes` has encoded.
 
         ( bytes ) ──▶ ( value )
 
@@ -94,17 +94,17 @@ def stepwise(
     after: Callable[[State, Integers], State],
     precision: int = PRECISION,
 ) -> Coder[Sequence[Integers]]:
-    """An autoregressive or adaptive model: what is coded changes what comes next.
+    """Symbols of an autoregressive or adaptive model, whose frequencies depend on earlier symbols.
 
         ( x_1 ) ──▶ ( x_2 | x_1 ) ──▶ ( x_3 | x_1, x_2 ) ──▶ …
 
     Args:
-        steps: how many; the value is the list of their symbols, [B_1], [B_2], …
-        start: what the model knows before the first step.
-        frequencies: of the next symbols given what it knows, [B, L] with B and L of that step; each
-            row sums to 2^precision.
-        after: what it knows after a step, from what it knew and the symbols. It must leave the old
-            state as it was.
+        steps: the number of steps; the value is the list of their symbols, [B_1], [B_2], …
+        start: the model's state before the first step.
+        frequencies: maps a state to the frequencies of the next symbols, [B, L], where B and L may
+            differ between steps; each row sums to 2^precision.
+        after: maps a state and the symbols of a step to the state after that step, without changing
+            the old state.
         precision: 1..24.
     """
 
@@ -127,7 +127,7 @@ def stepwise(
 
 
 def in_turn(*coders: Coder[Any]) -> Coder[tuple[Any, ...]]:
-    """Values of several coders, one after the other.
+    """A tuple of values, each written by its own coder, one after the other.
 
     ( a ) ──▶ ( b ) ──▶ ( c )
     """
@@ -143,13 +143,13 @@ def in_turn(*coders: Coder[Any]) -> Coder[tuple[Any, ...]]:
 
 
 def conditioned(first: Coder[A], then: Callable[[A], Coder[B]]) -> Coder[tuple[A, B]]:
-    """A value, and another whose coder depends on it.
+    """A pair of values, where the coder of the second depends on the first.
 
         ( a ) ──▶ ( b | a )
 
     Args:
-        first: codes a.
-        then: the coder of b, from a.
+        first: the coder of a.
+        then: maps a to the coder of b.
     """
 
     def encode(encoder: Encoder, values: tuple[A, B]) -> None:

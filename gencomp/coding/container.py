@@ -1,4 +1,4 @@
-"""The file format of every codec: pictures' sections under the fingerprint of what wrote them.
+"""The file format of every codec: the coded sections of pictures, and their writer's fingerprint.
 
 A container of one picture:
 
@@ -6,15 +6,16 @@ A container of one picture:
 |---|---|---|
 | 2 | magic | 9D 47 |
 | 1 | version and kind | high nibble: format version 2; low nibble: 1 joint, 2 not one section |
-| 6 | writer's fingerprint | of the encoder, the quantizer and the tables, with the codec's id |
+| 6 | writer's fingerprint | hash of the encoder, the quantizer, the tables and the codec's id |
 | 1..3 | height | varint, 1..65535 pixels |
 | 1..3 | width | varint, 1..65535 pixels |
 | … | sections | the content of the one section |
 | 4 | checksum | CRC-32 (zlib's) of every byte before it, big-endian |
 
-So at most 15 bytes stand before the content, and 11 for a side of up to 127 pixels. A picture whose
-sections are not one (kind 2) has, between width and content, their number (a varint, 0..64) and the
-length of each but the last (varints), which takes what is left.
+So at most 15 bytes stand before the content, and 11 where both sides are at most 127 pixels. A
+picture that does not have exactly one section (kind 2) has, between width and content, the number
+of its sections (a varint, 0..64) and the length of each section but the last (varints); the last
+section takes the bytes that are left.
 
 A joint container (kind 1) holds many pictures under one fingerprint, and sections that all of them
 share. After the fingerprint come
@@ -24,25 +25,26 @@ share. After the fingerprint come
 | 1.. | number of runs | varint, at least 1 |
 | 4.. each | runs | pictures in the run, height, width, sections of each picture: four varints |
 | 1 | number of shared sections | varint, 0..64 |
-| 0.. | their lengths | varints, of each but the last, which takes what is left |
-| 2.. each | tables of lengths | of the pictures' first sections, of their second ones, … |
+| 0.. | their lengths | a varint for each but the last, which takes the bytes that are left |
+| 2.. each | tables of lengths | one for the pictures' first sections, one for their second, … |
 | … | sections | the shared ones, then those of the first picture, of the second, … |
 | 4 | checksum | as above |
 
-A run is as long as its pictures are alike. A table of lengths is the least of them (a varint), a
-number of bits w (one byte), and what each length has beyond the least in the fewest bits w that all
-of them need, one after the other, filled up with zero bits to whole bytes. So 1,000 pictures of one
-size that share one section cost 20 bytes together, and 1,000 sections of equal length 2 bytes more.
-Any picture's sections are found without reading another's.
+A run is a series of pictures with the same height, width and number of sections, as long as it can
+be. A table of lengths is the smallest length (a varint), a number of bits w (one byte), and the
+excess of each length over the smallest, in w bits each; w is the fewest bits that hold all of them,
+and zero bits fill the last byte. So 1,000 pictures of one size that share one section cost 20 bytes
+together, and 1,000 sections of equal length cost 2 bytes more. Any picture's sections are found
+without reading another picture's.
 
-A varint has seven bits a byte, least significant first, the top bit set on all bytes but the last.
-Every container has one form in bytes: another way to write the same is refused.
+A varint has seven bits a byte, least significant first; the top bit is set on all bytes but the
+last. Every container has exactly one form in bytes, and any other way to write it is refused.
 
-Any change of a single byte is found with certainty: in the magic or the version by comparing them,
-anywhere else by the CRC-32, which finds all changes within 32 bits. A file that was cut, lengthened
-or changed in more places passes with a probability of 2^-32. Nothing is allocated for a count that
-the data could not carry. Sections are separate so that a layered codec can leave out the last ones:
-pack what is kept as a new container.
+Every change of a single byte is found: a change of the magic or the version by comparison, any
+other by the CRC-32, which finds all changes within 32 bits. A file that was cut, lengthened or
+changed in more places passes with a probability of 2^-32. Nothing is allocated for a count that the
+data could not hold. Sections are separate so that a layered codec can leave out the last ones: pack
+the sections that are kept as a new container.
 """
 
 from __future__ import annotations
@@ -63,7 +65,7 @@ VERSION = 2
 FINGERPRINT_BYTES = 6
 MAX_SIDE = 65535
 MAX_SECTIONS = 64
-# Pictures and sections that a container may list whatever its size; beyond, a bit of content each.
+# A container of any size may list so many pictures and sections; more need a bit of content each.
 _FREE_ENTRIES = 65536
 _JOINT, _NOT_ONE_SECTION = 1, 2
 _FIRST_VERSION = 1
@@ -77,8 +79,8 @@ class Member(NamedTuple):
     """One picture of a container.
 
     Attributes:
-        height, width: of the picture, in pixels.
-        sections: its coded data, in the order in which a decoder needs it.
+        height, width: the size of the picture in pixels.
+        sections: the picture's coded data, in the order in which a decoder needs it.
     """
 
     height: int
@@ -91,12 +93,12 @@ class Container:
     """Compressed pictures of one writer.
 
     Attributes:
-        fingerprint: 6 bytes that name what wrote them.
+        fingerprint: 6 bytes that name the writer.
         members: the pictures, at least one.
-        shared: coded data that belongs to all of them.
+        shared: coded data that belongs to all pictures.
 
     Raises:
-        InputError: a field outside what the format can hold.
+        InputError: a field has a value that the format cannot hold.
     """
 
     fingerprint: bytes
@@ -119,21 +121,21 @@ class Container:
 
     @property
     def code_bytes(self) -> int:
-        """The bytes of all sections."""
+        """The number of bytes in all sections."""
         own = sum(len(section) for member in self.members for section in member.sections)
         return own + sum(map(len, self.shared))
 
     @property
     def overhead_bytes(self) -> int:
-        """The bytes of the packed container that are not the sections' content."""
+        """The number of bytes of the packed container besides its sections."""
         return len(_head(self)) + _CHECKSUM_BYTES
 
 
 def pack(container: Container) -> bytes:
-    """The container as bytes: the form for one picture where it is one that shares nothing.
+    """The container as bytes, in the short form where it holds one picture and no shared section.
 
     Raises:
-        InputError: a section that is longer than the header can say.
+        InputError: a section is longer than the header can express.
     """
     own = (section for member in container.members for section in member.sections)
     data = b"".join((_head(container), *container.shared, *own))
@@ -144,7 +146,7 @@ def unpack(data: bytes) -> Container:
     """The container in `data`, which must be whole and hold nothing else.
 
     Raises:
-        InputError: no container, one of another format version, or one that is damaged or cut.
+        InputError: `data` is no container, has another format version, or is damaged or cut.
     """
     data = bytes(data)
     if not data or data[: len(MAGIC)] != MAGIC[: len(data)]:
@@ -172,9 +174,9 @@ def require_writer(container: Container, codec_id: str, fingerprint: bytes, name
     """Refuse a container that another encoder has written.
 
     Args:
-        container: what was read.
-        codec_id, fingerprint: of the codec that is to read it.
-        name: of the stream for the message, such as its path.
+        container: the container to check.
+        codec_id, fingerprint: the id of the codec that is to read it, and its writer's fingerprint.
+        name: the name of the stream in the message, such as its path.
 
     Raises:
         InputError: the container has another writer's fingerprint.
@@ -188,7 +190,12 @@ def require_writer(container: Container, codec_id: str, fingerprint: bytes, name
 
 
 def member_at(container: Container, place: int, name: str) -> Member:
-    """One picture of a container, counted from 0.
+    """The picture at one place of a container, counted from 0.
+
+    Args:
+        container: the container.
+        place: the picture's place.
+        name: the name of the stream in the message, such as its path.
 
     Raises:
         InputError: the container holds no such picture.
@@ -203,7 +210,7 @@ def member_at(container: Container, place: int, name: str) -> Member:
 
 
 def _head(container: Container) -> bytes:
-    """Everything before the sections' content."""
+    """All bytes of the container before its sections."""
     members, shared = container.members, container.shared
     joint = len(members) > 1 or bool(shared)
     many = not joint and len(members[0].sections) != 1
@@ -225,7 +232,7 @@ def _runs(members: Iterable[Member]) -> Iterator[tuple[int, int, int]]:
 
 
 def _columns(members: Sequence[Member]) -> list[list[int]]:
-    """The lengths of the pictures' first sections, of their second ones, and so on."""
+    """The lengths of the pictures' first sections, those of their second sections, and so on."""
     most = max(len(one.sections) for one in members)
     return [[len(one.sections[i]) for one in members if len(one.sections) > i] for i in range(most)]
 
@@ -243,7 +250,7 @@ def _table(lengths: Sequence[int]) -> bytes:
 
 
 class _Fields:
-    """A place in the bytes before the checksum, which moves on as fields are read."""
+    """A cursor in the bytes before the checksum, which moves forward as fields are read."""
 
     def __init__(self, body: bytes, at: int) -> None:
         self._body, self._at = body, at
@@ -274,7 +281,7 @@ class _Fields:
         return count
 
     def lengths(self) -> list[int | None]:
-        """The inverse of `_lengths`; None for the last, which takes what is left."""
+        """The inverse of `_lengths`; the last length is None and means the bytes that are left."""
         count = self.section_count()
         return [self.varint() for _ in range(count - 1)] + [None] * (count > 0)
 
@@ -313,7 +320,7 @@ def _read_joint(fields: _Fields) -> tuple[tuple[Member, ...], tuple[bytes, ...]]
         fields.table(sum(pictures for pictures, _, _, own in runs if own > i))
         for i in range(max((own for *_, own in runs), default=0))
     ]
-    # Picture by picture: the next length of each table that the picture has an entry in.
+    # For each picture: the next length of each table in which the picture has an entry.
     lengths = [
         [next(table) for table in tables[:own]]
         for pictures, _, _, own in runs
@@ -365,7 +372,7 @@ def _entries(members: Sequence[Member]) -> int:
 
 
 def _require_carried(entries: int, content: int) -> None:
-    """Refuse to list more pictures and sections than `content` bytes can be about."""
+    """Refuse a list of more pictures and sections than `content` bytes can describe."""
     if entries > max(_FREE_ENTRIES, 8 * content):
         raise InputError(
             f"A container that lists {entries} pictures and sections needs at least a bit of"

@@ -1,11 +1,11 @@
-"""Entropy coder for codes whose statistics are known: T codes of N symbols to bytes and back.
+"""An entropy coder for T codes of N symbols whose statistics are known.
 
 The frequencies come from integer tables, the bytes from `gencomp.coding.range_coder`. The codes of
-one image come one after the other, and what was coded counts for the next ones (`_WEIGHT` times a
-training image), so large images adapt. The parents of a symbol may be any symbols before it, so
-this decoder reads symbol by symbol; a model whose steps are known in advance is a coder of
-`gencomp.coding.coders`. Each sequence of codes has one stream: a stream that the encoder would not
-have written is refused.
+one image are coded one after the other, and each one is added to the statistics of the next ones
+with `_WEIGHT` times the weight of a training image, so that the tables adapt to large images. The
+parents of a symbol may be any symbols before it, so this decoder reads symbol by symbol; a model
+whose steps are known in advance is a coder of `gencomp.coding.coders`. Each sequence of codes has
+exactly one stream, and a stream that the encoder would not have written is refused.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _WEIGHT = 16
 
 
 def encode(symbols_TN: Integers, tables: Tables) -> bytes:
-    """The codes of one image as bytes.
+    """Encode the codes of one image.
 
     Args:
         symbols_TN: integers 0..L−1.
-        tables: of these codes.
+        tables: the statistics of these codes.
     """
     adaptive = _Adaptive(tables)
     encoder = constriction.stream.queue.RangeEncoder()
@@ -36,10 +36,10 @@ def encode(symbols_TN: Integers, tables: Tables) -> bytes:
 
 
 def decode(data: bytes, tables: Tables, codes: int) -> Integers:
-    """The inverse of `encode`: `codes` codes, [T, N].
+    """Decode `codes` codes, [T, N]; the inverse of `encode`.
 
     Raises:
-        InputError: `data` is not what `encode` writes for any symbols.
+        InputError: `encode` writes `data` for no symbols.
     """
     adaptive = _Adaptive(tables)
     decoder = constriction.stream.queue.RangeDecoder(words(data))
@@ -48,7 +48,7 @@ def decode(data: bytes, tables: Tables, codes: int) -> Integers:
         for symbols_N in symbols_TN:
             adaptive.decode(decoder, symbols_N)
             adaptive.count(symbols_N)
-    except AssertionError:  # constriction's word for a state that no symbol leads to
+    except AssertionError:  # constriction raises it for a state that no symbol leads to
         raise damaged() from None
     if encode(symbols_TN, tables) != data:
         raise damaged()
@@ -56,7 +56,7 @@ def decode(data: bytes, tables: Tables, codes: int) -> Integers:
 
 
 class _Adaptive:
-    """Tables that learn while coding."""
+    """Tables that count symbols while these are coded."""
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
@@ -65,7 +65,7 @@ class _Adaptive:
         self._back = [[int(back) for back in row if back] for row in tables.back_NP]
 
     def rows(self, symbols_N: Integers) -> npt.NDArray[np.float64]:
-        """Weights of each symbol's levels in its context, as the coder takes them, [N, L]."""
+        """The weights of each symbol's levels in its context, in the coder's form, [N, L]."""
         contexts_N = self._tables.contexts(symbols_N[None])[0]
         return _weights(self._counts_NCL[self._places_N, contexts_N])
 
@@ -74,7 +74,7 @@ class _Adaptive:
         self._counts_NCL[self._places_N, contexts_N, symbols_N] += _WEIGHT
 
     def decode(self, decoder: constriction.stream.queue.RangeDecoder, symbols_N: Integers) -> None:
-        """Read one code, symbol by symbol, since each one decides the contexts of later ones."""
+        """Read one code symbol by symbol, since each symbol decides the contexts of later ones."""
         weights_NCL = _weights(self._counts_NCL)
         levels = self._tables.levels
         for place, distances in enumerate(self._back):

@@ -1,4 +1,4 @@
-"""Fingerprints: short names of weights, by which a codec knows the streams that it can read."""
+"""Fingerprints: short names of weights, by which a codec recognises the streams it can read."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import nn
 
 
 def fingerprint(heading: str, networks: nn.ModuleDict, size: int) -> bytes:
-    """A hash of networks and of whatever else decides what a codec does.
+    """A hash of networks and of everything else that decides what a codec does.
 
     Args:
         heading: the codec's id and its settings, such as quantizer levels, as text.
-        networks: all of their weights and buffers count, with names, shapes and types.
-        size: of the result, in bytes.
+        networks: the networks whose weights and buffers are hashed with names, shapes and types.
+        size: the number of bytes of the hash.
     """
     digest = hashlib.blake2b(heading.encode(), digest_size=size)
     for name, tensor in sorted(networks.state_dict().items()):

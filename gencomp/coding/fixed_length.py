@@ -1,11 +1,11 @@
-"""Fixed-length code: N symbols of an alphabet of L in ⌈N·log2 L⌉ bits.
+"""A fixed-length code, which packs N symbols of an alphabet of L levels into ⌈N·log2 L⌉ bits.
 
-The symbols are the digits of one integer in base L, the first symbol the most significant digit.
-The integer is written in ⌈N·log2 L⌉ bits, most significant bit first, and filled up with zero bits
-at the end to whole bytes. For L = 2^b that is b bits a symbol, one after the other.
+The symbols are the digits of one integer in base L, the first symbol being the most significant
+digit. The integer is written in ⌈N·log2 L⌉ bits, most significant bit first, and zero bits at the
+end fill the last byte. For L = 2^b that is b bits a symbol, one symbol after the other.
 
-An array of symbols is read in its own row-major order: a code [channels, rows, columns] goes
-channel by channel, each row by row. With the two levels of `gencomp.quantizer`, bit 1 is +0.5.
+An array of symbols is read in row-major order: a code [channels, rows, columns] is read channel by
+channel, and each channel row by row. With the two levels of `gencomp.quantizer`, bit 1 is +0.5.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LEAF = 64
 
 
 def packed_bits(count: int, levels: int) -> int:
-    """Bits of `count` symbols of an alphabet of `levels`, ⌈count·log2(levels)⌉ exactly."""
+    """The exact number of bits ⌈count·log2(levels)⌉ of `count` symbols with `levels` levels."""
     _require_sizes(count, levels)
     if _is_power_of_two(levels):
         return count * (levels.bit_length() - 1)
@@ -29,14 +29,14 @@ def packed_bits(count: int, levels: int) -> int:
 
 
 def pack(symbols: Any, levels: int) -> bytes:
-    """Integer symbols to bytes, ⌈packed_bits / 8⌉ of them.
+    """Pack integer symbols into ⌈packed_bits / 8⌉ bytes.
 
     Args:
         symbols: an array of integers 0..levels−1 (numpy, or a tensor on the CPU) of any shape.
-        levels: size L of the alphabet, at least 2.
+        levels: the size L of the alphabet, at least 2.
 
     Raises:
-        InputError: no integers, or an integer outside the alphabet.
+        InputError: a symbol is not an integer or lies outside the alphabet.
     """
     flat = np.asarray(symbols).reshape(-1)
     _require_sizes(flat.size, levels)
@@ -57,11 +57,11 @@ def pack(symbols: Any, levels: int) -> bytes:
 
 
 def unpack(data: bytes, levels: int, count: int) -> npt.NDArray[np.int64]:
-    """Bytes to `count` symbols, [count]; the inverse of `pack`.
+    """Unpack `count` symbols, [count]; the inverse of `pack`.
 
     Raises:
-        InputError: a length that is not that of `count` symbols, a bit set in the padding, or a
-            number that `count` symbols cannot give.
+        InputError: `data` does not have the length of `count` symbols, has a bit set in its
+            padding, or holds a number that `count` symbols cannot give.
     """
     bits = packed_bits(count, levels)
     length = -(-bits // 8)
@@ -91,7 +91,7 @@ def _to_bits(symbols_N: npt.NDArray[np.int64], width: int) -> npt.NDArray[np.uin
 
 
 def _from_digits(digits: list[int], base: int) -> int:
-    """The digits' number; halves are joined, since adding digit by digit is quadratic."""
+    """The number that the digits stand for, joined from halves: digit by digit is quadratic."""
     if len(digits) <= _LEAF:
         number = 0
         for digit in digits:

@@ -1,4 +1,4 @@
-"""Noise that decoders draw without a bit in the file: a function of the model and the code."""
+"""Noise that decoders draw without spending a bit: it is a function of the model and the code."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ MAX_DRAW = 2**64 - 1
 def keyed_uniform(
     code: bytes, model: bytes, shape: tuple[int, ...], place: int = 0, draw: int = 0
 ) -> npt.NDArray[np.float64]:
-    """Multiples of 2^-52 in [−1, 1), uniform; the same on every machine.
+    """Uniform multiples of 2^-52 in [−1, 1), which are the same on every machine.
 
     Args:
-        code: what is decoded.
-        model: fingerprint of the decoder's weights.
-        shape: of the result.
-        place: number of the tile within its image, so that equal tiles look different.
-        draw: 0 for the noise of every decoder, another number for another draw.
+        code: the bytes that are decoded.
+        model: the fingerprint of the decoder's weights.
+        shape: the shape of the result.
+        place: the number of the tile within its image, so that equal tiles look different.
+        draw: the number of the draw; 0 is the noise that every decoder uses by default.
 
     Raises:
-        InputError: a draw outside 0..2^64 − 1.
+        InputError: `draw` lies outside 0..2^64 − 1.
     """
     require_draw(draw)
     salt = place.to_bytes(8, "little") + draw.to_bytes(8, "little")
     key = hashlib.blake2b(code, key=model, salt=salt, digest_size=16).digest()
-    # Philox (Salmon et al., 2011) counts in integers, and 53 bits fit float64 exactly.
+    # Philox (Salmon et al., 2011) computes in integers, and 53 bits fit a float64 exactly.
     raw = np.random.Philox(key=np.frombuffer(key, dtype="<u8")).random_raw(int(np.prod(shape)))
     unit = (np.atleast_1d(raw) >> np.uint64(11)).astype(np.float64) * 2.0**-53
     return (2 * unit - 1).reshape(shape)
 
 
 def require_draw(draw: int) -> None:
-    """Refuse numbers that no draw has."""
+    """Refuse a number that no draw can have."""
     if not 0 <= draw <= MAX_DRAW:
         raise InputError(f"a draw is a number from 0 to {MAX_DRAW}, not {draw}")

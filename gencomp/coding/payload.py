@@ -1,7 +1,7 @@
-"""The codes of one image as one payload: packed at a fixed length, or entropy-coded if shorter.
+"""The payload of one image: its codes packed at a fixed length, or entropy-coded if shorter.
 
-Which of the two it is costs no bit: a payload of the fixed length is packed, a shorter one is
-entropy-coded. So a payload never exceeds the stated rate, ⌈T·N·log2 L⌉ bits in whole bytes.
+No bit says which of the two forms it is: a payload of the fixed length is packed, and a shorter one
+is entropy-coded. So a payload never exceeds the stated rate, ⌈T·N·log2 L⌉ bits in whole bytes.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from gencomp.errors import InputError
 
 
 def pack(symbols_TN: Integers, tables: Tables) -> bytes:
-    """T codes of N symbols to bytes.
+    """Write T codes of N symbols as bytes.
 
     Raises:
-        InputError: a symbol outside the alphabet.
+        InputError: a symbol lies outside the alphabet.
     """
     packed = fixed_length.pack(symbols_TN, tables.levels)
     coded = entropy.encode(symbols_TN, tables)
@@ -23,10 +23,10 @@ def pack(symbols_TN: Integers, tables: Tables) -> bytes:
 
 
 def unpack(data: bytes, tables: Tables, codes: int) -> Integers:
-    """Bytes to `codes` codes, [T, N].
+    """Read `codes` codes, [T, N].
 
     Raises:
-        InputError: no payload of so many codes.
+        InputError: `data` is not a payload of so many codes.
     """
     count = codes * tables.count
     fixed = -(-fixed_length.packed_bits(count, tables.levels) // 8)

@@ -1,13 +1,13 @@
-"""Range coder for symbols whose probabilities are given as integers, many symbols at a time.
+"""A range coder that takes integer frequencies and codes many symbols at a time.
 
 The coder is `constriction`'s range coder (Bamler, 2022) with a state of 64 bits. A symbol's
-probability is its frequency over 2^P for a stated P of at most 24, exactly: the coder gets
-2^(24−P)·f − 1 as float64, which sum to 2^24 − L, so it scales them by exactly 1 and adds 1 to each.
-What it loses to its own rounding is about 0.0002 bits a symbol.
+probability is exactly its frequency f over 2^P, for a stated P of at most 24: the coder is given
+2^(24−P)·f − 1 as float64; these weights sum to 2^24 − L, so it scales them by exactly 1 and adds 1
+to each. Its own rounding costs about 0.0002 bits a symbol.
 
 The bytes are the range coder's words, most significant byte first, cut to the fewest bytes that
-decode to the same symbols when zeros follow them. Each sequence of symbols has one stream: a stream
-that the encoder would not have written is refused.
+decode to the same symbols when zeros follow them. Each sequence of symbols has exactly one stream,
+and a stream that the encoder would not have written is refused.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _STATE_BYTES = 8
 
 
 class Encoder:
-    """Symbols to bytes, one step after the other."""
+    """Codes symbols into bytes, one step after the other."""
 
     def __init__(self) -> None:
         self._encoder = constriction.stream.queue.RangeEncoder()
@@ -41,7 +41,7 @@ class Encoder:
             precision: 1..24.
 
         Raises:
-            InputError: frequencies of another sum, or a symbol outside the alphabet.
+            InputError: the frequencies have another sum, or a symbol lies outside the alphabet.
         """
         weights_BL = weights(frequencies_BL, precision)
         count, levels = weights_BL.shape
@@ -59,33 +59,36 @@ class Encoder:
             self.append(symbols_B.astype(np.int32), weights_BL)
 
     def append(self, symbols_B: npt.NDArray[np.int32], weights_BL: npt.NDArray[np.float64]) -> None:
-        """`put` with frequencies as `weights` has checked them."""
+        """Append symbols as `put` does, with the weights that `weights` returned."""
         self._encoder.encode(symbols_B, MODEL, weights_BL)
 
     def data(self) -> bytes:
-        """What stands for all symbols so far."""
+        """The bytes that stand for all symbols so far."""
         return shortest(self._encoder)
 
     @property
     def words(self) -> int:
-        """Words of 4 bytes that no further symbol changes; `data` has at most 2 words less."""
+        """The number of 4-byte words that no further symbol changes.
+
+        `data` is shorter by at most 2 words.
+        """
         return int(self._encoder.pos()[0])
 
 
 class Decoder:
-    """Bytes to symbols, in the order in which they were put."""
+    """Decodes the symbols from bytes, in the order in which they were put."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._decoder = constriction.stream.queue.RangeDecoder(words(data))
-        # Codes what is decoded again, and so tells a stream that no encoder writes.
+        # Encodes the decoded symbols again, which exposes a stream that no encoder writes.
         self._again = Encoder()
 
     def take(self, frequencies_BL: Integers, precision: int = PRECISION) -> Integers:
-        """The next B symbols; frequencies and precision are those that they were put with.
+        """The next B symbols, given the frequencies and the precision with which they were put.
 
         Raises:
-            InputError: frequencies of another sum, or a stream that does not hold such symbols.
+            InputError: the frequencies have another sum, or the stream holds no such symbols.
         """
         weights_BL = weights(frequencies_BL, precision)
         count, levels = weights_BL.shape
@@ -93,25 +96,25 @@ class Decoder:
             return np.zeros(count, np.int64)
         try:
             symbols_B = self._decoder.decode(MODEL, weights_BL)
-        except AssertionError:  # constriction's word for a state that no symbol leads to
+        except AssertionError:  # constriction raises it for a state that no symbol leads to
             raise damaged() from None
         self._again.append(symbols_B, weights_BL)
         if _WORD_BYTES * self._again.words > len(self._data) + _STATE_BYTES:
-            raise damaged()  # behind the end zeros would be read for ever
+            raise damaged()  # zeros would be read behind the end for ever
         return symbols_B.astype(np.int64)
 
     def finish(self) -> None:
-        """Require that the symbols taken are all that the stream holds.
+        """Require that the stream holds the symbols that were taken and nothing else.
 
         Raises:
-            InputError: the encoder would have written other bytes for them.
+            InputError: the encoder would have written other bytes for these symbols.
         """
         if self._again.data() != self._data:
             raise damaged()
 
 
 def shortest(encoder: constriction.stream.queue.RangeEncoder) -> bytes:
-    """The fewest bytes that decode to what was encoded: of the last state's bytes, few decide."""
+    """The fewest bytes that decode to what was encoded; the last state has bytes to spare."""
     stream = encoder.get_compressed().astype(">u4").tobytes()
     position, (low, size) = encoder.pos()
     bits = 8 * (_STATE_BYTES + _WORD_BYTES * position)
@@ -122,7 +125,7 @@ def shortest(encoder: constriction.stream.queue.RangeEncoder) -> bytes:
     for length in range(max(0, len(stream) - _STATE_BYTES), len(stream)):
         unit = bits - 8 * length
         kept = point >> unit
-        # What is cut off only ever lowers the point; the next one up may still be inside.
+        # Cutting bytes off can only lower the point; the next one up may still be inside.
         for candidate in (kept, kept + 1):
             if low <= candidate << unit < low + size:
                 return candidate.to_bytes(length, "big")
@@ -130,21 +133,21 @@ def shortest(encoder: constriction.stream.queue.RangeEncoder) -> bytes:
 
 
 def words(data: bytes) -> npt.NDArray[np.uint32]:
-    """Bytes as the words of a decoder, followed by zeros."""
+    """The words that a decoder reads: those of `data`, followed by zeros."""
     padded = data + bytes(-len(data) % _WORD_BYTES + _STATE_BYTES)
     return np.frombuffer(padded, ">u4").astype(np.uint32)
 
 
 def damaged() -> InputError:
-    """The refusal of a stream that no encoder writes."""
-    return InputError("The entropy-coded code is none that the encoder writes: it is damaged.")
+    """The error for a stream that no encoder writes."""
+    return InputError("The encoder never writes this entropy-coded data: it is damaged.")
 
 
 def weights(frequencies_BL: Integers, precision: int) -> npt.NDArray[np.float64]:
-    """Frequencies as the coder takes them.
+    """The weights that the coder needs for these frequencies.
 
     Raises:
-        InputError: no frequencies of that precision.
+        InputError: the arguments are not frequencies of that precision.
     """
     if not 1 <= precision <= PRECISION:
         raise InputError(f"A precision of {precision} bits is not one of 1 to {PRECISION}.")

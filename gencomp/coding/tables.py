@@ -1,14 +1,14 @@
 """Integer statistics of a code, from which an entropy coder takes its probabilities.
 
 The N symbols of one code are coded in order. The distribution of symbol i depends on the values of
-up to P earlier symbols, its *parents* (a Bayesian network, for P = 1 a tree as in Chow and Liu,
-1968). For every symbol and every combination of its parents' values, its *context*, the tables hold
-how often each level occurred in training images. Everything is an integer, so encoder and decoder
-agree on every machine.
+up to P earlier symbols, its *parents*; this is a Bayesian network, and for P = 1 a tree as in Chow
+and Liu (1968). For every symbol and every combination of its parents' values, its *context*, the
+tables hold how often each level occurred in training images. Everything is an integer, so encoder
+and decoder agree on every machine.
 
-Parents are chosen greedily by the bits that they save over the training images, as long as that is
-more than it costs to name the parent and to learn the further counts (the minimum description
-length of Rissanen, 1978).
+Parents are chosen greedily by the bits that they save over the training images, as long as the
+saving exceeds the cost of naming the parent and of learning the additional counts (the minimum
+description length of Rissanen, 1978).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import numpy.typing as npt
 
 Integers = npt.NDArray[np.int64]
 
-# Probabilities of the coder are multiples of 2^-PRECISION.
+# The coder's probabilities are multiples of 2^-PRECISION.
 PRECISION = 24
 _MAX_CONTEXTS = 16
-# Parents are looked for among so many of the symbols before, those that tell most.
+# Parents are chosen among the most informative _CANDIDATES of the _REACH symbols before.
 _REACH = 2048
 _CANDIDATES = 40
 
@@ -34,9 +34,11 @@ class Tables:
     """Statistics of a code of N symbols.
 
     Attributes:
-        back_NP: how far before each symbol its parents lie, after zeros for those it lacks.
-        counts_NCL: occurrences of each level in each context. The context is the number whose
-            digits in base L are the parents' values, the first the most significant, 0 for none.
+        back_NP: how far each symbol's parents lie before it; zeros at the front stand for parents
+            that it lacks.
+        counts_NCL: the number of times that each level occurred in each context. A context is the
+            number whose digits in base L are the parents' values, the first being the most
+            significant; it is 0 without parents.
     """
 
     back_NP: Integers
@@ -48,7 +50,7 @@ class Tables:
 
     @property
     def count(self) -> int:
-        """Symbols N in a code."""
+        """The number of symbols N in a code."""
         return self.counts_NCL.shape[0]
 
     def contexts(self, symbols_TN: Integers) -> Integers:
@@ -61,7 +63,7 @@ class Tables:
 
 
 def empty(count: int, levels: int) -> Tables:
-    """Tables that know nothing: every level is as likely as every other."""
+    """Tables without any counts, for which all levels are equally likely."""
     parents = max_parents(levels)
     return Tables(
         np.zeros((count, parents), np.int64),
@@ -70,7 +72,7 @@ def empty(count: int, levels: int) -> Tables:
 
 
 def max_parents(levels: int) -> int:
-    """P: as many as make at most 16 contexts; 4 for two levels, none for more than 16."""
+    """The largest P that makes at most 16 contexts: 4 for two levels, 0 for more than 16."""
     parents = 0
     while levels ** (parents + 1) <= _MAX_CONTEXTS:
         parents += 1
@@ -78,11 +80,11 @@ def max_parents(levels: int) -> int:
 
 
 def fit(symbols_SN: Integers, levels: int) -> Tables:
-    """Choose parents and count, over the codes of S images.
+    """Choose the parents and count the levels over the codes of S images.
 
     Args:
         symbols_SN: integers 0..levels−1.
-        levels: size L of the alphabet.
+        levels: the size L of the alphabet.
     """
     samples, count = symbols_SN.shape
     tables = empty(count, levels)
@@ -98,11 +100,11 @@ def fit(symbols_SN: Integers, levels: int) -> Tables:
 
 
 def cumulative(counts_xL: Integers) -> Integers:
-    """Integers that grow from 0 to 2^PRECISION − L, in proportion to the counts, [..., L + 1].
+    """Integers that grow from 0 to 2^PRECISION − L in proportion to the counts, [..., L + 1].
 
-    The difference between two neighbours, and one more so that nothing is impossible, is the
-    level's probability in units of 2^-PRECISION. Every count is taken for half more than it is
-    (Krichevsky and Trofimov, 1981).
+    A level's probability, in units of 2^-PRECISION, is the difference between its two neighbours
+    plus 1, so that no level is impossible. One half is added to every count (Krichevsky and
+    Trofimov, 1981).
     """
     levels = counts_xL.shape[-1]
     doubled_xL = np.cumsum(2 * counts_xL + 1, axis=-1)
@@ -111,7 +113,7 @@ def cumulative(counts_xL: Integers) -> Integers:
 
 
 def frequencies(counts_xL: Integers) -> Integers:
-    """Integers of at least 1 that sum to 2^PRECISION, in proportion to the counts, [..., L]."""
+    """Integers of at least 1 in proportion to the counts, which sum to 2^PRECISION, [..., L]."""
     return np.diff(cumulative(counts_xL)) + 1
 
 
@@ -139,7 +141,7 @@ def _choose_parents(
 
 
 def _candidates(symbols_NS: Integers, levels: int) -> Iterator[Integers]:
-    """For each place the places before that alone tell most about its symbol."""
+    """For each place, the earlier places that each alone tell the most about its symbol."""
     count = len(symbols_NS)
     block = max(1, 256 // levels**2)  # places at a time, to bound memory
     is_level_LNS = np.stack([symbols_NS == level for level in range(levels)]).astype(np.float32)
@@ -153,7 +155,7 @@ def _candidates(symbols_NS: Integers, levels: int) -> Iterator[Integers]:
             is_level_LNS[:, first:stop],
             optimize=True,
         ).astype(np.float64)
-        # The mutual information but for what does not depend on the candidate.
+        # The mutual information up to terms that do not depend on the candidate.
         told_BK = _plogp(joint_LLBK).sum((0, 1)) - _plogp(joint_LLBK.sum(0)).sum(0)
         for place in range(start, stop):
             before_K = told_BK[place - start, : place - first]
@@ -163,7 +165,7 @@ def _candidates(symbols_NS: Integers, levels: int) -> Iterator[Integers]:
 def _conditional_entropies(
     contexts_KS: Integers, own_S: Integers, contexts: int, levels: int
 ) -> npt.NDArray[np.float64]:
-    """Bits of a symbol given each of K contexts, [K]."""
+    """The entropy of a symbol given each of K candidate contexts, in bits, [K]."""
     candidates, samples = contexts_KS.shape
     cells_KS = (np.arange(candidates)[:, None] * contexts + contexts_KS) * levels + own_S
     counts_KCL = np.bincount(cells_KS.ravel(), minlength=candidates * contexts * levels).reshape(

@@ -1,7 +1,8 @@
-"""Images of any size as square tiles, and back.
+"""Images of any size are cut into square tiles and joined again.
 
-The image is continued to the right and downwards by its last column and row until both sides are
-multiples of the tile's side, and cut into tiles, row by row. The way back drops what was added.
+The last column and the last row of the image are repeated to the right and downwards until both
+sides are multiples of the tile's side; then the image is cut into tiles, row by row. Joining the
+tiles drops what was added.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ import numpy as np
 
 
 def tile_counts(height: int, width: int, side: int) -> tuple[int, int]:
-    """Rows and columns of tiles that cover an image."""
+    """The numbers of rows and of columns of tiles that cover an image."""
     return -(-height // side), -(-width // side)
 
 
 def split(image_HWC: np.ndarray, side: int) -> np.ndarray:
-    """An image [H, W, C] to its tiles [T, side, side, C]."""
+    """Cut an image [H, W, C] into tiles [T, side, side, C]."""
     height, width, channels = image_HWC.shape
     rows, columns = tile_counts(height, width, side)
     added = ((0, rows * side - height), (0, columns * side - width), (0, 0))
@@ -24,7 +25,7 @@ def split(image_HWC: np.ndarray, side: int) -> np.ndarray:
 
 
 def join(tiles_TSSC: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The image [H, W, C] of its tiles; the inverse of `split`."""
+    """Join tiles to the image [H, W, C]; the inverse of `split`."""
     _, side, _, channels = tiles_TSSC.shape
     rows, columns = tile_counts(height, width, side)
     grid = tiles_TSSC.reshape(rows, columns, side, side, channels).swapaxes(1, 2)

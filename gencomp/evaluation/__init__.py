@@ -1,4 +1,4 @@
-"""Measures of distortion and of perception, mergeable over any division of the images.
+"""Measures of distortion and of perception, which can be merged over any division of the images.
 
-What decides is in float64 or in exact integers. Nothing here knows where images come from.
+Numbers that decide are float64 or exact integers. Nothing here knows where images come from.
 """

@@ -1,4 +1,4 @@
-"""Random numbers that belong to an image alone, whatever batch it comes in."""
+"""Random numbers that belong to one image alone, whichever batch it is in."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from gencomp.draws import CPU, Draws
 
 @dataclass(frozen=True)
 class ItemDraws(Draws):
-    """Draws of which row i is that of a batch with item i alone.
+    """Draws in which row i equals the draw of a batch that holds item i alone.
 
-    A reconstruction is then a function of weights, image, seed and key: how images are batched,
-    or divided among processes, changes rounding at most.
+    A reconstruction is then a function of weights, image, seed and key: the way in which images are
+    batched, or divided among processes, changes at most the rounding.
 
     Attributes:
-        items: what each row belongs to: the image's row in its split, the number of a sample.
+        items: the item of each row: the image's row in its split, or the number of a sample.
     """
 
     items: tuple[int, ...] = ()
@@ -28,7 +28,7 @@ class ItemDraws(Draws):
     def of(
         cls, seed: int, key: tuple[str | int, ...], items: list[int], device: torch.device = CPU
     ) -> Self:
-        """Draws of one batch."""
+        """The draws of one batch of items."""
         return cls(seed, key, len(items), device=device, items=tuple(items))
 
     def normal(self, purpose: str, *shape: int) -> Tensor:

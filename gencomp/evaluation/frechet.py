@@ -1,22 +1,22 @@
-"""Fréchet distance between Gaussian fits of features (Heusel et al., 2017).
+"""The Fréchet distance between Gaussian fits of features (Heusel et al., 2017).
 
     d² = |μ₁ − μ₂|² + tr C₁ + tr C₂ − 2 tr (C₁^½ C₂ C₁^½)^½
 
-with means and unbiased covariances from sums that merge, and the last trace from the eigenvalues of
-a symmetric matrix. The estimate is biased upwards, the more so the fewer images; compare distances
-at equal counts only.
+The means and unbiased covariances come from sums that can be merged, and the last trace from the
+eigenvalues of a symmetric matrix. The estimate is biased upwards, the more so the fewer the images;
+compare distances at equal counts only.
 
-The interval: a bootstrap that recomputed the distance for each resample would need two
-decompositions of a 2048×2048 matrix a thousand times, and each resample has fewer distinct images,
-so its distances would be biased upwards once more and their percentiles lie beside the estimate.
-Instead the first-order change of the distance with the weight of each image (its influence
-function, below) is computed once, and the bootstrap runs over the images with it: the interval has
-the bootstrap's width and lies around the estimate. In
+A bootstrap that recomputed the distance for each resample would decompose two 2048×2048 matrices a
+thousand times. Each resample would also have fewer distinct images, so its distances would be
+biased upwards once more, and their percentiles would lie beside the estimate. Instead, the
+first-order change of the distance with the weight of each image, its influence function, is
+computed once:
 
     dd² = 2 (μ₁ − μ₂)·(x − μ₁) + |x − μ₁|² − tr C₁ − (x − μ₁)ᵀ T (x − μ₁) + tr T C₁
 
-for an image x of the first set, T = C₁^−½ (C₁^½ C₂ C₁^½)^½ C₁^−½ is the linear part of the optimal
-transport from the first Gaussian to the second.
+for an image x of the first set, where T = C₁^−½ (C₁^½ C₂ C₁^½)^½ C₁^−½ is the linear part of the
+optimal transport from the first Gaussian to the second. The bootstrap resamples these changes, so
+the interval has the bootstrap's width and lies around the estimate.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from torch import Tensor
 class FeatureSums:
     """Sufficient statistics of a Gaussian: count, sum and sum of outer products, float64.
 
-    Merged sums are those of all features at once, to rounding.
+    Merged sums equal the sums over all features at once, up to rounding.
     """
 
     def __init__(self, dimension: int) -> None:
@@ -51,9 +51,10 @@ class FeatureSums:
         self.products_DD += other.products_DD
 
     def gaussian(self) -> Gaussian:
-        """
+        """The Gaussian that fits the features.
+
         Raises:
-            ValueError: fewer than two features.
+            ValueError: there are fewer than two features.
         """
         if self.count < 2:
             raise ValueError(f"a covariance needs two images or more, not {self.count}")
@@ -63,7 +64,7 @@ class FeatureSums:
 
 
 class Gaussian:
-    """Mean [D] and covariance [D, D], float64."""
+    """A Gaussian with a mean [D] and a covariance [D, D], float64."""
 
     def __init__(self, mean_D: Tensor, covariance_DD: Tensor) -> None:
         self.mean_D = mean_D.double()
@@ -76,7 +77,7 @@ class Gaussian:
 
     @cached_property
     def spectrum(self) -> tuple[Tensor, Tensor]:
-        """Eigenvalues that are not rounding errors, and their vectors in columns."""
+        """The eigenvalues that are not rounding errors, and their eigenvectors in columns."""
         values, vectors = torch.linalg.eigh(self.covariance_DD)
         real = values > values[-1].clamp_min(0) * torch.finfo(values.dtype).eps * len(values)
         return values[real], vectors[:, real]
@@ -87,7 +88,7 @@ class Transport:
 
     Attributes:
         trace: tr (C₁^½ C₂ C₁^½)^½.
-        factor_DK: F with F Fᵀ = T on the support of the first.
+        factor_DK: F with F Fᵀ = T on the support of the first Gaussian.
     """
 
     def __init__(self, first: Gaussian, second: Gaussian) -> None:
@@ -100,11 +101,11 @@ class Transport:
 
 
 def distance(first: Gaussian, second: Gaussian, transport: Transport | None = None) -> float:
-    """d² of two Gaussians, at least 0.
+    """The squared Fréchet distance d² of two Gaussians, at least 0.
 
     Args:
-        first, second: in either order.
-        transport: from the first to the second, where it is known.
+        first, second: the Gaussians, in either order.
+        transport: the transport from the first to the second, if it is known already.
     """
     trace = (transport or Transport(first, second)).trace
     means = float((first.mean_D - second.mean_D).square().sum())
@@ -114,13 +115,13 @@ def distance(first: Gaussian, second: Gaussian, transport: Transport | None = No
 def influence(
     blocks: Iterable[Tensor], own: Gaussian, other: Gaussian, transport: Transport | None = None
 ) -> Tensor:
-    """How the distance changes with the weight of each image, to first order; float64 [N], mean 0.
+    """The first-order change of the distance with the weight of each image, float64 [N], mean 0.
 
     Args:
         blocks: the features [n, D] behind `own`, in order.
-        own: of these features.
-        other: of the set they are compared with.
-        transport: from `own` to `other`, where it is known.
+        own: the Gaussian of these features.
+        other: the Gaussian of the set that they are compared with.
+        transport: the transport from `own` to `other`, if it is known already.
     """
     factor_DK = (transport or Transport(own, other)).factor_DK
     shift_D = 2 * (own.mean_D - other.mean_D)

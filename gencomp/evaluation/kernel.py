@@ -1,8 +1,9 @@
-"""Kernel distances, unbiased MMD²: between features, and between latents and their prior.
+"""Kernel distances (unbiased MMD²) between features, and between latents and their prior.
 
-A distance is the mean over disjoint subsets of about a thousand images; item i belongs to subset
-i mod S, so subsets depend neither on how images are divided into blocks nor on chance, and
-neighbours, which may be crops of one photograph, are kept apart. The estimate may be negative.
+A distance is the mean over S disjoint subsets of about a thousand images. Item i belongs to subset
+i mod S, so the subsets depend neither on how images are divided into blocks nor on chance, and
+neighbours, which may be crops of one photograph, are in different subsets. The estimate may be
+negative.
 """
 
 from __future__ import annotations
@@ -29,14 +30,15 @@ class KernelDistance(NamedTuple):
 
 
 def cubic(x_MD: np.ndarray, y_ND: np.ndarray) -> np.ndarray:
-    """k = (x·y/D + 1)³, for features (Bińkowski et al., 2018)."""
+    """The kernel k = (x·y/D + 1)³ for features (Bińkowski et al., 2018)."""
     return (x_MD @ y_ND.T / x_MD.shape[1] + 1) ** 3
 
 
 def inverse_multiquadric(x_MD: np.ndarray, y_ND: np.ndarray) -> np.ndarray:
-    """k = Σ_s C_s / (C_s + |x − y|²), C_s = 2·D·s, for latents: that of `gencomp.losses.mmd`.
+    """The kernel k = Σ_s C_s / (C_s + |x − y|²) with C_s = 2·D·s for latents.
 
-    In units of the prior's standard deviation, which the loss has in C_s.
+    It is the kernel of `gencomp.losses.mmd`, but for latents in units of the prior's standard
+    deviation, which the loss has in C_s.
     """
     squares_MN = (x_MD**2).sum(1)[:, None] + (y_ND**2).sum(1) - 2 * x_MD @ y_ND.T
     constants = [2 * x_MD.shape[1] * scale for scale in MMD_SCALES]
@@ -44,7 +46,7 @@ def inverse_multiquadric(x_MD: np.ndarray, y_ND: np.ndarray) -> np.ndarray:
 
 
 def subsets(first: int, second: int) -> int:
-    """How many subsets two sets of these sizes have, each with two items or more of both.
+    """The number of subsets of two sets of these sizes; each has at least two items of both sets.
 
     Raises:
         ValueError: one of the sets has fewer than two items.
@@ -55,7 +57,7 @@ def subsets(first: int, second: int) -> int:
 
 
 def members(subset: int, count: int, items: int) -> np.ndarray:
-    """Items of one subset of `count`."""
+    """The item numbers of one of `count` subsets."""
     return np.arange(subset, items, count)
 
 
@@ -67,17 +69,18 @@ def subset_distance(
     subset: int = 0,
     kernel: Kernel = cubic,
 ) -> KernelDistance:
-    """Unbiased MMD² of one subset, and of its resamples; float64.
+    """The unbiased MMD² of one subset and of its resamples, float64.
 
-    Pairs of copies of one image are left out of a resample, as pairs of an image with itself are
-    out of the estimate, so that resampling adds no bias.
+    The estimate leaves out the pairs of an image with itself, and a resample leaves out the pairs
+    of copies of one image, so that resampling adds no bias.
 
     Args:
-        x_MD, y_ND: features.
-        paired: row i of both belongs to one image, and both are resampled together.
-        seed: of the bootstrap.
-        subset: its number.
-        kernel: of float64 features.
+        x_MD, y_ND: the features of both sides.
+        paired: whether row i of both sides belongs to one image, so that both are resampled
+            together.
+        seed: the seed of the bootstrap.
+        subset: the number of the subset.
+        kernel: the kernel of float64 features.
     """
     x, y = x_MD.astype(np.float64), y_ND.astype(np.float64)
     within_x, within_y, between = kernel(x, x), kernel(y, y), kernel(x, y)
@@ -94,12 +97,12 @@ def subset_distance(
     value = statistic(np.ones((1, len(x))), np.ones((1, len(y))))[0]
     u_RM = bootstrap.resampled_counts(len(x), seed, 2 * subset)
     v_RN = u_RM if paired else bootstrap.resampled_counts(len(y), seed, 2 * subset + 1)
-    with np.errstate(invalid="ignore", divide="ignore"):  # a resample of one image alone
+    with np.errstate(invalid="ignore", divide="ignore"):  # a resample may hold one image alone
         return KernelDistance(float(value), statistic(u_RM, v_RN))
 
 
 def mean(distances: list[KernelDistance]) -> KernelDistance:
-    """The distance over all subsets."""
+    """The mean of the distances of all subsets."""
     values = [one.value for one in distances]
     return KernelDistance(
         float(np.mean(values)), np.mean([one.replicates_R for one in distances], axis=0)

@@ -1,4 +1,4 @@
-"""Latents of a system beside samples of the prior that they should follow."""
+"""The latents of a system, and samples of the prior that they should follow."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from gencomp.system import Batch, System
 def prior_samples(
     draws: Draws, dimensions: int, variance: float, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Samples of N(0, σ² I), one for each row of `draws`: [n, K], in float32 at least.
+    """Samples of N(0, σ² I), one for each row of `draws`, [n, K], in float32 at least.
 
     Args:
-        draws: what the samples come from.
-        dimensions: K.
-        variance: σ².
-        dtype: that of the latents that the samples are compared with.
+        draws: the random numbers behind the samples.
+        dimensions: the number K of latent dimensions.
+        variance: the variance σ² of the prior.
+        dtype: the type of the latents that the samples are compared with.
     """
     z_BK = draws.normal("prior", dimensions)
     return z_BK.to(torch.promote_types(dtype, z_BK.dtype)) * math.sqrt(variance)
@@ -32,10 +32,10 @@ def standardised(
     """The latents of a batch and as many samples of the prior, both in units of its σ, [n, K].
 
     Args:
-        system: in evaluation mode.
-        batch: of one process.
-        encoding: noise of a stochastic encoder.
-        sampling: what the samples of the prior come from.
+        system: a system in evaluation mode.
+        batch: a batch of one process.
+        encoding: the noise of a stochastic encoder.
+        sampling: the random numbers behind the samples of the prior.
 
     Returns:
         (latents, samples), or None for a system whose images have no latents with a prior.

@@ -1,19 +1,20 @@
-"""Networks from TorchScript files, named by path and known by SHA-256. Nothing is downloaded.
+"""Networks from TorchScript files, named by path and identified by SHA-256; none is downloaded.
 
-Features. Any network of images [B, 3, H, W] whose answer is one vector an image. The one that most
-published Fréchet Inception distances of PyTorch code use is a TorchScript translation of
-TensorFlow's Inception of 2015-12-05:
+A feature network maps images [B, 3, H, W] to one vector each. Most published Fréchet Inception
+distances of PyTorch code use a TorchScript translation of TensorFlow's Inception of 2015-12-05:
 
     https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt
 
-It takes uint8 RGB of any size, resizes inside the file, and with `return_features=True` answers
-2048 features. Its publisher states no hash; `INCEPTION_SHA256` is the digest that independent
-public projects (k-diffusion among them) pin for that address, with 95,607,719 bytes. It was taken
-from them, not computed from the file. A file of another hash is used when its own hash is given.
+It takes uint8 RGB images of any size, resizes them inside the network, and with
+`return_features=True` answers 2048 features. Its publisher states no hash; `INCEPTION_SHA256` is
+the digest that independent public projects (k-diffusion among them) pin for that address and a file
+of 95,607,719 bytes. It was taken from them, not computed from the file. A file with another hash is
+used when its own hash is given.
 
-LPIPS. Any network of two images, float32 [B, 3, H, W] on [−1, 1], that answers one distance a pair.
-No hash is known: the package `lpips` ships weights, and a file is made from it by
-`torch.jit.trace(lpips.LPIPS(net="alex").eval(), (x, x)).save("lpips.pt")`; `sha256sum` names it.
+An LPIPS network maps two batches of images, float32 [B, 3, H, W] on [−1, 1], to one distance for
+each pair. No hash is known: the package `lpips` ships weights, and a file is made from it by
+`torch.jit.trace(lpips.LPIPS(net="alex").eval(), (x, x)).save("lpips.pt")`; `sha256sum` prints its
+hash.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from gencomp.errors import InputError
+from gencomp.evaluation.feature_inputs import Input
 
 INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 INCEPTION_URL = (
@@ -35,26 +37,17 @@ INCEPTION_URL = (
     "inception-2015-12-05.pt"
 )
 
-# What a feature network is given: uint8 as it is, or float32 on [−1, 1] at 299×299.
-Input = Literal["uint8", "signed-299"]
-INPUTS: tuple[Input, ...] = get_args(Input)
-RESIZE_RULES: dict[Input, str] = {
-    "uint8": "uint8 at its own size; any resizing is inside the file",
-    "signed-299": "float32 v/127.5 − 1, resized to 299×299 by torch's bilinear interpolation with"
-    " antialiasing",
-}
-
 
 def checked_sha256(path: Path, stated: str | None, what: str) -> str:
-    """The SHA-256 of a network's file, if it is the stated one (or the known Inception's).
+    """The SHA-256 of a network's file, which must be the stated one or else the known Inception's.
 
     Args:
         path: the file.
-        stated: 64 hexadecimal digits from whoever vouches for the file.
+        stated: the 64 hexadecimal digits of the hash that the user has stated.
         what: the option that names the file, for messages.
 
     Raises:
-        InputError: there is no such file, or it has another hash.
+        InputError: the file does not exist, or it has another hash.
     """
     try:
         with path.open("rb") as file:
@@ -74,12 +67,12 @@ def checked_sha256(path: Path, stated: str | None, what: str) -> str:
 
 @dataclass(frozen=True)
 class FeatureNetwork:
-    """Images to features.
+    """A network that maps images to features.
 
     Attributes:
         module: the network in evaluation mode, on its device.
-        input: what it is given.
-        name: of its file, for messages.
+        input: the form of the images that the network is given.
+        name: the name of the network's file, for messages.
     """
 
     module: Any
@@ -87,7 +80,7 @@ class FeatureNetwork:
     name: str
 
     def __call__(self, images_BCHW: Tensor) -> Tensor:
-        """float32 [B, D] on the CPU, of uint8 images.
+        """The features of uint8 images, float32 [B, D] on the CPU.
 
         Raises:
             InputError: the network refuses the images, or does not answer one finite vector each.
@@ -105,13 +98,13 @@ class FeatureNetwork:
 
 @dataclass(frozen=True)
 class PerceptualNetwork:
-    """Pairs of images to distances, as LPIPS."""
+    """A network that maps pairs of images to distances, such as LPIPS."""
 
     module: Any
     name: str
 
     def __call__(self, a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
-        """float64 [B] on the CPU, of uint8 images.
+        """The distances of pairs of uint8 images, float64 [B] on the CPU.
 
         Raises:
             InputError: the network refuses the images, or does not answer one number a pair.
@@ -127,10 +120,10 @@ class PerceptualNetwork:
 
 
 def load(path: Path, device: torch.device) -> Any:
-    """A TorchScript network in evaluation mode.
+    """Load a TorchScript network in evaluation mode.
 
     Raises:
-        InputError: the file is no such network.
+        InputError: the file is not a TorchScript network.
     """
     try:
         return torch.jit.load(str(path), map_location=device).eval()
@@ -140,7 +133,7 @@ def load(path: Path, device: torch.device) -> Any:
 
 
 def _answer(module: Any, name: str, *images: Tensor, **wanted: bool) -> Tensor:
-    # The optimising executor measures its first calls and then changes rounding: a continued
+    # The optimising executor profiles its first calls and then rounds differently, so a continued
     # evaluation would differ in the last bits.
     try:
         with torch.no_grad(), torch.jit.optimized_execution(False):

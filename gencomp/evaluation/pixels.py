@@ -1,11 +1,10 @@
-"""Distortion and diversity of 8-bit images, on the scale [−1, 1], from exact integer sums.
+"""The distortion and diversity of 8-bit images on the scale [−1, 1], from exact integer sums.
 
 An 8-bit value v stands for v/127.5 − 1, so squares carry the factor 1/127.5².
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,26 +15,21 @@ SCALE = 127.5
 
 
 def squared_error(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
-    """Mean over channels and pixels of (a − b)², float64 [B].
+    """The mean of (a − b)² over channels and pixels, float64 [B].
 
     Args:
-        a_BCHW, b_BCHW: uint8.
+        a_BCHW, b_BCHW: uint8 images.
     """
     difference = a_BCHW.to(torch.int32) - b_BCHW.to(torch.int32)
     return _mean_of_image(difference.square()) / SCALE**2
 
 
-def psnr(mse: float) -> float:
-    """10·log10(4/MSE) dB: the peak-to-peak range on [−1, 1] is 2. Infinite without an error."""
-    return 10 * math.log10(4 / mse) if mse > 0 else math.inf
-
-
 class Repeats:
-    """Several draws for the same images: their variance for each image, and their sum.
+    """The sum and the variance for each image of several draws for the same images.
 
     Attributes:
-        count: draws so far.
-        total_BCHW: their sum, int64.
+        count: the number of draws so far.
+        total_BCHW: the sum of the draws, int64.
     """
 
     def __init__(self) -> None:
@@ -44,16 +38,17 @@ class Repeats:
         self._squares_BCHW = torch.tensor(0)
 
     def add(self, images_BCHW: Tensor) -> None:
-        """One more draw, uint8."""
+        """Add one draw, uint8."""
         values = images_BCHW.long()
         self.count += 1
         self.total_BCHW = self.total_BCHW.to(values.device) + values
         self._squares_BCHW = self._squares_BCHW.to(values.device) + values.square()
 
     def variance_B(self) -> Tensor:
-        """Mean over channels and pixels of E[x̂²] − E[x̂]², the biased (1/n) estimate; float64.
+        """The mean of E[x̂²] − E[x̂]² over channels and pixels, float64 [B].
 
-        Its expectation is (1 − 1/n) times the variance. Exactly 0 for equal draws.
+        This is the biased (1/n) estimate: its expectation is (1 − 1/n) times the variance. It is
+        exactly 0 for equal draws.
         """
         spread = self.count * self._squares_BCHW - self.total_BCHW.square()
         return _mean_of_image(spread) / (self.count * SCALE) ** 2
@@ -61,12 +56,12 @@ class Repeats:
 
 @dataclass
 class PixelSums:
-    """Mergeable sums over images, value by value.
+    """Sums over images for each value of an image, which can be merged.
 
     Attributes:
-        count: images.
-        total_CHW: int64.
-        squares_CHW: int64.
+        count: the number of images.
+        total_CHW: the sums of the values, int64.
+        squares_CHW: the sums of the squared values, int64.
     """
 
     count: int
@@ -75,9 +70,10 @@ class PixelSums:
 
     @classmethod
     def of(cls, images_BCHW: Tensor) -> PixelSums:
-        """
+        """The sums over a batch.
+
         Args:
-            images_BCHW: uint8.
+            images_BCHW: uint8 images.
         """
         values = images_BCHW.long()
         return cls(len(values), values.sum(0), values.square().sum(0))
@@ -88,11 +84,11 @@ class PixelSums:
         self.squares_CHW = self.squares_CHW + other.squares_CHW
 
     def mean_CHW(self) -> Tensor:
-        """On 0..255, float64."""
+        """The mean image on 0..255, float64."""
         return self.total_CHW.double() / self.count
 
     def variance(self) -> float:
-        """Mean over values of the variance over images (1/n), on [−1, 1]."""
+        """The biased (1/n) variance over images on [−1, 1], averaged over the values."""
         second = self.squares_CHW.double() / self.count
         return float((second - self.mean_CHW().square()).mean() / SCALE**2)
 
@@ -100,8 +96,8 @@ class PixelSums:
 class ZeroRate(NamedTuple):
     """Both sides of E MSE(0) = Var(X) + PV(0) + |E X − E G(Z)|², per value, on [−1, 1].
 
-    It holds for reconstructions that do not depend on the image, up to the sampling error of the
-    two means and of what images and draws have in common by chance.
+    The equation holds for reconstructions that do not depend on the image, up to the sampling error
+    of the two means and of the correlation that images and draws have by chance.
     """
 
     mse: float
@@ -117,13 +113,14 @@ class ZeroRate(NamedTuple):
 def zero_rate(
     mse: float, images: PixelSums, mean_of_draws_CHW: Tensor, pv: float, draws: int
 ) -> ZeroRate:
-    """
+    """The two sides of the equation at rate 0.
+
     Args:
-        mse: mean over images and draws.
-        images: of the originals.
-        mean_of_draws_CHW: mean of all draws for all images, on 0..255.
-        pv: mean biased variance over the draws of an image; it is freed from its bias here.
-        draws: their number for each image, at least two.
+        mse: the mean over images and draws.
+        images: the sums over the original images.
+        mean_of_draws_CHW: the mean of all draws for all images, on 0..255.
+        pv: the mean biased variance over the draws of an image; the bias is corrected here.
+        draws: the number of draws for each image, at least two.
     """
     distance = (images.mean_CHW() - mean_of_draws_CHW).square().mean() / SCALE**2
     return ZeroRate(mse, images.variance(), pv * draws / (draws - 1), float(distance))

@@ -1,14 +1,15 @@
-"""Multi-scale structural similarity (Wang, Simoncelli and Bovik, 2003).
+"""The multi-scale structural similarity, MS-SSIM (Wang, Simoncelli and Bovik, 2003).
 
-Window: 11×11 Gaussian of σ = 1.5, where it lies inside the image. Constants: (0.01·255)² and
-(0.03·255)². Between scales: means of 2×2; an odd side is first made even by repeating its last row
-or column. Contrast-structure terms of all scales and the full similarity of the last one, averaged
-over the image for each colour channel, clipped at 0 and raised to the weights; then the mean over
+The window is an 11×11 Gaussian with σ = 1.5, at every place where it lies inside the image. The
+constants are (0.01·255)² and (0.03·255)². The next scale is the mean of blocks of 2×2 pixels; an
+odd side is first made even by repeating its last row or column. The contrast-structure terms of all
+scales but the last, and the full similarity of the last scale, are averaged over the image for each
+colour channel, clipped at 0, raised to their weights and multiplied. The result is the mean over
 the channels.
 
-An image too small for five scales, which takes 11 pixels a side on the smallest, is measured on as
-many as it has, with their weights divided by their sum: 64×64 has three. Such values compare only
-with values of the same number of scales.
+Five scales take 11 pixels a side on the smallest of them. A smaller image is measured on as many
+scales as it has, with their weights divided by the sum of these weights: an image of 64×64 pixels
+has three. Such values are comparable only with values of the same number of scales.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
 def scale_weights(height: int, width: int) -> tuple[float, ...]:
-    """The weight of each scale that images of this size have, the finest first.
+    """The weights of the scales that images of this size have, the finest scale first.
 
     Raises:
         InputError: a side is shorter than the window.
@@ -43,10 +44,10 @@ def scale_weights(height: int, width: int) -> tuple[float, ...]:
 
 
 def ms_ssim(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
-    """The similarity of each pair, float64 [B] in [0, 1].
+    """The similarity of each pair of images, float64 [B] in [0, 1].
 
     Args:
-        a_BCHW, b_BCHW: uint8.
+        a_BCHW, b_BCHW: uint8 images.
 
     Raises:
         InputError: the images are too small for a single scale.
@@ -66,7 +67,11 @@ def ms_ssim(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
 
 
 def similarity(a_N1HW: Tensor, b_N1HW: Tensor) -> tuple[Tensor, Tensor]:
-    """Luminance term and contrast-structure term at each place of the window; 0..255, float64."""
+    """The luminance and contrast-structure terms at each place of the window.
+
+    Args:
+        a_N1HW, b_N1HW: float64 images on 0..255.
+    """
     mean_a, mean_b = _smoothed(a_N1HW), _smoothed(b_N1HW)
     variance_a = _smoothed(a_N1HW.square()) - mean_a.square()
     variance_b = _smoothed(b_N1HW.square()) - mean_b.square()

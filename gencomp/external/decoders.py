@@ -1,25 +1,28 @@
-"""Decoders that were not trained here: `module:attribute` and a file of weights.
+"""Decoders that were not trained here, named by `module:attribute` and a file of weights.
 
-The attribute is a callable without arguments (a class, a function) that makes a `torch.nn.Module`
-with
+The attribute is a callable without arguments, such as a class or a function, that makes a
+`torch.nn.Module` with
 
-    latent_dim        int, k
-    decode(z)         latents [B, k] -> mean images [B, ...] of n values each, row by row and
-                      differentiable; or (mean, log variance). Where `decode` is an `nn.Sequential`
-                      of linear and pointwise layers, samplers run its gradient by hand.
-    x_logvar          optional: log variance of the pixels, one number or n; None for none
-    value_range       optional: what the pixel values 0 and 255 are on the model's scale, by default
+    latent_dim        the number k of latent dimensions, an int
+    decode(z)         maps latents [B, k] to mean images [B, ...] of n values each, or to (mean, log
+                      variance); it treats each row alone and is differentiable. Where `decode` is
+                      an `nn.Sequential` of linear and pointwise layers, samplers compute its
+                      gradient without autograd.
+    x_logvar          optional: the log variance of the pixels, one number or n numbers; None if
+                      there is none
+    value_range       optional: the values of the pixels 0 and 255 on the model's scale, by default
                       (0, 1)
-    target(images)    optional, instead of value_range: uint8 [B, 3, H, W] -> [B, ...] on the
-                      model's scale. By default n = 3·H·W values are all three colours, n = H·W
-                      those of a grey image
+    target(images)    optional, instead of value_range: maps uint8 [B, 3, H, W] to [B, ...] on the
+                      model's scale. By default n = 3·H·W values are those of all three colours, and
+                      n = H·W values those of a grey image
     prior             optional: a `gencomp.rate_distortion.priors.Prior`, or anything with `sample`
                       and `log_prob` such as a torch distribution; by default N(0, I)
     load_weights(path)  optional: reads a file of weights of any other kind
 
-Weights are a checkpoint of torch, a dictionary with the key `state_dict`, or a .safetensors file;
-their names must be exactly those of the module. Nothing in a file is executed: checkpoints are read
-with `weights_only=True`. The module itself is code, and is run: name none that you do not trust.
+The weights are a checkpoint of torch (a dictionary with the key `state_dict`) or a .safetensors
+file; their names must be exactly those of the module. Nothing in such a file is executed:
+checkpoints are read with `weights_only=True`. The module itself is code that runs, so name no
+module that you do not trust.
 """
 
 from __future__ import annotations
@@ -45,12 +48,12 @@ _PROTOCOL = ("latent_dim", "identity", "draw", "potential_and_grad", "grad")
 
 
 class Model(NamedTuple):
-    """A decoder, and what tells it from others.
+    """A decoder and its identity.
 
     Attributes:
-        decoder: on its device, in evaluation mode, without gradients of its weights.
-        identity: SHA-256 over the reference, all tensors of the module's state, its log variance,
-            scale and prior. It does not see the module's code.
+        decoder: the decoder on its device, in evaluation mode, without gradients of its weights.
+        identity: the SHA-256 of the reference, all tensors of the module's state, its log variance,
+            its scale and its prior. It does not cover the module's code.
     """
 
     decoder: LatentDecoder
@@ -64,14 +67,14 @@ def open_model(
     directory: Path | None = None,
     device: torch.device = _CPU,
 ) -> Model:
-    """A user's decoder with its weights.
+    """Open a user's decoder and load its weights.
 
     Args:
-        reference: "module:attribute", see above.
-        weights: their file; None for a module that brings its own.
-        directory: where modules are looked for after the installed ones; by default the current
-            directory.
-        device: where the decoder runs.
+        reference: the "module:attribute" described above.
+        weights: the file of the weights; None for a module that brings its own.
+        directory: the directory that is searched for the module after the installed modules; by
+            default the current directory.
+        device: the device that the decoder runs on.
 
     Raises:
         InputError: a part is missing, does not fit or cannot be read; one sentence says which.
@@ -116,7 +119,7 @@ def _build(reference: str, directory: Path) -> nn.Module:
             f"{reference} is a {type(build).__name__}, but it must be a class or a function that"
             " makes the model"
         )
-    # Weights that are drawn and not loaded are at least the same in every process.
+    # Weights that are drawn and not loaded must at least be the same in every process.
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         module = called(reference, build)
@@ -133,7 +136,7 @@ def _build(reference: str, directory: Path) -> nn.Module:
 
 def _import(name: str, directory: Path) -> Any:
     place = str(directory.absolute())
-    if place not in sys.path:  # for good: the module may import its neighbours later
+    if place not in sys.path:  # the path stays: the module may import its neighbours later
         sys.path.append(place)
     importlib.invalidate_caches()
     try:
@@ -149,10 +152,10 @@ def _import(name: str, directory: Path) -> Any:
 
 
 class _Probe(NamedTuple):
-    """What `decode` answers to a few latents."""
+    """The answers of `decode` to a few latents."""
 
     z_BK: Tensor
-    mean: Tensor  # as it comes
+    mean: Tensor  # in the shape in which `decode` gives it
     log_variance: Tensor | None
 
     @property
@@ -194,7 +197,7 @@ def _probe(module: nn.Module, latent_dim: int, device: torch.device, reference: 
 
 @torch.enable_grad()
 def _outputs(module: nn.Module, z_BK: Tensor, what: str) -> tuple[Any, Any]:
-    """Mean, and the log variance if there is one."""
+    """The mean, and the log variance if there is one."""
     answer = called(what, module.decode, z_BK)  # type: ignore[arg-type]
     if isinstance(answer, tuple | list):
         if len(answer) != 2:
@@ -207,7 +210,7 @@ def _outputs(module: nn.Module, z_BK: Tensor, what: str) -> tuple[Any, Any]:
 
 
 def _decode(module: nn.Module, probe: _Probe) -> Callable[[Tensor], Tensor]:
-    """`decode` with flattened images; layers stay visible where it is a chain of them."""
+    """`decode` with flattened images; if it is a chain of layers, these stay visible."""
     decode: Any = module.decode
     if isinstance(decode, nn.Sequential):
         return decode if probe.mean.ndim == 2 else nn.Sequential(*decode, nn.Flatten()).eval()
@@ -220,7 +223,7 @@ def _decode(module: nn.Module, probe: _Probe) -> Callable[[Tensor], Tensor]:
 
 
 def _log_variance(module: nn.Module, probe: _Probe, reference: str) -> Tensor | None:
-    """`x_logvar`, or what `decode` answers beside the mean: one number [] or [n]."""
+    """The log variance from `x_logvar` or from `decode`, one number [] or [n], if there is one."""
     stated, what = getattr(module, "x_logvar", None), f"x_logvar of {reference}"
     if stated is None and probe.log_variance is not None:
         what = f"the log variance that decode of {reference} answers"
@@ -251,7 +254,7 @@ def _log_variance(module: nn.Module, probe: _Probe, reference: str) -> Tensor | 
 
 
 def _target(module: nn.Module, probe: _Probe, reference: str) -> Callable[[Tensor], Tensor]:
-    """uint8 [B, 3, H, W] to [B, n], in the decoder's type and on its device."""
+    """The map from uint8 [B, 3, H, W] to [B, n] in the decoder's type and on its device."""
     values, like = probe.mean_BN.shape[1], probe.mean
     own = getattr(module, "target", None)
     to_values = _scaled(module, values, reference) if own is None else own
@@ -271,7 +274,7 @@ def _target(module: nn.Module, probe: _Probe, reference: str) -> Callable[[Tenso
 
 
 def _scaled(module: nn.Module, values: int, reference: str) -> Callable[[Tensor], Tensor]:
-    """Pixel values 0 to 255 onto `value_range`."""
+    """The map from pixel values 0 to 255 to `value_range`."""
     low, high = _value_range(module, reference)
 
     def scaled(images_BCHW: Tensor) -> Tensor:
@@ -308,9 +311,14 @@ def _value_range(module: nn.Module, reference: str) -> tuple[float, float]:
 
 
 def _prior(module: nn.Module, latent_dim: int, reference: str, state: str) -> Prior:
-    """
+    """The module's prior, N(0, I) by default.
+
     Args:
-        state: what stands for the parameters of a distribution that has no identity of its own.
+        module: the user's module.
+        latent_dim: the number k of latent dimensions.
+        reference: the name of the module in messages.
+        state: a hash of the module, which stands for the parameters of a distribution without an
+            identity of its own.
     """
     stated: Any = getattr(module, "prior", None)
     if stated is None:
@@ -331,7 +339,7 @@ def _prior(module: nn.Module, latent_dim: int, reference: str, state: str) -> Pr
 
 
 def _fingerprint(reference: str, module: nn.Module, weights: Path | None) -> str:
-    """SHA-256 over the reference, the module's tensors and, if it read them itself, their file."""
+    """The SHA-256 of the reference, the module's tensors, and the file that it read by itself."""
     digest = hashlib.sha256(reference.encode())
     for name, value in sorted(module.state_dict().items()):
         if isinstance(value, Tensor):
@@ -339,13 +347,13 @@ def _fingerprint(reference: str, module: nn.Module, weights: Path | None) -> str
             flat = value.detach().cpu().contiguous().view(-1)
             digest.update(flat.view(torch.uint8).numpy().data)
     if weights is not None and hasattr(module, "load_weights"):
-        # What a module makes of a file of its own may lie outside its state.
+        # A module that reads a file by itself may keep its content outside its state.
         with weights.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
 
 def _dtype(module: nn.Module) -> torch.dtype:
-    """Of the first floating-point weight; float32 for a module without any."""
+    """The type of the first floating-point weight; float32 for a module without any."""
     tensors = [*module.parameters(), *module.buffers()]
     return next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)

@@ -1,4 +1,4 @@
-"""Files of weights for modules that were not made here: read exactly, and never executed."""
+"""Files of weights for modules that were not made here; they are read, and never executed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from gencomp.errors import InputError
 
 
 def load_weights(module: nn.Module, path: Path, reference: str) -> None:
-    """Fill a module by its own `load_weights(path)`, or with a file's state dict.
+    """Load weights by the module's own `load_weights(path)`, or from a file's state dict.
 
     Args:
-        module: filled in place.
-        path: a checkpoint of torch with the key `state_dict`, or .safetensors.
-        reference: how the module was named, for messages.
+        module: the module, which is changed in place.
+        path: a checkpoint of torch with the key `state_dict`, or a .safetensors file.
+        reference: the name of the module in messages.
 
     Raises:
         InputError: the file cannot be read, holds more than tensors, or does not fit exactly.
@@ -38,7 +38,7 @@ def load_weights(module: nn.Module, path: Path, reference: str) -> None:
     state = _safetensors(path) if path.suffix == ".safetensors" else _checkpoint(path)
     try:
         missing, unexpected = module.load_state_dict(state, strict=False)
-    except RuntimeError as error:  # shapes
+    except RuntimeError as error:  # a shape differs
         detail = str(error).strip().splitlines()[-1].strip().rstrip(".")
         raise InputError(f"{path} does not fit {reference}: {detail}") from None
     if missing or unexpected:
@@ -48,7 +48,7 @@ def load_weights(module: nn.Module, path: Path, reference: str) -> None:
 
 
 def called(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Code of the user's: whatever it raises is told in one sentence."""
+    """Call the user's code; whatever it raises becomes an `InputError` of one sentence."""
     try:
         return function(*arguments)
     except InputError:
@@ -72,7 +72,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 def _checkpoint(path: Path) -> Mapping[str, Tensor]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # UnpicklingError, EOFError, RuntimeError, KeyError, ...: any bytes
+    except Exception as error:  # arbitrary bytes raise UnpicklingError, EOFError, KeyError, ...
         if "weights_only" in str(error).lower() or "Unsupported global" in str(error):
             raise InputError(
                 f"{path} holds Python objects beside tensors and numbers, which are not read from"
@@ -89,6 +89,6 @@ def _checkpoint(path: Path) -> Mapping[str, Tensor]:
 
 
 def _some(names: list[Any]) -> str:
-    """The first few of some names."""
+    """The first three names, and how many more there are."""
     shown = ", ".join(map(str, names[:3]))
     return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown or "nothing"

@@ -1,6 +1,7 @@
-"""How far measured rate-distortion curves can be trusted: weights, moves, and the gap that is left.
+"""The figure that shows how far measured rate-distortion curves can be trusted.
 
-Suffixes: T inverse temperatures, 3 the lower end, the mean and the upper end over images.
+It shows effective sample sizes, acceptance rates and the gaps of bidirectional Monte Carlo.
+Suffixes of arrays: T inverse temperatures; 3 the lower end, the mean and the upper end over images.
 """
 
 from __future__ import annotations
@@ -17,22 +18,23 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 from gencomp.figures.rate_distortion import Gap
 from gencomp.figures.style import INK, MARKERS, MUTED, line_looks, plain, style, titled
 
-_LINEAR = 0.01  # nats; up to here, where noise makes gaps negative, the axis is linear
-_MARGIN = 1.5  # of the axis of T, either side
+_LINEAR = 0.01  # nats; up to here the axis is linear, since noise makes small gaps negative
+_MARGIN = 1.5  # the factor by which the axis of T extends on either side
 
 
 @dataclass(frozen=True, eq=False)
 class Convergence:
-    """What one evaluation says of its own quality.
+    """The numbers by which one evaluation shows its own quality.
 
     Attributes:
-        label: in the legend.
-        temperatures: of the schedule, T; its path has K = T - 1 transitions.
-        beta_T: reported inverse temperatures, increasing.
-        ess_3T: effective sample size as a part of the chains.
-        acceptance_3T: of the moves.
-        gaps: of bidirectional Monte Carlo.
-        expected_gap: l²/2K, nats.
+        label: the evaluation's name in the legend.
+        temperatures: the number T of temperatures of the schedule; its path has K = T - 1
+            transitions.
+        beta_T: the reported inverse temperatures, increasing.
+        ess_3T: the effective sample size as a fraction of the number of chains.
+        acceptance_3T: the acceptance probability of the moves.
+        gaps: the gaps of bidirectional Monte Carlo.
+        expected_gap: l²/2K in nats.
     """
 
     label: str
@@ -45,12 +47,12 @@ class Convergence:
 
 
 def draw(evaluations: Sequence[Convergence], title: str, remarks: Sequence[str]) -> Figure:
-    """Effective sample size and acceptance along β; gap against the number of temperatures.
+    """Draw sample size and acceptance along β, and the gap against the number of temperatures.
 
     Args:
-        evaluations: of one decoder, with one gap or more among them.
-        title: of the figure.
-        remarks: lines under it.
+        evaluations: evaluations of one decoder, at least one of them with a gap.
+        title: the title of the figure.
+        remarks: the lines under the title.
 
     Raises:
         InputError: more evaluations than can be told apart.
@@ -86,8 +88,11 @@ def draw(evaluations: Sequence[Convergence], title: str, remarks: Sequence[str])
 def _gap_panel(
     axes: Axes, evaluations: Sequence[Convergence], looks: Sequence[dict[str, Any]]
 ) -> list[Any]:
-    """A line for each β, whose points have the colours of their evaluations and stand a little
-    beside those of other β; what the legend shows."""
+    """Draw the gaps as a line for each β, and return the handles for the legend.
+
+    The points have the colours of their evaluations, and those of different β are moved a little
+    apart.
+    """
     counts = sorted({one.temperatures for one in evaluations})
     betas = sorted({gap.asked for one in evaluations for gap in one.gaps})
     reach_2 = np.array([counts[0] / _MARGIN, counts[-1] * _MARGIN])

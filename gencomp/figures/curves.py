@@ -1,4 +1,7 @@
-"""Metrics against the rate: a panel for each metric, a line for each series, intervals as bars."""
+"""The figure of metrics against the rate.
+
+It has a panel for each metric and a line for each series; bars show the intervals.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from gencomp.errors import InputError
-from gencomp.evaluation.pixels import psnr
+from gencomp.evaluation.psnr import psnr
 from gencomp.figures.style import (
     COLOURS,
     DASHES,
@@ -25,7 +28,7 @@ from gencomp.figures.style import (
     titled,
 )
 
-# Title and axis of each metric.
+# The title and the axis label of each metric.
 LABELS: dict[str, tuple[str, str]] = {
     "mse": ("Distortion: MSE", "MSE on [−1, 1]"),
     "psnr": ("Distortion: PSNR", "PSNR, dB"),
@@ -47,13 +50,13 @@ class Point:
     """One metric of one run.
 
     Attributes:
-        series: the line it belongs to.
-        bpp: rate.
-        value: of the metric.
-        interval: 95 %, where it is known.
-        source: where it comes from, for messages.
-        protocol: what a point must share with the others of its axis, in words: data, split, ...
-        reference: it is an engineered codec's, drawn in grey.
+        series: the name of the line that the point belongs to.
+        bpp: the rate in bits per pixel.
+        value: the value of the metric.
+        interval: the 95 % interval, where it is known.
+        source: the place that the value comes from, for messages.
+        protocol: the properties, such as data and split, that all points of an axis must share.
+        reference: whether the point is that of an engineered codec, which is drawn in grey.
     """
 
     series: str
@@ -66,16 +69,17 @@ class Point:
 
 
 class Panel(NamedTuple):
-    """The points of one axis."""
+    """One metric and the points that are drawn on its axis."""
 
     metric: str
     points: Sequence[Point]
 
 
 def require_one_protocol(panel: Panel) -> None:
-    """
+    """Require that all points of a panel were measured in the same way.
+
     Raises:
-        InputError: two points were measured in different ways; it names what differs.
+        InputError: two points were measured in different ways; the message names the difference.
     """
     first, *others = panel.points
     for other in others:
@@ -89,14 +93,16 @@ def require_one_protocol(panel: Panel) -> None:
 
 
 def draw(panels: Sequence[Panel], title: str, remarks: Sequence[str]) -> Figure:
-    """
+    """Draw the panels in one figure with a common legend.
+
     Args:
-        panels: one or more, with one point or more each.
-        title: of the figure.
-        remarks: lines under it.
+        panels: one or more panels with one or more points each.
+        title: the title of the figure.
+        remarks: the lines under the title.
 
     Raises:
-        InputError: points of different protocols in one panel, or more series than colours.
+        InputError: points of one panel have different protocols, or there are more series than
+            colours.
     """
     for panel in panels:
         require_one_protocol(panel)
@@ -127,7 +133,7 @@ def draw(panels: Sequence[Panel], title: str, remarks: Sequence[str]) -> Figure:
 
 
 def _looks(panels: Sequence[Panel]) -> dict[str, dict[str, Any]]:
-    """Series -> how it is drawn, the same in all panels."""
+    """The colour, marker and line style of each series, the same in all panels."""
     points = [point for panel in panels for point in panel.points]
     series = list(dict.fromkeys(point.series for point in points if not point.reference))
     references = list(dict.fromkeys(point.series for point in points if point.reference))
@@ -183,7 +189,10 @@ def _draw_panel(axes: Axes, panel: Panel, looks: Mapping[str, Mapping[str, Any]]
 
 
 def _rate_axis(axes: Axes, points: Sequence[Point]) -> None:
-    """Logarithmic, with a place for 0; ticks at the rates of the runs, and in the decades above."""
+    """Make the axis of rates logarithmic, with room for a rate of 0.
+
+    Its ticks stand at the rates of the runs and at round rates above them.
+    """
     rates = sorted({point.bpp for point in points if not point.reference})
     positive = [rate for rate in rates if rate > 0]
     if not positive:
@@ -202,7 +211,7 @@ def _rate_axis(axes: Axes, points: Sequence[Point]) -> None:
 
 
 def _decibels(axes: Axes) -> None:
-    """PSNR at the right of an axis of MSE: exact, since it is linear in log MSE."""
+    """Put an exact axis of PSNR at the right of an axis of MSE; PSNR is linear in log MSE."""
     right = axes.twinx()
     right.set_ylim(*(psnr(y) for y in axes.get_ylim()))
     right.yaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))

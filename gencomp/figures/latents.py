@@ -1,6 +1,6 @@
-"""Latents of a system against its prior N(0, σ² I): numbers, and a figure of four panels.
+"""The latents of a system compared with its prior N(0, σ² I), in numbers and in a figure.
 
-Suffixes: N images, M latent dimensions.
+Suffixes of arrays: N images, M latent dimensions.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ _NORMAL_95 = 1.96
 
 
 class Mmd(NamedTuple):
-    """An estimate with its standard error over images and samples of the prior."""
+    """An estimate of the MMD with its standard error over images and samples of the prior."""
 
     value: float
     standard_error: float
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 %, by the normal approximation."""
+        """The 95 % interval by the normal approximation."""
         half = _NORMAL_95 * self.standard_error
         return self.value - half, self.value + half
 
 
 @dataclass(frozen=True)
 class LatentSet:
-    """Latents of one run.
+    """The latents of one run.
 
     Attributes:
-        name: what to call it in the legend.
-        z_NM: B(E(x), noise) or F(x), float64.
-        variance: σ² of the prior.
+        name: the name of the run in the legend.
+        z_NM: the latents B(E(x), noise) or F(x), float64.
+        variance: the variance σ² of the prior.
     """
 
     name: str
@@ -65,17 +65,17 @@ class LatentSet:
 
 
 def measure(z_NM: np.ndarray, prior_NM: np.ndarray, variance: float) -> Mmd:
-    """MMD to the prior, as in `gencomp.losses.mmd`, with its standard error.
+    """The MMD to the prior, as in `gencomp.losses.mmd`, with its standard error.
 
     The standard error is that of the first-order (Hájek) projection of the U-statistic: the
     estimate changes with one latent q by 2/n times the centred h(q) = mean k(q, z) − mean k(q, p),
-    and likewise with a sample of the prior. Where latents follow the prior the projection
-    vanishes, and `null_spread` is the measure of chance instead.
+    and in the same way with one sample of the prior. Where latents follow the prior, the projection
+    vanishes; then use `null_spread` to see what chance alone gives.
 
     Args:
-        z_NM: latents.
-        prior_NM: as many samples of the prior.
-        variance: σ².
+        z_NM: the latents.
+        prior_NM: the same number of samples of the prior.
+        variance: the variance σ² of the prior.
     """
     z, prior = torch.from_numpy(z_NM).double(), torch.from_numpy(prior_NM).double()
     size = len(z)
@@ -89,16 +89,16 @@ def measure(z_NM: np.ndarray, prior_NM: np.ndarray, variance: float) -> Mmd:
 def null_spread(
     size: int, dimensions: int, variance: float, sample: Callable[[int, int], np.ndarray]
 ) -> np.ndarray:
-    """MMDs between pairs of samples of the prior: what chance alone gives, [NULL_DRAWS].
+    """The MMDs that chance alone gives, between pairs of sets of prior samples, [NULL_DRAWS].
 
-    Between equal distributions the statistic is degenerate, so its spread goes with 1/size (Gretton
-    et al., 2012): pairs of large sets are drawn smaller, and their MMDs scaled.
+    Between equal distributions the statistic is degenerate, so its spread is proportional to 1/size
+    (Gretton et al., 2012). So large sets are replaced by smaller ones, whose MMDs are scaled.
 
     Args:
-        size: of each set.
-        dimensions: m.
-        variance: σ².
-        sample: (number of a draw, count) -> [count, m] samples of the prior.
+        size: the number of samples in each set.
+        dimensions: the number m of latent dimensions.
+        variance: the variance σ² of the prior.
+        sample: maps (number of a draw, count) to [count, m] samples of the prior.
     """
     drawn = min(size, _NULL_SIZE)
     found = []
@@ -116,14 +116,14 @@ def draw(
     title: str,
     remarks: Sequence[str],
 ) -> Figure:
-    """Quantiles, moments, norms and MMD of up to six sets on the same prior.
+    """Draw the quantiles, moments, norms and MMDs of up to six sets of latents with the same prior.
 
     Args:
-        sets: of the same number of images and dimensions.
-        measured: of each set.
-        null: `null_spread` of their size.
-        title: of the figure.
-        remarks: lines under it.
+        sets: the sets, all with the same number of images and of dimensions.
+        measured: the MMD of each set.
+        null: the `null_spread` of sets of this size.
+        title: the title of the figure.
+        remarks: the lines under the title.
     """
     with style():
         figure = titled(8.4, 6.2, title, remarks)
@@ -139,7 +139,7 @@ def draw(
 
 
 def _quantiles(axes: Axes, sets: Sequence[LatentSet]) -> None:
-    """All coordinates together, with the middle 80 % of the coordinates one by one as a band."""
+    """Draw the quantiles over all coordinates, and a band of 80 % of the single coordinates."""
     normal = stats.norm.ppf(_LEVELS)
     axes.plot(normal, normal, color=INK, linewidth=1, linestyle=(0, (4, 3)), label="prior")
     for number, one in enumerate(sets):
@@ -163,7 +163,7 @@ def _quantiles(axes: Axes, sets: Sequence[LatentSet]) -> None:
 
 
 def _moments(axes: Axes, sets: Sequence[LatentSet]) -> None:
-    """A point for each coordinate, and the box that holds 95 % of them by chance, side by side."""
+    """Draw a point for each coordinate, and a box whose sides span 95 % of each moment."""
     for number, one in enumerate(sets):
         sigma = math.sqrt(one.variance)
         axes.plot(
@@ -188,7 +188,7 @@ def _moments(axes: Axes, sets: Sequence[LatentSet]) -> None:
 
 
 def _norms(axes: Axes, sets: Sequence[LatentSet]) -> None:
-    """Histograms of |z|/σ as outlines, and the density of the chi distribution."""
+    """Draw histograms of |z|/σ as outlines, and the density of the chi distribution."""
     dimensions = sets[0].z_NM.shape[1]
     norms = [np.linalg.norm(one.z_NM, axis=1) / math.sqrt(one.variance) for one in sets]
     low, high = stats.chi.ppf([1e-4, 1 - 1e-4], dimensions)
@@ -209,7 +209,7 @@ def _norms(axes: Axes, sets: Sequence[LatentSet]) -> None:
 def _distances(
     axes: Axes, sets: Sequence[LatentSet], measured: Sequence[Mmd], null: np.ndarray
 ) -> None:
-    """Estimates with 95 % intervals beside the range that chance alone gives."""
+    """Draw the estimates with 95 % intervals beside the range that chance alone gives."""
     low, high = np.quantile(null, [0.025, 0.975])
     axes.axvspan(low, high, color=GRID, zorder=0)
     axes.axvline(0, color=MUTED, linewidth=0.8)
@@ -242,7 +242,7 @@ def _distances(
 
 
 def _kernel(a_NM: torch.Tensor, b_NM: torch.Tensor, variance: float) -> torch.Tensor:
-    """Sum over the scales of the inverse multiquadric kernel, [N, N]."""
+    """The inverse multiquadric kernel, summed over the scales, [N, N]."""
     squares = torch.cdist(a_NM, b_NM).square()
     total = torch.zeros_like(squares)
     for scale in MMD_SCALES:

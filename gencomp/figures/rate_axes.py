@@ -1,4 +1,4 @@
-"""Axes of rate and distortion, with their values in other units beside them."""
+"""The axes of rate and distortion, with second axes that show the values in other units."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ DistortionName = Literal["squared_error", "gaussian_likelihood", "features"]
 
 @dataclass(frozen=True)
 class Units:
-    """What the axes count.
+    """The units of the axes.
 
     Attributes:
-        distortion: what is summed over an image's values.
-        values: how many values an image has.
+        distortion: the distortion that is summed over an image's values.
+        values: the number of values of an image.
         pixels: height times width, for bits per pixel.
-        value_range: what the values lie between; None where the distortion has another scale.
+        value_range: the range of the values; None where the distortion has another scale.
     """
 
     distortion: DistortionName
@@ -32,7 +32,7 @@ class Units:
 
     @property
     def label(self) -> str:
-        """Of the axis of distortions."""
+        """The label of the axis of distortions."""
         if self.distortion == "gaussian_likelihood":
             return "distortion: −log p(x|z), nats per image"
         if self.distortion == "features":
@@ -52,8 +52,10 @@ class Units:
 
 
 def label_axes(axes: Axes, units: Units) -> None:
-    """Nats against summed distortions; at the right bits per pixel, and above the mean squared
-    error per value, both exact."""
+    """Label the axes in nats and summed distortion, and add exact second axes.
+
+    Bits per pixel stand at the right, and the mean squared error per value above.
+    """
     axes.margins(x=0.03, y=0.05)
     axes.set_xlabel(units.label)
     axes.xaxis.set_major_formatter(FuncFormatter(plain))
@@ -74,7 +76,7 @@ def label_axes(axes: Axes, units: Units) -> None:
 
 
 def _log_axis(axes: Axes) -> None:
-    """With ticks between the numbers, since a curve is read off between them."""
+    """Make an axis logarithmic with minor ticks, since curves are read off between the numbers."""
     log_axis(axes)
     axes.yaxis.set_minor_locator(LogLocator(subs=range(2, 10), numticks=99))
 

@@ -1,7 +1,7 @@
 """Rate-distortion curves of generative models, measured by annealed importance sampling.
 
-The rate lies on a logarithmic axis above the distortion, as in Huang, Makhzani, Cao and Grosse
-(ICML 2020). Suffixes: I images, T inverse temperatures.
+The rate is drawn on a logarithmic vertical axis against the distortion, as in Huang, Makhzani, Cao
+and Grosse (ICML 2020). Suffixes of arrays: I images, T inverse temperatures, P points.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from gencomp.figures.style import (
 )
 
 _SIZE = (6.6, 4.9)  # inches
-_LETTERS = 100  # of the legend, in a line
-_FEW = 4  # curves, up to which each gap is written beside its star
+_LETTERS = 100  # letters in a line of the legend
+_FEW = 4  # the most curves for which each gap is written beside its star
 _VARIATIONAL: dict[str, Any] = {
     "linestyle": (0, (1, 1.6)),
     "linewidth": 1.0,
@@ -53,14 +53,14 @@ _STAR: dict[str, Any] = {
 
 
 class Gap(NamedTuple):
-    """Bidirectional Monte Carlo at one β: how far apart the two bounds of log Z are.
+    """The gap between the two bounds of log Z at one β, by bidirectional Monte Carlo.
 
     Attributes:
-        beta: of the schedule.
-        asked: β as the user named it; schedules come close to it.
-        value: nats, the mean over simulated images.
-        standard_error: over them.
-        interval: 95 %.
+        beta: the β of the schedule.
+        asked: the β that the user asked for; the schedule's is close to it.
+        value: the mean gap over simulated images in nats.
+        standard_error: the standard error over these images in nats.
+        interval: the 95 % interval in nats.
     """
 
     beta: float
@@ -74,17 +74,17 @@ class Gap(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Curve:
-    """A model's curve, the mean over images at equal β.
+class DrawnCurve:
+    """The curve of a model, as the mean over images at equal β.
 
     Attributes:
-        label: in the legend.
-        beta_T: increasing.
-        rate_T: nats per image.
-        distortion_T: in the units of the axes.
-        low_T, high_T: 95 % interval of the distortion at equal rate.
-        gaps: of bidirectional Monte Carlo, if there are any.
-        remark: behind the label, such as what is missing.
+        label: the name of the curve in the legend.
+        beta_T: the inverse temperatures, increasing.
+        rate_T: the rates in nats per image.
+        distortion_T: the distortions in the units of the axes.
+        low_T, high_T: the ends of the 95 % interval of the distortion at equal rate.
+        gaps: the gaps of bidirectional Monte Carlo, if there are any.
+        remark: text after the label, such as what is missing.
     """
 
     label: str
@@ -97,7 +97,10 @@ class Curve:
     remark: str = ""
 
     def at(self, beta: float) -> tuple[float, float]:
-        """Distortion and rate at an inverse temperature, on the drawn line of positive rates."""
+        """The distortion and the rate at an inverse temperature, on the line as it is drawn.
+
+        All rates must be positive.
+        """
         at, log_beta_T = math.log(beta), np.log(self.beta_T)
         distortion = np.interp(at, log_beta_T, self.distortion_T)
         return float(distortion), float(np.exp(np.interp(at, log_beta_T, np.log(self.rate_T))))
@@ -105,12 +108,12 @@ class Curve:
 
 @dataclass(frozen=True, eq=False)
 class Variational:
-    """Points of Gaussian encoders trained for one decoder: an upper bound, by other means.
+    """Points of Gaussian encoders trained for one decoder, which are an independent upper bound.
 
     Attributes:
-        of: number of the curve of the same decoder.
-        rate_P: nats per image.
-        distortion_P: in the units of the axes.
+        of: the number of the curve of the same decoder.
+        rate_P: the rates in nats per image.
+        distortion_P: the distortions in the units of the axes.
     """
 
     of: int
@@ -120,13 +123,13 @@ class Variational:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A codec at work.
+    """The rate and the distortion of a codec.
 
     Attributes:
-        series: in the legend; its points are joined.
-        rate: nats per image.
-        distortion: in the units of the axes.
-        interval: 95 % of the distortion, where it is known.
+        series: the name of the series in the legend; a line joins the points of a series.
+        rate: the rate in nats per image.
+        distortion: the distortion in the units of the axes.
+        interval: the 95 % interval of the distortion, where it is known.
     """
 
     series: str
@@ -138,23 +141,26 @@ class OperatingPoint:
 def distortion_interval(
     beta_T: np.ndarray, distortion_T: np.ndarray, total_T: np.ndarray, ends_2T: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of the interval of the distortion at equal rate.
+    """The ends of the interval of the distortion at equal rate.
 
     The curve is the envelope of the lines rate + β·distortion = -log Z, so an error e of -log Z
-    moves it by e/β along the distortion.
+    moves the curve by e/β along the distortion.
 
     Args:
-        total_T: mean of -log Z.
-        ends_2T: ends of its interval.
+        beta_T: the inverse temperatures.
+        distortion_T: the distortions.
+        total_T: the mean of -log Z.
+        ends_2T: the ends of the interval of -log Z.
     """
     low_T, high_T = (distortion_T + (end_T - total_T) / beta_T for end_T in ends_2T)
     return low_T, high_T
 
 
-def cut(curve: Curve, distortion: float | None, rate: float | None) -> Curve:
-    """The part of a curve from a distortion, or from a rate, to higher inverse temperatures.
+def cut(curve: DrawnCurve, distortion: float | None, rate: float | None) -> DrawnCurve:
+    """The part of a curve from a given distortion or rate to higher inverse temperatures.
 
-    The first point kept is the one whose value is closest to the limit, of two limits the later.
+    The first point kept is the one whose value is closest to the limit; with two limits, it is the
+    later of their two points.
 
     Raises:
         InputError: no point with a positive rate is left.
@@ -171,28 +177,28 @@ def cut(curve: Curve, distortion: float | None, rate: float | None) -> Curve:
         raise InputError(f"the curve {curve.label} has no positive rate at its last temperature")
     arrays = ("beta_T", "rate_T", "distortion_T", "low_T", "high_T")
     kept: dict[str, Any] = {name: getattr(curve, name)[first:] for name in arrays}
-    # A bracket stands at its own β, which need not be one of the reported ones.
+    # A gap was measured at a β of its own, which need not be one of the reported ones.
     gaps = [gap for gap in curve.gaps if gap.beta >= kept["beta_T"][0] * (1 - 1e-9)]
     return replace(curve, **kept, gaps=gaps)
 
 
 def draw(
-    curves: Sequence[Curve],
+    curves: Sequence[DrawnCurve],
     units: Units,
     title: str,
     remarks: Sequence[str],
     variational: Sequence[Variational] = (),
     codecs: Sequence[OperatingPoint] = (),
 ) -> Figure:
-    """Curves with bands and brackets, and what else is known of their decoders.
+    """Draw curves with their intervals and gaps, trained encoders and codecs.
 
     Args:
-        curves: of positive rates (see `cut`).
-        units: of all of them.
-        title: of the figure.
-        remarks: lines under it.
-        variational: points of trained encoders; those below the rates of their curve are left out.
-        codecs: operating points.
+        curves: the curves, with positive rates (see `cut`).
+        units: the units of all curves.
+        title: the title of the figure.
+        remarks: the lines under the title.
+        variational: points of trained encoders; points below the rates of their curve are left out.
+        codecs: the operating points of codecs.
 
     Raises:
         InputError: more curves or codecs than can be told apart.
@@ -232,9 +238,12 @@ def draw(
 
 
 def _draw_brackets(
-    axes: Axes, curves: Sequence[Curve], looks: Sequence[dict[str, Any]]
+    axes: Axes, curves: Sequence[DrawnCurve], looks: Sequence[dict[str, Any]]
 ) -> list[Annotation]:
-    """A star on the curve, and below it as many nats as the gap bounds the error by."""
+    """Draw each gap as a star on the curve and a line below it, as long as the gap in nats.
+
+    The labels that state the gaps are returned.
+    """
     lowest = axes.get_ylim()[0]
     labels = []
     for curve, look in zip(curves, looks, strict=True):
@@ -250,7 +259,7 @@ def _draw_brackets(
 
 
 def _draw_codecs(axes: Axes, codecs: Sequence[OperatingPoint]) -> list[ErrorbarContainer]:
-    """Larger markers than anything else, in ink: other things than curves of decoders."""
+    """Draw codecs with large dark markers, which set them apart from the curves of decoders."""
     series = list(dict.fromkeys(point.series for point in codecs))
     if len(series) > len(MARKERS):
         raise InputError(
@@ -286,12 +295,12 @@ def _draw_codecs(axes: Axes, codecs: Sequence[OperatingPoint]) -> list[ErrorbarC
 
 @dataclass(frozen=True, eq=False)
 class ImageCurves:
-    """One model's curves, image by image.
+    """The curves of one model for each image.
 
     Attributes:
-        beta_T: increasing.
-        rate_IT: nats per image.
-        distortion_IT: in the units of the axes.
+        beta_T: the inverse temperatures, increasing.
+        rate_IT: the rates in nats per image.
+        distortion_IT: the distortions in the units of the axes.
     """
 
     beta_T: np.ndarray
@@ -300,16 +309,16 @@ class ImageCurves:
 
 
 def draw_images(
-    curves: ImageCurves, mean: Curve, units: Units, title: str, remarks: Sequence[str]
+    curves: ImageCurves, mean: DrawnCurve, units: Units, title: str, remarks: Sequence[str]
 ) -> Figure:
-    """Every image's curve, thin, and their mean at equal β, thick.
+    """Draw the curve of every image as a thin line, and their mean at equal β as a thick one.
 
     Args:
-        curves: all temperatures; those below the mean's first are left out.
-        mean: of positive rates (see `cut`).
-        units: of all of them.
-        title: of the figure.
-        remarks: lines under it.
+        curves: the curves at all temperatures; those below the mean's first one are left out.
+        mean: the mean curve, with positive rates (see `cut`).
+        units: the units of all curves.
+        title: the title of the figure.
+        remarks: the lines under the title.
     """
     kept_T = curves.beta_T >= mean.beta_T[0]
     images = len(curves.rate_IT)

@@ -1,7 +1,7 @@
-"""Colours, type and file formats that all figures share.
+"""The colours, type and file formats that all figures share.
 
-The colours are those of Okabe and Ito (2008), which people with any colour vision tell apart; each
-goes with a marker of its own, so that a figure survives a grey printer.
+The colours are those of Okabe and Ito (2008), which people with any colour vision can tell apart.
+Each colour has its own marker, so that figures can be read in grey print.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "D", "^", "v", "P")
 DASHES: tuple[Any, ...] = ((0, (4, 2)), (0, (1, 1.4)), (0, (6, 2, 1, 2)), (0, (8, 3)))
 DOTS_PER_INCH = 200
-_BESIDE = 7  # points between a point and its number
-_SHIFTS = sorted(range(-60, 61, 5), key=abs)  # points that it may be moved by, down to up
-_SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")  # alignment of the number
+_BESIDE = 7  # the distance, in points, from a data point to its label
+_SHIFTS = sorted(range(-60, 61, 5), key=abs)  # the points by which a label may be moved up or down
+_SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")  # the alignment of the label
 _CHOICES = [(side, shift) for shift in _SHIFTS for side in _SIDES]
 
 _STYLE: Any = {
@@ -72,18 +72,18 @@ _STYLE: Any = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw and encode inside this: it changes nothing outside."""
+    """Apply the style of gencomp's figures to what is drawn and encoded in this context."""
     with matplotlib.rc_context(_STYLE):
         yield
 
 
 def encode(figure: Figure, format: Format, dots_per_inch: float | None = None) -> bytes:
-    """The figure as a file; the same figure gives the same bytes.
+    """The bytes of the figure's file; the same figure gives the same bytes.
 
     Args:
-        figure: drawn by this package.
+        figure: a figure that this package has drawn.
         format: png or pdf.
-        dots_per_inch: of a PNG; by default that of the figure.
+        dots_per_inch: the resolution of a PNG; by default that of the figure.
     """
     buffer = io.BytesIO()
     metadata = {"CreationDate": None} if format == "pdf" else {"Software": None}
@@ -93,13 +93,13 @@ def encode(figure: Figure, format: Format, dots_per_inch: float | None = None) -
 
 
 def titled(width: float, height: float, title: str, remarks: Sequence[str]) -> Figure:
-    """An empty figure below a bold title and what it was measured on, in grey.
+    """An empty figure with a heading: a bold title, and remarks under it in grey.
 
     Args:
-        width: inches.
-        height: inches of what comes below the heading.
-        title: one line.
-        remarks: lines under it.
+        width: the width of the figure in inches.
+        height: the height of the figure below the heading in inches.
+        title: the title, one line.
+        remarks: the lines under the title.
     """
     heading = 0.36 + 0.165 * len(remarks)
     height += heading
@@ -113,7 +113,10 @@ def titled(width: float, height: float, title: str, remarks: Sequence[str]) -> F
 
 
 def log_axis(axes: Axes) -> None:
-    """A logarithmic vertical axis with plain numbers at 1, 2 and 5, or more on a short one."""
+    """Make the vertical axis logarithmic, with plain numbers at 1, 2 and 5.
+
+    A short axis has more numbers, and a long one only powers of ten.
+    """
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     ratio = high / low
@@ -125,11 +128,13 @@ def log_axis(axes: Axes) -> None:
 
 
 def line_looks(names: Sequence[str], what: str) -> list[dict[str, Any]]:
-    """Colour and dashes of each line: the colours first solid, then again in each kind of dashes.
+    """The colour and dashes of each line.
+
+    The first lines are solid, one in each colour; the colours then repeat with each kind of dashes.
 
     Args:
-        names: of the lines.
-        what: they are, for the message.
+        names: the names of the lines.
+        what: the plural noun for the lines in the message, such as "curves".
 
     Raises:
         InputError: more lines than can be told apart.
@@ -146,7 +151,7 @@ def line_looks(names: Sequence[str], what: str) -> list[dict[str, Any]]:
 
 
 def beside(axes: Axes, text: str, place: tuple[float, float], colour: str) -> Annotation:
-    """A small number right of a point, readable on lines."""
+    """Write a small label at the right of a point, outlined so that it can be read over lines."""
     return axes.annotate(
         text,
         place,
@@ -161,8 +166,11 @@ def beside(axes: Axes, text: str, place: tuple[float, float], colour: str) -> An
 
 
 def spread(axes: Axes, labels: Sequence[Annotation]) -> None:
-    """Move what `beside` wrote until nothing lies over another: from the top, each to the right of
-    its point or to the left, and as little up or down as it takes."""
+    """Move the labels that `beside` has written until none covers another label or a point.
+
+    The labels are placed from the top down, each at the right or the left of its point, and moved
+    up or down as little as possible.
+    """
     assert isinstance(axes.figure, Figure)
     axes.figure.draw_without_rendering()
     pixels = axes.figure.dpi / 72
@@ -186,5 +194,5 @@ def _around(axes: Axes, place: tuple[float, float], reach: float) -> Bbox:
 
 
 def plain(value: float, _: object = None) -> str:
-    """A number without exponent where it can be, with a real minus."""
+    """A number with four digits, without an exponent where possible, and with a true minus sign."""
     return f"{value:.4g}".replace("-", "−")

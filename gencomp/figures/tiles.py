@@ -1,7 +1,7 @@
-"""Sheets of images: columns of tiles under headings, every pixel enlarged by the same integer.
+"""Sheets of images, in columns of tiles under headings.
 
-In a PNG each pixel of an image is a square of `scale` × `scale` pixels of exactly its colour; a PDF
-holds the images as they are.
+Every pixel of an image is enlarged by the same integer: in a PNG it is a square of `scale` ×
+`scale` pixels of exactly its colour. A PDF holds the images as they are.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from matplotlib.figure import Figure
 from gencomp.errors import InputError
 from gencomp.figures.style import INK, MUTED, style
 
-# Pixels. A heading has two lines, a title one and its remarks one each.
+# Sizes in pixels. A heading has two lines, a title one line, and each remark one line.
 _MARGIN, _GAP, _GROUP_GAP = 16, 2, 14
 _LINE, _TITLE, _LABEL = 18, 26, 96
 _PIXELS_PER_INCH = 100
 _TITLE_SIZE, _REMARK_SIZE, _HEADING_SIZE, _SMALLEST_SIZE = 11.0, 8.5, 9.0, 5.0  # points
-_PIXELS_PER_LETTER = 0.62 * _PIXELS_PER_INCH / 72  # for each point of the type's size
+_PIXELS_PER_LETTER = 0.62 * _PIXELS_PER_INCH / 72  # for each point of the font size
 
 
 @dataclass(frozen=True)
 class Column:
-    """Tiles under one heading.
+    """The tiles under one heading.
 
     Attributes:
-        heading: its first line.
-        remark: its second line, in grey.
-        tiles: for each row the images beside each other, uint8 [H, W, 3]; None leaves a
-            place empty.
+        heading: the first line of the heading.
+        remark: the second line of the heading, in grey.
+        tiles: the images of each row from left to right, uint8 [H, W, 3]; None leaves a place
+            empty.
     """
 
     heading: str
@@ -45,10 +45,10 @@ class Sheet:
     """A figure of images.
 
     Attributes:
-        title: of the sheet.
-        remarks: lines under it.
-        columns: from left to right, with the same number of rows each.
-        labels: of the rows, or none.
+        title: the title of the sheet.
+        remarks: the lines under the title.
+        columns: the columns from left to right, each with the same number of rows.
+        labels: the labels of the rows, or none.
     """
 
     title: str
@@ -58,13 +58,14 @@ class Sheet:
 
 
 def draw(sheet: Sheet, scale: int = 2) -> Figure:
-    """
+    """Draw a sheet.
+
     Args:
-        sheet: with one image or more.
-        scale: side of the square that a pixel becomes.
+        sheet: a sheet with one or more images.
+        scale: the side, in pixels, of the square that each pixel of an image becomes.
 
     Raises:
-        InputError: images of different sizes, or columns of different lengths.
+        InputError: the images have different sizes, or the columns different numbers of rows.
     """
     height, width = _tile(sheet)
     height, width = height * scale, width * scale
@@ -110,7 +111,7 @@ def draw(sheet: Sheet, scale: int = 2) -> Figure:
 
 
 class _Page:
-    """A figure whose places are pixels from its upper left corner."""
+    """A figure with coordinates in pixels from its upper left corner."""
 
     def __init__(self, figure: Figure, width: int, height: int) -> None:
         self.figure, self.width, self.height = figure, width, height
@@ -129,7 +130,7 @@ class _Page:
 
 
 def _tile(sheet: Sheet) -> tuple[int, int]:
-    """Height and width that all images have."""
+    """The height and the width of all images."""
     shapes = {
         image.shape
         for column in sheet.columns
@@ -147,7 +148,7 @@ def _tile(sheet: Sheet) -> tuple[int, int]:
 
 
 def _starts(sheet: Sheet, width: int, left: int) -> tuple[list[int], int]:
-    """Left edge of each column, and the right edge of the last."""
+    """The left edge of each column, and the right edge of the last column."""
     starts, x = [], left
     for column in sheet.columns:
         starts.append(x)
@@ -160,6 +161,6 @@ def _across(column: Column) -> int:
 
 
 def _heading_size(column: Column, across: int) -> float:
-    """Points at which both lines fit above the column."""
+    """The font size, in points, at which both lines of the heading fit above the column."""
     letters = max(len(column.heading), 0.9 * len(column.remark), 1)
     return float(np.clip(across / letters / _PIXELS_PER_LETTER, _SMALLEST_SIZE, _HEADING_SIZE))

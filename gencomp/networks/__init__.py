@@ -1,1 +1,1 @@
-"""Networks of the published systems, one file a system, and the layers that they share."""
+"""The networks of the published systems, one file for each, and the layers that they share."""

@@ -16,24 +16,25 @@ from gencomp.errors import InputError
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` whose training statistics are those of the global batch.
+    """A batch norm whose training statistics are those of the global batch.
 
-    Parameters, buffers and their names are those of `nn.BatchNorm2d`. In one process, and in eval
-    mode, it is `nn.BatchNorm2d`. In training mode inside a process group every rank normalises by
-    the mean and variance of all ranks' rows, and moves its running statistics exactly as a single
-    process would; ranks may hold unequal shares, also none. Works in any floating type on CPU and
-    GPU (`nn.SyncBatchNorm` needs a GPU), with one collective forward and one backward; there is no
-    second derivative inside a process group. `batch_statistics` overrules the mode for a while.
+    Its parameters and buffers have the names of those of `nn.BatchNorm2d`, and in one process, or
+    in eval mode, it does the same. In training mode inside a process group, every rank normalises
+    by the mean and variance of all ranks' rows, and moves its running statistics exactly as a
+    single process would; ranks may hold unequal shares, or no rows at all. It works in any floating
+    type on CPU and GPU (`nn.SyncBatchNorm` needs a GPU), with one collective call forward and one
+    backward; it has no second derivative inside a process group. `batch_statistics` overrides the
+    mode for a while.
 
     Raises:
-        InputError: a global batch with a single value per channel in training mode.
+        InputError: the global batch has a single value per channel in training mode.
     """
 
-    # What `batch_statistics` asks for; None: the mode decides.
+    # The statistics that `batch_statistics` asks for; with None the mode decides.
     _borrowed: Literal["global", "local"] | None = None
 
     def forward(self, input: Tensor) -> Tensor:
-        """[B, C, H, W] to the same shape."""
+        """Normalise [B, C, H, W]; the shape stays the same."""
         if self._borrowed == "local" or (self._borrowed and world_size() == 1):
             return F.batch_norm(
                 input, None, None, self.weight, self.bias, training=True, eps=self.eps
@@ -67,13 +68,15 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
 
 @contextmanager
 def batch_statistics(*networks: nn.Module, local: bool = False) -> Iterator[None]:
-    """Meanwhile the networks' batch norms normalise by their batch and move no running statistics.
+    """Let batch norms normalise by their batch, without moving their running statistics.
 
-    Whatever the mode, for passes that must see a network as training does and leave no trace in it.
+    This holds in either mode, for passes that must use a network as training does and leave no
+    trace in it.
 
     Args:
-        networks: whose `GlobalBatchNorm2d` are meant.
-        local: by this process's rows alone, without a collective call, also in a process group.
+        networks: the networks whose `GlobalBatchNorm2d` layers are meant.
+        local: whether to normalise by this process's rows alone, without a collective call, also in
+            a process group.
     """
     norms = [m for net in networks for m in net.modules() if isinstance(m, GlobalBatchNorm2d)]
     before = [norm._borrowed for norm in norms]
@@ -87,7 +90,7 @@ def batch_statistics(*networks: nn.Module, local: bool = False) -> Iterator[None
 
 
 class _Moments(NamedTuple):
-    """Mean and (biased) variance per channel, and the number of values per channel, a scalar."""
+    """The mean, the (biased) variance and the number of values per channel, [C], [C] and scalar."""
 
     mean_C: Tensor
     variance_C: Tensor
@@ -95,7 +98,7 @@ class _Moments(NamedTuple):
 
 
 def _global_moments(x_BCHW: Tensor) -> _Moments:
-    """Moments over all ranks.
+    """The moments over the rows of all ranks.
 
     The ranks' own moments are combined by the parallel form of Chan, Golub and LeVeque (1983),
     Σ_r n_r [var_r + (mean_r − mean)²] / Σ_r n_r, which does not cancel like E[x²] − E[x]².
@@ -104,7 +107,7 @@ def _global_moments(x_BCHW: Tensor) -> _Moments:
     local = x_BCHW.numel() // channels
     row = x_BCHW.new_zeros(2 * channels + 1)
     if local:
-        # The statistics kernel of torch's own batch norm; torch.var_mean takes four times as long.
+        # This is the kernel of torch's own batch norm; torch.var_mean takes four times as long.
         moments = torch.batch_norm_update_stats(x_BCHW, None, None, 0.0)
         row = torch.cat([*moments, moments[0].new_full((1,), local)])
     mean_WC, variance_WC, count_W1 = all_gather(row).split([channels, channels, 1], dim=1)
@@ -126,7 +129,7 @@ class _Normalise(torch.autograd.Function):
 
     With x̂ = (x − mean) / sqrt(var + eps) and sums over all ranks,
     dx = w / sqrt(var + eps) · (dy − Σ dy / N − x̂ · Σ dy x̂ / N).
-    Gradients of w and b are this rank's part only, as those of every other parameter.
+    The gradients of w and b are this rank's part only, as for every other parameter.
     """
 
     @staticmethod
@@ -150,7 +153,7 @@ class _Normalise(torch.autograd.Function):
         x_BCHW, weight_C, mean_C, variance_C, values = ctx.saved_tensors
         sums_2C = dy_BCHW.new_zeros(2, len(weight_C))
         if dy_BCHW.numel():  # torch's kernel crashes on an empty share
-            # This rank's sums of dy x̂ and of dy; train=False: x̂ by the statistics that are given.
+            # This rank's sums of dy x̂ and of dy; train=False takes x̂ from the given statistics.
             _, *sums = torch.ops.aten.native_batch_norm_backward(
                 dy_BCHW,
                 x_BCHW,
@@ -169,7 +172,7 @@ class _Normalise(torch.autograd.Function):
         scale_C = weight_C * inverse_C
         slope_C = scale_C * inverse_C * mean_dy_xhat_C
         offset_C = slope_C * mean_C - scale_C * mean_dy_C
-        # Two passes over the activations, each several times as long as all of the above.
+        # These two passes over the activations each take several times as long as all of the above.
         dx_BCHW = torch.addcmul(offset_C[:, None, None], dy_BCHW, scale_C[:, None, None])
         dx_BCHW.addcmul_(x_BCHW, slope_C[:, None, None], value=-1)
         return dx_BCHW, *sums_2C, None, None, None, None

@@ -1,4 +1,4 @@
-"""Batch statistics of a network whose weights are final."""
+"""The batch statistics of a network whose weights are final."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ def reestimate_statistics(
     """Replace the running statistics of a network by the plain average over the given batches.
 
     Args:
-        network: its batch norms run in training mode meanwhile; its weights do not change.
-        batches: inputs of the network (a tuple: several arguments), this rank's rows of each global
-            batch.
+        network: the network, which runs in training mode meanwhile; its weights do not change.
+        batches: this rank's rows of each global batch, as the network's input; a tuple holds
+            several arguments.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     mode, momenta = network.training, [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # torch's sign for a plain average
+        norm.momentum = None  # with None torch takes a plain average
     network.train()
     for batch in batches:
         network(*batch) if isinstance(batch, tuple) else network(batch)

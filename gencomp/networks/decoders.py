@@ -1,9 +1,10 @@
-"""Decoders of deep generative models, as their rate-distortion curves have been measured.
+"""Decoders of the deep generative models whose rate-distortion curves have been published.
 
-Huang, Makhzani, Cao and Grosse, *Evaluating Lossy Compression Rates of Deep Generative Models*,
-ICML 2020: multilayer perceptrons and a linear map of MNIST digits (VAE, GAN, AAE), and a DCGAN of
-32×32 images. Each is one `nn.Sequential` from latents [B, k] to images [B, n], flattened from
-[channels, height, width]; a perceptron is nothing but linear and pointwise layers.
+They are those of Huang, Makhzani, Cao and Grosse, *Evaluating Lossy Compression Rates of Deep
+Generative Models*, ICML 2020: multilayer perceptrons and a linear map for MNIST digits (VAE, GAN,
+AAE), and a DCGAN for 32×32 images. Each decoder is one `nn.Sequential` from latents [B, k] to
+images [B, n], flattened from [channels, height, width]; a perceptron consists of linear and
+pointwise layers only.
 
     MLP generator 1   k-1024-1024-1024-784   tanh, sigmoid    mlp_decoder(k)
     MLP generator 2   k-512-784              tanh, sigmoid    mlp_decoder(k, (512,))
@@ -31,7 +32,7 @@ from gencomp.networks.batch_norm import GlobalBatchNorm2d
 DIGIT_SIDE = 28
 DIGIT_VALUES = DIGIT_SIDE**2
 DCGAN_SIDE = 32
-_DCGAN_SEED_SIDE = 2  # of the map that four transposed convolutions enlarge to 32×32
+_DCGAN_SEED_SIDE = 2  # the side of the map that four transposed convolutions enlarge to 32×32
 
 
 def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.Tanh) -> nn.Sequential:
@@ -48,29 +49,30 @@ def mlp_decoder(
     values: int = DIGIT_VALUES,
     activation: Callable[[], nn.Module] = nn.Tanh,
 ) -> nn.Sequential:
-    """k-widths-n with a sigmoid at the end: images in (0, 1)."""
+    """A perceptron with layers k-widths-n and a last sigmoid, which gives images in (0, 1)."""
     return nn.Sequential(*mlp((latent_dim, *widths, values), activation), nn.Sigmoid())
 
 
 def linear_decoder(latent_dim: int, values: int = DIGIT_VALUES) -> nn.Sequential:
-    """W z + b: its curve has a closed form (`gencomp.rate_distortion.closed_form`)."""
+    """The decoder W z + b; its curve has a closed form (`gencomp.rate_distortion.closed_form`)."""
     return mlp((latent_dim, values))
 
 
 def aae_decoder(latent_dim: int) -> nn.Sequential:
-    """The adversarial autoencoder's, with ReLU in place of tanh."""
+    """The decoder of the adversarial autoencoder (AAE), with ReLU in place of tanh."""
     return mlp_decoder(latent_dim, activation=nn.ReLU)
 
 
 def load_aae(path: str | Path) -> nn.Sequential:
-    """An AAE's decoder from a NumPy archive of weights in TensorFlow's layout.
+    """Load the decoder of an AAE from a NumPy archive of weights in TensorFlow's layout.
 
     Args:
-        path: .npz with the arrays `decoder_h1/w_dense` [in, out] and `decoder_h1/b_dense` [out],
-            and so on to `decoder_h4`; the sizes are those of the arrays.
+        path: an .npz file with the arrays `decoder_h1/w_dense` [in, out] and `decoder_h1/b_dense`
+            [out], and so on to `decoder_h4`; the layers have the sizes of the arrays.
 
     Raises:
-        InputError: no such archive, an array is missing, holds Python objects, or does not fit.
+        InputError: there is no such archive, or an array is missing, holds Python objects or does
+            not fit.
     """
     weights, biases = [], []
     with _open_archive(path) as archive:
@@ -95,15 +97,16 @@ def load_aae(path: str | Path) -> nn.Sequential:
 
 
 def dcgan_decoder(latent_dim: int, width: int = 128, channels: int = 3) -> nn.Sequential:
-    """Latents [B, k] to images [B, channels·32·32] in (−1, 1); norm and ReLU precede each layer.
+    """The DCGAN decoder from latents [B, k] to images [B, channels·32·32] in (−1, 1).
 
-    Weights start at N(0, 0.02²), batch norm scales at N(1, 0.02²). 11,429,632 parameters for
-    k = 100. State dicts of torch's own batch norm fit.
+    Batch norm and ReLU precede each transposed convolution. Weights start at N(0, 0.02²), batch
+    norm scales at N(1, 0.02²). There are 11,429,632 parameters for k = 100. State dicts of networks
+    with torch's own batch norm fit.
 
     Args:
-        latent_dim: k.
-        width: channels before the last layer.
-        channels: of the image.
+        latent_dim: the number k of latent dimensions.
+        width: the number of channels before the last layer.
+        channels: the number of channels of the image.
     """
     layers: list[nn.Module] = [
         nn.Linear(latent_dim, 8 * width * _DCGAN_SEED_SIDE**2, bias=False),
@@ -121,7 +124,7 @@ def dcgan_decoder(latent_dim: int, width: int = 128, channels: int = 3) -> nn.Se
 
 
 def initialise_dcgan(network: nn.Module) -> None:
-    """Starting weights of a DCGAN: N(0, 0.02²), batch norm scales N(1, 0.02²), no shifts."""
+    """Draw a DCGAN's starting weights: N(0, 0.02²), batch norm scales N(1, 0.02²), no shifts."""
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, 0.0, 0.02)
@@ -133,12 +136,12 @@ def initialise_dcgan(network: nn.Module) -> None:
 class Blur(nn.Module):
     """A 5×5 Gaussian filter over flattened grey images, which are mirrored at their edges.
 
-    The weight at offset o is proportional to exp(−(o/s)²/2) in each direction. It has no state: a
-    blurred decoder loads the weights of the sharp one.
+    The weight at offset o is proportional to exp(−(o/s)²/2) in each direction. The filter has no
+    state, so a blurred decoder loads the weights of the sharp one.
 
     Args:
-        std: s in pixels.
-        height, width: of the images.
+        std: the standard deviation s in pixels.
+        height, width: the size of the images in pixels.
     """
 
     kernel_11HW: Tensor
@@ -154,7 +157,7 @@ class Blur(nn.Module):
         self.register_buffer("kernel_11HW", kernel_HW[None, None], persistent=False)
 
     def forward(self, x_BN: Tensor) -> Tensor:
-        """[B, height·width] to the same shape."""
+        """Blur images [B, height·width]; the shape stays the same."""
         x_B1HW = x_BN.unflatten(1, (1, self.height, self.width))
         return F.conv2d(F.pad(x_B1HW, (2, 2, 2, 2), mode="reflect"), self.kernel_11HW).flatten(1)
 
@@ -162,9 +165,9 @@ class Blur(nn.Module):
 class DigitFeatures(nn.Module):
     """The convolutional features of digits that deep-feature distortions compare.
 
-    Conv 20×5×5, ReLU, max-pool, conv 50×5×5, ReLU: 3,200 features; a max-pool and a linear layer
-    behind them classify while it is trained. 33,580 parameters. `torch.jit.trace` makes a file of
-    it.
+    Its layers are conv 20×5×5, ReLU, max-pool, conv 50×5×5 and ReLU, which give 3,200 features.
+    While it is trained, a max-pool and a linear layer behind them classify the digits. It has
+    33,580 parameters. `torch.jit.trace` turns it into a file.
     """
 
     def __init__(self) -> None:
@@ -175,23 +178,23 @@ class DigitFeatures(nn.Module):
         self.classifier = nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(800, 10))
 
     def forward(self, x_B1HW: Tensor) -> Tensor:
-        """Digits [B, 1, 28, 28] in [0, 1] to features [B, 3200]."""
+        """The features [B, 3200] of digits [B, 1, 28, 28] in [0, 1]."""
         return self.features(x_B1HW).flatten(1)
 
     def logits(self, x_B1HW: Tensor) -> Tensor:
-        """Digits to the logits of ten classes, [B, 10]."""
+        """The logits of ten classes for each digit, [B, 10]."""
         return self.classifier(self.features(x_B1HW))
 
 
 class Decoder(nn.Module):
-    """A decoder as `gencomp.external.decoders.open_model` takes it, around one of the chains above.
+    """One of the decoders above in the form that `gencomp.external.decoders.open_model` takes.
 
-    Keys of its state dict begin with `decoder.`, as in the checkpoints of the system `vae`.
+    The keys of its state dict begin with `decoder.`, as in the checkpoints of the system `vae`.
 
     Args:
-        decoder: latents [B, k] to images [B, n].
-        latent_dim: k.
-        value_range: what the pixel values 0 and 255 are on the decoder's scale.
+        decoder: the map from latents [B, k] to images [B, n].
+        latent_dim: the number k of latent dimensions.
+        value_range: the values of the pixels 0 and 255 on the decoder's scale.
     """
 
     def __init__(

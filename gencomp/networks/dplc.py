@@ -1,17 +1,18 @@
-"""Networks of distribution-preserving lossy compression, for 64×64 RGB images.
+"""The networks of distribution-preserving lossy compression, for 64×64 RGB images.
 
-Tschannen, Agustsson and Lucic, *Deep Generative Models for Distribution-Preserving Lossy
-Compression*, NeurIPS 2018: a DCGAN at 64×64 pixels.
+They follow Tschannen, Agustsson and Lucic, *Deep Generative Models for Distribution-Preserving
+Lossy Compression*, NeurIPS 2018, and are based on a DCGAN at 64×64 pixels.
 
     stage 1   x ──F──▶ z ──G──▶ x̂                      Encoder, Generator (and Critic)
-    stage 2   x ──E──▶ y ──quantiser──▶ code            CodeEncoder
+    stage 2   x ──E──▶ y ──quantizer──▶ code            CodeEncoder
               (code, noise) ──B──▶ z ──G──▶ x̂           LatentMapper, Generator
     in place of the MMD  z ──Dz──▶ logit            LatentDiscriminator
 
-Images are in [−1, 1]. A latent is z_BM11, so that every network is convolutional from end to end.
-Parameters are registered in the order of the forward pass. Sizes follow the paper for width 64 and
-latent_dim 128: F 3,806,208 parameters, G 3,870,403, critic 3,073,792, latent discriminator 854,529,
-E and B together 13,284,864 + 9,217·n for n code channels.
+Images are in [−1, 1]. A latent has the shape of z_BM11, so that every network is convolutional from
+end to end. Parameters are registered in the order of the forward pass. For width 64 and latent_dim
+128, the sizes are those of the paper: F has 3,806,208 parameters, G 3,870,403, the critic
+3,073,792, the latent discriminator 854,529, and E and B together 13,284,864 + 9,217·n for n code
+channels.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from gencomp.errors import InputError
 from gencomp.networks.batch_norm import GlobalBatchNorm2d
 
 IMAGE_SIDE = 64
-CODE_SIDE = 4  # four layers of stride 2 below the image
+CODE_SIDE = 4  # four layers of stride 2 reduce the image to this side
 
 
 Initialisation = Literal["dcgan", "he"]
@@ -37,10 +38,12 @@ def initialise(network: nn.Module, scheme: Initialisation = "dcgan") -> None:
     """Draw starting weights from torch's global generator, in place.
 
     Args:
-        network: its convolutions and norms; biases and linear layers keep torch's defaults.
-        scheme: `dcgan`: convolution weights N(0, 0.02²), batch norm scales N(1, 0.02²) and shifts
-            0, layer norm scales 1 and shifts 0. `he`: convolutions Kaiming-uniform (He et al.,
-            ICCV 2015), and layer norms like batch norms.
+        network: the network whose convolutions and norms are drawn; biases and linear layers keep
+            torch's defaults.
+        scheme: `dcgan` draws convolution weights from N(0, 0.02²) and batch norm scales from
+            N(1, 0.02²), sets batch norm shifts to 0, and leaves layer norms at scale 1 and shift 0.
+            `he` draws convolutions Kaiming-uniform (He et al., ICCV 2015), and layer norms in the
+            same way as batch norms.
     """
     drawn = nn.BatchNorm2d if scheme == "dcgan" else (nn.BatchNorm2d, nn.LayerNorm)
     for module in network.modules():
@@ -55,9 +58,9 @@ def initialise(network: nn.Module, scheme: Initialisation = "dcgan") -> None:
 
 
 class ResidualBlock(nn.Module):
-    """conv, norm, ReLU, conv, norm, add the input, ReLU.
+    """A residual block: conv, norm, ReLU, conv, norm, addition of the input, ReLU.
 
-    The last ReLU comes after the addition, so the output is non-negative.
+    The last ReLU comes after the addition, so the output is not negative.
     """
 
     def __init__(self, channels: int) -> None:
@@ -71,20 +74,20 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, h_BCHW: Tensor) -> Tensor:
-        """[B, C, H, W] to the same shape."""
+        """Apply the block to [B, C, H, W]; the shape stays the same."""
         return torch.relu(h_BCHW + self.layers(h_BCHW))
 
 
 class Encoder(nn.Module):
-    """F of stage 1: image to latent, without rate constraint.
+    """The encoder F of stage 1, which maps an image to a latent without a rate constraint.
 
     Args:
-        width: channels after the first layer (ngf).
-        latent_dim: dimensions m of the latent (nz).
-        residual_blocks: blocks before the last layer.
-        latent_batch_norm: batch norm with learnable scale and shift on the latent (bnz).
-        latent_scale: σ of the prior, by which the batch norm's output is multiplied.
-        initialisation: of the weights, see `initialise`.
+        width: the number of channels after the first layer (ngf).
+        latent_dim: the number m of latent dimensions (nz).
+        residual_blocks: the number of residual blocks before the last layer.
+        latent_batch_norm: whether the latent has a batch norm with learnable scale and shift (bnz).
+        latent_scale: the σ of the prior, by which the batch norm's output is multiplied.
+        initialisation: the scheme of the starting weights, see `initialise`.
     """
 
     def __init__(
@@ -106,21 +109,21 @@ class Encoder(nn.Module):
         initialise(self, initialisation)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Images [B, 3, 64, 64] in [−1, 1] to latents [B, m, 1, 1]."""
+        """The latents [B, m, 1, 1] of images [B, 3, 64, 64] in [−1, 1]."""
         _require_shape("The encoder", x_BCHW, (3, IMAGE_SIDE, IMAGE_SIDE))
         return self.layers(x_BCHW)
 
 
 class CodeEncoder(nn.Module):
-    """E of stage 2, up to the quantiser, which is a function of its own (`gencomp.quantizer`).
+    """The encoder E of stage 2 without its quantizer, which is a function (`gencomp.quantizer`).
 
-    Training passes the output through `quantizer.quantize`, a codec through
+    Training passes the output through `quantizer.quantize`, and a codec passes it through
     `quantizer.quantize_hard`, so symbols are never read back from rounded floating-point values.
 
     Args:
-        width: channels after the first layer (ngf).
-        code_channels: channels n of the code (ncenc).
-        initialisation: of the weights, see `initialise`.
+        width: the number of channels after the first layer (ngf).
+        code_channels: the number n of code channels (ncenc).
+        initialisation: the scheme of the starting weights, see `initialise`.
     """
 
     def __init__(
@@ -134,27 +137,27 @@ class CodeEncoder(nn.Module):
         initialise(self, initialisation)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Images [B, 3, 64, 64] in [−1, 1] to values before the quantiser, [B, n, 4, 4]."""
+        """The values before the quantizer, [B, n, 4, 4], of images [B, 3, 64, 64] in [−1, 1]."""
         _require_shape("The code encoder", x_BCHW, (3, IMAGE_SIDE, IMAGE_SIDE))
         return self.layers(x_BCHW)
 
 
 class LatentMapper(nn.Module):
-    """B of stage 2: code and noise to a latent that should follow the prior.
+    """The mapper B of stage 2, from a code and noise to a latent that should follow the prior.
 
-    The noise is an argument: who calls B draws it, uniform on ± `quantizer.half_cell(levels)`, anew
-    at every pass in training, and from a seed that the decoder knows in a codec. It has as many
-    scalars as the latent, rounded up to whole channels.
+    The noise is an argument, uniform on ± `quantizer.half_cell(levels)`: training draws it anew at
+    every pass, and a codec draws it from a seed that the decoder knows. It has as many scalars as
+    the latent, rounded up to whole channels.
 
     Args:
-        width: the hidden layers have 8·width channels (ngf).
-        latent_dim: dimensions m of the latent, the generator's.
-        code_channels: channels n of the code, 1..m.
-        residual_blocks: without any, B is an affine map.
-        latent_batch_norm: batch norm with learnable scale and shift on the latent (bnz).
-        stochastic: whether there is a noise input (False: detenc).
-        latent_scale: σ of the prior, by which the batch norm's output is multiplied.
-        initialisation: of the weights, see `initialise`.
+        width: a number such that the hidden layers have 8·width channels (ngf).
+        latent_dim: the number m of latent dimensions, equal to the generator's.
+        code_channels: the number n of code channels, 1..m.
+        residual_blocks: the number of residual blocks; without any, B is an affine map.
+        latent_batch_norm: whether the latent has a batch norm with learnable scale and shift (bnz).
+        stochastic: whether there is a noise input (False is the paper's detenc).
+        latent_scale: the σ of the prior, by which the batch norm's output is multiplied.
+        initialisation: the scheme of the starting weights, see `initialise`.
     """
 
     def __init__(
@@ -186,13 +189,13 @@ class LatentMapper(nn.Module):
 
     @property
     def noise_shape(self) -> tuple[int, int, int]:
-        """Shape of one image's noise: (channels, 4, 4), with 0 channels without noise."""
+        """The shape of one image's noise, (channels, 4, 4); 0 channels mean that there is none."""
         return (self.noise_channels, CODE_SIDE, CODE_SIDE)
 
     def forward(self, code_BCHW: Tensor, noise_BCHW: Tensor | None = None) -> Tensor:
-        """Code values [B, n, 4, 4] and noise [B, *noise_shape] to latents [B, m, 1, 1].
+        """The latents [B, m, 1, 1] of code values [B, n, 4, 4] and noise [B, *noise_shape].
 
-        The noise is left out (None) where the map is not stochastic.
+        The noise is None where the map is not stochastic.
         """
         shape = (self.code_channels, CODE_SIDE, CODE_SIDE)
         _require_shape("The latent map's code", code_BCHW, shape)
@@ -203,13 +206,13 @@ class LatentMapper(nn.Module):
 
 
 class Generator(nn.Module):
-    """G: latent to image, DCGAN with a last convolution at full resolution.
+    """The generator G from latents to images, a DCGAN with a last convolution at full resolution.
 
     Args:
-        width: channels at full resolution (ngf).
-        latent_dim: dimensions m of the latent (nz).
-        residual_blocks: blocks after the first layer.
-        initialisation: of the weights, see `initialise`.
+        width: the number of channels at full resolution (ngf).
+        latent_dim: the number m of latent dimensions (nz).
+        residual_blocks: the number of residual blocks after the first layer.
+        initialisation: the scheme of the starting weights, see `initialise`.
     """
 
     def __init__(
@@ -237,17 +240,17 @@ class Generator(nn.Module):
         initialise(self, initialisation)
 
     def forward(self, z_BM11: Tensor) -> Tensor:
-        """Latents [B, m, 1, 1] to images [B, 3, 64, 64] in (−1, 1)."""
+        """The images [B, 3, 64, 64] in (−1, 1) of latents [B, m, 1, 1]."""
         _require_shape("The generator", z_BM11, (self.latent_dim, 1, 1))
         return self.layers(z_BM11)
 
 
 class Critic(nn.Module):
-    """f: image to an unbounded score, with layer norm so that images do not mix.
+    """The critic f from images to unbounded scores, with layer norm so that images do not mix.
 
     Args:
-        width: channels at full resolution (ngf).
-        initialisation: of the weights, see `initialise`.
+        width: the number of channels at full resolution (ngf).
+        initialisation: the scheme of the starting weights, see `initialise`.
     """
 
     def __init__(self, width: int = 64, initialisation: Initialisation = "dcgan") -> None:
@@ -267,18 +270,18 @@ class Critic(nn.Module):
         initialise(self, initialisation)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Images [B, 3, 64, 64] in [−1, 1] to scores [B, 1]."""
+        """The scores [B, 1] of images [B, 3, 64, 64] in [−1, 1]."""
         _require_shape("The critic", x_BCHW, (3, IMAGE_SIDE, IMAGE_SIDE))
         return self.layers(x_BCHW).flatten(1)
 
 
 class LatentDiscriminator(nn.Module):
-    """Dz: latent to the logit of "drawn from the prior".
+    """The latent discriminator Dz, which gives the logit that a latent was drawn from the prior.
 
     Args:
-        latent_dim: dimensions m of the latent (nz).
-        width: units of the hidden layers (ndf).
-        layers: linear layers (ndl).
+        latent_dim: the number m of latent dimensions (nz).
+        width: the number of units of each hidden layer (ndf).
+        layers: the number of linear layers (ndl).
     """
 
     def __init__(self, latent_dim: int = 128, width: int = 512, layers: int = 5) -> None:
@@ -292,13 +295,13 @@ class LatentDiscriminator(nn.Module):
         self.layers = nn.Sequential(*hidden, nn.Linear(sizes[-1], 1))
 
     def forward(self, z_BM11: Tensor) -> Tensor:
-        """Latents [B, m, 1, 1] to logits [B]."""
+        """The logits [B] of latents [B, m, 1, 1]."""
         _require_shape("The latent discriminator", z_BM11, (self.latent_dim, 1, 1))
         return self.layers(z_BM11.flatten(1))[:, 0]
 
 
 class _Scale(nn.Module):
-    """Multiply by a constant."""
+    """A layer that multiplies by a constant."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()
@@ -309,7 +312,7 @@ class _Scale(nn.Module):
 
 
 def _trunk(width: int) -> list[nn.Module]:
-    """Layers that F and E share: [B, 3, 64, 64] to [B, 8·width, 4, 4]."""
+    """The first layers of F and of E, from [B, 3, 64, 64] to [B, 8·width, 4, 4]."""
     return [
         nn.Conv2d(3, width, 4, stride=2, padding=1, bias=False),
         nn.ReLU(inplace=True),
@@ -338,9 +341,9 @@ def _up(channels: int, out_channels: int) -> list[nn.Module]:
 def _to_latent(
     channels: int, latent_dim: int, batch_norm: bool, scale: float = 1.0
 ) -> list[nn.Module]:
-    """Last layers of F and B: [B, channels, 4, 4] to [B, m, 1, 1], without activation.
+    """The last layers of F and of B, from [B, channels, 4, 4] to [B, m, 1, 1], without activation.
 
-    The batch norm starts out with variance 1; `scale` takes it to the prior's.
+    The batch norm's output starts with variance 1; `scale` takes it to the variance of the prior.
     """
     layers: list[nn.Module] = [nn.Conv2d(channels, latent_dim, CODE_SIDE, bias=False)]
     if batch_norm:

@@ -1,14 +1,14 @@
-"""Encoders and the pixel model of variational autoencoders; their decoders are in `decoders`.
+"""The encoders and the pixel model of variational autoencoders; the decoders are in `decoders`.
 
-Kingma and Welling, *Auto-Encoding Variational Bayes*, ICLR 2014; sizes of the VAEs of MNIST digits
-after Huang et al., ICML 2020. Encoders and decoders work on flattened images [B, n].
+They follow Kingma and Welling, *Auto-Encoding Variational Bayes*, ICLR 2014; the sizes for MNIST
+digits are those of Huang et al., ICML 2020. Encoders and decoders work on flattened images [B, n].
 
     deep      784-1024-1024-1024-2k     tanh     mlp_encoder(784, (1024,) * 3, k)
     linear    784-2k                             mlp_encoder(784, (), k)
     DCGAN     3×32×32-…-1024×2×2-2k     ReLU     dcgan_encoder(k), the mirror image of the decoder
 
-Parameters for k = 2, 10, 100: deep encoder 2,907,140, 2,923,540 and 3,108,040; deep decoder
-2,905,872, 2,914,064 and 3,006,224.
+For k = 2, 10 and 100, the deep encoder has 2,907,140, 2,923,540 and 3,108,040 parameters, and the
+deep decoder 2,905,872, 2,914,064 and 3,006,224.
 """
 
 from __future__ import annotations
@@ -26,39 +26,42 @@ from gencomp.networks.decoders import DCGAN_SIDE, initialise_dcgan, mlp
 
 
 class Posterior(NamedTuple):
-    """q(z|x) = N(mean, diag(exp(log variance))) of each image, both [B, k]."""
+    """The posterior q(z|x) = N(mean, diag(exp(log variance))) of each image; both are [B, k]."""
 
     mean_BK: Tensor
     log_variance_BK: Tensor
 
     @classmethod
     def of(cls, code_BC: Tensor) -> Posterior:
-        """From an encoder's output [B, 2k], in float32 at least."""
+        """The posterior that an encoder's output [B, 2k] describes, in float32 at least."""
         code_BC = code_BC.to(torch.promote_types(code_BC.dtype, torch.float32))
         return cls(*code_BC.chunk(2, dim=1))
 
     def at(self, normals_BK: Tensor) -> Tensor:
-        """Samples z [B, k] from standard normal numbers."""
+        """The samples z [B, k] that belong to given standard normal numbers."""
         return self.mean_BK + (self.log_variance_BK / 2).exp() * normals_BK
 
     def kl_B(self) -> Tensor:
-        """KL(q(z|x) ‖ N(0, I)) in nats."""
+        """The divergence KL(q(z|x) ‖ N(0, I)) of each image in nats."""
         log_variance_BK = self.log_variance_BK
         return 0.5 * (self.mean_BK**2 + log_variance_BK.exp() - 1 - log_variance_BK).sum(1)
 
 
 def mlp_encoder(values: int, widths: Sequence[int], latent_dim: int) -> nn.Sequential:
-    """Images [B, n] to mean and log variance of q(z|x), [B, 2k]; tanh between linear layers."""
+    """An encoder from images [B, n] to the mean and log variance of q(z|x), [B, 2k].
+
+    It has tanh between its linear layers.
+    """
     return mlp((values, *widths, 2 * latent_dim))
 
 
 def dcgan_encoder(latent_dim: int, width: int = 128, channels: int = 3) -> nn.Sequential:
-    """Images [B, channels·32·32] to mean and log variance of q(z|x), [B, 2k].
+    """An encoder from images [B, channels·32·32] to the mean and log variance of q(z|x), [B, 2k].
 
     Args:
-        latent_dim: k.
-        width: channels after the first layer.
-        channels: of the image.
+        latent_dim: the number k of latent dimensions.
+        width: the number of channels after the first layer.
+        channels: the number of channels of the image.
     """
     layers: list[nn.Module] = [
         nn.Unflatten(1, (channels, DCGAN_SIDE, DCGAN_SIDE)),
@@ -78,10 +81,10 @@ def dcgan_encoder(latent_dim: int, width: int = 128, channels: int = 3) -> nn.Se
 
 
 class GaussianPixels(nn.Module):
-    """p(x|z) = N(f(z), s² I) with one variance s² of all pixels, learnt or fixed.
+    """The pixel model p(x|z) = N(f(z), s² I) with one variance s² for all pixels.
 
     Args:
-        variance: s² (at the start).
+        variance: the variance s², or its starting value if it is learnt.
         learnt: whether log s² is a parameter.
     """
 
@@ -96,7 +99,7 @@ class GaussianPixels(nn.Module):
             self.register_buffer("log_variance", log_variance)
 
     def forward(self, x_BN: Tensor, mean_BN: Tensor) -> Tensor:
-        """log p(x|z) in nats, [B], with all its constants; in float32 at least."""
+        """log p(x|z) of each image in nats, [B], with all constants, in float32 at least."""
         with torch.autocast(x_BN.device.type, enabled=False):
             mean_BN = mean_BN.to(torch.promote_types(mean_BN.dtype, torch.float32))
             squares_B = (x_BN - mean_BN).square().sum(1)

@@ -1,10 +1,10 @@
-"""Bidirectional Monte Carlo: how far log Z can be off, on data simulated from the decoder itself.
+"""Bidirectional Monte Carlo bounds the error of log Z on data simulated from the decoder itself.
 
 For one β draw z* ~ p(z) and x ~ exp(-β d(x, f(z*))), normalised over x. Then z* is an exact sample
-of q_β(z|x). Two annealed runs enclose log Z_β(x), each in expectation:
+of q_β(z|x). Two annealed runs bound log Z_β(x) from both sides, each in expectation:
 
     forward   from the prior up to β        E log Ẑ ≤ log Z, since E Ẑ = Z
-    backward  from z* down to the prior    -E log Ŵ ≥ log Z, since E Ŵ = 1/Z, Ŵ the mean weight
+    backward  from z* down to the prior    -E log Ŵ ≥ log Z, since E Ŵ = 1/Z for the mean weight Ŵ
 
 Their difference, the gap, is in expectation the sum of both errors. A small gap certifies the
 sampler on images of the model; on other images it is evidence, not proof. (Grosse, Ghahramani,
@@ -30,27 +30,27 @@ from gencomp.rate_distortion.tuning import Tuning
 
 
 class Simulated(NamedTuple):
-    """Images of one β with an exact sample of their posteriors, in the dtype of the chains."""
+    """Images simulated at one β, each with an exact sample of its posterior, in the dtype of x."""
 
     z_IK: Tensor
     x_IN: Tensor
 
 
 class Gap(NamedTuple):
-    """Bounds of log Z per simulated image, nats, float64."""
+    """The bounds of log Z for each simulated image in nats, float64."""
 
     beta: float
-    forward_I: Tensor  # from below, in expectation
-    backward_I: Tensor  # from above, in expectation
+    forward_I: Tensor  # the lower bound, in expectation
+    backward_I: Tensor  # the upper bound, in expectation
 
     @property
     def gap(self) -> float:
-        """Mean over images of backward - forward; in expectation not negative."""
+        """The mean of backward - forward over images, which is not negative in expectation."""
         return (self.backward_I - self.forward_I).mean().item()
 
     @property
     def standard_error(self) -> float:
-        """Of ``gap``, from its spread over images; not a number for a single image."""
+        """The standard error of ``gap`` over the images; not a number for a single image."""
         if len(self.forward_I) < 2:
             return math.nan
         return (self.backward_I - self.forward_I).std().item() / math.sqrt(len(self.forward_I))
@@ -59,23 +59,27 @@ class Gap(NamedTuple):
 def simulate(
     distortion: Distortion, prior: Prior, beta: float, seed: int, image_ids: Sequence[int]
 ) -> Simulated:
-    """One image for each id, a function of (seed, id, β) alone.
+    """Simulate one image for each id, as a function of (seed, id, β) alone.
 
-    The seed is one of its own: rounds of tuning and measuring may change theirs and still see the
-    same images. At another β an id keeps z* and the direction of its noise.
+    At another β, an id keeps its z* and the direction of its noise.
 
     Args:
-        distortion: of any images; only its decoder and their size matter.
+        distortion: a distortion of any images; only its decoder and the images' size matter.
+        prior: the prior that z* is drawn from.
+        beta: the inverse temperature.
+        seed: the seed of the simulation alone, so that rounds of tuning and measuring may change
+            their seeds and still use the same images.
+        image_ids: the ids of the images.
 
     Raises:
-        InputError: a β that is not positive, an id or seed out of range, or a distortion whose
-            images cannot be drawn exactly.
+        InputError: β is not positive, an id or the seed is out of range, or images of this
+            distortion cannot be drawn exactly.
     """
     ids = random.check_keys(seed, image_ids)
     if not 0 < beta < math.inf:
         raise InputError(f"images cannot be simulated at beta {beta}; it must be positive.")
     x_IN = distortion.x_IN
-    # A key of its own: the first chain of a run with the same seed must not start at z*.
+    # z* has its own key, since the first chain of a run with the same seed must not start at z*.
     z_IK = prior.draw(_latent_seed(seed), ids, 1)[:, 0].to(x_IN.device, x_IN.dtype)
     normals_IN = torch.from_numpy(random.simulation_normals(seed, ids, x_IN.shape[1]))
     return Simulated(z_IK, distortion.simulate(z_IK, beta, normals_IN.to(x_IN)))
@@ -89,15 +93,15 @@ def forward_run(
     last: int,
     seed: int,
     image_ids: Sequence[int],
-) -> ais.Run:
-    """From the prior to temperature ``last``, whose β the images were simulated at.
+) -> ais.Walk:
+    """The walk from the prior to temperature ``last``, at whose β the images were simulated.
 
-    Its last row's ``log_z_I`` is a lower bound of log Z.
+    The ``log_z_I`` of its last row is a lower bound of log Z.
 
     Raises:
-        InputError: see ``ais.Run``.
+        InputError: see ``ais.Walk``.
     """
-    return ais.Run(distortion.of(simulated.x_IN), prior, tuning, seed, image_ids, last=last)
+    return ais.Walk(distortion.of(simulated.x_IN), prior, tuning, seed, image_ids, last=last)
 
 
 def reverse_run(
@@ -108,15 +112,16 @@ def reverse_run(
     last: int,
     seed: int,
     image_ids: Sequence[int],
-) -> ais.Run:
-    """From temperature ``last`` to the prior; start it with ``ais.start_reverse`` at z*.
+) -> ais.Walk:
+    """The walk from temperature ``last`` to the prior; ``ais.start_reverse`` starts it at z*.
 
-    Its last row's ``log_z_I`` is one of log 1/Z: an upper bound of log Z with its sign changed.
+    The ``log_z_I`` of its last row is a lower bound of log 1/Z, so its negative is an upper bound
+    of log Z.
 
     Raises:
-        InputError: see ``ais.Run``.
+        InputError: see ``ais.Walk``.
     """
-    return ais.Run(
+    return ais.Walk(
         distortion.of(simulated.x_IN), prior, tuning, seed, image_ids, last=last, reverse=True
     )
 
@@ -132,14 +137,20 @@ def bracket(
     simulation_seed: int,
     image_ids: Sequence[int],
 ) -> Gap:
-    """Simulate at temperature ``last`` of the tuning and run both ways, in one call.
+    """Simulate images at temperature ``last`` of the tuning and run both walks, in one call.
 
     Args:
-        chains: per image and direction.
-        seed: of both runs, not the tuning round's.
+        distortion: a distortion of any images; only its decoder and the images' size matter.
+        prior: the prior that the tuning was found for.
+        tuning: the frozen sampler of a tuning round.
+        last: the index of the temperature.
+        chains: the number of chains per image and direction.
+        seed: the seed of both walks, which must differ from the tuning round's.
+        simulation_seed: the seed of the simulated images.
+        image_ids: the ids of the simulated images.
 
     Raises:
-        InputError: see ``simulate`` and ``ais.Run``.
+        InputError: see ``simulate`` and ``ais.Walk``.
     """
     if not 1 <= last < tuning.temperatures:
         raise InputError(f"last temperature {last} is outside 1 ... {tuning.temperatures - 1}.")
@@ -152,7 +163,7 @@ def bracket(
     return Gap(beta, forward_I=up.log_z_I, backward_I=-down.log_z_I)
 
 
-def _final(run: ais.Run, state: ais.AISState) -> ais.Row:
+def _final(run: ais.Walk, state: ais.AISState) -> ais.Row:
     while not ais.done(run, state):
         state, row = ais.advance(run, state)
     return row

@@ -1,8 +1,9 @@
 """The exact curve of a linear decoder f(z) = W z + b with prior N(0, σ² I).
 
-q_β is Gaussian: with g = 2β (squared error) or g = β (unit-variance negative log-likelihood), the
-singular values s of σW and the residual r = x - b, its eigenvalues are 1/(1 + g s²). Everything
-follows in the singular basis with log1p; determinants would underflow.
+q_β is Gaussian. Let g = 2β for the squared error or g = β for the unit-variance negative
+log-likelihood, let s be the singular values of σW, and r = x - b the residual. Then the covariance
+of q_β, in units of σ², has the eigenvalues 1/(1 + g s²). Everything is computed in the singular
+basis with log1p, since determinants would underflow.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import torch
 from torch import Tensor
 
 
-class Curve(NamedTuple):
-    """Per image and β, float64; log_z = -rate - β·distortion."""
+class ExactCurve(NamedTuple):
+    """The curve of each image at each β, float64, with log_z = -rate - β·distortion."""
 
     rate_IT: Tensor  # nats per image
     distortion_IT: Tensor
     log_z_IT: Tensor
-    variance_IT: Tensor  # of d under q_β: dD/dβ = -variance, dR/dβ = β·variance
+    variance_IT: Tensor  # the variance of d under q_β: dD/dβ = -variance, dR/dβ = β·variance
 
 
 def linear_gaussian(
@@ -30,11 +31,16 @@ def linear_gaussian(
     beta_T: Tensor,
     kind: Literal["mse", "nll"] = "mse",
     prior_scale: float = 1.0,
-) -> Curve:
-    """R, D, log Z and Var[d] of a linear decoder.
+) -> ExactCurve:
+    """The R, D, log Z and Var[d] of a linear decoder.
 
     Args:
+        weight_NK: the matrix W.
+        bias_N: the vector b.
+        x_IN: the images.
+        beta_T: the inverse temperatures.
         kind: "mse" for d = |x - f|², "nll" for d = |x - f|²/2 + (N/2) log 2π.
+        prior_scale: the standard deviation σ of the prior.
     """
     weight_NK, bias_N, x_IN, beta_T = (t.double() for t in (weight_NK, bias_N, x_IN, beta_T))
     half = 1.0 if kind == "mse" else 0.5
@@ -43,7 +49,7 @@ def linear_gaussian(
     basis_NK, s_K, _ = torch.linalg.svd(prior_scale * weight_NK, full_matrices=False)
     residual_IN = x_IN - bias_N
     a_I1K = (residual_IN @ basis_NK)[:, None]
-    # what no z can explain
+    # The squared error that no z can remove.
     rest_I1 = (residual_IN - a_I1K[:, 0] @ basis_NK.T).square().sum(-1, keepdim=True)
 
     g_TK = 2 * half * beta_T[:, None].expand(-1, len(s_K))
@@ -58,4 +64,4 @@ def linear_gaussian(
         torch.log1p(gain_TK) + g_TK * a_I1K**2 * c_TK
     ).sum(-1)
     variance_IT = half**2 * (4 * s_K**2 * error_ITK**2 * c_TK + 2 * s_K**4 * c_TK**2).sum(-1)
-    return Curve(rate_IT, distortion_IT, log_z_IT, variance_IT)
+    return ExactCurve(rate_IT, distortion_IT, log_z_IT, variance_IT)

@@ -1,9 +1,9 @@
-"""Distortions d(x, f(z)): one object for the weights, the forces and the reported D.
+"""Distortions d(x, f(z)), which give the weights, the forces and the reported D.
 
-All are squared distances, d = c + h·|φ(f(z)) - φ(x)|² of some φ. Chains are laid out
-[image, chain], and the decoder sees them as rows [I·M, K]. Floating-point results of a decoder may
-differ in the last bits with the number of rows in a call: bit-identical repetition asks for the
-same images in one object.
+All distortions are squared distances d = c + h·|φ(f(z)) - φ(x)|² for some φ. Chains are laid out as
+[image, chain], and the decoder gets them as rows [I·M, K]. The last bits of a decoder's results may
+depend on the number of rows in a call, so only an object with the same images gives the same bits
+again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Decode = Callable[[Tensor], Tensor]
 
 
 class Distortion(Protocol):
-    """What the samplers need; z is [I, M, K] in the dtype and on the device of ``x_IN``."""
+    """A distortion as the samplers use it; z is [I, M, K] in the dtype and device of ``x_IN``."""
 
     @property
     def name(self) -> str: ...
@@ -40,15 +40,15 @@ class Distortion(Protocol):
     def x_IN(self) -> Tensor: ...
 
     def value_and_grad(self, z_IMK: Tensor) -> tuple[Tensor, Tensor]:
-        """d_IM (float64) and its gradient [I, M, K] with respect to z."""
+        """The distortions d_IM (float64) and their gradient [I, M, K] with respect to z."""
         ...
 
     def grad(self, z_IMK: Tensor, low_precision: bool = False) -> Tensor:
-        """The gradient alone; with ``low_precision`` any deterministic approximation of it."""
+        """The gradient alone, or a deterministic approximation of it with ``low_precision``."""
         ...
 
     def of(self, x_IN: Tensor) -> Distortion:
-        """The same distortion of other images."""
+        """The same distortion for other images."""
         ...
 
     def simulate(self, z_IK: Tensor, beta: float, normals_IN: Tensor) -> Tensor:
@@ -64,14 +64,16 @@ class Distortion(Protocol):
 
 
 class _SquaredDistance:
-    """d = c + h·|g(z) - y|² and its gradient, by the pull-back of g.
+    """The distortion d = c + h·|g(z) - y|² and its gradient, by the pull-back of g.
 
     Args:
         x_IN: the images.
-        build: g, rows [B, K] to [B, D], in the dtype of the images or with products in another.
-        y_ID: one row an image.
-        factor: h.
-        constant: c.
+        build: maps a type to g, which maps rows [B, K] to [B, D]. With None, g computes in the type
+            of the images; otherwise its products are in the given type.
+        y_ID: the targets y, one row for each image.
+        forces: the precision of ``grad(z, low_precision=True)``.
+        factor: the factor h.
+        constant: the constant c.
     """
 
     def __init__(
@@ -103,7 +105,7 @@ class _SquaredDistance:
             return gradient()
 
     def _residual(self, function: Linearised, z_IMK: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
-        """g(z) - y, and the gradient of d for whoever wants it."""
+        """The residual g(z) - y, and a function that computes the gradient of d."""
         value_BD, pull_back = function(z_IMK.detach().flatten(0, 1))
         residual_IMD = value_BD.view(*z_IMK.shape[:2], -1) - self._y_I1D
 
@@ -114,19 +116,20 @@ class _SquaredDistance:
 
 
 class SquaredError(_SquaredDistance):
-    """d(x, f(z)) = Σ (x - f(z))², a sum over all values of the image.
+    """The squared error d(x, f(z)) = Σ (x - f(z))², summed over all values of the image.
 
     Args:
-        decode: maps [B, K] latents to means of any shape [B, ...] with as many values as an image.
+        decode: maps latents [B, K] to means of any shape [B, ...] with as many values as an image.
             A module must be in evaluation mode. A chain of linear and pointwise layers is fastest
-            (see ``pullback.linearised``); a module compiled by torch will do too.
-        images: [I, ...], floating point, on the decoder's scale and device.
-        forces: precision of ``grad(z, low_precision=True)``. All else is in the images' own dtype,
-            never in TF32 or bfloat16, whatever is set outside; sums are float64.
+            (see ``pullback.linearised``); a module compiled by torch works too.
+        images: the images [I, ...], floating point, on the decoder's scale and device.
+        forces: the precision of ``grad(z, low_precision=True)``. Everything else is computed in the
+            images' own dtype, never in TF32 or bfloat16, whatever torch is set to; sums are
+            float64.
 
     Raises:
-        InputError: images of the wrong type, or a decoder in training mode (batch statistics would
-            make d depend on the other chains).
+        InputError: the images have the wrong type, or the decoder is in training mode (batch
+            statistics would make d depend on the other chains).
     """
 
     name = "squared_error"
@@ -140,19 +143,20 @@ class SquaredError(_SquaredDistance):
         return SquaredError(self.decode, x_IN, self.forces)
 
     def simulate(self, z_IK: Tensor, beta: float, normals_IN: Tensor) -> Tensor:
-        """f(z) plus noise of variance 1/2β; see ``Distortion``."""
+        """The images f(z) plus noise of variance 1/2β; see ``Distortion``."""
         return _simulate(self.decode, self.x_IN, z_IK, normals_IN, beta, torch.tensor(0.5))
 
 
 class GaussianLikelihood(_SquaredDistance):
-    """d = -log N(x; f(z), s²) = ½ Σ [(x - f(z))²/s² + log s²] + (N/2) log 2π.
+    """The likelihood d = -log N(x; f(z), s²) = ½ Σ [(x - f(z))²/s² + log s²] + (N/2) log 2π.
 
     Args:
-        decode, images, forces: as for ``SquaredError``.
-        log_variance: log s², of one element for all values or [N].
+        decode, images, forces: the same as in ``SquaredError``.
+        log_variance: log s², as one element for all values or as [N].
 
     Raises:
-        InputError: as ``SquaredError``, or a variance of another shape or that is not finite.
+        InputError: the arguments are wrong as in ``SquaredError``, or the log variance has another
+            shape or is not finite.
     """
 
     name = "gaussian_likelihood"
@@ -170,8 +174,8 @@ class GaussianLikelihood(_SquaredDistance):
         log_variance_N = log_variance_N.to(x_IN.device)
         if len(log_variance_N) not in (1, values) or not log_variance_N.isfinite().all():
             raise InputError(
-                f"a log variance of {len(log_variance_N)} elements, finite or not, does not fit: "
-                f"images of {values} values need one finite element or {values}."
+                f"the log variance has {len(log_variance_N)} elements; images of "
+                f"{values} values need one finite element or {values}."
             )
         scale_N = log_variance_N.mul(-0.5).exp().to(x_IN.dtype)
         decoder = _build_decoder(decode, x_IN)
@@ -189,22 +193,24 @@ class GaussianLikelihood(_SquaredDistance):
         return GaussianLikelihood(self.decode, x_IN, self.log_variance_N, self.forces)
 
     def simulate(self, z_IK: Tensor, beta: float, normals_IN: Tensor) -> Tensor:
-        """f(z) plus noise of variance s²/β; see ``Distortion``."""
+        """The images f(z) plus noise of variance s²/β; see ``Distortion``."""
         variance_N = self.log_variance_N.exp()
         return _simulate(self.decode, self.x_IN, z_IK, normals_IN, beta, variance_N)
 
 
 class FeatureError(_SquaredDistance):
-    """d(x, f(z)) = |φ(x) - φ(f(z))|² of a network's features φ.
+    """The squared distance d(x, f(z)) = |φ(x) - φ(f(z))|² of a network's features φ.
 
     Args:
-        decode, forces: as for ``SquaredError``.
-        images: [I, ...] in the shape that the network takes; f(z) is given to it in the same.
-        network: images [B, ...] on the decoder's scale to features [B, ...]; differentiable and in
-            evaluation mode, such as a TorchScript file (``gencomp.evaluation.networks.load``).
+        decode, forces: the same as in ``SquaredError``.
+        images: the images [I, ...] in the shape that the network takes; f(z) is brought into it.
+        network: a differentiable map from images [B, ...] on the decoder's scale to features
+            [B, ...], in evaluation mode, such as a TorchScript file
+            (``gencomp.evaluation.networks.load``).
 
     Raises:
-        InputError: as ``SquaredError``, or features that are not finite or not one row an image.
+        InputError: the arguments are wrong as in ``SquaredError``, or the features are not finite
+            or not one row for each image.
     """
 
     name = "features"
@@ -217,8 +223,8 @@ class FeatureError(_SquaredDistance):
         decoder = _build_decoder(decode, x_IN)
 
         def features(x_BN: Tensor) -> Tensor:
-            # TorchScript's optimising executor measures its first calls and then changes rounding:
-            # continued chains would differ in the last bits.
+            # TorchScript's optimising executor profiles its first calls and then rounds
+            # differently, so continued chains would differ in the last bits.
             with torch.jit.optimized_execution(False):
                 return network(x_BN.view(-1, *images.shape[1:]))
 

@@ -1,8 +1,8 @@
 """Hamiltonian Monte Carlo for q_β(z) ∝ p(z) exp(-β d(z)), many images and chains at once.
 
 (Duane et al.: Hybrid Monte Carlo, 1987; Neal: MCMC using Hamiltonian dynamics, 2011.) A state
-carries d and its gradient, which do not depend on β: a transition of L leapfrog steps costs L
-forward and L backward passes of the decoder, none of them for the start point.
+carries d and its gradient, which do not depend on β. So a transition of L leapfrog steps costs L
+forward and L backward passes of the decoder, and none of them is for the start point.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from gencomp.rate_distortion.distortion import Distortion
 from gencomp.rate_distortion.priors import Prior
 
-JITTER = 0.5  # a chain's step is eps · U[1 - JITTER, 1 + JITTER]: a fixed eps·L can resonate
+JITTER = 0.5  # a chain's step is eps · U[1 - JITTER, 1 + JITTER], since a fixed eps·L can resonate
 
 
 class State(NamedTuple):
@@ -52,7 +52,7 @@ class Kernel(Protocol):
 
 
 def init(z_IMK: Tensor, distortion: Distortion) -> State:
-    """A state at given positions: one forward and one backward pass."""
+    """The state at given positions, by one forward and one backward pass."""
     d_IM, grad_d_IMK = distortion.value_and_grad(z_IMK)
     return State(z_IMK, d_IM, grad_d_IMK)
 
@@ -68,10 +68,10 @@ def leapfrog(
     factor: Tensor | None = None,
     low_precision: bool = False,
 ) -> tuple[State, Tensor]:
-    """``steps`` leapfrog steps; the end point and its momentum, not negated.
+    """Take ``steps`` leapfrog steps and return the end point and its momentum, not negated.
 
-    With a factor A they are those of unit mass in coordinates y, z = A y: z moves by A v, the force
-    is Aᵀ∇U. ``low_precision`` concerns the forces between the end points.
+    With a factor A the steps are those of unit mass in coordinates y with z = A y: z moves by A v,
+    and the force is Aᵀ∇U. ``low_precision`` concerns the forces between the end points.
     """
     eps = eps_IM[..., None].to(state.z_IMK.dtype)
 
@@ -90,13 +90,13 @@ def leapfrog(
 
 
 def build_kernel(distortion: Distortion, prior: Prior, steps: int) -> Kernel:
-    """A transition ``kernel(state, noise, beta, eps, factor, low_precision)`` that keeps q_β.
+    """Build a transition ``kernel(state, noise, beta, eps, factor, low_precision)`` that keeps q_β.
 
     Forces need not be gradients. Every kick and drift is a shear, whatever deterministic function
-    of the position the kick uses, so volume is preserved; and the sequence of kicks is the same
+    of the position the kick uses, so volume is preserved. The sequence of kicks is the same when
     read backwards, so the map is reversible. With ``low_precision`` the sequence is full, low, ...,
-    low, full, at both ends the gradient that the state carries: still a palindrome. A poor force
-    costs acceptance, not correctness. Energies are compared in float64.
+    low, full, where both ends use the gradient that the state carries, so it is still a palindrome.
+    A poor force costs acceptance, not correctness. Energies are compared in float64.
     """
 
     def kernel(
@@ -117,7 +117,7 @@ def build_kernel(distortion: Distortion, prior: Prior, steps: int) -> Kernel:
             + (_potential(prior, proposal) - _potential(prior, state))
             + (_half_square(momentum_end_IMK) - _half_square(momentum_IMK))
         )
-        # The gradient counts too: a point without one could never be left again.
+        # The gradient must be finite too: a chain could never leave a point without one.
         finite_IM = error_IM.isfinite() & proposal.grad_d_IMK.isfinite().all(-1)
         acceptance_IM = torch.where(finite_IM, error_IM.neg().exp().clamp(max=1), 0.0)
         accepted_IM = noise.accept_IM < acceptance_IM
@@ -128,14 +128,14 @@ def build_kernel(distortion: Distortion, prior: Prior, steps: int) -> Kernel:
 
 
 def _push(v_IMK: Tensor, factor: Tensor | None) -> Tensor:
-    """A v"""
+    """The product A v."""
     if factor is None:
         return v_IMK
     return v_IMK * factor if factor.ndim == 1 else v_IMK @ factor.T
 
 
 def _pull(g_IMK: Tensor, factor: Tensor | None) -> Tensor:
-    """Aᵀ g"""
+    """The product Aᵀ g."""
     if factor is None:
         return g_IMK
     return g_IMK * factor if factor.ndim == 1 else g_IMK @ factor
@@ -150,7 +150,7 @@ def _half_square(x_IMK: Tensor) -> Tensor:
 
 
 def _select(choose_IM: Tensor, a: State, b: State) -> State:
-    # where, not arithmetic: 0 · nan would poison the chain
+    # torch.where and not arithmetic, since 0 · nan would poison the chain.
     choose_IM1 = choose_IM[..., None]
     return State(
         torch.where(choose_IM1, a.z_IMK, b.z_IMK),

@@ -1,14 +1,15 @@
 """The tuning round: short annealed runs that adapt the kernel and measure how d fluctuates.
 
-Two walks from the prior to β_max. The first explores: it finds how d fluctuates and the covariance
-of the latents, which it uses as it goes. The second takes the schedule and the metric that the
-first one gave and adapts the step size to them; its step sizes, and the schedule for its
-fluctuations, are frozen. Nothing of this carries a bound, so everything may adapt.
+A pilot walks twice from the prior to β_max. The first walk explores: it measures how d fluctuates
+and the covariance of the latents, which it uses as it goes. The second walk takes the schedule and
+the metric from the first one and adapts the step size to them. Its step sizes, and the schedule
+that follows from its fluctuations, are then frozen. No bound is taken from these walks, so
+everything in them may adapt.
 
 One step size per temperature is shared by all chains and images. It follows the acceptance of the
-latest transition (Robbins and Monro 1951); an average since the start would react too late and let
+latest transition (Robbins and Monro, 1951); an average since the start would react too late and let
 chains freeze. Chains are resampled on the way, so that the spread of d is the spread under q_β,
-also with several modes.
+also where q_β has several modes.
 """
 
 from __future__ import annotations
@@ -54,24 +55,24 @@ __all__ = [
 TARGET_ACCEPTANCE = 0.65
 GAIN = 0.5
 FIRST_STEP = 0.3  # in standard deviations of the prior
-WINDOW = 0.02  # of a walk: for the metric backwards, for step sizes either side
-CESS = 0.99  # conditional effective sample size of a step, as a share of the chains
-LONGEST = math.pi / 2  # trajectory in the metric's coordinates: there a round posterior turns back
-KNOTS = 25  # of the metric
-SECOND = 2**32  # the second walk's transitions are counted from here: numbers of its own
+WINDOW = 0.02  # share of a walk: backwards for the metric, to either side for the step sizes
+CESS = 0.99  # the conditional effective sample size of a step, as a share of the chains
+LONGEST = math.pi / 2  # the longest trajectory in the metric's coordinates; a round one turns back
+KNOTS = 25  # the number of temperatures at which the metric is stored
+SECOND = 2**32  # the second walk counts its transitions from here, so that its numbers are its own
 
 
 class Pilot(NamedTuple):
-    """What the tuning round found."""
+    """The result of the tuning round."""
 
-    betas: np.ndarray  # [P] of the second walk
+    betas: np.ndarray  # [P] the temperatures of the second walk
     mean_d: np.ndarray
     sd_d: np.ndarray
     step_sizes: np.ndarray
     acceptance: np.ndarray
     metric_betas: np.ndarray
     metric: np.ndarray
-    schedule: np.ndarray  # [T] to be measured with
+    schedule: np.ndarray  # [T] the schedule of the measuring round
     leapfrog: int
     latent_dim: int
     prior: str
@@ -95,10 +96,10 @@ def tune(
     preconditioner: Preconditioner = "dense",
     low_precision_until: float = 0.0,
 ) -> Tuning:
-    """Both walks at one go; the arguments are those of ``PilotRun``.
+    """Run both walks of a pilot in one call; the arguments are those of ``PilotRun``.
 
     Raises:
-        InputError: a setting out of range, or a distortion that does not vary over the prior.
+        InputError: a setting is out of range, or the distortion does not vary over the prior.
     """
     run = PilotRun(
         *(distortion, prior, beta_max, temperatures, chains, leapfrog, seed, image_ids),
@@ -111,7 +112,7 @@ def tune(
 
 
 def start(run: PilotRun) -> PilotState:
-    """At the prior, before the first walk.
+    """The state at the prior, before the first walk.
 
     Raises:
         InputError: the decoder is not finite on a prior sample.
@@ -125,7 +126,7 @@ def start(run: PilotRun) -> PilotState:
 
 
 def advance(run: PilotRun, state: PilotState) -> PilotState:
-    """One temperature further, in the first walk or the second."""
+    """Move on by one temperature, in the first walk or the second."""
     if done(run, state):
         raise InputError("the pilot is already done.")
     if _beta(state) == run.beta_max:
@@ -163,14 +164,14 @@ def done(run: PilotRun, state: PilotState) -> bool:
 
 
 def progress(run: PilotRun, state: PilotState) -> tuple[int, int]:
-    """Transitions done, and of how many in all (at most, during a first walk with "cess")."""
+    """The numbers of transitions done and in all; the latter is a maximum while "cess" explores."""
     first = len(state.explored) if _second(state) else run.pilot_temperatures
     before = first - 1 if _second(state) else 0
     return before + state.chains.temperature, first - 1 + run.second_length - 1
 
 
 def finish(run: PilotRun, state: PilotState) -> Pilot:
-    """What a pilot that is done has found."""
+    """The result of a pilot that is done."""
     betas, mean_d, sd_d, step_sizes, acceptance = state.rows.numpy().T.copy()
     return Pilot(
         *(betas, mean_d, sd_d, step_sizes, acceptance),
@@ -186,13 +187,15 @@ def finish(run: PilotRun, state: PilotState) -> Pilot:
 
 
 def freeze(pilot: Pilot, betas: np.ndarray | None = None) -> Tuning:
-    """A tuning on the pilot's schedule, or another one up to its last β.
+    """The tuning on the pilot's schedule, or on another schedule up to the pilot's last β.
 
-    Steps are smoothed and interpolated in log β.
+    The step sizes are smoothed and interpolated in log β.
     """
     betas = schedules.check(pilot.schedule if betas is None else betas)
     if betas[-1] > pilot.betas[-1]:
-        raise InputError(f"the pilot went to beta {pilot.betas[-1]}, the schedule to {betas[-1]}.")
+        raise InputError(
+            f"the pilot went to beta {pilot.betas[-1]}, but the schedule goes to {betas[-1]}."
+        )
     log_steps = _smooth(np.log(pilot.step_sizes[1:]))
     log_pilot_betas = np.log(pilot.betas[1:])
     log_betas = np.log(np.maximum(betas, pilot.betas[1]))
@@ -226,14 +229,14 @@ def _at_prior(run: PilotRun) -> ais.AISState:
 
 
 def _begin_walk(run: PilotRun, state: PilotState) -> PilotState:
-    # A metric has the prior's scale in it; without one the step must have it.
+    # A metric contains the prior's scale; without a metric the step must contain it.
     scale = 1.0 if run.preconditioner != "none" else state.chains.chain.z_IMK.std().item()
     log_step = math.log(FIRST_STEP * scale)
     return state._replace(log_step=log_step, rows=_row(state.chains, 0.0, log_step, np.nan))
 
 
 def _judged(info: hmc.Info) -> float:
-    """Acceptance on the worst image.
+    """The acceptance on the worst image, by which the step size is adapted.
 
     Posteriors differ in width, and chains that stand still cost far more than short steps.
     """
@@ -241,12 +244,12 @@ def _judged(info: hmc.Info) -> float:
 
 
 def _row(chains: ais.AISState, beta: float, log_step: float, acceptance: float) -> Tensor:
-    """[1, 5]: β, weighted mean of d, root of its mean variance, step size, acceptance."""
+    """A row [1, 5]: β, the weighted mean of d, the root of its mean variance, step, acceptance."""
     weight_IM = chains.log_weight_IM.softmax(-1)
     excess_IM = chains.chain.d_IM - chains.d_ref_I[:, None]
     mean_I1 = (weight_IM * excess_IM).sum(-1, keepdim=True)
     variance_I = (weight_IM * (excess_IM - mean_I1) ** 2).sum(-1)
-    # weighted Bessel correction
+    # This is Bessel's correction for weighted samples.
     variance_I = variance_I / (1 - weight_IM.square().sum(-1))
     mean_d = (mean_I1[:, 0] + chains.d_ref_I).mean().item()
     sd_d = variance_I.mean().sqrt().item()
@@ -276,7 +279,7 @@ def _schedule(run: PilotRun, rows: Tensor, temperatures: int) -> np.ndarray:
 
 
 def _observe(run: PilotRun, state: PilotState, chains: ais.AISState, beta: float) -> PilotState:
-    """Learn the metric from chains that are weighted for β, in the first walk."""
+    """Learn the metric, in the first walk, from chains that are weighted for β."""
     if _second(state) or run.preconditioner == "none":
         return state
     scatter = preconditioning.observe(
@@ -302,7 +305,7 @@ def _factor(run: PilotRun, state: PilotState, beta: float) -> np.ndarray | None:
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Moving average over a window that shrinks at both ends."""
+    """The moving average over a window that shrinks at both ends."""
     reach = int(WINDOW * len(values))
     sums = np.concatenate([[0.0], np.cumsum(values)])
     position = np.arange(len(values))

@@ -1,4 +1,4 @@
-"""The settings and the state of a pilot, and the state as tensors to save."""
+"""The settings and the state of a pilot, and the tensors that the state is saved as."""
 
 from __future__ import annotations
 
@@ -23,26 +23,29 @@ _TENSORS = ("rows", "explored", "metric_betas", "metric")
 
 @dataclass(frozen=True, eq=False)
 class PilotRun:
-    """What stays fixed while a sampler is tuned.
+    """The settings of a pilot, which stay fixed while a sampler is tuned.
 
     Attributes:
-        distortion: of the pilot's images; a few that resemble those to be measured are enough.
-        prior: where the chains start.
-        beta_max: the end of both walks and of the schedule.
-        temperatures: of the schedule to be measured with.
-        chains: per image, at least 4.
-        leapfrog: steps of a trajectory.
-        seed: must differ from the measuring round's.
-        image_ids: of the pilot's images; 0, 1, ... if not given.
-        pilot_temperatures: of the first walk (at most, with "cess"), and at most of the second.
-        schedule: to be measured with: "geodesic" has steps of equal thermodynamic length.
-        pilot_schedule: of the first walk: "sigmoid", or "cess", whose steps keep the conditional
-            effective sample size.
-        preconditioner: the metric.
-        low_precision_until: up to this β forces inside a trajectory may be of low precision.
+        distortion: the distortion of the pilot's images; a few images that resemble those to be
+            measured are enough.
+        prior: the prior, at which the chains start.
+        beta_max: the last β of both walks and of the schedule.
+        temperatures: the number of temperatures of the measuring round's schedule.
+        chains: the number of chains per image, at least 4.
+        leapfrog: the number of leapfrog steps of a trajectory.
+        seed: the seed, which must differ from the measuring round's.
+        image_ids: the ids of the pilot's images; 0, 1, ... by default.
+        pilot_temperatures: the number of temperatures of the first walk, and the largest number for
+            the second walk. With "cess" it is the largest number for the first walk too.
+        schedule: the kind of the measuring round's schedule; "geodesic" has steps of equal
+            thermodynamic length.
+        pilot_schedule: the kind of the first walk's schedule: "sigmoid", or "cess", whose steps
+            keep the conditional effective sample size.
+        preconditioner: the kind of the metric.
+        low_precision_until: the β up to which forces inside a trajectory may have low precision.
 
     Raises:
-        InputError: a setting out of range.
+        InputError: a setting is out of range.
     """
 
     distortion: Distortion
@@ -62,20 +65,22 @@ class PilotRun:
     def __post_init__(self) -> None:
         if self.chains < 4 or self.leapfrog < 1:
             raise InputError(
-                f"chains {self.chains} and leapfrog {self.leapfrog} must be positive, with at "
-                "least 4 chains."
+                f"chains is {self.chains} and leapfrog is {self.leapfrog}; there must be at "
+                "least 4 chains and 1 leapfrog step."
             )
         images = self.distortion.x_IN.shape[0]
         ids = range(images) if self.image_ids is None else self.image_ids
         object.__setattr__(self, "image_ids", random.check_keys(self.seed, ids))
         if len(self.ids) != images:
-            raise InputError(f"{len(self.ids)} image ids for {images} images; one for each.")
+            raise InputError(
+                f"there are {len(self.ids)} image ids for {images} images; each needs one."
+            )
         choices = {"schedule": Schedule, "pilot_schedule": PilotSchedule}
         for name, kind in {**choices, "preconditioner": Preconditioner}.items():
             if (value := getattr(self, name)) not in get_args(kind):
                 raise InputError(f"{name} is {value!r}; it can be {', '.join(get_args(kind))}.")
         for temperatures in (self.temperatures, self.pilot_temperatures):
-            schedules.sigmoid(self.beta_max, temperatures)  # raises if there is none
+            schedules.sigmoid(self.beta_max, temperatures)  # raises if no schedule is possible
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -84,7 +89,7 @@ class PilotRun:
 
     @property
     def second_length(self) -> int:
-        """Temperatures of the second walk."""
+        """The number of temperatures of the second walk."""
         return min(self.temperatures, self.pilot_temperatures)
 
     def kernel(self) -> hmc.Kernel:
@@ -92,7 +97,7 @@ class PilotRun:
 
     @cached_property
     def fingerprint(self) -> Tensor:
-        """SHA-256 of all that the pilot depends on but the decoder, uint8 [32]."""
+        """The SHA-256 of everything but the decoder that the pilot depends on, uint8 [32]."""
         settings = (
             *(self.prior.identity, self.beta_max, self.temperatures, self.chains, self.leapfrog),
             *(self.seed, self.ids, self.pilot_temperatures, self.schedule, self.pilot_schedule),
@@ -102,15 +107,15 @@ class PilotRun:
 
 
 class PilotState(NamedTuple):
-    """Where the walk stands."""
+    """The state of a pilot during one of its walks."""
 
     chains: ais.AISState
     log_step: float
-    rows: Tensor  # [p, 5] float64, of this walk: β, mean d, sd d, step size, acceptance
-    explored: Tensor  # [P, 5], rows of the first walk; empty during it
-    scatter: Scatter  # of the first walk
-    metric_betas: Tensor  # [P'] knots so far
-    metric: Tensor  # [P', ...] covariances there
+    rows: Tensor  # [p, 5] float64, this walk's rows: β, mean d, sd d, step size, acceptance
+    explored: Tensor  # [P, 5], the rows of the first walk; empty during that walk
+    scatter: Scatter  # the scatter of the first walk
+    metric_betas: Tensor  # [P'] the temperatures at which the metric is known so far
+    metric: Tensor  # [P', ...] the covariances at these temperatures
 
 
 def to_tensors(run: PilotRun, state: PilotState) -> dict[str, Tensor]:
@@ -127,10 +132,10 @@ def to_tensors(run: PilotRun, state: PilotState) -> dict[str, Tensor]:
 
 
 def from_tensors(run: PilotRun, tensors: dict[str, Tensor]) -> PilotState:
-    """Continue exactly where ``to_tensors`` stood.
+    """The state that ``to_tensors`` has saved.
 
     Raises:
-        InputError: the tensors are of another pilot.
+        InputError: the tensors belong to another pilot.
     """
     names = {*ais.TENSORS, *Scatter._fields, *_TENSORS, "log_step", "fingerprint"}
     if set(tensors) != names or not torch.equal(tensors["fingerprint"].cpu(), run.fingerprint):

@@ -1,7 +1,7 @@
-"""Metrics: covariances of the latents along the path, by which leapfrog steps are scaled.
+"""A metric is the covariance of the latents along the path, by which leapfrog steps are scaled.
 
-With z = A y and A Aᵀ near the covariance of q_β, the posterior of y is nearly round, and one step
-size fits all directions. (Neal: MCMC using Hamiltonian dynamics, 2011, section 4.1.) A pilot
+With z = A y and A Aᵀ close to the covariance of q_β, the posterior of y is nearly round, and one
+step size fits all directions (Neal: MCMC using Hamiltonian dynamics, 2011, section 4.1). A pilot
 estimates the covariance about each image's mean, pooled over images; a measuring run keeps it
 fixed.
 """
@@ -20,33 +20,33 @@ Preconditioner = Literal["none", "diagonal", "dense"]
 
 
 class Scatter(NamedTuple):
-    """Sums over the latest temperatures, older ones fading; float64 on the CPU."""
+    """Sums over the latest temperatures, in which older ones fade, float64 on the CPU."""
 
-    products: Tensor  # [K, K] about each image's weighted mean, or [K], the diagonal
-    freedom: Tensor  # scalar, degrees of freedom that they have
-    log_beta: Tensor  # scalar, of temperatures above 0
-    temperatures: Tensor  # scalar
+    products: Tensor  # products about each image's weighted mean, [K, K], or their diagonal [K]
+    freedom: Tensor  # the degrees of freedom of the products, a scalar
+    log_beta: Tensor  # the sum of log β over temperatures above 0, a scalar
+    temperatures: Tensor  # the number of these temperatures, a scalar
 
 
 def begin(kind: Preconditioner, z_IMK: Tensor) -> Scatter:
-    """What chains of equal weight at the prior say."""
+    """The sums of chains at the prior, which have equal weights."""
     zero = torch.zeros((), dtype=torch.float64)
     latent_dim = z_IMK.shape[-1]
     shape = (latent_dim, latent_dim) if kind == "dense" else (latent_dim,)
     empty = Scatter(torch.zeros(shape, dtype=torch.float64), zero, zero, zero)
     weightless_IM = torch.zeros(z_IMK.shape[:2], dtype=torch.float64, device=z_IMK.device)
-    # The prior has no log β: it is left out of their mean.
+    # The prior has no log β, so it is left out of the mean of log β.
     return observe(empty, z_IMK, weightless_IM, 0.0, 1.0)._replace(temperatures=zero)
 
 
 def observe(
     scatter: Scatter, z_IMK: Tensor, log_weight_IM: Tensor, log_beta: float, memory: float
 ) -> Scatter:
-    """Add the chains at one temperature; all that was seen before counts ``memory`` times."""
+    """Add the chains at one temperature; all earlier sums are multiplied by ``memory``."""
     weight_IM1 = torch.softmax(log_weight_IM, -1)[..., None]
     z_IMK = z_IMK.double()
     centred_IMK = z_IMK - (weight_IM1 * z_IMK).sum(1, keepdim=True)
-    # ESS - 1 degrees of freedom an image: Σ W c cᵀ / (1 - Σ W²) is unbiased
+    # Each image has ESS - 1 degrees of freedom, since Σ W c cᵀ / (1 - Σ W²) is unbiased.
     ess_I = weight_IM1.square().sum((1, 2)).reciprocal()
     scaled_BK = (centred_IMK * (ess_I[:, None, None] * weight_IM1).sqrt()).flatten(0, 1)
     dense = scatter.products.ndim == 2
@@ -64,15 +64,16 @@ def covariance(scatter: Scatter) -> Tensor:
     covariance = scatter.products / scatter.freedom
     if covariance.ndim == 1:
         return covariance
-    # n degrees of freedom: the fewer, the more of the diagonal, which alone is sure.
+    # The fewer the degrees of freedom, the more weight goes to the diagonal, which is more certain.
     share = len(covariance) / (len(covariance) + scatter.freedom)
     return torch.lerp(covariance, covariance.diagonal().diag(), share)
 
 
 def check(metric_betas: np.ndarray, metric: np.ndarray, latent_dim: int) -> None:
-    """
+    """Require a metric for latents of a given size, or an empty one.
+
     Raises:
-        InputError: not a metric for latents of that size.
+        InputError: the arrays are not a metric for latents of that size.
     """
     count = len(metric_betas)
     if not count and not metric.size:
@@ -90,7 +91,7 @@ def check(metric_betas: np.ndarray, metric: np.ndarray, latent_dim: int) -> None
 
 
 def factor(metric_betas: np.ndarray, metric: np.ndarray, beta: float) -> np.ndarray | None:
-    """A with A Aᵀ the metric at β, interpolated in log β; None for the identity."""
+    """The A for which A Aᵀ is the metric at β, interpolated in log β; None for the identity."""
     if not len(metric_betas):
         return None
     knots = np.log(metric_betas)
@@ -102,5 +103,5 @@ def factor(metric_betas: np.ndarray, metric: np.ndarray, beta: float) -> np.ndar
 
 
 def root(covariance: np.ndarray) -> np.ndarray:
-    """A with A Aᵀ = covariance: lower triangular, or the roots of a diagonal."""
+    """The A with A Aᵀ = covariance: a lower triangular matrix, or the roots of a diagonal."""
     return np.sqrt(covariance) if covariance.ndim == 1 else np.linalg.cholesky(covariance)

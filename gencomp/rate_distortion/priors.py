@@ -1,4 +1,4 @@
-"""Priors p(z): where the chains start, exactly, and what pulls on them all along the path."""
+"""Priors p(z), from which the chains start, and whose density is a part of every target."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from gencomp.rate_distortion import random
 
 
 class Prior(Protocol):
-    """What the samplers need; z is [I, M, K] in any floating dtype and on any device."""
+    """A prior as the samplers use it; z is [I, M, K] in any floating dtype and on any device."""
 
     @property
     def latent_dim(self) -> int: ...
 
     @property
     def identity(self) -> str:
-        """Everything that the density depends on, as text; it enters hashes."""
+        """A text that contains everything that the density depends on; it enters hashes."""
         ...
 
     def draw(self, seed: int, image_ids: Sequence[int], chains: int) -> Tensor:
-        """[I, M, K] exact samples, float64 on the CPU, keyed by (seed, image id, chain)."""
+        """Exact samples [I, M, K], float64 on the CPU, keyed by (seed, image id, chain)."""
         ...
 
     def potential_and_grad(self, z_IMK: Tensor) -> tuple[Tensor, Tensor]:
-        """-log p(z) up to a constant, [I, M] in float64, and its gradient in the dtype of z."""
+        """-log p(z) up to a constant, float64 [I, M], and its gradient in the dtype of z."""
         ...
 
     def grad(self, z_IMK: Tensor) -> Tensor:
@@ -41,10 +41,10 @@ class Prior(Protocol):
 
 @dataclass(frozen=True)
 class Gaussian:
-    """N(0, scale² I).
+    """The prior N(0, scale² I).
 
     Raises:
-        InputError: a latent_dim or scale that is not positive and finite.
+        InputError: latent_dim or scale is not positive and finite.
     """
 
     latent_dim: int
@@ -75,17 +75,19 @@ class Gaussian:
 
 
 class GaussianMixture:
-    """Σ_c w_c N(mean_c, scale_c² I): one component for a whole vector, not one for each coordinate.
+    """The mixture Σ_c w_c N(mean_c, scale_c² I), in which a whole vector has one component.
 
-    A mixture that puts weight w on anything else than p raises the curve of p by at most -log(1-w).
+    A mixture that puts weight w on anything other than p raises the curve of p by at most
+    -log(1-w).
 
     Args:
-        weights: C positive numbers; they are divided by their sum.
+        latent_dim: the number K of latent dimensions.
+        weights: C positive numbers, which are divided by their sum.
         scales: C standard deviations.
-        means: C vectors of length K; all zero if not given.
+        means: C vectors of length K; all are zero by default.
 
     Raises:
-        InputError: sizes that do not fit, or a weight or scale that is not positive.
+        InputError: the sizes do not fit, or a weight or scale is not positive.
     """
 
     def __init__(
@@ -130,7 +132,7 @@ class GaussianMixture:
         return torch.from_numpy(z_IMK)
 
     def potential_and_grad(self, z_IMK: Tensor) -> tuple[Tensor, Tensor]:
-        # Two components of scales 1 and 10 cross over at densities that float32 cannot tell apart.
+        # Components of scales 1 and 10 cross at densities that float32 cannot tell apart.
         log_weight_C, precision_C, mean_CK = self._constants(z_IMK.device)
         from_mean_IMCK = z_IMK.double()[..., None, :] - mean_CK
         joint_IMC = log_weight_C - 0.5 * precision_C * from_mean_IMCK.square().sum(-1)
@@ -142,7 +144,10 @@ class GaussianMixture:
         return self.potential_and_grad(z_IMK)[1]
 
     def _constants(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Log of the weight times the component's normaliser, precision, mean; float64."""
+        """The log of weight times normaliser, the precision and the mean of each component.
+
+        All are float64, and the normaliser leaves out the factor that all components share.
+        """
         log_weight_C = np.log(self._weight_C) - self.latent_dim * np.log(self._scale_C)
         arrays = (log_weight_C, self._scale_C**-2, self._mean_CK)
         on_device = (torch.from_numpy(array).to(device) for array in arrays)
@@ -150,18 +155,21 @@ class GaussianMixture:
 
 
 class FromDistribution:
-    """Any object with ``sample((n,))`` of shape [n, K] and ``log_prob`` of [..., K] to [...].
+    """A prior made from an object with ``sample((n,))`` and ``log_prob(z)``.
 
-    ``torch.distributions`` of event shape [K] fit, also ones that ``Independent`` has made so. The
-    gradient comes from autograd, so ``log_prob`` must be differentiable, and fit for the dtype and
-    the device of the chains.
+    Samples must be [n, K], and ``log_prob`` must map [..., K] to [...]. So ``torch.distributions``
+    with event shape [K] fit, also those that ``Independent`` has given this shape. The gradient
+    comes from autograd, so ``log_prob`` must be differentiable and work in the dtype and on the
+    device of the chains.
 
     Args:
-        identity: names the density, all its parameters included; it enters the hashes that keep
-            results of different priors apart.
+        distribution: the object.
+        latent_dim: the number K of latent dimensions.
+        identity: a text that names the density and all its parameters; it enters the hashes that
+            keep the results of different priors apart.
 
     Raises:
-        InputError: samples of another shape, or no identity.
+        InputError: the samples have another shape, or there is no identity.
     """
 
     def __init__(self, distribution: Any, latent_dim: int, identity: str) -> None:
@@ -173,7 +181,7 @@ class FromDistribution:
         self._sample: Callable[[tuple[int]], Tensor] = distribution.sample
 
     def draw(self, seed: int, image_ids: Sequence[int], chains: int) -> Tensor:
-        """One call of ``sample`` for each chain, with torch's generators seeded by its key."""
+        """Call ``sample`` once for each chain, after seeding torch's generators by its key."""
         seeds = random.start_words(seed, image_ids, chains)
         devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
         with torch.random.fork_rng(devices):

@@ -1,7 +1,8 @@
-"""Functions with their pull-back: f(z), and the map from gradients at f(z) to gradients at z.
+"""Functions f(z) with their pull-back, the map from gradients at f(z) to gradients at z.
 
-A chain of linear and pointwise layers is pulled back by hand: the same products and pointwise
-derivatives that autograd would run, without a graph. Anything else goes through autograd.
+The pull-back of a chain of linear and pointwise layers is computed by hand, with the products and
+pointwise derivatives that autograd would run, but without a graph. Every other function goes
+through autograd.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 from gencomp.errors import InputError
 
 Pullback = Callable[[Tensor], Tensor]
-# rows [B, ...] to f of them [B, ...], and the pull-back there, which may be called once
+# Maps rows [B, ...] to their f [B, ...] and to the pull-back at f, which may be called once.
 Linearised = Callable[[Tensor], tuple[Tensor, Pullback]]
 
 Forces = Literal["float32", "tf32", "bfloat16"]
@@ -28,14 +29,14 @@ aten = torch.ops.aten
 
 
 class _Pointwise(NamedTuple):
-    """A pointwise function, and its pull-back (g, its output) -> g times its derivative."""
+    """A pointwise function; its pull-back maps g and the output to g times the derivative."""
 
     forward: Callable[[Tensor], Tensor]
     backward: Callable[[Tensor, Tensor], Tensor]
 
 
 class _Affine:
-    """W h + b; ``backward`` as in ``_Pointwise``."""
+    """The function W h + b; its ``backward`` has the arguments of that of ``_Pointwise``."""
 
     def __init__(self, layer: nn.Linear, dtype: torch.dtype | None) -> None:
         self._dtype = dtype
@@ -61,19 +62,20 @@ def linearised(
     """A function of rows with its pull-back.
 
     Args:
-        function: rows [B, ...] to rows. An ``nn.Sequential`` of ``Linear``, ``Tanh``, ``Sigmoid``,
-            ``ReLU``, ``LeakyReLU`` and ``Identity`` (nested ones too; a last ``Flatten`` or
-            ``Unflatten`` is ignored) is pulled back by hand, with weights as they are now.
-        dtype: bfloat16 for products in that precision; gradients come back in the rows' own.
-            Where it is done by hand, the first layer keeps its precision: the rounding of z would
-            outweigh all others.
+        function: maps rows [B, ...] to rows. An ``nn.Sequential`` of ``Linear``, ``Tanh``,
+            ``Sigmoid``, ``ReLU``, ``LeakyReLU`` and ``Identity`` (nested ones too; a last
+            ``Flatten`` or ``Unflatten`` is ignored) is pulled back by hand, with its present
+            weights.
+        dtype: bfloat16 for products in that precision; gradients come back in the dtype of the
+            rows. Where the pull-back is by hand, the first layer keeps its precision, since the
+            rounding of z would outweigh all other rounding.
     """
     layers = _plain_layers(function, dtype) if isinstance(function, nn.Module) else None
     return _by_autograd(function, dtype) if layers is None else _by_hand(layers)
 
 
 def composed(outer: Linearised, inner: Linearised) -> Linearised:
-    """outer(inner(z))"""
+    """The function outer(inner(z))."""
 
     def forward(z: Tensor) -> tuple[Tensor, Pullback]:
         middle, pull_inner = inner(z)
@@ -84,15 +86,15 @@ def composed(outer: Linearised, inner: Linearised) -> Linearised:
 
 
 def scaled(scale_N: Tensor) -> Linearised:
-    """s z, value by value."""
+    """The function that multiplies each value of z by its own scale."""
     return lambda z: (z * scale_N, lambda g: g * scale_N)
 
 
 def flattened(function: Linearised, values: int, what: str) -> Linearised:
-    """The same function with values [B, values].
+    """The same function, with its output flattened to [B, values].
 
     Raises:
-        InputError: when called, if it gives another number of rows or of values.
+        InputError: a call gives another number of rows or of values.
     """
 
     def forward(z: Tensor) -> tuple[Tensor, Pullback]:
@@ -109,10 +111,10 @@ def flattened(function: Linearised, values: int, what: str) -> Linearised:
 
 @contextmanager
 def products(precision: Forces, device: torch.device) -> Iterator[None]:
-    """Float32 matrices and convolutions are multiplied as such or in TF32, whatever is set outside.
+    """Compute float32 products and convolutions in float32 or TF32, whatever torch is set to.
 
-    On a GPU torch lets convolutions use TF32 unless told otherwise; its 10 mantissa bits are too
-    few for β·d.
+    On a GPU torch lets convolutions use TF32 by default, and its 10 mantissa bits are too few for
+    β·d.
     """
     backends = (
         (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
@@ -168,7 +170,7 @@ def _by_hand(layers: list[Layer]) -> Linearised:
 def _plain_layers(module: nn.Module, dtype: torch.dtype | None) -> list[Layer] | None:
     """The layers of a chain that can be pulled back by hand, or None."""
     modules = list(_chain(module))
-    # They change the shape of rows alone, and ``flattened`` undoes it.
+    # A last Flatten or Unflatten only changes the shape of rows, which ``flattened`` undoes.
     if modules and type(modules[-1]) in (nn.Flatten, nn.Unflatten):
         modules.pop()
     modules = [one for one in modules if type(one) is not nn.Identity]
@@ -186,7 +188,7 @@ def _chain(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _layer(module: nn.Module, dtype: torch.dtype | None) -> Layer | None:
-    """The layer by exact type: a subclass may compute something else."""
+    """The layer of a module whose type is known exactly: subclasses may compute something else."""
     if _has_hooks(module):
         return None
     if type(module) is nn.Linear:
@@ -212,9 +214,9 @@ def _has_hooks(module: nn.Module) -> bool:
 
 
 def _product(h_BH: Tensor, weight_OH: Tensor, bias_O: Tensor | None) -> Tensor:
-    """h Wᵀ + b"""
+    """The product h Wᵀ + b."""
     if _ONEDNN and h_BH.dtype == torch.float32 and h_BH.device.type == "cpu":
-        # torch multiplies float32 matrices by MKL, which is half as fast on AMD processors.
+        # By default torch uses MKL for float32 matrices, which is half as fast on AMD processors.
         return torch.ops.mkldnn._linear_pointwise(h_BH, weight_OH, bias_O, "none", [], "")
     return F.linear(h_BH, weight_OH, bias_O)
 

@@ -1,11 +1,11 @@
 """Random numbers as a function of (seed, image id, temperature index, purpose) and of the chain.
 
 Every block of numbers is one stream of Philox-4x64 (Salmon et al.: Parallel Random Numbers: As
-Easy as 1, 2, 3, 2011) with key (seed, image id) and counter (0, 0, temperature index, purpose), so
+Easy as 1, 2, 3, 2011) with key (seed, image id) and counter (0, 0, temperature index, purpose). So
 nothing depends on how images are batched, ordered or split into jobs, nor on what was drawn
-before. Raw words become uniforms by their upper 52 bits and normals by the inverse normal
-distribution function, one word a number: the protocol needs no particular numpy version. Chain m
-has its own words, whatever the number of chains.
+before. The upper 52 bits of a raw word become a uniform number, and the inverse normal distribution
+function turns it into a normal one. Each number takes one word, so the protocol needs no particular
+version of numpy. Chain m has its own words, whatever the number of chains.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LARGEST = 2**63  # keys also travel in int64 tensors
 
 
 class TransitionNumbers(NamedTuple):
-    """What one temperature consumes, float64."""
+    """The random numbers that one transition uses, float64."""
 
     resample_I: np.ndarray  # uniform
     momentum_IMK: np.ndarray  # standard normal
@@ -39,8 +39,8 @@ def check_keys(seed: int, image_ids: Sequence[int]) -> tuple[int, ...]:
     """The image ids as a tuple of integers.
 
     Raises:
-        InputError: a seed or an id outside [0, 2^63), or an id that appears twice (its chains
-            would be copies of each other).
+        InputError: the seed or an id lies outside [0, 2^63), or an id appears twice (the chains of
+            its two images would use the same numbers).
     """
     ids = tuple(int(image_id) for image_id in image_ids)
     for name, value in [("seed", seed), *(("image id", image_id) for image_id in ids)]:
@@ -53,18 +53,18 @@ def check_keys(seed: int, image_ids: Sequence[int]) -> tuple[int, ...]:
 
 
 def start_uniforms(seed: int, image_ids: Sequence[int], chains: int, width: int) -> np.ndarray:
-    """[I, M, width] uniforms for the first states."""
+    """The uniforms for the first states, [I, M, width]."""
     uniforms = _uniforms(seed, image_ids, 0, PURPOSE_START, chains * width)
     return uniforms.reshape(len(image_ids), chains, width)
 
 
 def start_words(seed: int, image_ids: Sequence[int], chains: int) -> np.ndarray:
-    """[I, M] 64-bit words that seed another generator, one for each first state."""
+    """The 64-bit words that seed another generator, one for each first state, [I, M]."""
     return _words(seed, image_ids, 0, PURPOSE_START, chains)
 
 
 def simulation_normals(seed: int, image_ids: Sequence[int], values: int) -> np.ndarray:
-    """[I, N] standard normals for the noise of simulated images."""
+    """The standard normals for the noise of simulated images, [I, N]."""
     return normals(_uniforms(seed, image_ids, 0, PURPOSE_SIMULATION, values))
 
 
@@ -89,14 +89,14 @@ def transition_numbers(
 
 
 def normals(uniforms: np.ndarray) -> np.ndarray:
-    """Standard normals of the same shape, one a number."""
+    """The standard normals of the same shape, one for each uniform number."""
     return ndtri(uniforms)
 
 
 def _uniforms(
     seed: int, image_ids: Sequence[int], temperature: int, purpose: int, count: int
 ) -> np.ndarray:
-    """[I, count] uniforms on the open interval (0, 1), multiples of 2^-53."""
+    """Uniforms on the open interval (0, 1), [I, count]; they are multiples of 2^-53."""
     words = _words(seed, image_ids, temperature, purpose, count)
     return ((words >> np.uint64(12)) + 0.5) * 2.0**-52
 
@@ -104,9 +104,9 @@ def _uniforms(
 def _words(
     seed: int, image_ids: Sequence[int], temperature: int, purpose: int, count: int
 ) -> np.ndarray:
-    """[I, count] raw 64-bit words."""
-    # One generator whose key is exchanged: making one for each image takes three times as long. It
-    # advances the first counter word only: blocks cannot run into each other.
+    """The raw 64-bit words, [I, count]."""
+    # One generator gets each key in turn, since making one for each image takes three times as
+    # long. It advances the first counter word only, so blocks cannot overlap.
     generator = np.random.Philox(counter=[0, 0, temperature, purpose], key=[seed, 0])
     state: Any = generator.state
     words = np.empty((len(image_ids), count), dtype=np.uint64)

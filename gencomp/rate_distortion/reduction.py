@@ -1,11 +1,12 @@
-"""The distortion of a linear decoder in as many dimensions as its latent has.
+"""The distortion of a linear decoder, computed in as many dimensions as its latent has.
 
-With f(z) = W z + b and r = x - b, |x - f(z)|² depends on z through WᵀW and Wᵀr alone. From W = Q R:
+With f(z) = W z + b and r = x - b, |x - f(z)|² depends on z through WᵀW and Wᵀr alone. From W = Q R
+it follows that
 
     |x - f(z)|² = |R z - Qᵀr|² + |r - Q Qᵀr|²,    ∇ = 2 (WᵀW z - Wᵀr)
 
-An evaluation costs K² instead of N·K operations and needs no autograd, so that long annealed runs
-against the closed form (``closed_form``) take seconds.
+An evaluation costs K² instead of N·K operations and needs no autograd, so long annealed runs can be
+compared with the closed form (``closed_form``) in seconds.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from gencomp.errors import InputError
 
 
 class LinearReduction:
-    """d = |x - f(z)|² ("mse") or d = |x - f(z)|²/2 + (N/2) log 2π ("nll"), f(z) = W z + b.
+    """d = |x - f(z)|² ("mse") or d = |x - f(z)|²/2 + (N/2) log 2π ("nll") for f(z) = W z + b.
 
-    Values and gradients are float64 and exact but for rounding.
+    Values and gradients are float64 and exact up to rounding.
 
     Attributes:
-        name: "squared_error" or "gaussian_likelihood", after the distortion that it reduces.
+        name: "squared_error" or "gaussian_likelihood", the distortion that is reduced.
         x_IN: the images, float64.
 
     Raises:
-        InputError: shapes that do not fit, or an unknown kind.
+        InputError: the shapes do not fit, or the kind is unknown.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class LinearReduction:
         basis_NK, self._root_KK = torch.linalg.qr(self.weight_NK)
         residual_IN = self.x_IN - self.bias_N
         self._a_I1K = (residual_IN @ basis_NK)[:, None]
-        # what no z can explain
+        # The part of the residual that no z can remove.
         rest_IN = residual_IN - self._a_I1K[:, 0] @ basis_NK.T
         self._rest_I1 = rest_IN.square().sum(-1, keepdim=True)
         self._hessian_KK = 2 * self._half * self.weight_NK.T @ self.weight_NK
@@ -74,6 +75,9 @@ class LinearReduction:
         return LinearReduction(self.weight_NK, self.bias_N, x_IN, self.kind)
 
     def simulate(self, z_IK: Tensor, beta: float, normals_IN: Tensor) -> Tensor:
-        """Images x ~ exp(-β d(x, f(z))), normalised over x: the mean has variance 1/2β or 1/β."""
+        """Images x ~ exp(-β d(x, f(z))), normalised over x.
+
+        They are f(z) plus noise of variance 1/2β ("mse") or 1/β ("nll").
+        """
         mean_IN = z_IK.double() @ self.weight_NK.T + self.bias_N
         return mean_IN + normals_IN / math.sqrt(2 * self._half * beta)

@@ -1,4 +1,4 @@
-"""Temperature schedules: strictly increasing float64 inverse temperatures from 0 to β_max."""
+"""Schedules of inverse temperatures, which strictly increase from 0 to β_max, float64."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from gencomp.errors import InputError
 
 
 def sigmoid(beta_max: float, temperatures: int, radius: float = 10.0) -> np.ndarray:
-    """Equal steps of the logit between -radius and radius, moved and scaled to [0, beta_max].
+    """A sigmoid of equal steps between -radius and radius, shifted and scaled to [0, beta_max].
 
-    The lower half is close to log-spaced. (Huang et al. 2020.)
+    Its lower half is close to log-spaced (Huang et al., 2020).
     """
     if temperatures < 2 or not 0 < beta_max < np.inf:
         raise InputError(
@@ -27,15 +27,16 @@ def sigmoid(beta_max: float, temperatures: int, radius: float = 10.0) -> np.ndar
 
 
 def geodesic(betas: np.ndarray, sd_d: np.ndarray, temperatures: int) -> np.ndarray:
-    """Equal steps of thermodynamic length ∫ sd_β[d] dβ, from the sd of d measured at ``betas``.
+    """The schedule with steps of equal thermodynamic length ∫ sd_β[d] dβ.
 
     For perfect transitions and K steps it is the schedule with the least expected gap, l²/2K per
     chain. (Gelman and Meng: Simulating normalizing constants, 1998; Grosse et al.: Annealing
     between distributions by averaging moments, 2013.)
 
     Args:
-        betas: [P] strictly increasing from 0.
-        sd_d: [P] standard deviation of d at each of them, averaged over images.
+        betas: [P] inverse temperatures, strictly increasing from 0.
+        sd_d: [P] the standard deviation of d measured at each of them, averaged over images.
+        temperatures: the number of temperatures of the schedule.
     """
     if temperatures < 2:
         raise InputError(f"a schedule needs at least 2 temperatures, not {temperatures}.")
@@ -58,16 +59,18 @@ def next_by_cess(
     share: float,
     steps_left: int,
 ) -> float:
-    """The next β at which the chains' conditional effective sample size is a share of their number.
+    """The next β at which the conditional effective sample size is a given share of the chains.
 
     (Zhou, Johansen, Aston: Toward automatic model comparison, 2016.) It needs no decoder. The step
-    is at least as long as that of the geometric schedule which arrives in the steps that are left.
+    is at least as long as that of the geometric schedule that reaches β_max in the steps left.
 
     Args:
-        d_IM: distortions, float64.
-        log_weight_IM: of the chains at ``beta``, float64.
-        share: in (0, 1), of the mean over images.
-        steps_left: after this one.
+        d_IM: the distortions of the chains, float64.
+        log_weight_IM: the log weights of the chains at ``beta``, float64.
+        beta: the present β.
+        beta_max: the last β of the walk.
+        share: the share in (0, 1), for the mean over images.
+        steps_left: the number of steps that are left after this one.
     """
     weight_IM = torch.softmax(log_weight_IM, -1)
     excess_IM = d_IM - d_IM.min(-1, keepdim=True).values
@@ -80,7 +83,7 @@ def next_by_cess(
     longest = beta_max - beta
     if steps_left == 0 or conditional(longest) >= share:
         return beta_max
-    low, high = 0.0, 1.0  # of the longest step, as its 40th power: β_max can be far away
+    low, high = 0.0, 1.0  # the 40th root of the share of the longest step: β_max can be far away
     for _ in range(50):
         middle = (low + high) / 2
         low, high = (middle, high) if conditional(longest * middle**40) >= share else (low, middle)
@@ -90,7 +93,7 @@ def next_by_cess(
 
 
 def thermodynamic_length(betas: np.ndarray, sd_d: np.ndarray) -> float:
-    """∫ sd_β[d] dβ by the trapezoid rule."""
+    """The length ∫ sd_β[d] dβ by the trapezoid rule."""
     return float(_cumulative_length(betas, sd_d)[-1])
 
 
@@ -109,7 +112,7 @@ def check(betas: np.ndarray) -> np.ndarray:
     """The schedule as float64.
 
     Raises:
-        InputError: it does not start at 0, is not finite or does not strictly increase.
+        InputError: the schedule does not start at 0, is not finite or does not strictly increase.
     """
     betas = np.ascontiguousarray(betas, dtype=np.float64)
     if betas.ndim != 1 or len(betas) < 2 or betas[0] != 0 or not np.isfinite(betas).all():

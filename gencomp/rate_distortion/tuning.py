@@ -1,8 +1,8 @@
-"""What a tuning round decides and a measuring round keeps fixed.
+"""The settings that a tuning round chooses and a measuring round keeps fixed.
 
-Schedule, step sizes and trajectory length: the bounds of annealed importance sampling hold for
-kernels that know nothing of the run's own randomness; they are frozen here, with the seed that
-found them.
+They are the schedule, the metric, the step sizes and the trajectory length. The bounds of annealed
+importance sampling hold only for kernels that do not depend on the run's own randomness, so the
+settings are frozen here, together with the seed that they were found with.
 """
 
 from __future__ import annotations
@@ -33,19 +33,20 @@ class Tuning:
     """A frozen sampler.
 
     Attributes:
-        betas: [T] float64, strictly increasing from 0.
-        step_sizes: [T] float64; entry j belongs to transitions at betas[j]. Only a reversed path
-            uses entry 0.
-        leapfrog: steps of a trajectory.
-        latent_dim: K.
-        prior: the identity of the prior that it was found for.
-        seed: of the tuning round; a measuring round must use another.
-        low_precision_until: up to this β the forces inside a trajectory may be of low precision.
-        metric_betas: [P'] increasing and positive; empty for the identity.
-        metric: covariances of the latents at those β, by which steps are scaled, [P', K, K], or
-            their diagonals [P', K].
-        pilot_betas, pilot_mean_d, pilot_sd_d, pilot_acceptance: [P] what the pilot saw, averaged
-            over its images (the sd is the root of the mean variance).
+        betas: [T] the inverse temperatures, float64, strictly increasing from 0.
+        step_sizes: [T] the step sizes, float64; entry j belongs to transitions at betas[j]. Only a
+            reversed path uses entry 0.
+        leapfrog: the number of leapfrog steps of a trajectory.
+        latent_dim: the number K of latent dimensions.
+        prior: the identity of the prior that the sampler was tuned for.
+        seed: the seed of the tuning round; a measuring round must use another.
+        low_precision_until: the β up to which forces inside a trajectory may have low precision.
+        metric_betas: [P'] the temperatures of the metric, increasing and positive; empty for the
+            identity.
+        metric: the covariances of the latents at those temperatures, by which steps are scaled,
+            [P', K, K], or their diagonals [P', K].
+        pilot_betas, pilot_mean_d, pilot_sd_d, pilot_acceptance: [P] the measurements of the pilot,
+            averaged over its images (the sd is the root of the mean variance).
     """
 
     betas: np.ndarray
@@ -81,9 +82,9 @@ class Tuning:
 
     @property
     def expected_gap(self) -> float:
-        """Nats by which log Z of a single perfectly mixing chain falls short on average, l²/2K.
+        """The mean error l²/2K, in nats, of the log Z of a single chain that mixes perfectly.
 
-        Not a number without a pilot.
+        It is not a number without a pilot.
         """
         if not len(self.pilot_betas):
             return float("nan")
@@ -91,9 +92,10 @@ class Tuning:
         return length**2 / (2 * (self.temperatures - 1))
 
     def factor(self, temperature: int) -> np.ndarray | None:
-        """A with A Aᵀ the metric at a temperature: [K, K] lower triangular, [K] for a diagonal one.
+        """The A for which A Aᵀ is the metric at a temperature.
 
-        None for the identity.
+        It is a lower triangular matrix [K, K], a vector [K] for a diagonal metric, or None for the
+        identity.
         """
         return preconditioning.factor(
             self.metric_betas, self.metric, float(self.betas[temperature])
@@ -101,7 +103,7 @@ class Tuning:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of everything that a measuring run takes from here."""
+        """The SHA-256 of everything that a measuring run takes from the tuning."""
         digest = hashlib.sha256()
         scalars = (self.leapfrog, self.latent_dim, self.prior, self.seed, self.low_precision_until)
         digest.update(repr((_FORMAT, *scalars)).encode())
@@ -111,7 +113,7 @@ class Tuning:
         return digest.hexdigest()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write an npz file, whole or not at all."""
+        """Write an npz file, either completely or not at all."""
         path = Path(path)
         arrays: dict[str, Any] = {
             field.name: np.asarray(getattr(self, field.name)) for field in fields(self)
@@ -126,10 +128,10 @@ class Tuning:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Tuning:
-        """Read what ``save`` wrote.
+        """Read the tuning that ``save`` has written.
 
         Raises:
-            InputError: no such file, not a tuning, or not the content that was saved.
+            InputError: the file does not exist, is not a tuning, or has been changed.
         """
         try:
             with np.load(path, allow_pickle=False) as file:

@@ -1,4 +1,4 @@
-"""Units of rates."""
+"""The conversion between units of rates."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ Number = TypeVar("Number", float, np.ndarray, Tensor)
 
 
 def nats_to_bpp(nats: Number, pixels: int) -> Number:
-    """Nats per image as bits per pixel; ``pixels`` is height times width, without channels."""
+    """Convert nats per image to bits per pixel, where ``pixels`` is height times width."""
     return nats / (pixels * math.log(2))

@@ -1,25 +1,25 @@
-"""The curve of trained encoders: a Gaussian q(z|x) for each β, the decoder frozen.
+"""The curve of trained encoders: one Gaussian q(z|x) for each β, with a frozen decoder.
 
 For every β an amortised encoder q(z|x) = N(m(x), diag v(x)) minimises R + β D over training images,
-from where it stood at the previous β, and is then measured on the images of the distortion. β is
-that of annealed importance sampling and D the same distortion; R is the closed-form KL divergence
-to a Gaussian prior. So both curves share their axes, and
+starting from the encoder of the previous β, and is then measured on the images of the distortion.
+β and D are those of annealed importance sampling; R is the closed-form KL divergence to a Gaussian
+prior. So both curves share their axes, and
 
     R + β D ≥ -log Z_β(x)    in expectation, for every encoder,
 
-with equality for the exact posterior alone. What the encoder loses to it is the price of Gaussian
-posteriors without correlations, of amortisation and of training. (The variational baseline of
-Huang, Makhzani, Cao, Grosse: Evaluating Lossy Compression Rates of Deep Generative Models, ICML
-2020; there β multiplies a log-likelihood with a variance of its own.)
+with equality for the exact posterior alone. The difference is the price of Gaussian posteriors
+without correlations, of amortisation and of training. (This is the variational baseline of Huang,
+Makhzani, Cao, Grosse: Evaluating Lossy Compression Rates of Deep Generative Models, ICML 2020;
+there β multiplies a log-likelihood that has its own variance.)
 
-    run = variational.Run(
+    training = variational.Training(
         SquaredError(decoder.eval(), test_IN), prior, train_IN,
         encoder=variational.gaussian_encoder(784, prior.latent_dim, seed=8),
         betas=[0.1, 1, 10, 100], seed=9,
     )
-    state = variational.start(run)
-    while not variational.done(run, state):
-        state, point = variational.advance(run, state)
+    state = variational.start(training)
+    while not variational.done(training, state):
+        state, point = variational.advance(training, state)
 """
 
 from __future__ import annotations
@@ -43,25 +43,26 @@ WIDTHS = (1024, 1024, 1024)
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
-    """What stays fixed along the betas.
+class Training:
+    """The settings of a training, which are the same for all betas.
 
     Attributes:
-        distortion: d for the I images that are measured.
-        prior: a ``Gaussian``; the rate has no closed form for others.
-        train_IN: [T, N] images that the encoder learns from, like the distortion's ``x_IN``.
-        encoder: maps images [B, N] to [B, 2K], mean and log variance; deterministic, in the dtype
-            and on the device of the images. It is copied, never changed; its parameters are the
-            start of the first β.
-        betas: inverse temperatures in the order in which they are trained.
-        seed: of the order of the images and of the samples.
-        epochs: over ``train_IN``, for each β.
-        batch: images a step.
-        learning_rate: of Adam, falling to 0 along a cosine for each β.
-        samples: of z for each image, to measure D.
+        distortion: the distortion d of the I images that are measured.
+        prior: a ``Gaussian``, since the rate has no closed form for other priors.
+        train_IN: [T, N] the images that the encoder learns from, in the form of the distortion's
+            ``x_IN``.
+        encoder: a deterministic map from images [B, N] to the mean and log variance [B, 2K], in the
+            dtype and on the device of the images. It is copied and never changed; its parameters
+            are the starting point of the first β.
+        betas: the inverse temperatures in the order in which they are trained.
+        seed: the seed of the order of the images and of the samples.
+        epochs: the number of passes over ``train_IN`` for each β.
+        batch: the number of images in a step.
+        learning_rate: the learning rate of Adam, which falls to 0 along a cosine for each β.
+        samples: the number of samples of z for each image by which D is measured.
 
     Raises:
-        InputError: a prior that is not Gaussian, images that do not fit, or a setting out of range.
+        InputError: the prior is not Gaussian, the images do not fit, or a setting is out of range.
     """
 
     distortion: Distortion
@@ -99,109 +100,118 @@ class Run:
 
 
 class VariationalState(NamedTuple):
-    """The encoder after ``trained`` of the betas; nothing else is carried on."""
+    """The encoder after ``trained`` of the betas; nothing else is kept from one β to the next."""
 
     encoder: dict[str, Tensor]
     trained: int
 
 
 class Point(NamedTuple):
-    """Per measured image at one β, float64."""
+    """The rate and distortion of each measured image at one β, float64."""
 
     beta: float
     rate_I: Tensor  # nats, exact for this encoder
-    distortion_I: Tensor  # mean over samples
+    distortion_I: Tensor  # the mean over samples
 
 
 def gaussian_encoder(
     values: int, latent_dim: int, *, seed: int, widths: Sequence[int] = WIDTHS
 ) -> nn.Sequential:
-    """A perceptron N-widths-2K with tanh between its layers: mean and log variance of z."""
+    """A perceptron N-widths-2K with tanh, which gives the mean and log variance of z."""
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         return mlp((values, *widths, 2 * latent_dim))
 
 
-def start(run: Run) -> VariationalState:
-    """Before the first β."""
-    return VariationalState(_weights(run.encoder), trained=0)
+def start(training: Training) -> VariationalState:
+    """The state before the first β."""
+    return VariationalState(_weights(training.encoder), trained=0)
 
 
-def done(run: Run, state: VariationalState) -> bool:
-    return state.trained >= len(run.betas)
+def done(training: Training, state: VariationalState) -> bool:
+    return state.trained >= len(training.betas)
 
 
-def advance(run: Run, state: VariationalState) -> tuple[VariationalState, Point]:
-    """Train at the next β and measure there.
+def advance(training: Training, state: VariationalState) -> tuple[VariationalState, Point]:
+    """Train at the next β and measure the encoder there.
 
     Adam starts afresh at each β, so that a state is an encoder and a count. The result depends on
-    nothing but ``run`` and ``state`` (on the same kind of machine, with the same number of
-    threads).
+    ``training`` and ``state`` alone (on the same kind of machine, with the same number of threads).
     """
-    if done(run, state):
+    if done(training, state):
         raise InputError(f"all {state.trained} betas are trained.")
-    encoder = copy.deepcopy(run.encoder)
+    encoder = copy.deepcopy(training.encoder)
     encoder.load_state_dict(state.encoder)
-    _train(run, encoder, state.trained)
-    point = _measure(run, encoder, state.trained)
+    _train(training, encoder, state.trained)
+    point = _measure(training, encoder, state.trained)
     return VariationalState(_weights(encoder), state.trained + 1), point
 
 
 def gaussian_rate(mean_BK: Tensor, log_variance_BK: Tensor, scale: float) -> Tensor:
-    """[B] KL(N(mean, diag variance) ‖ N(0, scale² I)) in nats."""
+    """The divergence KL(N(mean, diag variance) ‖ N(0, scale² I)) in nats, [B]."""
     log_ratio_BK = log_variance_BK - 2 * math.log(scale)
     return 0.5 * (log_ratio_BK.exp() - 1 - log_ratio_BK + (mean_BK / scale) ** 2).sum(-1)
 
 
-def _train(run: Run, encoder: nn.Module, index: int) -> None:
-    images = len(run.train_IN)
-    batches = math.ceil(images / run.batch)
-    optimizer = torch.optim.Adam(encoder.parameters(), run.learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, run.epochs * batches)
+def _train(training: Training, encoder: nn.Module, index: int) -> None:
+    images = len(training.train_IN)
+    batches = math.ceil(images / training.batch)
+    optimizer = torch.optim.Adam(encoder.parameters(), training.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, training.epochs * batches)
     encoder.train()
-    for epoch in range(run.epochs):
-        draws = Draws(run.seed, ("variational", index, epoch), images, device=run.train_IN.device)
+    for epoch in range(training.epochs):
+        draws = Draws(
+            training.seed, ("variational", index, epoch), images, device=training.train_IN.device
+        )
         order_T = draws.uniform("order", 0, 1).argsort()
-        noise_TK = draws.normal("latent", run.prior.latent_dim)
-        for rows_B in order_T.split(run.batch):
+        noise_TK = draws.normal("latent", training.prior.latent_dim)
+        for rows_B in order_T.split(training.batch):
             optimizer.zero_grad()
-            _loss(run, encoder, run.betas[index], run.train_IN[rows_B], noise_TK[rows_B]).backward()
+            _loss(
+                training,
+                encoder,
+                training.betas[index],
+                training.train_IN[rows_B],
+                noise_TK[rows_B],
+            ).backward()
             optimizer.step()
             schedule.step()
 
 
-def _loss(run: Run, encoder: nn.Module, beta: float, x_BN: Tensor, noise_BK: Tensor) -> Tensor:
-    """A scalar with the gradient of R + β D: d enters by its gradient in z, ∂d/∂φ = ∇d · ∂z/∂φ."""
-    mean_BK, log_variance_BK = _encode(run, encoder, x_BN)
+def _loss(
+    training: Training, encoder: nn.Module, beta: float, x_BN: Tensor, noise_BK: Tensor
+) -> Tensor:
+    """A scalar with the gradient of R + β D, where d enters by ∂d/∂φ = ∇d · ∂z/∂φ."""
+    mean_BK, log_variance_BK = _encode(training, encoder, x_BN)
     z_BK = mean_BK + (0.5 * log_variance_BK).exp() * noise_BK.to(mean_BK.dtype)
-    grad_d_BK = run.distortion.of(x_BN).grad(z_BK.detach()[:, None])[:, 0]
-    rate_B = gaussian_rate(mean_BK, log_variance_BK, run.prior.scale)
+    grad_d_BK = training.distortion.of(x_BN).grad(z_BK.detach()[:, None])[:, 0]
+    rate_B = gaussian_rate(mean_BK, log_variance_BK, training.prior.scale)
     return (rate_B + beta * (grad_d_BK * z_BK).sum(-1)).mean()
 
 
 @torch.no_grad()
-def _measure(run: Run, encoder: nn.Module, index: int) -> Point:
-    x_IN, beta = run.distortion.x_IN, run.betas[index]
+def _measure(training: Training, encoder: nn.Module, index: int) -> Point:
+    x_IN, beta = training.distortion.x_IN, training.betas[index]
     encoder.eval()
-    mean_IK, log_variance_IK = _encode(run, encoder, x_IN)
+    mean_IK, log_variance_IK = _encode(training, encoder, x_IN)
     sd_IK = (0.5 * log_variance_IK).exp()
     distortion_I = torch.zeros(len(x_IN), dtype=torch.float64, device=x_IN.device)
-    for sample in range(run.samples):
+    for sample in range(training.samples):
         key = ("variational", "measure", index, sample)
-        draws = Draws(run.seed, key, len(x_IN), device=x_IN.device)
-        z_IK = mean_IK + sd_IK * draws.normal("latent", run.prior.latent_dim).to(sd_IK.dtype)
-        distortion_I += run.distortion.value_and_grad(z_IK[:, None])[0][:, 0]
-    rate_I = gaussian_rate(mean_IK.double(), log_variance_IK.double(), run.prior.scale)
-    return Point(beta, rate_I, distortion_I / run.samples)
+        draws = Draws(training.seed, key, len(x_IN), device=x_IN.device)
+        z_IK = mean_IK + sd_IK * draws.normal("latent", training.prior.latent_dim).to(sd_IK.dtype)
+        distortion_I += training.distortion.value_and_grad(z_IK[:, None])[0][:, 0]
+    rate_I = gaussian_rate(mean_IK.double(), log_variance_IK.double(), training.prior.scale)
+    return Point(beta, rate_I, distortion_I / training.samples)
 
 
-def _encode(run: Run, encoder: nn.Module, x_BN: Tensor) -> tuple[Tensor, Tensor]:
+def _encode(training: Training, encoder: nn.Module, x_BN: Tensor) -> tuple[Tensor, Tensor]:
     moments = encoder(x_BN)
-    expected = (len(x_BN), 2 * run.prior.latent_dim)
+    expected = (len(x_BN), 2 * training.prior.latent_dim)
     if moments.shape != expected:
         raise InputError(
             f"the encoder gives {list(moments.shape)} for {len(x_BN)} images; mean and log "
-            f"variance of {run.prior.latent_dim} latents are {list(expected)}."
+            f"variance of {training.prior.latent_dim} latents are {list(expected)}."
         )
     mean_BK, log_variance_BK = moments.chunk(2, -1)
     return mean_BK, log_variance_BK

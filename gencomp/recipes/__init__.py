@@ -1,4 +1,4 @@
-"""Recipes: YAML files, read, overridden, validated and identified before anything starts."""
+"""Recipes are YAML files, which are read, overridden and validated before anything starts."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ RECIPES: dict[tuple[str, str], type[BaseRecipe]] = {
 
 
 def names() -> list[str]:
-    """Names of the recipes that ship with gencomp."""
+    """The names of the recipes that ship with gencomp."""
     return shipped.names(__name__)
 
 
 def read(source: str | Path) -> dict[str, Any]:
-    """The raw mapping of a recipe file, or of a shipped recipe by its name.
+    """The raw mapping of a recipe file, or of a shipped recipe with a given name.
 
     Raises:
-        InputError: no such recipe, or not a YAML mapping.
+        InputError: there is no such recipe, or it is not a YAML mapping.
     """
     path = Path(source)
     if path.suffix in (".yaml", ".yml"):
@@ -68,10 +68,10 @@ def read(source: str | Path) -> dict[str, Any]:
 def split_overrides(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     """Take `--section.field value` and `--section.field=value` out of a command line.
 
-    Values are read as YAML, so numbers, booleans and [lists] work as in the file.
+    Values are read as YAML, so numbers, booleans and [lists] work as they do in a file.
 
     Returns:
-        The other words, and {"section.field": value}.
+        The other words, and the mapping {"section.field": value}.
     """
     others: list[str] = []
     overrides: dict[str, Any] = {}
@@ -94,7 +94,7 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
 
 
 def with_overrides(raw: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a raw recipe with dotted keys replaced; unknown keys are left to `validate`."""
+    """A copy of a raw recipe with dotted keys replaced; `validate` finds unknown keys."""
     result = copy.deepcopy(dict(raw))
     for dotted, value in overrides.items():
         *sections, field = dotted.split(".")
@@ -108,12 +108,12 @@ def with_overrides(raw: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict
 
 
 def validate(raw: Mapping[str, Any], source: str | Path = "recipe") -> BaseRecipe:
-    """Check a raw recipe.
+    """Check a raw recipe and return its model.
 
     Raises:
-        InputError: one sentence naming the first wrong key, its value and what is allowed.
+        InputError: a key is wrong; one sentence names the first one, its value and what is allowed.
     """
-    # As text: a list or a mapping in their place cannot be looked up.
+    # They are compared as text, since a list or a mapping in their place cannot be looked up.
     pair = (str(raw.get("system")), str(raw.get("stage")))
     if pair not in RECIPES:
         allowed = ", ".join(f"{system}/{stage}" for system, stage in RECIPES)
@@ -140,47 +140,50 @@ def with_absolute_paths(recipe: BaseRecipe) -> BaseRecipe:
 
 
 def _locations(raw: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
-    """The places in a raw recipe that say where things lie, as (section, key)."""
+    """The keys of a raw recipe that locate a shard set or a run, as (section, key)."""
     sections = [raw["data"], *raw["data"]["mixture"], raw["evaluation"]]
     parents = raw.get("parents", {})
     return [*((section, "shards") for section in sections), *((parents, key) for key in parents)]
 
 
 def dump(recipe: BaseRecipe) -> str:
-    """The resolved recipe as YAML, every value stated."""
+    """The resolved recipe as YAML, with every value stated."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def identity(
     recipe: BaseRecipe, data: Mapping[str, str], parents: Mapping[str, str]
 ) -> dict[str, Any]:
-    """What makes a run the run it is: recipe values, data, and the weights it starts from.
+    """The identity of a run: its recipe's values, its data, and the weights it starts from.
 
     Args:
-        recipe: the resolved recipe; locations are left out, for they do not say what lies there,
-            and so are logging, saving and keeping, which do not change what is learned.
-        data: hashes that identify the images, by name (see `cluster.data.hashes`).
-        parents: role -> hash of the weights of each parent run.
+        recipe: the resolved recipe. Three things are left out: locations, since they do not say
+            what is there; logging, saving and keeping, since they do not change what is learned;
+            and the transforms of evaluations where they equal those of training.
+        data: the hashes that identify the images, by name (see `cluster.data.hashes`).
+        parents: the hash of the weights of each parent run, by role.
 
     Returns:
-        A flat mapping of dotted keys, fit for comparing and hashing.
+        A flat mapping of dotted keys, which can be compared and hashed.
     """
     raw = recipe.model_dump(mode="json")
     for section, key in _locations(raw):
         del section[key]
     for field in RECORD_FIELDS:
         del raw["training"][field]
+    if recipe.evaluates_as_it_trains():
+        del raw["evaluation"]["transforms"]
     return {**flatten(raw), **data, **{f"parent.{role}": h for role, h in parents.items()}}
 
 
 def digest(identity_: Mapping[str, Any]) -> str:
-    """Hash of an identity, 16 hexadecimal digits."""
+    """The hash of an identity, 16 hexadecimal digits."""
     text = json.dumps(identity_, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    """Flatten nested mappings into dotted keys: {"a": {"b": 1}} becomes {"a.b": 1}."""
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What can be set in a recipe, as text for a terminal."""
+"""The keys that can be set in a recipe, as text for a terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TYPES = {bool: "true|false", int: "INT", float: "FLOAT", str: "STR", type(None)
 _LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 _WIDTH = 100
 _UNBROKEN = "\N{NO-BREAK SPACE}"
-# Where descriptions begin, as in the help of the other options: a longer key stands alone.
+# The column of the descriptions, as in the help of the other options; a longer key stands alone.
 _COLUMN = 34
 
 
@@ -26,8 +26,8 @@ class KeyHelp(NamedTuple):
     """The keys of a recipe that can be set.
 
     Attributes:
-        names: The dotted keys.
-        text: One entry for each, section by section.
+        names: the dotted keys.
+        text: one entry for each key, section by section.
     """
 
     names: tuple[str, ...]
@@ -43,14 +43,14 @@ def describe(
 ) -> KeyHelp:
     """The keys of a recipe with their types, ranges, meanings and values.
 
-    `system` and `stage` are not among them: they decide which keys there are.
+    `system` and `stage` are not among them, since they decide which keys there are.
 
     Args:
-        recipe: The recipe whose values are shown as the defaults.
-        title: The line above all sections.
-        width: The columns of the terminal.
-        is_shown: Whether a dotted key is to be listed.
-        notes: What is said about a dotted key instead of its default.
+        recipe: the recipe whose values are shown as the defaults.
+        title: the line above all sections.
+        width: the number of columns of the terminal.
+        is_shown: tells whether a dotted key is listed.
+        notes: the text that stands in place of the default of a dotted key.
     """
     notes = notes or {}
     raw = recipe.model_dump(mode="json")
@@ -71,7 +71,7 @@ def describe(
 
 
 def type_of(annotation: Any) -> str:
-    """A type as it is written in a recipe: `INT`, `FLOAT|null`, `dcgan|he`, `[INT, INT]`.
+    """The name of a type in the help, such as `INT`, `FLOAT|null`, `dcgan|he` or `[INT, INT]`.
 
     >>> type_of(tuple[int, ...] | None)
     '[INT, ...]|null'
@@ -91,7 +91,7 @@ def type_of(annotation: Any) -> str:
 
 
 def range_of(field: FieldInfo) -> str:
-    """The numbers that a key may have, `at least 1`; empty where all may be."""
+    """The numbers that a key allows, such as `at least 1`; empty if it allows all."""
     if own := _limits(field.metadata):
         return own
     items = dict.fromkeys(filter(None, map(_limits, _items(field.annotation))))
@@ -106,7 +106,7 @@ def _limits(metadata: list[Any]) -> str:
 
 
 def _items(annotation: Any) -> Iterator[list[Any]]:
-    """What is said about the items of a list."""
+    """The metadata of the items of a list."""
     for inner in get_args(annotation):
         if get_origin(annotation) is not tuple:
             yield from _items(inner)
@@ -121,14 +121,14 @@ def _at(raw: Mapping[str, Any], key: Key) -> Any:
 
 
 def _value(value: Any) -> str:
-    """A value as it is written after its key."""
+    """A value as it is written after its key in a recipe."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _heading(model: type[BaseModel], section: tuple[str, ...], width: int) -> list[str]:
-    """The name of a section, and what its model says about itself."""
+    """The lines of a section's name and of the first paragraph of its model's docstring."""
     (key,) = (key for key in keys(model) if key.path == section)
-    about = vars(key.model).get("__doc__")  # not that of a class it comes from
+    about = vars(key.model).get("__doc__")  # not the docstring of a base class
     if about is None:
         return [key.dotted]
     paragraph = about.split("\n\n")[0]
@@ -136,11 +136,11 @@ def _heading(model: type[BaseModel], section: tuple[str, ...], width: int) -> li
 
 
 def _entry(key: Key, note: str, width: int) -> list[str]:
-    """The lines of a key: its name and type, then what it means, may be and is."""
+    """The lines of a key: its name and type, then its meaning, range and default."""
     name = f"  --{key.dotted} {type_of(key.field.annotation)}"
     meaning = "; ".join(filter(None, [key.field.description, range_of(key.field)]))
     indent = " " * _COLUMN
-    # textwrap breaks no line at this space: a default stays whole.
+    # textwrap breaks no line at this space, so a default stays in one piece.
     whole = f"{meaning} ({note.replace(' ', _UNBROKEN)})"
     wrapped = textwrap.wrap(whole, width, initial_indent=indent, subsequent_indent=indent)
     lines = [line.replace(_UNBROKEN, " ") for line in wrapped]

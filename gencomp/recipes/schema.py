@@ -1,7 +1,7 @@
 """The parts of a recipe that every system shares, with their ranges and units.
 
-A recipe says everything about one stage of training. Systems add their own sections in
-`gencomp/systems/<system>/recipe.py`. Nothing here imports torch: recipes are checked before
+A recipe describes one stage of training completely. Systems add their own sections in
+`gencomp/systems/<system>/recipe.py`. Nothing here imports torch, since recipes are checked before
 anything heavy starts.
 """
 
@@ -14,16 +14,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 
 class Section(BaseModel):
-    """A part of a recipe: unknown keys are errors, values cannot change after validation."""
+    """A part of a recipe; unknown keys are errors, and values cannot change after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _without_password(location: str) -> str:
-    """Recipes are copied into every run."""
+    """Refuse a location with a password, since recipes are copied into every run."""
     if ":" in urlsplit(location).netloc.rpartition("@")[0]:
         raise ValueError(
-            "a password has no place in a recipe: give it by the environment (AWS_ACCESS_KEY_ID and"
+            "a password has no place in a recipe: give it in the environment (AWS_ACCESS_KEY_ID and"
             " AWS_SECRET_ACCESS_KEY for s3://)"
         )
     return location
@@ -36,44 +36,72 @@ Size = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
 class MixtureSection(Section):
     """One of several shard sets that training draws from."""
 
-    shards: ShardSetLocation = Field(description="shard set: a directory or URI")
+    shards: ShardSetLocation = Field(description="directory or URI of the shard set")
     split: str = Field("train", description="split to train on")
-    weight: int = Field(1, ge=1, le=1000, description="share of the stream, relative to the others")
+    weight: int = Field(1, ge=1, le=1000, description="weight of the set relative to the others")
 
 
-class TransformsSection(Section):
-    """What happens to each image as it is read; random draws belong to (seed, position)."""
+class CutSection(Section):
+    """The size to which images are cut; if none is stated, each image stays whole."""
 
     resize: Size | None = Field(
-        None, description="[height, width] to cover, then to crop: for stored images that differ"
+        None,
+        description="[height, width] in pixels to which each image is scaled and cropped, for"
+        " images of different sizes",
     )
     crop: Size | None = Field(
-        None, description="[height, width] of a random crop (of the centre in evaluations)"
+        None,
+        description="[height, width] in pixels of a crop, at a random place in training and at the"
+        " centre elsewhere",
     )
+
+    @property
+    def size(self) -> Size | None:
+        """The [height, width] of every image, if one is stated."""
+        return self.crop or self.resize
+
+
+class TransformsSection(CutSection):
+    """Changes to each image as it is read; their random numbers depend on (seed, position)."""
+
     flip: bool = Field(False, description="mirror half of the training images left to right")
-    dither: bool = Field(False, description="training images as (x + u) / 256 with u in [0, 1)")
+    dither: bool = Field(
+        False, description="train on (x + u) / 256 with u uniform on [0, 1) for pixel values x"
+    )
 
 
 class DataSection(Section):
     shards: ShardSetLocation | None = Field(
-        None, description="shard set made by `gencomp shards build`: a directory or URI"
+        None, description="directory or URI of a shard set made by `gencomp shards build`"
     )
     split: str = Field("train", description="split to train on")
     mixture: tuple[MixtureSection, ...] = Field(
         (), description="several shard sets with weights, instead of shards and split"
     )
-    batch_size: int = Field(64, ge=1, description="images in the global batch, over all workers")
-    decode_threads: int = Field(1, ge=1, le=64, description="image decoding threads per worker")
-    order: Literal["global", "windowed"] = Field(
-        "global", description="shuffle all images, or shards and then windows (object stores)"
+    batch_size: int = Field(
+        64, ge=1, description="number of images in the global batch, over all workers"
     )
-    window: int = Field(10_000, ge=1, description="images shuffled together in order windowed")
+    decode_threads: int = Field(
+        1, ge=1, le=64, description="number of threads that decode images in each worker"
+    )
+    order: Literal["global", "windowed"] = Field(
+        "global",
+        description="global shuffles all images; windowed shuffles shards and then the images"
+        " within windows, for object stores",
+    )
+    window: int = Field(
+        10_000, ge=1, description="number of images in a window of the windowed order"
+    )
     lanes: int = Field(
-        8, ge=1, le=4096, description="windows read side by side in order windowed: k times nodes"
+        8,
+        ge=1,
+        le=4096,
+        description="number of windows that the windowed order reads side by side, a multiple of"
+        " the number of nodes",
     )
     transforms: TransformsSection = TransformsSection()
     maps: tuple[str, ...] = Field(
-        (), description="maps of pixels that come with each image, such as label or instance"
+        (), description="pixel maps that are read with each image, such as label or instance"
     )
 
     @model_validator(mode="after")
@@ -88,13 +116,19 @@ class OptimizerSection(Section):
 
     learning_rate: float = Field(1e-3, gt=0, description="base learning rate")
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
-        (0.5, 0.999), description="Adam's decay rates of the two moments"
+        (0.5, 0.999), description="decay rates of Adam's two moments"
     )
-    weight_decay: float = Field(0.0, ge=0, description="L2 penalty added to the gradient")
+    weight_decay: float = Field(
+        0.0, ge=0, description="weight of the L2 penalty that is added to the gradient"
+    )
     decay_epochs: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (), description="epochs from which the rate is multiplied by decay_factor, increasing"
+        (),
+        description="epochs at which the learning rate is multiplied by decay_factor, in"
+        " increasing order",
     )
-    decay_factor: float = Field(0.1, gt=0, le=1, description="factor at each of decay_epochs")
+    decay_factor: float = Field(
+        0.1, gt=0, le=1, description="factor of the learning rate at each of decay_epochs"
+    )
 
     @model_validator(mode="after")
     def _increasing(self) -> OptimizerSection:
@@ -103,12 +137,13 @@ class OptimizerSection(Section):
         return self
 
     def rate_at(self, epoch: float) -> float:
-        """Learning rate while epoch number `epoch` (0 = first, may be fractional) is seen."""
+        """The learning rate during an epoch, counted from 0 and possibly fractional."""
         passed = sum(epoch >= boundary for boundary in self.decay_epochs)
         return self.learning_rate * self.decay_factor**passed
 
 
-# What training writes down, and how long that is kept, has no influence on what it learns.
+# These fields say what training records and how long that is kept; they do not change what it
+# learns.
 RECORD_FIELDS = frozenset(
     {
         "log_every",
@@ -124,33 +159,53 @@ RECORD_FIELDS = frozenset(
 
 
 class TrainingSection(Section):
-    epochs: float | None = Field(None, gt=0, description="length in passes over the split")
-    steps: int | None = Field(None, ge=1, description="length in steps (instead of epochs)")
-    seed: int = Field(321, ge=0, description="seed of weights, order and noise")
-    log_every: int = Field(10, ge=1, description="steps between rows of the metrics log")
-    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
+    epochs: float | None = Field(
+        None, gt=0, description="length of training in passes over the split"
+    )
+    steps: int | None = Field(
+        None, ge=1, description="length of training in steps, instead of epochs"
+    )
+    seed: int = Field(
+        321, ge=0, description="seed of the weights, of the order of images and of all noise"
+    )
+    log_every: int = Field(10, ge=1, description="number of steps between rows of the metrics log")
+    checkpoint_every: int = Field(500, ge=1, description="number of steps between checkpoints")
     checkpoint_async: bool = Field(
         True, description="write checkpoints in a thread while training goes on"
     )
-    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints to keep")
-    keep_best: int = Field(0, ge=0, description="best checkpoints to keep, by keep_best_metric")
+    keep_checkpoints: int = Field(2, ge=1, description="number of newest checkpoints to keep")
+    keep_best: int = Field(
+        0, ge=0, description="number of best checkpoints to keep, ranked by keep_best_metric"
+    )
     keep_best_metric: str | None = Field(
-        None, description="metric of the evaluations, such as mse; the least is the best"
+        None,
+        description="metric of the evaluations, such as mse, that ranks checkpoints; lower is"
+        " better",
     )
     keep_every: int | None = Field(
-        None, ge=1, description="keep the checkpoints of all multiples of so many steps for ever"
+        None,
+        ge=1,
+        description="keep for ever each checkpoint whose step is a multiple of this number",
     )
-    sample_every: int = Field(1000, ge=1, description="steps between sample grids")
-    deterministic: bool = Field(True, description="ask torch for deterministic kernels")
+    sample_every: int = Field(1000, ge=1, description="number of steps between sample grids")
+    deterministic: bool = Field(True, description="make torch use deterministic kernels")
     precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="bfloat16: autocast of the networks, but for gradient penalties"
+        "float32",
+        description="precision of the networks; bfloat16 uses autocast, except in gradient"
+        " penalties",
     )
-    compile: bool = Field(False, description="torch.compile the networks, where that works")
+    compile: bool = Field(
+        False, description="compile the networks with torch.compile, where that works"
+    )
     accumulate: int = Field(
-        1, ge=1, description="global batches whose gradients are averaged for one update"
+        1, ge=1, description="number of global batches whose gradients one update averages"
     )
     ema_decay: float | None = Field(
-        None, gt=0, lt=1, description="average the weights; evaluate and end with the average"
+        None,
+        gt=0,
+        lt=1,
+        description="decay of a moving average of the weights, which is evaluated and is the"
+        " result of training",
     )
 
     @model_validator(mode="after")
@@ -179,16 +234,21 @@ class TrainingSection(Section):
 
 class EvaluationSection(Section):
     shards: ShardSetLocation | None = Field(
-        None, description="shard set to evaluate on; by default the training set (first of several)"
+        None,
+        description="directory or URI of the shard set to evaluate on; by default the first set"
+        " that training uses",
     )
     split: str = Field("test", description="split to evaluate on")
-    every: int = Field(1000, ge=1, description="steps between evaluations")
-    batch_size: int = Field(128, ge=1, description="images in a global evaluation batch")
-    limit: int | None = Field(None, ge=1, description="evaluate the first N images only")
+    transforms: CutSection = CutSection()
+    every: int = Field(1000, ge=1, description="number of steps between evaluations")
+    batch_size: int = Field(128, ge=1, description="number of images in a global evaluation batch")
+    limit: int | None = Field(
+        None, ge=1, description="number of images to evaluate, from the first; by default all"
+    )
 
 
 class BaseRecipe(Section):
-    """What every recipe has; `system` and `stage` select the model that adds the rest.
+    """The parts of every recipe; `system` and `stage` select the model that adds the rest.
 
     Attributes:
         RATE_KEYS: the dotted keys that set the rate of the code; a stage without a code has none.
@@ -204,6 +264,19 @@ class BaseRecipe(Section):
     evaluation: EvaluationSection = EvaluationSection()
 
     @model_validator(mode="after")
+    def _evaluations_state_a_size(self) -> BaseRecipe:
+        """Require a stated evaluation size where training cuts images, so that none is assumed."""
+        training = self.data.transforms
+        if training.size and "transforms" not in self.evaluation.model_fields_set:
+            cut = {"resize": training.resize, "crop": training.crop}
+            same = ", ".join(f"{name}: {list(size)}" for name, size in cut.items() if size)
+            raise ValueError(
+                "data.transforms cut the training images to a size, so evaluation.transforms must"
+                f" be stated: {{{same}}} for held-out images of the same size, {{}} for whole ones"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _batches_are_large_enough(self) -> BaseRecipe:
         if self.data.batch_size < 2 and (what := self.batch_statistics()):
             raise ValueError(f"data.batch_size is 1, but {what} need 2 images or more in a batch")
@@ -213,18 +286,25 @@ class BaseRecipe(Section):
         return self
 
     def batch_statistics(self) -> str:
-        """The statistics that training takes over the images of a batch, which must then be two or
-        more; empty where there are none."""
+        """The name of the statistics that training takes over the images of a batch.
+
+        A batch must then hold two images or more. It is empty where there are no such statistics.
+        """
         return ""
 
     def evaluation_statistics(self) -> str:
-        """The same for the batches of evaluations."""
+        """The name of the statistics that evaluations take over the images of a batch, or empty."""
         return ""
 
+    def evaluates_as_it_trains(self) -> bool:
+        """Whether held-out images are resized and cropped to the size of the training images."""
+        training, held_out = self.data.transforms, self.evaluation.transforms
+        return (training.resize, training.crop) == (held_out.resize, held_out.crop)
+
     def parent_runs(self) -> dict[str, str]:
-        """Earlier runs this stage starts from: role -> run directory."""
+        """The directories of the earlier runs that this stage starts from, by role."""
         return {}
 
     def evaluation_shards(self) -> str:
-        """The shard set that is evaluated on."""
+        """The shard set that evaluations use."""
         return self.evaluation.shards or self.data.shards or self.data.mixture[0].shards

@@ -1,6 +1,6 @@
-"""YAML files that ship inside a package: recipes in this one, sweeps in theirs.
+"""The YAML files that ship inside a package, such as recipes in this one and sweeps in another.
 
-The first line of each is a comment: what it is, in one sentence.
+The first line of each file is a comment that says what the file is.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from importlib import resources
 
 
 def names(package: str) -> list[str]:
-    """Names of the files of a package, without their suffix, sorted."""
+    """The sorted names of the files of a package, without their suffix."""
     return sorted(
         entry.name.removesuffix(".yaml")
         for entry in resources.files(package).iterdir()
@@ -18,10 +18,10 @@ def names(package: str) -> list[str]:
 
 
 def content(package: str, name: str) -> bytes:
-    """The bytes of one of them."""
+    """The bytes of the file with a given name."""
     return resources.files(package).joinpath(f"{name}.yaml").read_bytes()
 
 
 def summary(package: str, name: str) -> str:
-    """What one of them is, in one sentence."""
+    """The first line of the file with a given name, which says what the file is."""
     return content(package, name).decode().partition("\n")[0].removeprefix("#").strip()

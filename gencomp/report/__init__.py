@@ -1,7 +1,7 @@
-"""One self-contained HTML page from numbers, arrays and images.
+"""A report is one self-contained HTML page made from numbers, arrays and images.
 
-This package renders and knows nothing of runs, shard sets or clusters: fill a `Report` and call
-`render`. It needs matplotlib and Pillow beside numpy.
+This package only renders and knows nothing of runs, shard sets or clusters: fill a `Report` and
+call `render`. It needs numpy, matplotlib and Pillow.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Means, standard errors, and what lies between a codec and the curve of its generator.
+"""Means, standard errors, and the difference between a codec and the curve of its generator.
 
 MSE is per value on the scale [−1, 1], so PSNR = 10·log10(4/MSE).
 """
@@ -14,7 +14,7 @@ from gencomp.report.content import Curve
 
 
 class Means(NamedTuple):
-    """The curve averaged over its images at equal β, [T]; rates in nats per image.
+    """The curve averaged over its images at equal β, [T], with rates in nats per image.
 
     `mse_error_T` is the standard error of the curve along the distortion at fixed rate: the curve
     is the envelope of the lines R + β·D = -log Z_β, so an error e of -log Z shifts it by e/β.
@@ -26,14 +26,15 @@ class Means(NamedTuple):
 
 
 class Held(NamedTuple):
-    """A codec held against the curve.
+    """A codec compared with the curve.
 
     Attributes:
-        mse_at_rate: what the curve has at the codec's rate.
-        beyond: the codec's rate is above the curve's last, whose MSE then stands as a bound.
-        excess, excess_error: the codec's MSE above that, with the standard error of the paired
-            difference.
-        rate_at_mse: nats per image that the curve has at the codec's MSE; None outside its range.
+        mse_at_rate: the curve's MSE at the codec's rate.
+        beyond: whether the codec's rate is above the curve's last rate; the curve's last MSE is
+            then used as a bound.
+        excess, excess_error: the codec's MSE minus `mse_at_rate`, and the standard error of the
+            paired difference.
+        rate_at_mse: the curve's rate at the codec's MSE in nats per image; None outside the curve.
     """
 
     mse_at_rate: float
@@ -44,16 +45,17 @@ class Held(NamedTuple):
 
 
 def means(curve: Curve) -> Means:
-    """Mean curve with its standard error over images."""
+    """The mean curve with its standard error over images."""
     error_T = standard_error(curve.log_z_IT) / curve.beta_T / curve.values
     return Means(curve.rate_IT.mean(0), curve.distortion_IT.mean(0) / curve.values, error_T)
 
 
 def held_against(curve: Curve, nats: float, mse_I: np.ndarray) -> Held | None:
-    """A codec of a fixed rate against the curve, on the same images; None below its first rate.
+    """Compare a codec of a fixed rate with the curve on the same images.
 
-    Between neighbouring points of the curve lies their chord: time sharing reaches it. Beyond the
-    last point the curve cannot rise.
+    The result is None where the codec's rate is below the curve's first. Neighbouring points of the
+    curve are joined by their chord, which time sharing can reach. Beyond its last point the curve
+    cannot rise.
     """
     rate_T, mse_T, _ = means(curve)
     order = np.argsort(rate_T, kind="stable")
@@ -66,7 +68,7 @@ def held_against(curve: Curve, nats: float, mse_I: np.ndarray) -> Held | None:
     if beyond:
         above_I = mse_I - curve.distortion_IT[:, near] / curve.values
     else:
-        # Each image's height above the tangent at the nearest point; common hardness cancels.
+        # Each image's height above the tangent at the nearest point; its own difficulty cancels.
         above_I = mse_I + (nats + curve.log_z_IT[:, near]) / curve.beta_T[near] / curve.values
     mse = float(mse_I.mean())
     inside = mses[-1] <= mse <= mses[0]
@@ -75,12 +77,7 @@ def held_against(curve: Curve, nats: float, mse_I: np.ndarray) -> Held | None:
 
 
 def standard_error(values: np.ndarray) -> np.ndarray:
-    """Of the mean over the first axis; nan for a single value."""
+    """The standard error of the mean over the first axis; nan for a single value."""
     if len(values) < 2:
         return np.full(values.shape[1:], np.nan)
     return np.asarray(values.std(0, ddof=1) / math.sqrt(len(values)))
-
-
-def psnr(mse: float) -> float:
-    """Of an MSE on [−1, 1]."""
-    return 10 * math.log10(4 / mse) if mse > 0 else math.inf

@@ -1,6 +1,6 @@
-"""What a report says, as plain values. Every part but the heading may be missing.
+"""The content of a report as plain values; every part but the heading may be missing.
 
-Suffixes: I images, T inverse temperatures.
+Suffixes of arrays: I images, T inverse temperatures.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class History:
-    """How a training run went.
+    """The history of a training run.
 
     Attributes:
-        name: what to call it in a legend.
-        training: term -> values of the training batches.
-        held_out: term -> values of the evaluations; drawn into the panel of the same term.
+        name: the name of the run in a legend.
+        training: the values of each term on the training batches.
+        held_out: the values of each term in the evaluations, drawn into the panel of that term.
     """
 
     name: str
@@ -36,7 +36,7 @@ class History:
 
 @dataclass(frozen=True)
 class Generator:
-    """A generative model; metrics of its last evaluation (mse, psnr, mmd, images, ...)."""
+    """A generative model with the metrics of its last evaluation (mse, psnr, mmd, images, ...)."""
 
     name: str
     metrics: Mapping[str, float]
@@ -48,9 +48,9 @@ class Trial:
     """One trial of a sweep.
 
     Attributes:
-        point: dotted recipe key -> value.
-        metrics: last evaluation, with `step`.
-        score: what the sweep minimises; infinite where it is unknown.
+        point: the values of the dotted recipe keys that the sweep sets.
+        metrics: the metrics of the last evaluation, with its `step`.
+        score: the number that the sweep minimises; infinite where it is unknown.
         scores: the score over steps.
     """
 
@@ -68,10 +68,10 @@ class Best:
     """The best trial of a group, with its codec.
 
     Attributes:
-        nominal_bits: bits of one image at the code's fixed length, without the file's container.
-        file_bytes: mean size of the files of the pictured images, container included.
-        mse_I: mean squared error of each image of the curve, as decoded from files; None without a
-            curve.
+        nominal_bits: the bits of one image at the code's fixed length, without the container.
+        file_bytes: the mean size of the files of the pictured images, container included.
+        mse_I: the mean squared error of each image of the curve, decoded from files; None if there
+            is no curve.
     """
 
     trial: Trial
@@ -83,11 +83,11 @@ class Best:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep: trials with the best score first, and the best of each group.
+    """A sweep with its trials, the best score first, and the best trial of each group.
 
     Attributes:
-        group_by: the key of the point within which trials competed.
-        bounds: metric -> greatest value that the objective allows.
+        group_by: the key whose value defines the group within which trials competed.
+        bounds: the greatest value of each metric that the objective allows.
     """
 
     name: str
@@ -100,18 +100,18 @@ class Sweep:
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """The rate-distortion curve of a generator by annealed importance sampling, image by image.
+    """The rate-distortion curve of each image for a generator, by annealed importance sampling.
 
     Attributes:
-        beta_T: inverse temperatures of the summed squared error, increasing.
-        rate_IT: nats per image.
-        distortion_IT: squared error, summed over the image's values.
-        log_z_IT: nats; rate + β·distortion = -log Z.
-        ess_IT: effective sample size, 1 to `chains`.
-        acceptance_IT: mean acceptance of the moves.
-        missing: what is not measured yet, in words; empty for a complete curve.
-        single_chain_gap: nats by which log Z of one perfectly mixing chain falls short, as the
-            pilot expects.
+        beta_T: the inverse temperatures of the summed squared error, increasing.
+        rate_IT: the rates in nats per image.
+        distortion_IT: the squared errors, summed over the image's values.
+        log_z_IT: log Z in nats; rate + β·distortion = -log Z.
+        ess_IT: the effective sample sizes, 1 to `chains`.
+        acceptance_IT: the mean acceptance probabilities of the moves.
+        missing: a text that names what is not measured yet; empty for a complete curve.
+        single_chain_gap: the mean error, in nats, of the log Z of one chain that mixes perfectly,
+            as the pilot predicts it.
     """
 
     beta_T: np.ndarray
@@ -137,13 +137,13 @@ class Curve:
 
     @property
     def values(self) -> int:
-        """Numbers in an image."""
+        """The number of values in an image."""
         return 3 * self.pixels
 
 
 @dataclass(frozen=True)
 class PictureRow:
-    """Images of one kind, uint8 [H, W, 3], with one caption each (or none)."""
+    """Images of one kind, uint8 [H, W, 3], with one caption for each image or none at all."""
 
     title: str
     note: str
@@ -153,13 +153,14 @@ class PictureRow:
 
 @dataclass(frozen=True)
 class Report:
-    """The page.
+    """The content of the whole page.
 
     Attributes:
-        facts: (name, value) pairs that say what was run, for the head of the page.
-        notes: what is left out, or wants a warning; one sentence each.
-        pixels: height times width of the images.
-        protocol: (title, pairs) lists of hashes, counts, scales, seeds and versions for its foot.
+        facts: (name, value) pairs at the head of the page that say what was run.
+        notes: sentences about what is left out or needs a warning.
+        pixels: the height times the width of the images.
+        protocol: (title, pairs) lists of hashes, counts, scales, seeds and versions at the foot of
+            the page.
     """
 
     title: str

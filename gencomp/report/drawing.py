@@ -1,7 +1,7 @@
-"""Matplotlib figures as inline SVG that takes its colours and font from the page.
+"""Matplotlib figures as inline SVG, which takes its colours and font from the page.
 
-Figures are drawn in placeholder colours, which become CSS variables (see `template.STYLE`), so one
-drawing serves light and dark pages.
+Figures are drawn in placeholder colours that become CSS variables (see `template.STYLE`), so one
+drawing serves both light and dark pages.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from gencomp.report.markup import text
 
 INK, MUTED, GRID, PAPER = "#010203", "#010204", "#010205", "#010206"
-GROUPS = tuple(f"#0a0b{i:02x}" for i in range(1, 7))  # unordered, with MARKERS
-RAMP = tuple(f"#0c0d{i:02x}" for i in range(1, 7))  # ordered
+GROUPS = tuple(f"#0a0b{i:02x}" for i in range(1, 7))  # colours without an order, with MARKERS
+RAMP = tuple(f"#0c0d{i:02x}" for i in range(1, 7))  # colours with an order
 MARKERS = ("o", "s", "D", "^", "v", "P")
 _VARIABLES = {
     INK: "var(--ink)",
@@ -71,7 +71,7 @@ _STYLE: Any = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw and save inside this: it changes nothing outside."""
+    """Apply the report's style to what is drawn and saved in this context."""
     with matplotlib.rc_context(_STYLE):
         yield
 
@@ -79,17 +79,18 @@ def style() -> Iterator[None]:
 def new(
     width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
 ) -> tuple[Figure, Any]:
-    """A figure of so many inches (72 units of the drawing) and its axes as an array."""
+    """A figure whose size is given in inches (72 units of the drawing), and its array of axes."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
 def to_svg(figure: Figure, name: str, label: str) -> str:
-    """An inline SVG element.
+    """The figure as an inline SVG element.
 
     Args:
-        name: unique on the page; ids in the drawing start with it.
-        label: what a reader who cannot see it is told.
+        figure: the figure.
+        name: a name that is unique on the page; ids in the drawing start with it.
+        label: the description for readers who cannot see the figure.
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
@@ -115,7 +116,7 @@ def to_svg(figure: Figure, name: str, label: str) -> str:
 
 
 def log_axis(axes: Axes, which: str) -> None:
-    """A logarithmic axis with plain numbers at 1, 2 and 5, or at all digits of a short one."""
+    """Make an axis logarithmic, with plain numbers at 1, 2 and 5, or at more if it is short."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     low, high = sorted(axes.get_xlim() if which == "x" else axes.get_ylim())
@@ -128,7 +129,11 @@ def log_axis(axes: Axes, which: str) -> None:
 
 
 def automatic_scale(axes: Axes, values: Sequence[float], signed_linear: float = 0.01) -> None:
-    """Logarithmic where all values are positive and span much, linear near 0 where some are not."""
+    """Choose the scale of the vertical axis.
+
+    It is logarithmic where all values are positive and span a wide range, and linear near 0 where
+    some are not positive.
+    """
     finite = np.asarray([v for v in values if np.isfinite(v)])
     if len(finite) == 0:
         return
@@ -152,7 +157,7 @@ def plain(value: float, _: object = None) -> str:
 
 
 def ramp(values: Sequence[Any]) -> dict[Any, str]:
-    """Value -> a colour of the ordered palette; of more than six values, neighbours share one."""
+    """A colour of the ordered palette for each value; if there are too many, neighbours share."""
     ordered = sorted(set(values), key=lambda value: (str(type(value)), value))
     if len(ordered) <= len(RAMP):
         at = (

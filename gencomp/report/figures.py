@@ -1,4 +1,4 @@
-"""The figures of a report, as SVG."""
+"""The figures of a report as SVG."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from gencomp.evaluation.psnr import psnr
 from gencomp.rate_distortion.units import nats_to_bpp
 from gencomp.report import analysis
 from gencomp.report.content import Best, Curve, Generator, History, Sweep, Trial
@@ -31,7 +32,7 @@ from gencomp.report.drawing import (
 )
 from gencomp.report.wording import metric_name, value_of
 
-# The figure leaves out rates below this part of the smallest codec's: nothing is coded there.
+# Rates below this share of the smallest codec's are not drawn, since nothing is coded there.
 _LOWEST_RATE = 0.2
 _FREE: dict[str, Any] = {"color": MUTED, "linewidth": 1.1, "linestyle": (0, (4, 3)), "zorder": 1}
 
@@ -39,7 +40,7 @@ _FREE: dict[str, Any] = {"color": MUTED, "linewidth": 1.1, "linestyle": (0, (4, 
 def rate_distortion(
     curve: Curve | None, best: Sequence[Best], generator: Generator | None, pixels: int
 ) -> str:
-    """The curve with its band, the codecs with error bars, the encoder without rate limit."""
+    """Draw the curve with its band, the codecs with error bars, and the unlimited encoder."""
     with style():
         figure, axes_RC = new(10.4, 5.2)
         axes: Axes = axes_RC[0, 0]
@@ -64,7 +65,7 @@ def rate_distortion(
 
 
 def quality(curve: Curve) -> str:
-    """Effective sample size and acceptance over β, with the middle 80 % of the images."""
+    """Draw effective sample size and acceptance over β, with a band of 80 % of the images."""
     with style():
         figure, axes_RC = new(4.2, 2.7)
         axes: Axes = axes_RC[0, 0]
@@ -86,7 +87,10 @@ def quality(curve: Curve) -> str:
 
 
 def distortion_perception(sweep: Sweep, colour_key: str | None) -> str:
-    """MSE against MMD of every trial; colour by one key of the space, marker by the group."""
+    """Draw the MSE against the MMD of every trial.
+
+    The colour shows one key of the space, and the marker shows the group.
+    """
     with style():
         figure, axes_RC = new(6.0, 3.7)
         axes: Axes = axes_RC[0, 0]
@@ -134,7 +138,7 @@ def distortion_perception(sweep: Sweep, colour_key: str | None) -> str:
 
 
 def scores(sweep: Sweep, colour_key: str | None) -> str:
-    """Score over steps, a panel for each group; a cross ends a trial that was stopped early."""
+    """Draw the score over steps in a panel for each group; a cross marks an early stop."""
     groups = _groups(sweep)
     columns = min(len(groups), 4)
     rows = math.ceil(len(groups) / columns)
@@ -159,7 +163,7 @@ def scores(sweep: Sweep, colour_key: str | None) -> str:
 
 
 def losses(histories: Sequence[History], name: str) -> str:
-    """One panel for each term: training batches as lines, evaluations as points."""
+    """Draw a panel for each term, with training batches as lines and evaluations as points."""
     terms = list(dict.fromkeys(term for history in histories for term in history.training))
     rows = math.ceil(len(terms) / 3)
     with style():
@@ -180,7 +184,7 @@ def losses(histories: Sequence[History], name: str) -> str:
 
 
 def colour_key(sweep: Sweep) -> str | None:
-    """The key of the space that colours trials: the first one that is not the group."""
+    """The key of the space that colours trials, which is the first one that is not the group."""
     keys = list(sweep.trials[0].point) if sweep.trials else []
     return next((key for key in keys if key != sweep.group_by), None)
 
@@ -200,7 +204,10 @@ def _draw_curve(axes: Axes, curve: Curve, lowest_bpp: float) -> None:
 
 
 def _draw_codec(axes: Axes, one: Best, i: int, pixels: int) -> None:
-    """Filled on the curve's images; hollow, and fainter beside a filled one, on the sweep's."""
+    """Draw a codec with a filled marker for the curve's images and a hollow one for the sweep's.
+
+    The hollow marker is fainter where there is a filled one too.
+    """
     if not one.nominal_bits:
         return
     bpp = one.nominal_bits / pixels
@@ -229,13 +236,13 @@ def _draw_codec(axes: Axes, one: Best, i: int, pixels: int) -> None:
 
 
 def _other_units(axes: Axes, pixels: int) -> None:
-    """Nats per image above, PSNR at the right: exact, since PSNR is linear in log MSE."""
+    """Add exact axes of nats per image above and of PSNR, which is linear in log MSE, at right."""
     nats_a_bpp = pixels * math.log(2)
     top, right = axes.twiny(), axes.twinx()
     top.set_xlim(*(nats_a_bpp * x for x in axes.get_xlim()))
     log_axis(top, "x")
     top.set_xlabel("rate, nats per image", labelpad=7)
-    right.set_ylim(*(analysis.psnr(y) for y in axes.get_ylim()))
+    right.set_ylim(*(psnr(y) for y in axes.get_ylim()))
     right.yaxis.set_major_locator(MaxNLocator(9, steps=[1, 2, 5, 10]))
     right.set_ylabel("PSNR, dB")
     for other, side in ((top, "top"), (right, "right")):
@@ -289,7 +296,7 @@ def _draw_score(axes: Axes, trial: Trial, colour: str) -> None:
 
 
 def _draw_history(axes: Axes, history: History, term: str, i: int) -> list[float]:
-    """Draw one run into the panel of a term; returns the values drawn."""
+    """Draw one run into the panel of a term, and return the values that were drawn."""
     drawn: list[float] = []
     colour = GROUPS[i % 6]
     if (line := history.training.get(term)) is not None:
@@ -312,14 +319,14 @@ def _draw_history(axes: Axes, history: History, term: str, i: int) -> list[float
 
 
 def _codes(sweep: Sweep, key: str | None) -> tuple[dict[Any, str], dict[Any, str]]:
-    """Value -> colour, and group -> marker."""
+    """The colour of each value, and the marker of each group."""
     colours = ramp([t.point[key] for t in sweep.trials if key in t.point]) if key else {}
     markers = {group: MARKERS[i % 6] for i, group in enumerate(_groups(sweep))}
     return colours, markers
 
 
 def _code_handles(sweep: Sweep, key: str | None) -> list[Line2D]:
-    """What colours, markers and fillings mean; of many colours only the ends and the middle."""
+    """The legend of colours, markers and fillings; of many colours it shows only three."""
     colours, markers = _codes(sweep, key)
     values = list(colours)
     if len(values) > 6:
@@ -345,7 +352,7 @@ def _groups(sweep: Sweep) -> list[Any]:
 
 
 def _number(trial: Trial, name: str) -> float:
-    """A metric, 0 where it is missing or not finite."""
+    """The value of a metric, or 0 where it is missing or not finite."""
     value = trial.metrics.get(name)
     return float(value) if value is not None and math.isfinite(value) else 0.0
 

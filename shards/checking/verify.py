@@ -36,7 +36,7 @@ _EXAMPLES = 3  # of images that stand twice in a split
 
 
 @dataclass(frozen=True)
-class Report:
+class Findings:
     """What `verify` looked at and what it found.
 
     problems: at most `MOST_KEPT` of those `found`. notes: worth knowing, but not wrong.
@@ -57,7 +57,7 @@ class Report:
 
 def verify(
     location: str | Path, processes: int | None = None, progress: Progress | None = None
-) -> Report:
+) -> Findings:
     """Check the set at a directory or URI, in `processes` (by default as many as pay off).
 
     - `index.parquet` against `dataset.json`: hashes, splits, shards, counts.
@@ -88,7 +88,7 @@ def verify(
         problems.merge(across)
     shards = [shard for split in info.splits.values() for shard in split.shards]
     size = sum(shard.bytes for shard in shards)
-    return Report(str(location), samples, len(shards), size, problems.found, problems.kept, notes)
+    return Findings(str(location), samples, len(shards), size, problems.found, problems.kept, notes)
 
 
 def _info_problems(info: DatasetInfo) -> Iterator[Problem]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,6 +110,7 @@ class Split:
         self.shard_names = [shard.name for shard in shards]
         self.shard_lengths = np.array([shard.samples for shard in shards], dtype=np.int64)
         self._columns = columns(info, name, lambda: _index(path, info))
+        self._info = info
         self._files = shard_files(place_of(path, info.location), shards)
 
     def __len__(self) -> int:
@@ -127,6 +129,18 @@ class Split:
     def labels(self, rows: np.ndarray) -> np.ndarray:
         """Labels of many rows, int64; -1 where there is none."""
         return self._columns.label[rows].astype(np.int64)
+
+    def sizes(self, rows: np.ndarray) -> np.ndarray:
+        """The (height, width) of the stored images of many rows, int64 [n, 2]."""
+        if (size := self._info.transform.size) is not None:
+            return np.broadcast_to(np.array(size), (len(rows), 2))
+        return self._own_sizes[rows]
+
+    @cached_property
+    def _own_sizes(self) -> np.ndarray:
+        """The sizes of all images, of a set whose images have each their own: from the index."""
+        table = _index(self.path, self._info).table(["height", "width"], self.name)
+        return np.stack([table[name].to_numpy() for name in table.column_names], 1).astype(np.int64)
 
     def read(self, row: int) -> Sample:
         """Read, check and decode one sample with all its maps.

@@ -21,7 +21,13 @@ _BATCHES_A_BLOCK = 32  # the order is computed for many batches at once: numpy c
 # Samples of a rank that a remote split hears of before their turn: at most, and in evaluation.
 _MOST_LOOK_AHEAD, _EVALUATION_LOOK_AHEAD = 16_384, 2048
 
-Share = tuple[np.ndarray, np.ndarray]  # rows and positions of a rank's part of a global batch
+
+class Share(NamedTuple):
+    """A rank's part of a global batch: rows, positions, and a row of the whole batch."""
+
+    rows: np.ndarray
+    positions: np.ndarray
+    like: int = 0
 
 
 class Batch(NamedTuple):
@@ -105,10 +111,29 @@ def evaluation_batches(
     """
     _check(batch_size, rank, world)
     length = len(split) if limit is None else min(limit, len(split))
-    blocks = _evaluation_blocks(length, batch_size, rank, world)
+    batches = (
+        np.arange(begin, min(begin + batch_size, length)) for begin in range(0, length, batch_size)
+    )
+    return chosen_batches(split, batches, rank, world, transforms, maps)
+
+
+def chosen_batches(
+    split: Split | MixedSplit,
+    batches: Iterable[np.ndarray],
+    rank: int,
+    world: int,
+    transforms: Transforms | None = None,
+    maps: Sequence[str] = (),
+) -> Iterator[Batch]:
+    """A rank's shares of given global batches, each int64 rows, as `evaluation_batches` sees them.
+
+    An empty share has the shapes of the others: those of an image of its batch.
+    """
+    _check(1, rank, world)
+    blocks = _evaluation_blocks(batches, rank, world)
     reader = _Reader(split, transforms, None, tuple(maps))
     shares = _announced(split, blocks, _EVALUATION_LOOK_AHEAD // world)
-    return (reader.batch(rows, positions) for rows, positions in shares)
+    return (reader.batch(*share) for share in shares)
 
 
 def read_batch(
@@ -136,19 +161,15 @@ def _training_blocks(
     block = np.arange(_BATCHES_A_BLOCK, dtype=np.int64)[:, None] * batch_size + share
     for first in count(start, _BATCHES_A_BLOCK * batch_size):
         positions = block + first
-        yield list(zip(order.rows(positions), positions, strict=True))
+        yield list(map(Share, order.rows(positions), positions))
 
 
 def _evaluation_blocks(
-    length: int, batch_size: int, rank: int, world: int
+    batches: Iterable[np.ndarray], rank: int, world: int
 ) -> Iterator[list[Share]]:
-    begins = iter(range(0, length, batch_size))
-    while block := list(islice(begins, _BATCHES_A_BLOCK)):
-        yield [
-            (rows, rows)
-            for begin in block
-            for rows in [np.arange(begin + rank, min(begin + batch_size, length), world)]
-        ]
+    rest = iter(batches)
+    while block := list(islice(rest, _BATCHES_A_BLOCK)):
+        yield [Share(rows[rank::world], rows[rank::world], int(rows[0])) for rows in block]
 
 
 def _announced(
@@ -158,8 +179,8 @@ def _announced(
     waiting: deque[tuple[int, list[Share]]] = deque()
     held = 0
     for block in blocks:
-        split.fetch_soon(np.concatenate([rows for rows, _ in block]))
-        size = sum(len(rows) or 1 for rows, _ in block)
+        split.fetch_soon(np.concatenate([share.rows for share in block]))
+        size = sum(len(share.rows) or 1 for share in block)
         waiting.append((size, block))
         held += size
         while waiting and held - waiting[0][0] >= samples:
@@ -225,12 +246,12 @@ class _Reader:
     maps: tuple[str, ...]
     memory: _Memory = field(default_factory=_Memory)
 
-    def batch(self, rows: np.ndarray, positions: np.ndarray) -> Batch:
+    def batch(self, rows: np.ndarray, positions: np.ndarray, like: int = 0) -> Batch:
         if len(rows) == 0:
             # An empty share has the shapes and types of the others, for those who gather them.
-            like = self.batch(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
-            maps = {name: labels[:0] for name, labels in like.maps.items()}
-            return Batch(like.images[:0], rows, positions, like.labels[:0], maps)
+            one = self.batch(np.array([like]), np.zeros(1, dtype=np.int64))
+            maps = {name: labels[:0] for name, labels in one.maps.items()}
+            return Batch(one.images[:0], rows, positions, one.labels[:0], maps)
         if self.transforms is None:
             images, views = self._plain(rows)
         else:

@@ -1,4 +1,4 @@
-"""Requests to Slurm that stay the same, in a YAML file under Slurm's own names.
+"""Profiles: requests to Slurm that stay the same, in a YAML file under Slurm's own names.
 
 partition: gpu
 account: imaging
@@ -11,12 +11,11 @@ sbatch: [exclude=n7, exclusive]
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from gencomp.errors import InputError
 from gencomp.validation import sentence
@@ -26,33 +25,23 @@ Options = TypeVar("Options", bound=SlurmOptions)
 Count = Annotated[int, Field(ge=1)]
 
 
-class Profile(BaseModel):
-    """What a profile may say; None and nothing leave it open."""
+class Profile(SlurmOptions):
+    """The content of a profile. None, like a missing key, leaves a choice open."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, alias_generator=lambda name: name.replace("_", "-")
-    )
+    model_config = ConfigDict(alias_generator=lambda name: name.replace("_", "-"))
 
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    gres: str | None = None
-    time: str | None = None
-    mem: str | None = None
     nodes: Count | None = None
     cpus_per_task: Count | None = None
-    setup: tuple[str, ...] = ()
-    sbatch: tuple[str, ...] = ()
 
 
 def read(path: Path) -> Profile:
-    """
+    """The profile in a YAML file.
+
     Raises:
-        InputError: no such file, no mapping, an unknown key or a wrong value.
+        InputError: the file cannot be read, is no mapping, or has an unknown key or a wrong value.
     """
     try:
-        # Text only: YAML would read 4:00:00 as a number in the base of 60.
+        # Values are read as text, because YAML takes 4:00:00 for a number in the base of 60.
         raw = yaml.load(path.read_text(), Loader=yaml.BaseLoader)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
@@ -70,19 +59,20 @@ def read(path: Path) -> Profile:
 
 
 def merged(options: Options, profile: Profile) -> Options:
-    """Options with what they leave open; lines of `setup` and `sbatch` follow those of the profile.
+    """The options, with the profile's values for what they leave open.
+
+    The lines of `setup` and `sbatch` are added after those of the profile.
 
     Args:
-        options: of the command line.
-        profile: what a kind of options does not know, such as `nodes`, is not for it.
+        options: the options of the command line.
+        profile: the profile; keys that this kind of options does not have, such as `nodes`, are
+            ignored.
     """
     changes: dict[str, Any] = {}
-    for field in dataclasses.fields(options):
-        if field.name not in Profile.model_fields:
-            continue
-        given, usual = getattr(options, field.name), getattr(profile, field.name)
+    for name in Profile.model_fields.keys() & type(options).model_fields.keys():
+        given, usual = getattr(options, name), getattr(profile, name)
         if isinstance(given, tuple):
-            changes[field.name] = (*usual, *given)
+            changes[name] = (*usual, *given)
         elif given is None:
-            changes[field.name] = usual
-    return dataclasses.replace(options, **changes)
+            changes[name] = usual
+    return options.model_copy(update=changes)

@@ -23,17 +23,19 @@ from cluster import worker
 from cluster.logs import json_lines
 from cluster.runs import Run
 from cluster.training.steps import Steps, Updated
-from cluster.training.worker_info import Seat
+from cluster.training.worker_info import WorkerInfo
 from gencomp.system import Batch, Progress
 
 
 class RecordingSteps(Steps):
     """Writes the samples of each step when they are taken."""
 
-    def __init__(self, folder: Path, recipe: Any, system: Any, optimizers: Any, seat: Seat) -> None:
-        super().__init__(recipe, system, optimizers, seat)
-        self._file = folder / f"{seat.rank}-{os.getpid()}.jsonl"
-        self._place = {"rank": seat.rank, "world": seat.world}
+    def __init__(
+        self, folder: Path, recipe: Any, system: Any, optimizers: Any, worker: WorkerInfo
+    ) -> None:
+        super().__init__(recipe, system, optimizers, worker)
+        self._file = folder / f"{worker.rank}-{os.getpid()}.jsonl"
+        self._place = {"rank": worker.rank, "world": worker.world}
 
     def step(self, progress: Progress, next_batch: Callable[[], Batch]) -> Iterator[Updated]:
         def recorded() -> Batch:

@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from cluster import data, worker
 from cluster.runs import Run, identify
-from cluster.training.worker_info import Seat
+from cluster.training.worker_info import WorkerInfo
 from gencomp.errors import InputError
 from shards.building.build import build
 from tests import tiny
@@ -45,7 +45,7 @@ def mixture(photos: Path, larger: Path) -> dict[str, Any]:
         "transforms": {"crop": [64, 64], "flip": True, "dither": True},
     }
     del raw["data"]["shards"]
-    raw["evaluation"] |= {"shards": str(larger)}
+    raw["evaluation"] |= {"shards": str(larger), "transforms": {"crop": [64, 64]}}
     return raw
 
 
@@ -70,15 +70,16 @@ def test_batches_take_the_recipes_way(photos: Path, larger: Path) -> None:
     images, order = data.open_training(recipe)
     assert len(images) == 43 + 46
     stream = data.training_stream(recipe, images, order, rank=0, world=1, start=0)
-    batches = [data.to_batch(next(stream), Seat().device) for _ in range(64)]
+    batches = [data.to_batch(next(stream), WorkerInfo().device) for _ in range(64)]
     stream.close()
     first = batches[0].images_BCHW
     assert first.shape == (8, 3, 64, 64) and first.is_floating_point() and first.max() < 1
     share = np.concatenate([batch.rows_B.numpy() < 43 for batch in batches]).mean()
     assert 0.65 < share < 0.85  # 3 of 4, in the first 512 of a block of 4096 positions
     held_out = data.open_held_out(recipe)
-    (once,) = data.held_out_batches(recipe, held_out, 8, 0, 1, limit=8)
-    (again,) = data.held_out_batches(recipe, held_out, 8, 0, 1, limit=8)
+    order = data.held_out_order(recipe, held_out, 8, 8)
+    (once,) = data.held_out_batches(recipe, held_out, order, 0, 1)
+    (again,) = data.held_out_batches(recipe, held_out, order, 0, 1)
     assert once.images.dtype == np.uint8 and np.array_equal(once.images, again.images)
     assert np.array_equal(once.images[0], held_out.image(0)[8:72, 8:72])
 
@@ -145,7 +146,7 @@ def main(rank: int, folder: Path) -> None:
     store = dist.FileStore(str(folder / "store"), 2)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
     try:
-        worker.train(Run(folder / f"run{rank}"), Seat(rank, 2), worker.Host())
+        worker.train(Run(folder / f"run{rank}"), WorkerInfo(rank, 2), worker.Host())
     except InputError as error:
         print(error)
     dist.destroy_process_group()

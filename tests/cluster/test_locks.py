@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import locks
+from cluster import locks, processes
 from cluster.files import lock_holder, locked
 from cluster.locks import LockLost
 from cluster.logs import json_lines, process_log
@@ -29,7 +29,7 @@ from tests.waiting import PATIENCE, wait_for
 SHARED = """
 import os, random, signal, sys, time
 from pathlib import Path
-from cluster import locks
+from cluster import locks, processes
 from cluster.files import locked
 from gencomp.errors import InputError
 
@@ -213,7 +213,7 @@ class TestOnASharedOne:
         self, tmp_path: Path, shared: None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with monkeypatch.context() as earlier:
-            earlier.setattr(locks, "born", lambda pid: 1)
+            earlier.setattr(processes, "born", lambda pid: 1)
             assert locks._claim(tmp_path, 1, None) is not None
             assert lock_holder(tmp_path) == os.getpid()
         assert lock_holder(tmp_path) is None

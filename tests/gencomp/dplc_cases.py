@@ -85,7 +85,7 @@ def loss_of(phase: Phase, number: int = 0) -> PhaseLoss:
 
 
 def step(system: System, number: int = 0, phases: tuple[str, ...] = ()) -> Mapping[str, Tensor]:
-    """One update of each phase (or of those named) with new optimisers; its terms."""
+    """One update of each phase (or of those named) with new optimizers; its terms."""
     terms: dict[str, Tensor] = {}
     for name, phase in system.phases.items():
         if phases and name not in phases:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+import yaml
 
 from gencomp import recipes
 from gencomp.errors import InputError
@@ -88,7 +89,7 @@ def _bare(recipe: recipes.BaseRecipe) -> dict[str, Any]:
             "unknown key training.mmd_weight; did you mean loss.mmd_weight?",
         ),
         ("critic.steps", 3, "unknown key critic; allowed here are data, evaluation, latent_disc"),
-        ("optimiser.learning_rate", 3, "unknown key optimiser; did you mean optimizer?"),
+        ("optimzer.learning_rate", 3, "unknown key optimzer; did you mean optimizer?"),
         (
             "training.batch_size",
             3,
@@ -203,6 +204,36 @@ class TestOverrides:
             recipes.validate(raw(**{"data.split": datetime.date(2020, 1, 1)}))
 
 
+class TestTransforms:
+    CUT: ClassVar[dict[str, Any]] = {
+        "data.transforms.resize": [72, 80],
+        "data.transforms.crop": [64, 64],
+    }
+
+    def test_a_cut_of_training_images_asks_for_one_of_held_out_images(self) -> None:
+        with pytest.raises(InputError) as refused:
+            recipes.load("dplc_wae_photos", self.CUT)
+        assert str(refused.value) == (
+            "dplc_wae_photos: data.transforms cut the training images to a size, so"
+            " evaluation.transforms must be stated: {resize: [72, 80], crop: [64, 64]} for held-out"
+            " images of the same size, {} for whole ones"
+        )
+
+    def test_whole_images_may_be_meant(self) -> None:
+        stated = recipes.load("dplc_wae_photos", self.CUT | {"evaluation.transforms": {}})
+        assert stated.evaluation.transforms.size is None and not stated.evaluates_as_it_trains()
+        # A run's copy says everything, and says the same.
+        assert recipes.validate(yaml.safe_load(recipes.dump(stated))) == stated
+
+    def test_flips_and_dither_are_no_cut(self) -> None:
+        flipped = {"data.transforms.flip": True, "data.transforms.dither": True}
+        assert recipes.load("dplc_wae_photos", flipped).evaluates_as_it_trains()
+
+    def test_what_is_random_has_no_place_in_evaluations(self) -> None:
+        with pytest.raises(InputError, match=r"evaluation\.transforms\.flip"):
+            recipes.load("dplc_wae_photos", {"evaluation.transforms.flip": True})
+
+
 class TestIdentity:
     def test_locations_are_not_part_of_it_but_what_lies_there_is(self) -> None:
         here = recipes.load("dplc_codec_photos")
@@ -225,6 +256,20 @@ class TestIdentity:
             "evaluation.limit",
         ):
             assert key in flat
+
+    def test_transforms_of_evaluations_count_where_they_are_others(self) -> None:
+        """Whole images, and the training's cut, are what there was before they could be stated."""
+        plain = recipes.identity(recipes.load("dplc_wae_photos"), {"data": "h"}, {})
+        cut = {"data.transforms.crop": [64, 64]}
+        same = recipes.load("dplc_wae_photos", cut | {"evaluation.transforms.crop": [64, 64]})
+        whole = recipes.load("dplc_wae_photos", cut | {"evaluation.transforms": {}})
+        found = recipes.identity(same, {"data": "h"}, {})
+        assert found == {**plain, "data.transforms.crop": [64, 64]}
+        assert recipes.identity(whole, {"data": "h"}, {}) == {
+            **found,
+            "evaluation.transforms.resize": None,
+            "evaluation.transforms.crop": None,
+        }
 
     def test_dump_and_load(self, tmp_path: Path) -> None:
         for name in recipes.names():

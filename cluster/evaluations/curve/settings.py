@@ -1,4 +1,4 @@
-"""What the user chooses about a rate-distortion curve."""
+"""What the user chooses about a rate-distortion curve. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -6,60 +6,119 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from cluster.evaluations import plans
+from cluster.evaluations.options import Device, Options, Seed, Threads
 from gencomp.errors import InputError
+from gencomp.validation import checked
 
-_LARGEST_SEED = 2**63 - 1
-Seed = Annotated[int, Field(ge=0, le=_LARGEST_SEED)]
-DistortionName = Literal["squared_error", "gaussian_likelihood", "features"]
-# Parts of beta_max where the chains are certified, unless betas are named.
-BDMC_PARTS = (0.01, 0.1, 1.0)
+BdmcImages = Annotated[int, Field(ge=0)]
+BdmcChains = Annotated[int, Field(ge=1)]
+# The number of simulated images of a certificate, unless it is given.
+_BDMC_IMAGES = 4
+# The betas at which the chains are certified, as parts of beta_max, unless betas are given.
+_BDMC_PARTS = (0.01, 0.1, 1.0)
 
 
-class Settings(BaseModel):
-    """Settings of pilot, measurement and certificate; the identity of a plan with its subject."""
+class CurveOptions(Options):
+    """What is measured."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    split: str = Field(description="split of the shard set to measure")
-    images: int = Field(ge=1, description="how many, evenly spaced over the split")
-    block: int = Field(ge=1, description="images whose chains move together")
-    chains: int = Field(ge=4, description="chains per image")
-    temperatures: int = Field(ge=2, description="inverse temperatures of the measuring schedule")
-    points: int = Field(ge=1, description="of them reported")
-    beta_max: float = Field(gt=0, description="last inverse temperature")
-    distortion: DistortionName = Field("squared_error", description="summed over an image")
-    features: str | None = Field(None, description="SHA-256 of the feature network's file")
-    leapfrog: int = Field(ge=1, description="steps of a trajectory")
-    schedule: Literal["geodesic", "sigmoid"] = Field(
-        "geodesic", description="of the measurement; geodesic ones come from the pilot"
+    split: str = Field("test", description="Split to measure.")
+    images: int = Field(16, ge=1, description="Images to measure, evenly spaced over the split.")
+    distortion: Literal["squared_error", "gaussian_likelihood", "features"] = Field(
+        "squared_error",
+        description="squared_error: summed over an image's values; gaussian_likelihood: negative"
+        " log-likelihood with the decoder's variance; features: squared error of a network's"
+        " features, summed.",
     )
+    beta_max: float = Field(10.0, gt=0, description="Last inverse temperature of the distortion.")
+    points: int = Field(30, ge=1, description="Temperatures reported.")
+    seed: Seed = Field(7, description="Seed of the measurement.")
+    device: Device = Field("cpu", description="Device on which the decoder runs.")
+
+
+class SamplerOptions(Options):
+    """How it is sampled."""
+
+    chains: int = Field(4, ge=4, description="Chains per image.")
+    temperatures: int = Field(
+        100,
+        ge=2,
+        description="Inverse temperatures of the schedule; more bring the curve closer to the"
+        " model's own.",
+    )
+    schedule: Literal["geodesic", "sigmoid"] = Field(
+        "geodesic",
+        description="geodesic: equal steps of the thermodynamic length that the pilot has seen.",
+    )
+    leapfrog: int = Field(20, ge=1, description="Leapfrog steps at each temperature.")
     preconditioner: Literal["none", "diagonal", "dense"] = Field(
-        "dense", description="what of the latents' covariance scales the steps"
+        "dense",
+        description="Part of the latents' covariance that scales the steps, as the pilot has"
+        " estimated it.",
     )
     forces: Literal["float32", "tf32", "bfloat16"] = Field(
-        "float32", description="precision inside trajectories; never that of d"
+        "float32",
+        description="Precision inside trajectories; the precision of the distortion and of the"
+        " weights stays the same.",
     )
-    forces_until: float = Field(0.0, ge=0, description="last inverse temperature of such forces")
-    seed: Seed = Field(description="of the measurement")
-    tuning_seed: Seed = Field(description="of the pilot")
-    pilot_images: int = Field(ge=1, description="images the pilot tunes on")
-    pilot_temperatures: int = Field(ge=2, description="inverse temperatures of the pilot")
+    forces_until: float = Field(
+        0.0, ge=0, description="Last inverse temperature at which tf32 or bfloat16 forces are used."
+    )
+    block: int = Field(
+        2, ge=1, description="Images whose chains move together; more make better use of a GPU."
+    )
+
+
+class PilotOptions(Options):
+    """How the sampler is tuned."""
+
+    pilot_images: int = Field(
+        3, ge=1, description="Measured images that the pilot tunes on, with the tuning seed."
+    )
+    pilot_temperatures: int = Field(80, ge=2, description="Inverse temperatures of the pilot.")
     pilot_schedule: Literal["sigmoid", "cess"] = Field(
-        "sigmoid", description="of the pilot; cess adapts to the conditional ESS"
+        "sigmoid",
+        description="Schedule of the pilot's first walk; cess keeps the conditional effective"
+        " sample size constant.",
     )
-    bdmc_images: int = Field(0, ge=0, description="simulated for each of bdmc_betas; 0: none")
+    tuning_seed: Seed = Field(
+        6, description="Seed of the pilot; it must differ from the seed of the measurement."
+    )
+
+
+class CertificateOptions(Options):
+    """How far the estimate can be off: bidirectional Monte Carlo on simulated images."""
+
+    bdmc_images: BdmcImages | None = Field(
+        None,
+        description="Simulated images for each beta, 0 for no certificate; by default 4, or 0 where"
+        " the distortion is that of features.",
+    )
     bdmc_betas: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (), description="where the gap is measured, at the schedule's nearest temperatures"
+        (),
+        description="Inverse temperatures near which the gap is measured, each at the schedule's"
+        " nearest one; by default a hundredth of beta-max, a tenth of it, and beta-max itself.",
     )
-    bdmc_chains: int = Field(4, ge=1, description="chains per simulated image and direction")
-    simulation_seed: Seed = Field(8, description="of the simulated images")
-    threads: int = Field(
-        ge=1, le=1024, description="threads of a job: their number shapes last bits"
+    bdmc_chains: BdmcChains | None = Field(
+        None,
+        description="Chains per simulated image and direction; by default the number of --chains.",
     )
-    device: Literal["cpu", "cuda"] = Field(description="where the decoder runs")
+    simulation_seed: Seed = Field(8, description="Seed of the simulated images.")
+
+
+class Settings(CertificateOptions, PilotOptions, SamplerOptions, CurveOptions):
+    """The settings of pilot, measurement and certificate, which identify a plan with its subject.
+
+    Attributes:
+        features: the SHA-256 of the feature network's file.
+        bdmc_images: the number of simulated images; 0 unless it is given.
+    """
+
+    features: str | None = None
+    bdmc_images: BdmcImages = 0
+    bdmc_chains: BdmcChains = 4
+    threads: Threads
 
     @model_validator(mode="after")
     def _fit(self) -> Settings:
@@ -93,24 +152,52 @@ class Settings(BaseModel):
 
 
 def settings(**values: Any) -> Settings:
-    """Checked settings.
+    """Settings that have been checked.
 
     Raises:
-        InputError: one sentence about the first value out of range.
+        InputError: a value is out of range; the message names the first such value.
     """
-    return plans.checked(Settings, values)
+    return checked(Settings, values)
 
 
-def bdmc_betas(images: int, beta_max: float) -> tuple[float, ...]:
-    """The betas of a certificate for which none are named; none without images."""
-    return tuple(part * beta_max for part in BDMC_PARTS) if images else ()
+def complete(
+    curve: CurveOptions,
+    sampler: SamplerOptions,
+    pilot: PilotOptions,
+    certificate: CertificateOptions,
+    *,
+    features: Path | None,
+    threads: int,
+) -> Settings:
+    """The settings that the options give, with a value for everything that they leave open.
+
+    Args:
+        curve, sampler, pilot, certificate: the options.
+        features: the file of the feature network.
+        threads: the number of threads of each job.
+
+    Raises:
+        InputError: the values do not fit each other, or the file cannot be read.
+    """
+    values = {**dict(curve), **dict(sampler), **dict(pilot), **dict(certificate)}
+    values |= {
+        "threads": threads,
+        "features": None if features is None else features_hash(features),
+    }
+    if certificate.bdmc_images is None:
+        values["bdmc_images"] = 0 if curve.distortion == "features" else _BDMC_IMAGES
+    if certificate.bdmc_chains is None:
+        values["bdmc_chains"] = sampler.chains
+    if values["bdmc_images"] and not certificate.bdmc_betas:
+        values["bdmc_betas"] = tuple(part * curve.beta_max for part in _BDMC_PARTS)
+    return settings(**values)
 
 
 def features_hash(path: Path) -> str:
     """The SHA-256 of a feature network's file.
 
     Raises:
-        InputError: there is no such file.
+        InputError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:

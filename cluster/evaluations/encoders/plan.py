@@ -1,8 +1,8 @@
-"""What a curve of trained encoders is, for comparison: one restartable job in a directory.
+"""The plan of a curve of trained encoders, for comparison: one restartable job in a directory.
 
-    baseline.json      the plan: a run, images, betas and how its encoders are trained
-    chains/            the encoder after the betas that are done
-    variational.json, variational.parquet   the result, on the axes of curve.json
+    baseline.json      the plan: a run, images, betas and how the encoders are trained
+    chains/            the encoder as it is after the betas that are done
+    variational.json, variational.parquet   the result, on the same axes as curve.json
 
 See `gencomp.rate_distortion.variational`.
 """
@@ -11,45 +11,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any, ClassVar, Literal
 
 import gencomp
 import shards
 from cluster import data
 from cluster.evaluations import evaluation, plans
-from cluster.evaluations.curve.settings import Seed
 from cluster.evaluations.decoders import open_decoder, read_images, stated_variance
+from cluster.evaluations.encoders.settings import Settings
 from cluster.evaluations.plans import spaced
 from cluster.runs import Run
 from gencomp.errors import InputError
 from gencomp.rate_distortion.priors import Gaussian
-
-
-class Settings(BaseModel):
-    """What the user chooses about the baseline."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    split: str = Field(description="split to measure")
-    images: int = Field(ge=1, description="how many, evenly spaced over the split")
-    distortion: Literal["squared_error", "gaussian_likelihood"]
-    betas: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        min_length=1, description="in the order in which encoders are trained"
-    )
-    training_images: int = Field(ge=1, description="evenly spaced over the training split")
-    epochs: int = Field(ge=1, description="for each beta")
-    batch_size: int = Field(ge=1)
-    learning_rate: float = Field(gt=0, description="of Adam")
-    samples: int = Field(ge=1, description="of each image's latents, to measure the distortion")
-    seed: Seed = Field(description="of weights, order and samples")
-    threads: int = Field(ge=1, le=1024, description="of the job: their number shapes last bits")
-    device: Literal["cpu", "cuda"]
+from gencomp.validation import checked
 
 
 class Plan(plans.Plan):
-    """A baseline of a finished run."""
+    """The plan of a curve of encoders that are trained for a finished run's decoder."""
 
     FILE: ClassVar[str] = "baseline.json"
     LOCATIONS: ClassVar[tuple[str, ...]] = ("shards",)
@@ -76,7 +54,7 @@ class Plan(plans.Plan):
 
 @dataclass(frozen=True)
 class Evaluation(evaluation.Evaluation):
-    """The directory of trained encoders with its plan: one block, whose steps are betas."""
+    """The directory of trained encoders with its plan. Its one block takes a step for each beta."""
 
     PLAN: ClassVar[type[plans.Plan]] = Plan
 
@@ -102,11 +80,11 @@ class Evaluation(evaluation.Evaluation):
 
 
 def make(run: Run, *, training_images: int | None, **chosen: Any) -> Plan:
-    """The plan of a finished run; reads one image, starts nothing.
+    """The plan for a finished run. One image is read, and nothing is started.
 
     Args:
-        run: finished.
-        training_images: by default the whole training split.
+        run: the finished run.
+        training_images: the number of training images; by default the whole training split.
         chosen: the other fields of `Settings`.
 
     Raises:
@@ -125,7 +103,7 @@ def make(run: Run, *, training_images: int | None, **chosen: Any) -> Plan:
     location = recipe.evaluation_shards()
     shard_set = shards.open_set(location)
     count = len(training) if training_images is None else training_images
-    settings = plans.checked(Settings, {**chosen, "training_images": count})
+    settings = checked(Settings, {**chosen, "training_images": count})
     spaced(len(training), settings.training_images, recipe.data.split)
     if settings.distortion == "gaussian_likelihood":
         stated_variance(decoder)
@@ -133,6 +111,7 @@ def make(run: Run, *, training_images: int | None, **chosen: Any) -> Plan:
     rows = spaced(len(measured), settings.images, settings.split)
     height, width = read_images(run, measured, rows[:1]).shape[2:]
     return Plan(
+        checkpoint=run.checkpoint,
         gencomp=gencomp.__version__,
         decoder=identity,
         prior=decoder.prior.identity,

@@ -1,4 +1,4 @@
-"""The plan of measuring files: whose codec, which pictures, and how they are cut into blocks."""
+"""The plan of measuring files: the codec, the pictures, and how they are cut into blocks."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ import gencomp
 import shards
 from cluster import data
 from cluster.evaluations import evaluation, plans
-from cluster.evaluations.files.settings import Choices, Settings
+from cluster.evaluations.files.settings import FileOptions, Settings
 from cluster.evaluations.plans import spaced
 from cluster.runs import Run
 from gencomp.errors import InputError
 from gencomp.evaluation import bootstrap
 from gencomp.system import Codec
+from gencomp.validation import checked
 
 
 class Block(NamedTuple):
-    """A unit of work: pictures by their place among the measured ones."""
+    """A unit of work: the places of its pictures among the measured ones."""
 
     items: range
 
 
 class Plan(plans.Plan):
-    """A measurement of files."""
+    """The plan of a measurement of files."""
 
     FILE: ClassVar[str] = "files.json"
     LOCATIONS: ClassVar[tuple[str, ...]] = ("shards",)
@@ -79,14 +80,13 @@ class Evaluation(evaluation.Evaluation):
         return [block for block in range(len(self.plan.blocks)) if not self.part(block).exists()]
 
 
-def make(run: Run, chosen: Choices, images: int | None, threads: int) -> Plan:
-    """The plan of a finished run; writes nothing.
+def make(run: Run, chosen: FileOptions, threads: int) -> Plan:
+    """The plan for a finished run. Nothing is written.
 
     Args:
-        run: finished.
-        chosen: what the user chooses.
-        images: how many pictures; by default the whole split.
-        threads: of each process.
+        run: the finished run.
+        chosen: the options that the user has chosen.
+        threads: the number of threads of each process.
 
     Raises:
         InputError: the run is not finished or has no codec, or a value is out of range.
@@ -96,10 +96,11 @@ def make(run: Run, chosen: Choices, images: int | None, threads: int) -> Plan:
     location = run.recipe().evaluation_shards()
     shard_set = shards.open_set(location)
     split = shard_set.split(chosen.split)
-    count = len(split) if images is None else images
-    settings = plans.checked(Settings, {**chosen.model_dump(), "images": count, "threads": threads})
+    count = len(split) if chosen.images is None else chosen.images
+    settings = checked(Settings, {**dict(chosen), "images": count, "threads": threads})
     spaced(len(split), count, split.name)
     return Plan(
+        checkpoint=run.checkpoint,
         gencomp=gencomp.__version__,
         codec=codec.codec_id,
         writer=codec.writer_fingerprint.hex(),
@@ -118,7 +119,7 @@ def open_codec(run: Run) -> Codec:
     """The codec of a finished run.
 
     Raises:
-        InputError: the run is not finished or has none.
+        InputError: the run is not finished or has no codec.
     """
     run.final_checkpoint()
     codec = run.system().codec()
@@ -131,7 +132,7 @@ def open_codec(run: Run) -> Codec:
 
 
 def rules() -> dict[str, str]:
-    """What the numbers mean, in words."""
+    """The meaning of the numbers, in words."""
     return {
         "pictures": "evenly spaced over the split, of any size; each is a file of its own",
         "bpp": "bits that the file spends on code, over the picture's pixels; mean over pictures",

@@ -1,28 +1,32 @@
-"""What the user chooses about measuring files, and what else the numbers depend on."""
+"""What the user chooses about measuring files. Nothing here imports torch."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from cluster.evaluations.options import Options, Seed, Threads
+
+ImageCount = Annotated[int, Field(ge=1)]
 
 
-class Choices(BaseModel):
-    """What the user chooses."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class FileOptions(Options):
+    """What is measured."""
 
     split: str = Field("test", description="Split to measure on.")
-    block: int = Field(16, ge=1, description="Pictures of a part; what is killed loses a part.")
-    seed: int = Field(7, ge=0, le=2**63 - 1, description="Seed of the intervals.")
+    images: ImageCount | None = Field(
+        None, description="Number of pictures, evenly spaced over the split; by default all."
+    )
+    block: int = Field(
+        16, ge=1, description="Pictures of a part; a process that is killed loses one part at most."
+    )
+    seed: Seed = Field(7, description="Seed of the intervals.")
 
 
-class Settings(Choices):
-    """Everything that the numbers depend on."""
+class Settings(FileOptions):
+    """What is measured, with everything else that the numbers depend on."""
 
-    images: int = Field(ge=1, description="Pictures, evenly spaced over the split.")
-    threads: int = Field(ge=1, le=1024, description="Threads of a process: they shape seconds.")
-    device: Literal["cpu"] = Field("cpu", description="Where codecs run.")
-
-
-CHOICES = Choices()
+    images: ImageCount
+    threads: Threads
+    device: Literal["cpu"] = "cpu"

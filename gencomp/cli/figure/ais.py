@@ -16,7 +16,7 @@ def ais(
     evaluations: Evaluations,
     /,
     file: Annotated[FigureFile, tyro.conf.OmitArgPrefixes],
-    cuts: Annotated[Cuts, tyro.conf.OmitArgPrefixes],
+    cut: Annotated[Cuts, tyro.conf.OmitArgPrefixes],
     variational: tuple[Path, ...] = (),
     runs: tuple[str, ...] = (),
     evaluation: str = "metrics",
@@ -30,7 +30,7 @@ def ais(
     Args:
         evaluations: Directories that `gencomp slurm collect` was run on, RUN/evaluations/NAME.
         file: Where the figure goes.
-        cuts: Where curves begin.
+        cut: Where curves begin.
         variational: Points of encoders trained for decoders of the figure.
         runs: Codecs to draw as operating points: runs, sweeps or metrics.json files, as for
             `gencomp figure curves`, measured on the images of the curves.
@@ -41,7 +41,7 @@ def ais(
     from sweeps import operating_points
 
     file.check()
-    cuts.check()
+    cut.check()
     measured = curves.read(evaluations)
     curves.require_one_protocol(measured)
     trained = [curves.variational(path, measured) for path in variational]
@@ -49,7 +49,7 @@ def ais(
     points = curves.operating_points(codecs, measured[0]) if runs else []
     print_gaps(measured)
     figure = rate_distortion.draw(
-        [cuts.cut(one.curve()) for one in measured],
+        [cut.cut(one.curve()) for one in measured],
         measured[0].units,
         "Rate-distortion curves" if len(measured) > 1 else "Rate-distortion curve",
         [curves.images_and_chains(measured), "band: 95 % interval over images, at equal rate"],

@@ -14,22 +14,22 @@ def image_curves(
     evaluation: Annotated[str, tyro.conf.Positional],
     /,
     file: Annotated[FigureFile, tyro.conf.OmitArgPrefixes],
-    cuts: Annotated[Cuts, tyro.conf.OmitArgPrefixes],
+    cut: Annotated[Cuts, tyro.conf.OmitArgPrefixes],
 ) -> None:
     """Draw the curve of each image, and their mean, which says where they begin.
 
     Args:
         evaluation: Directory that `gencomp slurm collect` was run on, RUN/evaluations/NAME.
         file: Where the figure goes.
-        cuts: Where curves begin.
+        cut: Where curves begin.
     """
     from cluster.results import curves
     from gencomp.figures import rate_distortion
 
     file.check()
-    cuts.check()
+    cut.check()
     (one,) = curves.read([evaluation])
-    mean = cuts.cut(one.curve())
+    mean = cut.cut(one.curve())
     remarks = [curves.images_and_chains([one])]
     figure = rate_distortion.draw_images(
         one.images(), mean, one.units, "Curves of single images", remarks

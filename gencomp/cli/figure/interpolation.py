@@ -6,15 +6,17 @@ from typing import Annotated
 
 import tyro
 
+from gencomp.cli.arguments import Checkpoint
 from gencomp.cli.figure.drawing import FigureFile
-from gencomp.cli.figure.options import Runs, TileOptions
+from gencomp.cli.figure.options import Runs, TileOptions, checkpoint_remarks
 
 
 def interpolation(
     runs: Runs,
     /,
     file: Annotated[FigureFile, tyro.conf.OmitArgPrefixes],
-    shown: Annotated[TileOptions, tyro.conf.OmitArgPrefixes],
+    tile: Annotated[TileOptions, tyro.conf.OmitArgPrefixes],
+    checkpoint: Checkpoint = "last",
     image: int = 0,
 ) -> None:
     """Draw one image from generation (0 bpp) to reconstruction, the noise held fixed.
@@ -24,7 +26,7 @@ def interpolation(
     Args:
         runs: Codecs on one generator, one for each rate.
         file: Where the figure goes.
-        shown: What is drawn of the image, and how.
+        tile: What is drawn of the image, and how.
         image: The number of the image in the split.
     """
     from cluster.results.pictures import finished_runs
@@ -32,10 +34,10 @@ def interpolation(
     from gencomp.figures import tiles
 
     file.check()
-    shown.check()
-    opened = finished_runs(runs)
-    chosen = choose(opened, shown.split, None, (image,))
-    original, *others = along_the_rate(opened, chosen, shown.draws, shown.seed)
+    tile.check()
+    opened = finished_runs(runs, checkpoint)
+    chosen = choose(opened, tile.split, None, (image,))
+    original, *others = along_the_rate(opened, chosen, tile.draws, tile.seed)
     upright = [
         tiles.Column(column.heading, column.remark, [[tile] for tile in column.tiles[0]])
         for column in (*others, original)
@@ -43,11 +45,12 @@ def interpolation(
     sheet = tiles.Sheet(
         "From generation to reconstruction",
         [
-            f"{chosen.data_set}, {shown.split} split, image {image}",
+            f"{chosen.data_set}, {tile.split} split, image {image}",
             "Held fixed along a row: image, generator and the noise that B sees",
             "(0 bpp: a sample of the prior, which knows nothing of the image; rates are nominal)",
+            *checkpoint_remarks(checkpoint),
         ],
         upright,
-        [f"draw {draw + 1}" for draw in range(shown.draws)],
+        [f"draw {draw + 1}" for draw in range(tile.draws)],
     )
-    file.write(tiles.draw(sheet, shown.scale))
+    file.write(tiles.draw(sheet, tile.scale))

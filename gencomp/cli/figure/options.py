@@ -11,12 +11,17 @@ import tyro
 from gencomp.errors import InputError
 
 if TYPE_CHECKING:
-    from gencomp.figures.rate_distortion import Curve
+    from gencomp.figures.rate_distortion import DrawnCurve
 
 Runs = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
 Evaluations = Annotated[
     tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="EVALUATION...")
 ]
+
+
+def checkpoint_remarks(checkpoint: str) -> list[str]:
+    """The line of a figure about the checkpoints; the last ones go without saying."""
+    return [] if checkpoint == "last" else [f"Checkpoint of each run: {checkpoint}"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class Cuts:
             if value is not None and not value >= 0:
                 raise InputError(f"--cut-{name} is {value:g}, but it must not be negative")
 
-    def cut(self, curve: Curve) -> Curve:
+    def cut(self, curve: DrawnCurve) -> DrawnCurve:
         """The part of a curve that is drawn."""
         from gencomp.figures import rate_distortion
 

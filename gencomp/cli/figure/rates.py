@@ -6,15 +6,17 @@ from typing import Annotated
 
 import tyro
 
+from gencomp.cli.arguments import Checkpoint
 from gencomp.cli.figure.drawing import FigureFile
-from gencomp.cli.figure.options import Runs, TileOptions
+from gencomp.cli.figure.options import Runs, TileOptions, checkpoint_remarks
 
 
 def rates(
     runs: Runs,
     /,
     file: Annotated[FigureFile, tyro.conf.OmitArgPrefixes],
-    shown: Annotated[TileOptions, tyro.conf.OmitArgPrefixes],
+    tile: Annotated[TileOptions, tyro.conf.OmitArgPrefixes],
+    checkpoint: Checkpoint = "last",
     images: int = 4,
     rows: tuple[int, ...] = (),
 ) -> None:
@@ -26,7 +28,7 @@ def rates(
     Args:
         runs: Codecs on one generator, one for each rate.
         file: Where the figure goes.
-        shown: What is drawn of the images, and how.
+        tile: What is drawn of the images, and how.
         images: How many, evenly spaced over the split.
         rows: These images of the split instead, by number.
     """
@@ -35,19 +37,20 @@ def rates(
     from gencomp.figures import tiles
 
     file.check()
-    shown.check()
-    opened = finished_runs(runs)
-    chosen = choose(opened, shown.split, images, rows)
-    original, *others = along_the_rate(opened, chosen, shown.draws, shown.seed)
+    tile.check()
+    opened = finished_runs(runs, checkpoint)
+    chosen = choose(opened, tile.split, images, rows)
+    original, *others = along_the_rate(opened, chosen, tile.draws, tile.seed)
     alone = tiles.Column(original.heading, original.remark, [row[:1] for row in original.tiles])
     sheet = tiles.Sheet(
         "Reconstructions along the rate",
         [
             f"{chosen.said} images (number {', '.join(map(str, chosen.rows))})",
-            f"{shown.draws} draws of the noise each; 0 bpp: samples of the prior, whatever the"
+            f"{tile.draws} draws of the noise each; 0 bpp: samples of the prior, whatever the"
             " image",
             "Rates are nominal, those of a code of fixed length",
+            *checkpoint_remarks(checkpoint),
         ],
         [alone, *others],
     )
-    file.write(tiles.draw(sheet, shown.scale))
+    file.write(tiles.draw(sheet, tile.scale))

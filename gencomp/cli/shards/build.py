@@ -81,7 +81,7 @@ def build(
     out: Path | None = None,
     processes: int | None = None,
     content: Annotated[SourceOptions, tyro.conf.OmitArgPrefixes] = SourceOptions(),
-    tars: Annotated[TarOptions, tyro.conf.OmitArgPrefixes] = TarOptions(),
+    tar: Annotated[TarOptions, tyro.conf.OmitArgPrefixes] = TarOptions(),
 ) -> None:
     """Make a shard set, WebDataset tars with a Parquet index, from a data set as it is shipped.
 
@@ -111,10 +111,10 @@ def build(
             beside the tars. Nothing is ever overwritten.
         processes: Processes that work at once; by default as many as pay off here.
         content: What is taken from the source.
-        tars: How the tars are made.
+        tar: How the tars are made.
     """
     if source == "wds":
-        _index(path, out, processes, [*_chosen(content), *_chosen(tars)])
+        _index(path, out, processes, [*_chosen(content), *_chosen(tar)])
         return
     from shards.building.build import build as build_set
 
@@ -126,7 +126,7 @@ def build(
             options=content.given(),
             processes=processes,
             progress=show,
-            **_chosen(tars),
+            **_chosen(tar),
         )
     print_set(made.path, made.info)
     _print_skipped(made.info)

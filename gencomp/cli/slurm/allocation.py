@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
+
+import tyro
+from pydantic import Field
 
 from cluster.files import locked
-from cluster.stop_signals import STOPPED
 from gencomp.cli.slurm.submission import Requests, waited
 from gencomp.errors import InputError
+from gencomp.exit_codes import DONE, FAILED, STOPPED
 from slurm.jobs import ledger, queue, status, submit
 from slurm.sessions.session import Order
 from slurm.sessions.session_jobs import SessionJobs
@@ -20,17 +22,18 @@ _BUSY = "{directory} is being submitted by {holder}; wait a moment"
 _PLURAL = {"train": "workers", "sweep": "workers of one trial"}
 
 
-@dataclass(frozen=True)
 class Allocation(Requests):
-    """The job's allocation.
+    """The job's allocation."""
 
-    Attributes:
-        nodes: Nodes; on several, a Ray cluster is brought up on them; 1 by default.
-        cpus_per_task: CPUs of each node, of which every worker takes one; by default as many as the
-            workers need, all of those that may run at once.
-    """
-
-    nodes: int | None = None
+    cpus_per_task: int | None = Field(
+        None,
+        description="CPUs of each node, of which every worker takes one; by default as many as the"
+        " workers need, all of those that may run at once.",
+    )
+    nodes: int | None = Field(
+        None,
+        description="Nodes; on several, a Ray cluster is brought up on them; 1 by default.",
+    )
 
     def completed(self) -> Self:
         whole = super().completed()
@@ -72,7 +75,7 @@ class Allocation(Requests):
     def show(self, found: SessionJobs) -> int:
         """Print what would be submitted."""
         print(submit.dry_run(found, submit.divide(found, 1, "slurm"), self), end="")
-        return 0
+        return DONE
 
     def submit(self, found: SessionJobs, prepare: Callable[[], None] = lambda: None) -> int:
         """Submit a job, unless one waits or runs; with `wait`, stay until it is over.
@@ -93,11 +96,12 @@ class Allocation(Requests):
                     print(f"{found.subject}: submitted {job.name} as job {job.id}", flush=True)
         if not self.wait:
             print(f"gencomp slurm status {found.subject} shows where it stands")
-            return 0
+            return DONE
         return _conclude(found) if waited(found) else STOPPED
 
 
-ALLOCATION = Allocation()
+# An option of several values is given once for each of them.
+AllocationOptions = Annotated[Allocation, tyro.conf.OmitArgPrefixes, tyro.conf.UseAppendAction]
 
 
 def require_slurm(command: str) -> None:
@@ -131,6 +135,6 @@ def _conclude(found: SessionJobs) -> int:
     row = status.rows(found)[-1]
     if row.state == "done":
         print(f"{found.subject} is finished: {found.state()}")
-        return 0
+        return DONE
     print(f"{row.name}: {row.state}; log {row.log}", file=sys.stderr)
-    return 1
+    return FAILED

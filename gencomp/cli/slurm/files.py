@@ -7,17 +7,19 @@ from typing import Annotated
 
 import tyro
 
-from cluster.evaluations.files.settings import CHOICES, Choices
-from gencomp.cli.slurm.submission import SUBMISSION, Submission
+from cluster.evaluations.files.settings import FileOptions
+from gencomp.cli.arguments import Checkpoint
+from gencomp.cli.slurm.submission import SubmissionOptions
 
 
 def files(
     run: Path,
     /,
+    *,
     name: str = "files",
-    images: int | None = None,
-    choices: Annotated[Choices, tyro.conf.OmitArgPrefixes] = CHOICES,
-    submission: Annotated[Submission, tyro.conf.OmitArgPrefixes] = SUBMISSION,
+    checkpoint: Checkpoint = "last",
+    file: Annotated[FileOptions, tyro.conf.OmitArgPrefixes],
+    submission: SubmissionOptions,
 ) -> int:
     """Write and read a real file of each held-out picture, as `gencomp files` does, in jobs.
 
@@ -27,8 +29,7 @@ def files(
     Args:
         run: Directory of a finished run that has a codec.
         name: Name of the evaluation, a directory in RUN/evaluations.
-        images: How many pictures, evenly spaced over the split; by default all.
-        choices: What to measure.
+        file: What is measured.
         submission: How the jobs run.
     """
     from cluster.evaluations.files import plan
@@ -36,7 +37,7 @@ def files(
     from slurm.kinds.files import FileJobs
 
     submission = submission.completed()
-    opened = open_run(run)
-    wanted = plan.make(opened, choices, images, submission.cpus)
+    opened = open_run(run, checkpoint)
+    wanted = plan.make(opened, file, submission.cpus)
     jobs = FileJobs(plan.Evaluation.find(opened, name, wanted))
     return submission.show(jobs) if submission.dry_run else submission.submit(jobs.enter())

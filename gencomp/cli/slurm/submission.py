@@ -6,55 +6,41 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import tyro
+from pydantic import Field
 
-from cluster.stop_signals import STOPPED
 from gencomp.cli.console import bar, short_duration
 from gencomp.errors import InputError
+from gencomp.exit_codes import DONE, FAILED, STOPPED
 from slurm.jobs.options import SlurmOptions
 
 if TYPE_CHECKING:
     from slurm.jobs.job_set import JobSet
-    from slurm.jobs.submit import Work
+    from slurm.jobs.submit import Division
 
 _BUSY = (
     "{directory} is being worked on by {holder}; "
     "`gencomp slurm status {directory}` shows how far it is"
 )
-Repeated = tyro.conf.UseAppendAction[tuple[str, ...]]
 
 
-@dataclass(frozen=True)
 class Requests(SlurmOptions):
-    """What every kind of job asks for.
+    """What every kind of job asks for."""
 
-    Attributes:
-        cpus_per_task: CPUs of a job, on each of its nodes.
-        partition: For Slurm, as for sbatch.
-        account: For Slurm, as for sbatch.
-        qos: For Slurm, as for sbatch.
-        constraint: For Slurm, as for sbatch.
-        gres: For Slurm, as for sbatch, for example gpu:1.
-        time: For Slurm: minutes, HH:MM:SS or D-HH:MM:SS; an hour by default. A job that reaches it
-            goes on in its next attempt.
-        mem: For Slurm, as for sbatch, for example 8G.
-        setup: For Slurm: a line of shell before the command, such as a module load; repeatable.
-        sbatch: For Slurm: any other option of sbatch as KEY=VALUE; repeatable.
-        profile: A YAML file of such options under Slurm's names, for what is not given here.
-        dry_run: Print the batch scripts; submit nothing and write nothing.
-        wait: On Slurm, wait for the jobs; Ctrl-C then leaves them running.
-    """
-
-    sbatch: Repeated = ()
-    setup: Repeated = ()
-    profile: Path | None = None
-    cpus_per_task: int | None = None
-    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    wait: bool = False
+    profile: Path | None = Field(
+        None,
+        description="A YAML file of such options under Slurm's names, for what is not given here.",
+    )
+    cpus_per_task: int | None = Field(None, description="CPUs of a job, on each of its nodes.")
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = Field(
+        False, description="Print the batch scripts; submit nothing and write nothing."
+    )
+    wait: bool = Field(
+        False, description="On Slurm, wait for the jobs; Ctrl-C then leaves them running."
+    )
 
     def completed(self) -> Self:
         """With the values of the profile.
@@ -71,22 +57,26 @@ class Requests(SlurmOptions):
         return whole
 
 
-@dataclass(frozen=True)
 class Submission(Requests):
-    """How the jobs of an jobs run.
+    """How the jobs of an evaluation run."""
 
-    Attributes:
-        jobs: Jobs, at most, that share the measuring, and as many for its certificate; the result
-            does not depend on it.
-        executor: auto: slurm where a controller answers, else local; debug runs inside this
-            process.
-        max_parallel: Jobs at once; by default no limit on Slurm, and one per CPU here.
-        cpus_per_task: CPUs, and threads, of a job; 1 by default.
-    """
-
-    jobs: int = 4
-    executor: Literal["auto", "slurm", "local", "debug"] = "auto"
-    max_parallel: int | None = None
+    cpus_per_task: int | None = Field(
+        None, description="CPUs, and threads, of a job; 1 by default."
+    )
+    jobs: int = Field(
+        4,
+        description="Jobs, at most, that share the measuring, and as many for its certificate; the"
+        " result does not depend on it.",
+    )
+    executor: Literal["auto", "slurm", "local", "debug"] = Field(
+        "auto",
+        description="auto: slurm where a controller answers, else local; debug runs inside this"
+        " process.",
+    )
+    max_parallel: int | None = Field(
+        None,
+        description="Jobs at once; by default no limit on Slurm, and one per CPU here.",
+    )
 
     @property
     def cpus(self) -> int:
@@ -103,7 +93,7 @@ class Submission(Requests):
 
         work = submit.divide(jobs, self.jobs, "slurm")
         print(submit.dry_run(jobs, work, self, self.max_parallel), end="")
-        return 0
+        return DONE
 
     def submit(self, jobs: JobSet) -> int:
         """Submit what is missing; on this machine, or with `wait`, also wait for it.
@@ -119,7 +109,7 @@ class Submission(Requests):
             work = submit.divide(jobs, self.jobs, chosen)
             _announce(jobs, work, chosen, self.executor)
             if not (work.jobs or work.living):
-                return 0
+                return DONE
             if chosen == "debug":
                 submit.run_here(jobs, work)
             elif chosen == "local":
@@ -138,13 +128,14 @@ class Submission(Requests):
                     print(f"submitted {job.name} as job {job.id}")
                 if not self.wait:
                     print(f"gencomp slurm status {jobs.path} shows where they stand")
-                    return 0
+                    return DONE
                 if not waited(jobs):
                     return STOPPED
         return _conclude(jobs)
 
 
-SUBMISSION = Submission()
+# An option of several values is given once for each of them.
+SubmissionOptions = Annotated[Submission, tyro.conf.OmitArgPrefixes, tyro.conf.UseAppendAction]
 
 
 def waited(jobs: JobSet) -> bool:
@@ -160,7 +151,7 @@ def waited(jobs: JobSet) -> bool:
     return True
 
 
-def _announce(jobs: JobSet, work: Work, chosen: str, wish: str) -> None:
+def _announce(jobs: JobSet, work: Division, chosen: str, wish: str) -> None:
     where = {
         "slurm": "on Slurm",
         "local": "on this machine",
@@ -189,7 +180,7 @@ def _conclude(jobs: JobSet) -> int:
             f"all {len(jobs.block_sizes)} blocks are finished; "
             f"gencomp slurm collect {jobs.path} shows the result"
         )
-        return 0
+        return DONE
     if missing:
         print(f"missing are {jobs.name_blocks(missing)}", file=sys.stderr)
     rows = [row for row in standing.rows(jobs) if row.state != "done"]
@@ -198,7 +189,7 @@ def _conclude(jobs: JobSet) -> int:
             print(f"{row.name}: {row.state}; log {row.log}", file=sys.stderr)
     if behind := sum(row.log is None for row in rows):
         print(f"{behind} jobs behind them were not started", file=sys.stderr)
-    return 1
+    return FAILED
 
 
 def _progress(jobs: JobSet) -> AbstractContextManager[Callable[[], None]]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import tyro
 
 from gencomp import recipes
 from gencomp.cli import recipe_words
-from gencomp.cli.slurm.allocation import ALLOCATION, Allocation, require_slurm
-from gencomp.cli.sweep import has_begun, keys, load
+from gencomp.cli.slurm.allocation import Allocation, AllocationOptions, require_slurm
+from gencomp.cli.sweep import keys, load
+from gencomp.exit_codes import DONE
 
 _FILE = "sweep.yaml"
 
@@ -23,10 +24,11 @@ def sweep(words: Sequence[str]) -> int:
     def sweep(
         file: tyro.conf.Positional[str],
         /,
+        *,
         name: str | None = None,
         runs: Path = Path("runs"),
         concurrent: int | None = None,
-        allocation: Annotated[Allocation, tyro.conf.OmitArgPrefixes] = ALLOCATION,
+        allocation: AllocationOptions,
     ) -> int:
         """Submit a sweep as one job, whose nodes its trials share.
 
@@ -63,7 +65,7 @@ def _sweep(
 
     loaded = load(file, overrides, concurrent)
     home = directory.resolve()
-    has_begun(directory)  # refuses what is no sweep
+    plan.has_begun(directory)  # refuses what is no sweep
     words = ["sweep", str(home / _FILE), "--runs", str(home.parent), "--name", home.name]
     most = loaded.workers * (loaded.concurrent or 1)
     order = allocation.order("sweep", words, loaded.workers, most, loaded.gpu)
@@ -85,5 +87,5 @@ def _sweep(
 
     if is_finished():
         print(f"sweep {directory} is finished; gencomp status {directory} shows its trials")
-        return 0
+        return DONE
     return allocation.submit(SessionJobs(found), prepare)

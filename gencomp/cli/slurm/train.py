@@ -10,8 +10,9 @@ import tyro
 
 from gencomp import recipes
 from gencomp.cli import recipe_words
-from gencomp.cli.slurm.allocation import ALLOCATION, Allocation, require_slurm
-from gencomp.cli.train import OPTIONS, Options, keys, metrics_line
+from gencomp.cli.slurm.allocation import Allocation, AllocationOptions, require_slurm
+from gencomp.cli.train import Options, keys, metrics_line
+from gencomp.exit_codes import DONE
 from gencomp.recipes.schema import BaseRecipe
 
 
@@ -22,8 +23,9 @@ def train(words: Sequence[str]) -> int:
     def train(
         recipe: tyro.conf.Positional[str],
         /,
-        options: Annotated[Options, tyro.conf.OmitArgPrefixes] = OPTIONS,
-        allocation: Annotated[Allocation, tyro.conf.OmitArgPrefixes] = ALLOCATION,
+        *,
+        options: Annotated[Options, tyro.conf.OmitArgPrefixes],
+        allocation: AllocationOptions,
     ) -> int:
         """Submit the training of one stage as one job.
 
@@ -64,7 +66,7 @@ def _train(recipe: BaseRecipe, path: Path, options: Options, allocation: Allocat
     require_slurm("gencomp train")
     if (result := runs.enter(path, recipe).result()) is not None:
         print(f"run {path} is finished: {metrics_line(result)}")
-        return 0
+        return DONE
     return allocation.submit(found)
 
 

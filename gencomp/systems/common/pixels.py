@@ -53,7 +53,7 @@ class Pixels:
         Raises:
             InputError: images of another size, or in colour where grey ones are modelled.
         """
-        self._require_size(images_BCHW)
+        self.require_size(images_BCHW)
         if self.channels == 1 and not (images_BCHW == images_BCHW[:, :1]).all():
             raise InputError(
                 "networks.channels is 1, but there are images in colour: give grey ones (three"
@@ -66,7 +66,7 @@ class Pixels:
         Raises:
             InputError: images of another size.
         """
-        self._require_size(images_BCHW)
+        self.require_size(images_BCHW)
         x_BN = images_BCHW[:, : self.channels].flatten(1)
         if self.signed:
             return to_signed(x_BN)
@@ -78,12 +78,16 @@ class Pixels:
         images_BCHW = bytes_BN.unflatten(1, (self.channels, self.height, self.width))
         return images_BCHW.expand(-1, 3, -1, -1)
 
-    def _require_size(self, images_BCHW: Tensor) -> None:
+    def require_size(self, images_BCHW: Tensor) -> None:
+        """
+        Raises:
+            InputError: images of another size.
+        """
         if images_BCHW.shape[2:] != (self.height, self.width):
             found = list(images_BCHW.shape[2:])
             raise InputError(
                 f"networks.image_size is {[self.height, self.width]}, but images are {found}: set"
-                " one to the other, or data.transforms.resize"
+                " one to the other, or data.transforms.resize and evaluation.transforms.resize"
             )
 
 

@@ -7,7 +7,7 @@ one of three methods; F is an encoder without rate constraint and f a critic of 
     wgan_gp         −λ_a·mean f(G(z))                              over G, against f
     wasserstein_pp  RMSE + λ·MMD − λ_a·mean f(G(F(x)))             over F and G, against f
 
-Stage 2, `codec`, freezes G. The code encoder E (which ends in a quantiser) and the latent map B,
+Stage 2, `codec`, freezes G. The code encoder E (which ends in a quantizer) and the latent map B,
 which sees the code and noise, minimise RMSE + λ·MMD with B(E(x), noise) in place of F(x). Since B's
 output keeps the prior's distribution at every rate, reconstructions keep that of G's samples.
 

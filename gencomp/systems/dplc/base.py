@@ -73,6 +73,7 @@ class ReconstructingSystem(DplcSystem):
     prior: parts.Prior | None
 
     def evaluate(self, batch: Batch, draws: Draws) -> Sums:
+        require_size(batch)
         x_BCHW = pixels.to_signed(batch.images_BCHW)
         with self.statistics(draws):
             z_BM11 = self.encode(self.networks, x_BCHW, draws)
@@ -88,6 +89,7 @@ class ReconstructingSystem(DplcSystem):
         return {**errors_summary(sums, peak_to_peak=2), **latent, "images": sums.count("mse")}
 
     def reconstruct(self, batch: Batch, draws: Draws) -> Tensor:
+        require_size(batch)
         x_BCHW = pixels.to_signed(batch.images_BCHW)
         with self.statistics(draws):
             z_BM11 = self.encode(self.networks, x_BCHW, draws)
@@ -96,13 +98,14 @@ class ReconstructingSystem(DplcSystem):
     def latents(self, batch: Batch, draws: Draws) -> Latents | None:
         if self.prior is None:
             return None
+        require_size(batch)
         x_BCHW = pixels.to_signed(batch.images_BCHW)
         with self.statistics(draws):
             z_BM11 = self.encode(self.networks, x_BCHW, draws)
         return Latents(z_BM11.flatten(1), self.prior.variance)
 
     def sample(self, draws: Draws, like: Batch) -> Tensor | None:
-        return None if self.prior is None else prior_images(self, self.prior, draws)
+        return None if self.prior is None else prior_images(self, self.prior, draws, like)
 
     def pictures(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         rows = {
@@ -168,8 +171,22 @@ def critic_objective(
     return {"critic": Objective(phase, settings.optimizer, settings.steps)}
 
 
-def prior_images(system: DplcSystem, prior: parts.Prior, draws: Draws) -> Tensor:
+def require_size(batch: Batch) -> None:
+    """
+    Raises:
+        InputError: images of another size than the only one that the networks take.
+    """
+    height, width = batch.images_BCHW.shape[2:]
+    if (height, width) != (networks.IMAGE_SIDE, networks.IMAGE_SIDE):
+        raise InputError(
+            "networks of this method take images of 64×64 pixels, but held-out ones are"
+            f" {height}×{width}: state evaluation.transforms, such as {{crop: [64, 64]}}"
+        )
+
+
+def prior_images(system: DplcSystem, prior: parts.Prior, draws: Draws, like: Batch) -> Tensor:
     """uint8 images G(z) for this rank's rows."""
+    require_size(like)
     generator = system.networks["generator"]
     with system.statistics(draws):
         return pixels.to_bytes(generator(prior.sample(draws, parts.dtype_of(generator))))

@@ -16,7 +16,7 @@ class CodeTables(nn.Module):
 
     Args:
         symbols: N of one code.
-        levels: L of the quantiser.
+        levels: L of the quantizer.
     """
 
     back: Tensor

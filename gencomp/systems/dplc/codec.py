@@ -43,7 +43,7 @@ class DplcCodec:
 
     Args:
         networks: `code_encoder`, `latent_mapper`, `generator` and `code_tables`; copied.
-        levels: quantiser levels L.
+        levels: quantizer levels L.
     """
 
     codec_id = CODEC_ID

@@ -21,6 +21,7 @@ from gencomp.systems.dplc.base import (
     latent_decoder,
     latent_discriminator,
     prior_images,
+    require_size,
 )
 from gencomp.systems.dplc.objectives import (
     Adversary,
@@ -113,6 +114,7 @@ class WganGpGenerator(DplcSystem):
 
     def evaluate(self, batch: Batch, draws: Draws) -> Sums:
         """Scores of held-out images and of as many samples."""
+        require_size(batch)
         generator, critic = self.networks["generator"], self.networks["critic"]
         x_BCHW = pixels.to_signed(batch.images_BCHW)
         with self.statistics(draws):
@@ -134,7 +136,7 @@ class WganGpGenerator(DplcSystem):
         }
 
     def sample(self, draws: Draws, like: Batch) -> Tensor:
-        return prior_images(self, self.prior, draws)
+        return prior_images(self, self.prior, draws, like)
 
     def latent_decoder(self) -> LatentDecoder:
         return latent_decoder(self, self.prior)

@@ -1,4 +1,4 @@
-"""The phases: what each optimiser step of a stage minimises."""
+"""The phases: what each optimizer step of a stage minimises."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Recipes of distribution-preserving lossy compression: one model a stage.
 
 A stage's recipe has the sections that its method uses and no others, so what does not belong
-together cannot be written down. Optimisers come with the networks they move: `optimizer` for
+together cannot be written down. Optimizers come with the networks they move: `optimizer` for
 encoder and generator, `critic.optimizer`, `latent_discriminator.optimizer`.
 """
 
@@ -199,7 +199,7 @@ class WassersteinPpRecipe(GeneratorRecipe):
 
 class CodeNetworks(_Networks):
     code_channels: int = Field(8, ge=1, le=1024, description="channels n of the 4×4 code")
-    levels: int = Field(2, ge=2, le=256, description="quantiser levels L")
+    levels: int = Field(2, ge=2, le=256, description="quantizer levels L")
     residual_blocks: int = Field(2, ge=0, description="residual blocks in the latent map B")
     latent_batch_norm: bool = Field(True, description="batch norm on B's output")
 

@@ -143,6 +143,7 @@ class Vae(SystemOfObjectives):
 
     def sample(self, draws: Draws, like: Batch) -> Tensor:
         """f(z) for z of the prior, without pixel noise."""
+        self.pixels.require_size(like.images_BCHW)
         z_BK = draws.normal("prior", self.recipe.networks.latent_dim)
         dtype = next(self.networks["decoder"].parameters()).dtype
         return self.pixels.to_images(self.networks["decoder"](z_BK.to(dtype)))

@@ -28,7 +28,7 @@ _ARCHIVE = "cifar-10-python.tar.gz"
 _COLUMNS = 3 * 32 * 32
 
 
-class Batch(NamedTuple):
+class PickledBatch(NamedTuple):
     """A batch inside a folder or an archive, and the sha256 of its bytes."""
 
     root: Path
@@ -48,14 +48,14 @@ def cifar10(path: Path | None, *, size: str | None = None, storage: str | None =
     inside = path / _ARCHIVE
     files = open_files(inside if inside.is_file() else path)
     folder = _folder(files)
-    batches: dict[str, Batch] = {}
+    batches: dict[str, PickledBatch] = {}
     splits = {}
     for split, names in SPLITS.items():
         counts = []
         for name in names:
             data = files.read(f"{folder}{name}")
             digest = hashlib.sha256(data).hexdigest()
-            batches[name] = Batch(files.path, f"{folder}{name}", digest)
+            batches[name] = PickledBatch(files.path, f"{folder}{name}", digest)
             counts.append((name, len(_parsed(data, batches[name].where)[0])))
         splits[split] = Rows(split, tuple(counts))
     return Source(
@@ -99,13 +99,13 @@ def _classes(files: Files, name: str) -> list[str]:
     return [n.decode("latin1") if isinstance(n, bytes) else str(n) for n in names]
 
 
-def _load(batches: Mapping[str, Batch], piece: Piece) -> tuple[np.ndarray, np.ndarray]:
+def _load(batches: Mapping[str, PickledBatch], piece: Piece) -> tuple[np.ndarray, np.ndarray]:
     data, labels = _kept(batches[piece.file])
     return planar(data[piece.start : piece.stop]), labels[piece.start : piece.stop]
 
 
 @lru_cache(maxsize=1)  # a batch is 31 MB
-def _kept(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+def _kept(batch: PickledBatch) -> tuple[np.ndarray, np.ndarray]:
     return _parsed(open_files(batch.root).read(batch.name), batch.where)
 
 

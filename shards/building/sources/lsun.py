@@ -31,8 +31,8 @@ from shards.building.sources.archives import open_files
 from shards.building.sources.draw import drawn
 from shards.building.sources.lsun_database import (
     Entry,
+    Extent,
     Picked,
-    Run,
     check_test_images,
     read_entries,
     scan,
@@ -109,7 +109,7 @@ def lsun(
     )
 
 
-def read(block: Run | Picked | Exported, stored: Pictures) -> Iterator[Outcome]:
+def read(block: Extent | Picked | Exported, stored: Pictures) -> Iterator[Outcome]:
     """One block's outcomes, in order."""
     if isinstance(block, Exported):
         encode_file = partial(_encode_file, root=block.root, stored=stored)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MARK = 256  # entries from one key that is held to the next
 
 
-class Run(NamedTuple):
+class Extent(NamedTuple):
     """A block of the train split: so many `entries`, `skip` after a key, but the held-out ones."""
 
     database: Path
@@ -62,10 +62,10 @@ class Train:
     def __len__(self) -> int:
         return self.entries - len(self.held_out)
 
-    def block(self, start: int, stop: int) -> Run:
+    def block(self, start: int, stop: int) -> Extent:
         first, last = self._place(start), self._place(stop - 1)
         among = slice(bisect_left(self.held_out, first), bisect_left(self.held_out, last))
-        return Run(
+        return Extent(
             self.database,
             key=self.marks[first // MARK],
             skip=first % MARK,
@@ -122,7 +122,7 @@ def check_test_images(test_images: int, images: int, where: Path) -> None:
         )
 
 
-def read_entries(block: Run | Picked) -> Iterator[Entry]:
+def read_entries(block: Extent | Picked) -> Iterator[Entry]:
     """The entries of a block in order, one in memory at a time."""
     with _reading(block.database) as transaction:
         if isinstance(block, Picked):

@@ -17,18 +17,20 @@ import shards
 from cluster import tensor_files
 from cluster.evaluations.metrics import parts, plan, results, work
 from cluster.evaluations.metrics.plan import Evaluation
+from cluster.evaluations.metrics.settings import METRICS, parse_metrics
 from cluster.evaluations.processes import make_parts
 from cluster.runs import Run
 from gencomp.errors import InputError
 from gencomp.evaluation import frechet, kernel, pixels, ssim
 from gencomp.evaluation.draws import ItemDraws
+from gencomp.evaluation.psnr import psnr
 from gencomp.losses import mmd
 from gencomp.system import Batch, evaluation_mode
 from gencomp.systems.common.pixels import to_signed
 from gencomp.systems.dplc.base import ReconstructingSystem
 from tests import scripted, tiny
 
-ALL = plan.METRICS
+ALL = METRICS
 SMALL: dict[str, Any] = {
     "metrics": None,
     "split": "test",
@@ -146,7 +148,7 @@ def test_values_are_those_of_a_plain_loop(codec: Run, photos: Path, nets: dict[s
     mse = pixels.squared_error(images, draws[0]).mean().item()
     expected = {
         "mse": mse,
-        "psnr": pixels.psnr(mse),
+        "psnr": psnr(mse),
         "ms_ssim": ssim.ms_ssim(images, draws[0]).mean().item(),
         "lpips": (images.double() - draws[0].double()).abs().mean().item() / 127.5,
         "pv": torch.stack(draws).double().var(0, unbiased=False).mean().item() / 127.5**2,
@@ -285,7 +287,7 @@ def test_parts_of_another_protocol_are_refused_by_name(generator: Run) -> None:
     for measurement in (one, two):
         measure(measurement, 1)
     shutil.copy(two.part(0), one.part(0))
-    with pytest.raises(InputError, match=r"block-00000.safetensors belongs to another measurement"):
+    with pytest.raises(InputError, match=r"block-00000.safetensors belongs to another evaluation"):
         results.collect(one)
     with pytest.raises(InputError, match="seed was 7, would be 8 "):
         Evaluation.find(generator, "one", two.plan)
@@ -397,9 +399,9 @@ def test_what_a_run_cannot_do_is_refused(
 
 
 def test_parse_metrics() -> None:
-    assert plan.parse_metrics("psnr, mse") == ("mse", "psnr")
+    assert parse_metrics("psnr, mse") == ("mse", "psnr")
     with pytest.raises(InputError, match="'ssim' is not one of mse, psnr"):
-        plan.parse_metrics("mse,ssim")
+        parse_metrics("mse,ssim")
 
 
 def test_features_are_gathered_across_parts(codec: Run, nets: dict[str, Any]) -> None:

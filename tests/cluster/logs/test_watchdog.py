@@ -43,7 +43,7 @@ _RANK = """
 import sys, threading
 import torch.distributed as dist
 from cluster.runs import open_run
-from cluster.training.worker_info import Seat
+from cluster.training.worker_info import WorkerInfo
 from cluster.training.steps import Steps
 from cluster.worker import Host, train
 
@@ -61,8 +61,8 @@ def blocked(self, progress, next_batch):
 Steps.step = blocked
 # Two steps without haste: much is imported late, which takes long on a busy machine.
 left = iter(range(2))
-train(open_run(path), Seat(rank, world), Host(should_stop=lambda: next(left, None) is None))
-train(open_run(path), Seat(rank, world), Host(stall_seconds=5.0))
+train(open_run(path), WorkerInfo(rank, world), Host(should_stop=lambda: next(left, None) is None))
+train(open_run(path), WorkerInfo(rank, world), Host(stall_seconds=5.0))
 """
 
 

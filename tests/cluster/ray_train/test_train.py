@@ -33,13 +33,13 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from cluster.runs import open_run
-from cluster.training.worker_info import Seat
+from cluster.training.worker_info import WorkerInfo
 from cluster.worker import Host, train
 
 path, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 store = dist.FileStore(path + ".store", world)
 dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
-train(open_run(path), Seat(rank, world), Host())
+train(open_run(path), WorkerInfo(rank, world), Host())
 dist.destroy_process_group()
 """
 

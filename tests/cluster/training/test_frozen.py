@@ -20,7 +20,7 @@ from cluster import runs
 from cluster.checkpoints import store
 from cluster.runs import Run
 from cluster.training import state as state_of_training
-from cluster.training.worker_info import Seat
+from cluster.training.worker_info import WorkerInfo
 from cluster.worker import Host, train
 from gencomp.draws import Draws
 from gencomp.errors import InputError
@@ -170,7 +170,7 @@ def test_others_than_those_of_the_training_are_refused(
     with pytest.raises(InputError, match=said):
         run.system()
     with pytest.raises(InputError, match=said):
-        train(run, Seat(), Host())
+        train(run, WorkerInfo(), Host())
 
 
 def test_a_phase_that_would_let_them_learn_is_an_error(

@@ -24,7 +24,7 @@ import torch.distributed as dist
 from cluster import data, worker
 from cluster.runs import Run
 from cluster.training import steps
-from cluster.training.worker_info import Seat
+from cluster.training.worker_info import WorkerInfo
 from cluster.worker import Host
 from gencomp.systems.common import calibration
 from tests import tiny
@@ -166,22 +166,26 @@ def main(rank: int, world: int, folder: Path) -> None:
     if os.environ.get("REBUILT_BUCKETS"):
         _let_buckets_be_rebuilt()
     for name in STOPS:
-        run, seat = Run(folder / name), Seat(rank, world)
+        run, info = Run(folder / name), WorkerInfo(rank, world)
         precision = tiny.double_precision() if name == "double" else contextlib.nullcontext()
         order: list[dict[str, list[int]]] = []
         for count in CRASHES[name]:
             with contextlib.suppress(tiny.Crash):
-                _train(run, seat, Host(), order, crash_after=count)
+                _train(run, info, Host(), order, crash_after=count)
         with precision:
             for host in [*map(tiny.stop_after, STOPS[name]), Host()]:
-                _train(run, seat, host, order)
+                _train(run, info, host, order)
         (run.path / f"order.{rank}.json").write_text(json.dumps(order))
     dist.barrier()
     dist.destroy_process_group()
 
 
 def _train(
-    run: Run, seat: Seat, host: Host, order: list[dict[str, list[int]]], crash_after: int = 1000
+    run: Run,
+    info: WorkerInfo,
+    host: Host,
+    order: list[dict[str, list[int]]],
+    crash_after: int = 1000,
 ) -> None:
     """Train, and record the batches of the steps (not those of the statistics at the end)."""
     to_batch = data.to_batch
@@ -197,7 +201,7 @@ def _train(
         mock.patch.object(data, "to_batch", recording),
         mock.patch.object(calibration, "CALIBRATION_SAMPLES", 64),
     ):
-        if worker.train(run, seat, host).finished:
+        if worker.train(run, info, host).finished:
             del order[-64 // 8 :]
 
 

@@ -15,7 +15,7 @@ from cluster.checkpoints import store
 from cluster.runs import Run
 from cluster.training import steps
 from cluster.training.ema import Averages
-from cluster.training.worker_info import Seat
+from cluster.training.worker_info import WorkerInfo
 from gencomp.system import Batch, Phase, PhaseLoss, Progress, Update
 from tests import tiny
 
@@ -55,7 +55,7 @@ def make(photos: Path, updates: tuple[Update, ...], **training: Any) -> tuple[On
     nn.init.zeros_(system.phases["line"].networks["line"].weight)
     optimizer = torch.optim.SGD(system.phases["line"].trained_parameters(), lr=0.0)
     recipe = tiny.checked(tiny.generator(photos, overrides))
-    return system, steps.Steps(recipe, system, {"line": optimizer}, Seat())
+    return system, steps.Steps(recipe, system, {"line": optimizer}, WorkerInfo())
 
 
 def batches() -> Any:

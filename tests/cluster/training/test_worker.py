@@ -16,7 +16,7 @@ from cluster import data, worker
 from cluster.checkpoints.store import MANIFEST, NETWORKS, OPTIMIZERS, CorruptCheckpoint
 from cluster.logs import process_log
 from cluster.runs import Run, open_run
-from cluster.training.worker_info import Seat
+from cluster.training.worker_info import WorkerInfo
 from cluster.worker import Host
 from gencomp.errors import InputError
 from shards.errors import ShardError
@@ -30,7 +30,7 @@ def straight(generator_run: Path) -> Run:
 
 
 def assert_same_end(run: Run, straight: Run) -> None:
-    """Weights, optimisers, metrics log and result, bit for bit."""
+    """Weights, optimizers, metrics log and result, bit for bit."""
     tiny.assert_identical(tiny.state(run), tiny.state(straight))
     assert tiny.rows(run) == tiny.rows(straight)
     assert tiny.result(run) == tiny.result(straight)
@@ -85,7 +85,7 @@ def test_a_finished_run_that_lost_its_result_ends_the_same(straight: Run, tmp_pa
     run = open_run(shutil.copytree(straight.path, tmp_path / "run"))
     (run.path / "result.json").unlink()
     with torch.random.fork_rng():
-        assert worker.train(run, Seat(), Host()).finished
+        assert worker.train(run, WorkerInfo(), Host()).finished
     torch.use_deterministic_algorithms(False)
     assert_same_end(run, straight)
 
@@ -170,7 +170,7 @@ class TestDamage:
 def test_more_workers_than_images(photos: Path, tmp_path: Path) -> None:
     run = tiny.started(tmp_path / "run", tiny.generator(photos, {"data.batch_size": 2}))
     with pytest.raises(InputError, match="batch_size is 2, but there are 3 workers"):
-        worker.train(run, Seat(0, 3), Host())
+        worker.train(run, WorkerInfo(0, 3), Host())
 
 
 class TestOrder:

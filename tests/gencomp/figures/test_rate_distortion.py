@@ -23,7 +23,7 @@ from gencomp.figures import convergence
 from gencomp.figures.convergence import Convergence
 from gencomp.figures.rate_axes import DistortionName, Units
 from gencomp.figures.rate_distortion import (
-    Curve,
+    DrawnCurve,
     Gap,
     ImageCurves,
     OperatingPoint,
@@ -62,13 +62,13 @@ def images(latents: int = 6, count: int = 12) -> tuple[ImageCurves, np.ndarray]:
     return ImageCurves(BETAS, rate, distortion), -exact.log_z_IT.numpy()
 
 
-def curve(label: str = "VAE", latents: int = 6, gaps: tuple[Gap, ...] = ()) -> Curve:
+def curve(label: str = "VAE", latents: int = 6, gaps: tuple[Gap, ...] = ()) -> DrawnCurve:
     one, total_IT = images(latents)
     means = np.stack([total_IT[drawn].mean(0) for drawn in bootstrap.resamples(12, seed=0)])
     ends = np.percentile(means, [2.5, 97.5], axis=0)
     rate, distortion = one.rate_IT.mean(0), one.distortion_IT.mean(0)
     low, high = distortion_interval(BETAS, distortion, total_IT.mean(0), ends)
-    return Curve(label, BETAS, rate, distortion, low, high, gaps)
+    return DrawnCurve(label, BETAS, rate, distortion, low, high, gaps)
 
 
 def rendered(figure: Figure) -> Figure:

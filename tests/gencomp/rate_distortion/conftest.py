@@ -33,7 +33,7 @@ class LinearProblem:
 
     def exact(
         self, betas: object, kind: Kind = "mse", prior_scale: float = 1.0
-    ) -> closed_form.Curve:
+    ) -> closed_form.ExactCurve:
         beta_T = torch.as_tensor(betas, dtype=torch.float64).reshape(-1)
         return closed_form.linear_gaussian(
             self.weight_NK, self.bias_N, self.x_IN, beta_T, kind, prior_scale

@@ -24,10 +24,10 @@ def tuning(betas, step_sizes, leapfrog=5, prior: Prior = PRIOR, **options) -> Tu
     return Tuning(betas, steps, leapfrog, prior.latent_dim, prior.identity, seed=6, **options)
 
 
-def make_run(distortion: Distortion, frozen: Tuning, ids=None, prior=PRIOR, **options) -> ais.Run:
+def make_run(distortion: Distortion, frozen: Tuning, ids=None, prior=PRIOR, **options) -> ais.Walk:
     """Seed 7; images 0, 1, ... if not named."""
     ids = range(len(distortion.x_IN)) if ids is None else ids
-    return ais.Run(distortion, prior, frozen, 7, ids, **options)
+    return ais.Walk(distortion, prior, frozen, 7, ids, **options)
 
 
 def toy_steps(betas: np.ndarray) -> np.ndarray:
@@ -35,7 +35,7 @@ def toy_steps(betas: np.ndarray) -> np.ndarray:
     return 1.0 / np.sqrt(1 + 2 * betas * 1.63**2)
 
 
-def measure(run: ais.Run, chains: int) -> list[ais.Row]:
+def measure(run: ais.Walk, chains: int) -> list[ais.Row]:
     state, rows = ais.start(run, chains), []
     while not ais.done(run, state):
         state, row = ais.advance(run, state)
@@ -238,7 +238,7 @@ def test_saved_chains_of_another_run_are_refused(toy):
     saved = ais.to_tensors(run, ais.start(run, 4))
     metric = {"metric_betas": np.ones(1), "metric": np.full((1, 2), 2.0)}
     others = [
-        ais.Run(toy.full(), PRIOR, tuning(betas, 0.3), 8, range(2)),
+        ais.Walk(toy.full(), PRIOR, tuning(betas, 0.3), 8, range(2)),
         make_run(toy.full(), tuning(betas, 0.3), [1, 0]),
         make_run(toy.full(), tuning(betas, 0.31)),
         make_run(toy.full(), tuning(betas, 0.3, low_precision_until=1.0)),
@@ -251,7 +251,7 @@ def test_saved_chains_of_another_run_are_refused(toy):
         make_run(toy.full(), tuning(betas, 0.3, prior=Gaussian(2, 2.0)), prior=Gaussian(2, 2.0)),
     ]
     for other in others:
-        with pytest.raises(InputError, match="another run"):
+        with pytest.raises(InputError, match="another walk"):
             ais.from_tensors(other, saved)
 
 
@@ -278,7 +278,7 @@ def test_non_finite_decoder_rows_keep_the_estimate_finite(toy):
 def test_refusals(toy):
     frozen = tuning([0, 1], 0.3)
     with pytest.raises(InputError, match="tuning round's seed"):
-        ais.Run(toy.full(), PRIOR, frozen, 6, range(2))
+        ais.Walk(toy.full(), PRIOR, frozen, 6, range(2))
     with pytest.raises(InputError, match="3 image ids for 2 images"):
         make_run(toy.full(), frozen, range(3))
     with pytest.raises(InputError, match="for the prior Gaussian"):

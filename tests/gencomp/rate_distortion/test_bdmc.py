@@ -44,7 +44,7 @@ def toy_tuning(betas: np.ndarray, seed: int = 6) -> Tuning:
     return Tuning(betas, 0.5 / np.sqrt(1 + 2 * betas * 1.63**2), 5, 2, PRIOR.identity, seed)
 
 
-def toy_exact(x_IN: Tensor, betas: np.ndarray | list[float]) -> closed_form.Curve:
+def toy_exact(x_IN: Tensor, betas: np.ndarray | list[float]) -> closed_form.ExactCurve:
     return closed_form.linear_gaussian(WEIGHT_NK, BIAS_N, x_IN, torch.tensor(betas))
 
 
@@ -140,7 +140,7 @@ def test_perfect_kernels():
         z_IK = mean_IK + normals_IK @ torch.linalg.cholesky(covariance).T
         return hmc.init(z_IK[:, None], forward.distortion)
 
-    def log_weight(run: ais.Run, state: ais.AISState) -> Tensor:
+    def log_weight(run: ais.Walk, state: ais.AISState) -> Tensor:
         for before, after in pairwise(run.betas.tolist()):
             state = ais.reweight(state, after - before)._replace(chain=exact_draws(after))
         walked = float(run.betas[-1] - run.betas[0])

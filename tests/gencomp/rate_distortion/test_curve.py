@@ -51,7 +51,7 @@ def measure(
         **options,
     )
     ids = [1000 * copy + image for copy in range(copies) for image in range(images)]
-    run = ais.Run(problem.reduced(kind, copies), prior, tuning, 7, ids)
+    run = ais.Walk(problem.reduced(kind, copies), prior, tuning, 7, ids)
     points = set(schedules.report_points(temperatures, 40))
     state, rows = ais.start(run, chains), []
     while not ais.done(run, state):
@@ -121,7 +121,7 @@ def test_pixels_in_float32(surrogate):
         seed=6,
         pilot_temperatures=150,
     )
-    run = ais.Run(distortion, Gaussian(10), tuning, 7, range(4))
+    run = ais.Walk(distortion, Gaussian(10), tuning, 7, range(4))
     state = ais.start(run, 16)
     while not ais.done(run, state):
         state, row = ais.advance(run, state)
@@ -153,7 +153,7 @@ def test_two_modes():
     settings = {"beta_max": beta, "temperatures": 300, "chains": 16, "leapfrog": 5}
     tuning = pilot.tune(SquaredError(decode, x_IN), Gaussian(2), seed=6, **settings)
     distortion = SquaredError(decode, x_IN.repeat(copies, 1))
-    run = ais.Run(distortion, Gaussian(2), tuning, 7, range(2 * copies))
+    run = ais.Walk(distortion, Gaussian(2), tuning, 7, range(2 * copies))
     state = ais.start(run, 16)
     while not ais.done(run, state):
         state, row = ais.advance(run, state)

@@ -168,7 +168,7 @@ def test_tuning_is_reproducible_and_frozen(surrogate):
     with pytest.raises(dataclasses.FrozenInstanceError):
         first.seed = 1
     with pytest.raises(InputError, match="tuning round's seed"):
-        ais.Run(distortion, Gaussian(4), first, 6, range(4))
+        ais.Walk(distortion, Gaussian(4), first, 6, range(4))
 
 
 def test_bad_settings(surrogate, found):
@@ -198,7 +198,7 @@ def test_no_stall(name, request, surrogate):
     gaps = []
     for temperatures in (100, 500, 2_000):
         tuning = pilot.freeze(request.getfixturevalue(name), schedules.sigmoid(100, temperatures))
-        run = ais.Run(problem.reduced(), PRIOR, tuning, 7, range(16), resample_below=0)
+        run = ais.Walk(problem.reduced(), PRIOR, tuning, 7, range(16), resample_below=0)
         state, acceptance = ais.start(run, 16), []
         while not ais.done(run, state):
             state, row = ais.advance(run, state)

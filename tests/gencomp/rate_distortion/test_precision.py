@@ -39,7 +39,7 @@ def test_log_weights_agree_with_an_all_float64_decoder_and_float32_weights_do_no
     step_sizes = 1 / np.sqrt(1 + 2 * betas * torch.linalg.svdvals(weight_NK)[0].item() ** 2)
     tuning = Tuning(betas, step_sizes, 5, LATENT_DIM, Gaussian(LATENT_DIM).identity, seed=6)
     distortion = SquaredError(decoder, x_IN)
-    run = ais.Run(distortion, Gaussian(LATENT_DIM), tuning, 7, range(4), resample_below=0)
+    run = ais.Walk(distortion, Gaussian(LATENT_DIM), tuning, 7, range(4), resample_below=0)
     state = ais.start(run, 16)
 
     exact = SquaredError(linear_decoder(weight_NK, bias_N).double(), x_IN.double())

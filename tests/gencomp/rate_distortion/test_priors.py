@@ -129,7 +129,7 @@ def excess_rate(toy, prior: Prior, copies: int = 25) -> tuple[torch.Tensor, torc
     """log Z of N(0, I) minus that of the prior at β = 10: mean over copies [I], and its error."""
     settings = {"beta_max": 10, "temperatures": 100, "chains": 16, "leapfrog": 5}
     tuning = pilot.tune(toy.reduced(), prior, seed=6, pilot_temperatures=100, **settings)
-    run = ais.Run(toy.reduced("mse", copies), prior, tuning, 7, range(2 * copies))
+    run = ais.Walk(toy.reduced("mse", copies), prior, tuning, 7, range(2 * copies))
     state = ais.start(run, 16)
     while not ais.done(run, state):
         state, row = ais.advance(run, state)

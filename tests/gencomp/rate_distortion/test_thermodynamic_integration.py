@@ -38,7 +38,7 @@ def tuning() -> Tuning:
     )
 
 
-def walk(run: ais.Run, state: ais.AISState) -> tuple[Tensor, Tensor]:
+def walk(run: ais.Walk, state: ais.AISState) -> tuple[Tensor, Tensor]:
     """[I, T] log Z by the weights and by the integral, after every transition."""
     rows = []
     while not ais.done(run, state):
@@ -55,7 +55,7 @@ def test_agrees_with_the_weights_and_the_closed_form(tuning):
 
     Of 7 seeds none had more than 0.025 nats between the two, or 0.2 to the closed form.
     """
-    run = ais.Run(DISTORTION, PRIOR, tuning, 7, range(IMAGES))
+    run = ais.Walk(DISTORTION, PRIOR, tuning, 7, range(IMAGES))
     by_weights_IT, by_integral_IT = walk(run, ais.start(run, CHAINS))
     exact_IT = exact_log_z(X_IN, tuning.betas[1:])
     assert (by_integral_IT - by_weights_IT).mean(0).abs().max() < 0.1

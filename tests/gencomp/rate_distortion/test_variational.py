@@ -45,7 +45,7 @@ def linear_encoder() -> nn.Linear:
     return encoder
 
 
-def run_of(weight_NK, bias_N, x_IN, scale: float = 1.0, **changes: Any) -> variational.Run:
+def run_of(weight_NK, bias_N, x_IN, scale: float = 1.0, **changes: Any) -> variational.Training:
     """Trained on the very images that are measured: no price for amortisation."""
     settings: dict[str, Any] = {
         "encoder": linear_encoder(),
@@ -56,7 +56,7 @@ def run_of(weight_NK, bias_N, x_IN, scale: float = 1.0, **changes: Any) -> varia
         "learning_rate": 0.1,
         "samples": 1_000,
     }
-    return variational.Run(
+    return variational.Training(
         LinearReduction(weight_NK, bias_N, x_IN, "mse"),
         Gaussian(LATENT_DIM, scale),
         x_IN.repeat(32, 1),
@@ -64,7 +64,7 @@ def run_of(weight_NK, bias_N, x_IN, scale: float = 1.0, **changes: Any) -> varia
     )
 
 
-def points_of(run: variational.Run) -> list[variational.Point]:
+def points_of(run: variational.Training) -> list[variational.Point]:
     state, points = variational.start(run), []
     while not variational.done(run, state):
         state, point = variational.advance(run, state)
@@ -156,7 +156,7 @@ def test_deep_encoder_stays_above_a_deep_decoders_curve():
     decode = lambda z: torch.tanh(z @ matrix.T)  # noqa: E731
     images_IN = decode(normals(8, 200, 2).float()) + 0.05 * normals(9, 200, VALUES).float()
     test_IN, train_IN = images_IN.split([20, 180])
-    run = variational.Run(
+    run = variational.Training(
         *(SquaredError(decode, test_IN), Gaussian(2), train_IN),
         encoder=variational.gaussian_encoder(VALUES, 2, seed=3, widths=(32, 32)),
         betas=[1, 10],
@@ -166,7 +166,7 @@ def test_deep_encoder_stays_above_a_deep_decoders_curve():
         learning_rate=1e-2,
         samples=50,
     )
-    untrained = variational.Run(**(vars(run) | {"learning_rate": 1e-12, "epochs": 1}))
+    untrained = variational.Training(**(vars(run) | {"learning_rate": 1e-12, "epochs": 1}))
     axis = torch.linspace(-6, 6, 241)
     grid_GK = torch.cartesian_prod(axis, axis)
     d_IG = torch.cdist(test_IN.double(), decode(grid_GK).double()).square()
@@ -237,8 +237,8 @@ def test_refusals():
     ]
     for change, message in changes:
         with pytest.raises(InputError, match=message):
-            variational.Run(**(vars(run) | change))
+            variational.Training(**(vars(run) | change))
     narrow = nn.Linear(VALUES, 2 * LATENT_DIM - 1, dtype=torch.float64)
-    wrong = variational.Run(**(vars(run) | {"encoder": narrow}))
+    wrong = variational.Training(**(vars(run) | {"encoder": narrow}))
     with pytest.raises(InputError, match="mean and log variance of 3 latents"):
         variational.advance(wrong, variational.start(wrong))

@@ -17,7 +17,7 @@ import xxhash
 
 from shards import open_set
 from shards.building.build import build
-from shards.checking.verify import Report, verify
+from shards.checking.verify import Findings, verify
 from shards.checking.verify_shard import MOST_KEPT
 from shards.errors import ShardError
 from shards.index import SCHEMA, IndexWriter, by_shard, shard_digest
@@ -339,7 +339,7 @@ class TestDescription:
 
 class TestDuplicates:
     @pytest.fixture
-    def report(self, tmp_path: Path) -> Report:
+    def report(self, tmp_path: Path) -> Findings:
         made = make_set(
             tmp_path / "set",
             {
@@ -350,7 +350,7 @@ class TestDuplicates:
         )
         return verify(made.path)
 
-    def test_across_splits(self, report: Report) -> None:
+    def test_across_splits(self, report: Findings) -> None:
         assert [re.sub(r"byte \d+", "byte", str(problem)) for problem in report.problems] == [
             "test-000000.tar, key 'f', byte: the same image is in split 'test', and in split "
             "'train' as 'a' (train-000000.tar, byte)",
@@ -360,7 +360,7 @@ class TestDuplicates:
             "'test' as 'd' (test-000000.tar, byte)",
         ]
 
-    def test_within_a_split_is_a_note(self, report: Report) -> None:
+    def test_within_a_split_is_a_note(self, report: Findings) -> None:
         assert report.notes == ["split 'train', repeated images: 1, such as 'c' that of 'b'"]
 
     def test_only_a_note(self, tmp_path: Path) -> None:

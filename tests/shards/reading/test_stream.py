@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import tarfile
 import threading
 from itertools import islice
@@ -22,7 +23,7 @@ from shards.errors import ShardError
 from shards.reading.mixture import MixedSplit, Part, mix
 from shards.reading.order import EpochOrder, Order
 from shards.reading.reader import ShardSet, Split
-from shards.reading.stream import Batch, evaluation_batches, training_batches
+from shards.reading.stream import Batch, chosen_batches, evaluation_batches, training_batches
 from shards.reading.transforms import Transforms, dithered, draws
 from shards.reading.windowed import WindowedOrder
 from tests.waiting import PATIENCE
@@ -356,6 +357,25 @@ def test_images_of_different_sizes(folder_set: ShardSet) -> None:
         assert batch.images.shape == (4, *(transforms.crop or transforms.resize or ()), 3)
     with pytest.raises(ShardError, match=r"different sizes"):
         next(evaluation_batches(mixed, 4, 0, 1, transforms=Transforms(flip=True)))
+
+
+def test_the_index_knows_the_sizes(folder_set: ShardSet, split: Split) -> None:
+    mixed = folder_set.split("train")
+    rows = np.array([3, 0, 3])
+    assert mixed.sizes(rows).tolist() == [list(mixed.image(int(row)).shape[:2]) for row in rows]
+    again = pickle.loads(pickle.dumps(mixed))
+    assert again.sizes(rows).tolist() == mixed.sizes(rows).tolist()
+    assert split.sizes(np.arange(3)).tolist() == [[32, 32]] * 3  # all of one size
+
+
+def test_an_empty_share_has_the_shape_of_its_batch(folder_set: ShardSet) -> None:
+    """Also where images have different sizes: that of its batch, not that of the first image."""
+    mixed = folder_set.split("train")
+    batches = [np.array([row]) for row in range(3)]
+    here, empty = (list(chosen_batches(mixed, batches, rank, 2)) for rank in range(2))
+    assert len({batch.images.shape for batch in here}) == 3
+    for one, none in zip(here, empty, strict=True):
+        assert len(none.rows) == 0 and none.images.shape == (0, *one.images.shape[1:])
 
 
 def test_an_image_smaller_than_the_crop_is_named(folder_set: ShardSet) -> None:

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from slurm.sessions import child_processes, ray_cluster, ray_node
+from cluster import processes
+from slurm.sessions import ray_cluster, ray_node
 from slurm.sessions.ray_cluster import Node
 from tests.processes import Process, descendants, gone
 from tests.waiting import PATIENCE, wait_for
@@ -49,6 +50,7 @@ def test_the_token_is_in_no_word_and_no_variable(tmp_path: pytest.TempPathFactor
 
 _FAMILY = """
 import subprocess, sys, time
+from cluster import processes
 from slurm.sessions import child_processes as children
 children.adopt()
 # A child that leaves a grandchild behind.
@@ -82,7 +84,7 @@ def test_children_are_deaf_and_none_is_left() -> None:
 
 
 def test_a_node_ends_with_its_input_and_not_by_slurms_signals() -> None:
-    before = set(child_processes._children())
+    before = set(processes.own_children())
     node = subprocess.Popen(
         [sys.executable, "-m", "slurm.sessions.ray_node"], stdin=subprocess.PIPE, text=True
     )
@@ -98,4 +100,4 @@ def test_a_node_ends_with_its_input_and_not_by_slurms_signals() -> None:
     assert not wait_for(lambda: node.poll() is not None, 0.2)
     node.communicate(timeout=PATIENCE)
     assert node.returncode == 0
-    assert set(child_processes._children()) <= before
+    assert set(processes.own_children()) <= before

@@ -31,7 +31,7 @@ def test_the_same_plan_is_found_again(evaluate: Evaluate) -> None:
 def test_another_plan_is_refused_with_its_differences(evaluate: Evaluate) -> None:
     evaluation = evaluate()
     before = tiny.tree(evaluation.path)
-    with pytest.raises(InputError, match=r"chains was 4, would be 8; seed was 7, would be 9 \("):
+    with pytest.raises(InputError, match=r"seed was 7, would be 9; chains was 4, would be 8 \("):
         evaluate(chains=8, seed=9)
     assert tiny.tree(evaluation.path) == before
     assert evaluate("other", chains=8).path != evaluation.path

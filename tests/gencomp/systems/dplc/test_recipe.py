@@ -198,7 +198,7 @@ def test_images_may_be_evaluated_one_by_one(name: str) -> None:
     assert (recipe.evaluation.batch_size, recipe.evaluation.limit) == (1, 1)
 
 
-def test_an_optimiser_that_is_half_given_keeps_the_other_defaults() -> None:
+def test_an_optimizer_that_is_half_given_keeps_the_other_defaults() -> None:
     recipe = recipes.load(WGAN, {"critic": {"optimizer": {"weight_decay": 0.1}}})
     assert isinstance(recipe, dplc.WganGpRecipe)
     assert recipe.critic.optimizer.learning_rate == 1e-4

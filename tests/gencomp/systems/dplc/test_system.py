@@ -1,8 +1,9 @@
-"""What all stages of DPLC share: steps, optimisers, batch statistics, evaluation, pictures."""
+"""What all stages of DPLC share: steps, optimizers, batch statistics, evaluation, pictures."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -63,7 +64,7 @@ class TestSteps:
         ]
 
     @pytest.mark.parametrize("stage", STAGES)
-    def test_an_optimiser_moves_what_its_phase_trains_and_nothing_else(self, stage: str) -> None:
+    def test_an_optimizer_moves_what_its_phase_trains_and_nothing_else(self, stage: str) -> None:
         system = made(stage, **(ADVERSARIAL if stage in ("wae", "wasserstein_pp", "codec") else {}))
         for name, phase in system.phases.items():
             before = states(system)
@@ -78,7 +79,7 @@ class TestSteps:
                     assert not moved, (name, network)
 
     @pytest.mark.parametrize("stage", STAGES)
-    def test_every_network_belongs_to_one_optimiser_or_is_frozen(self, stage: str) -> None:
+    def test_every_network_belongs_to_one_optimizer_or_is_frozen(self, stage: str) -> None:
         system = made(stage)
         trained = [name for phase in system.phases.values() for name in phase.trains]
         assert len(trained) == len(set(trained))
@@ -159,6 +160,21 @@ def test_latents_are_those_that_reconstructions_decode(stage: str, mode: str) ->
         with system.statistics(draws()):  # type: ignore[attr-defined]
             made_BCHW = system.networks["generator"](found.z_BK[:, :, None, None])
         assert torch.equal(pixels.to_bytes(made_BCHW), system.reconstruct(batch(), draws()))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_images_of_another_size_are_refused(stage: str) -> None:
+    system = finalised(made(stage))
+    larger = batch()._replace(images_BCHW=torch.zeros(8, 3, 64, 80, dtype=torch.uint8))
+    calls: list[Callable[[], object]] = [lambda: system.evaluate(larger, draws())]
+    if stage != "wgan_gp":
+        calls.append(lambda: system.reconstruct(larger, draws()))
+    if stage not in BASELINES:
+        calls.append(lambda: system.sample(draws(), like=larger))
+    with evaluation_mode(system.networks):
+        for call in calls:
+            with pytest.raises(InputError, match=r"of 64×64 pixels, but held-out ones are 64×80"):
+                call()
 
 
 class TestBatchStatistics:

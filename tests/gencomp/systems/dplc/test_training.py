@@ -62,7 +62,7 @@ def test_crashed_and_resumed(
     generators: dict[str, Path],
     tmp_path: Path,
 ) -> None:
-    """Weights, optimisers of every phase, metrics log and result are those of a straight run."""
+    """Weights, optimizers of every phase, metrics log and result are those of a straight run."""
     if stage == "codec":
         overrides = overrides | {"parents.generator": str(generators["wgan_gp"])}
     recipe = raw(stage, photos, **overrides)

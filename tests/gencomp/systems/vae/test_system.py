@@ -398,9 +398,10 @@ class TestRuns:
     def test_crashed_and_resumed(
         self, kind: str, images: Path, photos: Path, tmp_path: Path
     ) -> None:
-        """Weights, optimiser, metrics log and result are those of a straight run."""
+        """Weights, optimizer, metrics log and result are those of a straight run."""
         where = photos if kind == "dcgan" else images
-        resize = {"data.transforms.resize": [32, 32]} if kind == "dcgan" else {}
+        sections = ("data", "evaluation") if kind == "dcgan" else ()
+        resize = {f"{section}.transforms.resize": [32, 32] for section in sections}
         overrides = DECODERS[kind] | SHORT | resize | {"data.shards": str(where)}
         raw = recipes.with_overrides(
             recipes.read("vae_digits"), overrides | {"data.batch_size": 16}

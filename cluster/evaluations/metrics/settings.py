@@ -1,0 +1,97 @@
+"""What the user chooses about the metrics of a run. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, model_validator
+
+from cluster.evaluations.options import Device, Options, Seed, Threads
+from gencomp.errors import InputError
+from gencomp.evaluation.feature_inputs import Input
+
+Metric = Literal["mse", "psnr", "ms_ssim", "pv", "fid", "kid", "lpips", "rate0", "mmd"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+OF_RECONSTRUCTIONS: tuple[Metric, ...] = ("mse", "psnr", "ms_ssim", "pv", "lpips")
+OF_FEATURES: tuple[Metric, ...] = ("fid", "kid")
+_OF_DRAWS: tuple[Metric, ...] = ("pv", "rate0")
+# An interval needs two images.
+ImageCount = Annotated[int, Field(ge=2)]
+SampleCount = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class MetricOptions(Options):
+    """What to measure, and how."""
+
+    split: str = Field("test", description="Split to measure on.")
+    images: ImageCount | None = Field(
+        None, description="Number of images, evenly spaced over the split; by default all."
+    )
+    samples: SampleCount | None = Field(
+        None,
+        description="Samples of the prior for sFID and sKID; by default as many as images, 0 for"
+        " none.",
+    )
+    draws: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="Reconstructions of each image for pv, and samples for rate0.",
+    )
+    batch_size: int = Field(64, ge=1, description="Images that go through the networks at once.")
+    block: int = Field(
+        256, ge=1, description="Images of a part; a process that is killed loses one part at most."
+    )
+    seed: Seed = Field(7, description="Seed of noise, samples and intervals.")
+    features_input: Input = Field(
+        "uint8",
+        description="Form of the images that the feature network is given: uint8 of any size, or"
+        " floats on [-1, 1] at 299×299.",
+    )
+
+
+class Settings(MetricOptions):
+    """What is measured, with the hashes of the networks that measure it.
+
+    Attributes:
+        metrics: the metrics, in the order of `METRICS`.
+        features: SHA-256 of the feature network's file.
+        lpips: SHA-256 of the perceptual network's file.
+    """
+
+    metrics: tuple[Metric, ...] = Field(min_length=1)
+    images: ImageCount
+    samples: SampleCount
+    threads: Threads
+    device: Device
+    features: str | None
+    lpips: str | None
+
+    @model_validator(mode="after")
+    def _fit(self) -> Settings:
+        if self.samples == 1:
+            raise ValueError("--samples is 1, but a distance needs two samples or more (0: none)")
+        if self.draws < 2 and self.asks(*_OF_DRAWS):
+            raise ValueError(f"--draws is {self.draws}, but pv and rate0 need two or more")
+        if self.asks(*OF_FEATURES) and not self.features:
+            raise ValueError("--metrics fid and kid need a feature network: name it by --features")
+        if self.asks("lpips") and not self.lpips:
+            raise ValueError("--metrics lpips needs a network: name it by --lpips")
+        return self
+
+    def asks(self, *metrics: Metric) -> bool:
+        """Whether one of these metrics is wanted."""
+        return any(metric in self.metrics for metric in metrics)
+
+
+def parse_metrics(text: str) -> tuple[Metric, ...]:
+    """The metrics that a text such as `mse,psnr` names.
+
+    Raises:
+        InputError: the text holds a word that is no metric.
+    """
+    asked = [word.strip() for word in text.split(",") if word.strip()]
+    for word in asked:
+        if word not in METRICS:
+            raise InputError(f"--metrics {word!r} is not one of {', '.join(METRICS)}")
+    return tuple(metric for metric in METRICS if metric in asked)

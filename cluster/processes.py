@@ -1,0 +1,41 @@
+"""What Linux says in `/proc` about the processes of this machine."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+_PROC = Path("/proc")
+
+
+def born(pid: int) -> int | None:
+    """The start of a process in ticks since boot; None if it is gone or a zombie."""
+    try:
+        fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def command_line(pid: int) -> bytes | None:
+    """The words of a process, each followed by a zero byte; None if it is gone or a zombie."""
+    try:
+        # An unreaped process has no command line.
+        return (_PROC / str(pid) / "cmdline").read_bytes() or None
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def children(pid: int) -> list[int]:
+    """The children of a process, including those of all its threads."""
+    found: list[int] = []
+    for thread in (_PROC / str(pid) / "task").glob("*"):
+        with suppress(OSError):
+            found += map(int, (thread / "children").read_text().split())
+    return found
+
+
+def own_children() -> list[int]:
+    """The children of this process, adopted ones too."""
+    return children(os.getpid())
