@@ -157,11 +157,11 @@ def weights(frequencies_BL: Integers, precision: int) -> npt.NDArray[np.float64]
             f" {frequencies_BL.dtype} of shape {frequencies_BL.shape}."
         )
     if frequencies_BL.size and int(frequencies_BL.min()) < 1:
-        raise InputError(f"A frequency is {int(frequencies_BL.min())}, it must be at least 1.")
+        raise InputError(f"A frequency is {int(frequencies_BL.min())}, but it must be at least 1.")
     sums_B = frequencies_BL.sum(axis=1, dtype=np.int64)
     if (wrong_B := sums_B != 1 << precision).any():
         raise InputError(
-            f"The frequencies of a symbol sum to {int(sums_B[wrong_B][0])}, they must sum to"
+            f"The frequencies of a symbol sum to {int(sums_B[wrong_B][0])}, but they must sum to"
             f" 2^{precision} = {1 << precision}."
         )
     return ((frequencies_BL.astype(np.int64) << (PRECISION - precision)) - 1).astype(np.float64)
