@@ -1,1 +1,1 @@
-"""Ray Train: the worker loop, checkpoints, resume, the Ray runtime."""
+"""Training under Ray Train: the worker loop, checkpoints, resumption and the Ray runtime."""

@@ -1,4 +1,4 @@
-"""The images that a recipe names: what it trains on and in which order, and what is held out."""
+"""The images that a recipe names: training images with their order, and held-out images."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from shards.reading.windowed import WindowedOrder
 
 
 def open_training(recipe: BaseRecipe) -> tuple[Split | MixedSplit, Order]:
-    """The training images, of one shard set or a mixture, and the order they come in.
+    """The training images, from one shard set or a mixture, and their order.
 
     Raises:
-        ShardError: a set or a split is missing.
+        ShardError: a shard set or a split is missing.
     """
     data, seed = recipe.data, recipe.training.seed
     if data.shards is not None:
@@ -39,22 +39,22 @@ def open_training(recipe: BaseRecipe) -> tuple[Split | MixedSplit, Order]:
 
 
 def open_held_out(recipe: BaseRecipe) -> Split:
-    """The images that the recipe evaluates on.
+    """The images on which the recipe evaluates.
 
     Raises:
-        ShardError: the set or its split is missing.
+        ShardError: the shard set or its split is missing.
     """
     return shards.open_set(recipe.evaluation_shards()).split(recipe.evaluation.split)
 
 
 def hashes(recipe: BaseRecipe) -> dict[str, str]:
-    """What identifies the images of a recipe, for the identity of its run.
+    """The hashes that identify the images of a recipe, for the identity of its run.
 
-    `data`: the index hash of the training set or mixture; `evaluation.data`: that of the set that
-    is evaluated on, where it is not simply the same.
+    The entry `data` is the index hash of the training set or mixture. The entry `evaluation.data`
+    is the index hash of the set for evaluations, unless that is the training set itself.
 
     Raises:
-        ShardError: a set or a split is missing.
+        ShardError: a shard set or a split is missing.
     """
     training, _ = open_training(recipe)
     held_out = open_held_out(recipe)
@@ -64,7 +64,7 @@ def hashes(recipe: BaseRecipe) -> dict[str, str]:
 
 
 def stored(info: DatasetInfo) -> dict[str, Any]:
-    """How a set's images were made and stored, for the protocol of what is measured on them."""
+    """How the images of a set were made and stored, for protocols of what is measured on them."""
     return {"name": info.name, "source": info.source, **info.transform.model_dump(mode="json")}
 
 
@@ -76,7 +76,7 @@ def training_stream(
     world: int,
     start: int,
 ) -> Generator[HostBatch, None, None]:
-    """A rank's shares of the training stream's batches, from a position on."""
+    """The rank's shares of the training stream's batches, from a position on."""
     return training_batches(
         images,
         order,
@@ -98,7 +98,7 @@ def held_out_sizes(recipe: BaseRecipe, held_out: Split, rows: Sequence[int]) -> 
 
 
 def of_one_size(sizes_N2: np.ndarray) -> list[np.ndarray]:
-    """The places of the images of each size, in the order in which the sizes come first."""
+    """The places of the images of each size. Sizes are in the order in which they first occur."""
     if (sizes_N2 == sizes_N2[:1]).all():
         return [np.arange(len(sizes_N2))]
     _, firsts, kinds_N = np.unique(sizes_N2, axis=0, return_index=True, return_inverse=True)
@@ -108,9 +108,9 @@ def of_one_size(sizes_N2: np.ndarray) -> list[np.ndarray]:
 def held_out_order(
     recipe: BaseRecipe, held_out: Split, batch_size: int, images: int
 ) -> list[np.ndarray]:
-    """The first held-out images as rows of global batches, each of images of one size.
+    """The rows of the first held-out images in global batches, each with images of one size.
 
-    They are in the order of the split where all have one size.
+    If all images have the same size, they are in the order of the split.
     """
     groups = of_one_size(held_out_sizes(recipe, held_out, range(images)))
     return [
@@ -123,14 +123,14 @@ def held_out_order(
 def held_out_batches(
     recipe: BaseRecipe, held_out: Split, order: Iterable[np.ndarray], rank: int, world: int
 ) -> Iterator[HostBatch]:
-    """A rank's shares of global batches of held-out images, under the transforms of evaluations.
+    """The rank's shares of global batches of held-out images, under the transforms of evaluations.
 
     Args:
-        recipe: of the run.
-        held_out: where the images are.
-        order: as `held_out_order` gives it.
-        rank: this rank.
-        world: number of ranks.
+        recipe: the run's recipe.
+        held_out: the split that holds the images.
+        order: the rows of each global batch, as `held_out_order` gives them.
+        rank: the rank.
+        world: the number of ranks.
     """
     transforms = _evaluation_transforms(recipe)
     return chosen_batches(held_out, order, rank, world, transforms, recipe.data.maps)
@@ -143,16 +143,16 @@ def held_out_rows(recipe: BaseRecipe, held_out: Split, rows: Sequence[int]) -> H
 
 
 def evaluation_protocol(recipe: BaseRecipe) -> dict[str, Any]:
-    """What happens to an image before it is evaluated, for the protocol of the results."""
+    """The transforms of an image before it is evaluated, for the protocol of the results."""
     chosen = recipe.evaluation.transforms
     return TransformsSection(resize=chosen.resize, crop=chosen.crop).model_dump(mode="json")
 
 
 def to_batch(host: HostBatch, device: torch.device) -> Batch:
-    """Arrays of the reader as tensors on the device, images as BCHW."""
+    """The reader's arrays as tensors on the device, with images as BCHW."""
 
     def moved(array: np.ndarray) -> torch.Tensor:
-        if array.dtype == np.uint16:  # torch has few operations on it
+        if array.dtype == np.uint16:  # torch has few operations for this type
             array = array.astype(np.int32)
         return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
 

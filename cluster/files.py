@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and locks on directories."""
+"""Files that are whole or do not exist, and locks on directories."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["lock_holder", "locked", "read_json", "write_bytes", "write_json", "w
 
 
 def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
-    """Replace a file in one step; when that fails, nothing is left behind.
+    """Replace a file in one step. If that fails, nothing is left behind.
 
     Args:
-        path: its directory is made if need be.
+        path: the file, whose directory is made if need be.
         data: the whole content.
-        durable: wait until it is on the disk; not needed for what is only looked at.
+        durable: whether to wait until the file is on the disk, which files for display do not need.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(
@@ -43,12 +43,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any, durable: bool = True) -> None:
-    """Replace a file of JSON in one step."""
+    """Replace a JSON file in one step."""
     write_bytes(path, (json.dumps(value, indent=1) + "\n").encode(), durable)
 
 
 def read_json(path: Path) -> Any | None:
-    """The content of a file of JSON, or None where there is no such file."""
+    """The content of a JSON file, or None if there is no such file."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:

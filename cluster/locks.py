@@ -1,19 +1,20 @@
-"""A directory has one writer, on local disks and on file systems that many hosts share.
+"""Locks on directories: a directory has one writer, also on file systems that many hosts share.
 
-    lock           `flock` on it; the kernel frees it when the holder dies, however that happens
-    lock.000007    record of the seventh holder: who it is; its modification time is its heartbeat
+    lock           the file for `flock`; the kernel frees it when the holder dies, for any reason
+    lock.000007    the record that names the seventh holder; its modification time is a heartbeat
 
 On a local file system `flock` decides alone. Elsewhere it may be missing, or be known to one host
 only; there the record with the highest number names the holder. Number n + 1 is claimed by creating
-its file, which exactly one process can do; whoever claimed it late, when a higher one was there,
-withdraws; the file of the highest number stays when its holder leaves, so that numbers never start
-again. A holder is dead when its process is gone from this host, or, on another host, when its
-record got no heartbeat for `SILENCE` seconds of the file server's clock and none while we watched.
+its file, which exactly one process can do. A process that claims a number late, when a higher one
+exists, withdraws. The file of the highest number stays when its holder leaves, so that numbers
+never start again. A holder is dead if its process is gone from this host, or, on another host, if
+its record has had no heartbeat for `SILENCE` seconds of the file server's clock and none while it
+was watched from here.
 
-Guaranteed: no two processes hold a directory as long as heartbeats are late by less than `SILENCE`.
-A holder that was stopped for longer (SIGSTOP, a host that hung) finds out at its next
-`Lease.require`, which its writers call before each write; a write that was under way when it was
-stopped may still be completed.
+The guarantee: no two processes hold a directory as long as heartbeats are late by less than
+`SILENCE`. A holder that was stopped for longer (SIGSTOP, a host that hung) finds out at its next
+`Lease.require`, which its writers call before each write. A write that was under way when the
+holder was stopped may still be completed.
 """
 
 from __future__ import annotations
@@ -43,28 +44,28 @@ log = logging.getLogger(__name__)
 HEARTBEAT = 10.0  # seconds
 SILENCE = 60.0  # seconds
 _PREFIX = "lock."
-# A file system of one of these is known to one kernel only.
+# The kinds of file systems that only one kernel can see.
 _LOCAL = frozenset(
     {"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "tmpfs", "xfs", "zfs"}
 )
-# Record files vanish while one looks; NFS then calls the handle stale.
+# The errors of a record file that vanishes while it is read; NFS calls its handle stale.
 _VANISHED = (errno.ENOENT, errno.ESTALE)
 
 
 class LockLost(RuntimeError):
-    """Another process has taken over a directory that this one held."""
+    """Raised where another process has taken over a directory that this process held."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a directory, as its record says.
+    """The process that holds a directory, as its record describes it.
 
     Attributes:
-        token: no two holders have the same.
-        born: when the process was started, in the kernel's ticks.
-        place: the running kernel and the space of process numbers in which `pid` means something.
-        since: seconds since 1970 by the clock of `host`.
-        released: it has left.
+        token: a word that no two holders share.
+        born: the time at which the process was started, in the kernel's ticks.
+        place: the running kernel and the namespace in which `pid` names the process.
+        since: the time since when it holds, in seconds since 1970 by the clock of `host`.
+        released: whether it has left.
     """
 
     token: str
@@ -80,20 +81,20 @@ class Holder:
 
     @property
     def is_here(self) -> bool:
-        """Whether this process can see that one."""
+        """Whether this process can see the process of the holder."""
         return self.place != "" and self.place == _place()
 
     def lives(self) -> bool:
-        """Whether it still runs; to be asked where `is_here`."""
+        """Whether the process still runs; this is known only if the holder `is_here`."""
         return self.born is not None and processes.born(self.pid) == self.born
 
 
 @dataclass(frozen=True)
 class Lease:
-    """A hold on a directory; may be handed to other processes that write there for the holder.
+    """A hold on a directory, which the holder may hand to other processes that write for it.
 
     Attributes:
-        predecessor: whom it was taken from, where a dead process held it.
+        predecessor: the dead process from which the directory was taken over, if there was one.
     """
 
     directory: Path
@@ -112,11 +113,11 @@ class Lease:
             )
 
     def beat(self) -> bool:
-        """Give a sign of life; False when the directory is not held any more."""
+        """Give a sign of life. The result is False if the directory is not held any more."""
         return self._is_held(touch=True)
 
     def _is_held(self, touch: bool = False) -> bool:
-        # Opened anew each time: NFS asks the server then, and only then.
+        # The file is opened anew each time, since only then does NFS ask the server.
         try:
             with _record(self.directory, self.number).open("rb") as file:
                 if _parse(file.read()).token != self.token:
@@ -134,15 +135,16 @@ class Lease:
 def locked(directory: Path, refusal: str = "{directory} is in use by {holder}") -> Iterator[Lease]:
     """Hold a directory against a second writer.
 
-    On a file system that hosts share this waits until it is clear whether a holder on another host
-    is alive: a heartbeat if it is, about `SILENCE` seconds after the last one if it is not.
+    On a file system that hosts share, this waits until it is clear whether a holder on another host
+    is alive: until its next heartbeat if it is, until about `SILENCE` seconds after its last one if
+    it is not.
 
     Args:
-        directory: a run, a sweep or an evaluation.
-        refusal: the sentence for the second one.
+        directory: the directory of a run, a sweep or an evaluation.
+        refusal: the sentence for the second writer.
 
     Raises:
-        InputError: somebody else works on it now.
+        InputError: another process holds the directory now.
     """
     with (directory / "lock").open("ab") as file:
         lease = _acquire(directory, file, refusal)
@@ -158,7 +160,7 @@ def locked(directory: Path, refusal: str = "{directory} is in use by {holder}") 
 
 
 def lock_holder(directory: Path) -> int | None:
-    """The process on this machine that holds the directory, if one does."""
+    """The number of the process on this machine that holds the directory, if there is one."""
     found = newest(directory)
     if found is None or found[1].released or not found[1].is_here or not found[1].lives():
         return None
@@ -166,7 +168,7 @@ def lock_holder(directory: Path) -> int | None:
 
 
 def newest(directory: Path) -> tuple[int, Holder] | None:
-    """Number and content of the newest record, which may be that of a holder that left or died."""
+    """The number and content of the newest record, whose holder may have left or died."""
     while numbers := _numbers(directory):
         with suppress(FileNotFoundError):
             return numbers[-1], _parse(_record(directory, numbers[-1]).read_bytes())
@@ -174,7 +176,7 @@ def newest(directory: Path) -> tuple[int, Holder] | None:
 
 
 def heartbeat(directory: Path, number: int) -> float:
-    """When a holder last gave a sign of life, in seconds since 1970 by the file system's clock.
+    """The time of a holder's last sign of life, in seconds since 1970 by the file system's clock.
 
     Raises:
         FileNotFoundError: the record is gone.
@@ -190,13 +192,13 @@ def heartbeat(directory: Path, number: int) -> float:
 
 def _acquire(directory: Path, file: IO[bytes], refusal: str) -> Lease:
     while True:
-        ours = _flock(file)  # tried again after a wait for a holder elsewhere
+        ours = _flock(file)  # this is tried again after a wait for a holder elsewhere
         found = newest(directory)
         holder = None if found is None or found[1].released else found[1]
         if _in_use(directory, file, ours, found):
             who = holder or "another process"
             raise InputError(refusal.format(directory=directory, holder=who))
-        if found != newest(directory):  # while we watched
+        if found != newest(directory):  # the record has changed while we watched
             continue
         lease = _claim(directory, 1 + (found[0] if found else 0), holder)
         if lease is not None:
@@ -209,7 +211,7 @@ def _in_use(
     """Whether a living process holds a directory.
 
     Args:
-        ours: whether we got the `flock`; None where there is none.
+        ours: whether we got the `flock`; None if the file system has none.
         found: the newest record.
     """
     if ours is not None and _is_local(directory):
@@ -223,10 +225,10 @@ def _in_use(
 
 
 def _fell_silent(directory: Path, file: IO[bytes], number: int, holder: Holder) -> bool:
-    """Recorder a holder on another host until it is clear whether it is dead.
+    """Watch a holder on another host until it is clear whether it is dead.
 
     Returns:
-        True when it is, or when the record has gone meanwhile and one must look again.
+        True if the holder is dead, or if the record has gone, so that the caller must look again.
     """
     longest = SILENCE + 3 * HEARTBEAT
     log.warning("%s: waiting up to %.0f s whether %s still lives", directory, longest, holder)
@@ -234,11 +236,10 @@ def _fell_silent(directory: Path, file: IO[bytes], number: int, holder: Holder) 
     with suppress(FileNotFoundError):
         last = heartbeat(directory, number)
         while heartbeat(directory, number) == last:
-            # The clock of the file server, which also stamps the heartbeats.
+            # This reads the clock of the file server, which also stamps the heartbeats.
             os.utime(file.fileno())
             age = os.fstat(file.fileno()).st_mtime - last
-            # A server that hung makes all heartbeats old, so one beat must be missed before our
-            # eyes.
+            # A server that hung makes all heartbeats old, so a beat must be missed while we watch.
             if age > SILENCE and time.monotonic() - started > 2.5 * HEARTBEAT:
                 log.warning("%s: %s was last seen %.0f s ago: taking over", directory, holder, age)
                 return True
@@ -249,7 +250,7 @@ def _fell_silent(directory: Path, file: IO[bytes], number: int, holder: Holder) 
 
 
 def _claim(directory: Path, number: int, predecessor: Holder | None) -> Lease | None:
-    """Become the holder with a number; None when another was faster."""
+    """Become the holder with a number. The result is None if another process was faster."""
     mine = Holder(
         token=secrets.token_hex(8),
         host=platform.node(),
@@ -267,7 +268,7 @@ def _claim(directory: Path, number: int, predecessor: Holder | None) -> Lease | 
         return None
     numbers = _numbers(directory)
     if numbers[-1] != number:
-        # What we saw was long ago: others have come and gone since.
+        # Our view was old: others have come and gone since.
         path.unlink(missing_ok=True)
         return None
     for lower in numbers[:-1]:
@@ -287,14 +288,14 @@ def _release(lease: Lease) -> None:
     try:
         temporary.write_bytes(_dump(left))
         temporary.replace(path)
-    except OSError as error:  # a full disk: the heartbeat's silence says the same, later
+    except OSError as error:  # on a full disk, the missing heartbeats will show the release later
         log.warning("%s could not be given back: %s", lease.directory, error)
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
 def _beat(lease: Lease, stop: threading.Event) -> None:
-    """The heartbeat's thread."""
+    """Give heartbeats until `stop` is set. This is the work of the heartbeat's thread."""
     while not stop.wait(HEARTBEAT):
         try:
             if not lease.beat():
@@ -319,7 +320,7 @@ def _dump(holder: Holder) -> bytes:
 
 
 def _parse(text: bytes) -> Holder:
-    """A record; one that is only being written, or was cut short, is that of a stranger."""
+    """The holder in a record; if the record is not whole (yet), the holder is a stranger."""
     try:
         return Holder(**json.loads(text))
     except (ValueError, TypeError):
@@ -327,7 +328,7 @@ def _parse(text: bytes) -> Holder:
 
 
 def _flock(file: IO[bytes]) -> bool | None:
-    """Try to lock; None where the file system cannot."""
+    """Whether this process now has the `flock`; None if the file system has none."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
@@ -348,7 +349,7 @@ def _is_local(directory: Path) -> bool:
     here = directory.resolve()
     kinds: dict[Path, str] = {}
     for line in mounts:
-        # …, mount point as the fifth field, …, "-", kind, …; see proc(5).
+        # The fifth field is the mount point, and the one after "-" is the kind; see proc(5).
         before, _, after = line.partition(" - ")
         point = re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), before.split()[4])
         kinds[Path(point)] = after.split()[0]
@@ -357,7 +358,7 @@ def _is_local(directory: Path) -> bool:
 
 @cache
 def _place() -> str:
-    """Names the running kernel and its space of process numbers; empty where that is not known."""
+    """The name of the running kernel and its process namespace; empty if that is not known."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"

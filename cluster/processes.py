@@ -1,4 +1,4 @@
-"""What Linux tells about the processes of this machine, from `/proc`."""
+"""What Linux says in `/proc` about the processes of this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _PROC = Path("/proc")
 
 
 def born(pid: int) -> int | None:
-    """When a process was started, in ticks since boot; None when it is gone or a zombie."""
+    """The start of a process in ticks since boot; None if it is gone or a zombie."""
     try:
         fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -19,7 +19,7 @@ def born(pid: int) -> int | None:
 
 
 def command_line(pid: int) -> bytes | None:
-    """The words of a process, each with a zero byte behind it; None when it is gone or a zombie."""
+    """The words of a process, each followed by a zero byte; None if it is gone or a zombie."""
     try:
         # An unreaped process has no command line.
         return (_PROC / str(pid) / "cmdline").read_bytes() or None
@@ -28,7 +28,7 @@ def command_line(pid: int) -> bytes | None:
 
 
 def children(pid: int) -> list[int]:
-    """The children of a process, those of all its threads."""
+    """The children of a process, including those of all its threads."""
     found: list[int] = []
     for thread in (_PROC / str(pid) / "task").glob("*"):
         with suppress(OSError):

@@ -1,8 +1,8 @@
-"""Ray, started, joined and stopped: the only place that does it.
+"""The only place where Ray is started, joined and stopped.
 
 A cluster of our own listens on loopback only, asks for a token, runs no dashboard, reports no
 usage, lives in a short temporary directory of its own and dies with the process that started it. We
-never run `ray stop` and never join whatever cluster happens to be around: only an explicit
+never run `ray stop`, and never join a cluster that happens to be there: only an explicit
 RAY_ADDRESS makes us join one.
 """
 
@@ -24,16 +24,16 @@ from typing import IO
 from gencomp.errors import InputError
 
 OBJECT_STORE_BYTES = 100 * 2**20
-# Set where the cluster at RAY_ADDRESS has all the nodes that it will ever have.
+# The variable that is set if the cluster at RAY_ADDRESS has all the nodes that it will ever have.
 COMPLETE = "GENCOMP_CLUSTER_IS_COMPLETE"
 _LONGEST_BASE = 20
 _ALIVE = "alive"
 _open_locks: list[IO[str]] = []
-# What a process that computes needs from its start on.
+# The variables that a process that computes needs from its start on.
 WORKER_ENVIRONMENT = {
     # Waiting threads must not spin on cores that other workers need.
     "OMP_WAIT_POLICY": "PASSIVE",
-    # glibc otherwise gives large tensors back after every use: a third of a step on a CPU.
+    # Otherwise glibc returns large tensors after every use, which costs a third of a step on a CPU.
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
 }
@@ -42,16 +42,16 @@ SAFE_DEFAULTS = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # A report waits for the next poll; the default of 2 s also delays the end of a run by seconds.
+    # Reports wait for the next poll; the default of 2 s also delays the end of a run by seconds.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    # For places that were free a moment before (see `cluster.ray_train.scaling`).
+    # Workers start in places that were free a moment before (see `cluster.ray_train.scaling`).
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
     # A rank that never reports becomes an error instead of a wait without end.
     "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "1800",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
-    # Tune's new console prints tables that nobody asked for, also when it is told to be quiet.
+    # Tune's new console prints unwanted tables even when it is told to be quiet.
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # A trial that is asked to stop before its first evaluation has no score, which is no error.
@@ -62,10 +62,10 @@ SAFE_DEFAULTS = {
 
 @contextmanager
 def cluster(cpus: int | None = None) -> Iterator[None]:
-    """A Ray cluster for the body: the one at RAY_ADDRESS, else one of our own, stopped afterwards.
+    """A Ray cluster for the body: the one at RAY_ADDRESS, or one of our own that is then stopped.
 
     Args:
-        cpus: CPUs our own cluster may use; all that this process may run on when None.
+        cpus: the CPUs that our own cluster may use; None: all on which this process may run.
     """
     for name, value in SAFE_DEFAULTS.items():
         os.environ.setdefault(name, value)
@@ -88,7 +88,7 @@ def cluster(cpus: int | None = None) -> Iterator[None]:
 
 
 def address() -> str | None:
-    """The cluster that we join, None when we start one of our own."""
+    """The address of the cluster that we join, or None if we start one of our own."""
     found = os.environ.get("RAY_ADDRESS")
     if found == "auto":
         raise InputError("RAY_ADDRESS=auto could join a stranger's cluster; give host:port")
@@ -96,16 +96,19 @@ def address() -> str | None:
 
 
 def is_complete() -> bool:
-    """Whether our cluster never grows: it is our own, or that of an allocation."""
+    """Whether our cluster never grows, because it is our own or belongs to an allocation."""
     return address() is None or os.environ.get(COMPLETE) == "1"
 
 
 @cache
 def workplace() -> Path:
-    """This process's temporary directory, removed at its end, or by a later one after a kill."""
+    """This process's temporary directory.
+
+    It is removed when the process ends, or, if the process was killed, by a later one.
+    """
     directory = Path(tempfile.mkdtemp(prefix=f"gencomp-{os.getpid()}-", dir=_base()))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    # Locked before it gets its name: nobody may find it unlocked while we live.
+    # The file is locked before it gets its name, so that it is never found unlocked while we live.
     lock = (directory / ".alive").open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
     os.rename(directory / ".alive", directory / _ALIVE)
@@ -115,7 +118,7 @@ def workplace() -> Path:
 
 @cache
 def _token() -> Path:
-    """A file with a new token, for all clusters of this process: Ray reads it only once."""
+    """The file with the token of all clusters of this process, since Ray reads it only once."""
     path = workplace() / "token"
     path.touch(mode=0o600)
     path.write_text(secrets.token_hex(32))
@@ -123,13 +126,13 @@ def _token() -> Path:
 
 
 def _base() -> Path:
-    """Where temporary directories go: Ray's socket paths below must fit into 107 bytes."""
+    """The parent of temporary directories; paths of Ray's sockets below must fit into 107 bytes."""
     base = tempfile.gettempdir()
     return Path(base if len(base) <= _LONGEST_BASE else "/tmp")
 
 
 def remove_leftovers() -> None:
-    """Workplaces of our processes that were killed: nobody holds their lock any more."""
+    """Remove the workplaces of our killed processes, whose locks are not held any more."""
     for directory in _base().glob("gencomp-*"):
         try:
             if directory.stat().st_uid != os.getuid():
@@ -142,7 +145,7 @@ def remove_leftovers() -> None:
 
 
 def usable_cpus() -> int:
-    """CPUs this process may run on, by its affinity mask and not by the machine's size."""
+    """The number of CPUs on which this process may run, by its affinity mask."""
     return len(os.sched_getaffinity(0))
 
 
@@ -150,7 +153,7 @@ def usable_cpus() -> int:
 def _connected(**options: object) -> Iterator[None]:
     import ray
 
-    # Tune warns of files that nobody needs, and prints tracebacks that our keeper sums up.
+    # Tune warns of files that are not needed, and prints tracebacks that our own messages sum up.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:
         ray.init(log_to_driver=False, logging_level="WARNING", **options)

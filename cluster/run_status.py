@@ -1,4 +1,4 @@
-"""Where a run stands, read from its files alone: from any host, while it trains, without torch."""
+"""The status of a run, read from its files alone: on any host, while it trains, without torch."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from typing import Any
 import yaml
 
 from cluster import locks, processes
-from cluster.logs import json_lines, process_log
+from cluster.logs import evaluation_rows, json_lines, process_log
 
-# Rows behind what is "recent".
+# The numbers of newest rows from which the sample rate and the pace are computed.
 _RATE_ROWS, _PACE_ROWS = 10, 200
-# A process on another host that holds no lock and wrote nothing for so long has ended.
-_QUIET = 600.0  # seconds
+# A process on another host that holds no lock and has written nothing for this time has ended.
+_QUIET_SECONDS = 600.0
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Standing:
-    """One run.
+    """The status of one run.
 
     Attributes:
-        kind: system and stage.
-        state: new, running, finished, stopped (on request), failed, or interrupted: its process
+        kind: the system and the stage.
+        state: new, running, finished, stopped (on request), failed, or interrupted, if the process
             died without a word.
-        detail: who runs it, or why it failed.
-        step, total: steps done and in all; None where that is not known.
-        samples_per_second: over the last rows of the log.
-        seconds_left: of training, if it runs.
-        evaluation: metrics of the newest one, with its `step` and `time`.
-        checkpoint: `step` and `time` of the newest whole one, by the sizes of its files.
-        attempts: how often it was started, or its workers.
-        failures: `time` and `message` of what went wrong, oldest first.
+        detail: the process that runs it, or the reason why it failed.
+        step, total: the number of steps done, and of all steps; None if that is not known.
+        samples_per_second: the rate over the last rows of the log.
+        seconds_left: the seconds that training will still take, if the run is running.
+        evaluation: the metrics of the newest evaluation, with its `step` and `time`.
+        checkpoint: the `step` and `time` of the newest checkpoint whose files have their sizes.
+        attempts: the number of times that the run or its workers were started.
+        failures: the `time` and `message` of each failure, oldest first.
     """
 
     path: Path
@@ -66,11 +66,11 @@ def is_run(path: Path) -> bool:
 
 
 def read(path: Path, held: bool | None = None) -> Standing:
-    """Where a run stands now.
+    """The present status of a run.
 
     Args:
-        path: its directory.
-        held: whether the sweep that it belongs to is being run; None for a run of its own.
+        path: the run's directory.
+        held: whether the sweep to which the run belongs is running; None for a run of its own.
     """
     recipe = _read_yaml(path / "recipe.yaml")
     training = _section(recipe, "training")
@@ -81,7 +81,7 @@ def read(path: Path, held: bool | None = None) -> Standing:
     starts = [row for row in events if row["event"] == "start"]
     state, detail = _state(path, result, driver, events, held)
     since = seconds(starts[-1]) if starts else 0.0
-    rows, evaluation = _newest_rows(path / "metrics.jsonl", f"{split}/", since)
+    rows, evaluation = _newest_rows(path / "metrics.jsonl", split, since)
     newest = rows[0] if rows else None
     step = int((result or newest or evaluation or {}).get("step", 0))
     total = _total(training, newest or evaluation)
@@ -104,7 +104,7 @@ def read(path: Path, held: bool | None = None) -> Standing:
 
 
 def holder(directory: Path) -> str | None:
-    """The living process that holds a directory, and how long ago it was seen elsewhere."""
+    """The living process that holds a directory, with the time of its last sign if it is remote."""
     found = locks.newest(directory) if directory.is_dir() else None
     if found is None or found[1].released:
         return None
@@ -119,7 +119,7 @@ def holder(directory: Path) -> str | None:
 
 
 def seconds(row: Row) -> float:
-    """When a line was logged, in seconds since 1970."""
+    """The time at which a line was logged, in seconds since 1970."""
     try:
         return datetime.fromisoformat(row["time"]).timestamp()
     except (KeyError, TypeError, ValueError):
@@ -152,7 +152,7 @@ def _state(
 
 
 def _waits_for(driver: list[dict[str, Any]], events: list[dict[str, Any]]) -> str:
-    """What the driver waits for, if the workers have not begun since it said so."""
+    """What the driver says it waits for, unless the workers have begun since."""
     said: Row = next((row for row in reversed(driver) if "event" in row), {})
     begun = max((seconds(row) for row in events if row["event"] == "start"), default=0.0)
     waits = said.get("event") == "waiting" and seconds(said) > begun
@@ -160,21 +160,21 @@ def _waits_for(driver: list[dict[str, Any]], events: list[dict[str, Any]]) -> st
 
 
 def _lives(path: Path, start: Row) -> bool:
-    """Whether the process of a loop that holds no lock still works."""
+    """Whether the process of a training loop that holds no lock still works."""
     if start.get("host") == platform.node():
         return processes.born(int(start.get("pid", 0))) is not None
     files = [p for p in (path / "metrics.jsonl", process_log.of_rank(path, 0)) if p.exists()]
-    return time.time() - max(p.stat().st_mtime for p in files) < _QUIET
+    return time.time() - max(p.stat().st_mtime for p in files) < _QUIET_SECONDS
 
 
 def _newest_rows(
-    path: Path, prefix: str, since: float
+    path: Path, split: str, since: float
 ) -> tuple[list[dict[str, Any]], dict[str, float] | None]:
-    """The newest rows of training since a time, newest first, and the newest evaluation."""
+    """The newest rows of training since a time, from the newest back, and the newest evaluation."""
     rows: list[dict[str, Any]] = []
     evaluation = None
     for row in json_lines.newest_first(path):
-        metrics = {k.removeprefix(prefix): v for k, v in row.items() if k.startswith(prefix)}
+        metrics = evaluation_rows.from_row(row, split)
         if metrics and evaluation is None:
             evaluation = {"step": row.get("step", 0), "time": row.get("time", 0.0), **metrics}
         old = row.get("time", 0.0) < since or len(rows) == _PACE_ROWS
@@ -186,7 +186,7 @@ def _newest_rows(
 
 
 def _total(training: Row, row: Row | None) -> int | None:
-    """Steps in all; where the recipe counts epochs, from how far the steps so far have come."""
+    """The number of all steps; if the recipe counts epochs, it follows from the steps so far."""
     steps, epochs = (training.get(name) for name in ("steps", "epochs"))
     if isinstance(steps, int):
         return steps
@@ -196,14 +196,14 @@ def _total(training: Row, row: Row | None) -> int | None:
 
 
 def _rate(rows: list[dict[str, Any]]) -> float | None:
-    """Of rows that stand for equally many samples each: the harmonic mean."""
+    """The rate of samples: a harmonic mean, as the rows stand for equal numbers of samples."""
     rates = [row["samples_per_second"] for row in islice(rows, _RATE_ROWS)]
     rates = [rate for rate in rates if rate]
     return len(rates) / sum(1 / rate for rate in rates) if rates else None
 
 
 def _pace(rows: list[dict[str, Any]]) -> float | None:
-    """Seconds a step, with all that comes between steps."""
+    """The seconds per step, including everything that happens between steps."""
     if len(rows) < 2 or rows[0]["step"] <= rows[-1]["step"]:
         return None
     return float((rows[0]["time"] - rows[-1]["time"]) / (rows[0]["step"] - rows[-1]["step"]))
@@ -224,7 +224,7 @@ def _checkpoint(directory: Path) -> dict[str, float] | None:
 
 
 def _failures(driver: list[dict[str, Any]], events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """By the driver's word; by rank 0's where there is no driver."""
+    """The failures that the driver has logged, or rank 0 if there is no driver."""
     found = []
     begun: Row | None = None
     for row in [row for row in driver if "event" in row] or events:
@@ -255,7 +255,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    """None where there is none, or it is only half there."""
+    """The content of a JSON file; None if there is no file, or it is not whole."""
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError):

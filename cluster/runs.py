@@ -1,17 +1,17 @@
-"""A run is a directory. This file knows what lies where in it and whether it may be entered.
+"""A run is a directory. This file knows where things lie in it and whether it may be entered.
 
 recipe.yaml       the resolved recipe
-parents/          the recipe of each run it starts from: <role>.yaml
-identity.json     recipe values, data hash, parents' weights: what makes it this run
-environment.json  versions of what it was started with
-checkpoints/      see checkpoints.py
+parents/          the recipe of each run that this one starts from: <role>.yaml
+identity.json     the run's identity: recipe values, hash of the data, weights of the parents
+environment.json  the versions of the software that the run was started with
+checkpoints/      see cluster/checkpoints/store.py
 metrics.jsonl     one row per logged step, one per evaluation
-logs/             what each process did, see logs.py
-lock, lock.*      who trains it now, see locks.py
+logs/             what each process did, see cluster/logs/process_log.py
+lock, lock.*      the process that trains the run now, see cluster/locks.py
 samples/          grids of originals, reconstructions and prior samples
-tensorboard/
+tensorboard/      the same scalars and grids for TensorBoard
 evaluations/      results of later evaluations
-result.json       written last, when training is complete
+result.json       the final metrics, written last, when training is complete
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from torch import Tensor
 
 import gencomp
 from cluster import data, tensor_files
-from cluster.checkpoints.store import Checkpoint, newest
+from cluster.checkpoints import retention, store
+from cluster.checkpoints.store import LAST, Checkpoint, Choice
 from cluster.files import write_text
 from gencomp import recipes
 from gencomp.errors import InputError
@@ -43,9 +44,16 @@ _RECORD = {f"training.{field}" for field in RECORD_FIELDS}
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory that exists and belongs to a recipe."""
+    """A run directory that exists and belongs to a recipe.
+
+    Attributes:
+        path: the directory.
+        checkpoint: the choice of the checkpoint that is used wherever the run's weights are asked
+            for.
+    """
 
     path: Path
+    checkpoint: Choice = LAST
 
     @property
     def name(self) -> str:
@@ -66,70 +74,104 @@ class Run:
 
     @property
     def refusal(self) -> Path:
-        """Why workers will not go on; see `cluster.ray_train.final_errors`."""
+        """The file in which workers say why they refuse; see `cluster.ray_train.final_errors`."""
         return self.path / "refusal"
 
     def recipe(self) -> BaseRecipe:
         return recipes.load(self.path / "recipe.yaml")
 
     def parent_recipes(self) -> dict[str, BaseRecipe]:
-        """Role -> recipe of each parent run; kept here, so that a run can be moved alone."""
+        """The recipe of each parent run by role, stored here so that a run can be moved alone."""
         return {
             role: recipes.load(self.path / "parents" / f"{role}.yaml")
             for role in self.recipe().parent_runs()
         }
 
     def system(self) -> System:
-        """The system of this run, with the weights of its newest whole checkpoint, on the CPU.
+        """The system of this run, with the weights of the chosen checkpoint, on the CPU.
 
         Raises:
-            InputError: there is no checkpoint yet.
+            InputError: there is no such checkpoint.
         """
-        found = newest(self.checkpoints)
-        if found is None:
-            raise InputError(f"run {self.path} has no checkpoint yet")
-        recipe = self.recipe()
+        found, recipe = self.chosen_checkpoint(), self.recipe()
         system = build_system(recipe, self.parent_recipes())
         system.networks.load_state_dict(found.networks())
         load_frozen(system, recipe, found)
         return system
 
+    def chosen_checkpoint(self) -> Checkpoint:
+        """The chosen checkpoint, which is whole.
+
+        Raises:
+            InputError: the checkpoint is not kept or not whole, or there is none at all.
+        """
+        if self.checkpoint == "best":
+            return self._best_checkpoint()
+        if self.checkpoint != "last":
+            return self._checkpoint_of(self.checkpoint)
+        found = store.newest(self.checkpoints)
+        if found is None:
+            raise InputError(f"run {self.path} has no checkpoint yet")
+        return found
+
+    def _best_checkpoint(self) -> Checkpoint:
+        recipe = self.recipe()
+        if not recipe.training.keep_best:
+            raise InputError(
+                f"run {self.path} keeps no best checkpoints: set training.keep_best and "
+                "training.keep_best_metric before training"
+            )
+        scores = retention.Retention(self.metrics, recipe).scores(self._steps())
+        found = retention.best(self.checkpoints, scores)
+        if found is None:
+            raise InputError(f"run {self.path} has no whole checkpoint that was evaluated")
+        return found
+
+    def _checkpoint_of(self, step: int) -> Checkpoint:
+        if step not in (kept := self._steps()):
+            said = f"kept are {', '.join(map(str, kept))}" if kept else "it has none yet"
+            raise InputError(f"run {self.path} keeps no checkpoint of step {step}; {said}")
+        path = self.checkpoints / store.name_of(step)
+        store.verify(path)
+        return Checkpoint(path, averaged=True)
+
+    def _steps(self) -> list[int]:
+        """The steps of all checkpoints, in increasing order."""
+        return sorted(map(store.step_of, store.directories(self.checkpoints)))
+
     def identity(self) -> dict[str, Any]:
         return json.loads((self.path / "identity.json").read_text())
 
     def result(self) -> dict[str, Any] | None:
-        """Final metrics of a finished run, else None."""
+        """The final metrics of a finished run; None for any other run."""
         try:
             return json.loads((self.path / "result.json").read_text())
         except FileNotFoundError:
             return None
 
     def final_checkpoint(self) -> Checkpoint:
-        """The last checkpoint of a finished run.
+        """The chosen checkpoint of a finished run: the last one, unless another was chosen.
 
         Raises:
-            InputError: the run is not finished, or its checkpoint is damaged.
+            InputError: the run is not finished, or the checkpoint is not kept or is damaged.
         """
         if self.result() is None:
             raise InputError(
                 f"run {self.path} is not finished; run its `gencomp train` again to go on"
             )
-        found = newest(self.checkpoints)
-        if found is None:
-            raise InputError(f"run {self.path} has no checkpoint")
-        return found
+        return self.chosen_checkpoint()
 
 
 def load_frozen(system: System, recipe: BaseRecipe, checkpoint: Checkpoint | None) -> str | None:
-    """Fill the frozen networks of a system on the CPU: from the parent runs, or as it knows.
+    """Fill the frozen networks of a system on the CPU, from the parent runs or as the system does.
 
     Args:
-        system: just built.
-        recipe: of its run.
-        checkpoint: whose weights the system has; None at the start of a run.
+        system: the system, which has just been built.
+        recipe: the recipe of the system's run.
+        checkpoint: the checkpoint whose weights the system has; None at the start of a run.
 
     Returns:
-        The hash of the frozen networks; None where there are none.
+        The hash of the frozen networks; None if there are none.
 
     Raises:
         InputError: a parent run is missing or damaged, or the networks are not those that the
@@ -150,7 +192,10 @@ def load_frozen(system: System, recipe: BaseRecipe, checkpoint: Checkpoint | Non
 
 
 def _require_frozen(system: System) -> None:
-    """A batch norm that went on learning would change a frozen network and nobody would see."""
+    """Raise `TypeError` if a phase runs a frozen network that it does not merely evaluate.
+
+    A batch norm that went on learning would change a frozen network without being noticed.
+    """
     for name, phase in system.phases.items():
         for own, network in phase.networks.items():
             shared = any(network is one for one in system.frozen.values())
@@ -159,7 +204,7 @@ def _require_frozen(system: System) -> None:
 
 
 def parent_networks(recipe: BaseRecipe) -> dict[str, dict[str, Tensor]]:
-    """Role -> final weights of each parent run.
+    """The final weights of each parent run by role.
 
     Raises:
         InputError: a parent run is missing, not finished or damaged.
@@ -170,13 +215,18 @@ def parent_networks(recipe: BaseRecipe) -> dict[str, dict[str, Tensor]]:
     }
 
 
-def open_run(path: str | Path) -> Run:
-    """An existing run.
+def open_run(path: str | Path, checkpoint: str | int = LAST) -> Run:
+    """A run that exists.
+
+    Args:
+        path: the run's directory.
+        checkpoint: the choice of the checkpoint, as `--checkpoint` names it. Whether the run has
+            this checkpoint is not checked here.
 
     Raises:
-        InputError: there is no run in that directory.
+        InputError: the directory holds no run, or no checkpoint can have such a name.
     """
-    run = Run(Path(path))
+    run = Run(Path(path), store.parse_choice(str(checkpoint)))
     if not (run.path / "identity.json").is_file():
         raise InputError(f"{path} is not a run directory (it has no identity.json)")
     return run
@@ -186,13 +236,13 @@ def enter(path: Path, recipe: BaseRecipe, history: Mapping[str, Any] | None = No
     """Create the run of a recipe, or enter the existing one of the same recipe and data.
 
     Args:
-        path: its directory.
-        recipe: resolved.
-        history: what else its weights come from, as entries of its identity.
+        path: the run's directory.
+        recipe: the resolved recipe.
+        history: more entries of the run's identity, for whatever else its weights come from.
 
     Raises:
-        InputError: missing data or parent, or the directory holds a run of another recipe; nothing
-            is changed.
+        InputError: data or a parent run are missing, or the directory holds a run of another
+            recipe; nothing is changed.
     """
     identity = identify(recipe) | dict(history or {})
     recipe = recipes.with_absolute_paths(recipe)
@@ -204,12 +254,12 @@ def enter(path: Path, recipe: BaseRecipe, history: Mapping[str, Any] | None = No
                 f"run {path} exists with another recipe or other data: {'; '.join(differences)}"
                 " (choose another --name, or the recipe that it has)"
             )
-        # Data and parents may lie elsewhere than last time.
+        # The recipe is written again, since data and parents may have moved since last time.
         write_text(path / "recipe.yaml", recipes.dump(recipe))
         return run
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise InputError(f"{path} exists, is not empty and is not a run; choose another --name")
-    # Made beside its place and renamed: a half-made directory could never be entered again.
+    # It is made under another name and renamed, as a half-made run could never be entered again.
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "parents").mkdir(parents=True)
@@ -226,12 +276,12 @@ def identify(recipe: BaseRecipe) -> dict[str, Any]:
     """The identity of the run that a recipe would make now.
 
     Raises:
-        ValueError: its data or a parent run are missing, or a parent does not fit.
+        ValueError: the data or a parent run are missing, or a parent does not fit.
     """
     images = data.hashes(recipe)
     parents = {role: open_run(path) for role, path in recipe.parent_runs().items()}
     weights = {role: parent.final_checkpoint().networks_hash() for role, parent in parents.items()}
-    # Without memory: only to refuse sizes and parents that do not fit before anything starts.
+    # Building without memory refuses sizes and parents that do not fit before anything starts.
     with torch.device("meta"):
         build_system(recipe, {role: parent.recipe() for role, parent in parents.items()})
     return recipes.identity(recipe, images, weights)
@@ -241,7 +291,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [
         f"{key} was {old.get(key)!r} and would be {new.get(key)!r}"
         for key in sorted({*old, *new})
-        if old.get(key) != new.get(key) and key not in _RECORD  # older runs have these too
+        if old.get(key) != new.get(key) and key not in _RECORD  # only older runs have these keys
     ]
 
 

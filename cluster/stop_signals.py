@@ -1,4 +1,4 @@
-"""Stop on request: the first signal asks for a checkpoint, the second interrupts at once."""
+"""Stopping on request: the first signal asks for a checkpoint, the second interrupts at once."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# Exit code of a command that was asked to stop, and did so at a checkpoint.
-STOPPED = 130
-
 
 @contextmanager
 def stop_requests(flag: Path) -> Iterator[None]:
     """While the body runs, a signal makes the file `flag`, which workers look for before each step.
 
     Raises:
-        KeyboardInterrupt: in the body, on the second signal.
+        KeyboardInterrupt: a second signal has come; it is raised in the body.
     """
 
     def ask(number: int, frame: Any) -> None:

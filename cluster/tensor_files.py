@@ -1,4 +1,4 @@
-"""Tensors in one safetensors file that is whole or not there, with a hash over all of them."""
+"""Tensors in one safetensors file, which is whole or does not exist and holds a hash over them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cluster.files import write_bytes
 from gencomp.errors import InputError
 
 _HEADER, _CONTENT = "gencomp", "content"
-# In the order in which the library lays tensors out: the wider ones first, so that all are aligned.
+# The types in the order in which the library lays tensors out: wider ones first, for alignment.
 _DTYPES = {
     torch.uint64: "U64",
     torch.int64: "I64",
@@ -45,18 +45,18 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     """Replace a file in one step.
 
     Args:
-        path: its directory is made if need be.
-        tensors: on the CPU.
-        metadata: what they are; any names but `content`.
+        path: the file, whose directory is made if need be.
+        tensors: the tensors, on the CPU.
+        metadata: the description of the tensors, under any names but `content`.
     """
     packed = {name: tensor.contiguous() for name, tensor in tensors.items()}
     said = {**metadata, _CONTENT: _content_hash(packed)}
-    # One entry: the library writes several in an order of its own, another one each time.
+    # All metadata are one entry, because the library writes several in a random order.
     write_bytes(path, to_bytes(packed, {_HEADER: json.dumps(said, sort_keys=True)}))
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What was written.
+    """The tensors and the metadata in a file.
 
     Raises:
         InputError: the file cannot be read, or its tensors are not those that were written.
@@ -73,13 +73,13 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def pieces(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
-    """A safetensors file piece by piece, the bytes that the library's `save` gives in one.
+    """The bytes of a safetensors file in pieces; together they are what the library's `save` gives.
 
-    No copy of all the tensors is made, as the library does, but of one at a time, and only where it
+    The library copies all tensors at once. Here only one tensor at a time is copied, and only if it
     is not contiguous.
 
     Args:
-        tensors: on the CPU.
+        tensors: the tensors, on the CPU.
     """
     names = sorted(tensors, key=lambda name: (_RANKS[tensors[name].dtype], name.encode()))
     header, end = {}, 0
@@ -107,7 +107,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:
-    """The values in row-major order."""
+    """The values of a tensor in row-major order."""
     return tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().data
 
 

@@ -1,9 +1,9 @@
-"""The training loop under Ray Train: start it, watch it, stop it gracefully, resume it.
+"""The training loop under Ray Train is started, watched, stopped gracefully and resumed here.
 
 Ray supervises processes: its controller starts the workers, forms their process group, and starts
-them again when one dies. It is never given our checkpoints: a worker that starts looks into the run
-directory and goes on from the newest whole one, so it does not matter who died: the workers, their
-controller, or the driver.
+them again when one dies. Ray is never given our checkpoints: a worker that starts looks into the
+run directory and goes on from the newest whole checkpoint. So it does not matter whether the
+workers, their controller or the driver died.
 """
 
 from __future__ import annotations
@@ -33,21 +33,22 @@ from gencomp.recipes.schema import BaseRecipe
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.2
-# Growing costs a restart of some ten seconds.
+# This limits how often workers are added, since each time they restart, for some ten seconds.
 _SECONDS_BETWEEN_GROWTHS = 60.0
 
 
 @dataclass(frozen=True)
 class Supervision:
-    """How the workers of a run are kept going; nothing of it changes what they compute.
+    """How the workers of a run are kept going. None of this changes what they compute.
 
     Attributes:
-        workers: fewest and most processes that share each global batch; as many work as the cluster
-            has room for (see `cluster.ray_train.scaling`).
-        gpu: give every worker a GPU of its own, else a CPU.
-        max_failures: how often the workers are started again after one has died.
-        stall_seconds: a worker that makes no progress for so long is ended and counts as dead.
-        copy_to: where every whole checkpoint is copied (see `cluster.checkpoints.mirror`).
+        workers: the fewest and the most processes that share each global batch; as many work as the
+            cluster has room for (see `cluster.ray_train.scaling`).
+        gpu: whether every worker gets a GPU of its own, rather than a CPU.
+        max_failures: the number of times that the workers are started again after one has died.
+        stall_seconds: the time without progress after which a worker is ended and counts as dead.
+        copy_to: the place to which every whole checkpoint is copied, if there is one (see
+            `cluster.checkpoints.mirror`).
     """
 
     workers: tuple[int, int] = (1, 1)
@@ -58,12 +59,12 @@ class Supervision:
 
 
 def require_sensible(supervision: Supervision, run: Run, recipe: BaseRecipe) -> None:
-    """Raise `InputError` for what `fit` would refuse whatever the machine; asks nobody for it.
+    """Raise `InputError` for settings that `fit` would refuse on any machine.
 
     Args:
-        supervision: to be used.
-        run: need not be there yet.
-        recipe: of the run.
+        supervision: the settings.
+        run: the run, which need not exist yet.
+        recipe: the run's recipe.
     """
     for workers in supervision.workers:
         require_shares(recipe, workers)
@@ -83,12 +84,12 @@ def fit(
 
     Args:
         run: an entered run; training goes on from its newest checkpoint.
-        supervision: workers, and what happens when they fail.
-        on_row: called with every new row of the metrics log.
-        on_log: called with every new line of the driver's log and of rank 0's.
+        supervision: the number of workers, and what happens when they fail.
+        on_row: a function that is called with every new row of the metrics log.
+        on_log: a function that is called with every new line of the driver's log and of rank 0's.
 
     Returns:
-        True when training is complete; False when SIGINT or SIGTERM stopped it at a checkpoint.
+        True if training is complete; False if SIGINT or SIGTERM stopped it at a checkpoint.
 
     Raises:
         InputError: another process trains the run, the number of workers does not fit the batch or
@@ -97,12 +98,12 @@ def fit(
         RuntimeError: the workers failed more than `max_failures` times.
     """
     require_sensible(supervision, run, run.recipe())
-    # The workers choose the checkpoint; here the user hears of damaged ones before they start.
+    # The workers choose the checkpoint; here the user learns of damaged ones before they start.
     if supervision.copy_to is None:
         store.newest(run.checkpoints)
     with locked(run.path) as lease:
         fetched = mirror.arrange(run, supervision.copy_to)
-        if supervision.copy_to is not None:  # which may have mended it
+        if supervision.copy_to is not None:  # a fetched copy may have replaced a damaged checkpoint
             store.newest(run.checkpoints)
         with process_log.driving(run.path, lease.predecessor, on_log) as relay:
             if fetched is not None:
@@ -117,12 +118,12 @@ def _until_ended(
     relay: Callable[[], None],
     on_row: Callable[[dict[str, Any]], None],
 ) -> bool:
-    """Train on a new cluster, or anew on the one that we join, whenever Ray's controller dies."""
+    """Train, and begin again each time that Ray's controller dies, on a new or joined cluster."""
     cpus = None if supervision.gpu else max(supervision.workers[0], ray_runtime.usable_cpus())
     deaths = 0
     while True:
         with ray_runtime.cluster(cpus=cpus):
-            fitting = replace(supervision, workers=_that_fit(supervision))
+            fitting = replace(supervision, workers=_fitting_workers(supervision))
             try:
                 return _supervise(run, fitting, lease, relay, on_row)
             except _ControllerDied as died:
@@ -131,11 +132,11 @@ def _until_ended(
                     raise RuntimeError(f"training failed: {died}") from died
                 details = process_log.details(event="workers_failed", ranks=[])
                 log.warning("%s; training is started again", died, extra=details)
-        # With its connection Ray ends all that the controller has left.
+        # When our connection closes, Ray ends everything that the controller has left.
 
 
-def _that_fit(supervision: Supervision) -> tuple[int, int]:
-    """Fewest and most workers, on a cluster that never grows no more than it has room for."""
+def _fitting_workers(supervision: Supervision) -> tuple[int, int]:
+    """The fewest and most workers; a cluster that never grows limits them by its room."""
     fewest, most = supervision.workers
     if not ray_runtime.is_complete():
         return fewest, most
@@ -153,7 +154,7 @@ def _that_fit(supervision: Supervision) -> tuple[int, int]:
 
 
 class _ControllerDied(RuntimeError):
-    """Ray's controller of the workers is gone, and with it who would start them again."""
+    """Raised where Ray's controller of the workers is gone, which would start them again."""
 
 
 def _supervise(
@@ -163,7 +164,7 @@ def _supervise(
     relay: Callable[[], None],
     on_row: Callable[[dict[str, Any]], None],
 ) -> bool:
-    """Ray Train on a thread; rows, logs, lock and signals here."""
+    """Run Ray Train on a thread; rows, logs, the lock and signals are dealt with on this one."""
     final_errors.reserve(run.refusal)
     outcome: list[Any] = []
     thread = threading.Thread(
@@ -190,15 +191,15 @@ def _supervise(
 
 
 def _fit_in_thread(run: Run, supervision: Supervision, lease: Lease, outcome: list[Any]) -> None:
-    # Ray Train puts its own SIGINT handler in place only on the main thread; ours must stay.
+    # Ray Train installs its own SIGINT handler only on the main thread, where ours must stay.
     try:
         outcome.append(_fit_at_each_size(run, supervision, lease))
-    except BaseException as error:  # handed to the main thread, which raises it
+    except BaseException as error:  # the main thread raises it later
         outcome.append(error)
 
 
 def _fit_at_each_size(run: Run, supervision: Supervision, lease: Lease) -> bool:
-    """Start the workers again whenever they left because there is room for more."""
+    """Train, and start the workers again each time they have left because more have room."""
     grow = _grow_request(run)
     quiet_until = 0.0
     while True:
@@ -231,7 +232,7 @@ def _trainer(run: Run, supervision: Supervision, lease: Lease, quiet_until: floa
             storage_path=str(path),
             name="ray",
             callbacks=[Failures(path)],
-            # The limit of the controller counts workers that die while they are started.
+            # The limit for the controller also counts workers that die while they are started.
             failure_config=FailureConfig(
                 max_failures=max_failures, controller_failure_limit=max(3, max_failures)
             ),
@@ -241,12 +242,12 @@ def _trainer(run: Run, supervision: Supervision, lease: Lease, quiet_until: floa
 
 
 def _grow_request(run: Run) -> Path:
-    """A file whose existence asks the workers to leave at a checkpoint and be more."""
+    """A file whose existence asks the workers to save and leave, so that more can be started."""
     return run.path / "grow"
 
 
 def _worker(config: dict[str, Any]) -> dict[str, Any]:
-    """Runs in every Ray Train worker."""
+    """Train as one worker. Ray Train calls this function in every worker."""
     import ray.train
     from ray.train.torch import get_device
 
@@ -258,11 +259,10 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     run = open_run(config["run"])
     grow = _grow_request(run)
     if final_errors.said(run.refusal) is not None:
-        # Bad input stays bad, a full disk full: workers that are started again leave at once.
+        # Workers that are started again leave at once: the input is still bad, or the disk full.
         return {"finished": False}
     host = Host(
-        # Ray insists on plain numbers and drops what comes without a checkpoint; ours are in the
-        # log.
+        # Ray insists on plain numbers and drops metrics without a checkpoint; ours are in the log.
         report=lambda metrics: ray.train.report({k: float(v) for k, v in metrics.items()}),
         should_stop=lambda: run.stop_request.exists() or grow.exists(),
         may_write=config["lease"].require,
@@ -279,7 +279,7 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rows_until(path: Path, ended: Callable[[], bool]) -> Iterator[dict[str, Any]]:
-    """New rows of a metrics log while the workers write it."""
+    """The new rows of a metrics log while the workers write it."""
     offset = json_lines.end(path)
     while True:
         last_round = ended()
@@ -291,11 +291,11 @@ def _rows_until(path: Path, ended: Callable[[], bool]) -> Iterator[dict[str, Any
 
 
 def _stopped_waiting_or_raise(error: BaseException) -> bool:
-    """What an error of Ray Train means: False when training was stopped while it waited for room.
+    """False if an error of Ray Train means that training was stopped while it waited for room.
 
     Raises:
-        _ControllerDied: the controller went down, by itself or with a worker that it started.
-        RuntimeError: one sentence with the last words of each worker.
+        _ControllerDied: the controller died, alone or with a worker that it was starting.
+        RuntimeError: the workers failed; the message is one sentence with the last words of each.
     """
     from ray.exceptions import RayActorError
     from ray.train import ControllerError

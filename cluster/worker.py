@@ -1,12 +1,13 @@
 """The training loop: for step: for update: forward, backward, optimizer step.
 
-It knows no system by name and no engine. It is told its place (rank, world size, device) in a
-process group that is already initialised, and what to ask of its host. The same loop runs under
-Ray Train, in a Tune trial, under `torchrun` and in one process.
+The loop knows no system by name and no engine. It is given its place (rank, world size, device) in
+a process group that is already initialised, and a host whose functions it calls. The same loop runs
+under Ray Train, in a Tune trial, under `torchrun` and in one process.
 
-Everything random is a pure function of (seed, step), and the order of samples one of (data, seed),
-so a checkpoint needs two integers beside the weights and optimizers: steps done and samples
-consumed. Same recipe, data and world size give bit-identical weights, with or without interruption.
+Everything random is a pure function of (seed, step), and the order of samples is one of (data,
+seed), so a checkpoint needs two integers beside the weights and optimizers: steps done and samples
+consumed. The same recipe, data and world size give bit-identical weights, with or without
+interruption.
 """
 
 from __future__ import annotations
@@ -43,23 +44,24 @@ from shards.reading.stream import Batch as HostBatch
 
 log = logging.getLogger(__name__)
 
-# The training stream of this rank, from a position on.
+# A function that gives the training stream of this rank from a position on.
 StreamFrom = Callable[[int], Generator[HostBatch, None, None]]
 
 
 @dataclass(frozen=True)
 class Host:
-    """What the loop asks of whoever runs it.
+    """The functions and the limit by which the loop depends on the program that runs it.
 
     Attributes:
-        report: called on every rank after each evaluation, with the same metrics and their `step`;
-            the last time when the result is written, so whoever ends a run at a report loses
-            nothing. Ray Tune does so by SystemExit, which is no failure.
-        should_stop: asked on rank 0 before each step; true means: write a checkpoint and return.
-        may_write: called on rank 0 before each write into the run; raises where another process has
-            taken the run over.
-        stall_seconds: without progress for so long, the process ends and leaves its stacks in the
-            log of its rank (see `cluster.logs.watchdog`); None: never.
+        report: a function that is called on every rank after each evaluation, with the same metrics
+            and their `step`. The last call comes after the result is written, so a run that is
+            ended at a report loses nothing. Ray Tune ends it by SystemExit, which is no failure.
+        should_stop: a function that rank 0 calls before each step; if it gives True, the loop
+            writes a checkpoint and returns.
+        may_write: a function that rank 0 calls before each write into the run; it raises an error
+            if another process has taken the run over.
+        stall_seconds: the time without progress after which the process ends and leaves its stacks
+            in the log of its rank (see `cluster.logs.watchdog`); None: it never does.
     """
 
     report: Callable[[dict[str, float]], None] = lambda metrics: None
@@ -70,7 +72,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How training ended: finished, or stopped on request with a checkpoint at `step`."""
+    """The end of training: finished, or stopped on request with a checkpoint at `step`."""
 
     finished: bool
     step: int
@@ -148,10 +150,10 @@ def _train(
 
 @dataclass
 class Attempt:
-    """What one worker does around the steps, from a start to the next stop.
+    """The work of one worker around the steps, from a start to the next stop.
 
     Attributes:
-        metrics: those of the newest evaluation of this attempt.
+        metrics: the metrics of this attempt's newest evaluation.
     """
 
     run: Run
@@ -166,7 +168,7 @@ class Attempt:
     metrics: dict[str, float] = field(default_factory=dict)
 
     def stepped(self, samples: int) -> None:
-        """Count a step that consumed so many images of the stream."""
+        """Count a step, which has taken a number of images (`samples`) from the stream."""
         state = self.state
         if state.averages is not None:
             state.averages.update()
@@ -176,13 +178,13 @@ class Attempt:
         self.recorder.stepped(state.progress)
 
     def look(self) -> None:
-        """Draw samples, evaluate and save where the recipe says so."""
+        """Draw samples, evaluate and save, each if the recipe says so at this step."""
         recipe, state, progress = self.recipe, self.state, self.state.progress
         if progress.step % recipe.training.sample_every == 0:
             self.beat("sample grid")
             with state.as_evaluated():
                 self.recorder.sampled(progress, state.system)
-        last = is_done(recipe, progress)  # the end has an evaluation and a checkpoint of its own
+        last = is_done(recipe, progress)  # the end of training evaluates and saves by itself
         if progress.step % recipe.evaluation.every == 0 and not last:
             self.metrics = self.evaluated()
             self.recorder.evaluated(progress, self.metrics)
@@ -192,7 +194,7 @@ class Attempt:
         self.beat("training")
 
     def evaluated(self) -> dict[str, float]:
-        """The metrics of the weights as they are evaluated."""
+        """The metrics of the weights that evaluations use."""
         state, worker = self.state, self.worker
         with state.as_evaluated():
             self.beat("evaluation")
@@ -207,21 +209,21 @@ class Attempt:
             )
 
     def save(self) -> None:
-        """Write a checkpoint, unless somebody else has taken the run over."""
+        """Write a checkpoint, unless another process has taken the run over."""
         self.beat("checkpoint")
         if self.worker.rank == 0:
             self.host.may_write()
         self.state.save()
 
     def stopped(self) -> Outcome:
-        """Leave with a checkpoint of this step."""
+        """Write a checkpoint of this step, unless there is one, and end the attempt."""
         if self.state.saved != self.state.progress.step:
             self.save()
         self.state.flush()
         return Outcome(False, self.state.progress.step, self.metrics)
 
     def finished(self, metrics: dict[str, float]) -> Outcome:
-        """Write the result."""
+        """Write the result and end the attempt."""
         progress = self.state.progress
         self.state.flush()
         self.beat("end")
@@ -235,7 +237,7 @@ class Attempt:
 
 
 def is_done(recipe: BaseRecipe, progress: Progress) -> bool:
-    """Whether the recipe's length, in steps or in epochs, is reached."""
+    """Whether training has reached the recipe's length, in steps or in epochs."""
     if recipe.training.steps is not None:
         return progress.step >= recipe.training.steps
     assert recipe.training.epochs is not None
@@ -254,7 +256,7 @@ def require_shares(recipe: BaseRecipe, workers: int) -> None:
 def _set_up_torch(recipe: BaseRecipe, worker: WorkerInfo) -> None:
     require_shares(recipe, worker.world)
     torch.use_deterministic_algorithms(recipe.training.deterministic, warn_only=True)
-    # Deterministic mode also fills new memory, which nothing here reads before it is written.
+    # Deterministic mode would also fill new memory, which nothing here reads before writing to it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
@@ -289,7 +291,7 @@ def _log_end(finished: bool, step: int | None) -> None:
 def _supply(
     recipe: BaseRecipe, stream_from: StreamFrom, worker: WorkerInfo, purpose: str, beat: Beat
 ) -> Iterator[Supply]:
-    """Training batches outside the steps, from the start of the stream, with draws of their own."""
+    """Training batches for a purpose beside the steps: from the start, with draws of their own."""
     size = recipe.data.batch_size
 
     def beating(stream: Iterator[HostBatch]) -> Iterator[HostBatch]:

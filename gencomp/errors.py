@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from gencomp.exit_codes import BAD_INPUT
+
 
 class InputError(ValueError):
     """The error of a bad input: one sentence says what is wrong, where, and what is allowed.
@@ -9,4 +11,4 @@ class InputError(ValueError):
     The command line prints the sentence and exits with ``exit_code``; nothing has been written.
     """
 
-    exit_code = 2
+    exit_code = BAD_INPUT

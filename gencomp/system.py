@@ -5,20 +5,38 @@ makes, evaluates batches into sums that can be merged, and offers a codec. A *ph
 differentiable objective with the networks that it updates. The training loop (`cluster/worker.py`)
 knows nothing else of a method.
 
-The published systems fit into the contracts as follows:
+Every method can rely on the following:
 
-- An update may take a fresh batch or reuse the last one. (WGAN-GP makes five critic updates on
-  fresh batches and then updates the generator on the fifth.) `updates(progress)` is a function of
-  the position in the run, so an order that depends on the batch index, or a regulariser every 16
-  steps, needs no state.
+- An update may take a fresh batch or reuse the last one. `updates(progress)` is a function of the
+  position in the run, so an order that depends on the batch index, or a regulariser every 16 steps,
+  needs no state. Batches of one image are legal where a recipe takes no batch statistics.
 - Each phase says which of its networks it trains (`trains`) and which run in evaluation mode
-  (`evaluates`); so it may use frozen networks and networks that another phase trains.
-- Batches carry uint8 images, their maps (label ids) and the row of every sample in its split, so
-  each system maps the images to its own range and may key shared randomness (dither) by the image.
-- State that is neither a weight nor an optimizer's (moving averages, rate controllers,
-  entropy-coder tables) is a network or a buffer in `networks`, so checkpoints and codecs have it.
-- A codec writes one container with as many sections as it needs. It gets side information (label
-  maps, masks) with the picture, and the part that its reader needs is in the stream and counted.
+  (`evaluates`), so it may use networks that another phase trains. Networks that no phase trains and
+  no checkpoint holds are in `System.frozen`.
+- Batches carry uint8 images, their maps (label ids) and the row of every sample in its split.
+  Evaluations take images of any sizes, whole unless `evaluation.transforms` says otherwise.
+- State that is neither a weight nor an optimizer's (rate controllers, entropy-coder tables) is in
+  buffers of `networks`, so checkpoints and codecs have it.
+- Figures and evaluations use a method through hooks that may answer None: `reconstruct`, `latents`,
+  `sample`, `latent_decoder` and `codec`.
+
+On paper, the systems fit the hooks as follows:
+
+- DPLC: WGAN-GP takes five critic updates on fresh batches, and the generator's update on the fifth.
+  Codecs keep G in `networks`, since their files must decode without the parent. Images have 64×64
+  pixels only.
+- Universal rate-distortion-perception: critic and generator batches alternate by the index in the
+  epoch, `progress.samples` modulo the epoch. A universal decoder has the encoder E1 of its base run
+  in `frozen`, by `load_frozen(parents)`; all of it, its statistics too, is in evaluation mode,
+  which the authors' code missed. Its critic starts from the base run's critic in `initialise`. In
+  training the dither comes from `draws`. There is no prior, so `latents` and `sample` are None.
+- GAN compression: both updates use one batch of one image, the second with `fresh_batch` false. VGG
+  is in `frozen`, from a file whose hash the recipe states. Label maps are in `Batch.maps`, so
+  `sample(draws, like=batch)` follows the maps and the size, and its noise map fits that size. It is
+  trained on crops and evaluated on whole images. The warm-up of its moving average needs a key
+  beside `ema_decay`.
+- Relative entropy coding: the prior is a hierarchy, so `latents` and `latent_decoder` are None, and
+  `sample` takes its size from `like`. Variance ratios and index models are fitted in `finalise`.
 
 On paper, their codecs fit into `Codec` as follows:
 

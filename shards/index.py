@@ -143,10 +143,13 @@ def shard_digest(table: pa.Table) -> bytes:
 
 
 class IndexWriter:
-    """Writes the index shard by shard, in constant memory, and hashes its logical content."""
+    """Writes the index shard by shard, in constant memory, and hashes its logical content.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Its row groups have `group_rows` rows each, but the last.
+    """
+
+    def __init__(self, path: Path, group_rows: int = _GROUP_ROWS) -> None:
+        self._path, self._group_rows = path, group_rows
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         self._writer = pq.ParquetWriter(
             self._temporary, SCHEMA, compression="zstd", use_dictionary=_REPETITIVE,
@@ -162,8 +165,8 @@ class IndexWriter:
         self._digest.update(digest)
         self._waiting.append(table)
         rows = sum(waiting.num_rows for waiting in self._waiting)
-        if rows >= _GROUP_ROWS:
-            self._write(rows - rows % _GROUP_ROWS)
+        if rows >= self._group_rows:
+            self._write(rows - rows % self._group_rows)
 
     def close(self) -> tuple[str, str]:
         """Put the file in its place; (index hash, hash of the file's bytes)."""
@@ -180,7 +183,7 @@ class IndexWriter:
     def _write(self, rows: int) -> None:
         if rows:
             table = pa.concat_tables(self._waiting)
-            self._writer.write_table(table.slice(0, rows), row_group_size=_GROUP_ROWS)
+            self._writer.write_table(table.slice(0, rows), row_group_size=self._group_rows)
             self._waiting = [table.slice(rows)]
 
 

@@ -1,1 +1,1 @@
-"""submitit: evaluation arrays, training and sweeps inside allocations, status, collect."""
+"""Jobs through submitit: arrays of evaluations, training and sweeps, status and collection."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from cluster.files import write_text
+from gencomp.errors import InputError
 from sweeps import proposals
 from sweeps.population_rounds import Rounds
 from sweeps.sweep_file import Sweep, contains, dump, extremes, points
@@ -18,6 +19,18 @@ from sweeps.trial import Trial, TrialFactory
 
 SWEEP_FILE = "sweep.yaml"
 TRIALS_FILE = "trials.json"
+
+
+def has_begun(directory: Path) -> bool:
+    """Whether a directory holds a sweep already.
+
+    Raises:
+        InputError: the directory holds something else.
+    """
+    begun = (directory / SWEEP_FILE).exists()
+    if directory.exists() and not begun and not _is_empty(directory):
+        raise InputError(f"{directory} exists and is not a sweep; choose another --name")
+    return begun
 
 
 def make(sweep: Sweep, directory: Path) -> list[Trial]:
@@ -68,6 +81,13 @@ def write(
 def write_ids(trials: Sequence[Trial], directory: Path) -> None:
     """Write the ids of all trials in the order in which they came."""
     write_text(directory / TRIALS_FILE, json.dumps([trial.id for trial in trials]))
+
+
+def _is_empty(directory: Path) -> bool:
+    """Whether a directory holds no more than a start that was cut short may have left."""
+    return directory.is_dir() and all(
+        entry.name.startswith((".", "lock")) or _is_empty(entry) for entry in directory.iterdir()
+    )
 
 
 def _distinct(found: Iterable[Trial]) -> list[Trial]:

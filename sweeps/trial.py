@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from cluster import runs
 from cluster.files import write_text
-from cluster.logs import json_lines
+from cluster.logs import evaluation_rows, json_lines
 from gencomp import recipes
 from gencomp.recipes.schema import BaseRecipe
 from sweeps import warm_start
@@ -106,11 +106,10 @@ class Trial:
 
     def evaluations(self) -> list[dict[str, float]]:
         """The metrics of every evaluation, oldest first, with `step`, named without the split."""
-        prefix = f"{self.recipe.evaluation.split}/"
+        split = self.recipe.evaluation.split
         found = []
         for row in json_lines.read(runs.Run(self.path).metrics):
-            metrics = {k.removeprefix(prefix): v for k, v in row.items() if k.startswith(prefix)}
-            if metrics:
+            if metrics := evaluation_rows.from_row(row, split):
                 found.append({"step": row["step"], **metrics})
         return found
 

@@ -70,6 +70,41 @@ def gencomp() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
+@pytest.fixture
+def refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., str]:
+    """Run a command line in `tmp_path` that must be refused: it returns the one sentence that is
+    said, and all files stay as they were."""
+    from gencomp.cli import main
+    from tests import tiny
+
+    def run(*words: str | Path) -> str:
+        capsys.readouterr()
+        before = tiny.tree(tmp_path)
+        with monkeypatch.context() as here:
+            here.chdir(tmp_path)
+            assert main([str(word) for word in words]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("gencomp: error: ") and err.endswith("\n"), err
+        assert err.count("\n") == 1, err
+        assert tiny.tree(tmp_path) == before
+        return err.strip()
+
+    return run
+
+
+@pytest.fixture
+def refused_figure(refused: Callable[..., str], tmp_path: Path) -> Callable[..., str]:
+    """Run a figure command that must be refused: it returns the one sentence that is said."""
+
+    def run(*words: str | Path) -> str:
+        out = [] if "--out" in words else ["--out", tmp_path / "figure.png"]
+        return refused("figure", *words, *out)
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """43 training and 47 test crops of 64×64, in three shards each, that no test changes."""

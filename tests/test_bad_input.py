@@ -18,24 +18,6 @@ from tests import tiny
 
 
 @pytest.fixture
-def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run a command line that must be refused; its sentence. tmp_path stays as it was."""
-
-    def run(*words: str | Path) -> str:
-        before = tiny.tree(tmp_path)
-        assert main([str(word) for word in words]) == 2
-        _, err = capsys.readouterr()
-        assert err.startswith("gencomp: error: ") and err.endswith("\n") and err.count("\n") == 1, (
-            err
-        )
-        assert "Traceback" not in err
-        assert tiny.tree(tmp_path) == before
-        return err.strip()
-
-    return run
-
-
-@pytest.fixture
 def recipe(photos: Path, tmp_path: Path) -> Path:
     return tiny.write(tiny.generator(photos), tmp_path / "tiny.yaml")
 

@@ -15,14 +15,12 @@ from PIL import Image
 
 from cluster.results import classical, pictures
 from cluster.runs import open_run
-from gencomp import recipes
 from gencomp.cli import main
 from gencomp.draws import Draws
 from gencomp.figures import curves
 from gencomp.losses import mmd
 from gencomp.systems.dplc.base import ReconstructingSystem
 from shards.building.build import build
-from sweeps import plan, results, sweep_file
 from sweeps.operating_points import read
 from tests import tiny
 
@@ -54,22 +52,6 @@ def draw(tmp_path: Path) -> Callable[..., np.ndarray]:
         pixels = np.asarray(Image.open(out).convert("RGB"))
         out.unlink()
         return pixels
-
-    return run
-
-
-@pytest.fixture
-def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run a figure command that must be refused; its sentence."""
-
-    def run(*words: str | Path) -> str:
-        capsys.readouterr()
-        out = [] if "--out" in words else ["--out", str(tmp_path / "figure.png")]
-        assert main(["figure", *map(str, words), *out]) == 2
-        err = capsys.readouterr().err
-        assert err.startswith("gencomp: error: ") and err.count("\n") == 1, err
-        assert not (tmp_path / "figure.png").exists()
-        return err
 
     return run
 
@@ -191,26 +173,6 @@ class TestCurves:
         assert found[2].run is None and found[2].point("mmd") is None
         assert draw("curves", *words, "--metrics", "mse,psnr,pv,mmd").std() > 10
 
-    def test_a_sweep_stands_for_its_finished_trials(
-        self, photos: Path, generator_run: Path, tmp_path: Path
-    ) -> None:
-        base = tiny.codec(photos, generator_run, {"training.steps": 1})
-        grids = {"loss.mmd_weight": {"grid": [10, 0]}, "networks.code_channels": {"grid": [4, 2]}}
-        recipe = tiny.write(base, tmp_path / "base.yaml")
-        sweep = sweep_file.Sweep.model_validate({"base": str(recipe), "space": grids})
-        planned = plan.make(sweep, tmp_path / "sweep")
-        plan.write(sweep, planned, tmp_path / "sweep")
-        for trial in planned[:3]:
-            tiny.trained(trial.path, recipes.with_overrides(base, trial.point))
-        results.write_table(results.table(planned, sweep.objective), tmp_path / "sweep")
-        found = read([str(tmp_path / "sweep")], "metrics")
-        # In the order of the values; λ 0 with 2 channels is still to be run.
-        assert [(one.series, one.bpp) for one in found] == [
-            ("λ 0", 0.015625),
-            ("λ 10", 0.0078125),
-            ("λ 10", 0.015625),
-        ]
-
     def test_a_run_without_an_evaluation_speaks_by_its_last_one(self, codec_run: Path) -> None:
         (one,) = read([str(codec_run)], "metrics")
         result = open_run(codec_run).result()
@@ -254,63 +216,71 @@ class TestCurves:
 
 class TestRefusals:
     def test_different_protocols(
-        self, codecs: list[Path], codec_run: Path, refused: Callable[..., str], tmp_path: Path
+        self,
+        codecs: list[Path],
+        codec_run: Path,
+        refused_figure: Callable[..., str],
+        tmp_path: Path,
     ) -> None:
         other = shutil.copytree(codecs[1], tmp_path / "other")
         shutil.rmtree(other / "evaluations/metrics")
         words = ["--metrics", "mse,pv", "--images", "20", "--draws", "2"]
         assert main(["evaluate", str(other), *words]) == 0
-        said = refused("curves", codecs[0], other, "--metrics", "pv")
+        said = refused_figure("curves", codecs[0], other, "--metrics", "pv")
         assert "draws of each image is 3 of the first and 2 of the second" in said
         # The last evaluation of the training took other images.
-        said = refused("curves", codecs[0], codec_run, "--metrics", "mse")
+        said = refused_figure("curves", codecs[0], codec_run, "--metrics", "mse")
         assert "images is 20 of 47 images, evenly spaced of the first and 12 of 47" in said
 
     def test_an_evaluation_that_is_not_complete(
-        self, codecs: list[Path], refused: Callable[..., str], tmp_path: Path
+        self, codecs: list[Path], refused_figure: Callable[..., str], tmp_path: Path
     ) -> None:
         content = json.loads((codecs[0] / "evaluations/metrics/metrics.json").read_text())
         file = tmp_path / "metrics.json"
         file.write_text(json.dumps({**content, "complete": False, "missing_blocks": [1, 2]}))
-        assert "is not complete: 2 blocks are missing" in refused("curves", file)
+        assert "is not complete: 2 blocks are missing" in refused_figure("curves", file)
         for text in ("", "[]", "{}", '{"complete": true, "metrics": {}, "protocol": {}}'):
             file.write_text(text)
-            assert "is not a metrics.json of" in refused("curves", file)
+            assert "is not a metrics.json of" in refused_figure("curves", file)
 
     def test_runs_of_different_generators(
         self,
         photos: Path,
         codecs: list[Path],
         generator_run: Path,
-        refused: Callable[..., str],
+        refused_figure: Callable[..., str],
         tmp_path: Path,
     ) -> None:
         short: dict[str, Any] = {"training.steps": 1, "training.seed": 2}
         tiny.trained(tmp_path / "generator", tiny.generator(photos, short))
         tiny.trained(tmp_path / "codec", tiny.codec(photos, tmp_path / "generator", short))
-        said = refused("rates", codecs[0], tmp_path / "codec")
+        said = refused_figure("rates", codecs[0], tmp_path / "codec")
         assert "decode by different generators" in said
-        said = refused("rates", generator_run)
+        said = refused_figure("rates", generator_run)
         assert "(dplc/wae) has no frozen generator to share" in said
-        said = refused("curves", generator_run, "--metrics", "mse")
+        said = refused_figure("curves", generator_run, "--metrics", "mse")
         assert "(dplc/wae) has no codec, so it has no rate" in said
 
     def test_an_unfinished_run(
-        self, photos: Path, generator_run: Path, refused: Callable[..., str], tmp_path: Path
+        self, photos: Path, generator_run: Path, refused_figure: Callable[..., str], tmp_path: Path
     ) -> None:
         path = tmp_path / "unfinished"
         tiny.trained(path, tiny.codec(photos, generator_run), tiny.stop_after(4))
         for kind in ("rates", "interpolation", "latent", "curves"):
-            assert f"run {path} is not finished" in refused(kind, path)
+            assert f"run {path} is not finished" in refused_figure(kind, path)
 
     def test_other_data(
-        self, codecs: list[Path], generator_run: Path, refused: Callable[..., str], tmp_path: Path
+        self,
+        codecs: list[Path],
+        generator_run: Path,
+        refused_figure: Callable[..., str],
+        tmp_path: Path,
     ) -> None:
         build("photos", tmp_path / "fewer", options={"size": "64"}, limit=24)
         path = tmp_path / "codec"
         changes = {"training.steps": 1}
         tiny.trained(path, tiny.codec(tmp_path / "fewer", generator_run, changes))
-        assert "are of different data" in refused("rates", codecs[0], path)
+        assert "are of different data" in refused_figure("rates", codecs[0], path)
 
     @pytest.mark.parametrize(
         ("words", "said"),
@@ -326,9 +296,9 @@ class TestRefusals:
         ],
     )
     def test_rates(
-        self, codecs: list[Path], refused: Callable[..., str], words: list[str], said: str
+        self, codecs: list[Path], refused_figure: Callable[..., str], words: list[str], said: str
     ) -> None:
-        assert said in refused("rates", codecs[0], *words)
+        assert said in refused_figure("rates", codecs[0], *words)
 
     @pytest.mark.parametrize(
         ("words", "said"),
@@ -344,19 +314,22 @@ class TestRefusals:
         ],
     )
     def test_curves(
-        self, codecs: list[Path], refused: Callable[..., str], words: list[str], said: str
+        self, codecs: list[Path], refused_figure: Callable[..., str], words: list[str], said: str
     ) -> None:
-        assert said in refused("curves", codecs[0], *words)
+        assert said in refused_figure("curves", codecs[0], *words)
 
     def test_no_run_and_a_file_in_the_way(
-        self, codecs: list[Path], refused: Callable[..., str], tmp_path: Path
+        self, codecs: list[Path], refused_figure: Callable[..., str], tmp_path: Path
     ) -> None:
         for kind in ("rates", "latent", "curves"):
-            assert "needs one run or more" in (said := refused(kind)) or "need one result" in said
-        assert "is not a run directory" in refused("rates", tmp_path)
+            assert (
+                "needs one run or more" in (said := refused_figure(kind))
+                or "need one result" in said
+            )
+        assert "is not a run directory" in refused_figure("rates", tmp_path)
         there = tmp_path / "there.png"
         there.write_text("mine")
-        said = refused("rates", codecs[0], "--out", there)
+        said = refused_figure("rates", codecs[0], "--out", there)
         assert "exists; add --overwrite" in said
         assert there.read_text() == "mine"
-        assert "MMD takes 2 to 2048 images" in refused("latent", codecs[0], "--images", "1")
+        assert "MMD takes 2 to 2048 images" in refused_figure("latent", codecs[0], "--images", "1")

@@ -103,22 +103,6 @@ def draw(tmp_path: Path) -> Callable[..., np.ndarray]:
     return run
 
 
-@pytest.fixture
-def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Run a figure command that must be refused; its sentence."""
-
-    def run(*words: str | Path) -> str:
-        capsys.readouterr()
-        out = [] if "--out" in words else ["--out", str(tmp_path / "figure.png")]
-        assert main(["figure", *map(str, words), *out]) == 2
-        err = capsys.readouterr().err
-        assert err.startswith("gencomp: error: ") and err.count("\n") == 1, err
-        assert not (tmp_path / "figure.png").exists()
-        return err
-
-    return run
-
-
 class TestCurves:
     def test_they_are_what_was_collected(self, measured: Path) -> None:
         (one,) = curves.read([str(measured / "signed")])
@@ -203,16 +187,20 @@ class TestCodecs:
             assert point.interval[0] < point.distortion < point.interval[1]
         draw("ais", measured / "signed", "--runs", codec)
 
-    def test_other_images_are_refused(self, measured: Path, codec: Path, refused: Refused) -> None:
-        said = refused("ais", measured / "signed", "--runs", codec, "--evaluation", "more")
+    def test_other_images_are_refused(
+        self, measured: Path, codec: Path, refused_figure: Refused
+    ) -> None:
+        said = refused_figure("ais", measured / "signed", "--runs", codec, "--evaluation", "more")
         assert "test split, 4 of 47 images and the curves on photos, test split, 3 images" in said
         assert "`gencomp evaluate RUN --split test --images 3`" in said
 
     def test_other_distortions_are_refused(
-        self, changed: Callable[..., Path], codec: Path, refused: Refused
+        self, changed: Callable[..., Path], codec: Path, refused_figure: Refused
     ) -> None:
         path = changed("plan.json", settings={"distortion": "gaussian_likelihood"})
-        assert "--runs needs curves of squared errors" in refused("ais", path, "--runs", codec)
+        assert "--runs needs curves of squared errors" in refused_figure(
+            "ais", path, "--runs", codec
+        )
 
 
 class TestOtherFigures:
@@ -261,14 +249,16 @@ class TestLabels:
 
 class TestRefusals:
     def test_no_evaluation_or_none_yet(
-        self, measured: Path, refused: Refused, tmp_path: Path
+        self, measured: Path, refused_figure: Refused, tmp_path: Path
     ) -> None:
-        assert "needs one evaluation or more" in refused("ais")
-        assert "is not an evaluation directory" in refused("ais", tmp_path)
-        assert "is not an evaluation directory" in refused("image-curves", tmp_path / "none")
+        assert "needs one evaluation or more" in refused_figure("ais")
+        assert "is not an evaluation directory" in refused_figure("ais", tmp_path)
+        assert "is not an evaluation directory" in refused_figure("image-curves", tmp_path / "none")
         path = Path(shutil.copytree(measured / "signed", tmp_path / "fresh"))
         (path / "curve.json").unlink()
-        assert f"has no curve yet; run `gencomp slurm collect {path}`" in refused("ais", path)
+        assert f"has no curve yet; run `gencomp slurm collect {path}`" in refused_figure(
+            "ais", path
+        )
 
     @pytest.mark.parametrize(
         ("values", "said"),
@@ -288,39 +278,41 @@ class TestRefusals:
         self,
         measured: Path,
         changed: Callable[..., Path],
-        refused: Refused,
+        refused_figure: Refused,
         values: dict[str, Any],
         said: str,
     ) -> None:
         other = changed("plan.json", "wide", **values)
-        err = refused("ais", measured / "signed", other)
+        err = refused_figure("ais", measured / "signed", other)
         assert "cannot stand in one figure" in err and said in err
 
-    def test_another_scale(self, measured: Path, refused: Refused) -> None:
-        said = refused("ais", measured / "signed", measured / "unit")
+    def test_another_scale(self, measured: Path, refused_figure: Refused) -> None:
+        said = refused_figure("ais", measured / "signed", measured / "unit")
         assert "scale are (-1.0, 1.0) of the first and (0.0, 1.0) of the second" in said
 
     def test_convergence_of_two_decoders_or_without_a_certificate(
-        self, measured: Path, changed: Callable[..., Path], refused: Refused
+        self, measured: Path, changed: Callable[..., Path], refused_figure: Refused
     ) -> None:
-        said = refused("convergence", measured / "signed", measured / "wide")
+        said = refused_figure("convergence", measured / "signed", measured / "wide")
         assert "the decoder is" in said
         without = changed("curve.json", bdmc=[])
-        assert "has no BDMC gap to draw; `gencomp slurm ais` measures it" in refused(
+        assert "has no BDMC gap to draw; `gencomp slurm ais` measures it" in refused_figure(
             "convergence", without
         )
 
     def test_files_that_are_no_variational_curve(
-        self, measured: Path, refused: Refused, tmp_path: Path
+        self, measured: Path, refused_figure: Refused, tmp_path: Path
     ) -> None:
         signed, file = measured / "signed", tmp_path / "trained.json"
-        assert "trained.json cannot be read" in refused("ais", signed, "--variational", file)
+        assert "trained.json cannot be read" in refused_figure("ais", signed, "--variational", file)
         file.write_text("{")
-        assert "trained.json is not JSON" in refused("ais", signed, "--variational", file)
+        assert "trained.json is not JSON" in refused_figure("ais", signed, "--variational", file)
         file.write_text('{"points": []}')
-        assert "is no file of a variational curve" in refused("ais", signed, "--variational", file)
+        assert "is no file of a variational curve" in refused_figure(
+            "ais", signed, "--variational", file
+        )
         stranger = measured / "wide" / "curve.json"
-        said = refused("ais", signed, "--variational", stranger)
+        said = refused_figure("ais", signed, "--variational", stranger)
         assert "none of the evaluations of this figure is" in said
 
     @pytest.mark.parametrize(
@@ -331,5 +323,7 @@ class TestRefusals:
             (["--cut-distortion", "nan"], "--cut-distortion is nan"),
         ],
     )
-    def test_words(self, measured: Path, refused: Refused, words: list[str], said: str) -> None:
-        assert said in refused("ais", measured / "signed", *words)
+    def test_words(
+        self, measured: Path, refused_figure: Refused, words: list[str], said: str
+    ) -> None:
+        assert said in refused_figure("ais", measured / "signed", *words)

@@ -1,1 +1,1 @@
-"""Checkpoints: written whole, kept by rules, mirrored elsewhere."""
+"""How checkpoints are written whole, kept by rules and mirrored elsewhere."""

@@ -1,13 +1,13 @@
 """Copies of a run's checkpoints in another place: an object store, or a directory elsewhere.
 
-    URI/NAME/identity.json                     whose copies these are
-    URI/NAME/metrics.jsonl                     the log as of the newest of them
+    URI/NAME/identity.json                     the identity of the run whose copies these are
+    URI/NAME/metrics.jsonl                     the metrics log as of the newest copy
     URI/NAME/checkpoints/step-000000200/...    as in the run; manifest.json is written last
 
-The copies mirror what lies in the run directory: what is new is sent, what is no longer kept is
-removed. A directory without a manifest is a copy that was cut, and counts as none. What is fetched
-is checked against its manifest like any checkpoint. (A bucket may also want a rule that ends
-uploads that were cut: `AbortIncompleteMultipartUpload`.)
+The copies mirror the run directory: new checkpoints are sent, and those that are no longer kept are
+removed. A directory without a manifest is a copy that was interrupted, and does not count. A
+checkpoint that is fetched is checked against its manifest like any other. (For interrupted uploads,
+a bucket may also need the rule `AbortIncompleteMultipartUpload`, which removes them.)
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ _BLOCK = 8 << 20
 
 
 def arrange(run: Run, uri: str | None) -> int | None:
-    """Say where the copies of a run go from now on, and fetch the newest one if it is ahead.
+    """Set where the copies of a run go from now on, and fetch the newest one if it is ahead.
 
-    Every process that trains the run heeds it (RUN/copies.json). Call it before they start, with
-    the run's lock held.
+    Every process that trains the run reads the place from RUN/copies.json, so this must be called
+    before they start, with the run's lock held.
 
     Args:
         run: an entered run.
         uri: s3://, gs://, hdfs://, file:// or a directory; None for no copies.
 
     Returns:
-        The step that was fetched, or None.
+        The step of the checkpoint that was fetched, or None.
 
     Raises:
-        InputError: nothing can be written there, or it holds the copies of another run.
-        ShardError: it cannot be reached, and the run has no whole checkpoint to go on from.
-        SavingError: there is no room for what is fetched.
+        InputError: nothing can be written to the place, or it holds the copies of another run.
+        ShardError: the place cannot be reached, and the run has no whole checkpoint to go on from.
+        SavingError: there is no room for the checkpoint that is fetched.
     """
     if uri is None:
         _note(run).unlink(missing_ok=True)
@@ -77,14 +77,14 @@ def arrange(run: Run, uri: str | None) -> int | None:
 
 
 def fetch_newest(run: Run, place: Store) -> int | None:
-    """Bring the newest whole copy into the run, if the run has none as new that is whole.
+    """Fetch the newest whole copy, unless the run itself has a whole checkpoint that is as new.
 
     Returns:
-        Its step; None where nothing was fetched.
+        The step of the checkpoint that was fetched, or None.
 
     Raises:
         ShardError: the store cannot be read.
-        SavingError: there is no room for it.
+        SavingError: there is no room for the checkpoint.
     """
     local = _local_step(run)
     for step in sorted(_whole(place.walk()), reverse=True):
@@ -106,19 +106,19 @@ def fetch_newest(run: Run, place: Store) -> int | None:
 
 
 def of(run: Run, recipe: BaseRecipe) -> Copier | None:
-    """Who copies the checkpoints of a run, if `arrange` has said where to."""
+    """The copier of a run's checkpoints; None unless `arrange` has set a place for copies."""
     try:
         uri = json.loads(_note(run).read_text())["uri"]
     except FileNotFoundError:
         return None
-    return Copier(run, place_of(run, uri), Retention(run, recipe).kept)
+    return Copier(run, place_of(run, uri), Retention(run.metrics, recipe).kept)
 
 
 class Copier:
     """Mirrors a run's checkpoints in a thread of its own, the newest first.
 
-    A failure is a warning, and the next checkpoint tries again. Training never waits for it but
-    at its end.
+    A failure is logged as a warning, and the copier tries again at the next checkpoint. Training
+    waits for the copier only at its end.
     """
 
     def __init__(self, run: Run, place: Store, kept: Kept) -> None:
@@ -131,23 +131,23 @@ class Copier:
         self._failure: Exception | None = None
 
     def send(self) -> None:
-        """There is something new to copy; never waits."""
+        """Begin to copy what is new, without waiting."""
         with self._lock:
             self._again = True
             if self._thread is None:
-                # A process may end without it: what is cut off here is no copy.
+                # The process may end before the thread: an interrupted copy does not count.
                 self._thread = threading.Thread(target=self._work, name="copies", daemon=True)
                 self._thread.start()
 
     def under_way(self) -> int | None:
-        """Step of the checkpoint that is being read now."""
+        """The step of the checkpoint that is being read now."""
         return self._under_way
 
     def flush(self) -> None:
-        """Wait until all is copied.
+        """Wait until everything is copied.
 
         Raises:
-            SavingError: not even a last attempt could.
+            SavingError: the last attempt to copy has failed too.
         """
         self._join()
         if self._again or self._failure is not None:
@@ -160,7 +160,7 @@ class Copier:
             )
 
     def close(self) -> None:
-        """Give up what is under way."""
+        """Interrupt the copying that is under way."""
         self._giving_up.set()
         self._join()
         self._giving_up.clear()
@@ -189,13 +189,13 @@ class Copier:
             self._under_way = None
 
     def _mirror(self) -> None:
-        """Send the checkpoints that are kept, the newest first, and remove all others there."""
+        """Send the checkpoints that are kept, the newest first, and remove all other copies."""
         _claim(self._run, self._place)
         names = self._place.walk()
         whole = _whole(names)
         local = {store.step_of(p): p for p in store.directories(self._run.checkpoints)}
         if ahead := [step for step in whole if step > max(local, default=-1)]:
-            # The store did not answer when the run started: later work must not be lost for that.
+            # The store did not answer when the run started; its later checkpoints must not be lost.
             log.warning(
                 "%s has copies up to step %d: nothing is copied there until training has passed it",
                 self._place.uri,
@@ -215,7 +215,7 @@ class Copier:
                 _remove(self._place, f"{_CHECKPOINTS}/{name}")
 
     def _send(self, path: Path, there: bool) -> None:
-        """Copy one checkpoint, unless it is there."""
+        """Copy one checkpoint, unless its copy exists already."""
         target = f"{_CHECKPOINTS}/{path.name}"
         manifest = b"".join(self._pieces(path / MANIFEST))
         if there:
@@ -232,7 +232,7 @@ class Copier:
         self._place.write(f"{target}/{MANIFEST}", lambda: [manifest])
 
     def _pieces(self, path: Path, expected: str | None = None) -> Iterator[bytes]:
-        """A file's bytes; its hash is compared on the way."""
+        """The bytes of a file, whose hash is compared while it is read."""
         hasher = xxhash.xxh3_128()
         try:
             with path.open("rb") as file:
@@ -248,11 +248,11 @@ class Copier:
 
 
 class _GivenUp(Exception):
-    """Copying was told to end."""
+    """Raised where copying is to be interrupted."""
 
 
 class _Gone(Exception):
-    """A local file is no longer there."""
+    """Raised where a local file no longer exists."""
 
 
 def _note(run: Run) -> Path:
@@ -260,10 +260,10 @@ def _note(run: Run) -> Path:
 
 
 def place_of(run: Run, uri: str) -> Store:
-    """Where the copies of one run lie; nothing is asked of that place yet.
+    """The place of the copies of one run. The place itself is not asked for anything yet.
 
     Raises:
-        InputError: no copies can go there.
+        InputError: no copies can go to that place.
     """
     if "://" not in uri:
         return stores.store(Path(uri).absolute() / run.name)
@@ -276,14 +276,14 @@ def place_of(run: Run, uri: str) -> Store:
             f"copies to {shown(uri)} would write its password into {_note(run)}: leave it out and "
             "give the credentials in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
         )
-    stores.store(uri, PATIENCE)  # refuses what cannot be
+    stores.store(uri, PATIENCE)  # an impossible address is refused here
     address, question, options = uri.partition("?")
     slash = "" if address.endswith("/") else "/"
     return stores.store(f"{address}{slash}{quote(run.name)}{question}{options}", PATIENCE)
 
 
 def _claim(run: Run, place: Store) -> None:
-    """Write whose copies these are, unless it is there."""
+    """Write the identity of the run beside its copies, or compare it with the one that is there."""
     mine = run.identity()
     try:
         theirs = json.loads(place.read(_IDENTITY))
@@ -304,7 +304,7 @@ def _claim(run: Run, place: Store) -> None:
 
 
 def _local_step(run: Run) -> int | None:
-    """Step of the newest whole checkpoint in the run."""
+    """The step of the newest whole checkpoint in the run."""
     try:
         found = store.newest(run.checkpoints)
     except CorruptCheckpoint:
@@ -321,7 +321,7 @@ def _is_checkpoint(name: str) -> bool:
 
 
 def _whole(names: list[str]) -> set[int]:
-    """Steps whose copy was finished."""
+    """The steps whose copies are whole."""
     return {
         store.step_of(Path(name).parent)
         for name in names
@@ -330,7 +330,7 @@ def _whole(names: list[str]) -> set[int]:
 
 
 def _remove(place: Store, folder: str) -> None:
-    """The manifest first: a removal that is cut must not leave what looks whole."""
+    """Remove a copy, its manifest first, so that an interrupted removal leaves no whole copy."""
     place.remove(f"{folder}/{MANIFEST}")
     place.remove(folder)
 
@@ -340,7 +340,7 @@ def _fetch(run: Run, place: Store, step: int) -> None:
     run.checkpoints.mkdir(exist_ok=True)
     with store.partial(run.checkpoints, step) as partial:
         names = [n.rpartition("/")[2] for n in place.walk() if n.startswith(f"{folder}/")]
-        # No other names: what lies in a bucket must not choose where files are written here.
+        # Other names are ignored: the content of a bucket must not choose where files are written.
         for name in store.FILES:
             if name in names:
                 with store.HashedFile(partial / name) as file:
@@ -348,7 +348,7 @@ def _fetch(run: Run, place: Store, step: int) -> None:
                         file.write(piece)
         store.verify(partial)
         try:
-            # Before the checkpoint takes its name: it brings the log up to its step.
+            # The log that reaches up to this step is written before the checkpoint takes its name.
             write_bytes(run.metrics, place.read(_LOG))
         except MissingObject:
             log.warning("%s has no %s: the log of the run begins here", place.uri, _LOG)

@@ -1,7 +1,7 @@
-"""Which checkpoints of a run are kept: the last ones, the best ones, every n-th step.
+"""The rule that says which checkpoints of a run are kept: the last, the best and every n-th step.
 
-What is kept follows from the metrics log and the steps alone, at every save anew: there is no
-state of its own that could be lost in a crash or go stale.
+At every save, the rule is applied anew to the metrics log and the steps alone: it has no state of
+its own that a crash could lose or that could go stale.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from cluster.checkpoints import store
-from cluster.logs import json_lines
-from cluster.runs import Run
+from cluster.logs import evaluation_rows, json_lines
 from gencomp.errors import InputError
 from gencomp.recipes.schema import BaseRecipe
 
@@ -28,11 +27,11 @@ def chosen(
     """The steps whose checkpoints are kept.
 
     Args:
-        steps: of all checkpoints.
-        last: how many of the newest.
-        best: how many of those with the least scores; of equal ones the older.
-        every: multiples of this number of steps are kept for ever.
-        scores: by step; a checkpoint without one is never among the best.
+        steps: the steps of all checkpoints.
+        last: the number of newest checkpoints to keep.
+        best: the number of checkpoints with the least scores to keep; of equal ones, the older.
+        every: checkpoints whose step is a multiple of this number are kept for ever.
+        scores: step -> score; a checkpoint without a score is never among the best.
     """
     found = set(steps)
     scored = sorted((score, step) for step, score in (scores or {}).items() if step in found)
@@ -46,19 +45,26 @@ def chosen(
 class Retention:
     """The rule of a recipe, applied to its run.
 
-    A checkpoint's score is the recipe's `keep_best_metric` in the evaluation at its step or the
-    last one before; null in the log (not finite) is no score.
+    A checkpoint's score is the recipe's `keep_best_metric` in the evaluation at its step, or in the
+    last evaluation before. A value that is not finite, null in the log, is no score.
+
+    Args:
+        log: the metrics log of the run.
+        recipe: the recipe of the run.
     """
 
-    def __init__(self, run: Run, recipe: BaseRecipe) -> None:
+    def __init__(self, log: Path, recipe: BaseRecipe) -> None:
         self._rule = recipe.training
-        self._log = run.metrics
-        self._prefix = f"{recipe.evaluation.split}/"
+        self._log = log
+        self._split = recipe.evaluation.split
         self._read = 0
         self._evaluations: list[tuple[int, float | None]] = []
 
     def kept(self, steps: Iterable[int]) -> set[int]:
-        """Those of the checkpoints' steps that are kept.
+        """The steps of the checkpoints that are kept.
+
+        Args:
+            steps: the steps of all checkpoints.
 
         Raises:
             InputError: the evaluations do not give the metric.
@@ -68,7 +74,7 @@ class Retention:
         return chosen(steps, rule.keep_checkpoints, rule.keep_best, rule.keep_every, scores)
 
     def scores(self, steps: Iterable[int]) -> dict[int, float]:
-        """Step -> score, for the checkpoints that have one."""
+        """The score by step, for the checkpoints that have one."""
         self._follow()
         found = {}
         for step in steps:
@@ -79,15 +85,10 @@ class Retention:
         return found
 
     def _follow(self) -> None:
-        """Take in the evaluations that the log has got since the last time."""
+        """Read the evaluations that have been added to the log since the last time."""
         rows, self._read = json_lines.follow(self._log, self._read)
         for row in rows:
-            metrics = {
-                key.removeprefix(self._prefix): value
-                for key, value in row.items()
-                if key.startswith(self._prefix)
-            }
-            if not metrics:
+            if not (metrics := evaluation_rows.from_row(row, self._split)):
                 continue
             if self._rule.keep_best_metric not in metrics:
                 raise InputError(
@@ -98,31 +99,25 @@ class Retention:
 
 
 def prune(directory: Path, kept: Iterable[int]) -> None:
-    """Remove the checkpoints of all other steps."""
+    """Remove the checkpoints of all steps but those that are kept."""
     keep = set(kept)
     for path in store.directories(directory):
         if store.step_of(path) not in keep:
             store.remove(path)
 
 
-def best(run: Run) -> store.Checkpoint:
-    """The best whole checkpoint of a run whose recipe has `training.keep_best`.
+def best(directory: Path, scores: Mapping[int, float]) -> store.Checkpoint | None:
+    """The whole checkpoint with the least score (the older of equal ones), if there is one.
 
-    Raises:
-        InputError: the recipe keeps no best ones, or not one is there, evaluated and whole.
+    Args:
+        directory: the directory of the checkpoints.
+        scores: step -> score.
     """
-    recipe = run.recipe()
-    if not recipe.training.keep_best:
-        raise InputError(
-            f"run {run.path} keeps no best checkpoints: set training.keep_best and "
-            "training.keep_best_metric before training"
-        )
-    there = {store.step_of(path): path for path in store.directories(run.checkpoints)}
-    scores = Retention(run, recipe).scores(there)
     for step in sorted(scores, key=lambda step: (scores[step], step)):
+        path = directory / store.name_of(step)
         try:
-            store.verify(there[step])
+            store.verify(path)
         except store.CorruptCheckpoint:
             continue
-        return store.Checkpoint(there[step])
-    raise InputError(f"run {run.path} has no whole checkpoint that was evaluated")
+        return store.Checkpoint(path, averaged=True)
+    return None

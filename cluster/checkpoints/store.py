@@ -1,15 +1,15 @@
-"""Checkpoints: directories that are whole or not there.
+"""Checkpoints are directories that are whole or do not exist.
 
 A checkpoint is written under a temporary name, hashed into `manifest.json` (written last), and
-renamed to `step-<number>`. Loading checks sizes and hashes; one that fails is named and the next
-older one is taken.
+renamed to `step-<number>`. Loading checks sizes and hashes; a checkpoint that fails the check is
+named in a warning, and the next older one is taken.
 
     step-000000200/
         networks.safetensors   every network of the system, parameters and buffers
-        averages.safetensors   their moving averages, where the recipe asks for them
+        averages.safetensors   the networks' moving averages, if the recipe asks for them
         optimizers.pt          one state per phase
         progress.json          step, samples consumed, world size
-        frozen.json            hash of the system's frozen networks, where it has some
+        frozen.json            hash of the system's frozen networks, if it has any
         manifest.json          size and xxh3_128 of each file above
 """
 
@@ -23,11 +23,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Self, cast
+from typing import IO, Annotated, Any, Literal, Self, cast
 
 import safetensors.torch
 import torch
 import xxhash
+from pydantic import Field
 from torch import Tensor
 
 from cluster import tensor_files
@@ -46,20 +47,26 @@ _CHUNK = 1 << 22
 _PIECE = 1 << 20
 
 
+# The choice of a run's checkpoint: the newest one, the best one by the recipe's keep_best_metric,
+# or the one of a step.
+Choice = Literal["last", "best"] | Annotated[int, Field(ge=0)]
+LAST: Choice = "last"
+
+
 class CorruptCheckpoint(InputError):
     """A checkpoint whose files are not those of its manifest."""
 
 
 @dataclass(frozen=True)
 class Content:
-    """What a checkpoint holds.
+    """The content of a checkpoint.
 
     Attributes:
-        networks: state of all networks.
-        optimizers: state of each phase's optimizer.
+        networks: the state of all networks.
+        optimizers: the state of each phase's optimizer.
         progress: `step`, `samples` and `world`.
-        averages: moving averages of the networks, if there are any.
-        frozen: hash of the networks that are never saved, if there are any.
+        averages: the moving averages of the networks, if there are any.
+        frozen: the hash of the networks that are never saved, if there are any.
     """
 
     networks: Mapping[str, Tensor]
@@ -75,58 +82,88 @@ class Content:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint directory that was whole when it was found."""
+    """A checkpoint directory that was whole when it was found.
+
+    Attributes:
+        path: the directory.
+        averaged: whether its networks are those that evaluations during training use: the moving
+            averages, if there are any.
+    """
 
     path: Path
+    averaged: bool = False
 
     @property
     def step(self) -> int:
         return step_of(self.path)
 
     def networks(self) -> dict[str, Tensor]:
-        """State of all networks, on the CPU."""
+        """The state of all networks, on the CPU."""
+        if self.averaged and (averages := self.averages()) is not None:
+            prefix = "module."  # the only other tensor is the number of averaged weights
+            return {
+                name.removeprefix(prefix): tensor
+                for name, tensor in averages.items()
+                if name.startswith(prefix)
+            }
         return safetensors.torch.load_file(self.path / NETWORKS)
 
     def averages(self) -> dict[str, Tensor] | None:
-        """Moving averages of the networks, on the CPU; None where there are none."""
+        """The moving averages of the networks, on the CPU; None if there are none."""
         path = self.path / AVERAGES
         return safetensors.torch.load_file(path) if path.exists() else None
 
     def optimizers(self) -> dict[str, Any]:
-        """State of each phase's optimizer, on the CPU."""
+        """The state of each phase's optimizer, on the CPU."""
         return torch.load(self.path / OPTIMIZERS, map_location="cpu", weights_only=True)
 
     def progress(self) -> dict[str, int]:
         return json.loads((self.path / PROGRESS).read_text())
 
     def frozen_hash(self) -> str | None:
-        """Hash of the frozen networks that these weights belong to; None where there are none."""
+        """The hash of the frozen networks that these weights belong to; None if there are none."""
         path = self.path / FROZEN
         return json.loads(path.read_text())["xxh3_128"] if path.exists() else None
 
     def networks_hash(self) -> str:
-        """What identifies the system: a hash of its weights and of its frozen networks.
+        """A hash that identifies the system: the hash of its weights and its frozen networks.
 
-        Without frozen networks, it is that of the weights file as the manifest states it.
+        Without frozen networks, it is the hash of the weights' file that the manifest states.
         """
-        weights: str = json.loads((self.path / MANIFEST).read_text())[NETWORKS]["xxh3_128"]
+        manifest = json.loads((self.path / MANIFEST).read_text())
+        name = AVERAGES if self.averaged and AVERAGES in manifest else NETWORKS
+        weights: str = manifest[name]["xxh3_128"]
         frozen = self.frozen_hash()
         return (
             weights if frozen is None else xxhash.xxh3_128_hexdigest(f"{weights} {frozen}".encode())
         )
 
 
+def parse_choice(text: str) -> Choice:
+    """The checkpoint that `--checkpoint` names.
+
+    Raises:
+        InputError: the text is neither last, best nor a step.
+    """
+    match text:
+        case "last" | "best":
+            return text
+        case _ if text.isascii() and text.isdecimal():
+            return int(text)
+    raise InputError(f"--checkpoint {text!r} must be last, best or the step of a checkpoint")
+
+
 def write(directory: Path, content: Content) -> Checkpoint:
     """Write the checkpoint of a step; it is on the disk when this returns.
 
     Args:
-        directory: where checkpoints lie; nobody else may write there.
-        content: tensors on the CPU; each file is hashed while it is written, so that nothing is
-            read again and no second copy of all tensors is made.
+        directory: the directory of the checkpoints, to which no other process may write.
+        content: the content, with tensors on the CPU. Each file is hashed while it is written, so
+            nothing is read again and no second copy of all tensors is made.
 
     Raises:
-        OSError: disk full or not writable; older checkpoints are untouched and nothing is left
-            behind.
+        OSError: the disk is full or not writable; older checkpoints are untouched and nothing is
+            left behind.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with partial(directory, content.step) as place:
@@ -150,9 +187,9 @@ def write(directory: Path, content: Content) -> Checkpoint:
 
 @contextmanager
 def partial(directory: Path, step: int) -> Iterator[Path]:
-    """A place to write the checkpoint of a step; it takes its name when the block ends well.
+    """A directory for the checkpoint of a step, which is renamed if the block ends without error.
 
-    What killed processes left behind is cleared away first.
+    Directories that killed processes have left behind are removed first.
     """
     for left in directory.glob(".step-*"):
         shutil.rmtree(left, ignore_errors=True)
@@ -162,7 +199,7 @@ def partial(directory: Path, step: int) -> Iterator[Path]:
     try:
         yield place
         _sync(place)
-        # One of this name can only be one that was rejected on the way back to an older step.
+        # A checkpoint of this name can only be one that was rejected when an older one was taken.
         if final.exists():
             remove(final)
         place.rename(final)
@@ -173,10 +210,10 @@ def partial(directory: Path, step: int) -> Iterator[Path]:
 
 
 def newest(directory: Path) -> Checkpoint | None:
-    """The newest whole checkpoint, or None when there is none at all.
+    """The newest whole checkpoint, or None if there are no checkpoints at all.
 
     Raises:
-        CorruptCheckpoint: there are checkpoints, but not one is whole.
+        CorruptCheckpoint: the directory holds checkpoints, but none of them is whole.
     """
     rejected: list[CorruptCheckpoint] = []
     for path in directories(directory):
@@ -198,7 +235,8 @@ def verify(path: Path) -> None:
     """Compare a checkpoint's files with its manifest.
 
     Raises:
-        CorruptCheckpoint: names the checkpoint, the file and what is wrong.
+        CorruptCheckpoint: a file is missing or differs; the message names the checkpoint, the file
+            and what is wrong.
     """
     try:
         manifest = json.loads((path / MANIFEST).read_text())
@@ -211,7 +249,7 @@ def verify(path: Path) -> None:
         if name not in expected:
             raise CorruptCheckpoint(f"{path / MANIFEST} does not list {name}")
     for name in expected:
-        if name not in FILES:  # it could name a place elsewhere
+        if name not in FILES:  # such a name could be a path to somewhere else
             raise CorruptCheckpoint(f"{path / MANIFEST} lists {name!r}, which no checkpoint has")
         size, digest = expected[name]
         try:
@@ -227,7 +265,7 @@ def verify(path: Path) -> None:
 
 
 def directories(directory: Path) -> list[Path]:
-    """Checkpoint directories, newest first; damaged ones are among them."""
+    """The directories of all checkpoints, damaged ones among them, newest first."""
     if not directory.is_dir():
         return []
     return sorted((p for p in directory.glob("step-*") if p.is_dir()), reverse=True)
@@ -239,7 +277,7 @@ def step_of(path: Path) -> int:
 
 
 def remove(path: Path) -> None:
-    """Rename first: a removal that is cut short must not leave a checkpoint that looks damaged."""
+    """Remove a checkpoint. It is renamed first, since half of one would look like a damaged one."""
     doomed = path.with_name(f".{path.name}.removed")
     shutil.rmtree(doomed, ignore_errors=True)
     path.rename(doomed)
@@ -249,8 +287,8 @@ def remove(path: Path) -> None:
 class HashedFile:
     """A new file that is hashed while it is written and is on the disk when the block ends.
 
-    torch hides what a file raises behind an error of its own. So an error is kept, the rest of the
-    writing goes nowhere, and the end of the block raises it.
+    torch hides the errors of a file behind an error of its own. So the first error is stored, all
+    further writing is dropped, and the end of the block raises the stored error.
     """
 
     def __init__(self, path: Path) -> None:
@@ -261,7 +299,7 @@ class HashedFile:
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         whole = memoryview(data)
-        # In pieces that a processor's cache holds between hashing and writing.
+        # The pieces are so small that the processor's cache holds them from hashing to writing.
         for start in range(0, len(whole), _PIECE):
             piece = whole[start : start + _PIECE]
             self._hash.update(piece)
@@ -273,7 +311,7 @@ class HashedFile:
         self._attempt(self._file.flush)
 
     def described(self) -> dict[str, Any]:
-        """The entry of the manifest."""
+        """The file's entry in the manifest."""
         return _entry(self._bytes, self._hash)
 
     def __enter__(self) -> Self:
@@ -284,7 +322,7 @@ class HashedFile:
         self._attempt(lambda: os.fsync(self._file.fileno()))
         self._attempt(self._file.close)
         if self._error is not None:
-            with suppress(OSError):  # what is buffered still does not fit
+            with suppress(OSError):  # the buffered bytes still do not fit
                 self._file.close()
             raise self._error
 

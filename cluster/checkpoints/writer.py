@@ -1,9 +1,9 @@
-"""Checkpoints written while training goes on.
+"""Checkpoints are written while training goes on.
 
-`Saver.save` copies everything into host memory, which is all that the training loop waits for; a
-thread hashes it, writes it and renames it. Training may change the weights in place meanwhile. At
-most one checkpoint is being written at a time, so there is one copy in memory at most, which the
-next one uses again.
+`Saver.save` copies everything into host memory, and the training loop waits only for that. A thread
+hashes the copy, writes it and renames the directory, while training may change the weights in
+place. At most one checkpoint is being written at a time, so there is at most one copy in memory,
+and the next checkpoint uses its memory again.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from cluster.checkpoints import retention, store
 from cluster.checkpoints.store import Content
+from gencomp.exit_codes import FAILED
 
 log = logging.getLogger(__name__)
 
@@ -30,38 +31,38 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class SavingError(OSError):
-    """A checkpoint could not be written or copied: one sentence with the mend.
+    """A checkpoint could not be written or copied. The message is one sentence with the remedy.
 
-    The last whole checkpoint is as it was.
+    The last whole checkpoint is unchanged.
     """
 
-    exit_code = 1
+    exit_code = FAILED
 
 
 class Copies(Protocol):
-    """Whoever copies whole checkpoints to another place, in its own time."""
+    """Something that copies whole checkpoints to another place, beside the training."""
 
     def send(self) -> None:
-        """There is something new to copy; never waits."""
+        """Begin to copy what is new, without waiting."""
 
     def under_way(self) -> int | None:
-        """Step of the checkpoint that is being read now."""
+        """The step of the checkpoint that is being read now."""
 
     def flush(self) -> None:
         """Wait until everything is copied; raises `SavingError`."""
 
     def close(self) -> None:
-        """Give up what is under way."""
+        """Interrupt the copying that is under way."""
 
 
 class Saver:
     """Writes the checkpoints of one run and removes those that need not be kept.
 
     Args:
-        directory: of the checkpoints.
-        kept: which of the steps of all checkpoints are kept.
-        background: write in a thread; else `save` returns when all is on the disk.
-        copies: where whole checkpoints go besides.
+        directory: the directory of the checkpoints.
+        kept: a function that takes the steps of all checkpoints and gives those to keep.
+        background: whether to write in a thread; otherwise `save` returns when all is on the disk.
+        copies: the copier that also takes whole checkpoints to another place.
     """
 
     def __init__(
@@ -78,14 +79,14 @@ class Saver:
         self._error: Exception | None = None
         self._newest: int | None = None
         if copies is not None:
-            copies.send()  # what an earlier process could not copy any more
+            copies.send()  # an earlier process may have ended before it had copied everything
 
     def save(self, content: Content) -> None:
-        """Begin to write a checkpoint, after the one before is written.
+        """Begin to write a checkpoint, once the one before has been written.
 
         Raises:
-            SavingError: this one or the one before could not be written.
-            InputError: the evaluations lack the metric by which the best ones are kept.
+            SavingError: this checkpoint or the one before could not be written.
+            InputError: the evaluations lack the metric by which the best checkpoints are kept.
         """
         self._wait()
         if self._background:
@@ -98,16 +99,16 @@ class Saver:
             self._write(_mapped(content, lambda path, tensor: tensor.detach().cpu()))
 
     def flush(self) -> None:
-        """Wait until every checkpoint is on the disk, and copied; raises what `save` raises."""
+        """Wait until every checkpoint is on the disk and copied; raises the errors of `save`."""
         self._wait()
         if self._copies is not None:
             self._copies.flush()
             if self._newest is not None:
-                # The last save left the checkpoint that was being copied just then.
+                # The last save had to keep the checkpoint that was being copied at that time.
                 self._prune(self._newest)
 
     def close(self) -> None:
-        """Leave no thread behind; an error that nobody has heard of goes to the log."""
+        """End all threads. An error that has not been raised yet is logged."""
         try:
             self._wait()
         except Exception as error:
@@ -126,7 +127,7 @@ class Saver:
     def _write_in_thread(self, content: Content) -> None:
         try:
             self._write(content)
-        except Exception as error:  # handed to the training loop, which raises it
+        except Exception as error:  # the training loop raises it later
             self._error = error
 
     def _write(self, content: Content) -> None:
@@ -141,7 +142,7 @@ class Saver:
 
     def _prune(self, newest: int) -> None:
         steps = {store.step_of(path) for path in store.directories(self._directory)}
-        # Newer ones were rejected on the way back to an older step; they must not count.
+        # Newer checkpoints were rejected when an older one was taken; they must not count.
         kept = self._kept(step for step in steps if step <= newest)
         if self._copies is not None and (step := self._copies.under_way()) is not None:
             kept.add(step)
@@ -158,19 +159,19 @@ class Saver:
 
 
 def has_no_room(error: OSError) -> bool:
-    """Whether it says that a disk, or somebody's part of it, is full."""
+    """Whether an error says that a disk, or the user's quota on it, is full."""
     return error.errno in _NO_ROOM
 
 
 def mend_of(error: OSError) -> str:
-    """What to do about it."""
+    """The remedy for an error of writing, as part of a sentence."""
     if has_no_room(error):
         return "make room"
     return "allow writing there" if error.errno in _FORBIDDEN else "mend that"
 
 
 class HostMemory:
-    """Memory of this machine that holds one copy of a content and is used again for the next.
+    """Memory of this machine that holds one copy of a content and is reused for the next copy.
 
     Buffers for a GPU's tensors are pinned, so that they are filled at the speed of the bus.
     """
@@ -179,9 +180,9 @@ class HostMemory:
         self._buffers: dict[tuple[Any, ...], Tensor] = {}
 
     def copy(self, content: Content) -> Content:
-        """A real copy: tensors of the same dtype, shape and strides that share no memory.
+        """A real copy: its tensors have the same dtype, shape and strides, but share no memory.
 
-        It holds until the next one is made.
+        The copy is valid until the next one is made.
         """
         before, self._buffers = self._buffers, {}
         devices: set[torch.device] = set()
@@ -205,7 +206,7 @@ class HostMemory:
 def _mapped(
     tree: Any, tensor: Callable[[tuple[Any, ...], Tensor], Tensor], path: tuple[Any, ...] = ()
 ) -> Any:
-    """The same tree of contents, mappings, lists and tuples, with other tensors."""
+    """The same tree of contents, mappings, lists and tuples, with every tensor replaced."""
     if isinstance(tree, Tensor):
         return tensor(path, tree)
     if isinstance(tree, Content):

@@ -1,1 +1,1 @@
-"""What is computed of a finished run, block by block, by whatever process has the time."""
+"""The evaluations of a finished run, computed block by block by any number of processes."""

@@ -1,4 +1,4 @@
-"""Whose curve is measured: a run's decoder, or one's own model with a shard set."""
+"""The decoder whose curve is measured: a run's decoder, or the user's own model on a shard set."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from shards.reading.stream import read_batch
 
 
 class OfRun(BaseModel):
-    """The run in whose directory the evaluation lies."""
+    """The subject of an evaluation that measures the run in whose directory it lies."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,12 +29,12 @@ class OfRun(BaseModel):
 
 
 class OfModel(BaseModel):
-    """One's own decoder; see `gencomp.external.decoders`.
+    """The subject of an evaluation of the user's own decoder; see `gencomp.external.decoders`.
 
     Attributes:
-        reference: module:attribute.
-        weights: file, if it has one.
-        directory: where the module is looked for after the installed ones.
+        reference: the place of the decoder in Python, as module:attribute.
+        weights: the file with the decoder's weights, if it has one.
+        directory: the directory in which the module is looked for after the installed ones.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,16 +46,16 @@ class OfModel(BaseModel):
 
 
 def open_decoder(subject: Run | OfModel, device: str = "cpu") -> tuple[LatentDecoder, str]:
-    """The decoder on a device, and what its weights are known by.
+    """The decoder on a device, and the hash that identifies its weights.
 
     Raises:
-        InputError: the run is not finished, there is no decoder, or no such device.
+        InputError: the run is not finished or has no decoder, or there is no such device.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError(
             "the plan asks for a GPU, but this process sees none (--gres=gpu:1 asks for one)"
         )
-    # 10 mantissa bits are too few for beta times a distortion.
+    # TF32 has 10 bits of mantissa, which are too few for beta times a distortion.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     if isinstance(subject, OfModel):
         weights = None if subject.weights is None else Path(subject.weights)
@@ -79,7 +79,7 @@ def open_decoder(subject: Run | OfModel, device: str = "cpu") -> tuple[LatentDec
 
 
 def read_images(subject: Run | OfModel, split: Split, rows: Sequence[int]) -> Tensor:
-    """Images of a split as the decoder is to reproduce them, uint8 [B, 3, H, W].
+    """The images of a split as the decoder should reproduce them, uint8 [B, 3, H, W].
 
     Raises:
         ShardError: an image cannot be read.
@@ -95,7 +95,7 @@ def stated_variance(decoder: LatentDecoder) -> Tensor:
     """The log variance of a decoder's pixels.
 
     Raises:
-        InputError: it has none.
+        InputError: the decoder states no variance.
     """
     if decoder.log_variance is None:
         raise InputError(

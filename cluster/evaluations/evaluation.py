@@ -15,15 +15,15 @@ from cluster.runs import Run, open_run
 
 @dataclass(frozen=True)
 class Evaluation(ABC):
-    """A directory with its plan; one subclass for each kind of evaluation.
+    """A directory with its plan. Each kind of evaluation is a subclass.
 
-    A block is a unit of work, and its part the file that it leaves behind. How many processes or
-    jobs share the blocks changes no result.
+    A block is a unit of work, and its part is the file that it leaves behind. The number of
+    processes or jobs that share the blocks changes no result.
 
     Attributes:
         PLAN: the class of the plan.
         path: the directory, RUN/evaluations/NAME or one that the user has named.
-        plan: what is measured, and how.
+        plan: the plan, which says what is measured and how.
     """
 
     PLAN: ClassVar[type[Plan]]
@@ -33,7 +33,7 @@ class Evaluation(ABC):
 
     @classmethod
     def find(cls, run: Run, name: str, plan: Plan) -> Self:
-        """The evaluation of that name, whether it is there already or not; writes nothing.
+        """The evaluation of that name, which need not exist yet. Nothing is written.
 
         Raises:
             InputError: the directory holds another plan, or something else.
@@ -42,11 +42,11 @@ class Evaluation(ABC):
 
     @classmethod
     def find_at(cls, directory: Path, plan: Plan, option: str = "--output") -> Self:
-        """The evaluation in a directory that the user has named, as `find`.
+        """The evaluation in a directory that the user has named. Nothing is written.
 
         Args:
-            directory: need not be there yet.
-            plan: of the evaluation.
+            directory: the directory, which need not exist yet.
+            plan: the evaluation's plan.
             option: the option that named the directory, for messages.
 
         Raises:
@@ -59,7 +59,7 @@ class Evaluation(ABC):
         """An evaluation that exists.
 
         Raises:
-            InputError: there is none in that directory, or its plan cannot be read.
+            InputError: the directory holds no evaluation, or the plan cannot be read.
         """
         directory = Path(path).resolve()
         return cls(directory, cls.PLAN.read(directory))
@@ -70,14 +70,14 @@ class Evaluation(ABC):
         return (Path(path) / cls.PLAN.FILE).is_file()
 
     def enter(self) -> Self:
-        """Make the directory and write the plan, unless they are there."""
+        """Make the directory and write the plan into it, unless that has been done before."""
         plans.enter_at(self.path, self.plan)
         return self
 
     @property
     def run(self) -> Run:
-        """The run in whose directory the evaluation lies."""
-        return open_run(self.path.parent.parent)
+        """The run in whose directory the evaluation lies, with the checkpoint of the plan."""
+        return open_run(self.path.parent.parent, self.plan.checkpoint)
 
     @property
     @abstractmethod
@@ -94,11 +94,11 @@ class Evaluation(ABC):
 
 
 def name_blocks(sizes: Sequence[int], blocks: Sequence[int]) -> str:
-    """Some blocks in words.
+    """Some blocks and the number of their images, in words.
 
     Args:
         sizes: the number of images of every block.
-        blocks: the numbers of those that are named.
+        blocks: the numbers of the blocks that are to be named.
     """
     named = ", ".join(map(str, blocks[:20])) + (" and more" if len(blocks) > 20 else "")
     return (

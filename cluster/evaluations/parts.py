@@ -1,4 +1,4 @@
-"""Parts that are tensors: what a finished block leaves behind, with the plan it belongs to."""
+"""Parts made of tensors, which finished blocks leave behind. Each part names its plan."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write(path: Path, tensors: dict[str, Tensor], plan: str, block: int) -> None
         "torch": torch.__version__,
     }
     tensor_files.write(path, tensors, metadata)
-    for leftover in path.parent.glob(f".{path.name}.*"):  # of attempts that were killed
+    for leftover in path.parent.glob(f".{path.name}.*"):  # killed attempts have left these files
         leftover.unlink(missing_ok=True)
 
 

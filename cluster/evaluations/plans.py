@@ -1,6 +1,6 @@
-"""What an evaluation is, written down once in its directory, RUN/evaluations/NAME.
+"""The plan of an evaluation, written once into its directory, RUN/evaluations/NAME.
 
-The same command finds it again; another plan under the same name is refused.
+The same command finds the evaluation again; another plan under the same name is refused.
 """
 
 from __future__ import annotations
@@ -9,26 +9,34 @@ import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
+from cluster.checkpoints.store import LAST, Choice
 from cluster.files import write_text
 from cluster.runs import Run
 from gencomp.errors import InputError
 from gencomp.validation import sentence
 
-# What submitit and the lock may have left before there is a plan.
+# The files that submitit and the lock may have left in the directory before there is a plan.
 _LEFT_BEFORE = ("logs", "lock")
 
 
 class Plan(BaseModel):
-    """An evaluation. Everything but where things lie is its identity.
+    """The plan of an evaluation. Everything in it but the places of files is its identity.
 
     Attributes:
-        FILE: its name in the directory.
-        LOCATIONS: fields that are no part of the identity.
-        COMMAND: what makes one, for messages.
+        FILE: the name of the plan's file in the directory.
+        LOCATIONS: the fields that hold places of files, and are no part of the identity.
+        COMMAND: the command that makes such an evaluation, for messages.
+        checkpoint: the choice of the run's checkpoint that is measured.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,7 +45,9 @@ class Plan(BaseModel):
     LOCATIONS: ClassVar[tuple[str, ...]]
     COMMAND: ClassVar[str]
 
-    settings: Any
+    if TYPE_CHECKING:  # each kind declares its own, at its own place
+        settings: Any
+    checkpoint: Choice = LAST
 
     @cached_property
     def hash(self) -> str:
@@ -46,23 +56,35 @@ class Plan(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def identity(self) -> dict[str, Any]:
-        """Flat; settings stand beside the rest."""
+        """The identity as a flat dictionary, in which the settings stand beside the rest."""
         values = self.model_dump(mode="json", exclude={*self.LOCATIONS})
         return {**values.pop("settings"), **values}
 
     def differences(self, other: Self) -> list[str]:
-        """What `other` would change, in words."""
-        old, new = self.identity(), other.identity()
+        """The changes that `other` would make to this plan, in words."""
+        old, new = ({"checkpoint": LAST, **plan.identity()} for plan in (self, other))
         return [
             f"{k} was {_short(old[k])}, would be {_short(new[k])}" for k in old if old[k] != new[k]
         ]
+
+    @property
+    def named_checkpoint(self) -> dict[str, Choice]:
+        """The entry of a protocol that names the checkpoint; it is empty for the last one."""
+        return {} if self.checkpoint == LAST else {"checkpoint": self.checkpoint}
+
+    @model_serializer(mode="wrap")
+    def _serialise(self, all_fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Plans that were written before checkpoints could be chosen keep their identity.
+        values: dict[str, Any] = all_fields(self)
+        values.pop("checkpoint", None)
+        return values | self.named_checkpoint
 
     @classmethod
     def read(cls, directory: Path) -> Self:
         """The plan of an evaluation that exists.
 
         Raises:
-            InputError: there is none in that directory, or it cannot be read.
+            InputError: the directory holds no such plan, or the plan cannot be read.
         """
         try:
             text = (directory / cls.FILE).read_text()
@@ -80,10 +102,10 @@ class Plan(BaseModel):
 
 
 def directory(run: Run, name: str) -> Path:
-    """Where an evaluation of a run belongs.
+    """The directory of an evaluation of a run.
 
     Raises:
-        InputError: the name is more than the name of a directory.
+        InputError: the name is not one plain directory name.
     """
     if not name or Path(name).name != name or name.startswith("."):
         raise InputError(f"--name {name!r} must be one plain directory name")
@@ -91,7 +113,7 @@ def directory(run: Run, name: str) -> Path:
 
 
 def find(run: Run, name: str, plan: Plan) -> Path:
-    """The directory of an evaluation, whether it is there already or not; writes nothing.
+    """The directory of an evaluation, which need not exist yet. Nothing is written.
 
     Raises:
         InputError: the directory holds another plan, or something else.
@@ -100,12 +122,12 @@ def find(run: Run, name: str, plan: Plan) -> Path:
 
 
 def find_at(path: Path, plan: Plan, option: str = "--name") -> Path:
-    """A directory if the evaluation may have it; writes nothing.
+    """The directory at a path, if the evaluation may lie there. Nothing is written.
 
     Args:
-        path: whole.
-        plan: of the evaluation.
-        option: by which the user chose the directory, for messages.
+        path: the absolute path of the directory.
+        plan: the evaluation's plan.
+        option: the option by which the user chose the directory, for messages.
 
     Raises:
         InputError: the directory holds another plan, or something else.
@@ -129,29 +151,29 @@ def enter(run: Run, name: str, plan: Plan) -> Path:
     """Create the directory of an evaluation, or find it again.
 
     Raises:
-        InputError: as `find`; nothing is changed.
+        InputError: the directory holds another plan, or something else; nothing is changed.
     """
     return enter_at(find(run, name, plan), plan)
 
 
 def enter_at(path: Path, plan: Plan) -> Path:
-    """Create an evaluation in a directory that `find_at` has found to be free or its own."""
+    """Create an evaluation in a directory that `find_at` has found free, or find it there."""
     if not (path / plan.FILE).exists() or plan.read(path) != plan:
-        # Things may lie elsewhere than last time.
+        # The plan is written again if its files have moved since last time.
         write_text(path / plan.FILE, plan.model_dump_json(indent=1) + "\n")
     return path
 
 
 def absolute(location: str) -> str:
-    """A shard set's directory from wherever a job starts; a URI stays as it is."""
+    """The absolute path of a shard set, which a job finds from anywhere; a URI stays as it is."""
     return location if "://" in location else str(Path(location).resolve())
 
 
 def spaced(length: int, count: int, split: str) -> tuple[int, ...]:
-    """`count` rows evenly spaced over a split: neighbours may be crops of one photograph.
+    """`count` rows, evenly spaced over a split because neighbours may be crops of one photograph.
 
     Raises:
-        InputError: the split has fewer.
+        InputError: the split has fewer images.
     """
     if count > length:
         raise InputError(f"split {split!r} has {length} images, fewer than the {count} asked for")

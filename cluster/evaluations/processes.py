@@ -14,7 +14,8 @@ from typing import Any
 
 from cluster.evaluations.work import MakePart
 
-# Opens what the blocks of one process share; called in that process with its number.
+# A function that opens what the blocks of one process share, and gives the function that makes
+# their parts. It is called in that process, with the number of the process.
 OpenMaker = Callable[[int], MakePart]
 
 # The state of a worker process.
@@ -31,13 +32,13 @@ def make_parts(
     """Make every missing part.
 
     Args:
-        open_maker: can be pickled.
-        missing: the blocks to work on.
-        processes: how many work side by side; with one, this process works itself.
-        show: called with each block that is finished.
+        open_maker: the function that opens what a process needs; it can be pickled.
+        missing: the numbers of the blocks to work on.
+        processes: the number of processes that work side by side; if it is 1, this process works.
+        show: a function that is called with the number of each block that is finished.
 
     Raises:
-        InputError: as `open_maker` and what it returns.
+        InputError: `open_maker`, or the function that it gives, has raised it.
         RuntimeError: a worker was killed; the same call goes on.
     """
     if not missing:
@@ -63,7 +64,7 @@ def make_parts(
     except BrokenProcessPool:
         raise RuntimeError("a worker process was killed; the same command goes on") from None
     except BaseException:
-        # Parts are whole or not there, so nobody waits for blocks that are under way.
+        # A part is whole or does not exist, so there is no need to wait for unfinished blocks.
         for process in (pool._processes or {}).values():
             process.terminate()
         raise
@@ -72,7 +73,7 @@ def make_parts(
 
 
 def _start(open_maker: OpenMaker, numbers: Any) -> None:
-    """Set up a worker: it ends with its parent, which alone hears Ctrl-C."""
+    """Set up a worker process, which ignores Ctrl-C and ends when its parent ends."""
     global _opens
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -81,13 +82,13 @@ def _start(open_maker: OpenMaker, numbers: Any) -> None:
 
 def _make(block: int) -> None:
     global _make_part
-    if _make_part is None:  # not in _start, where a refusal would not reach the parent
+    if _make_part is None:  # this is not done in _start, whose errors do not reach the parent
         _make_part = _opens()
     _make_part(block, _ignore)
 
 
 def _ignore(items: int) -> None:
-    """Nobody watches the items of a block."""
+    """Do nothing, because only whole blocks are shown."""
 
 
 def _end_with_parent() -> None:

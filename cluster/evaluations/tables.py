@@ -1,4 +1,4 @@
-"""Results as tables of words, for whoever prints them."""
+"""Results as tables of words, ready to be printed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class Table(NamedTuple):
 
 
 class Collected(NamedTuple):
-    """What was merged, to be shown.
+    """The result that was merged from parts, in words.
 
     Attributes:
-        tables: the result in words.
-        notes: sentences below the tables.
+        tables: the tables that show the result.
+        notes: sentences to print below the tables.
         warnings: sentences about what the reader must not overlook.
         result: the file that holds the result.
-        images: the number of images that it is made of.
+        images: the number of images behind the result.
         missing: the numbers of the blocks without a part.
     """
 
@@ -36,7 +36,7 @@ class Collected(NamedTuple):
 
 
 def finite(value: Any) -> Any:
-    """JSON has no infinity: an infinite PSNR becomes null."""
+    """A value for JSON, which has no infinity: an infinite PSNR, for example, becomes None."""
     if isinstance(value, dict):
         return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, list):

@@ -1,1 +1,1 @@
-"""What processes write down: logs of every rank, lines of JSON, and the stacks of a stuck one."""
+"""The logs of a run: JSON lines of metrics and of every process, and stacks of stuck workers."""

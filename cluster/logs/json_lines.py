@@ -1,6 +1,6 @@
-"""The metrics log of a run: JSON lines, appended by rank 0, read by everybody.
+"""The metrics log of a run: JSON lines that rank 0 appends and any process may read.
 
-The functions that only read serve every file of JSON lines.
+The functions that only read serve any file of JSON lines.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ def read(path: Path) -> list[dict[str, Any]]:
     return _whole_rows(path.read_bytes()) if path.exists() else []
 
 
-def newest_first(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole rows from the last one backwards; reads no more of the file than is taken."""
+def newest_first(path: Path, block_bytes: int = _BLOCK) -> Iterator[dict[str, Any]]:
+    """The whole rows from the last one backwards; no more of the file is read than is needed."""
     if not path.exists():
         return
     with path.open("rb") as file:
         start, rest = file.seek(0, 2), b""
         while start:
-            stop, start = start, max(start - _BLOCK, 0)
+            stop, start = start, max(start - block_bytes, 0)
             file.seek(start)
             block = file.read(stop - start) + rest
             if start:  # the first line may have begun before
@@ -47,15 +47,15 @@ def newest_first(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def end(path: Path) -> int:
-    """Size of the log in bytes, 0 when there is none."""
+    """The size of the log in bytes, 0 if there is none."""
     return path.stat().st_size if path.exists() else 0
 
 
 def follow(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
-    """Whole rows written after a byte offset, and the offset after them.
+    """The whole rows that were written after a byte offset, and the offset after them.
 
-    A log that has become shorter was rewound by workers that were started again: reading goes on at
-    its end. One that has grown again since is read from the next whole line.
+    A log that has become shorter was rewound by workers that were started again, so reading goes on
+    at its end. If it has grown again since, it is read from the next whole line.
     """
     if end(path) <= offset:
         return [], end(path)
@@ -66,7 +66,7 @@ def follow(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
 
 
 def rewind(path: Path, step: int) -> None:
-    """Drop the rows after a step: a resumed run writes them again."""
+    """Drop the rows after a step, which a resumed run writes again."""
     rows = read(path)
     kept = [row for row in rows if row["step"] <= step]
     write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
@@ -79,7 +79,7 @@ def _whole_rows(text: bytes) -> list[dict[str, Any]]:
             row = json.loads(line)
         except ValueError:
             continue
-        # The rest of a line that was cut may be a number or a string.
+        # The rest of a line that was cut off may be a number or a string.
         if isinstance(row, dict):
             rows.append(row)
     return rows

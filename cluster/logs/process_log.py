@@ -1,20 +1,20 @@
-"""Structured logs of a run: what each process did, one JSON object a line, in RUN/logs.
+"""Structured logs of a run in RUN/logs: what each process did, one JSON object per line.
 
     rank-00000.jsonl   a worker's log, over all attempts
     driver.jsonl       the log of the process that starts the workers
 
 Every line has `time` (UTC), `level`, `run`, `trial`, `rank` (null for the driver), `step`, `host`,
-`pid` and `message`. Lines with an `event` are for programs:
+`pid` and `message`. Lines with an `event` are meant for programs:
 
-    start           an attempt begins: `world`, `device`, `versions`; it goes on from `step`
-    stalled         a worker made no progress: `stack` of all its threads; the process ends
-    failed          an error ended the process's work: `traceback`
-    workers_failed  the driver's word on its workers: `ranks`; they may be started again
-    end             an orderly end: `outcome` is finished or stopped
+    start           an attempt begins at `step`, with `world`, `device` and `versions`
+    stalled         a worker made no progress and ends, with the `stack` of all its threads
+    failed          an error ended the process's work, with its `traceback`
+    workers_failed  the driver reports the `ranks` that failed; they may be started again
+    end             the process ends in order, with `outcome` finished or stopped
 
 A start takes about 350 bytes, any other line 200 to 500, an error or a stack some 5000. One line is
-written for each start, warning and end: some 600 bytes an attempt and rank, 0.3 MB for 512 ranks.
-Files only grow; nothing rotates them.
+written for each start, warning and end: some 600 bytes per attempt and rank, 0.3 MB for 512 ranks.
+The files only grow, since nothing rotates them.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ log = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
 
-# Of these also what is not a warning.
+# The packages whose records are logged from INFO on; of all others only warnings are logged.
 _OURS = ("cluster", "gencomp", "shards", "slurm", "sweeps")
 _TRIALS = "trials"
 
 
 def of_rank(run: Path, rank: int) -> Path:
-    """Where the log of a worker lies."""
+    """The path of a worker's log."""
     return run / "logs" / f"rank-{rank:05d}.jsonl"
 
 
 def of_ranks(run: Path) -> list[Path]:
-    """The logs of all workers there ever were, by rank."""
+    """The paths of the logs of all workers that the run ever had, by rank."""
     return sorted((run / "logs").glob("rank-*.jsonl"))
 
 
 def of_driver(run: Path) -> Path:
-    """Where the log of the driver lies."""
+    """The path of the driver's log."""
     return run / "logs" / "driver.jsonl"
 
 
 def details(**values: Any) -> dict[str, Any]:
-    """For `extra=` of a logging call: more fields of its line, such as `event`."""
+    """The value of `extra=` that adds fields, such as `event`, to the line of a logging call."""
     return {"details": values}
 
 
@@ -67,7 +67,7 @@ class Journal:
 
     Attributes:
         path: the file.
-        step: training steps done, written into every line; None where there are no steps.
+        step: the number of training steps done, written into every line; None if there are none.
     """
 
     def __init__(self, run: Path, rank: int | None) -> None:
@@ -83,7 +83,7 @@ class Journal:
             os.write(self._file, b"\n")
 
     def write(self, level: str, message: str, **values: Any) -> None:
-        """Append a line, on the disk when it has an event; takes no locks of Python's logging."""
+        """Append a line, synced to the disk if it has an event. Python's logging is not locked."""
         row = {
             "time": _time(),
             "level": level,
@@ -108,12 +108,12 @@ def _is_ours(record: logging.LogRecord) -> bool:
 
 
 def _matters(record: logging.LogRecord) -> bool:
-    """Ray, for one, logs every report."""
+    """Whether a record is logged; other packages, such as Ray, log too much below warnings."""
     return record.levelno >= (logging.INFO if _is_ours(record) else logging.WARNING)
 
 
 class _Handler(logging.Handler):
-    """Python's logging, written into a journal."""
+    """A handler that writes Python's logging into a journal."""
 
     def __init__(self, journal: Journal) -> None:
         super().__init__()
@@ -128,14 +128,14 @@ class _Handler(logging.Handler):
             if record.exc_info and record.exc_info[0]:
                 values["traceback"] = "".join(traceback.format_exception(*record.exc_info))
             self._journal.write(record.levelname, record.getMessage(), **values)
-        except OSError:  # a full disk must not end what is logged, nor hide it behind tracebacks
+        except OSError:  # a full disk must not end the work, nor hide its errors behind others
             pass
         except Exception:
             self.handleError(record)
 
 
 class _Console(logging.Handler):
-    """Python's logging in a readable form, on the error stream."""
+    """A handler that prints Python's logging in a readable form on the error stream."""
 
     def __init__(self, rank: int | None) -> None:
         super().__init__()
@@ -152,9 +152,9 @@ def journal(run: Path, rank: int | None = None, console: bool = False) -> Iterat
     """While the body runs, Python's logging and warnings go into a log of the run.
 
     Args:
-        run: its directory.
-        rank: of the worker; None for the driver.
-        console: also show them, unless whoever set up logging before already does.
+        run: the run's directory.
+        rank: the worker's rank; None for the driver.
+        console: whether to print them as well, unless logging has a handler already.
     """
     mine = Journal(run, rank)
     root = logging.getLogger()
@@ -171,7 +171,7 @@ def journal(run: Path, rank: int | None = None, console: bool = False) -> Iterat
     try:
         yield mine
     except BaseException as error:
-        if not (isinstance(error, SystemExit) and not error.code):  # who leaves has not failed
+        if not (isinstance(error, SystemExit) and not error.code):  # exit code 0 is no failure
             message = " ".join(f"{type(error).__name__}: {error}".split())
             log.error(message, exc_info=True, extra=details(event="failed"))
         raise
@@ -185,7 +185,7 @@ def journal(run: Path, rank: int | None = None, console: bool = False) -> Iterat
 
 
 def note(run: Path, level: str, message: str, **values: Any) -> None:
-    """Append a line to the driver's log, from a process that works for it; none to a full disk."""
+    """Append a line to the driver's log, on its behalf, unless the disk is full."""
     with suppress(OSError), closing(Journal(run, None)) as mine:
         mine.write(level, message, **values)
 
@@ -194,15 +194,15 @@ def note(run: Path, level: str, message: str, **values: Any) -> None:
 def driving(
     run: Path, predecessor: str | None, show: Callable[[Row], None]
 ) -> Iterator[Callable[[], None]]:
-    """The driver's log, from its start to its end.
+    """The driver's log, from the driver's start to its end.
 
     Args:
-        run: its directory.
-        predecessor: the dead driver that it was taken from.
-        show: called with each new line of this log and of rank 0's.
+        run: the run's directory.
+        predecessor: the dead driver from which this one has taken over the run, if there is one.
+        show: a function that is called with each new line of this log and of rank 0's log.
 
     Yields:
-        What looks for new lines once.
+        A function that looks for new lines once.
     """
     with journal(run):
         relay = Relay(run, show)
@@ -217,7 +217,7 @@ def driving(
 
 
 def readable(row: Row) -> str:
-    """A line for people: `14:03:07 rank 0: WARNING: …`."""
+    """A row as a line for people: `14:03:07 rank 0: WARNING: …`."""
     clock = datetime.fromisoformat(row["time"]).astimezone().strftime("%H:%M:%S")
     who = "driver" if row.get("rank") is None else f"rank {row['rank']}"
     level = "" if row["level"] == "INFO" else f"{row['level']}: "
@@ -225,11 +225,11 @@ def readable(row: Row) -> str:
 
 
 class Relay:
-    """Shows what the driver and rank 0 log from now on; of failures, the driver's word suffices.
+    """Shows what the driver and rank 0 log from now on; failures only as the driver reports them.
 
     Args:
-        run: its directory.
-        show: called with each new line.
+        run: the run's directory.
+        show: a function that is called with each new line.
     """
 
     def __init__(self, run: Path, show: Callable[[Row], None]) -> None:
@@ -237,7 +237,7 @@ class Relay:
         self._offsets = {path: json_lines.end(path) for path in (of_driver(run), of_rank(run, 0))}
 
     def __call__(self) -> None:
-        """Look once."""
+        """Look for new lines once."""
         for path, offset in self._offsets.items():
             rows, self._offsets[path] = json_lines.follow(path, offset)
             for row in rows:
@@ -246,7 +246,7 @@ class Relay:
 
 
 def _names(run: Path) -> dict[str, str | None]:
-    """A trial's directory is SWEEP/trials/ID."""
+    """The names of the run and of the trial; a trial's directory is SWEEP/trials/ID."""
     path = run.resolve()
     if path.parent.name == _TRIALS:
         return {"run": path.parent.parent.name, "trial": path.name}

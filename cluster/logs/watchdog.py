@@ -1,7 +1,7 @@
-"""A worker that makes no progress ends itself, and leaves the stacks of its threads.
+"""A worker that makes no progress ends itself, and leaves the stacks of its threads in its log.
 
-All ranks of a step wait for each other, so when one hangs, all do, within a step of each other.
-None ends before the others had the time to write down where they are.
+All ranks of a step wait for each other, so if one hangs, all of them hang within a step of each
+other. No rank ends before the others have had time to write down where they are.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cluster.logs.process_log import Journal
 STALL_SECONDS = 1800.0
 EXIT_STALLED = 86
 
-# Called after some progress; says what follows, in a word.
+# A function that is called after each piece of progress, with one word for what follows.
 Beat = Callable[[str], None]
 
 
@@ -30,18 +30,18 @@ Beat = Callable[[str], None]
 def watchdog(
     journal: Journal, rank: int, seconds: float | None, patience: float | None = None
 ) -> Iterator[Beat]:
-    """End this process when the body makes no progress for so long.
+    """End this process if the body makes no progress for some time.
 
     Time during which the whole process is stopped (a job that Slurm suspends) does not count. A
     thread that hangs in native code without releasing the interpreter hangs the watchdog as well;
     Ray's own health check ends such a worker.
 
     Args:
-        journal: gets the stacks.
-        rank: of this process, for the message.
-        seconds: without a call of the function given; None: for ever.
-        patience: seconds in which the other ranks write down where they are, before this process
-            ends; by default a tenth of `seconds`, from 1 to 30.
+        journal: the log that takes the stacks.
+        rank: the rank of this process, for the message.
+        seconds: the time without a call of the yielded function; None waits for ever.
+        patience: the seconds that the other ranks have to write down where they are, before this
+            process ends; by default a tenth of `seconds`, from 1 to 30.
     """
     doing = _Doing(rank)
     if seconds is None:
@@ -65,7 +65,7 @@ def watchdog(
 
 
 class _Doing:
-    """What the thread that made it does, and how often it made progress."""
+    """What the thread that created this object is doing, and how often it has made progress."""
 
     def __init__(self, rank: int) -> None:
         self.what, self.beats = "start", 0
@@ -77,7 +77,7 @@ class _Doing:
         self.beats += 1
 
     def place(self) -> str:
-        """The innermost Python function: `forward (losses.py:33)`."""
+        """The innermost Python function of the thread: `forward (losses.py:33)`."""
         frame = sys._current_frames().get(self._thread)
         if frame is None:
             return "an unknown place"
@@ -96,7 +96,7 @@ def _watch(
         if doing.beats != seen:
             seen, silent, told = doing.beats, 0.0, False
         else:
-            # A process that was stopped was not stuck.
+            # A longer gap means that the whole process was stopped, which is no lack of progress.
             silent += min(now - before, 2 * tick)
         before = now
         if silent >= seconds and not told:
@@ -107,7 +107,10 @@ def _watch(
 
 
 def _tell(journal: Journal, doing: _Doing, seconds: float) -> None:
-    """Write down where the process hangs; what hangs may hold the locks of Python's logging."""
+    """Write down where the process hangs.
+
+    Python's logging is not used, because the thread that hangs may hold its locks.
+    """
     when = "before it trained" if journal.step is None else f"after step {journal.step}"
     message = (
         f"rank {doing.rank} (process {os.getpid()} on {platform.node()}) made no progress for"

@@ -1,1 +1,1 @@
-"""What gencomp plugs into Ray Train: its process group, its scaling policy, its reasons."""
+"""What gencomp adds to Ray Train: its own process group, scaling policy and reports of failures."""

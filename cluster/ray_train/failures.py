@@ -1,4 +1,4 @@
-"""Why workers failed, in the driver's log, as soon as Ray's controller knows it."""
+"""The causes of workers' failures, logged by the driver as soon as Ray's controller knows them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _DIED = "died: it was killed, or its node was lost"
 
 
 class Failures(UserCallback):
-    """Runs beside Ray's controller, which knows who died, but not where it was.
+    """Logs the causes. It runs beside Ray's controller, which knows who died, but not where it was.
 
     Args:
-        run: its directory.
+        run: the run's directory.
     """
 
     def __init__(self, run: Path) -> None:
@@ -31,14 +31,14 @@ class Failures(UserCallback):
         self._read = {path: json_lines.end(path) for path in process_log.of_ranks(run)}
 
     def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:
-        """Note the reasons: what hung, then what died, then whatever failed because of it."""
+        """Log the causes: first what hung, then what died, then what failed because of that."""
         rows = self._new_rows()
         newest = {row["rank"]: row for row in rows}
         started = {row["rank"] for row in rows if row.get("event") == "start"}
         stalled = {row["rank"]: row["message"] for row in rows if row.get("event") == "stalled"}
         places = {rank: f" (process {r['pid']} on {r['host']})" for rank, r in newest.items()}
         silent = sorted(started - {*stalled, *worker_exceptions})
-        # Ray hears of the end of a node later than its neighbours do.
+        # The neighbours of a node notice its end before Ray does.
         lost = [rank for rank in silent if _is_gone(newest[rank]["host"], newest[rank]["pid"])]
         died = [f"rank {rank}{places[rank]} {_DIED}" for rank in lost]
         failed = []
@@ -66,7 +66,7 @@ class Failures(UserCallback):
         )
 
     def _new_rows(self) -> list[dict[str, Any]]:
-        """What the ranks have logged since the last time."""
+        """The rows that the ranks have logged since the last time."""
         found = []
         for path in process_log.of_ranks(self._run):
             rows, self._read[path] = json_lines.follow(path, self._read.get(path, 0))
@@ -75,9 +75,9 @@ class Failures(UserCallback):
 
 
 def _is_gone(host: str, pid: int) -> bool:
-    """Whether a process has ended, as far as one can see from here.
+    """Whether a process has ended, as far as this host can tell.
 
-    On another host: whether Ray has no node there, or none that answers.
+    A process on another host counts as ended if Ray has no node there, or none that answers.
     """
     if host != platform.node():
         nodes = [n for n in ray.nodes() if n["Alive"] and n["NodeManagerHostname"] == host]

@@ -1,7 +1,8 @@
-"""Why workers will not go on, however often they are started again: bad input, or no room.
+"""Errors that end training however often workers are started again: bad input, or a full disk.
 
-They say it in a file, for their driver and for those that are started after them. Its room is taken
-beforehand and it is written over in place: by then the disk may be full.
+A worker writes such an error to a file, for its driver and for the workers that are started after
+it. The file takes its room on the disk beforehand and is overwritten in place, because the disk may
+be full by then.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ _BYTES, _LONGEST_SENTENCE = 4096, 800
 
 
 class Refusal(NamedTuple):
-    """One sentence.
+    """The sentence with which workers refuse to go on.
 
     Attributes:
-        input: whether something was wrong with the input, else with a disk.
+        input: whether the input was wrong; otherwise a disk was.
+        sentence: what was wrong, with the remedy.
     """
 
     input: bool
@@ -33,7 +35,7 @@ class Refusal(NamedTuple):
 
 
 def refusal(error: Exception, run: Path) -> Refusal | None:
-    """What an error of a worker means for those after it; None if they may have more luck."""
+    """The refusal that an error of a worker calls for; None if later workers may succeed."""
     if isinstance(error, OSError) and has_no_room(error) and not isinstance(error, SavingError):
         return Refusal(
             False,
@@ -46,10 +48,13 @@ def refusal(error: Exception, run: Path) -> Refusal | None:
 
 
 def reserve(path: Path) -> None:
-    """Take the room, and forget what was said before.
+    """Take room on the disk for a refusal, and erase an earlier one.
+
+    Args:
+        path: the file.
 
     Raises:
-        SavingError: there is none.
+        SavingError: the file cannot be written.
     """
     try:
         write_bytes(path, b" " * _BYTES)
@@ -61,14 +66,18 @@ def reserve(path: Path) -> None:
 
 
 def say(path: Path, what: Refusal) -> None:
-    """Write it where room was reserved.
+    """Write a refusal into the file that `reserve` has made.
+
+    Args:
+        path: the file.
+        what: the refusal.
 
     Raises:
-        OSError: even that is not possible.
+        OSError: the file cannot be written after all.
     """
     short = what._replace(sentence=what.sentence[:_LONGEST_SENTENCE])
     text = json.dumps(short._asdict(), ensure_ascii=False)
-    # One call, so that nobody reads a part of it.
+    # One call writes all of it, so that no process reads a part of it.
     file = os.open(path, os.O_WRONLY)
     try:
         os.write(file, text.encode().ljust(_BYTES))
@@ -78,7 +87,7 @@ def say(path: Path, what: Refusal) -> None:
 
 
 def said(path: Path) -> Refusal | None:
-    """What was said, if anything."""
+    """The refusal in the file, if a worker has written one."""
     try:
         text = path.read_text(encoding="utf-8").strip()
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""The workers' process group under Ray Train, on one address only.
+"""The workers' process group under Ray Train, which listens on one address only.
 
-Ray's own backend lets torch's rendezvous store listen on every interface, and gloo choose its
+Ray's own backend lets torch's rendezvous store listen on every interface, and lets gloo choose its
 interface by the host's name, which fails between nodes where that name means 127.0.0.1. Here both
-use the address by which Ray knows the node: loopback for a cluster of our own.
+use the address by which Ray knows the node, which is loopback for a cluster of our own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ray.train.backend import Backend
 from ray.train.torch import TorchConfig
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
 
-_listener: list[socket.socket] = []  # rank 0's, between the two calls below
+_listener: list[socket.socket] = []  # the listener of rank 0, between `listen` and `join`
 
 
 @dataclass
@@ -54,17 +54,17 @@ class _OneAddressBackend(Backend):
         ]
         try:
             ray.get(joined)
-        except RayTaskError as error:  # one of the others died meanwhile; Ray Train tries again
+        except RayTaskError as error:  # another worker died meanwhile; Ray Train tries again
             words = str(error).strip().splitlines()[-1]
             raise WorkerGroupStartupFailedError(f"workers could not connect: {words}") from error
 
     def on_shutdown(self, worker_group: Any, backend_config: TorchConfig) -> None:
-        # A worker that died cannot leave; the others must not wait for it.
+        # A worker that died cannot leave the group, and the others must not wait for it.
         ray.wait(worker_group.execute_async(leave), num_returns=len(worker_group), timeout=2)
 
 
 def listen() -> tuple[str, int]:
-    """Open the port at which a group meets, in the process that will be its rank 0."""
+    """Open the port at which a group meets, in the process that will be rank 0 of the group."""
     address = ray.util.get_node_ip_address()
     listener = socket.create_server((address, 0))
     _listener.append(listener)
@@ -72,7 +72,7 @@ def listen() -> tuple[str, int]:
 
 
 def join(world_rank: int, world: int, address: str, port: int, backend: str, timeout: int) -> None:
-    """Become a rank of the group that meets at a port; `timeout` in seconds."""
+    """Become a rank of the group that meets at a port. The timeout is in seconds."""
     interface = _interface(ray.util.get_node_ip_address())
     if interface is not None:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
@@ -97,8 +97,8 @@ def leave() -> None:
 
 
 def _interface(address: str) -> str | None:
-    """Name of the network interface that has an address."""
-    import psutil  # Ray brings it along, and only `import ray` makes it visible
+    """The name of the network interface that has an address."""
+    import psutil  # this is Ray's own copy, which only `import ray` makes visible
 
     for name, addresses in psutil.net_if_addrs().items():
         if any(found.address == address for found in addresses):

@@ -1,11 +1,11 @@
-"""How many workers train: as many as the cluster has room for, between two numbers.
+"""The number of workers that train: as many as the cluster has room for, between two limits.
 
-Ray's own policies believe a view of the cluster that is up to 20 s old, count nodes that have died,
-take places that other work holds for free ones, and wait without a word. Here a place is where a
-node that answers has resources for one worker free now, and whoever waits says for what.
+Ray's own policies trust a view of the cluster that is up to 20 s old, count nodes that have died,
+take places that other work holds for free ones, and wait without a word. Here a place is room for
+one worker, free now on a node that answers, and the driver's log says what training waits for.
 
-Workers that train are never stopped because nodes have come: they are asked to write a checkpoint
-and leave, and are started again, so growing costs no steps.
+New nodes never interrupt the workers that train: the workers are asked to write a checkpoint and
+leave, and are started again in a larger number, so growing costs no steps.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from ray.train.v2.api.result import Result
 from cluster.logs import json_lines, process_log
 from cluster.ray_train.nodes import answers
 
-# A number of places counts once it has not changed for so long: nodes come one after the other, and
-# those of workers that just died are free a moment later.
+# The number of places must have been the same for this time: nodes arrive one after the other, and
+# the places of workers that have just died become free a moment later.
 _SETTLED_SECONDS = 5.0
 _LOOK_SECONDS = 1.0
 _PROBES = 32
@@ -44,17 +44,18 @@ Resources = Mapping[str, float]
 
 
 class StoppedWaiting(Exception):
-    """Training was asked to stop while it waited for room."""
+    """Raised where training was asked to stop while it waited for room."""
 
 
 @dataclass(frozen=True)
 class Signals:
-    """Files in a run directory that say something by being there.
+    """Files in a run directory whose existence is a signal.
 
     Attributes:
-        stop: whoever waits for room gives up.
-        grow: the workers write a checkpoint and leave, because there is room for more of them.
-        quiet_until: `grow` is not made earlier, in seconds since 1970.
+        stop: the file that tells training to stop waiting for room.
+        grow: the file that tells the workers to write a checkpoint and leave, because there is
+            room for more of them.
+        quiet_until: the time before which `grow` is not made, in seconds since 1970.
     """
 
     stop: Path
@@ -63,12 +64,12 @@ class Signals:
 
 
 class Trainer(TorchTrainer):
-    """`TorchTrainer` that gets its workers by `AsManyAsFit`.
+    """A `TorchTrainer` whose number of workers is decided by `AsManyAsFit`.
 
     Args:
-        run: directory of the run.
-        signals: see there.
-        options: of `TorchTrainer`.
+        run: the run's directory.
+        signals: the files by which training is asked to stop or to grow.
+        arguments, options: the arguments of `TorchTrainer`.
     """
 
     def __init__(self, *arguments: Any, run: Path, signals: Signals, **options: Any) -> None:
@@ -76,8 +77,9 @@ class Trainer(TorchTrainer):
         self._policy = AsManyAsFit(self.scaling_config, run, signals)
 
     def _create_default_callbacks(self) -> list[RayTrainCallback]:
-        # The cleaner of placement groups is an actor that outlives its job, for ever where no
-        # dashboard tells it that the controller has gone; the end of the job frees them anyway.
+        # The cleaner of placement groups is an actor that outlives its job. It lives for ever where
+        # no dashboard tells it that the controller has gone, and the end of the job frees the
+        # groups anyway.
         return [
             one
             for one in super()._create_default_callbacks()
@@ -89,12 +91,12 @@ class Trainer(TorchTrainer):
 
 
 class AsManyAsFit(ScalingPolicy):
-    """Starts the most workers that fit; waits while too few do; has them leave when more would.
+    """Starts as many workers as fit, waits while too few fit, and restarts them when more fit.
 
     Args:
-        config: fewest and most workers, and what each of them needs.
-        run: directory of the run; its driver's log gets the changes, and what is waited for.
-        signals: see there.
+        config: the fewest and the most workers, and the resources that each of them needs.
+        run: the run's directory; changes, and what training waits for, go to the driver's log.
+        signals: the files by which training is asked to stop or to grow.
     """
 
     def __init__(self, config: ScalingConfig, run: Path, signals: Signals) -> None:
@@ -107,7 +109,7 @@ class AsManyAsFit(ScalingPolicy):
         self._silent: tuple[str, ...] = ()
 
     def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
-        """Asked again and again while there are no workers."""
+        """Decide whether to start workers; Ray asks again and again while there are none."""
         self._maybe_send_resource_request()
         if self._signals.stop.exists():
             raise StoppedWaiting
@@ -127,7 +129,7 @@ class AsManyAsFit(ScalingPolicy):
     def make_decision_for_running_worker_group(
         self, worker_group_state: Any, worker_group_status: Any
     ) -> ScalingDecision:
-        """Asked several times a second while workers train."""
+        """Ask the workers to leave if more would fit; Ray asks several times a second."""
         self._maybe_send_resource_request()
         workers, most = worker_group_state.num_workers, self.scaling_config.max_workers
         now = time.monotonic()
@@ -142,17 +144,17 @@ class AsManyAsFit(ScalingPolicy):
     def on_controller_start_worker_group(
         self, *, scaling_config: ScalingConfig, num_workers: int
     ) -> dict[str, str] | None:
-        """Labels of the nodes that the next workers may go to: not those that have just died."""
+        """The labels of the nodes on which the next workers may run: none that has just died."""
         if not self._silent:
             return None
         return {ray._raylet.RAY_NODE_ID_KEY: f"!in({','.join(self._silent)})"}
 
     def _get_num_workers_for_resource_request(self) -> int:
-        """What a cluster that makes its nodes on demand is asked for."""
+        """The number of workers for which a cluster that makes nodes on demand is asked."""
         return self.scaling_config.max_workers
 
     def _settled(self, places: int) -> bool:
-        """Whether a number that was just seen has been the same for a while."""
+        """Whether the number of places that was just seen has been the same for a while."""
         now = time.monotonic()
         if places != self._seen:
             self._seen, self._since = places, now
@@ -179,12 +181,12 @@ class AsManyAsFit(ScalingPolicy):
 
 @dataclass(frozen=True)
 class Room:
-    """For how many workers a cluster has resources.
+    """The room that a cluster has for workers.
 
     Attributes:
-        free: now.
-        total: if nothing else ran there.
-        silent: nodes that Ray takes for alive, but that do not answer.
+        free: the number of workers for which there is room now.
+        total: the number of workers for which there would be room if nothing else ran.
+        silent: the nodes that Ray takes for alive, but that do not answer.
     """
 
     free: int
@@ -193,12 +195,12 @@ class Room:
 
 
 def room(needs: Resources, ours: bool = False) -> Room:
-    """Room on the cluster that this process belongs to, on nodes that answer.
+    """The room on the nodes of this process's cluster that answer.
 
     Args:
-        needs: what one worker takes, by Ray's names of resources.
-        ours: places of this job's own workers are free: they are dead, but Ray frees their places
-            only when it starts others.
+        needs: the resources that one worker takes, by Ray's names.
+        ours: whether the places of this job's own workers count as free: these workers are dead,
+            but Ray frees their places only when it starts others.
     """
     nodes = [
         node for node in ray.nodes() if node["Alive"] and _places(node["Resources"], needs) > 0
@@ -218,20 +220,20 @@ def room(needs: Resources, ours: bool = False) -> Room:
 
 
 def _held() -> Counter[str]:
-    """Places that workers of this job hold, by node."""
+    """The number of places that workers of this job hold, by node."""
     job = ray.get_runtime_context().get_job_id()
     return Counter(
         node
         for group, entry in ray.util.placement_group_table().items()
-        # The identity of a group ends with that of its job.
+        # The identity of a group ends with the identity of its job.
         if group.endswith(job) and entry["state"] != "REMOVED"
         for node in entry["bundles_to_node_id"].values()
     )
 
 
 def _places(resources: Resources, needs: Resources) -> int:
-    """How often the needs of a worker fit into resources."""
-    # Ray counts in ten-thousandths.
+    """The number of workers whose needs fit into some resources."""
+    # Ray counts resources in ten-thousandths.
     return min(int(resources.get(name, 0) / amount + 1e-4) for name, amount in needs.items())
 
 

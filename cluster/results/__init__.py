@@ -1,1 +1,1 @@
-"""Finished runs and evaluations read back, at equal protocol: what figures and reports show."""
+"""The results of finished runs and evaluations, which figures and reports show and compare."""

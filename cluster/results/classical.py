@@ -1,4 +1,4 @@
-"""Engineered codecs as reference lines, measured on the images of the other results."""
+"""Engineered codecs as reference lines, measured on the same images as the other results."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from cluster.results.pictures import as_tiles
 from gencomp.coding import classical
 from gencomp.errors import InputError
 from gencomp.evaluation import bootstrap
-from gencomp.evaluation.pixels import psnr, squared_error
+from gencomp.evaluation.pixels import squared_error
+from gencomp.evaluation.psnr import psnr
 from gencomp.evaluation.ssim import ms_ssim
 from gencomp.figures.curves import Point
 
 METRICS = ("mse", "psnr", "ms_ssim")
-_BEYOND = 16  # times the highest rate of the others: what lies above it is not drawn
+_BEYOND = 16  # rates above this multiple of the other results' highest rate are not drawn
 _BATCH = 64
 
 
 @dataclass(frozen=True)
 class Rung:
-    """A codec at one setting, over all images.
+    """A codec at one setting, measured on all images.
 
     Attributes:
-        codec: its name.
-        bpp: mean rate of the files, headers included.
-        values: mse and ms_ssim of each image, as far as they were asked for.
+        codec: the codec's name.
+        bpp: the mean rate of the files, including headers.
+        values: the mse and ms_ssim of each image, as far as they were asked for.
     """
 
     codec: str
@@ -37,7 +38,7 @@ class Rung:
     values: dict[str, np.ndarray]
 
     def point(self, metric: str, beside: Point) -> Point:
-        """As a point of the axis that another one stands in, of the same images."""
+        """The rung as a point on the axis of another point that was measured on the same images."""
         values_N = self.values["ms_ssim" if metric == "ms_ssim" else "mse"]
         value = float(values_N.mean())
         low, high = bootstrap.interval(bootstrap.resampled_means(values_N, seed=0))
@@ -48,7 +49,7 @@ class Rung:
 
 
 def parse(text: str) -> list[classical.ClassicalCodec]:
-    """`jpeg,jpeg2000` as codecs; spaces and capitals do not matter.
+    """The codecs that a text such as `jpeg,jpeg2000` names; spaces and capitals do not matter.
 
     Raises:
         InputError: there is no such codec, or it is not installed.
@@ -69,13 +70,13 @@ def measure(
     highest_bpp: float,
     metrics: Sequence[str],
 ) -> list[Rung]:
-    """Every codec along its ladder, as far as the rates of the others go and a little beyond.
+    """Every codec along its ladder, as far as the rates of the other results and a little beyond.
 
     Args:
-        codecs: which.
-        images_BCHW: uint8.
-        highest_bpp: of the other results.
-        metrics: what the rungs will be asked for.
+        codecs: the codecs.
+        images_BCHW: the images, uint8.
+        highest_bpp: the highest rate of the other results.
+        metrics: the metrics that the rungs will be asked for.
     """
     rungs = []
     for codec in codecs:

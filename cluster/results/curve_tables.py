@@ -1,4 +1,4 @@
-"""What `gencomp slurm collect` wrote of a rate-distortion curve: every image, and the means."""
+"""The files that `gencomp slurm collect` writes of a rate-distortion curve: images and means."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def read(evaluation: Evaluation) -> Curve:
     """The curve of each image.
 
     Raises:
-        InputError: the table has not all of what the means are of.
+        InputError: the table lacks values that the means were computed from.
     """
     plan, content = evaluation.plan, means(evaluation)
     columns = pq.read_table(evaluation.path / "curve.parquet")
@@ -56,10 +56,10 @@ def means(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def images(evaluation: Evaluation) -> list[np.ndarray]:
-    """The images that the curve was measured on, in its order, uint8 [H, W, 3] each.
+    """The images on which the curve was measured, in the curve's order, uint8 [H, W, 3] each.
 
     Raises:
-        InputError: the shard set is not where it was.
+        InputError: another shard set lies in the place of the one that was measured.
     """
     plan = evaluation.plan
     shard_set = shards.open_set(plan.shards)

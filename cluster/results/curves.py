@@ -1,5 +1,5 @@
-"""Rate-distortion curves by annealed importance sampling, with what else was measured on their
-images: curves of trained encoders and operating points of codecs."""
+"""Rate-distortion curves by annealed importance sampling, with the other results on their images:
+curves of trained encoders and operating points of codecs."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from gencomp.figures.rate_distortion import (
 from gencomp.rate_distortion.units import nats_to_bpp
 from gencomp.report import content
 
-_MIDDLE = (0.1, 0.9)  # of the images, in bands of convergence
-_METRICS_WIDTH = 2.0  # of the scale of `gencomp evaluate`, [−1, 1]
+_MIDDLE = (0.1, 0.9)  # the quantiles over images at the ends of bands of convergence
+_METRICS_WIDTH = 2.0  # the width of the scale of `gencomp evaluate`, [−1, 1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +40,8 @@ class Measured:
     """A collected evaluation.
 
     Attributes:
-        label: in legends.
-        evaluation: its directory and plan.
+        label: the name of the curve in legends.
+        evaluation: the evaluation's directory and plan.
         means: the content of curve.json.
     """
 
@@ -55,7 +55,7 @@ class Measured:
 
     @property
     def remark(self) -> str:
-        """What is missing, to stand behind the label."""
+        """A remark behind the label about missing parts; empty if none are missing."""
         if self.means["complete"]:
             return ""
         images, planned = self.means["images"], self.means["images_planned"]
@@ -78,7 +78,7 @@ class Measured:
         ]
 
     def curve(self) -> DrawnCurve:
-        """The mean over the images with its band."""
+        """The mean curve over the images with its band."""
         names = ("beta", "rate", "distortion", "lagrangian", "lagrangian_interval")
         beta_T, rate_T, distortion_T, total_T, ends_T2 = (
             np.array([point[name] for point in self.means["points"]]) for name in names
@@ -96,7 +96,7 @@ class Measured:
         return ImageCurves(self.table.beta_T, self.table.rate_IT, self.table.distortion_IT)
 
     def convergence(self) -> Convergence:
-        """What it says of its own quality."""
+        """The evidence of how well the sampler has converged."""
         settings = self.plan.settings
         return Convergence(
             label=f"{self.label}, T = {settings.temperatures:,}{self.remark}",
@@ -110,10 +110,10 @@ class Measured:
 
     @cached_property
     def value_range(self) -> tuple[float, float] | None:
-        """What black and white are on the decoder's scale; None unless errors are squared on it.
+        """Black and white on the decoder's scale; None unless squared errors are measured on it.
 
         Raises:
-            InputError: the decoder is not where it was.
+            InputError: the decoder cannot be opened.
         """
         if self.plan.settings.distortion != "squared_error":
             return None
@@ -130,7 +130,7 @@ class Measured:
 
     @property
     def images_said(self) -> str:
-        """`mnist, test split, 64 images of 28×28`."""
+        """The images in words: `mnist, test split, 64 images of 28×28`."""
         plan = self.plan
         size = f"{plan.height}×{plan.width}"
         split = f"{plan.settings.split} split"
@@ -138,11 +138,14 @@ class Measured:
 
 
 def read(words: Sequence[str]) -> list[Measured]:
-    """Evaluations, each with a label of its own: that of LABEL=EVALUATION, else the name of the
-    run, and of the evaluation where a run has several.
+    """The evaluations that some words name, each with a label of its own.
+
+    The label is that of LABEL=EVALUATION, or else the name of the run, followed by that of the
+    evaluation if a run has several.
 
     Raises:
-        InputError: one is no evaluation or was not collected, or two have the same label.
+        InputError: a word names no evaluation or one that was not collected, or two evaluations
+            have the same label.
     """
     if not words:
         raise InputError("a figure of curves needs one evaluation or more, RUN/evaluations/NAME")
@@ -169,20 +172,19 @@ def _open(word: str) -> tuple[str, Evaluation, dict[str, Any]]:
 
 
 def _subject(evaluation: Evaluation) -> str:
-    """The name of the run, or of the directory of a model's evaluation."""
+    """The name of the evaluation's run, or of the directory of the evaluation of a model."""
     path = evaluation.path
     return path.name if isinstance(evaluation.plan.subject, OfModel) else path.parent.parent.name
 
 
 def require_one_protocol(measured: Sequence[Measured], one_decoder: bool = False) -> None:
-    """Curves of other decoders, priors and samplers may be compared; those of other data, images or
-    distortions, or of other scales of the values, may not.
+    """Raise `InputError` unless the curves may be compared; the message says what differs first.
 
-    Raises:
-        InputError: two may not; it names the first thing that differs.
+    Curves may differ in their decoders, priors and samplers, but not in their data, images,
+    distortions or scales of the values.
     """
     shared: list[Callable[[Measured], dict[str, Any]]] = [_shared]
-    shared.append(_decoder if one_decoder else _scale)  # the scale asks the decoders: last
+    shared.append(_decoder if one_decoder else _scale)  # the scale opens decoders, so it is last
     first, *others = measured
     for part in shared:
         for other in others:
@@ -218,10 +220,7 @@ def _scale(one: Measured) -> dict[str, Any]:
 
 
 def require_gaps(measured: Sequence[Measured]) -> None:
-    """
-    Raises:
-        InputError: no evaluation has a gap of bidirectional Monte Carlo.
-    """
+    """Raise `InputError` unless an evaluation has a gap of bidirectional Monte Carlo."""
     if not any(one.gaps for one in measured):
         raise InputError(
             f"{measured[0].evaluation.path} has no BDMC gap to draw; `gencomp slurm ais` measures"
@@ -230,7 +229,7 @@ def require_gaps(measured: Sequence[Measured]) -> None:
 
 
 def images_and_chains(measured: Sequence[Measured]) -> str:
-    """The images that curves are of, and the chains of each: the range of those of all curves."""
+    """The images of some curves in words, with the range of the numbers of chains per image."""
     first = measured[0]
     chains = sorted({one.plan.settings.chains for one in measured})
     said = "–".join(str(count) for count in dict.fromkeys((chains[0], chains[-1])))
@@ -238,10 +237,10 @@ def images_and_chains(measured: Sequence[Measured]) -> str:
 
 
 def variational(path: Path, measured: Sequence[Measured]) -> Variational:
-    """Points of trained encoders, from a JSON file with `points` and `protocol` like curve.json.
+    """The points of trained encoders from a JSON file with `points` and `protocol` like curve.json.
 
     Raises:
-        InputError: the file cannot be read, or is not of the decoder and the images of a curve.
+        InputError: the file cannot be read, or no curve has its decoder and its images.
     """
     found = _json(path)
     try:
@@ -266,14 +265,14 @@ def variational(path: Path, measured: Sequence[Measured]) -> Variational:
 
 
 def operating_points(codecs: Sequence[metrics.Measured], beside: Measured) -> list[OperatingPoint]:
-    """Codecs in the units of a curve of squared errors.
+    """The operating points of codecs in the units of a curve of squared errors.
 
     Args:
-        codecs: results with their series.
+        codecs: the codecs' results with their series.
         beside: a curve of the figure.
 
     Raises:
-        InputError: one has no rate or no MSE, or was measured on other images.
+        InputError: a codec has no rate or no MSE, or was measured on other images.
     """
     if (scale := beside.value_range) is None:
         raise InputError("--runs needs curves of squared errors: codecs are measured by their MSE")
@@ -295,10 +294,7 @@ def operating_points(codecs: Sequence[metrics.Measured], beside: Measured) -> li
 
 
 def _require_same_images(codec: metrics.Measured, beside: Measured) -> None:
-    """
-    Raises:
-        InputError: the codec was measured on other images than the curve.
-    """
+    """Raise `InputError` if the codec was measured on other images than the curve."""
     images, plan = codec.images(), beside.plan
     own = (images.split.index_hash, images.split.name, images.rows)
     if own != (plan.data, plan.settings.split, plan.rows):
@@ -317,7 +313,7 @@ def _require_same_images(codec: metrics.Measured, beside: Measured) -> None:
 
 
 def _spread(values_IT: np.ndarray) -> np.ndarray:
-    """Lower end of the middle of the images, mean, and upper end, [3, T]."""
+    """The lower end of the band over images, the mean, and the upper end, [3, T]."""
     low_T, high_T = np.nanquantile(values_IT, _MIDDLE, axis=0)
     return np.stack([low_T, np.nanmean(values_IT, axis=0), high_T])
 
@@ -333,6 +329,6 @@ def _json(path: Path) -> Mapping[str, Any]:
 
 
 def _short(value: Any) -> str:
-    """A hash, a list of images or a number in a few letters."""
+    """A hash, a list of images or a number, shortened for a message."""
     text = str(value)
     return text if len(text) <= 24 else f"{text[:12]}…"

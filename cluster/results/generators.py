@@ -1,4 +1,4 @@
-"""Generative models at work: a run with its own reconstructions, and samples of its prior."""
+"""Pictures of generative models: a run's own reconstructions, and samples of its prior."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from shards.reading.reader import ShardSet
 
 
 def read_originals(run: Run, shard_set: ShardSet, images: int) -> PictureRow:
-    """Images evenly spaced over the evaluation split."""
+    """The row of originals: images evenly spaced over the evaluation split."""
     recipe = run.recipe()
     split = shard_set.split(recipe.evaluation.split)
     chosen = spaced(len(split), images, split.name)
@@ -31,7 +31,7 @@ def read_originals(run: Run, shard_set: ShardSet, images: int) -> PictureRow:
 def read_generator(
     run: Run | None, originals: Sequence[np.ndarray]
 ) -> tuple[Generator | None, list[PictureRow]]:
-    """The run with its own reconstructions and its prior samples."""
+    """The run as a generator, with the rows of its own reconstructions and its prior samples."""
     if run is None:
         return None, []
     history, metrics = histories.read(run, run.name)

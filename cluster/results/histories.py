@@ -1,28 +1,30 @@
-"""How training runs went: loss terms over steps, and the last evaluation."""
+"""The histories of training runs: loss terms over steps, and the last evaluation."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 
-from cluster.logs import json_lines
+from cluster.logs import evaluation_rows, json_lines
 from cluster.runs import Run
 from gencomp.report import History
 from gencomp.report.content import Line
 
 
 def read(run: Run, name: str) -> tuple[History, dict[str, float]]:
-    """Loss terms over steps under a name, and the metrics of the last evaluation with its step."""
-    prefix = f"{run.recipe().evaluation.split}/"
+    """The loss terms of a run over its steps, and the metrics of its last evaluation with its step.
+
+    Args:
+        run: the run.
+        name: the name of the history.
+    """
+    split = run.recipe().evaluation.split
     training: dict[str, list[tuple[float, float]]] = {}
     held_out: dict[str, list[tuple[float, float]]] = {}
     last: dict[str, float] = {}
     for row in json_lines.read(run.metrics):
-        found = {
-            key.removeprefix(prefix): v
-            for key, v in row.items()
-            if key.startswith(prefix) and v is not None
-        }
+        metrics = evaluation_rows.from_row(row, split)
+        found = {name: value for name, value in metrics.items() if value is not None}
         if found:
             last = {"step": row["step"], **found}
             if "mse" in found:

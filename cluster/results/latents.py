@@ -1,4 +1,4 @@
-"""Latents of runs held against their prior, for `gencomp figure latent` and `curves`."""
+"""Latents of runs compared with their prior, for `gencomp figure latent` and `curves`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from gencomp.errors import InputError
 from gencomp.evaluation.latents import prior_samples
 from gencomp.figures.latents import LatentSet, Mmd, measure, null_spread
 
-MOST_IMAGES = 2048  # kernels between all pairs are held at once
+MOST_IMAGES = 2048  # the kernels of all pairs of images are in memory at once
 
 
 class Compared(NamedTuple):
-    """Latents of several runs on the same images, and what chance gives at their number."""
+    """Latents of several runs on the same images, with the MMDs that chance alone would give."""
 
     sets: list[LatentSet]
     measured: list[Mmd]
@@ -33,10 +33,10 @@ class Compared(NamedTuple):
 
 
 def choose(runs: Sequence[Run], split: str, count: int | None) -> pictures.Images:
-    """Evenly spaced images; by default all, but `MOST_IMAGES` at most.
+    """Evenly spaced images of a split; by default all, but at most `MOST_IMAGES`.
 
     Raises:
-        InputError: fewer than two or too many are asked for.
+        InputError: fewer than two or too many images are asked for.
     """
     if count is not None and not 2 <= count <= MOST_IMAGES:
         raise InputError(f"--images is {count}, but an MMD takes 2 to {MOST_IMAGES} images")
@@ -50,9 +50,10 @@ def choose(runs: Sequence[Run], split: str, count: int | None) -> pictures.Image
 def compare(
     runs: Sequence[Run], names: Sequence[str], images: pictures.Images, seed: int
 ) -> Compared:
-    """
+    """The latents of several runs, compared with their common prior.
+
     Raises:
-        InputError: a run without latents or prior, or priors that differ.
+        InputError: a run has no latents or no prior, or the priors differ.
     """
     sets: list[LatentSet] = []
     for run, name in zip(runs, names, strict=True):
@@ -72,19 +73,19 @@ def compare(
 
 
 def encoded(run: Run, name: str, images: pictures.Images, seed: int) -> LatentSet:
-    """Latents of a run, with the variance of its prior."""
+    """The latents of a run, with the variance of its prior."""
     z_BK, variance = pictures.latents(run, run.system(), images, seed)
     return LatentSet(name, z_BK.double().numpy(), variance)
 
 
 def against_prior(found: LatentSet, seed: int) -> Mmd:
-    """The MMD of latents to as many samples of their prior, the same for every run."""
+    """The MMD between latents and as many samples of their prior, the same ones for every run."""
     prior_NM = _samples(found, seed, ("prior",), len(found.z_NM))
     return measure(found.z_NM, prior_NM, found.variance)
 
 
 def _samples(found: LatentSet, seed: int, key: tuple[str | int, ...], count: int) -> np.ndarray:
-    """[count, m] samples of the prior of some latents, in float64."""
+    """Samples of the prior of some latents, float64 [count, m]."""
     return prior_samples(Draws(seed, key, count), *_prior(found), torch.float64).numpy()
 
 

@@ -1,4 +1,4 @@
-"""Metrics of runs as operating points, with the protocol that each was measured by."""
+"""The metrics of runs as operating points, each with the protocol by which it was measured."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ from pathlib import Path
 from typing import Any
 
 import shards
+from cluster.checkpoints.store import LAST
 from cluster.data import evaluation_protocol
 from cluster.results import latents, pictures
 from cluster.runs import Run
 from gencomp.errors import InputError
-from gencomp.evaluation.pixels import psnr
+from gencomp.evaluation.psnr import psnr
 from gencomp.figures.curves import Panel, Point
 
 _NORMAL_95 = 1.96
-_SEED = 7  # that of evaluations unless they say otherwise
+_SEED = 7  # the default seed of evaluations
 _Found = tuple[float, tuple[float, float] | None, dict[str, Any]]  # value, interval, protocol
-_OF_DRAWS = ("pv", "rate0_pv")  # their estimate depends on how many
+_OF_DRAWS = ("pv", "rate0_pv")  # the metrics whose estimates depend on the number of draws
 _OF_FEATURES = ("rfid", "rkid", "rate0_rfid", "rate0_rkid")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A run, its evaluation, or both.
+    """The result of a run, of an evaluation, or of both.
 
     Attributes:
-        name: where it comes from, for messages.
-        series: the line that its points belong to; empty until it is named, as by `joined`.
-        run: the run, if there is one around.
-        evaluation: content of metrics.json.
+        name: the place that the result comes from, for messages.
+        series: the line to which the result's points belong; empty until one is given, as by
+            `joined`.
+        run: the run, if it is at hand.
+        evaluation: the content of metrics.json, if there is an evaluation.
     """
 
     name: str
@@ -41,11 +43,11 @@ class Measured:
     evaluation: dict[str, Any] | None
 
     def point(self, metric: str, bpp: float | None = None) -> Point | None:
-        """A metric as a point; None where this result does not have it.
+        """A metric as a point; None if this result does not have the metric.
 
         Args:
-            metric: its name in metrics.json, or mmd.
-            bpp: where to draw it, if not at the rate of the run.
+            metric: the metric's name in metrics.json, or mmd.
+            bpp: the rate at which to draw the point, if not at the rate of the run.
 
         Raises:
             InputError: the run has no rate.
@@ -59,7 +61,8 @@ class Measured:
 
     @cached_property
     def bpp(self) -> float:
-        """
+        """The rate of the run in bits per pixel.
+
         Raises:
             InputError: the run has no rate.
         """
@@ -90,7 +93,7 @@ class Measured:
         return result[metric], interval, self._protocol_of_training(result)
 
     def _mmd(self) -> _Found | None:
-        """Measured on the images that the other metrics are of, thinned out if need be."""
+        """The MMD on the images of the other metrics, or on fewer of them if they are too many."""
         if self.run is None:
             return None
         images = self.images()
@@ -99,7 +102,7 @@ class Measured:
         seed = (self.evaluation or {}).get("protocol", {}).get("settings", {}).get("seed", _SEED)
         try:
             found = latents.encoded(self.run, self.name, images, seed)
-        except InputError:  # a baseline, whose latents have no prior
+        except InputError:  # the latents of a baseline have no prior
             return None
         measured = latents.against_prior(found, seed)
         protocol = {
@@ -110,10 +113,10 @@ class Measured:
         return measured.value, measured.interval, protocol
 
     def images(self) -> pictures.Images:
-        """The images that its metrics are of.
+        """The images on which the metrics were measured.
 
         Raises:
-            InputError: the run is not around.
+            InputError: the run is not at hand.
         """
         if self.run is None:
             raise InputError(f"{self.name} lies outside its run, so its images are not known here")
@@ -164,10 +167,10 @@ class Measured:
 
 
 def joined(measured: Sequence[Measured]) -> list[Measured]:
-    """Results that nobody has given a label, each with its series.
+    """Results without labels, each joined to its series.
 
-    Those whose recipes differ in nothing but what sets the rate share one. Results without a run
-    go by the names of their systems.
+    Results whose recipes differ only in keys that set the rate share a series. Results without a
+    run have a series with the name of their system.
     """
     runs = [one.run for one in measured if one.run is not None]
     names = iter(pictures.differing(runs, rates=False) if runs else ())
@@ -177,7 +180,7 @@ def joined(measured: Sequence[Measured]) -> list[Measured]:
 
 
 def remarks(panels: Sequence[Panel]) -> list[str]:
-    """What the points were measured on; one line where all axes agree."""
+    """The images on which the points were measured; one line if all axes agree."""
     metrics: dict[str, list[str]] = {}
     for panel in panels:
         protocol = panel.points[0].protocol
@@ -190,35 +193,40 @@ def remarks(panels: Sequence[Panel]) -> list[str]:
 
 
 def of_run(path: Path, evaluation: str) -> Measured:
-    """A finished run with its evaluation of that name, if there is one.
+    """A finished run with its evaluation of a given name, if there is one.
 
     Raises:
-        InputError: There is no finished run, or the evaluation is not complete.
+        InputError: the directory holds no finished run, or the evaluation is not complete.
     """
-    run = pictures.finished(path)
-    file = run.path / "evaluations" / evaluation / "metrics.json"
+    file = path / "evaluations" / evaluation / "metrics.json"
     content = _content(file) if file.is_file() else None
-    return Measured(str(path), "", run, content)
+    return Measured(str(path), "", _finished(path, content), content)
 
 
 def of_file(path: Path) -> Measured:
-    """A metrics.json, with its run where it lies in one.
+    """A metrics.json, with its run if it lies in one.
 
     Raises:
-        InputError: The file cannot be read, is something else, or is not complete.
+        InputError: the file cannot be read, is something else, or is not complete.
     """
     content = _content(path)
     place = path.absolute().parents
     inside = len(place) > 2 and place[1].name == "evaluations"
     inside = inside and (place[2] / "identity.json").is_file()
-    return Measured(str(path), "", pictures.finished(place[2]) if inside else None, content)
+    return Measured(str(path), "", _finished(place[2], content) if inside else None, content)
+
+
+def _finished(path: Path, content: dict[str, Any] | None) -> Run:
+    """The run of an evaluation, with the checkpoint that was measured."""
+    protocol = {} if content is None else content["protocol"]
+    return pictures.finished(path, protocol.get("checkpoint", LAST))
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """A complete metrics.json.
+    """The content of a complete metrics.json.
 
     Raises:
-        InputError: it cannot be read, is something else, or not complete.
+        InputError: the file cannot be read, is something else, or is not complete.
     """
     try:
         content = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""Axes of a metric against the rate: the points of several results at equal protocol."""
+"""Axes of metrics against the rate, for several results that were measured by equal protocols."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _ZERO_RATE = {"mse": "rate0_mse", "pv": "rate0_pv", "rfid": "rate0_rfid", "rkid"
 
 
 def parse(text: str) -> list[str]:
-    """`mse,psnr` as names of metrics.
+    """The metrics that a text such as `mse,psnr` names.
 
     Raises:
-        InputError: One of them is no metric with an axis, or there is none.
+        InputError: The text names something that is no metric with an axis, or nothing at all.
     """
     names = [word.strip() for word in text.split(",") if word.strip()]
     for name in names:
@@ -37,13 +37,13 @@ def panels(
     """An axis for each metric, with lines of engineered codecs where their distortion is shown.
 
     Args:
-        metrics: Some of `METRICS`.
-        measured: Results with their series.
-        codecs: Engineered codecs, to be measured on the images of the results.
+        metrics: The metrics, which are some of `METRICS`.
+        measured: The results with their series.
+        codecs: The engineered codecs, which are measured on the images of the results.
 
     Raises:
-        InputError: No result has a metric, points of one were measured in different ways, or no
-            axis has a place for the engineered codecs.
+        InputError: No result has a metric, points of one metric were measured in different ways,
+            or no axis has a place for the engineered codecs.
     """
     found = [_panel(metric, measured) for metric in metrics]
     for panel in found:
@@ -52,7 +52,7 @@ def panels(
 
 
 def _panel(metric: str, measured: Sequence[Measured]) -> Panel:
-    """All points of a metric.
+    """The panel with all points of a metric.
 
     Raises:
         InputError: No result has the metric.
@@ -60,7 +60,7 @@ def _panel(metric: str, measured: Sequence[Measured]) -> Panel:
     points: list[Point] = []
     for one in measured:
         points += filter(None, [one.point(metric)])
-    # The point without any bits belongs to the generator: once in a series is enough.
+    # The point without any bits belongs to the generator, so one in a series is enough.
     drawn: set[str] = set()
     for one in measured:
         zero = one.point(_ZERO_RATE[metric], bpp=0.0) if metric in _ZERO_RATE else None

@@ -1,4 +1,4 @@
-"""Images of finished runs: of their split, reconstructed and sampled, and words for both."""
+"""Images of finished runs (originals, reconstructions, samples), and words for runs and images."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ import torch
 from torch import Tensor
 
 from cluster import data
+from cluster.checkpoints.store import LAST
 from cluster.evaluations.plans import spaced
 from cluster.runs import Run, open_run
 from gencomp import recipes
 from gencomp.errors import InputError
 from gencomp.evaluation.draws import ItemDraws
-from gencomp.evaluation.pixels import psnr, squared_error
+from gencomp.evaluation.pixels import squared_error
+from gencomp.evaluation.psnr import psnr
 from gencomp.recipes.schema import BaseRecipe
 from gencomp.report.wording import value_of
 from gencomp.system import Batch, Latents, System, evaluation_mode
 from shards import open_set
 from shards.reading.reader import ShardSet, Split
 
-# Sections that every recipe has, and names of parents: they tell no method from another.
+# The sections that every recipe has, and the names of parents, which are no part of a method.
 _SHARED = (*BaseRecipe.model_fields, "parents")
 _BATCH = 64
 
 
 @dataclass(frozen=True)
 class Images:
-    """Rows of a split, and how to say which."""
+    """Some rows of a split, with words for them."""
 
     split: Split
     rows: tuple[int, ...]
@@ -38,55 +40,64 @@ class Images:
 
     @property
     def said(self) -> str:
-        """`photos, test split, 4 of 922 images`."""
+        """The images in words: `photos, test split, 4 of 922 images`."""
         return f"{self.data_set}, {self.split.name} split, {len(self.rows)} of {len(self.split)}"
 
     def thinned(self, count: int) -> Images:
-        """So many of them, evenly spaced."""
+        """Evenly spaced ones of these images, `count` in number."""
         places = spaced(len(self.rows), count, self.split.name)
         return Images(self.split, tuple(self.rows[place] for place in places), self.data_set)
 
     def batches(self, recipe: BaseRecipe) -> Iterator[Batch]:
-        """In order, under the recipe's fixed transforms."""
+        """The images in order, in batches, under the recipe's fixed transforms."""
         for start in range(0, len(self.rows), _BATCH):
             host = data.held_out_rows(recipe, self.split, self.rows[start : start + _BATCH])
             yield data.to_batch(host, torch.device("cpu"))
 
 
-def finished(path: Path) -> Run:
+def finished(path: Path, checkpoint: str | int = LAST) -> Run:
     """A finished run.
 
+    Args:
+        path: the run's directory.
+        checkpoint: the choice of the checkpoint, as `--checkpoint` names it.
+
     Raises:
-        InputError: there is none, or it is not finished.
+        InputError: the directory holds no run, the run is not finished, or it does not keep the
+            checkpoint.
     """
-    run = open_run(path)
+    run = open_run(path, checkpoint)
     run.final_checkpoint()
     return run
 
 
-def finished_runs(paths: Sequence[Path]) -> list[Run]:
-    """The finished runs that a figure is of.
+def finished_runs(paths: Sequence[Path], checkpoint: str = "last") -> list[Run]:
+    """The finished runs that a figure shows.
+
+    Args:
+        paths: the runs' directories.
+        checkpoint: the choice of each run's checkpoint, as `--checkpoint` names it.
 
     Raises:
-        InputError: None is named, or one is missing or not finished.
+        InputError: no run is named, or a run is missing, not finished or without the checkpoint.
     """
     if not paths:
         raise InputError("a figure needs one run or more")
-    return [finished(path) for path in paths]
+    return [finished(path, checkpoint) for path in paths]
 
 
 def stage(run: Run) -> str:
-    """`run PATH (system/stage)`."""
+    """The run in words: `run PATH (system/stage)`."""
     recipe = run.recipe()
     return f"run {run.path} ({recipe.system}/{recipe.stage})"
 
 
 def evaluation_set(run: Run) -> ShardSet:
-    """The shard set that a run is evaluated on.
+    """The shard set on which a run is evaluated.
 
     Raises:
-        InputError: another set lies in its place.
-        ShardError: there is none.
+        InputError: another shard set lies in its place.
+        ShardError: the shard set is missing.
     """
     shard_set = open_set(run.recipe().evaluation_shards())
     identity = run.identity()
@@ -98,16 +109,16 @@ def evaluation_set(run: Run) -> ShardSet:
 
 
 def choose_images(runs: Sequence[Run], split: str, count: int | None) -> Images:
-    """Evenly spaced images of the set that all runs are evaluated on.
+    """Evenly spaced images of the shard set on which all runs are evaluated.
 
     Args:
-        runs: one or more.
-        split: its name.
-        count: how many; by default all.
+        runs: the runs, one or more.
+        split: the name of the split.
+        count: the number of images; by default all.
 
     Raises:
-        InputError: too many are asked for, or the runs are of different data.
-        ShardError: the set or the split is missing.
+        InputError: too many images are asked for, or the runs are evaluated on different data.
+        ShardError: the shard set or the split is missing.
     """
     held: dict[str, tuple[Run, ShardSet]] = {}
     for run in runs:
@@ -142,10 +153,7 @@ def choose_rows(images: Images, rows: Sequence[int]) -> Images:
 
 
 def require_one_generator(runs: Sequence[Run]) -> None:
-    """
-    Raises:
-        InputError: a run that starts from no generator, or two that start from different ones.
-    """
+    """Raise `InputError` unless all runs start from one and the same frozen generator."""
     weights: dict[str, Run] = {}
     for run in runs:
         if (found := run.identity().get("parent.generator")) is None:
@@ -163,10 +171,10 @@ def require_one_generator(runs: Sequence[Run]) -> None:
 
 
 def nominal_bits(run: Run, system: System, height: int, width: int) -> int:
-    """Bits of an image at the fixed length of a run's code.
+    """The bits of an image at the fixed length of a run's code.
 
     Raises:
-        InputError: the run has no codec, one without a fixed length, or one that takes no images of
+        InputError: the run has no codec, or its codec has no fixed length or takes no images of
             this size.
     """
     if (codec := system.codec()) is None:
@@ -177,12 +185,14 @@ def nominal_bits(run: Run, system: System, height: int, width: int) -> int:
 
 
 def differing(runs: Sequence[Run], rates: bool = True) -> list[str]:
-    """A label for each run: its stage, where there are several, and the values of its method that
-    differ among the runs of the stage; the stage alone where none does.
+    """A label for each run that tells it from the others.
+
+    The label names the run's stage, if there are several stages, and the values of its method that
+    differ among the runs of the stage. If no value differs, it is the stage alone.
 
     Args:
-        runs: one or more.
-        rates: whether values that set the rate are told.
+        runs: the runs, one or more.
+        rates: whether labels name values that set the rate.
     """
     chosen = [run.recipe() for run in runs]
     apart_from = set() if rates else {key for recipe in chosen for key in recipe.RATE_KEYS}
@@ -204,20 +214,22 @@ def differing(runs: Sequence[Run], rates: bool = True) -> list[str]:
 
 
 def _is_of_method(key: str) -> bool:
-    """Whether a recipe's key belongs to its method: networks and weights, no optimizer."""
+    """Whether a recipe's key belongs to the method, as networks do and optimizers do not."""
     section, *rest = key.split(".")
     return section not in _SHARED and "optimizer" not in rest
 
 
 def names_of(runs: Sequence[Run]) -> list[str]:
-    """A name for each run of a figure: what tells it from the others, or that of its directory."""
+    """A name for each run of a figure: its label, or the name of its directory if it is alone."""
     return differing(runs) if len(runs) > 1 else [runs[0].name]
 
 
 def reconstructions(
     run: Run, system: System, images: Images, seed: int, draws: int
 ) -> list[Tensor]:
-    """[draws] of uint8 [n, 3, H, W]: draw i is that of `gencomp evaluate` with this seed.
+    """The reconstructions of the images, uint8 [n, 3, H, W] for each draw.
+
+    Draw i is the same as draw i of `gencomp evaluate` with this seed.
 
     Raises:
         InputError: the run has no encoder.
@@ -235,7 +247,7 @@ def reconstructions(
 
 
 def prior_samples(run: Run, system: System, images: Images, seed: int, draws: int) -> list[Tensor]:
-    """[draws] of uint8 [n, 3, H, W], independent of the images: reconstructions at rate 0."""
+    """Reconstructions at rate 0, independent of the images, uint8 [n, 3, H, W] for each draw."""
     found: list[list[Tensor]] = [[] for _ in range(draws)]
     with evaluation_mode(system.networks):
         for batch in images.batches(run.recipe()):
@@ -248,10 +260,10 @@ def prior_samples(run: Run, system: System, images: Images, seed: int, draws: in
 
 
 def latents(run: Run, system: System, images: Images, seed: int) -> Latents:
-    """The latents behind the first of `reconstructions`, [n, K].
+    """The latents of the first draw of `reconstructions`, [n, K].
 
     Raises:
-        InputError: the run has no encoder, or no prior.
+        InputError: the run has no encoder or no prior.
     """
     found = []
     with evaluation_mode(system.networks):
@@ -264,7 +276,7 @@ def latents(run: Run, system: System, images: Images, seed: int) -> Latents:
 
 
 def as_tiles(images_BCHW: Tensor) -> list[np.ndarray]:
-    """uint8 [H, W, 3] each."""
+    """The images as arrays, uint8 [H, W, 3] each."""
     return list(images_BCHW.permute(0, 2, 3, 1).contiguous().numpy())
 
 

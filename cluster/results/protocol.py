@@ -1,4 +1,4 @@
-"""How numbers came about, in pairs of a name and a value: data, runs, curves."""
+"""How the numbers of data, runs and curves came about, as pairs of a name and a value."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def weights_of(run: Run) -> str:
 
 
 def of_data(shard_set: ShardSet, run: Run) -> Pairs:
-    """The data of a run, and what errors and rates on them mean."""
+    """The data of a run, and the meaning of errors and rates on them."""
     splits = ", ".join(f"{name} {whole(count)}" for name, count in shard_set.splits.items())
     settings = run.recipe().evaluation
     which = f"its first {settings.limit} images" if settings.limit else "all images"
@@ -50,7 +50,7 @@ def of_data(shard_set: ShardSet, run: Run) -> Pairs:
 
 
 def of_run(run: Run) -> Pairs:
-    """How a run was trained; the hash of its weights comes first."""
+    """How a run was trained, with the hash of its weights first."""
     recipe, result = run.recipe(), run.result() or {}
     environment = json.loads((run.path / "environment.json").read_text())
     return [
@@ -80,6 +80,7 @@ def of_curve(evaluation: Evaluation, curve: Curve) -> Pairs:
             f"{settings.seed} (measuring), {settings.tuning_seed} (tuning)",
         ),
         ("decoder weights", plan.decoder),
+        *((name, str(choice)) for name, choice in plan.named_checkpoint.items()),
         ("plan", plan.hash),
         ("tuning", protocol["tuning"]),
         (

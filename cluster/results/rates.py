@@ -1,4 +1,4 @@
-"""Images of codecs on one generator, rate by rate, as columns of a sheet."""
+"""Images of codecs that share a generator, as columns of a sheet, one column for each rate."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def choose(runs: Sequence[Run], split: str, count: int | None, rows: Sequence[in
     """The images that are shown.
 
     Args:
-        runs: Codecs.
+        runs: The runs of the codecs.
         split: The name of a split.
-        count: How many images, evenly spaced over the split.
-        rows: These images of the split instead, by number.
+        count: The number of images, evenly spaced over the split.
+        rows: The numbers of the images in the split, to be shown instead.
 
     Raises:
-        InputError: The runs are not of one generator or of different data, or the split has not so
-            many images.
-        ShardError: The set or the split is missing.
+        InputError: The runs have different generators or different data, or the split has fewer
+            images.
+        ShardError: The shard set or the split is missing.
     """
     pictures.require_one_generator(runs)
     chosen = pictures.choose_images(runs, split, 1 if rows else count)
@@ -36,8 +36,8 @@ def along_the_rate(runs: Sequence[Run], chosen: Images, draws: int, seed: int) -
     """The columns of the originals, of samples of the prior (0 bpp) and of every rate.
 
     Args:
-        runs: Codecs on one generator.
-        chosen: Images of the set that the runs are evaluated on.
+        runs: The runs of codecs on one generator.
+        chosen: The images, from the shard set on which the runs are evaluated.
         draws: The number of reconstructions of each image at each rate.
         seed: The seed of the noise.
 

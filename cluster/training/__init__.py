@@ -1,1 +1,1 @@
-"""One training step after another: what a worker computes, keeps and writes down."""
+"""Training step by step: what a worker computes, keeps and records."""

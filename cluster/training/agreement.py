@@ -14,7 +14,7 @@ from gencomp.errors import InputError
 
 
 def require_same_data(hashes: list[str], worker: WorkerInfo) -> None:
-    """Raise `InputError` on every rank when the ranks do not see the same images."""
+    """Raise `InputError` on every rank if the ranks do not see the same images."""
     if worker.world == 1:
         return
     mine = (socket.gethostname(), hashes)
@@ -30,14 +30,14 @@ def require_same_data(hashes: list[str], worker: WorkerInfo) -> None:
 
 
 def control_group(worker: WorkerInfo) -> Any:
-    """A process group for CPU messages, so that asking to stop never waits for a GPU."""
+    """A process group for messages on the CPU, so that a request to stop never waits for a GPU."""
     if worker.world == 1 or dist.get_backend() == "gloo":
         return None
     return dist.new_group(backend="gloo")
 
 
 def agree(should_stop: Callable[[], bool], worker: WorkerInfo, control: Any) -> bool:
-    """Rank 0's answer, on every rank."""
+    """The answer of rank 0, known to every rank."""
     if worker.world == 1:
         return should_stop()
     answer = torch.tensor([worker.rank == 0 and should_stop()], dtype=torch.uint8)

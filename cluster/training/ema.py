@@ -1,4 +1,4 @@
-"""Exponential moving averages of weights: what a run with `training.ema_decay` ends with."""
+"""Exponential moving averages of weights, which a run with `training.ema_decay` ends with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 class Averages:
     """The moving averages of all weights and buffers of a system's networks.
 
-    After step t: average ← decay · average + (1 − decay) · weights; the first one copies.
+    After step t: average ← decay · average + (1 − decay) · weights. The first update copies.
     """
 
     def __init__(self, networks: nn.ModuleDict, decay: float) -> None:
@@ -24,7 +24,7 @@ class Averages:
         )
 
     def update(self) -> None:
-        """Take in the weights after a step."""
+        """Update the averages with the weights after a step."""
         self._averaged.update_parameters(self._networks)
 
     def state(self) -> dict[str, Tensor]:
@@ -35,7 +35,7 @@ class Averages:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The averages in place of the weights, for an evaluation."""
+        """Put the averages in place of the weights while the body runs, for an evaluation."""
         self._exchange()
         try:
             yield
@@ -43,7 +43,7 @@ class Averages:
             self._exchange()
 
     def install(self) -> None:
-        """Leave the averages in place of the weights for good."""
+        """Put the averages in place of the weights for good."""
         self._exchange()
 
     def _exchange(self) -> None:

@@ -1,4 +1,4 @@
-"""Evaluate a system on a split, shared among the workers."""
+"""The evaluation of a system on a split, shared among the workers."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def evaluate(
     device: torch.device,
     beat: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Metrics on the first `evaluation.limit` images of a split; equal on every rank.
+    """The metrics on the first `evaluation.limit` images of a split, the same on every rank.
 
     The random numbers are keyed by the seed and the batch, so two evaluations of the same weights
-    agree. `beat` is called after each batch.
+    agree. The function `beat` is called after each batch.
     """
     settings = recipe.evaluation
     images = min(len(split), settings.limit or len(split))

@@ -1,4 +1,4 @@
-"""How the final metrics of a run were measured."""
+"""The protocol by which the final metrics of a run were measured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shards.reading.reader import Split
 
 
 def protocol(run: Run, recipe: BaseRecipe, held_out: Split) -> dict[str, Any]:
-    """How the final metrics were measured, for whoever compares or merges them."""
+    """The protocol of the final metrics, by which they can be compared with others or merged."""
     checkpoint = store.newest(run.checkpoints)
     assert checkpoint is not None
     return {

@@ -1,4 +1,4 @@
-"""What rank 0 writes down while a run trains: metrics log, TensorBoard scalars, sample grids."""
+"""The records that rank 0 writes while a run trains: metrics log, TensorBoard, sample grids."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from cluster.data import held_out_order, held_out_rows, to_batch
-from cluster.logs import json_lines
+from cluster.logs import evaluation_rows, json_lines
 from cluster.runs import Run
 from gencomp.draws import Draws
 from gencomp.recipes.schema import BaseRecipe
@@ -23,12 +23,13 @@ _GRID_COLUMNS = 8
 
 
 class Recorder:
-    """Keeps the record of one process's part of a run; does nothing on other ranks than 0.
+    """Writes the records of a run on rank 0, and does nothing on the other ranks.
 
     Terms stay on the device between rows of the log, so that a step never waits for them.
 
     Args:
-        may_write: called before each write; raises where the run belongs to somebody else now.
+        may_write: a function that is called before each write, and raises an error if another
+            process has taken the run over.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Recorder:
     ) -> None:
         self._run, self._recipe, self._held_out = run, recipe, held_out
         self._active, self._may_write = rank == 0, may_write
-        # TensorBoard forgets what an interrupted attempt wrote from here on.
+        # From this step on, TensorBoard drops what an interrupted attempt has written.
         self._first_step = progress.step + 1
         self._terms: dict[str, list[Tensor]] = {}
         self._last_time, self._last_samples = time.monotonic(), progress.samples
@@ -53,26 +54,25 @@ class Recorder:
             (run.path / "samples").mkdir(exist_ok=True)
 
     def updated(self, phase: str, loss: Tensor, terms: Mapping[str, Tensor]) -> None:
-        """After an update: remember its loss and terms."""
+        """Remember the loss and the terms of an update."""
         if self._active:
             for name, value in {"loss": loss, **terms}.items():
                 self._terms.setdefault(f"{phase}/{name}", []).append(value.detach())
 
     def stepped(self, progress: Progress) -> None:
-        """After a step: write a row when one is due."""
+        """Write a row after a step, if one is due."""
         if self._active and progress.step % self._recipe.training.log_every == 0:
             self._write_row(progress)
 
     def sampled(self, progress: Progress, system: System) -> None:
-        """When sample grids are due: write one."""
+        """Write a grid of samples."""
         if self._active:
             self._write_samples(progress, system)
 
     def evaluated(self, progress: Progress, metrics: Mapping[str, float]) -> None:
-        """After an evaluation: a row of its own, names prefixed by the split."""
+        """Write the metrics of an evaluation as a row of its own, with the split as a prefix."""
         if self._active:
-            split = self._recipe.evaluation.split
-            self._append(progress, {f"{split}/{name}": value for name, value in metrics.items()})
+            self._append(progress, evaluation_rows.to_row(metrics, self._recipe.evaluation.split))
 
     def finished(self, progress: Progress, system: System) -> None:
         self.sampled(progress, system)
@@ -81,7 +81,7 @@ class Recorder:
 
     def _write_row(self, progress: Progress) -> None:
         now = time.monotonic()
-        # Together: each transfer waits for the device.
+        # All means are fetched together, since each transfer waits for the device.
         means = [torch.stack(values).double().mean() for values in self._terms.values()]
         row = dict(zip(self._terms, torch.stack(means).tolist(), strict=True))
         row["samples_per_second"] = (progress.samples - self._last_samples) / (
@@ -117,7 +117,7 @@ class Recorder:
 
     def _tensorboard(self) -> Any:
         if self._board is None:
-            # Imported late: it takes longer than many a first step.
+            # This is imported late, because the import takes longer than many a first step.
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(
@@ -127,7 +127,7 @@ class Recorder:
 
 
 def image_grid(rows: list[Tensor], gap: int = 2) -> np.ndarray:
-    """Rows of uint8 images [n, 3, H, W] -> one white-spaced grid [H', W', 3], one row each."""
+    """Rows of uint8 images [n, 3, H, W] as one grid [H', W', 3] with white gaps."""
     columns = max(len(row) for row in rows)
     height, width = rows[0].shape[-2:]
     grid = np.full(

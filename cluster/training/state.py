@@ -1,4 +1,4 @@
-"""What training changes and a checkpoint holds: weights, optimizers, moving averages, progress."""
+"""The state that training changes and a checkpoint holds, such as weights and optimizers."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class State:
 
     Attributes:
         saved: the step of the newest checkpoint, 0 before there is one.
-        saver: writes the checkpoints, on rank 0.
-        frozen: hash of the system's frozen networks, if it has some.
+        saver: the object that writes the checkpoints, on rank 0 only.
+        frozen: the hash of the system's frozen networks, if it has any.
     """
 
     run: Run
@@ -44,10 +44,10 @@ class State:
     frozen: str | None
 
     def save(self) -> None:
-        """Write a checkpoint, on rank 0; it may go on in a thread while the weights change.
+        """Write a checkpoint on rank 0; a thread may still write it while the weights change.
 
         Raises:
-            SavingError: this one or the one before could not be written.
+            SavingError: this checkpoint or the one before could not be written.
         """
         if self.saver is not None:
             self.saver.save(
@@ -66,21 +66,21 @@ class State:
         self.saved = self.progress.step
 
     def flush(self) -> None:
-        """Wait until the checkpoints are on the disk, and copied; raises what `save` raises."""
+        """Wait until the checkpoints are on the disk and copied; raises the errors of `save`."""
         if self.saver is not None:
             self.saver.flush()
 
     def close(self) -> None:
-        """Leave no thread behind, for whoever leaves by an error of its own."""
+        """End all threads. Unlike `flush`, this raises no error of theirs."""
         if self.saver is not None:
             self.saver.close()
 
     def as_evaluated(self) -> AbstractContextManager[None]:
-        """The weights that evaluations use: the moving averages, where there are some."""
+        """Put the weights for evaluations, the averages if there are any, in place for a body."""
         return nullcontext() if self.averages is None else self.averages.in_place()
 
     def settle(self) -> None:
-        """After the last step: the averages become the weights."""
+        """Replace the weights by the averages, after the last step."""
         if self.averages is not None:
             self.averages.install()
             self.averages = None
@@ -93,15 +93,16 @@ def start_or_resume(
     epoch_length: int,
     supply: Callable[[str], AbstractContextManager[Supply]],
 ) -> State:
-    """The state of a run, from its newest whole checkpoint or fresh.
+    """The state of a run, from its newest whole checkpoint or at its start.
 
     Args:
-        epoch_length: images in the training split.
-        supply: training batches for what the start of a system depends on, by purpose.
+        epoch_length: the number of images in the training split.
+        supply: a function that gives training batches for a purpose, such as the initialisation of
+            a system.
 
     Raises:
-        InputError: no checkpoint is whole, or a parent run is missing or damaged, or other frozen
-            networks than those of the checkpoint.
+        InputError: no checkpoint is whole, a parent run is missing or damaged, or the frozen
+            networks are not those of the checkpoint.
     """
     torch.manual_seed(recipe.training.seed)
     system = build_system(recipe, run.parent_recipes())
@@ -131,7 +132,7 @@ def start_or_resume(
 def _saver(run: Run, recipe: BaseRecipe) -> Saver:
     return Saver(
         run.checkpoints,
-        Retention(run, recipe).kept,
+        Retention(run.metrics, recipe).kept,
         background=recipe.training.checkpoint_async,
         copies=mirror.of(run, recipe),
     )
@@ -140,21 +141,21 @@ def _saver(run: Run, recipe: BaseRecipe) -> Saver:
 def _averages(
     system: System, decay: float | None, checkpoint: store.Checkpoint | None
 ) -> Averages | None:
-    """The moving averages as of a checkpoint, or new ones."""
+    """The moving averages of a checkpoint, or new ones."""
     if decay is None:
         return None
     averages = Averages(system.networks, decay)
     if checkpoint is None:
         return averages
     saved = checkpoint.averages()
-    if saved is None:  # a finished run has settled: its weights are the averages
+    if saved is None:  # the weights of a finished run are its averages already
         return None
     averages.load(saved)
     return averages
 
 
 def _chosen_checkpoint(run: Run, worker: WorkerInfo) -> store.Checkpoint | None:
-    """Rank 0 verifies and chooses; the others take the same one."""
+    """The newest whole checkpoint; rank 0 verifies and chooses it, and the others take the same."""
     if worker.world == 1:
         return store.newest(run.checkpoints)
     choice: list[Any] = [None, None]

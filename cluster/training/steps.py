@@ -1,8 +1,8 @@
 """One training step: the updates that a system asks for, each a forward, a backward and an
 optimizer step.
 
-Precision, compilation and gradient accumulation live here, so the loop of `worker.py` stays the
-order of things.
+Precision, compilation and gradient accumulation are dealt with here, so that the loop of
+`worker.py` shows only the order of things.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gencomp.system import Batch, Phase, Progress, System
 
 log = logging.getLogger(__name__)
 
-# Its name from torch 2.13 on, and before.
+# The name of the option from torch 2.13 on, or else its earlier name.
 _SYNC_BUFFERS = next(
     name
     for name in ("forward_sync_buffers", "broadcast_buffers")
@@ -33,7 +33,7 @@ _SYNC_BUFFERS = next(
 
 
 class Updated(NamedTuple):
-    """What an update came to: its phase, loss and named terms (means over accumulated batches)."""
+    """The outcome of an update: its phase, loss and named terms, averaged over its batches."""
 
     phase: str
     loss: Tensor
@@ -41,11 +41,11 @@ class Updated(NamedTuple):
 
 
 class Steps:
-    """Makes the steps of one process.
+    """Makes the training steps of one process.
 
     Args:
-        system: with its weights in place, on the worker's device.
-        optimizers: one for each phase.
+        system: the system with its weights in place, on the worker's device.
+        optimizers: the optimizer of each phase.
     """
 
     def __init__(
@@ -67,12 +67,12 @@ class Steps:
         self._batches: list[Batch] = []
 
     def samples(self, progress: Progress) -> int:
-        """Images of the training stream that the next step takes, over all ranks."""
+        """The number of images that the next step takes from the training stream, on all ranks."""
         fresh = sum(update.fresh_batch for update in self._system.updates(progress))
         return fresh * self._recipe.training.accumulate * self._recipe.data.batch_size
 
     def step(self, progress: Progress, next_batch: Callable[[], Batch]) -> Iterator[Updated]:
-        """Make the updates of one step, one after the other."""
+        """Make the updates of one step in turn."""
         for number, update in enumerate(self._system.updates(progress)):
             if update.fresh_batch:
                 self._batches = [next_batch() for _ in range(self._recipe.training.accumulate)]
@@ -118,7 +118,7 @@ class Steps:
         return torch.autocast(self._seat.device.type, dtype=torch.bfloat16, enabled=wanted)
 
     def _synchronised(self, name: str, last: bool) -> AbstractContextManager[object]:
-        """Ranks exchange gradients once, with those of the last accumulated batch."""
+        """Let the ranks exchange gradients only once, with the last accumulated batch."""
         phase = self._phases[name]
         return nullcontext() if last or phase is self._system.phases[name] else phase.no_sync()  # type: ignore[operator]
 
@@ -133,13 +133,13 @@ def _distributed(phase: Phase, worker: WorkerInfo) -> nn.Module:
         return phase
     phase.take_over()
     options: dict[str, Any] = {
-        # Our batch norms make the buffers equal on every rank by themselves.
+        # Our batch norms already keep the buffers equal on every rank.
         _SYNC_BUFFERS: False,
         # Without this, buckets are rebuilt after the first backward pass of a process; from three
         # ranks on, a resumed run would then sum its first gradients in another order than an
         # uninterrupted one.
         "find_unused_parameters": True,
-        # Gradients lie where they are summed, instead of being copied there and back.
+        # Gradients are stored where they are summed, instead of being copied there and back.
         "gradient_as_bucket_view": True,
     }
     return DistributedDataParallel(
@@ -150,11 +150,11 @@ def _distributed(phase: Phase, worker: WorkerInfo) -> nn.Module:
 
 
 def _compile(system: System) -> None:
-    """Compile the networks, but for those whose gradients are differentiated again."""
+    """Compile all networks but those whose gradients are differentiated again."""
     excluded = {
         name for phase in system.phases.values() if phase.second_order for name in phase.trains
     }
-    # What cannot be compiled runs as it is.
+    # Code that cannot be compiled runs as it is.
     torch._dynamo.config.suppress_errors = True
     for name, network in system.networks.items():
         if name not in excluded:
@@ -162,10 +162,10 @@ def _compile(system: System) -> None:
 
 
 def _compiler_works(device: torch.device) -> bool:
-    """Whether torch.compile can build code here; says why when it cannot."""
+    """Whether torch.compile can build code here; if it cannot, the reason is logged."""
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.zeros(8, device=device))
-    except Exception as error:  # a missing compiler, Triton, headers: anything
+    except Exception as error:  # the compiler, Triton or headers may be missing, or anything else
         reason = str(error).strip().splitlines()[0]
         log.warning("training.compile is on, but torch.compile fails here (%s): not used", reason)
         return False

@@ -11,7 +11,7 @@ from gencomp.draws import CPU
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """Rank, number of workers, and the device of this process."""
+    """The rank and the device of this process, and the number of workers."""
 
     rank: int = 0
     world: int = 1

@@ -1,7 +1,7 @@
 """The roof: one table of commands; a command's module is imported when that command is asked for.
 
 Nothing heavy may be imported here: ``gencomp --help`` answers before torch could have started.
-Exit codes: 0 done, 2 wrong usage or input, 1 failure, 130 interrupted.
+`gencomp.exit_codes` says how a command ends.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from gencomp import __version__
 from gencomp.errors import InputError
+from gencomp.exit_codes import DONE, ERROR, FAILED, FAILURE, SPEAKER, STOPPED
 
 
 class Command(NamedTuple):
@@ -88,8 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return _exit_code(stop)
     except KeyboardInterrupt:
-        print("gencomp: interrupted", file=sys.stderr)
-        return 130
+        print(f"{SPEAKER}interrupted", file=sys.stderr)
+        return STOPPED
     except Exception as error:
         if "--debug" in flags:
             import traceback
@@ -159,11 +160,11 @@ def _run(path: list[str], flags: list[str], rest: list[str]) -> int:
             )
     if "--version" in flags:
         print(f"gencomp {__version__}")
-        return 0
+        return DONE
     group = path[0] if path and path[0] in GROUPS else None
     if not path or path == [group] or "--help" in flags or "-h" in flags:
         print(help_text(group))
-        return 0
+        return DONE
     name = " ".join(path)
     if name not in COMMANDS:
         raise InputError(_unknown(name, group))
@@ -176,7 +177,7 @@ def _run(path: list[str], flags: list[str], rest: list[str]) -> int:
         from gencomp.cli.arguments import call
 
         code = call(function, rest, prog=f"gencomp {name}")
-    return 0 if code is None else int(code)
+    return DONE if code is None else int(code)
 
 
 def _unknown(name: str, group: str | None) -> str:
@@ -195,19 +196,19 @@ def _explain(error: Exception) -> int:
         error = inner
     code = getattr(error, "exit_code", None)
     if isinstance(code, int):
-        print(f"gencomp: error: {error}", file=sys.stderr)
+        print(f"{ERROR}{error}", file=sys.stderr)
         return code
     if isinstance(error, ModuleNotFoundError):
         what = f"the module {error.name!r} is not installed; gencomp doctor says what is missing"
     else:
         what = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     what = f"{type(error).__name__}: {what}" if what else type(error).__name__
-    print(f"gencomp: failed: {what} (run with --debug for the traceback)", file=sys.stderr)
-    return 1
+    print(f"{FAILURE}{what} (run with --debug for the traceback)", file=sys.stderr)
+    return FAILED
 
 
 def _exit_code(stop: SystemExit) -> int:
     if stop.code is None or isinstance(stop.code, int):
-        return stop.code or 0
+        return stop.code or DONE
     print(stop.code, file=sys.stderr)
-    return 1
+    return FAILED

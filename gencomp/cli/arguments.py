@@ -6,11 +6,19 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
 from gencomp.errors import InputError
+
+# Every command that works with the weights of a run declares it so.
+Checkpoint = Annotated[
+    str,
+    tyro.conf.arg(
+        help="Checkpoint of the run: last, best (by training.keep_best_metric) or a step."
+    ),
+]
 
 
 class NotUnderstood(InputError):

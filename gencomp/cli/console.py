@@ -6,7 +6,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
+
+from gencomp.exit_codes import WARNING
 
 if TYPE_CHECKING:
     from cluster.evaluations.tables import Collected
@@ -72,13 +75,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     It is drawn on a terminal; elsewhere it is printed as aligned lines.
     """
     if sys.stdout.isatty():
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table(*columns, title=title or None, title_justify="left")
-        for row in rows:
-            table.add_row(*row)
-        Console().print(table)
+        draw_table(title, columns, rows)
         return
     widths = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
     if title:
@@ -86,6 +83,35 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for row in (columns, *rows):
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print(("  " if title else "") + "  ".join(cells).rstrip())
+
+
+def draw_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    colours: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Draw a table of strings on a terminal, with a title unless it is empty.
+
+    Args:
+        title: Of the table.
+        columns: Their headings.
+        rows: Texts, which are shown whole and as they are.
+        colours: Those of certain texts.
+
+    Raises:
+        ImportError: The package that draws is not installed.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text as RichText
+
+    table = Table(title=title or None, title_justify="left")
+    for heading in columns:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*(RichText(cell, colours.get(cell, "")) for cell in row))
+    Console().print(table)
 
 
 def show(found: Collected) -> None:
@@ -97,7 +123,7 @@ def show(found: Collected) -> None:
     for note in found.notes:
         print(note)
     for warning in found.warnings:
-        print(f"gencomp: warning: {warning}", file=sys.stderr)
+        print(f"{WARNING}{warning}", file=sys.stderr)
 
 
 def _lines(verb: str, unit: str) -> Show:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from gencomp.cli.console import print_table
+from gencomp.exit_codes import DONE
 
 _IMAGE = "photo.png"
 _IMAGE_ROW = 410  # a test crop with detail
@@ -75,7 +76,7 @@ def demo(directory: Path = Path("demo")) -> int:
         [[title, f"{spent:.0f}"] for title, spent in [*seconds, ("all", total)]],
     )
     print(f"\nThe report: {(directory / 'report.html').absolute()}")
-    return 0
+    return DONE
 
 
 def _gencomp(command: str, directory: Path) -> None:

@@ -18,7 +18,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from gencomp.cli.console import draw_table
 from gencomp.errors import InputError
+from gencomp.exit_codes import DONE, FAILED
 
 GIB = 2**30
 OPTIONAL = {"simplejpeg": "JPEG decoding falls back to Pillow; pip install simplejpeg"}
@@ -40,12 +42,12 @@ def doctor(rest: list[str]) -> int:
     """
     if rest in (["--help"], ["-h"]):
         print("usage: gencomp doctor\n\nReport what is installed, what is missing, and the mend.")
-        return 0
+        return DONE
     if rest:
         raise InputError(f"doctor takes no arguments, not {' '.join(rest)!r}")
     findings = examine()
     _show(findings)
-    return 1 if any(one.state == "missing" for one in findings) else 0
+    return FAILED if any(one.state == "missing" for one in findings) else DONE
 
 
 def examine() -> list[Finding]:
@@ -259,8 +261,10 @@ def _disks() -> Iterable[Finding]:
 
 def _show(findings: list[Finding]) -> None:
     if sys.stdout.isatty():
+        colours = {"ok": "green", "warning": "yellow", "missing": "red"}
+        rows = [[one.state, one.name, one.seen, one.mend] for one in findings]
         try:
-            _show_table(findings)
+            draw_table("", ["", "what", "seen", "mend"], rows, colours)
             return
         except ImportError:
             pass
@@ -268,19 +272,3 @@ def _show(findings: list[Finding]) -> None:
     for one in findings:
         mend = f" -> {one.mend}" if one.mend else ""
         print(f"{one.state:<8} {one.name:<{width}}  {one.seen}{mend}")
-
-
-def _show_table(findings: list[Finding]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    colours = {"ok": "green", "warning": "yellow", "missing": "red"}
-    table = Table(box=None, pad_edge=False)
-    for title in ("", "what", "seen", "mend"):
-        table.add_column(title, overflow="fold")
-    for one in findings:
-        colour = colours[one.state]
-        cells = map(escape, (one.name, one.seen, one.mend))
-        table.add_row(f"[{colour}]{one.state}[/{colour}]", *cells)
-    Console().print(table)

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from cluster.evaluations.metrics.settings import MetricOptions, parse_metrics
 from cluster.evaluations.options import Options
+from gencomp.cli.arguments import Checkpoint
 from gencomp.cli.console import show
 from gencomp.cli.measuring import measure_here, require_processes
 
@@ -76,6 +77,7 @@ def evaluate(
     run: Path,
     /,
     metric: Annotated[RunOptions, tyro.conf.OmitArgPrefixes],
+    checkpoint: Checkpoint = "last",
     processes: int = 1,
     threads: int = 1,
 ) -> None:
@@ -97,7 +99,7 @@ def evaluate(
     from cluster.runs import open_run
 
     require_processes(processes)
-    opened = open_run(run)
+    opened = open_run(run, checkpoint)
     evaluation = Evaluation.find(opened, metric.name, metric.plan(opened, threads)).enter()
 
     def collect() -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from cluster.evaluations.files.settings import FileOptions
+from gencomp.cli.arguments import Checkpoint
 from gencomp.cli.console import show
 from gencomp.cli.measuring import measure_here, require_processes
 
@@ -17,6 +18,7 @@ def files(
     /,
     *,
     name: str = "files",
+    checkpoint: Checkpoint = "last",
     file: Annotated[FileOptions, tyro.conf.OmitArgPrefixes],
     processes: int = 1,
     threads: int = 1,
@@ -39,7 +41,7 @@ def files(
     from cluster.runs import open_run
 
     require_processes(processes)
-    opened = open_run(run)
+    opened = open_run(run, checkpoint)
     wanted = plan.make(opened, file, threads)
     evaluation = plan.Evaluation.find(opened, name, wanted).enter()
 

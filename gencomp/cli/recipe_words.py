@@ -8,6 +8,7 @@ from typing import Any
 
 from gencomp.cli import arguments
 from gencomp.errors import InputError
+from gencomp.exit_codes import DONE
 from gencomp.recipes.key_help import KeyHelp
 from gencomp.validation import did_you_mean, nearest
 
@@ -40,7 +41,7 @@ def call(function: Callable[..., Any], words: Sequence[str], prog: str, describe
     named = _named(function, [word for word in words if word not in _HELP], prog)
     if named is not None:
         print(f"\n{describe(named, width).text}")
-    return 0
+    return DONE
 
 
 def _named(function: Callable[..., Any], words: Sequence[str], prog: str) -> str | None:

@@ -16,18 +16,11 @@ from cluster import run_status
 from cluster.run_status import Standing
 from gencomp.cli.console import duration, print_table
 from gencomp.errors import InputError
+from sweeps import sweep_status
+from sweeps.sweep_status import SweepStatus
 
 _LAST_FAILURES = 5
 _METRICS = ("bpp", "mse", "psnr", "mmd")
-
-
-@dataclasses.dataclass(frozen=True)
-class Sweep:
-    """A sweep with its trials, each with the point that it tries."""
-
-    path: Path
-    holder: str | None
-    trials: list[tuple[dict[str, Any], Standing]]
 
 
 def status(
@@ -52,14 +45,14 @@ def status(
             for one in found:
                 print(json.dumps(_plain(one)))
         elif _is_known(path):
-            show = _show_sweep if isinstance(found[0], Sweep) else _show_run
+            show = _show_sweep if isinstance(found[0], SweepStatus) else _show_run
             show(found[0], now)  # type: ignore[arg-type]
         else:
             _show_directory(path, found, now)
 
 
 def _is_known(path: Path) -> bool:
-    return run_status.is_run(path) or (path / "sweep.yaml").is_file()
+    return run_status.is_run(path) or sweep_status.is_sweep(path)
 
 
 def _inside(path: Path) -> list[Path]:
@@ -71,35 +64,8 @@ def _inside(path: Path) -> list[Path]:
     return found
 
 
-def _look(path: Path) -> Standing | Sweep:
-    if run_status.is_run(path):
-        return run_status.read(path)
-    holder = run_status.holder(path)
-    trials = []
-    for trial in sorted((path / "trials").glob("*")):
-        if not run_status.is_run(trial):
-            continue
-        try:
-            told = json.loads((trial / "trial.json").read_bytes())
-        except (OSError, ValueError):
-            told = {}
-        trials.append((told.get("point") or {}, _of_trial(trial, told, holder is not None)))
-    return Sweep(path, holder, trials)
-
-
-def _of_trial(path: Path, told: dict[str, Any], held: bool) -> Standing:
-    """What the sweep says of a trial's end comes before what the trial's own log says.
-
-    A trial is stopped when it was beaten, and pending when it will go on.
-    """
-    found = run_status.read(path, held)
-    status = told.get("status")
-    if found.state != "finished" and status in ("stopped", "failed"):
-        detail = str(told.get("error") or "")
-        return dataclasses.replace(found, state=status, detail=detail, seconds_left=None)
-    if found.state in ("new", "stopped"):
-        return dataclasses.replace(found, state="pending")
-    return found
+def _look(path: Path) -> Standing | SweepStatus:
+    return run_status.read(path) if run_status.is_run(path) else sweep_status.read(path)
 
 
 def _show_run(run: Standing, now: float) -> None:
@@ -125,7 +91,7 @@ def _show_run(run: Standing, now: float) -> None:
         print(f"    {at} {failure['message']}")
 
 
-def _show_sweep(sweep: Sweep, now: float) -> None:
+def _show_sweep(sweep: SweepStatus, now: float) -> None:
     counts = Counter(run.state for _, run in sweep.trials)
     words = ", ".join(f"{number} {state}" for state, number in counts.most_common())
     who = f"running, {sweep.holder}" if sweep.holder else "not running"
@@ -149,10 +115,10 @@ def _show_sweep(sweep: Sweep, now: float) -> None:
             print(f"  {run.path.name} {run.state}: {run.detail}")
 
 
-def _show_directory(path: Path, found: Sequence[Standing | Sweep], now: float) -> None:
+def _show_directory(path: Path, found: Sequence[Standing | SweepStatus], now: float) -> None:
     rows = []
     for one in found:
-        if isinstance(one, Sweep):
+        if isinstance(one, SweepStatus):
             done = sum(run.state in ("finished", "stopped") for _, run in one.trials)
             state = "running" if one.holder else "not running"
             rows.append([one.path.name, "sweep", state, f"{done} of {len(one.trials)} trials"])
@@ -193,7 +159,7 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _plain(one: Standing | Sweep) -> dict[str, Any]:
+def _plain(one: Standing | SweepStatus) -> dict[str, Any]:
     """For JSON: the fields, paths as text."""
     if isinstance(one, Standing):
         return {**dataclasses.asdict(one), "path": str(one.path)}

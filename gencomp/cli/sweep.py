@@ -12,7 +12,7 @@ import tyro
 from gencomp import recipes
 from gencomp.cli import recipe_words
 from gencomp.cli.console import print_table
-from gencomp.errors import InputError
+from gencomp.exit_codes import DONE, FAILED, STOPPED
 
 if TYPE_CHECKING:
     from gencomp.recipes.key_help import KeyHelp
@@ -59,7 +59,6 @@ def keys(source: str, width: int) -> KeyHelp:
 
 def _sweep(file: str, overrides: dict[str, Any], directory: Path, concurrent: int | None) -> int:
     from cluster.files import locked
-    from cluster.stop_signals import STOPPED
     from sweeps import plan, results
     from sweeps.run import room_needed, run
     from sweeps.trial import ENDED
@@ -67,11 +66,11 @@ def _sweep(file: str, overrides: dict[str, Any], directory: Path, concurrent: in
 
     loaded = load(file, overrides, concurrent)
     # What is wrong with a new one is said before anything is written.
-    planned = [] if has_begun(directory) else plan.make(loaded, directory)
+    planned = [] if plan.has_begun(directory) else plan.make(loaded, directory)
     with room_needed(directory):
         directory.mkdir(parents=True, exist_ok=True)
         with locked(directory) as lease:
-            if has_begun(directory):  # until now another process could add to it
+            if plan.has_begun(directory):  # until now another process could add to it
                 planned = plan.make(loaded, directory)
             plan.write(loaded, planned, directory, lease.require)
             done = sum(trial.status() in ENDED for trial in planned)
@@ -92,7 +91,7 @@ def _sweep(file: str, overrides: dict[str, Any], directory: Path, concurrent: in
         return STOPPED
     if ending == "budget":
         print(_over_budget(loaded, queue.trials, directory))
-    return 1 if failed else 0
+    return FAILED if failed else DONE
 
 
 def load(file: str, overrides: dict[str, Any], concurrent: int | None) -> Sweep:
@@ -103,18 +102,6 @@ def load(file: str, overrides: dict[str, Any], concurrent: int | None) -> Sweep:
     if concurrent is None:
         return loaded
     return loaded.model_copy(update={"concurrent": max(concurrent, 1)})
-
-
-def has_begun(directory: Path) -> bool:
-    """Whether a sweep lies there.
-
-    Raises:
-        InputError: something else does.
-    """
-    begun = (directory / "sweep.yaml").exists()
-    if directory.exists() and not begun and not _is_empty(directory):
-        raise InputError(f"{directory} exists and is not a sweep; choose another --name")
-    return begun
 
 
 def _over_budget(sweep: Sweep, trials: Sequence[Trial], directory: Path) -> str:
@@ -138,13 +125,6 @@ def _title_of_best(sweep: Sweep) -> str:
     if sweep.objective.against:
         return f"Pareto front of {', '.join(sweep.objective.minimised)}"
     return f"best of each {sweep.group_by}" if sweep.group_by else "best trial"
-
-
-def _is_empty(directory: Path) -> bool:
-    """Nothing but what a start that was cut short may have left."""
-    return directory.is_dir() and all(
-        entry.name.startswith((".", "lock")) or _is_empty(entry) for entry in directory.iterdir()
-    )
 
 
 def _print_event(trial: Any, status: str, metrics: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from gencomp import recipes
 from gencomp.cli import recipe_words
 from gencomp.cli.console import TrainingLines
 from gencomp.errors import InputError
+from gencomp.exit_codes import DONE, STOPPED
 from gencomp.recipes import key_help
 from gencomp.recipes.schema import BaseRecipe
 
@@ -93,9 +94,8 @@ def _train(recipe: BaseRecipe, path: Path, supervision: Supervision) -> int:
     run = enter(path, recipe)
     if (result := run.result()) is not None:
         print(f"run {path} is finished: {metrics_line(result)}")
-        return 0
+        return DONE
     from cluster.logs.process_log import Row, readable
-    from cluster.stop_signals import STOPPED
     from cluster.train import fit
 
     fewest, most = supervision.workers
@@ -115,7 +115,7 @@ def _train(recipe: BaseRecipe, path: Path, supervision: Supervision) -> int:
         print(f"run {path} stopped at a checkpoint; the same command goes on")
         return STOPPED
     print(f"run {path} is finished: {metrics_line(run.result() or {})}")
-    return 0
+    return DONE
 
 
 def worker_range(text: str) -> tuple[int, int]:

@@ -5,7 +5,6 @@ An 8-bit value v stands for v/127.5 − 1, so squares carry the factor 1/127.5²
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,11 +22,6 @@ def squared_error(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
     """
     difference = a_BCHW.to(torch.int32) - b_BCHW.to(torch.int32)
     return _mean_of_image(difference.square()) / SCALE**2
-
-
-def psnr(mse: float) -> float:
-    """10·log10(4/MSE) in dB, since the peak-to-peak range on [−1, 1] is 2; infinite for MSE 0."""
-    return 10 * math.log10(4 / mse) if mse > 0 else math.inf
 
 
 class Repeats:

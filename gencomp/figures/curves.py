@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from gencomp.errors import InputError
-from gencomp.evaluation.pixels import psnr
+from gencomp.evaluation.psnr import psnr
 from gencomp.figures.style import (
     COLOURS,
     DASHES,

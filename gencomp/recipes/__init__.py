@@ -140,7 +140,7 @@ def with_absolute_paths(recipe: BaseRecipe) -> BaseRecipe:
 
 
 def _locations(raw: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
-    """The keys of a raw recipe that name locations of shard sets and runs, as (section, key)."""
+    """The keys of a raw recipe that locate a shard set or a run, as (section, key)."""
     sections = [raw["data"], *raw["data"]["mixture"], raw["evaluation"]]
     parents = raw.get("parents", {})
     return [*((section, "shards") for section in sections), *((parents, key) for key in parents)]

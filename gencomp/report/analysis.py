@@ -81,8 +81,3 @@ def standard_error(values: np.ndarray) -> np.ndarray:
     if len(values) < 2:
         return np.full(values.shape[1:], np.nan)
     return np.asarray(values.std(0, ddof=1) / math.sqrt(len(values)))
-
-
-def psnr(mse: float) -> float:
-    """The PSNR of an MSE on [−1, 1] in dB."""
-    return 10 * math.log10(4 / mse) if mse > 0 else math.inf

@@ -116,7 +116,7 @@ def to_svg(figure: Figure, name: str, label: str) -> str:
 
 
 def log_axis(axes: Axes, which: str) -> None:
-    """Make an axis logarithmic, with plain numbers at 1, 2 and 5, or at more digits if short."""
+    """Make an axis logarithmic, with plain numbers at 1, 2 and 5, or at more if it is short."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     low, high = sorted(axes.get_xlim() if which == "x" else axes.get_ylim())

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from gencomp.evaluation.psnr import psnr
 from gencomp.rate_distortion.units import nats_to_bpp
 from gencomp.report import analysis
 from gencomp.report.content import Best, Curve, Generator, History, Sweep, Trial
@@ -241,7 +242,7 @@ def _other_units(axes: Axes, pixels: int) -> None:
     top.set_xlim(*(nats_a_bpp * x for x in axes.get_xlim()))
     log_axis(top, "x")
     top.set_xlabel("rate, nats per image", labelpad=7)
-    right.set_ylim(*(analysis.psnr(y) for y in axes.get_ylim()))
+    right.set_ylim(*(psnr(y) for y in axes.get_ylim()))
     right.yaxis.set_major_locator(MaxNLocator(9, steps=[1, 2, 5, 10]))
     right.set_ylabel("PSNR, dB")
     for other, side in ((top, "top"), (right, "right")):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from gencomp.evaluation.psnr import psnr
 from gencomp.rate_distortion.units import nats_to_bpp
 from gencomp.report import analysis, figures
 from gencomp.report.content import Best, Curve, Generator, PictureRow, Report, Sweep, Trial
@@ -138,8 +139,7 @@ def _held_against(curve: Curve, codecs: Sequence[Best]) -> str:
                 *start,
                 ("≤ " if beyond else "") + number(held.mse_at_rate),
                 ("≥ " if beyond else "") + plus_minus(held.excess, held.excess_error),
-                ("≥ " if beyond else "")
-                + fixed(analysis.psnr(held.mse_at_rate) - analysis.psnr(mse), 2),
+                ("≥ " if beyond else "") + fixed(psnr(held.mse_at_rate) - psnr(mse), 2),
                 fixed(at_mse, 1),
                 number(None if at_mse is None else nats_to_bpp(at_mse, curve.pixels), 3),
             ]

@@ -88,8 +88,15 @@ class Columns:
         return self._key_bytes[begin:end].tobytes().decode()
 
 
-def columns(info: DatasetInfo, split: str, index: Callable[[], IndexReader]) -> Columns:
+def columns(
+    info: DatasetInfo,
+    split: str,
+    index: Callable[[], IndexReader],
+    shared_rows: int = _SHARED_ROWS,
+) -> Columns:
     """The columns of a split; `index` is called only if they must be taken from the index.
+
+    Those of a split with `shared_rows` rows or more lie in a file that all processes map.
 
     Raises `ShardError` when the index and `dataset.json` disagree.
     """
@@ -99,7 +106,7 @@ def columns(info: DatasetInfo, split: str, index: Callable[[], IndexReader]) -> 
     def make() -> Arrays:
         return _from_index(index(), info, split)
 
-    if part.samples < _SHARED_ROWS:
+    if part.samples < shared_rows:
         return Columns(lengths, _in_memory(make()))
     path = cache_root() / "indexes" / info.index_bytes_hash / f"{quote(split, safe='')}.columns"
     return Columns(lengths, _shared(path, make))

@@ -1,1 +1,1 @@
-"""Jobs: what is asked of Slurm, what was submitted, and where it stands."""
+"""Jobs: the requests to Slurm, the record of what was submitted, and its status."""

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict
 
 Executor = Literal["slurm", "local", "debug"]
 
-# The stages of jobs without blocks: what must come before all blocks, and what merges their parts.
+# The stages of the jobs without blocks: a pilot comes before all blocks, and a collecting job
+# merges the parts.
 PILOT = "pilot"
 COLLECT = "collect"
 
@@ -18,11 +19,11 @@ class Job(BaseModel):
     """One submitted job.
 
     Attributes:
-        stage: what the job is for: PILOT, COLLECT, or a stage that its kind names.
+        stage: the stage that the job belongs to: PILOT, COLLECT, or a stage that its kind names.
         blocks: the blocks that the job works on; none for a pilot or a collecting job.
         id: Slurm's id, or the process number of submitit's local controller; None while the job
             waits for its turn.
-        host: where a local job runs.
+        host: the host on which a local job runs.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,6 +1,6 @@
-"""A directory as jobs see it: blocks of work that they share, and the jobs' own files.
+"""The directory of a set of jobs: the blocks of work that they share, and the jobs' own files.
 
-jobs.json    which jobs were submitted where
+jobs.json    the jobs that were submitted, and where
 progress/    one small JSON file per job
 logs/        submitit's folder
 """
@@ -20,11 +20,11 @@ from slurm.jobs.progress_file import progress_path
 
 
 class JobSet(ABC):
-    """What submission, status, collection and cancelling ask of an evaluation, a run or a sweep.
+    """The contract of an evaluation, a run or a sweep with submission, status and cancelling.
 
     Attributes:
         STAGES: the stages of jobs that share blocks, in the order in which they are submitted.
-        COLLECTS: whether a job of its own merges what the others leave.
+        COLLECTS: whether a separate job merges the parts that the other jobs leave.
         SAVES_LONG: whether a job that is cancelled may take longer to save than Slurm waits.
     """
 
@@ -60,7 +60,7 @@ class JobSet(ABC):
     @property
     @abstractmethod
     def block_sizes(self) -> list[int]:
-        """The number of images of each block, or 1 where there is but one block."""
+        """The number of images of each block, or 1 if there is only one block."""
 
     @abstractmethod
     def missing(self) -> list[int]:
@@ -76,15 +76,15 @@ class JobSet(ABC):
 
     @abstractmethod
     def collect(self, require_all: bool) -> Collected:
-        """Merge the parts there are into the result.
+        """Merge the parts that exist into the result.
 
         Raises:
-            InputError: there is nothing to merge yet, or (`require_all`) blocks are missing.
+            InputError: no part exists yet, or (`require_all`) blocks are missing.
         """
 
     @property
     def subject(self) -> Path:
-        """What the user calls it: the directory, or the run or sweep that it belongs to."""
+        """The path that the user gives: the directory, or the run or sweep that it belongs to."""
         return self.path
 
     @property
@@ -94,12 +94,12 @@ class JobSet(ABC):
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables of a job: a thread for each CPU."""
+        """The environment variables of a job, such as a thread for each CPU."""
         return options.environment(self.cpus)
 
     @property
     def ready(self) -> bool:
-        """Whether blocks can be worked on; else a pilot job must come first."""
+        """Whether blocks can be worked on. If not, a pilot job must come first."""
         return True
 
     @property
@@ -109,7 +109,7 @@ class JobSet(ABC):
 
     @property
     def collected(self) -> bool:
-        """Whether what was merged is all that is there."""
+        """Whether the result was merged from all parts that exist."""
         return True
 
     @property
@@ -142,7 +142,7 @@ class JobSet(ABC):
         return 1 if job.stage == COLLECT else sum(map(self.block_steps, job.blocks))
 
     def has_result(self, job: Job) -> bool:
-        """Whether everything that a job was for is there."""
+        """Whether everything that a job should produce exists."""
         if job.stage == PILOT:
             return self.ready
         if job.stage == COLLECT:
@@ -150,16 +150,16 @@ class JobSet(ABC):
         return not set(job.blocks) & set(self.missing())
 
     def state(self) -> str:
-        """How far the work is, in words."""
+        """The progress of the work, in words."""
         total = len(self.block_sizes)
         return f"{total - len(self.missing())} of {total} blocks are finished"
 
     def name_blocks(self, blocks: Sequence[int]) -> str:
-        """Some blocks in words."""
+        """Some blocks and the number of their images, in words."""
         return name_blocks(self.block_sizes, blocks)
 
     def describe(self, job: Job) -> str:
-        """What a job would run, in words."""
+        """The callable that a job would run, in words."""
         what: Any = self.task(job)
         held = ", ".join(f"{k}={v!r}" for k, v in vars(what).items() if not k.startswith("_"))
         return f"{type(what).__name__}({held})"

@@ -1,4 +1,4 @@
-"""Which jobs were submitted where, in `jobs.json`, and which of them still live."""
+"""The record of submitted jobs in `jobs.json`, and which of these jobs are still alive."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _JOBS = TypeAdapter(tuple[Job, ...])
 
 
 def read(evaluation: JobSet) -> tuple[Job, ...]:
-    """All jobs ever submitted, oldest first."""
+    """All jobs that were ever submitted, oldest first."""
     path = evaluation.path / "jobs.json"
     return _JOBS.validate_json(path.read_bytes()) if path.exists() else ()
 
@@ -36,7 +36,7 @@ def record(evaluation: JobSet, jobs: Iterable[Job]) -> None:
 
 
 def current(evaluation: JobSet) -> list[Job]:
-    """The newest pilot and collecting job, and jobs that are the newest for at least one block."""
+    """The jobs that are the newest for at least one block, or the newest of a stage without any."""
     newest: dict[int | str, Job] = {}
     jobs = read(evaluation)
     for job in jobs:
@@ -46,7 +46,7 @@ def current(evaluation: JobSet) -> list[Job]:
 
 
 def living(jobs: Iterable[Job]) -> list[Job]:
-    """Those that wait in a queue or run."""
+    """The jobs among these that wait in a queue or run."""
     jobs = [job for job in jobs if job.id is not None]
     looks = queue.look_up([job.id for job in jobs if job.executor == "slurm" and job.id])
     alive = queue.active(looks)
@@ -63,12 +63,13 @@ def process_lives(job: Job) -> bool:
 
 
 def stop_processes(jobs: Iterable[Job], patience: float = 20.0) -> None:
-    """Ask local jobs to save and end; kill those that do not within `patience` seconds."""
+    """Ask local jobs to save and end, and kill those that do not end within `patience` seconds."""
     left = [int(job.id) for job in jobs if job.id and process_lives(job)]
     deadline = time.monotonic() + patience
     while left and time.monotonic() < deadline:
         for pid in left:
-            # The controller passes it on. Again each time: a process that only starts may miss one.
+            # The controller passes the signal on. A process that is starting may miss one signal,
+            # so it is sent each time.
             _signal(pid, signal.SIGTERM)
         pause = time.monotonic() + 1.0
         while left and time.monotonic() < pause:
@@ -81,7 +82,7 @@ def stop_processes(jobs: Iterable[Job], patience: float = 20.0) -> None:
 
 
 def _is_controller(pid: int) -> bool:
-    """Process numbers are used again, so its command line is looked at."""
+    """Whether a process is submitit's controller, by its command line, as numbers are reused."""
     if not Path("/proc/self").exists():
         return _signal(pid, 0)
     return b"submitit.local._local" in (processes.command_line(pid) or b"")

@@ -1,9 +1,10 @@
-"""What the user asks of Slurm, and the batch scripts that say so.
+"""The user's requests to Slurm, and the batch scripts that state them.
 
-Every job is one Python process that the batch shell turns into (`exec`), without `srun`: the
-warning signal `B:USR2` reaches exactly that process, it has all CPUs of its node, and a site's
-`--export` settings for job steps do not touch it. Nothing that a user or a site may have a default
-for is filled in, except a time limit: it decides when a job saves and requeues itself.
+Every job is one Python process, which replaces the batch shell (`exec`) without `srun`: the warning
+signal `B:USR2` reaches exactly that process, the process has all CPUs of its node, and a site's
+`--export` settings for job steps do not affect it. Options for which a user or a site may have a
+default are not filled in, except the time limit, which decides when a job saves and requeues
+itself.
 """
 
 from __future__ import annotations
@@ -21,38 +22,44 @@ from pydantic import BaseModel, ConfigDict, Field
 from gencomp.errors import InputError
 
 DEFAULT_MINUTES = 60
-# Slurm may warn up to a minute early and looks every half minute.
+# Slurm may warn up to a minute early, and looks every half minute.
 _WARNING_SECONDS = 120
-# A time limit is no failure: the job goes on in its next attempt. But one that is too short to get
-# anywhere must end some day.
+# Reaching the time limit is no failure, since the job goes on in its next attempt. But a job whose
+# limit is too short for any progress must end at some time.
 MAX_TIMEOUTS = 1000
 
 
 class SlurmOptions(BaseModel):
-    """Requests under Slurm's own names; None leaves a choice to the user's defaults and the site's.
+    """Requests to Slurm under its own names. None leaves a choice to the user's or site's defaults.
 
     The command line offers these options, and a profile may hold them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    partition: str | None = Field(None, description="For Slurm, as for sbatch.")
-    account: str | None = Field(None, description="For Slurm, as for sbatch.")
-    qos: str | None = Field(None, description="For Slurm, as for sbatch.")
-    constraint: str | None = Field(None, description="For Slurm, as for sbatch.")
-    gres: str | None = Field(None, description="For Slurm, as for sbatch, for example gpu:1.")
+    partition: str | None = Field(None, description="Slurm partition, as for sbatch.")
+    account: str | None = Field(None, description="Slurm account, as for sbatch.")
+    qos: str | None = Field(None, description="Slurm quality of service, as for sbatch.")
+    constraint: str | None = Field(
+        None, description="Features that Slurm's nodes must have, as for sbatch."
+    )
+    gres: str | None = Field(
+        None, description="Generic resources of Slurm, as for sbatch, for example gpu:1."
+    )
     time: str | None = Field(
         None,
-        description="For Slurm: minutes, HH:MM:SS or D-HH:MM:SS; an hour by default. A job that"
-        " reaches it goes on in its next attempt.",
+        description="Time limit for Slurm: minutes, HH:MM:SS or D-HH:MM:SS; an hour by default. A"
+        " job that reaches the limit goes on in its next attempt.",
     )
-    mem: str | None = Field(None, description="For Slurm, as for sbatch, for example 8G.")
+    mem: str | None = Field(
+        None, description="Memory of a node for Slurm, as for sbatch, for example 8G."
+    )
     sbatch: tuple[str, ...] = Field(
-        (), description="For Slurm: any other option of sbatch as KEY=VALUE; repeatable."
+        (), description="Any other option of sbatch, for Slurm, as KEY=VALUE; repeatable."
     )
     setup: tuple[str, ...] = Field(
         (),
-        description="For Slurm: a line of shell before the command, such as a module load;"
+        description="Line of shell that Slurm's job runs before the command, such as a module load;"
         " repeatable.",
     )
 
@@ -62,7 +69,7 @@ class SlurmOptions(BaseModel):
 
     @property
     def warning(self) -> int:
-        """Seconds between Slurm's warning and the end, at least."""
+        """The least number of seconds between Slurm's warning and the end of the job."""
         own = [re.fullmatch(r"(?:--)?signal=.*@(\d+)", word) for word in self.sbatch]
         given = [int(match[1]) for match in own if match]
         return given[-1] if given else min(_WARNING_SECONDS, self.minutes * 30)
@@ -70,14 +77,15 @@ class SlurmOptions(BaseModel):
 
 @dataclass(frozen=True)
 class Shape:
-    """What a job is, whoever asks for it.
+    """The properties of a job that do not depend on the user's requests.
 
     Attributes:
-        name, comment: by which Slurm shows it.
-        cpus: of each node.
-        environment: variables of the job.
-        dependency: on other jobs, as for sbatch.
-        parallel: jobs of an array that run at once, at most.
+        name, comment: the name and the comment by which Slurm shows the job.
+        nodes: the number of the job's nodes.
+        cpus: the number of CPUs of each node.
+        environment: the job's environment variables.
+        dependency: the jobs that this one depends on, in the format of sbatch.
+        parallel: the most jobs of an array that run at the same time.
     """
 
     name: str
@@ -90,10 +98,10 @@ class Shape:
 
 
 def minutes(text: str) -> int:
-    """`90`, `HH:MM:SS` or `D-HH:MM:SS` in whole minutes, rounded up.
+    """A time such as `90`, `HH:MM:SS` or `D-HH:MM:SS` in whole minutes, rounded up.
 
     Raises:
-        InputError: another format, or no time at all (Slurm would take 0 for "no limit").
+        InputError: the text has another format, or means no time (Slurm takes 0 for "no limit").
     """
     match = re.fullmatch(r"(?:(?:(\d+)-)?(\d{1,2}):([0-5]\d):([0-5]\d)|(\d+))", text.strip())
     if match is None:
@@ -106,10 +114,10 @@ def minutes(text: str) -> int:
 
 
 def parameters(options: SlurmOptions, shape: Shape) -> dict[str, Any]:
-    """Keyword arguments of submitit's Slurm executor.
+    """The keyword arguments of submitit's Slurm executor.
 
     Raises:
-        InputError: a malformed --sbatch.
+        InputError: an --sbatch is malformed.
     """
     asked = {
         name: value
@@ -140,7 +148,7 @@ def parameters(options: SlurmOptions, shape: Shape) -> dict[str, Any]:
         "use_srun": False,
         "array_parallelism": shape.parallel or 10**6,
         "setup": [
-            # A warning that comes before Python answers it must not kill the job.
+            # A warning that comes before Python can handle it must not kill the job.
             "trap '' USR2",
             *options.setup,
             *(f"export {name}={value}" for name, value in shape.environment.items()),
@@ -150,9 +158,10 @@ def parameters(options: SlurmOptions, shape: Shape) -> dict[str, Any]:
 
 
 def environment(threads: int) -> dict[str, str]:
-    """Variables of a job. Idle threads do not spin; freed memory stays with the process, which asks
-    for the same tensors again and again (handing it back costs a third of the time of a small
-    decoder).
+    """The environment variables of a job.
+
+    Idle threads do not spin. Freed memory stays with the process, which needs the same tensors
+    again and again (returning it would take a third of the time of a small decoder).
     """
     return {
         "OMP_NUM_THREADS": str(threads),
@@ -163,12 +172,12 @@ def environment(threads: int) -> dict[str, str]:
 
 
 def python() -> str:
-    """The command that the batch shell becomes."""
+    """The command that replaces the batch shell."""
     return f"exec {shlex.quote(sys.executable)}"
 
 
 def script(logs: Path, values: dict[str, Any], jobs: int) -> str:
-    """The batch script that submitit would submit, made without Slurm."""
+    """The batch script that submitit would submit; making it needs no Slurm."""
     from submitit.slurm.slurm import _make_sbatch_string
 
     command = f"{python()} -u -m submitit.core._submit {shlex.quote(str(logs))}"

@@ -1,4 +1,4 @@
-"""Requests to Slurm that stay the same, in a YAML file under Slurm's own names.
+"""Profiles: requests to Slurm that stay the same, in a YAML file under Slurm's own names.
 
 partition: gpu
 account: imaging
@@ -26,7 +26,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Profile(SlurmOptions):
-    """What a profile may say; None and nothing leave it open."""
+    """The content of a profile. None, like a missing key, leaves a choice open."""
 
     model_config = ConfigDict(alias_generator=lambda name: name.replace("_", "-"))
 
@@ -35,12 +35,13 @@ class Profile(SlurmOptions):
 
 
 def read(path: Path) -> Profile:
-    """
+    """The profile in a YAML file.
+
     Raises:
-        InputError: no such file, no mapping, an unknown key or a wrong value.
+        InputError: the file cannot be read, is no mapping, or has an unknown key or a wrong value.
     """
     try:
-        # Text only: YAML would read 4:00:00 as a number in the base of 60.
+        # Values are read as text, because YAML takes 4:00:00 for a number in the base of 60.
         raw = yaml.load(path.read_text(), Loader=yaml.BaseLoader)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
@@ -58,11 +59,14 @@ def read(path: Path) -> Profile:
 
 
 def merged(options: Options, profile: Profile) -> Options:
-    """Options with what they leave open; lines of `setup` and `sbatch` follow those of the profile.
+    """The options, with the profile's values for what they leave open.
+
+    The lines of `setup` and `sbatch` are added after those of the profile.
 
     Args:
-        options: of the command line.
-        profile: what a kind of options does not know, such as `nodes`, is not for it.
+        options: the options of the command line.
+        profile: the profile; keys that this kind of options does not have, such as `nodes`, are
+            ignored.
     """
     changes: dict[str, Any] = {}
     for name in Profile.model_fields.keys() & type(options).model_fields.keys():

@@ -1,4 +1,4 @@
-"""The progress file of a job, and how a job ends."""
+"""The progress file of a job, and the handling of its end."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from typing import Any, Protocol
 from submitit import JobEnvironment
 
 from cluster import files
+from gencomp.exit_codes import TERMINATED
 
-TERMINATED = 143
 _REPORT_SECONDS = 1.0
 
 
 def progress_path(directory: Path, job: str) -> Path:
-    """The progress file of a job in the directory that its job set has."""
+    """The path of a job's progress file in the directory of its job set."""
     return directory / "progress" / f"{job}.json"
 
 
 class Sampler(Protocol):
-    """Work that may have an effective sample size."""
+    """The interface of work that may have an effective sample size."""
 
     @property
     def ess(self) -> float | None: ...
@@ -35,7 +35,7 @@ class ProgressFile:
     """The progress file of a job, replaced at most once a second.
 
     Attributes:
-        done, total: steps.
+        done, total: the number of steps done, and of all steps.
     """
 
     def __init__(self, path: Path, name: str, total: int) -> None:
@@ -53,15 +53,16 @@ class ProgressFile:
         }
 
     def began(self, done: int) -> None:
-        """Work starts here: rates count from now."""
+        """Report that work begins with some steps done; the rate is measured from now on."""
         self._first, self._since = done, time.monotonic()
         self(done)
 
     def __call__(self, done: int, work: Sampler | None = None) -> None:
-        """
+        """Report the number of steps done.
+
         Args:
-            done: steps.
-            work: asked for its effective sample size, where that is written.
+            done: the number of steps done.
+            work: the work, whose effective sample size is written as well.
         """
         self.done = done
         if time.monotonic() - self._last > _REPORT_SECONDS:
@@ -70,14 +71,15 @@ class ProgressFile:
             self.write()
 
     def look(self, work: Sampler) -> None:
-        """Take the effective sample size of a work, if it has one, for what is written next."""
+        """Take the effective sample size of some work, if it has one, into the next report."""
         if (ess := work.ess) is not None:
             self._values["ess"] = ess
 
     def write(self, ended: str | None = None) -> None:
-        """
+        """Write the file.
+
         Args:
-            ended: how the job ended: done, stopped, or failed and why.
+            ended: the end of the job in words: done, stopped, or failed with the reason.
         """
         now = time.monotonic()
         advanced = self.done - self._first
@@ -89,12 +91,12 @@ class ProgressFile:
             seconds_per_step=(now - self._since) / advanced if advanced > 0 else None,
             ended=ended,
         )
-        with suppress(OSError):  # it is only looked at; a full disk has other ways to end a job
+        with suppress(OSError):  # the file is only for display, and must not end a job
             files.write_json(self._path, self._values, durable=False)
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A progress file; empty where there is none, or a node's crash has cut it."""
+    """The content of a progress file; empty if there is none, or a node's crash has damaged it."""
     try:
         return files.read_json(path) or {}
     except ValueError:
@@ -103,12 +105,12 @@ def read(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def reporting(path: Path, name: str, total: int) -> Iterator[ProgressFile]:
-    """The answer to SIGTERM, and a progress file that says how the job ended.
+    """While the body runs, SIGTERM ends it, and a progress file says how the job goes and ends.
 
     Args:
-        path: of the progress file.
-        name: of the job.
-        total: steps.
+        path: the progress file.
+        name: the job's name.
+        total: the number of all steps.
     """
     _clear_stale_pickle()
     report = ProgressFile(path, name, total)
@@ -131,14 +133,14 @@ def reporting(path: Path, name: str, total: int) -> Iterator[ProgressFile]:
 
 
 def _clear_stale_pickle() -> None:
-    """submitit refuses to store a checkpoint while one lies there that a killed attempt left."""
+    """Remove a checkpoint that a killed attempt has left, or submitit refuses to store another."""
     if "SUBMITIT_FOLDER" in os.environ:
         stored = JobEnvironment().paths.submitted_pickle
         stored.with_name(f"{stored.name}.save_tmp").unlink(missing_ok=True)
 
 
 def _leave(signum: int, frame: Any) -> None:
-    # Whoever asks may ask again, and saving must not be cut short.
+    # The signals may come again, and must not interrupt the saving.
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     raise SystemExit(TERMINATED)

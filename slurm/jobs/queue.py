@@ -1,7 +1,7 @@
-"""What Slurm says about our jobs: `squeue` first, `sacct` for what has left the queue.
+"""Slurm's view of our jobs: from `squeue`, and from `sacct` for jobs that have left the queue.
 
-Clusters without accounting exist, and accounting says NODE_FAIL about a job that already waits in
-the queue again; so the queue is asked first, for all states, by id.
+Some clusters have no accounting, and accounting says NODE_FAIL about a job that already waits in
+the queue again. So the queue is asked first, by id and for all states.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _HELD_REASONS = (
     "launch failed requeued held",
     "job requeued in held state",
 )
-# Between these and the queue again lie a few seconds.
+# A job in one of these states may return to the queue within a few seconds.
 _PERHAPS_REQUEUED = {"PREEMPTED", "NODE_FAIL", "REVOKED", GONE}
 _GRACE_SECONDS = 30.0
 _POLL_SECONDS = 1.0
 
 
 class Look(NamedTuple):
-    """One job as Slurm shows it now."""
+    """The view of one job that Slurm gives now."""
 
     state: str
     reason: str = ""
@@ -54,10 +54,10 @@ def answers() -> bool:
 
 
 def look_up(ids: Collection[str]) -> dict[str, Look]:
-    """The state of each job; GONE for one that neither the queue nor accounting knows.
+    """The view of each job; its state is GONE if neither the queue nor accounting knows the job.
 
     Args:
-        ids: job ids, `A_a` for an element of an array.
+        ids: the ids of the jobs, `A_a` for an element of an array.
 
     Raises:
         RuntimeError: the controller does not answer.
@@ -75,14 +75,16 @@ def look_up(ids: Collection[str]) -> dict[str, Look]:
         code, output, _ = _run(
             ["sacct", "-X", "-n", "-P", "-D", "-o", "JobID,State,NodeList", "-j", whole]
         )
-        # Without accounting storage sacct fails, and nobody knows more.
+        # Without accounting storage sacct fails, and there is no other source.
         found = {**(parse_sacct(output) if code == 0 else {}), **found}
     return {job: found.get(job, Look(GONE)) for job in ids}
 
 
 def settled(ids: Collection[str], grace: float = _GRACE_SECONDS) -> dict[str, Look]:
-    """As `look_up`; a job that was preempted or has lost its node is waited for until it is in the
-    queue again, or for `grace` seconds.
+    """The view of each job, as `look_up` gives it, once requeues are over.
+
+    A job that was preempted or has lost its node is waited for until it is in the queue again, or
+    for `grace` seconds.
 
     Raises:
         RuntimeError: the controller does not answer.
@@ -97,7 +99,7 @@ def settled(ids: Collection[str], grace: float = _GRACE_SECONDS) -> dict[str, Lo
 
 
 def parse_squeue(output: str) -> dict[str, Look]:
-    """Lines of id|state|reason|nodes."""
+    """The view of each job, from lines of id|state|reason|nodes."""
     looks = {}
     for line in output.splitlines():
         job, state, rest = line.split("|", 2)
@@ -107,7 +109,7 @@ def parse_squeue(output: str) -> dict[str, Look]:
 
 
 def parse_sacct(output: str) -> dict[str, Look]:
-    """Lines of id|state|nodes; the last line of a requeued job is its newest attempt."""
+    """The view of each job, from lines of id|state|nodes; a later line is a newer attempt."""
     looks = {}
     for line in output.splitlines():
         job, state, node = line.split("|")
@@ -116,7 +118,7 @@ def parse_sacct(output: str) -> dict[str, Look]:
 
 
 def words(look: Look) -> str:
-    """The state in a user's words, without what only we know (attempt, result)."""
+    """The state in words for users, without what Slurm does not know (attempt and result)."""
     if is_held(look):
         return f"held ({look.reason or look.state}): scontrol release mends it"
     if look.state in _WAITING:
@@ -134,19 +136,19 @@ def words(look: Look) -> str:
 
 
 def is_held(look: Look) -> bool:
-    """Whether it waits for somebody to release it."""
+    """Whether a job is held until a user or an administrator releases it."""
     return look.state in _HELD or look.reason.startswith(_HELD_REASONS)
 
 
 class QueueWatcher:
-    """Remembers how long a job has been in a state that a requeue may still end."""
+    """Keeps how long each job has been in a state after which it may be requeued."""
 
     def __init__(self, grace: float = _GRACE_SECONDS) -> None:
         self._grace = grace
         self._since: dict[str, float] = {}
 
     def active(self, looks: Mapping[str, Look]) -> set[str]:
-        """The jobs that are not over."""
+        """The jobs that have not ended."""
         now, alive = time.monotonic(), set()
         for job, look in looks.items():
             if look.state in _PERHAPS_REQUEUED:
@@ -160,17 +162,17 @@ class QueueWatcher:
 
 
 def active(looks: Mapping[str, Look]) -> set[str]:
-    """The jobs that are not over, judged by a single look."""
+    """The jobs that have not ended, judged by a single look."""
     return QueueWatcher(grace=0).active(looks)
 
 
 def cancel(ids: Collection[str], by_themselves: bool = False) -> None:
-    """Cancel jobs; Slurm sends SIGTERM first, so they can save.
+    """Cancel jobs. Slurm sends SIGTERM first, so that they can save.
 
     Args:
-        ids: of the jobs.
-        by_themselves: only ask those that run, which may take longer than Slurm's `KillWait`; what
-            else runs in their allocations hears nothing of it.
+        ids: the ids of the jobs.
+        by_themselves: whether running jobs are only asked to end, because they may take longer than
+            Slurm's `KillWait`; other processes in their allocations get no signal then.
 
     Raises:
         RuntimeError: the controller does not answer, or refuses.
@@ -181,7 +183,7 @@ def cancel(ids: Collection[str], by_themselves: bool = False) -> None:
         waiting = ["scancel", "--state=PENDING", *whole]
         commands = [waiting, ["scancel", "--state=RUNNING", "--batch", "--signal=TERM", *whole]]
         looks = look_up(whole)
-        # Suspended, configuring, held: the filters know no such states.
+        # The filters have no words for the states suspended, configuring and held.
         others = [job for job in active(looks) if looks[job].state not in ("PENDING", "RUNNING")]
         if others:
             commands.insert(0, ["scancel", *sorted(others)])

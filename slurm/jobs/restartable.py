@@ -1,9 +1,9 @@
-"""What runs inside a job of an evaluation, and goes on from its files after every interruption.
+"""The objects that run inside the jobs of evaluations, and resume from files when interrupted.
 
 submitit pickles these objects, so they hold names and small numbers only. On the preemption signal
-it calls `checkpoint` in the signal handler, stores the answer and requeues the job; every job goes
-on from its files, so the answer is a fresh copy. SIGTERM (`scancel`, or a cluster that preempts
-without a warning signal) saves the work and ends the job.
+submitit calls `checkpoint` in the signal handler, stores the object that it gives, and requeues the
+job. Every job resumes from its files, so that object is a fresh copy. SIGTERM (from `scancel`, or a
+cluster that preempts without a warning signal) saves the work and ends the job.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ SAVE_SECONDS = 30.0
 
 
 class Restartable(ABC):
-    """A job whose work is saved now and then, and whenever it is told to leave.
+    """A job whose work is saved at intervals, and whenever the job is asked to end.
 
     Attributes:
         name: the name of the job.
         directory: the directory of the evaluation.
-        save_seconds: the time between two times that the job saves.
+        save_seconds: the interval between saves, in seconds.
     """
 
     def __init__(self, name: str, directory: str, save_seconds: float | None = None) -> None:
@@ -39,22 +39,22 @@ class Restartable(ABC):
     def __call__(self) -> None: ...
 
     def checkpoint(self) -> DelayedSubmission:
-        """Save, then let submitit requeue; called in the signal handler."""
+        """Save, and let submitit requeue the job. This is called in the signal handler."""
         if self._open is not None:
             self._open.save()
         return DelayedSubmission(self.again())
 
     def again(self) -> Restartable:
-        """The job for its next attempt."""
+        """The object for the job's next attempt."""
         return type(self)(self.name, self.directory, self.save_seconds)
 
     def work(self, work: Work, report: ProgressFile, before: int = 0) -> None:
-        """Go on to the end of a work, and finish it.
+        """Do the work to its end, and finish it.
 
         Args:
-            work: at any of its steps.
-            report: how far the job is.
-            before: the steps of earlier works.
+            work: the work, at any of its steps.
+            report: the progress file of the job.
+            before: the number of steps of the job's earlier work.
         """
         self._open, saved = work, time.monotonic()
         try:
@@ -74,10 +74,10 @@ class Restartable(ABC):
 
 
 class WholeBlocks(ABC):
-    """A job that makes the parts of some blocks in one go each, and skips finished ones.
+    """A job that makes the part of each of its blocks in one go, and skips finished blocks.
 
-    Such a block is small: a job that must stop drops the one it is at, and the next attempt makes
-    it again.
+    Such blocks are small: a job that must stop drops the block that it is working on, and the next
+    attempt makes it again.
     """
 
     def __init__(self, name: str, directory: str, blocks: Sequence[int]) -> None:
@@ -88,7 +88,7 @@ class WholeBlocks(ABC):
     def __call__(self) -> None: ...
 
     def checkpoint(self) -> DelayedSubmission:
-        """Requeue as it is; called in the signal handler: what is finished lies in the parts."""
+        """Let submitit requeue the job. Nothing is saved, since finished blocks have parts."""
         return DelayedSubmission(self._again())
 
     def _again(self) -> Self:
@@ -105,9 +105,10 @@ class WholeBlocks(ABC):
 
         Args:
             sizes: the number of items of every block of the evaluation.
-            missing: the blocks without a part.
-            open_maker: called once, if there is anything to do.
-            report: how far the job is.
+            missing: the numbers of the blocks without a part.
+            open_maker: the function that opens what the blocks need; it is called once, if there is
+                anything to do.
+            report: the progress file of the job.
         """
         make, done = None, 0
         for block in self.blocks:

@@ -1,4 +1,4 @@
-"""Where each job of an evaluation, a run or a sweep stands."""
+"""The status of each job of an evaluation, a run or a sweep."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from slurm.jobs.job_set import JobSet
 
 
 class Row(NamedTuple):
-    """One job. What a step is, its evaluation says."""
+    """The status of one job. The meaning of its steps depends on the kind of evaluation."""
 
     name: str
     id: str
@@ -25,12 +25,12 @@ class Row(NamedTuple):
     total: int
     ess: float | None
     elapsed: float | None  # seconds of the current or last attempt
-    left: float | None  # seconds, where the job runs and its rate is known
+    left: float | None  # seconds, if the job runs and its rate is known
     log: Path | None
 
 
 class Summary(NamedTuple):
-    """The evaluation as a whole."""
+    """The status of an evaluation as a whole."""
 
     phase: str
     fraction: float
@@ -42,8 +42,7 @@ class Summary(NamedTuple):
 def rows(evaluation: JobSet) -> list[Row]:
     """One row per job that still matters, oldest first.
 
-    A Slurm controller that does not answer leaves the state unknown; progress is known all the
-    same.
+    If Slurm's controller does not answer, the states are unknown, but the progress is still known.
     """
     jobs = ledger.current(evaluation)
     ids = [job.id for job in jobs if job.executor == "slurm" and job.id]
@@ -56,7 +55,7 @@ def rows(evaluation: JobSet) -> list[Row]:
 
 
 def summary(evaluation: JobSet) -> Summary:
-    """Progress read from the jobs' own files; asks no scheduler."""
+    """The progress of an evaluation, read from the jobs' own files without asking a scheduler."""
     jobs = ledger.current(evaluation)
     if evaluation.ready:
         phase, here = evaluation.stage(0), [job for job in jobs if job.blocks]
@@ -65,7 +64,7 @@ def summary(evaluation: JobSet) -> Summary:
         phase, here = PILOT, [job for job in jobs if job.stage == PILOT]
         total = evaluation.pilot_steps
     progress = [progress_file.read(evaluation.progress(job.name)) for job in here]
-    # Blocks that no current job holds are there already.
+    # Blocks that belong to no current job are finished.
     elsewhere = max(total - sum(map(evaluation.steps, here)), 0)
     done = sum(p.get("done", 0) for p in progress) + elsewhere
     working = [p for p in progress if p and not p.get("ended")]

@@ -1,4 +1,4 @@
-"""Submitting what is missing of an evaluation, a run or a sweep, and waiting for it."""
+"""Submitting the missing work of an evaluation, a run or a sweep, and waiting for it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from slurm.jobs.job_set import JobSet
 
 _POLL_SECONDS = 0.2
 _QUEUE_SECONDS = 2.0
-# Longer than a submitter takes to stop its own jobs.
+# The time for a submitter to end, which is longer than it takes to stop its own jobs.
 _SUBMITTER_SECONDS = 30.0
-# submitit's local executor wants a limit.
+# The time limit that submitit's local executor insists on.
 _LOCAL_MINUTES = 60 * 24 * 30
 
 
 class Division(NamedTuple):
-    """What is to be submitted, in the order of the stages; and what lives already."""
+    """The jobs to be submitted, in the order of the stages, and the jobs that are alive already."""
 
     jobs: list[Job]
     living: list[Job]
@@ -38,12 +38,12 @@ class Division(NamedTuple):
 
     @property
     def measures(self) -> list[Job]:
-        """Those that share blocks."""
+        """The new jobs that share blocks."""
         return [job for job in self.jobs if job.blocks]
 
 
 def choose(wish: str) -> Executor:
-    """The executor for `auto`: Slurm where a controller answers, else this machine.
+    """The executor that a wish means; `auto` is Slurm if a controller answers, else this machine.
 
     Raises:
         InputError: Slurm was asked for and no controller answers.
@@ -59,12 +59,12 @@ def choose(wish: str) -> Executor:
 
 
 def divide(evaluation: JobSet, jobs: int, executor: Executor) -> Division:
-    """Give the blocks that neither exist nor are in work to new jobs.
+    """Give the blocks that are neither finished nor being worked on to new jobs.
 
     Args:
-        evaluation: where.
-        jobs: at most, of each stage that has blocks.
-        executor: of the new jobs.
+        evaluation: the evaluation with its blocks.
+        jobs: the most new jobs of each stage that has blocks.
+        executor: the executor of the new jobs.
     """
     if jobs < 1:
         raise InputError(f"--jobs {jobs} must be at least 1")
@@ -75,7 +75,7 @@ def divide(evaluation: JobSet, jobs: int, executor: Executor) -> Division:
     chosen: list[tuple[str, tuple[int, ...]]] = []
     for stage in evaluation.stages:
         blocks = [b for b in sorted(missing - in_work) if evaluation.stage(b) == stage]
-        # Neighbours cost alike, so they go to different jobs.
+        # Neighbouring blocks take similar times, so they go to different jobs.
         chosen += [(stage, tuple(blocks[i::jobs])) for i in range(min(jobs, len(blocks)))]
     if chosen and not evaluation.ready and not any(job.stage == PILOT for job in living):
         chosen.insert(0, (PILOT, ()))
@@ -101,7 +101,7 @@ def dry_run(
     asked: options.SlurmOptions,
     parallel: int | None = None,
 ) -> str:
-    """The batch scripts and what each job would run; arguments as for `to_slurm`."""
+    """The batch scripts, and what each job would run. The arguments are those of `to_slurm`."""
     texts = []
     before = list(work.living)
     for stage in evaluation.stages:
@@ -120,16 +120,16 @@ def to_slurm(
     asked: options.SlurmOptions,
     parallel: int | None = None,
 ) -> list[Job]:
-    """Submit each stage as an array behind those that it needs.
+    """Submit each stage as an array that waits for the stages that it needs.
 
     Args:
-        evaluation: where.
-        work: what is to be submitted.
-        asked: of Slurm.
-        parallel: jobs of an array that run at once, at most.
+        evaluation: the evaluation whose jobs are submitted.
+        work: the jobs that are to be submitted.
+        asked: the user's requests to Slurm.
+        parallel: the most jobs of an array that run at the same time.
 
     Raises:
-        InputError: sbatch refused.
+        InputError: sbatch refused the jobs.
     """
     from submitit.core.utils import FailedJobError
     from submitit.slurm.slurm import SlurmExecutor
@@ -143,7 +143,7 @@ def to_slurm(
     def submit(jobs: list[Job]) -> None:
         dependency = _dependency(evaluation, jobs[0].stage, [*work.living, *submitted])
         executor.update_parameters(**_parameters(evaluation, asked, parallel, dependency))
-        # submitit repeats what sbatch says; a refusal is to be said once.
+        # submitit repeats what sbatch says, but a refusal should be shown once.
         with redirect_stderr(said), executor.batch():
             handles = [executor.submit(evaluation.task(job)) for job in jobs]
         found = [
@@ -165,7 +165,7 @@ def to_slurm(
 
 
 def run_here(evaluation: JobSet, work: Division) -> None:
-    """Run the jobs in this process, one after another (for debuggers)."""
+    """Run the jobs in this process in turn, for debuggers."""
     for job in work.jobs:
         ledger.record(evaluation, [job.model_copy(update={"id": str(os.getpid())})])
         evaluation.task(job)()
@@ -177,12 +177,12 @@ def run_locally(
     """Run the jobs as processes of submitit's local executor, `parallel` at a time.
 
     Returns:
-        True when all jobs have ended, False when SIGINT or SIGTERM stopped us; then every process
-        of ours has saved its chains and is gone.
+        True if all jobs have ended; False if SIGINT or SIGTERM has stopped this command, after each
+        of its processes has saved its chains and ended.
     """
     waiting = list(work.jobs)
     ledger.record(evaluation, waiting)
-    # Of an earlier command that was killed.
+    # These jobs are still alive from an earlier command that was killed.
     running: dict[str, tuple[Job, Any]] = {job.name: (job, None) for job in work.living}
     with _stop_requested() as stop:
         try:
@@ -208,7 +208,7 @@ def run_locally(
 
 
 def wait_for_slurm(evaluation: JobSet, show: Callable[[], None] = lambda: None) -> None:
-    """Wait until no job of the evaluation is in the queue or runs; a held one is told of."""
+    """Wait until no job of the evaluation is in the queue or runs; held jobs are announced."""
     watcher = queue.QueueWatcher()
     silent = False
     told: set[str] = set()
@@ -220,7 +220,7 @@ def wait_for_slurm(evaluation: JobSet, show: Callable[[], None] = lambda: None) 
         }
         try:
             looks = queue.look_up(jobs)
-        except RuntimeError as error:  # a controller that restarts
+        except RuntimeError as error:  # the controller may be restarting
             if not silent:
                 print(f"waiting for the controller: {error}", file=sys.stderr)
             silent = True
@@ -246,7 +246,7 @@ def cancel(evaluation: JobSet) -> list[Job]:
     """
     before = ledger.living(ledger.read(evaluation))
     _end_submitter(evaluation)
-    # Until then it may have submitted more, and stopped some.
+    # Until it ended, the submitter may have submitted more jobs and stopped some.
     left = ledger.living(ledger.read(evaluation))
     if ids := [job.id for job in left if job.executor == "slurm" and job.id]:
         queue.cancel(ids, evaluation.SAVES_LONG)
@@ -255,12 +255,12 @@ def cancel(evaluation: JobSet) -> list[Job]:
 
 
 def _end_submitter(evaluation: JobSet) -> None:
-    """It stops its own jobs, and starts no more."""
+    """End the command that submits the jobs; it stops its own jobs and starts no more."""
     if (pid := lock_holder(evaluation.path)) is None:
         return
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
-        os.kill(pid, signal.SIGCONT)  # a stopped one hears the other only then
+        os.kill(pid, signal.SIGCONT)  # a stopped process gets the first signal only with this one
     deadline = time.monotonic() + _SUBMITTER_SECONDS
     while lock_holder(evaluation.path) == pid:
         if time.monotonic() > deadline:
@@ -270,7 +270,7 @@ def _end_submitter(evaluation: JobSet) -> None:
 
 
 def _may_start(evaluation: JobSet, job: Job, alone: bool) -> bool:
-    """Blocks need the pilot's result; what merges them waits until no other job runs."""
+    """Whether a job may start: blocks need the pilot's result, and merging waits for all others."""
     return job.stage == PILOT or (alone if job.stage == COLLECT else evaluation.ready)
 
 
@@ -305,15 +305,19 @@ def _parameters(
 
 
 def _dependency(evaluation: JobSet, stage: str, before: Iterable[Job]) -> str | None:
-    """Blocks need a pilot that succeeded; merging waits until all are over, whatever came of them.
+    """The jobs that the jobs of a stage depend on, in the format of sbatch.
+
+    Blocks need a pilot that has succeeded. Merging waits until all jobs have ended in any way.
 
     Args:
-        before: jobs that were submitted for the evaluation.
+        evaluation: the evaluation.
+        stage: the stage.
+        before: the jobs that were submitted for the evaluation before.
     """
     if stage == PILOT or (stage != COLLECT and evaluation.ready):
         return None
     needed = [job for job in before if (job.blocks if stage == COLLECT else job.stage == PILOT)]
-    # An array is named as a whole.
+    # The dependency names an array as a whole.
     ids = dict.fromkeys(
         job.id.split("_")[0] for job in needed if job.executor == "slurm" and job.id
     )
@@ -322,7 +326,7 @@ def _dependency(evaluation: JobSet, stage: str, before: Iterable[Job]) -> str | 
 
 @contextmanager
 def _stop_requested() -> Iterator[Callable[[], bool]]:
-    """Whether SIGINT or SIGTERM has come; a flag, so that nothing is interrupted half-way."""
+    """A function that says whether SIGINT or SIGTERM has come; the signals interrupt nothing."""
     seen: list[int] = []
     previous = {
         number: signal.signal(number, lambda signum, frame: seen.append(signum))
@@ -337,7 +341,7 @@ def _stop_requested() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def _without_sigint() -> Iterator[None]:
-    """Children started inside ignore Ctrl-C, which a terminal sends to them too: we stop them."""
+    """Let children ignore Ctrl-C, which a terminal sends to them too, since we stop them."""
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Each kind of evaluation as jobs: its stages and its jobs in one file."""
+"""The kinds of evaluations as jobs: one file holds the stages and the jobs of a kind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def open_jobs(path: Path) -> JobSet:
     """The jobs of the evaluation in a directory, or of a run or a sweep that was submitted.
 
     Raises:
-        InputError: there is none, or its plan cannot be read.
+        InputError: the directory holds no such thing, or its plan cannot be read.
     """
     if (session := SessionJobs.find(path)) is not None:
         return session

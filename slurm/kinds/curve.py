@@ -1,4 +1,4 @@
-"""A rate-distortion curve as jobs: a pilot, then measuring and certifying, then merging."""
+"""A rate-distortion curve as jobs: first a pilot, then measuring and certifying, then merging."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from slurm.kinds.evaluation_jobs import EvaluationJobs
 
 
 class CurveJobs(EvaluationJobs[Evaluation]):
-    """The jobs of a curve. The steps of a job are transitions, summed over its blocks."""
+    """The jobs of a curve. A job's steps are the transitions of its blocks."""
 
     KIND: ClassVar[str] = "ais"
     STAGES: ClassVar[tuple[str, ...]] = ("measure", "bdmc")
@@ -54,7 +54,7 @@ class CurveJobs(EvaluationJobs[Evaluation]):
 
 
 class Pilot(Restartable):
-    """Finds schedule, metric and step sizes, and freezes them in `tuning.npz`."""
+    """Finds the schedule, the metric and the step sizes, and freezes them in `tuning.npz`."""
 
     def __call__(self) -> None:
         jobs = CurveJobs.open(self.directory)
@@ -67,7 +67,7 @@ class Pilot(Restartable):
 
 
 class Measure(Restartable):
-    """Works on blocks, one after another, and skips finished ones."""
+    """Works on blocks in turn, and skips finished ones."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Measure(Restartable):
 
 
 class Collect:
-    """Makes the curve of the parts that there are; a stopped one starts again."""
+    """Makes the curve from the parts that exist. If it is stopped, it starts again."""
 
     def __init__(self, name: str, directory: str) -> None:
         self.name, self.directory = name, directory

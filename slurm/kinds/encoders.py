@@ -15,7 +15,7 @@ from slurm.kinds.evaluation_jobs import EvaluationJobs
 
 
 class EncoderJobs(EvaluationJobs[Evaluation]):
-    """The one job that trains encoders. Its steps are betas."""
+    """The one job that trains encoders. It takes a step for each beta."""
 
     KIND: ClassVar[str] = "variational"
     STAGES: ClassVar[tuple[str, ...]] = ("baseline",)
@@ -36,7 +36,7 @@ class EncoderJobs(EvaluationJobs[Evaluation]):
 
 
 class TrainEncoders(Restartable):
-    """Trains the encoders, one beta after another, and saves after each."""
+    """Trains the encoders for one beta after another, and saves after each."""
 
     def __init__(self, name: str, directory: str, save_seconds: float = 0.0) -> None:
         super().__init__(name, directory, save_seconds)

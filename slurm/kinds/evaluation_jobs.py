@@ -22,7 +22,7 @@ class EvaluationJobs(JobSet, Generic[Kind]):
     Attributes:
         KIND: the kind, in the names of Slurm's jobs.
         EVALUATION: the class of the evaluation.
-        evaluation: whose blocks are shared.
+        evaluation: the evaluation whose blocks are shared.
     """
 
     KIND: ClassVar[str]
@@ -36,13 +36,13 @@ class EvaluationJobs(JobSet, Generic[Kind]):
         """The jobs of an evaluation that exists.
 
         Raises:
-            InputError: there is none in that directory, or its plan cannot be read.
+            InputError: the directory holds no such evaluation, or its plan cannot be read.
         """
         return cls(cls.EVALUATION.open(path))  # type: ignore[arg-type]
 
     def enter(self) -> Self:
-        """Make the directory, unless it is there."""
-        # submitit's folder must be there before a job can start: Slurm opens the logs itself.
+        """Make the directory with its plan and submitit's folder, unless they exist."""
+        # submitit's folder must exist before a job can start, since Slurm opens the logs itself.
         self.logs.mkdir(parents=True, exist_ok=True)
         self.evaluation.enter()
         return self
@@ -83,7 +83,7 @@ class EvaluationJobs(JobSet, Generic[Kind]):
 
     @contextmanager
     def working(self, job: str, total: int) -> Iterator[ProgressFile]:
-        """As `reporting`, with as many threads as the job has CPUs."""
+        """Report the job's progress, as `reporting` does, with as many threads as it has CPUs."""
         import torch
 
         torch.set_num_threads(self.cpus)

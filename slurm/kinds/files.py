@@ -15,7 +15,7 @@ from slurm.kinds.evaluation_jobs import EvaluationJobs
 
 
 class FileJobs(EvaluationJobs[Evaluation]):
-    """The jobs that measure files. The steps of a job are pictures."""
+    """The jobs that measure files. A job takes a step for each picture."""
 
     KIND: ClassVar[str] = "files"
     EVALUATION: ClassVar[type[AnyEvaluation]] = Evaluation

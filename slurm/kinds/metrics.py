@@ -15,7 +15,7 @@ from slurm.kinds.evaluation_jobs import EvaluationJobs
 
 
 class MetricJobs(EvaluationJobs[Evaluation]):
-    """The jobs of a measurement. The steps of a job are images."""
+    """The jobs of a measurement. A job takes a step for each image."""
 
     KIND: ClassVar[str] = "metrics"
     EVALUATION: ClassVar[type[AnyEvaluation]] = Evaluation

@@ -1,4 +1,4 @@
-"""Child processes of a job: deaf to Slurm's signals, and none that outlives its parent."""
+"""Child processes of a job, which ignore Slurm's signals and never outlive their parent."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from contextlib import contextmanager, suppress
 from cluster import processes
 
 _PR_SET_CHILD_SUBREAPER = 36
-# What Slurm sends to a job; the job's first process alone answers, and tells the others in order.
-_OF_SLURM = (signal.SIGTERM, signal.SIGUSR2)
+# The signals that Slurm sends to a job. Only the job's first process answers them, and ends the
+# others in order.
+_SLURM_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
 
 @contextmanager
 def deaf() -> Iterator[None]:
-    """Processes started in the body, and theirs, leave Slurm's signals pending for ever.
+    """Processes that are started in the body leave Slurm's signals pending, as do their children.
 
     Slurm signals every process of a job. Ray's daemons would end at once, before a checkpoint could
-    be written; a handler of their own that they install does not undo the mask.
+    be written. The signals stay masked even if a process installs a handler of its own.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_SLURM)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SLURM_SIGNALS)
     try:
         yield
     finally:
@@ -30,7 +31,7 @@ def deaf() -> Iterator[None]:
 
 
 def has_ended(pid: int) -> bool:
-    """Whether a child has ended; it is not reaped. Takes no lock, so signal handlers may ask."""
+    """Whether a child has ended. It is not reaped; no lock is taken, so signal handlers may ask."""
     try:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:
@@ -38,13 +39,13 @@ def has_ended(pid: int) -> bool:
 
 
 def adopt() -> None:
-    """From now on, what descendants leave behind becomes a child of this process (Linux only)."""
+    """Make this process the new parent of orphaned descendants from now on (Linux only)."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def kill_all() -> None:
-    """Kill every child, adopted ones too, until there is none."""
+    """Kill every child, including adopted ones, until there is none left."""
     while children := processes.own_children():
         for pid in children:
             with suppress(ProcessLookupError):

@@ -1,9 +1,9 @@
-"""What runs inside the job of a run or a sweep: its driver, and a Ray cluster around it.
+"""The object that runs inside the job of a run or a sweep: a driver, with a Ray cluster around it.
 
-submitit pickles this object, so it holds names only. On the warning signal it calls `checkpoint` in
-the signal handler: the driver is asked to save, everything ends in order, and submitit requeues the
-job under its number. SIGTERM ends the job in the same order. Nothing is kept between attempts but
-what the driver writes; it goes on from its newest checkpoint by itself.
+submitit pickles this object, so it holds names only. On the warning signal submitit calls
+`checkpoint` in the signal handler: the driver is asked to save, everything ends in order, and
+submitit requeues the job under its number. SIGTERM ends the job in the same order. Between attempts
+nothing is kept but what the driver writes, and the driver resumes from its newest checkpoint.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from submitit.helpers import DelayedSubmission
 
 from cluster import ray_runtime, run_status
 from gencomp.errors import InputError
-from slurm.jobs.progress_file import TERMINATED, ProgressFile, progress_path, reporting
+from gencomp.exit_codes import TERMINATED
+from slurm.jobs.progress_file import ProgressFile, progress_path, reporting
 from slurm.sessions import child_processes
 from slurm.sessions.driver import Driver, DriverDied
 from slurm.sessions.ray_cluster import RayCluster, ray_cluster
@@ -27,28 +28,28 @@ from slurm.sessions.session import Session, open_session
 
 _POLL_SECONDS = 0.2
 _LOOK_SECONDS = 5.0
-# How often all is started anew in one attempt after the driver, or Ray on a node, has died.
+# How often everything is started again in one attempt after the driver, or Ray on a node, has died.
 _RESTARTS = 3
-# For the driver of an earlier attempt, on a node that Slurm has lost sight of, to die.
+# The time for the driver of an earlier attempt to die, on a node that Slurm has lost sight of.
 _PREDECESSOR_SECONDS = 600.0
-# Until a step has ended whose Ray has taken the driver with it.
+# The time after which a step has certainly ended if its Ray has ended, and the driver with it.
 _NOTICE_SECONDS = 5.0
-# Of whoever submitted the job: a driver joins no cluster but ours.
-_FOREIGN = {"RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"}
-_FOREIGN.add(ray_runtime.COMPLETE)
+# The variables of the submitter's own cluster, if there is one: a driver joins no cluster but ours.
+_CLUSTER_VARIABLES = {"RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"}
+_CLUSTER_VARIABLES.add(ray_runtime.COMPLETE)
 
 
 class Drive:
     """Drives a run or a sweep to its end.
 
     Attributes:
-        name: of the job.
-        directory: of the session.
+        name: the job's name.
+        directory: the session's directory.
     """
 
     def __init__(self, name: str, directory: str) -> None:
         self.name, self.directory = name, directory
-        self._open: ExitStack | None = None  # what must end, in order
+        self._open: ExitStack | None = None  # everything that must end, in order
 
     def __call__(self) -> None:
         session = open_session(self.directory)
@@ -65,8 +66,8 @@ class Drive:
             raise RuntimeError(f"driver or Ray have died {1 + _RESTARTS} times; see the log above")
 
     def checkpoint(self) -> DelayedSubmission:
-        """Called in the signal handler: end all in order, then let submitit requeue."""
-        # Neither a second warning nor SIGTERM at the time limit may cut short what is being saved.
+        """End everything in order, and let submitit requeue. The signal handler calls this."""
+        # Neither a second warning nor SIGTERM at the time limit may interrupt the saving.
         for number in (signal.SIGUSR2, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         if self._open is not None:
@@ -74,27 +75,30 @@ class Drive:
         return DelayedSubmission(Drive(self.name, self.directory))
 
     def _attempt(self, session: Session, report: ProgressFile) -> bool:
-        """Run the driver once: whether all is done, or it has died, or Ray under it.
+        """Run the driver once.
+
+        Returns:
+            True if all is done; False if the driver has died, or Ray under it.
 
         Raises:
             InputError: the driver refused its input.
             RuntimeError: the driver failed.
-            SystemExit: the driver was stopped by somebody else.
+            SystemExit: something else stopped the driver.
         """
         order = session.order
-        environment = {name: v for name, v in os.environ.items() if name not in _FOREIGN}
+        environment = {name: v for name, v in os.environ.items() if name not in _CLUSTER_VARIABLES}
         with ExitStack() as self._open:
             child_processes.adopt()
             self._open.callback(child_processes.kill_all)
             cluster = None
             if order.nodes > 1:
                 try:
-                    bringing_up = ray_cluster(order.cpus, order.gpu, order.farewell)
+                    bringing_up = ray_cluster(order.cpus, order.gpu, order.end_seconds)
                     cluster = self._open.enter_context(bringing_up)
                 except RuntimeError as error:
                     return _try_again(error)
                 environment |= cluster.variables
-            driver = Driver(order.words, environment, order.patience)
+            driver = Driver(order.words, environment, order.save_seconds)
             self._open.enter_context(driver)
             looked = time.monotonic()
             while not driver.has_ended():
@@ -119,9 +123,9 @@ class Drive:
         return True
 
 
-def _lost(cluster: RayCluster, patience: float = 0.0) -> str:
-    """In words, on which nodes Ray has ended, or does within `patience` seconds; or nothing."""
-    deadline = time.monotonic() + patience
+def _lost(cluster: RayCluster, seconds: float = 0.0) -> str:
+    """A sentence with the nodes on which Ray has ended, now or within some seconds; else empty."""
+    deadline = time.monotonic() + seconds
     while not (missing := cluster.missing()) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
     return f"Ray has ended on {', '.join(missing)}" if missing else ""

@@ -11,32 +11,30 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Any
 
-from cluster.stop_signals import STOPPED
 from gencomp.errors import InputError
+from gencomp.exit_codes import BAD_INPUT, DONE, ERROR, SPEAKER, STOPPED
 from slurm.sessions import child_processes
 
-_BAD_INPUT = 2
 _POLL_SECONDS = 0.1
-_ERROR = "gencomp: error: "
 
 
 class DriverDied(RuntimeError):
-    """It was killed, or Ray took it along: the next one may have more luck."""
+    """The driver was killed, or Ray has died and taken it along; another one may be started."""
 
 
 class Driver:
-    """A driver that runs from the construction to the end of a `with` block.
+    """A driver that runs from its construction to the end of a `with` block.
 
     Args:
-        words: of the command line, after `gencomp`.
-        environment: all of its variables.
-        patience: seconds that it may take to save before it is killed.
+        words: the words of the command line, after `gencomp`.
+        environment: all environment variables of the driver.
+        save_seconds: the time in which the driver must save, in seconds, before it is killed.
     """
 
     def __init__(
-        self, words: Sequence[str], environment: Mapping[str, str], patience: float
+        self, words: Sequence[str], environment: Mapping[str, str], save_seconds: float
     ) -> None:
-        self._words, self._patience = words, patience
+        self._words, self._save_seconds = words, save_seconds
         with child_processes.deaf():
             self._process = subprocess.Popen(
                 [sys.executable, "-u", "-m", "gencomp.cli", *words],
@@ -62,39 +60,42 @@ class Driver:
         return child_processes.has_ended(self._process.pid)
 
     def stop(self) -> None:
-        """Ask it to save and leave, once; a signal handler may interrupt this, and stop it too."""
+        """Ask the driver to save and leave, and kill it if it takes too long.
+
+        A signal handler may interrupt this and call it as well.
+        """
         if not self.has_ended():
             self._process.send_signal(signal.SIGINT)
-        deadline = time.monotonic() + self._patience
+        deadline = time.monotonic() + self._save_seconds
         while not self.has_ended() and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
         if not self.has_ended():
             self._process.kill()
 
     def outcome(self) -> bool:
-        """How it ended: True when all is done, False when it was stopped at a checkpoint.
+        """The outcome: True if all is done, False if the driver was stopped at a checkpoint.
 
         Raises:
-            InputError: it refused its input, with its sentence.
-            DriverDied: it said nothing.
-            RuntimeError: it failed, with its sentence.
+            InputError: the driver refused its input; the message is the driver's sentence.
+            DriverDied: the driver ended without a sentence.
+            RuntimeError: the driver failed; the message holds the driver's sentence.
         """
         code = self._process.wait()
-        self._relay.join(timeout=5)  # what it left may hold the pipe
-        if code in (0, STOPPED):
-            return code == 0
-        said = next((line for line in reversed(self._errors) if line.startswith("gencomp: ")), "")
-        if code == _BAD_INPUT and said.startswith(_ERROR):
-            raise InputError(said.removeprefix(_ERROR))
+        self._relay.join(timeout=5)  # processes that the driver has left may hold the pipe
+        if code in (DONE, STOPPED):
+            return code == DONE
+        said = next((line for line in reversed(self._errors) if line.startswith(SPEAKER)), "")
+        if code == BAD_INPUT and said.startswith(ERROR):
+            raise InputError(said.removeprefix(ERROR))
         if code < 0 or not said:
             how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
             raise DriverDied(f"`gencomp {self._words[0]}` {how}")
-        raise RuntimeError(f"`gencomp {self._words[0]}`: {said.removeprefix('gencomp: ')}")
+        raise RuntimeError(f"`gencomp {self._words[0]}`: {said.removeprefix(SPEAKER)}")
 
     def _pass_on(self, stream: IO[str]) -> None:
-        """Its error stream into ours; the last lines are kept."""
+        """Copy the driver's error stream to ours, and keep the last lines."""
         for line in stream:
             self._errors = [*self._errors[-9:], line.rstrip("\n")]
-            with suppress(OSError):  # a full disk must not stop the driver at a full pipe
+            with suppress(OSError):  # on a full disk, the driver must not wait at a full pipe
                 sys.stderr.write(line)
                 sys.stderr.flush()

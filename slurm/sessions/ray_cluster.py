@@ -1,9 +1,10 @@
 """A Ray cluster over the nodes of this job's allocation.
 
-Each node runs one step, `python -m slurm.sessions.ray_node`, which ends when its input does; so
-nothing of it outlives this process, and ending it can meet no Ray but its own. The head's node is
-this one, so that the driver sits beside it. A token that is new for each attempt goes to the nodes
-by the steps' input: it is on no command line, in no variable and in no file that others can read.
+Each node runs one step, `python -m slurm.sessions.ray_node`, which ends when its input ends. So no
+part of the cluster outlives this process, and a step can end no other Ray than its own. The head
+runs on this node, beside the driver. A token that is new for each attempt is sent to the nodes
+through the steps' input: it is on no command line, in no variable and in no file that others can
+read.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import NamedTuple
 from cluster import ray_runtime
 from slurm.sessions import child_processes
 
-# Of a step and of Ray on its node; a busy file system makes Python start slowly.
+# The time for a step and its Ray to start, since Python starts slowly from a busy file system.
 _START_SECONDS = 300.0
 
 
@@ -31,7 +32,7 @@ class Node(NamedTuple):
     """A node of the allocation.
 
     Attributes:
-        address: a number or a name, as Slurm knows it.
+        address: the node's address, a number or a name, as Slurm knows it.
     """
 
     name: str
@@ -42,14 +43,14 @@ class Step:
     """The step that keeps Ray on one node.
 
     Args:
-        node: where.
-        cpus: of the allocation there.
+        node: the node.
+        cpus: the number of CPUs that the allocation has on the node.
     """
 
     def __init__(self, node: Node, cpus: int) -> None:
         self.node = node
         command = ["srun", "--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={node.name}"]
-        # A site may have forbidden steps to inherit variables, and srun the CPUs of its job.
+        # A site may forbid steps to inherit the variables of a job, or srun to inherit its CPUs.
         command += [f"--cpus-per-task={cpus}", "--export=ALL", "--mpi=none"]
         with child_processes.deaf():
             self._process = subprocess.Popen(
@@ -60,20 +61,20 @@ class Step:
             )
 
     def order(self, **orders: object) -> None:
-        """Tell it what to start, once; see `slurm.sessions.ray_node`."""
+        """Tell the step, once, what to start; see `slurm.sessions.ray_node`."""
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # `address` says what was wrong
+        with suppress(BrokenPipeError):  # `address` will report the fault
             self._process.stdin.write(json.dumps(orders) + "\n")
             self._process.stdin.flush()
 
     def address(self, deadline: float) -> str:
-        """The address of the head that its Ray has met, as soon as it has.
+        """The address of the head, as soon as the step's Ray has joined it.
 
         Args:
-            deadline: by the monotonic clock.
+            deadline: the deadline by the monotonic clock.
 
         Raises:
-            RuntimeError: Ray does not start there.
+            RuntimeError: Ray does not start on the node.
         """
         assert self._process.stdout is not None
         left = max(deadline - time.monotonic(), 0)
@@ -91,14 +92,15 @@ class Step:
             self._process.stdin.close()
 
     def end(self, deadline: float) -> None:
-        """
+        """End the step, and kill it if it has not ended in time.
+
         Args:
-            deadline: by the monotonic clock.
+            deadline: the deadline by the monotonic clock.
         """
         self.ask_to_end()
         try:
             self._process.wait(max(deadline - time.monotonic(), 0))
-        except subprocess.TimeoutExpired:  # Slurm ends the rest with the job
+        except subprocess.TimeoutExpired:  # Slurm ends all other processes with the job
             self._process.kill()
             self._process.wait()
 
@@ -107,26 +109,26 @@ class RayCluster(NamedTuple):
     """Ray on all nodes of the allocation.
 
     Attributes:
-        steps: that of the head first.
-        variables: of a driver that is to join it.
+        steps: the steps of the nodes, that of the head first.
+        variables: the environment variables for a driver that is to join the cluster.
     """
 
     steps: list[Step]
     variables: dict[str, str]
 
     def missing(self) -> list[str]:
-        """Nodes on which Ray has ended."""
+        """The names of the nodes on which Ray has ended."""
         return [step.node.name for step in self.steps if not step.lives()]
 
 
 @contextmanager
-def ray_cluster(cpus: int, gpu: bool, farewell: float) -> Iterator[RayCluster]:
+def ray_cluster(cpus: int, gpu: bool, end_seconds: float) -> Iterator[RayCluster]:
     """Ray on all nodes of the allocation while the body runs.
 
     Args:
-        cpus: of each node.
+        cpus: the number of CPUs of each node.
         gpu: whether Ray may use the GPUs that Slurm has given the job.
-        farewell: seconds that all of it may take to end.
+        end_seconds: the time in which the whole cluster must end, in seconds.
 
     Raises:
         RuntimeError: Ray does not start on a node.
@@ -148,8 +150,8 @@ def ray_cluster(cpus: int, gpu: bool, farewell: float) -> Iterator[RayCluster]:
             step.address(deadline)
         yield RayCluster(steps, _variables(address, token))
     finally:
-        # The head goes last: the others say farewell to it.
-        until = time.monotonic() + farewell
+        # The head ends last, because the other nodes take their leave of it.
+        until = time.monotonic() + end_seconds
         for step in steps[1:]:
             step.ask_to_end()
         for step in reversed(steps):
@@ -176,7 +178,7 @@ def allocated() -> list[Node]:
 
 
 def parse_nodes(text: str) -> list[Node]:
-    """Lines of `scontrol show node --oneliner`."""
+    """The nodes in the output of `scontrol show node --oneliner`."""
     found = []
     for line in text.splitlines():
         values: dict[str, str] = dict(re.findall(r"\b(NodeName|NodeAddr)=(\S+)", line))
@@ -198,6 +200,6 @@ def _variables(address: str, token: str) -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(path),
         ray_runtime.COMPLETE: "1",
-        # A driver that keeps to loopback finds no other node.
+        # A driver that listens on loopback only finds no other node.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
     }

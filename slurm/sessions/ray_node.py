@@ -1,16 +1,17 @@
 """Ray on one node of an allocation: the program of a step, `python -m slurm.sessions.ray_node`.
 
-Its first line of input says what to start, as JSON:
+The program's first line of input says what to start, as JSON:
 
-    own    address of this node, a number or a name
-    peer   address of another node
-    head   where the cluster's head listens, ADDRESS:PORT; null on the head's node
-    cpus   that Ray may use
+    own    the address of this node, a number or a name
+    peer   the address of another node
+    head   the address at which the cluster's head listens, ADDRESS:PORT; null on the head's node
+    cpus   the number of CPUs that Ray may use
     gpu    whether Ray may use the step's GPUs
-    token  of the cluster
+    token  the cluster's token
 
-When Ray runs and is known to the head, the head's address is the one line of output. When the input
-ends, every process that was started here is killed and their directory removed.
+When Ray runs and is known to the head, the program prints the head's address as its one line of
+output. When the input ends, every process that was started here is killed, and their directory is
+removed.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ from cluster import ray_runtime
 from slurm.sessions import child_processes
 
 _POLL_SECONDS = 0.1
-_LAST_WORDS = 4000  # characters
+_TAIL_CHARACTERS = 4000
 
 
 def main() -> int:
-    """The exit code: 0 when the input has ended, 1 when Ray has."""
-    # The job's first process alone decides when Ray ends.
+    """Run Ray until the input ends (exit code 0) or until Ray ends (exit code 1)."""
+    # Only the job's first process decides when Ray ends.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGUSR2])
     child_processes.adopt()
     orders = json.loads(sys.stdin.readline() or "null")
@@ -57,10 +58,10 @@ def main() -> int:
         told = False
         while not _input_ends():
             if ray.poll() is not None:
-                words = said.read_text(errors="replace")[-_LAST_WORDS:]
+                words = said.read_text(errors="replace")[-_TAIL_CHARACTERS:]
                 print(f"Ray has ended on {socket.gethostname()}: {words}", file=sys.stderr)
                 return 1
-            if not told and (address := _met(home / "ray_current_cluster")) is not None:
+            if not told and (address := _head_address(home / "ray_current_cluster")) is not None:
                 print(address, flush=True)
                 told = True
         return 0
@@ -69,9 +70,9 @@ def main() -> int:
 
 
 def command(orders: dict[str, Any], home: Path) -> list[str]:
-    """`ray start` with ports that the system chooses: jobs, and emulated nodes, share hosts."""
+    """The command `ray start`, with ports that the system chooses, as jobs may share a host."""
     words = ["--block", "--disable-usage-stats", f"--temp-dir={home}"]
-    # Neither is of use here, and each is a process on every node.
+    # Neither the monitor nor the log monitor is of use here, and each is a process on every node.
     words += ["--no-monitor", "--include-log-monitor=false"]
     words += [f"--node-ip-address={own_address(orders['own'], orders['peer'])}"]
     words += [f"--num-cpus={orders['cpus']}", *([] if orders["gpu"] else ["--num-gpus=0"])]
@@ -85,7 +86,7 @@ def command(orders: dict[str, Any], home: Path) -> list[str]:
 
 
 def variables(orders: dict[str, Any], home: Path) -> dict[str, str]:
-    """Those of Ray's processes, the workers' too."""
+    """The environment variables of Ray's processes, including the workers."""
     token = home / "token"
     with os.fdopen(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(orders["token"])
@@ -102,15 +103,16 @@ def variables(orders: dict[str, Any], home: Path) -> dict[str, str]:
 
 
 def without_client_server(parameters: Any, head: bool) -> None:
-    """Called by `ray start`: a port that nobody uses, and that two jobs on a host cannot share."""
+    """Switch off a server whose port two jobs on a host cannot share. `ray start` calls this."""
     parameters.ray_client_server_port = None
 
 
 def own_address(own: str, peer: str) -> str:
-    """The number by which other nodes reach this one.
+    """The numerical address by which other nodes reach this one.
 
-    A number that Slurm knows is that of the cluster's network. A name is not looked up here: hosts
-    often take their own for 127.0.1.1. So the address is that of the route to another node.
+    A number that Slurm knows belongs to the cluster's network. A name is not looked up here,
+    because hosts often take their own name for 127.0.1.1. Instead the address is that from which
+    this node reaches another one.
     """
     with suppress(ValueError):
         return str(ipaddress.ip_address(own))
@@ -120,13 +122,13 @@ def own_address(own: str, peer: str) -> str:
 
 
 def _input_ends() -> bool:
-    """Wait a little; whether there is no more input."""
+    """Wait a moment for the end of the input, and say whether it has come."""
     ready, _, _ = select.select([sys.stdin.fileno()], [], [], _POLL_SECONDS)
     return bool(ready) and not os.read(sys.stdin.fileno(), 1024)
 
 
-def _met(path: Path) -> str | None:
-    """The head's address, in the file that `ray start` writes when its node is registered."""
+def _head_address(path: Path) -> str | None:
+    """The head's address, from the file that `ray start` writes when its node is registered."""
     try:
         address = path.read_text().strip()
     except OSError:

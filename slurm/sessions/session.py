@@ -1,10 +1,10 @@
 """A run or a sweep that one job drives, over all of its attempts.
 
-    DIR/slurm/order.json   what the job runs, and on how much
+    DIR/slurm/order.json   what the job runs, and with which resources
     DIR/slurm/jobs.json, progress/, logs/   see `slurm.jobs.job_set`
 
-DIR is the run or the sweep itself. What is done and what is not stands in its own files; an order
-is written anew with every submission, so the next job may have other nodes or workers.
+DIR is the run or the sweep itself, whose own files say what is done and what is not. An order is
+written anew with every submission, so the next job may have other nodes or workers.
 """
 
 from __future__ import annotations
@@ -24,36 +24,41 @@ from gencomp.validation import sentence
 
 FOLDER = "slurm"
 _FILE, _COMPLETE = "order.json", "complete"
-# Of the time between Slurm's warning and the end, for saving; the rest is for requeueing.
+# The parts of the time between Slurm's warning and the end of the job in which the driver saves and
+# Ray ends; the rest is for requeueing.
 _TO_SAVE, _TO_END = 0.75, 0.12
 
 
 class Order(BaseModel):
-    """What a job runs."""
+    """What a job runs, and with which resources."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal[1] = 1
     kind: Literal["train", "sweep"]
-    words: tuple[str, ...] = Field(min_length=1, description="of the driver, after `gencomp`")
-    nodes: int = Field(ge=1)
-    cpus: int = Field(ge=1, description="of each node")
-    gpu: bool = Field(description="whether the workers want GPUs")
-    warning: int = Field(ge=1, description="seconds between Slurm's warning and the end, at least")
+    words: tuple[str, ...] = Field(
+        min_length=1, description="words of the driver's command line, after `gencomp`"
+    )
+    nodes: int = Field(ge=1, description="number of nodes")
+    cpus: int = Field(ge=1, description="number of CPUs of each node")
+    gpu: bool = Field(description="whether the workers need GPUs")
+    warning: int = Field(
+        ge=1, description="least number of seconds between Slurm's warning and the end of the job"
+    )
 
     @property
-    def patience(self) -> float:
-        """Seconds that the driver may take to save."""
+    def save_seconds(self) -> float:
+        """The time in which the driver must save, in seconds."""
         return _TO_SAVE * self.warning
 
     @property
-    def farewell(self) -> float:
-        """Seconds that Ray may then take to end."""
+    def end_seconds(self) -> float:
+        """The time in which Ray must end after the driver, in seconds."""
         return _TO_END * self.warning
 
 
 class Progress(NamedTuple):
-    """Steps of a run, or trials of a sweep; `total` is 0 where it is not known yet."""
+    """The number of steps of a run, or of trials of a sweep; `total` is 0 until it is known."""
 
     done: int
     total: int
@@ -82,13 +87,13 @@ class Session(ABC):
 
     @abstractmethod
     def progress_now(self) -> Progress:
-        """How far it is, from its own files; imports no torch."""
+        """The progress, read from the subject's own files without importing torch."""
 
     @abstractmethod
     def state(self) -> str:
-        """How far it is, in words."""
+        """The progress in words."""
 
-    def completed(self) -> None:  # noqa: B027  # a run's own files say it
+    def completed(self) -> None:  # noqa: B027  # the files of a run show this without a note
         """Note that a driver has ended with nothing left to do."""
 
 
@@ -111,7 +116,7 @@ class TrainingSession(Session):
 class SweepSession(Session):
     """The session of a sweep.
 
-    Only the driver of a sweep can tell whether all is done, so that is noted in `complete`.
+    Only the driver of a sweep can tell whether all is done, so the file `complete` notes it.
     """
 
     def is_complete(self) -> bool:
@@ -121,7 +126,7 @@ class SweepSession(Session):
         (self.path / _COMPLETE).touch()
 
     def reopen(self) -> None:
-        """There is something to do again."""
+        """Note that there is something to do again."""
         (self.path / _COMPLETE).unlink(missing_ok=True)
 
     def progress_now(self) -> Progress:
@@ -137,21 +142,21 @@ class SweepSession(Session):
 
 
 def session(subject: Path, order: Order) -> Session:
-    """The session of a run or a sweep, whether it is there already or not; writes nothing."""
+    """The session of a run or a sweep, which need not exist yet. Nothing is written."""
     path = subject.resolve() / FOLDER
     return TrainingSession(path, order) if order.kind == "train" else SweepSession(path, order)
 
 
 def enter(found: Session) -> None:
-    """Write its order, for the jobs that are submitted from now on."""
+    """Write the order of a session, for the jobs that are submitted from now on."""
     write_text(found.path / _FILE, found.order.model_dump_json(indent=1) + "\n")
 
 
 def find(directory: Path) -> Session | None:
-    """The session of a run or a sweep, or of its directory `slurm`; None where there is none.
+    """The session of a run or a sweep, or of its directory `slurm`; None if there is none.
 
     Raises:
-        InputError: its order cannot be read.
+        InputError: the session's order cannot be read.
     """
     directory = directory.resolve()
     for subject in (directory, directory.parent):
@@ -169,7 +174,7 @@ def open_session(path: str | Path) -> Session:
     """A session that exists.
 
     Raises:
-        InputError: there is none, or its order cannot be read.
+        InputError: the directory holds no session, or the session's order cannot be read.
     """
     found = find(Path(path))
     if found is None:

@@ -1,4 +1,4 @@
-"""A run or a sweep as a job set: one block, for one job that drives it over all of its attempts."""
+"""A run or a sweep as a job set: one block, for the one job that drives it in all its attempts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from slurm.sessions.session import Session
 
 @dataclass(frozen=True)
 class SessionJobs(JobSet):
-    """The jobs of a session. The steps of a job are those of the run, or trials of the sweep."""
+    """The jobs of a session. A job's steps are the steps of the run, or the trials of the sweep."""
 
     STAGES: ClassVar[tuple[str, ...]] = ("train", "sweep")
     SAVES_LONG: ClassVar[bool] = True
@@ -28,17 +28,17 @@ class SessionJobs(JobSet):
 
     @classmethod
     def find(cls, directory: Path) -> Self | None:
-        """The session of a run or a sweep, or of its directory `slurm`; None where there is none.
+        """The jobs of a run or a sweep, or of its directory `slurm`; None if none were submitted.
 
         Raises:
-            InputError: its order cannot be read.
+            InputError: the session's order cannot be read.
         """
         found = session.find(directory)
         return None if found is None else cls(found)
 
     def enter(self) -> None:
         """Write the order, for the jobs that are submitted from now on."""
-        # submitit's folder must be there before a job can start: Slurm opens the logs itself.
+        # submitit's folder must exist before a job can start, since Slurm opens the logs itself.
         self.logs.mkdir(parents=True, exist_ok=True)
         session.enter(self.session)
 
@@ -68,7 +68,7 @@ class SessionJobs(JobSet):
 
     @property
     def environment(self) -> dict[str, str]:
-        return {}  # the driver gives its workers theirs
+        return {}  # the driver sets the variables of its workers
 
     @property
     def gpu(self) -> bool:

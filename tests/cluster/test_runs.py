@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from cluster import files, runs
+from cluster import data, files, runs
+from cluster.checkpoints import store
 from cluster.files import locked
 from cluster.runs import enter, open_run
+from cluster.training.evaluate import evaluate
 from gencomp.errors import InputError
 from shards.errors import ShardError
 from tests import tiny
@@ -32,6 +35,61 @@ def test_a_new_run(photos: Path, tmp_path: Path) -> None:
         run.final_checkpoint()
     with pytest.raises(InputError, match="no checkpoint"):
         run.system()
+
+
+def test_a_checkpoint_can_be_chosen(photos: Path, tmp_path: Path) -> None:
+    run, _ = tiny.trained(tmp_path / "run", tiny.generator(photos))
+    assert [open_run(run.path, step).final_checkpoint().step for step in (8, 12)] == [8, 12]
+    assert open_run(run.path).final_checkpoint().step == 12
+    weights = {
+        step: open_run(run.path, step).system().networks["generator"].state_dict()
+        for step in (8, 12)
+    }
+    tiny.assert_identical(weights[12], run.system().networks["generator"].state_dict())
+    with pytest.raises(AssertionError, match="tensors differ"):
+        tiny.assert_identical(weights[8], weights[12])
+    with pytest.raises(InputError, match=r"keeps no checkpoint of step 4; kept are 8, 12$"):
+        open_run(run.path, 4).final_checkpoint()
+    tiny.flip(run.checkpoints / "step-000000008" / "networks.safetensors")
+    with pytest.raises(InputError, match=r"step-000000008.networks.safetensors does not match"):
+        open_run(run.path, 8).system()
+    new = tiny.started(tmp_path / "new", tiny.generator(photos))
+    with pytest.raises(InputError, match="keeps no checkpoint of step 4; it has none yet"):
+        open_run(new.path, 4).system()
+    with pytest.raises(InputError, match="is not finished"):
+        open_run(new.path, 4).final_checkpoint()
+
+
+@pytest.mark.parametrize("ema_decay", [None, 0.7])
+def test_a_checkpoint_on_the_way_is_what_training_evaluated(
+    ema_decay: float | None, photos: Path, tmp_path: Path
+) -> None:
+    """With moving averages these are meant, not the weights that they are made of."""
+    overrides = {"training.ema_decay": ema_decay, "evaluation.every": 8}
+    run, _ = tiny.trained(tmp_path / "run", tiny.generator(photos, overrides))
+    (logged,) = (row for row in tiny.rows(run) if "test/mse" in row and row["step"] == 8)
+    chosen = open_run(run.path, 8)
+    recipe = run.recipe()
+    held_out, cpu = data.open_held_out(recipe), torch.device("cpu")
+    found = evaluate(chosen.system(), held_out, recipe, 0, 1, cpu)
+    assert found == pytest.approx({name: logged[f"test/{name}"] for name in found}, rel=1e-4)
+    checkpoint = chosen.final_checkpoint()
+    raw = store.Checkpoint(checkpoint.path)
+    assert (checkpoint.networks_hash() == raw.networks_hash()) == (ema_decay is None)
+    if ema_decay is not None:
+        with pytest.raises(AssertionError, match="tensors differ"):
+            tiny.assert_identical(checkpoint.networks(), raw.networks())
+
+
+@pytest.mark.parametrize(("text", "choice"), [("last", "last"), ("best", "best"), ("12", 12)])
+def test_choices_are_parsed(text: str, choice: store.Choice) -> None:
+    assert store.parse_choice(text) == choice
+
+
+@pytest.mark.parametrize("text", ["", "newest", "-1", "1.5", "step-12", "٣"])
+def test_other_choices_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match=f"--checkpoint '{text}' must be last, best or the step"):
+        store.parse_choice(text)
 
 
 def test_the_same_recipe_enters_again(photos: Path, tmp_path: Path) -> None:

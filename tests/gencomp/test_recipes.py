@@ -89,7 +89,7 @@ def _bare(recipe: recipes.BaseRecipe) -> dict[str, Any]:
             "unknown key training.mmd_weight; did you mean loss.mmd_weight?",
         ),
         ("critic.steps", 3, "unknown key critic; allowed here are data, evaluation, latent_disc"),
-        ("optimizer.learning_rate", 3, "unknown key optimizer; did you mean optimizer?"),
+        ("optimzer.learning_rate", 3, "unknown key optimzer; did you mean optimizer?"),
         (
             "training.batch_size",
             3,

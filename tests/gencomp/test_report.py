@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import io
-import json
 import math
 import re
-from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
-from PIL import Image
 
-import shards
-from cluster.evaluations.curve.pilot import open_tuner
-from cluster.evaluations.curve.plan import Evaluation, make
-from cluster.evaluations.curve.results import collect
-from cluster.evaluations.curve.settings import settings
-from cluster.runs import open_run
-from gencomp.cli import main
 from gencomp.rate_distortion.closed_form import linear_gaussian
 from gencomp.report import (
     Best,
@@ -41,15 +27,9 @@ from gencomp.report import (
 from gencomp.report.content import Line
 from gencomp.report.markup import DASH, number, plus_minus
 from gencomp.report.wording import point_label
-from gencomp.system import Picture
-from shards.building.build import build
-from sweeps import plan, sweep_file
-from sweeps.results import read_results, table, write_table
-from tests import tiny
-from tests.curves import finish, measure
+from tests.html_pages import Page, assert_self_contained, pictures_of
 
 HOSTILE = "<script>alert(\"x\")</script> & $\\frac{a}$ 'quoted'"
-_VOID = {"meta", "img", "br"}
 _SIDE = 4
 
 
@@ -166,61 +146,6 @@ def full() -> Report:
 @pytest.fixture(scope="module")
 def html(full: Report) -> str:
     return render(full)
-
-
-class Page(HTMLParser):
-    """Tags must nest, ids must be unique; what a browser would fetch is collected."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.ids: list[str] = []
-        self.targets: list[str] = []
-        self.words: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self.open == []
-        assert len(self.ids) == len(set(self.ids))
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        if tag not in _VOID:
-            self.open.append(tag)
-        for name, value in attrs:
-            assert not name.startswith("on")
-            if name == "id":
-                self.ids.append(value or "")
-            if name in ("src", "href", "xlink:href", "srcset", "data", "action"):
-                self.targets.append(value or "")
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in _VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-
-def assert_self_contained(html: str) -> Page:
-    page = Page(html)
-    assert "script" not in page.tags and "link" not in page.tags and "iframe" not in page.tags
-    assert "://" not in html and "@import" not in html
-    assert all(one.startswith(("#", "data:image/png;base64,")) for one in page.targets)
-    assert all(one.startswith("#") for one in re.findall(r"url\(([^)]*)\)", html))
-    # Every reference inside a drawing leads somewhere.
-    inside = [one[1:] for one in page.targets if one.startswith("#")]
-    assert set(inside + re.findall(r"url\(#([^)]*)\)", html)) <= set(page.ids)
-    return page
 
 
 class TestPage:
@@ -413,160 +338,3 @@ def test_errors_decide_the_digits() -> None:
 def test_points_in_words() -> None:
     point = {"loss.mmd_weight": 0.5, "networks.code_channels": 8}
     assert point_label(point, "networks.code_channels") == "8 channels, λ 0.5"
-
-
-def pictures_of(html: str) -> list[np.ndarray]:
-    """Every image of a page, decoded."""
-    found = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
-    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(one)))) for one in found]
-
-
-@pytest.fixture(scope="session")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs in their usual places: a tiny generator with its curve, and a sweep of two codecs."""
-    root = tmp_path_factory.mktemp("report")
-    build("photos", root / "photos", limit=16)
-    steps = {"training.steps": 3, "evaluation.every": 2}
-    run, _ = tiny.trained(root / "runs" / "generator", tiny.generator(root / "photos", steps))
-    base = tiny.write(tiny.codec(root / "photos", run.path, steps), root / "codec.yaml")
-    file = root / "rates.yaml"
-    file.write_text(
-        yaml.safe_dump(
-            {
-                "base": str(base),
-                "space": {
-                    "loss.mmd_weight": {"grid": [0]},
-                    "networks.code_channels": {"grid": [2, 4]},
-                },
-                "group_by": "networks.code_channels",
-            }
-        )
-    )
-    loaded, directory = sweep_file.load(file, {}), root / "runs" / "rates"
-    planned = plan.make(loaded, directory)
-    plan.write(loaded, planned, directory)
-    for one in planned:
-        tiny.trained(one.path, one.recipe.model_dump(mode="json"))
-    write_table(table(planned, loaded.objective), directory)
-    chosen = settings(
-        split="test", images=3, block=2, chains=4, temperatures=12, points=5, beta_max=0.1,
-        leapfrog=2, seed=7, tuning_seed=6, pilot_images=2, pilot_temperatures=20, threads=1,
-        device="cpu",
-    )  # fmt: skip
-    evaluation = Evaluation.find(run, "ais", make(run, chosen)).enter()
-    threads = torch.get_num_threads()
-    finish(open_tuner(evaluation))
-    measure(evaluation, (0, 1))
-    torch.set_num_threads(threads)
-    collect(evaluation)
-    return root
-
-
-@pytest.fixture
-def at_work(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(workplace)
-    return workplace
-
-
-class TestCommand:
-    def test_the_usual_places(self, at_work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main(["report", "--images", "2"]) == 0
-        assert "wrote runs/report.html" in capsys.readouterr().out
-        html = (at_work / "runs" / "report.html").read_text()
-        page = assert_self_contained(html)
-        assert "dplc on photos" in page.text
-        assert "left out" not in page.text
-        # 2·4·4 symbols of two levels in 64·64 pixels.
-        assert "nominal 0.007812 bpp: 32 bits" in page.text
-        result = read_results(at_work / "runs" / "rates")
-        for row in result.rows:
-            assert row["trial"] in page.text
-            assert f"{row['psnr']:.2f}" in page.text
-        generator = open_run(at_work / "runs" / "generator")
-        assert generator.final_checkpoint().networks_hash() in page.text
-        assert shards.open_set(at_work / "photos").index_hash in page.text
-
-    def test_pictures_are_what_files_decode_to(self, at_work: Path) -> None:
-        assert main(["report", "--images", "2", "--out", "pictures.html"]) == 0
-        shown = pictures_of((at_work / "pictures.html").read_text())
-        split = shards.open_set(at_work / "photos").split("test")
-        originals = [split.image(0), split.image(len(split) // 2)]
-        assert all(np.array_equal(a, b) for a, b in zip(shown[:2], originals, strict=True))
-        result = read_results(at_work / "runs" / "rates")
-        for place, row in enumerate(result.best()):
-            codec = result.run(row).system().codec()
-            assert codec is not None
-            for i, original in enumerate(originals):
-                again = codec.decompress(codec.compress(Picture(original)))
-                assert np.array_equal(shown[4 + 2 * place + i], again)
-        assert len(shown) == 2 * (1 + 1 + 2 + 1)
-
-    def test_what_is_not_there_is_left_out(self, at_work: Path, tmp_path: Path) -> None:
-        lonely = tmp_path / "elsewhere"
-        lonely.mkdir()
-        out = lonely / "page.html"
-        for option, path, left_out in (
-            ("--generator", "runs/generator", "codecs and trials are left out"),
-            ("--sweep", "runs/rates", "its losses, reconstructions and samples are left out"),
-            ("--curve", "runs/generator/evaluations/ais", "codecs and trials are left out"),
-        ):
-            with pytest.MonkeyPatch.context() as patch:
-                patch.chdir(lonely)
-                words = ["report", option, str(at_work / path), "--out", str(out), "--images", "1"]
-                assert main(words) == 0
-            assert left_out in assert_self_contained(out.read_text()).text
-
-    @pytest.mark.parametrize(
-        ("words", "said"),
-        [
-            (["--generator", "nowhere"], "nowhere is not a run directory"),
-            (["--sweep", "runs/generator"], "has no results of a sweep"),
-            (["--curve", "runs"], "is not an evaluation directory"),
-            (["--images", "0"], "at least one image"),
-            (["--images", "1000"], "fewer than the 1000 asked for"),
-            (["--out", "runs"], "cannot be written"),
-        ],
-    )
-    def test_refusals(
-        self, at_work: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        before = sorted(at_work.rglob("*"))
-        assert main(["report", *words]) == 2
-        error = capsys.readouterr().err
-        assert said in error and error.count("\n") == 1
-        assert sorted(at_work.rglob("*")) == before
-
-    def test_parts_of_other_generators_are_refused(
-        self, at_work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        raw = tiny.generator(at_work / "photos", {"training.steps": 1, "training.seed": 5})
-        run, _ = tiny.trained(tmp_path / "other", raw)
-        words = [
-            "report",
-            "--generator",
-            str(run.path),
-            "--images",
-            "1",
-            "--out",
-            str(tmp_path / "a"),
-        ]
-        assert main([*words, "--sweep", "runs/rates"]) == 2
-        assert "about one generator" in capsys.readouterr().err
-        # What merely lies in the usual place is left out.
-        assert main(words) == 0
-        assert "codecs and trials are left out" in (tmp_path / "a").read_text()
-
-    def test_a_curve_without_all_blocks_says_so(self, at_work: Path, tmp_path: Path) -> None:
-        path = at_work / "runs" / "generator" / "evaluations" / "ais" / "curve.json"
-        before = path.read_text()
-        partly = json.loads(before) | {
-            "complete": False,
-            "missing_blocks": [2],
-            "images_planned": 5,
-        }
-        try:
-            path.write_text(json.dumps(partly))
-            assert main(["report", "--images", "1", "--out", str(tmp_path / "a.html")]) == 0
-        finally:
-            path.write_text(before)
-        assert "3 of 5 images are measured" in (tmp_path / "a.html").read_text()

@@ -70,10 +70,12 @@ def random_row(
     )
 
 
-def write_set(shards: Shards, directory: Path, maps: bool = False) -> DatasetInfo:
+def write_set(
+    shards: Shards, directory: Path, maps: bool = False, group_rows: int = 1 << 17
+) -> DatasetInfo:
     """index.parquet and dataset.json of rows by split and shard; there are no tars."""
     directory.mkdir(parents=True, exist_ok=True)
-    writer = IndexWriter(directory / "index.parquet")
+    writer = IndexWriter(directory / "index.parquet", group_rows)
     splits = {}
     for split, parts in shards.items():
         found = []

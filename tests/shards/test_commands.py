@@ -49,22 +49,6 @@ def say(capsys: pytest.CaptureFixture[str]) -> Say:
 
 
 @pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Say:
-    """Run a command line that must be refused; its one sentence. Nothing is written."""
-
-    def run(*words: str | Path) -> str:
-        before = sorted(tmp_path.rglob("*"))
-        assert main(["shards", *map(str, words)]) == 2
-        out, err = capsys.readouterr()
-        assert out == "" and err.startswith("gencomp: error: ")
-        assert err.endswith("\n") and err.count("\n") == 1, err
-        assert sorted(tmp_path.rglob("*")) == before
-        return err
-
-    return run
-
-
-@pytest.fixture
 def scenes(tmp_path: Path) -> ShardSet:
     grey = np.arange(54, dtype=np.uint8).reshape(6, 9) % 3
     maps = {"label": grey}
@@ -118,7 +102,7 @@ class TestBuild:
         for i in range(12):
             (images / f"bad{i:02d}.png").write_bytes(b"no image")
         out = tmp_path / "set"
-        assert "bad" in refused("build", "folder", images, "--out", out)
+        assert "bad" in refused("shards", "build", "folder", images, "--out", out)
         lines = say("build", "folder", images, "--out", out, "--on-error", "skip").splitlines()
         assert len(lines) == 12 and lines[1].startswith("skipped ")
         assert lines[-1] == "and 2 more skipped, which dataset.json lists"
@@ -137,10 +121,10 @@ class TestBuild:
                 "index", pattern, "--out", index, "--split", "dev", "--processes", "1"
             )
             assert "whole; 7 samples" in say("verify", index)
-            assert "cannot be chosen" in refused("build", "wds", tars, "--size", "64")
-            assert "remote" in refused("build", "wds", uri)
-        assert "needs PATH" in refused("build", "wds")
-        assert "missing TARS" in refused("index")
+            assert "cannot be chosen" in refused("shards", "build", "wds", tars, "--size", "64")
+            assert "remote" in refused("shards", "build", "wds", uri)
+        assert "needs PATH" in refused("shards", "build", "wds")
+        assert "missing TARS" in refused("shards", "index")
 
     @pytest.mark.parametrize(
         ("words", "said"),
@@ -158,7 +142,7 @@ class TestBuild:
         ],
     )
     def test_refusals(self, words: list[str], said: str, refused: Say, tmp_path: Path) -> None:
-        assert said in refused("build", *words, "--out", tmp_path / "out")
+        assert said in refused("shards", "build", *words, "--out", tmp_path / "out")
 
 
 class TestLook:
@@ -171,10 +155,10 @@ class TestLook:
         lines = say("verify", path, code=1).splitlines()
         assert lines[0] == "val-000001.tar: the shard is missing"
         assert lines[-1].startswith(f"{path}: 1 problem; 19 samples in 5 shards, ")
-        assert "no shard set" in refused("verify", tmp_path / "nope")
-        assert "at least 1" in refused("verify", path, "--processes", "0")
+        assert "no shard set" in refused("shards", "verify", tmp_path / "nope")
+        assert "at least 1" in refused("shards", "verify", path, "--processes", "0")
         (path / "dataset.json").write_text("{")
-        assert "cannot be read" in refused("verify", path)
+        assert "cannot be read" in refused("shards", "verify", path)
 
     def test_verify_shows_the_first_problems(self, tmp_path: Path, say: Say) -> None:
         samples = [sample(f"{i}", noise(i % 9))._replace(width=2) for i in range(120)]
@@ -197,9 +181,11 @@ class TestLook:
         with Image.open(sheet) as image:
             assert image.format == "PNG"
         for changed in (("--json", numbers), ("--sheet", sheet)):
-            assert "exists" in refused("stats", scenes.path, *changed)
-        assert "no directory" in refused("stats", scenes.path, "--json", tmp_path / "no" / "a.json")
-        assert ".png" in refused("stats", scenes.path, "--sheet", tmp_path / "a.jpg")
+            assert "exists" in refused("shards", "stats", scenes.path, *changed)
+        assert "no directory" in refused(
+            "shards", "stats", scenes.path, "--json", tmp_path / "no" / "a.json"
+        )
+        assert ".png" in refused("shards", "stats", scenes.path, "--sheet", tmp_path / "a.jpg")
 
     def test_a_map_of_labels_shows_classes(self, tmp_path: Path, say: Say) -> None:
         values = np.zeros((6, 9), dtype=np.uint8)
@@ -231,11 +217,11 @@ class TestCut:
         assert "val 2 samples" in say(
             "sample", scenes.path, "--out", tmp_path / "v", "--count", "2", "--split", "val"
         )
-        assert "either" in refused("split", scenes.path, "--out", tmp_path / "x")
-        assert "already" in refused("sample", new, "--out", small, "--count", "3")
-        assert "missing --out" in refused("sample", new, "--count", "3")
+        assert "either" in refused("shards", "split", scenes.path, "--out", tmp_path / "x")
+        assert "already" in refused("shards", "sample", new, "--out", small, "--count", "3")
+        assert "missing --out" in refused("shards", "sample", new, "--count", "3")
         assert "no shard set" in refused(
-            "split", tmp_path / "nope", "--out", tmp_path / "x", "--test-images", "1"
+            "shards", "split", tmp_path / "nope", "--out", tmp_path / "x", "--test-images", "1"
         )
 
 
@@ -276,7 +262,9 @@ class TestSimulate:
         ],
     )
     def test_refusals(self, built: Path, words: list[str], said: str, refused: Say) -> None:
-        assert said in refused("simulate", *(str(built) if w == "SET" else w for w in words))
+        assert said in refused(
+            "shards", "simulate", *(str(built) if w == "SET" else w for w in words)
+        )
 
 
 class TestProgress:

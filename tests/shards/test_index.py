@@ -14,7 +14,6 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import shards.index
 from shards.errors import ShardError
 from shards.index import (
     SCHEMA,
@@ -49,9 +48,8 @@ def as_records(shards: Shards, split: str | None = None) -> list[dict[str, Any]]
 @settings(max_examples=30)
 @given(random_shards(), st.sampled_from([1, 3, 7, 1 << 17]))
 def test_rows_come_back(found: Shards, group_rows: int) -> None:
-    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards.index, "_GROUP_ROWS", group_rows)
-        info = write_set(found, Path(directory))
+    with tempfile.TemporaryDirectory() as directory:
+        info = write_set(found, Path(directory), group_rows=group_rows)
         path = Path(directory) / "index.parquet"
         groups = pq.ParquetFile(path).metadata
         assert all(

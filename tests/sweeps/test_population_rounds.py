@@ -61,12 +61,12 @@ def real(raw: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Sweep
 def one_round(real: Sweep, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep whose first round has ended, that no test changes."""
     directory = tmp_path_factory.mktemp("population") / "sweep"
-    for trial in list(iter(supply(real, directory).next, None)):
+    for trial in list(iter(opened(real, directory).next, None)):
         work(trial)
     return directory
 
 
-def supply(of: Sweep, directory: Path) -> TrialQueue:
+def opened(of: Sweep, directory: Path) -> TrialQueue:
     planned = plan.make(of, directory)
     plan.write(of, planned, directory)
     return TrialQueue(of, planned, directory)
@@ -91,10 +91,10 @@ def work(trial: Trial, stop_at: int | None = None) -> None:
 
 def whole(of: Sweep, directory: Path) -> TrialQueue:
     """A whole sweep; each trial is cut short once, and then all is read again."""
-    one = supply(of, directory)
+    one = opened(of, directory)
     while (trial := one.next()) is not None:
         work(trial, stop_at=1)
-        one = supply(of, directory)
+        one = opened(of, directory)
         again = one.next()
         assert again is not None and again.id == trial.id
         work(again)
@@ -211,7 +211,7 @@ def test_killed_within_an_exchange(real: Sweep, one_round: Path, tmp_path: Path)
     before = {path.name for path in (one_round / "trials").iterdir()}
 
     def exchanged(directory: Path) -> dict[str, bytes]:
-        assert supply(real, directory).next() is not None
+        assert opened(real, directory).next() is not None
         return {
             name: content
             for name, content in tiny.tree(directory).items()
@@ -232,7 +232,7 @@ def test_a_state_that_is_lost_is_trained_again(
     real: Sweep, one_round: Path, tmp_path: Path
 ) -> None:
     directory = shutil.copytree(one_round, tmp_path / "sweep")
-    one = supply(real, directory)
+    one = opened(real, directory)
     first = one.trials[0]
     # Copied: the file stands behind them.
     before = {name: value.clone() for name, value in tiny.state(Run(first.path), 4).items()}
@@ -246,7 +246,7 @@ def test_a_state_that_is_lost_is_trained_again(
     assert child is not None and child.until == 8 and child.parent is not None
     # A member never starts from nothing.
     shutil.rmtree(Run(child.path).checkpoints)
-    supply(real, directory)
+    opened(real, directory)
     parent = tiny.state(Run(child.parent.path), 4)
     tiny.assert_identical(tiny.state(Run(child.path)), parent)
 
@@ -262,7 +262,7 @@ def test_what_cannot_be_compared_or_is_another_population(
 
     with pytest.raises(InputError, match="every is 3, but it must be a multiple of evaluation"):
         plan.make(with_population(every=3), tmp_path / "sweep")
-    supply(real, tmp_path / "sweep")
+    opened(real, tmp_path / "sweep")
     plan.make(changed(concurrent=3, max_failures=0), tmp_path / "sweep")
     other = tiny.write(raw | {"training": raw["training"] | {"seed": 7}}, tmp_path / "other.yaml")
     for another, what in (
@@ -278,7 +278,7 @@ def test_failed_members_are_replaced_and_not_tried_again(
     real: Sweep, one_round: Path, tmp_path: Path
 ) -> None:
     directory = shutil.copytree(one_round, tmp_path / "sweep")
-    one = supply(real, directory)
+    one = opened(real, directory)
     good, bad = one.trials
     good.set_status("pending")
     bad.set_status("failed", "the disk was full")
@@ -286,10 +286,10 @@ def test_failed_members_are_replaced_and_not_tried_again(
     good.set_status("stopped")
     assert not one.waits() and one.has_next()
     assert one.next() is not None and len(one.trials) == 4
-    again = supply(real, directory)
-    opened = list(iter(again.next, None))
-    assert len(opened) == 2 and bad.id not in {trial.id for trial in opened}
-    assert {trial.parent.id for trial in opened if trial.parent} == {good.id}
+    again = opened(real, directory)
+    found = list(iter(again.next, None))
+    assert len(found) == 2 and bad.id not in {trial.id for trial in found}
+    assert {trial.parent.id for trial in found if trial.parent} == {good.id}
 
 
 @pytest.mark.parametrize("newest", [False, True])
@@ -301,7 +301,7 @@ def test_only_failures_of_the_newest_round_fail_a_sweep(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     directory = shutil.copytree(one_round, tmp_path / "sweep")
-    one = supply(real, directory)
+    one = opened(real, directory)
     bad = one.trials[1]
     bad.set_status("failed", "the disk was full")
     while (trial := one.next()) is not None:
@@ -319,16 +319,16 @@ def test_only_failures_of_the_newest_round_fail_a_sweep(
 
 def test_tune_waits_for_an_exchange(real: Sweep, one_round: Path, tmp_path: Path) -> None:
     directory = shutil.copytree(one_round, tmp_path / "sweep")
-    one = supply(real, directory)
+    one = opened(real, directory)
     trial = one.trials[1]
     trial.set_status("pending")  # a killed driver could not note its end
-    source = QueueSearcher(one, lambda: False, lambda trial: None)
+    searcher = QueueSearcher(one, lambda: False, lambda trial: None)
     events: list[str] = []
-    keeper = TrialStatusCallback(one, lambda trial, event, values: events.append(event))
-    assert source.suggest("") is None
+    callback = TrialStatusCallback(one, lambda trial, event, values: events.append(event))
+    assert searcher.suggest("") is None
     tunes = SimpleNamespace(config={"trial": {"id": trial.id}})
-    keeper.on_trial_complete(1, [], tunes)
+    callback.on_trial_complete(1, [], tunes)
     assert trial.status() == "stopped" and events == ["stopped"]
-    assert [source.suggest("")["trial"]["until"] for _ in range(2)] == [8, 8]
-    assert source.suggest("") is None
+    assert [searcher.suggest("")["trial"]["until"] for _ in range(2)] == [8, 8]
+    assert searcher.suggest("") is None
     assert QueueSearcher(one, lambda: True, lambda trial: None).suggest("") == "FINISHED"

@@ -156,7 +156,8 @@ def test_gangs_stop_at_a_signal_and_at_the_end_of_their_time(
         "overrides": {"training.steps": 10_000, "training.checkpoint_every": 900},
     }
     first = drive(*words(gangs))
-    first.wait_for(lambda: any(directory.glob("trials/*/metrics.jsonl")))
+    # A trial that has made no step has nothing to save.
+    first.wait_for(lambda: any(map(json_lines.read, directory.glob("trials/*/metrics.jsonl"))))
     (trial,) = (path.parent for path in directory.glob("trials/*/metrics.jsonl"))
     first.process.send_signal(signal.SIGTERM)
     assert first.end() == 130, first.words()

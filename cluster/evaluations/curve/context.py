@@ -1,4 +1,4 @@
-"""What the jobs of one curve work with: the decoder, the images, their distortion, the sampler."""
+"""What the jobs of one curve share: the decoder, the images, their distortion and the sampler."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Context:
 
     @cached_property
     def template(self) -> Distortion:
-        """The distortion of a black image, for those that are simulated."""
+        """The distortion of a black image, as a template for simulated images."""
         black_BCHW = torch.zeros(1, 3, self.plan.height, self.plan.width, dtype=torch.uint8)
         return distortion(self.plan, self.decoder, black_BCHW)
 
@@ -49,22 +49,24 @@ class Context:
         return distortion(self.plan, self.decoder, read_images(self.evaluation, rows))
 
     def protocol(self, block: int) -> dict[str, str]:
-        """What a part must share with the others, and its block."""
+        """The hashes that a part must share with the others, and its block's number and kind."""
         kind = self.plan.blocks[block].kind
         return {**protocol(self.plan, self.tuning), "block": str(block), "kind": kind}
 
 
 def open_context(evaluation: Evaluation) -> Context:
-    """
+    """The decoder and the frozen sampler of an evaluation.
+
     Raises:
-        InputError: there is no tuning yet, or the decoder is no longer that of the plan.
+        InputError: the pilot has not written a tuning yet, or the decoder is no longer that of the
+            plan.
     """
     tuning = Tuning.load(evaluation.tuning)
     return Context(evaluation, open_decoder(evaluation), tuning)
 
 
 def protocol(plan: Plan, tuning: Tuning) -> dict[str, str]:
-    """The hashes that every part of one curve shares."""
+    """The hashes that all parts of one curve share."""
     schedule = hashlib.sha256(tuning.betas.astype("<f8").tobytes()).hexdigest()
     return {
         "plan": plan.hash,
@@ -79,7 +81,8 @@ def open_decoder(evaluation: Evaluation) -> LatentDecoder:
     """The decoder on the plan's device.
 
     Raises:
-        InputError: its weights are no longer those of the plan, or there is no such device.
+        InputError: the decoder's weights are no longer those of the plan, or there is no such
+            device.
     """
     plan = evaluation.plan
     decoder, found = decoders.open_decoder(evaluation.subject, plan.settings.device)
@@ -92,7 +95,7 @@ def open_decoder(evaluation: Evaluation) -> LatentDecoder:
 
 
 def read_images(evaluation: Evaluation, rows: tuple[int, ...]) -> Tensor:
-    """Images of the plan's split, uint8 [B, 3, H, W].
+    """Some images of the plan's split, uint8 [B, 3, H, W].
 
     Raises:
         InputError: the shard set is no longer that of the plan.
@@ -108,7 +111,7 @@ def read_images(evaluation: Evaluation, rows: tuple[int, ...]) -> Tensor:
 
 
 def distortion(plan: Plan, decoder: LatentDecoder, images_BCHW: Tensor) -> Distortion:
-    """The plan's distortion of some images (uint8), on its device.
+    """The plan's distortion of some images (uint8), on the plan's device.
 
     Raises:
         InputError: the feature network is no longer that of the plan.
@@ -134,17 +137,17 @@ def of_pixels(
     device: str,
     forces: Forces = "float32",
 ) -> Distortion:
-    """A distortion that knows the values of images and nothing else.
+    """A distortion that depends on the values of the images alone, without a feature network.
 
     Args:
         name: squared_error or gaussian_likelihood.
-        decoder: on the device.
-        images_BCHW: uint8.
-        device: where it is computed.
-        forces: precision inside trajectories.
+        decoder: the decoder, on the device.
+        images_BCHW: the images, uint8.
+        device: the device on which the distortion is computed.
+        forces: the precision inside trajectories.
 
     Raises:
-        InputError: the decoder states no variance, but the distortion needs it.
+        InputError: the distortion needs a variance, but the decoder states none.
     """
     x_BN = decoder.target(images_BCHW).to(device)
     if name == "squared_error":

@@ -1,9 +1,9 @@
-"""Parts: what a finished block leaves behind, one Parquet file each.
+"""The parts of a curve: each finished block leaves one Parquet file behind.
 
-The rows of a measured block are its images at the reported temperatures. Those of a simulated block
-are its simulated images at the end of their path, one each, with a bound of log Z: the lower one of
-a path from the prior ("forward"), the upper one of a path from the latents that the images were
-drawn from ("backward").
+The part of a measured block has a row for each image and reported temperature. The part of a
+simulated block has one row for each simulated image, at the end of its path, with a bound of log Z:
+a path that starts at the prior ("forward") gives the lower bound, and a path that starts at the
+latents from which the images were drawn ("backward") gives the upper bound.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 from cluster.files import write_bytes
 from gencomp.errors import InputError
 
-# What a block measures for each image and reported temperature.
+# The values that a block measures for each image and reported temperature.
 COLUMNS = (
     "log_z",
     "rate",
@@ -44,9 +44,9 @@ SCHEMA = pa.schema(
         ("rate", pa.float64()),  # nats per image; not a number for backward paths
         ("distortion", pa.float64()),  # not a number for backward paths
         ("ess", pa.float64()),  # 1 ... chains
-        ("acceptance", pa.float64()),  # mean since the row before
-        ("resampled", pa.int32()),  # how often since the row before
-        ("nonfinite", pa.int64()),  # proposals refused so far
+        ("acceptance", pa.float64()),  # mean acceptance since the row before
+        ("resampled", pa.int32()),  # number of resamplings since the row before
+        ("nonfinite", pa.int64()),  # number of non-finite proposals refused so far
         ("log_z_integral", pa.float64()),  # nats, by thermodynamic integration
     ]
 )
@@ -64,13 +64,13 @@ def write(
     """Write a part, whole or not at all.
 
     Args:
-        path: of the file.
-        kind: of the block.
-        images: I numbers.
-        temperatures: R indices of the reported temperatures.
-        betas: there.
-        values_RIC: float64, of COLUMNS.
-        metadata: what the part belongs to and was made with.
+        path: the file.
+        kind: the kind of the block.
+        images: the numbers of the I images.
+        temperatures: the indices of the R reported temperatures.
+        betas: the inverse temperatures at these indices.
+        values_RIC: the values of COLUMNS, float64.
+        metadata: the hashes of what the part belongs to, and the versions that made it.
     """
     points = len(temperatures)
     values = {name: values_RIC[..., c].T.flatten().numpy() for c, name in enumerate(COLUMNS)}

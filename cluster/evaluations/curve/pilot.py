@@ -1,4 +1,4 @@
-"""The pilot at work: both its walks in one file, so that it can be stopped anywhere and gone on."""
+"""The pilot at work. One file keeps both its walks, so it can be stopped and resumed anywhere."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from gencomp.rate_distortion.pilot import PilotRun, PilotState
 
 @dataclass
 class Tuner:
-    """A pilot in flight. `at` is replaced as a whole, as that of a block."""
+    """A pilot at work. `at` is replaced as a whole, so a signal handler sees a consistent state."""
 
     evaluation: Evaluation
     run: PilotRun
     at: PilotState
 
-    # Chains of several images that are still adapting say nothing about those to be measured.
+    # No effective sample size is shown: the pilot's chains are still adapting, so they say nothing
+    # about the images to be measured.
     ess = None
 
     @property
@@ -29,30 +30,30 @@ class Tuner:
 
     @property
     def steps(self) -> int:
-        """Transitions done, of both walks."""
+        """The number of transitions done in both walks."""
         return pilot.progress(self.run, self.at)[0]
 
     def advance(self) -> None:
-        """One temperature further."""
+        """Go on to the next temperature."""
         self.at = pilot.advance(self.run, self.at)
 
     def save(self) -> None:
-        """Write the chains' file, whole or not at all; nothing once the tuning is there."""
+        """Write the chains to their file, whole or not at all, unless the tuning exists already."""
         if not self.evaluation.tuning.exists():
             tensors = pilot.to_tensors(self.run, self.at)
             tensor_files.write(self.evaluation.pilot_chains, tensors, _protocol(self.evaluation))
 
     def finish(self) -> None:
-        """Freeze the tuning; the chains are not needed any more."""
+        """Freeze the tuning, and remove the chains, which are not needed any more."""
         pilot.freeze(pilot.finish(self.run, self.at)).save(self.evaluation.tuning)
         remove(self.evaluation.pilot_chains)
 
 
 def open_tuner(evaluation: Evaluation) -> Tuner:
-    """A pilot where its file stands, else at its start.
+    """The pilot as it was saved in its file, or at its start if there is no file.
 
     Raises:
-        InputError: decoder or data are no longer those of the plan.
+        InputError: the decoder or the data are no longer those of the plan.
         ShardError: an image cannot be read.
     """
     plan, chosen = evaluation.plan, evaluation.plan.settings

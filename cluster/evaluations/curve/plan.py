@@ -1,16 +1,16 @@
-"""What an evaluation is, written down once: decoder, images, settings, seeds, and its blocks.
+"""The plan of a curve, written once: its decoder, images, settings, seeds and blocks.
 
-    plan.json        this file; the same command finds it again, another plan is refused
+    plan.json        the plan; the same command finds it again, another plan is refused
     tuning.npz       what the pilot job froze: schedule, metric and step sizes
     parts/           one Parquet file for each finished block
     chains/          the chains of the pilot and of blocks that are being worked on
-    jobs.json, progress/, logs/   those of the jobs that share the blocks, where there are any
-    curve.parquet, curve.json   what is made of the parts
+    jobs.json, progress/, logs/   the files of the jobs that share the blocks, if there are any
+    curve.parquet, curve.json   the result that is merged from the parts
 
-A block is a unit of work: a few images to measure, or a few simulated ones whose chains go forward
-or backward to one inverse temperature; its chains move together. The last bits of a result depend
-on which images share a block, so blocks belong to the plan; how many jobs share the blocks does
-not.
+A block is a unit of work whose chains move together: a few images to measure, or a few simulated
+images whose chains go forward or backward to one inverse temperature. The last bits of a result
+depend on which images share a block, so the blocks belong to the plan. They do not depend on the
+number of jobs that share the blocks.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from pydantic import Field
 
 import gencomp
 import shards
+from cluster.checkpoints.store import LAST
 from cluster.data import stored
 from cluster.evaluations import evaluation, plans
 from cluster.evaluations.curve.settings import Settings
@@ -44,9 +45,10 @@ class Block(NamedTuple):
     """A unit of work.
 
     Attributes:
-        kind: measure images of the split, or bound log Z of simulated ones from below or above.
-        items: rows of the split, or numbers of simulated images.
-        beta: of simulated images, as it was asked for.
+        kind: measure for images of the split; forward or backward for simulated images, whose log Z
+            is bounded from below or from above.
+        items: the rows of the images in the split, or the numbers of the simulated images.
+        beta: the inverse temperature of simulated images, as it was asked for.
     """
 
     kind: Kind
@@ -55,10 +57,10 @@ class Block(NamedTuple):
 
 
 class Plan(plans.Plan):
-    """An evaluation of the rate-distortion curve."""
+    """The plan of a rate-distortion curve."""
 
     FILE: ClassVar[str] = "plan.json"
-    # Where things lie does not change what is measured.
+    # The places of files do not change what is measured.
     LOCATIONS: ClassVar[tuple[str, ...]] = ("shards", "features_file")
     COMMAND: ClassVar[str] = "gencomp slurm ais"
 
@@ -79,12 +81,12 @@ class Plan(plans.Plan):
     settings: Settings
 
     def identity(self) -> dict[str, Any]:
-        """Of the subject no more than its name; its weights and its prior stand for it."""
+        """The identity. It holds the subject's name alone, as its weights and prior identify it."""
         return {**super().identity(), "subject": getattr(self.subject, "reference", "a run")}
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
-        """All units of work: those that measure come first."""
+        """All units of work. Those that measure images of the split come first."""
         size = self.settings.block
         measured = [Block("measure", rows) for rows in _cut(self.rows, size)]
         simulated: list[Block] = []
@@ -95,7 +97,7 @@ class Plan(plans.Plan):
 
     @cached_property
     def reported(self) -> list[int]:
-        """Temperature indices of the reported points."""
+        """The temperature indices of the reported points."""
         return report_points(self.settings.temperatures, self.settings.points)
 
     @property
@@ -105,7 +107,7 @@ class Plan(plans.Plan):
 
 @dataclass(frozen=True)
 class Evaluation(evaluation.Evaluation):
-    """The directory of a curve with its plan. The steps of a block are its transitions."""
+    """The directory of a curve with its plan. A step of a block is one transition."""
 
     PLAN: ClassVar[type[plans.Plan]] = Plan
 
@@ -113,7 +115,7 @@ class Evaluation(evaluation.Evaluation):
 
     @property
     def subject(self) -> Run | OfModel:
-        """The run or the own model whose decoder is measured."""
+        """The run, or the user's own model, whose decoder is measured."""
         found = self.plan.subject
         return found if isinstance(found, OfModel) else self.run
 
@@ -132,7 +134,8 @@ class Evaluation(evaluation.Evaluation):
     def block_steps(self, block: int) -> int:
         """The number of transitions of a block.
 
-        Before the pilot has found the schedule, simulated paths count as if they went to its end.
+        Until the pilot has found the schedule, simulated paths count as if they went through all
+        of it.
         """
         found = self.plan.blocks[block]
         if found.kind != "measure" and self.tuning.exists():
@@ -167,15 +170,15 @@ class Evaluation(evaluation.Evaluation):
 
 
 def make(run: Run, chosen: Settings, features: Path | None = None) -> Plan:
-    """The plan of a finished run; reads one image, starts nothing.
+    """The plan of a finished run's curve. One image is read, and nothing is started.
 
-    The pilot tunes on some of the measured images, with a seed of its own: training images, which
-    the decoder fits better, would make it too bold.
+    The pilot tunes on some of the measured images, with a seed of its own. Training images, which
+    the decoder fits better, would make its tuning too bold.
 
     Args:
-        run: finished.
-        chosen: settings.
-        features: file of the feature network, of the hash in the settings.
+        run: the finished run.
+        chosen: the settings.
+        features: the file of the feature network, which has the hash in the settings.
 
     Raises:
         InputError: the run is not finished, has no decoder of latents, or there are too few images.
@@ -187,10 +190,11 @@ def make(run: Run, chosen: Settings, features: Path | None = None) -> Plan:
 def make_for_model(
     model: OfModel, location: str, chosen: Settings, features: Path | None = None
 ) -> Plan:
-    """The plan of one's own model on a shard set; as `make`.
+    """The plan of a curve of the user's own model on a shard set, made as `make` does.
 
     Raises:
-        InputError: the model cannot be opened or does not fit the images, or there are too few.
+        InputError: the model cannot be opened or does not fit the images, or there are too few
+            images.
         ShardError: the shard set or a split is missing.
     """
     return _make(model, location, chosen, features)
@@ -212,6 +216,7 @@ def _make(subject: Run | OfModel, location: str, chosen: Settings, features: Pat
         )
     pilot_images = min(chosen.pilot_images, chosen.images)
     return Plan(
+        checkpoint=subject.checkpoint if isinstance(subject, Run) else LAST,
         gencomp=gencomp.__version__,
         subject=subject if isinstance(subject, OfModel) else OfRun(),
         decoder=identity,
@@ -230,17 +235,17 @@ def _make(subject: Run | OfModel, location: str, chosen: Settings, features: Pat
 
 
 def nearest(betas: np.ndarray, beta: float) -> int:
-    """The temperature of a schedule next to an inverse temperature, on a logarithmic scale."""
+    """The index of the schedule's temperature nearest to a beta, on a logarithmic scale."""
     return 1 + int(np.abs(np.log(betas[1:] / beta)).argmin())
 
 
 @lru_cache(maxsize=4)
 def _schedule(tuning: Path, changed: int) -> np.ndarray:
-    """The betas of a tuning, read once while its file stays as it is."""
+    """The betas of a tuning, read once for as long as its file is unchanged."""
     return Tuning.load(tuning).betas
 
 
 def _cut(items: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:
-    """Consecutive items, `size` at a time."""
+    """The items in consecutive groups of `size`."""
     for start in range(0, len(items), size):
         yield tuple(items[start : start + size])

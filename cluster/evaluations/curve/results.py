@@ -1,10 +1,10 @@
-"""From parts to a curve.
+"""The parts of a curve are merged into the curve.
 
-`curve.parquet` holds every measured image at every reported temperature, `curve.json` the means
-over the images with bootstrap intervals, and the gaps of bidirectional Monte Carlo. For each image
-and in expectation, rate + β·distortion lies above the least possible value at that β, and so does
-the pair (rate, distortion) above the image's curve. Rate or distortion alone at one β may lie on
-either side of its exact value.
+`curve.parquet` holds every measured image at every reported temperature. `curve.json` holds the
+means over the images with bootstrap intervals, and the gaps of bidirectional Monte Carlo. For each
+image and in expectation, rate + β·distortion lies above the least possible value at that β, and the
+pair (rate, distortion) lies above the image's curve. The rate alone, or the distortion alone, at
+one β may lie on either side of its exact value.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ _DISTORTIONS = {
 
 
 class CollectedCurve(NamedTuple):
-    """What was collected.
+    """The result that was merged from parts.
 
     Attributes:
         table: one row per measured image and reported temperature.
         means: the content of curve.json.
-        missing: blocks without a part.
+        missing: the numbers of the blocks without a part.
     """
 
     table: pa.Table
@@ -56,11 +56,11 @@ class CollectedCurve(NamedTuple):
 
 
 def collect(evaluation: Evaluation, require_all: bool = False) -> CollectedCurve:
-    """Merge the parts there are, and write `curve.parquet` and `curve.json`.
+    """Merge the parts that exist, and write `curve.parquet` and `curve.json`.
 
     Raises:
-        InputError: no part of measured images yet, parts of different protocols, or (require_all)
-            missing blocks; then nothing is written.
+        InputError: there is no part of measured images yet, the parts have different protocols, or
+            (require_all) blocks are missing; then nothing is written.
     """
     plan = evaluation.plan
     missing = evaluation.missing()
@@ -94,6 +94,7 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> CollectedCurve
         "protocol": {
             **shared,
             "subject": plan.identity()["subject"],
+            **plan.named_checkpoint,
             "prior": plan.prior,
             "estimator": f"{_ESTIMATOR}; {_DISTORTIONS[plan.settings.distortion]}",
             "settings": plan.settings.model_dump(mode="json"),
@@ -145,7 +146,7 @@ def _rows(plan: Plan, blocks: Iterable[int]) -> list[int]:
 
 
 def _points(curve: pa.Table, plan: Plan) -> list[dict[str, Any]]:
-    """One entry per reported temperature."""
+    """The points of the curve: one entry per reported temperature."""
     points = len(plan.reported)
     column = {name: curve[name].to_numpy().reshape(-1, points) for name in curve.column_names}
     averaged = {name: column[name] for name in ("rate", "distortion", "log_z")}
@@ -173,10 +174,10 @@ def summaries(
     """Means over images with standard errors and bootstrap intervals, one entry per point.
 
     Args:
-        columns: name -> [I, P] values; among them rate (nats) and distortion (per image).
+        columns: name -> [I, P] values; among the names are rate (nats) and distortion (per image).
         pixels: height times width, for bits per pixel.
-        values: of an image, for the mean squared error.
-        distortion: its name; the mean squared error is that of squared_error alone.
+        values: the number of values of an image, for the mean squared error.
+        distortion: the name of the distortion; only squared_error has a mean squared error.
     """
     images, points = columns["rate"].shape
     counts_RI = bootstrap.resampled_counts(images, BOOTSTRAP_SEED) / images
@@ -198,7 +199,7 @@ def summaries(
 
 
 class _Mean(NamedTuple):
-    """Over images."""
+    """A mean over images with its standard error and the ends of its interval."""
 
     value: float
     standard_error: float  # 0 for a single image, where it is unknown
@@ -212,7 +213,7 @@ def _mean(values_I: np.ndarray, counts_RI: np.ndarray) -> _Mean:
 
 
 def _gaps(tables: Mapping[int, pa.Table], plan: Plan, tuning: Tuning) -> list[dict[str, Any]]:
-    """Brackets of log Z, one entry per beta for which two images or more have both bounds."""
+    """The gaps between the bounds of log Z, for each beta where two images or more have both."""
     result = []
     for asked in plan.settings.bdmc_betas:
         bounds: dict[str, dict[int, float]] = {"forward": {}, "backward": {}}
@@ -248,7 +249,7 @@ def _gaps(tables: Mapping[int, pa.Table], plan: Plan, tuning: Tuning) -> list[di
 
 
 def shown(evaluation: Evaluation, curve: CollectedCurve) -> Collected:
-    """Ten points of a curve in words, and between which bounds log Z lies on simulated images."""
+    """Ten points of a curve in words, and the bounds of log Z on simulated images."""
     points = curve.means["points"]
     chosen = sorted({round(i * (len(points) - 1) / 9) for i in range(10)})
     quality = [("ESS", "ess", ".1f"), ("acceptance", "acceptance", ".2f")]
@@ -259,13 +260,13 @@ def shown(evaluation: Evaluation, curve: CollectedCurve) -> Collected:
 
 
 def points_table(points: list[dict[str, Any]], quality: list[tuple[str, str, str]]) -> Table:
-    """Rate and distortion at each beta.
+    """A table of rate and distortion at each beta.
 
     Args:
-        points: entries of the result.
-        quality: more columns: heading, name and format.
+        points: the points of the result.
+        quality: more columns, each with its heading, the name of its entry and its format.
     """
-    # Per value where that has a meaning, else per image.
+    # The distortion per value, where it has one; else the distortion per image.
     distortion = "mse" if "mse" in points[0] else "distortion"
     columns = [
         ("beta", "beta", ".4g"),

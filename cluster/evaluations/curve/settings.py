@@ -14,9 +14,9 @@ from gencomp.validation import checked
 
 BdmcImages = Annotated[int, Field(ge=0)]
 BdmcChains = Annotated[int, Field(ge=1)]
-# Simulated images of a certificate, unless their number is given.
+# The number of simulated images of a certificate, unless it is given.
 _BDMC_IMAGES = 4
-# Parts of beta_max where the chains are certified, unless betas are named.
+# The betas at which the chains are certified, as parts of beta_max, unless betas are given.
 _BDMC_PARTS = (0.01, 0.1, 1.0)
 
 
@@ -34,7 +34,7 @@ class CurveOptions(Options):
     beta_max: float = Field(10.0, gt=0, description="Last inverse temperature of the distortion.")
     points: int = Field(30, ge=1, description="Temperatures reported.")
     seed: Seed = Field(7, description="Seed of the measurement.")
-    device: Device = Field("cpu", description="Where the decoder runs.")
+    device: Device = Field("cpu", description="Device on which the decoder runs.")
 
 
 class SamplerOptions(Options):
@@ -54,16 +54,20 @@ class SamplerOptions(Options):
     leapfrog: int = Field(20, ge=1, description="Leapfrog steps at each temperature.")
     preconditioner: Literal["none", "diagonal", "dense"] = Field(
         "dense",
-        description="What of the latents' covariance, as the pilot has seen it, scales the steps.",
+        description="Part of the latents' covariance that scales the steps, as the pilot has"
+        " estimated it.",
     )
     forces: Literal["float32", "tf32", "bfloat16"] = Field(
         "float32",
-        description="Precision inside trajectories; that of the distortion and the weights stays.",
+        description="Precision inside trajectories; the precision of the distortion and of the"
+        " weights stays the same.",
     )
     forces_until: float = Field(
-        0.0, ge=0, description="Last inverse temperature at which such forces are used."
+        0.0, ge=0, description="Last inverse temperature at which tf32 or bfloat16 forces are used."
     )
-    block: int = Field(2, ge=1, description="Images whose chains move together; more suit a GPU.")
+    block: int = Field(
+        2, ge=1, description="Images whose chains move together; more make better use of a GPU."
+    )
 
 
 class PilotOptions(Options):
@@ -76,10 +80,10 @@ class PilotOptions(Options):
     pilot_schedule: Literal["sigmoid", "cess"] = Field(
         "sigmoid",
         description="Schedule of the pilot's first walk; cess keeps the conditional effective"
-        " sample size.",
+        " sample size constant.",
     )
     tuning_seed: Seed = Field(
-        6, description="Seed of the pilot, another one than that of the measurement."
+        6, description="Seed of the pilot; it must differ from the seed of the measurement."
     )
 
 
@@ -88,27 +92,27 @@ class CertificateOptions(Options):
 
     bdmc_images: BdmcImages | None = Field(
         None,
-        description="Simulated images for each beta, 0 for no certificate; by default 4, and none"
-        " with features.",
+        description="Simulated images for each beta, 0 for no certificate; by default 4, or 0 where"
+        " the distortion is that of features.",
     )
     bdmc_betas: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (),
-        description="Where the gap is measured, at the schedule's nearest temperatures; by default"
-        " a hundredth of beta-max, a tenth, and beta-max itself.",
+        description="Inverse temperatures near which the gap is measured, each at the schedule's"
+        " nearest one; by default a hundredth of beta-max, a tenth of it, and beta-max itself.",
     )
     bdmc_chains: BdmcChains | None = Field(
         None,
-        description="Chains per simulated image and direction; by default as many as chains.",
+        description="Chains per simulated image and direction; by default the number of --chains.",
     )
     simulation_seed: Seed = Field(8, description="Seed of the simulated images.")
 
 
 class Settings(CertificateOptions, PilotOptions, SamplerOptions, CurveOptions):
-    """Settings of pilot, measurement and certificate; the identity of a plan with its subject.
+    """The settings of pilot, measurement and certificate, which identify a plan with its subject.
 
     Attributes:
-        features: SHA-256 of the feature network's file.
-        bdmc_images: none unless their number is given.
+        features: the SHA-256 of the feature network's file.
+        bdmc_images: the number of simulated images; 0 unless it is given.
     """
 
     features: str | None = None
@@ -148,10 +152,10 @@ class Settings(CertificateOptions, PilotOptions, SamplerOptions, CurveOptions):
 
 
 def settings(**values: Any) -> Settings:
-    """Checked settings.
+    """Settings that have been checked.
 
     Raises:
-        InputError: one sentence about the first value out of range.
+        InputError: a value is out of range; the message names the first such value.
     """
     return checked(Settings, values)
 
@@ -165,15 +169,15 @@ def complete(
     features: Path | None,
     threads: int,
 ) -> Settings:
-    """The settings that options amount to, with what they leave open.
+    """The settings that the options give, with a value for everything that they leave open.
 
     Args:
         curve, sampler, pilot, certificate: the options.
-        features: file of the feature network.
-        threads: of each job.
+        features: the file of the feature network.
+        threads: the number of threads of each job.
 
     Raises:
-        InputError: values do not fit each other, or the file cannot be read.
+        InputError: the values do not fit each other, or the file cannot be read.
     """
     values = {**dict(curve), **dict(sampler), **dict(pilot), **dict(certificate)}
     values |= {
@@ -193,7 +197,7 @@ def features_hash(path: Path) -> str:
     """The SHA-256 of a feature network's file.
 
     Raises:
-        InputError: there is no such file.
+        InputError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:

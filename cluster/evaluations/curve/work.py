@@ -1,7 +1,7 @@
-"""One block: its chains, their file, and the part that they leave behind.
+"""The work on one block: its chains, their file, and the part that they leave behind.
 
-A block can be stopped anywhere and gone on with: the chains' file holds the sampler's state, what
-was reported so far and the running sums between reported points, with a hash over all of it. The
+A block can be stopped and resumed anywhere: the file of the chains holds the sampler's state, the
+rows reported so far and the running sums between reported points, with a hash over all of it. The
 same plan and tuning give the same part, bit for bit, on one kind of machine.
 """
 
@@ -27,21 +27,22 @@ from gencomp.rate_distortion.resampling import effective_sample_size
 
 log = logging.getLogger(__name__)
 
-# Of rows at the end of a path down to the prior: the weights estimate 1/Z, and there is no point.
+# The factors of the row at the end of a path down to the prior: its weights estimate 1/Z, and it
+# is not a point of a curve.
 _TURNED = {"log_z": -1.0, "log_z_integral": -1.0, "rate": math.nan, "distortion": math.nan}
 
 
 class Snapshot(NamedTuple):
-    """How far a block has come."""
+    """The state of a block between two temperatures."""
 
     state: ais.AISState
-    reported_RIC: Tensor  # float64, rows of parts.COLUMNS
+    reported_RIC: Tensor  # float64, the values of parts.COLUMNS
     since_2I: Tensor  # float64, sums of acceptance and resampling since the last reported row
 
 
 @dataclass
 class BlockWork:
-    """A block in flight. `at` is replaced as a whole, so a signal handler sees a consistent one."""
+    """A block at work. `at` is replaced as a whole, so a signal handler sees a consistent state."""
 
     context: Context
     number: int
@@ -54,7 +55,7 @@ class BlockWork:
 
     @property
     def reported(self) -> list[int]:
-        """Transitions after which a row is kept."""
+        """The transitions after which a row is kept."""
         return self.context.plan.reported if self.kind == "measure" else [self.run.length]
 
     @property
@@ -63,20 +64,20 @@ class BlockWork:
 
     @property
     def steps(self) -> int:
-        """Transitions done."""
+        """The number of transitions done."""
         return self.at.state.temperature
 
     @property
     def ess(self) -> float:
-        """Mean over the images."""
+        """The effective sample size, averaged over the images."""
         return effective_sample_size(self.at.state.log_weight_IM).mean().item()
 
     def advance(self) -> None:
-        """One temperature further."""
+        """Go on to the next temperature."""
         self.at = advanced(self.run, self.at, self.reported)
 
     def save(self) -> None:
-        """Write the chains' file, whole or not at all; nothing once the part is there."""
+        """Write the chains to their file, whole or not at all, unless the part exists already."""
         evaluation = self.context.evaluation
         if evaluation.part(self.number).exists():
             return
@@ -90,13 +91,13 @@ class BlockWork:
         )
 
     def finish(self) -> None:
-        """Write the part; the chains are not needed any more."""
+        """Write the part, and remove the chains, which are not needed any more."""
         write_part(self.context, self.number, self.at.reported_RIC)
         remove(self.context.evaluation.chains(self.number))
 
 
 def open_block(context: Context, number: int) -> BlockWork:
-    """A block where its file stands, else at its start.
+    """A block as it was saved in its file, or at its start if there is no file.
 
     Raises:
         InputError: the data are no longer those of the plan.
@@ -127,7 +128,7 @@ def open_block(context: Context, number: int) -> BlockWork:
 
 
 def advanced(run: ais.Walk, at: Snapshot, reported: list[int]) -> Snapshot:
-    """One temperature; a row when it is a reported one."""
+    """The block after one more temperature, with a row more if that temperature is reported."""
     state, row = ais.advance(run, at.state)
     since_2I = at.since_2I + torch.stack([row.acceptance_I, row.resampled_I.double()]).cpu()
     if state.temperature not in reported:
@@ -151,7 +152,7 @@ def advanced(run: ais.Walk, at: Snapshot, reported: list[int]) -> Snapshot:
 
 
 def write_part(context: Context, number: int, reported_RIC: Tensor) -> None:
-    """One row for each image and reported temperature."""
+    """Write the part of a block: one row for each image and reported temperature."""
     plan, block = context.plan, context.plan.blocks[number]
     if block.kind == "measure":
         temperatures = plan.reported
@@ -178,19 +179,19 @@ def write_part(context: Context, number: int, reported_RIC: Tensor) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file that attempts wrote, and what is left of those that were killed."""
+    """Remove a file, and the temporary files that killed attempts at writing it have left."""
     path.unlink(missing_ok=True)
     for leftover in path.parent.glob(f".{path.name}.*"):
         leftover.unlink(missing_ok=True)
 
 
 def load_chains(path: Path, expected: Mapping[str, str], what: str) -> dict[str, Tensor] | None:
-    """What a file of chains holds; None when there is no file, or none that can be trusted.
+    """The tensors in a file of chains; None if there is no file, or it cannot be trusted.
 
     Args:
-        path: of the file.
-        expected: the protocol that it must have.
-        what: starts anew then, for messages.
+        path: the file.
+        expected: the protocol that the file must have.
+        what: the work that starts anew if the file cannot be trusted, for messages.
     """
     if not path.exists():
         return None
@@ -200,13 +201,13 @@ def load_chains(path: Path, expected: Mapping[str, str], what: str) -> dict[str,
         log.warning("%s; %s starts anew", error, what)
         return None
     if metadata != expected:
-        log.warning("%s is of another evaluation; %s starts anew", path, what)
+        log.warning("%s belongs to another evaluation; %s starts anew", path, what)
         return None
     return tensors
 
 
 def _snapshot(state: ais.AISState) -> Snapshot:
-    """Of chains that have just started."""
+    """The snapshot of chains that have just started."""
     images = len(state.log_weight_IM)
     return Snapshot(
         state,
@@ -216,7 +217,7 @@ def _snapshot(state: ais.AISState) -> Snapshot:
 
 
 def _load(context: Context, run: ais.Walk, number: int) -> Snapshot | None:
-    """Where the block's file stands."""
+    """The snapshot in the block's file; None if there is none, or it cannot be trusted."""
     path, expected = context.evaluation.chains(number), context.protocol(number)
     tensors = load_chains(path, expected, "the block")
     if tensors is None:

@@ -1,8 +1,8 @@
-"""What a curve of trained encoders is, for comparison: one restartable job in a directory.
+"""The plan of a curve of trained encoders, for comparison: one restartable job in a directory.
 
-    baseline.json      the plan: a run, images, betas and how its encoders are trained
-    chains/            the encoder after the betas that are done
-    variational.json, variational.parquet   the result, on the axes of curve.json
+    baseline.json      the plan: a run, images, betas and how the encoders are trained
+    chains/            the encoder as it is after the betas that are done
+    variational.json, variational.parquet   the result, on the same axes as curve.json
 
 See `gencomp.rate_distortion.variational`.
 """
@@ -27,7 +27,7 @@ from gencomp.validation import checked
 
 
 class Plan(plans.Plan):
-    """A baseline of a finished run."""
+    """The plan of a curve of encoders that are trained for a finished run's decoder."""
 
     FILE: ClassVar[str] = "baseline.json"
     LOCATIONS: ClassVar[tuple[str, ...]] = ("shards",)
@@ -54,7 +54,7 @@ class Plan(plans.Plan):
 
 @dataclass(frozen=True)
 class Evaluation(evaluation.Evaluation):
-    """The directory of trained encoders with its plan: one block, whose steps are betas."""
+    """The directory of trained encoders with its plan. Its one block takes a step for each beta."""
 
     PLAN: ClassVar[type[plans.Plan]] = Plan
 
@@ -80,11 +80,11 @@ class Evaluation(evaluation.Evaluation):
 
 
 def make(run: Run, *, training_images: int | None, **chosen: Any) -> Plan:
-    """The plan of a finished run; reads one image, starts nothing.
+    """The plan for a finished run. One image is read, and nothing is started.
 
     Args:
-        run: finished.
-        training_images: by default the whole training split.
+        run: the finished run.
+        training_images: the number of training images; by default the whole training split.
         chosen: the other fields of `Settings`.
 
     Raises:
@@ -111,6 +111,7 @@ def make(run: Run, *, training_images: int | None, **chosen: Any) -> Plan:
     rows = spaced(len(measured), settings.images, settings.split)
     height, width = read_images(run, measured, rows[:1]).shape[2:]
     return Plan(
+        checkpoint=run.checkpoint,
         gencomp=gencomp.__version__,
         decoder=identity,
         prior=decoder.prior.identity,

@@ -23,11 +23,11 @@ def protocol(plan: Plan) -> dict[str, str]:
 
 
 def write(evaluation: Evaluation, points_P2I: np.ndarray) -> None:
-    """Write each image into a table, and means with intervals into a JSON file, which comes last.
+    """Write the points of each image to a table, and then their means to a JSON file.
 
     Args:
-        evaluation: where.
-        points_P2I: rates and distortions of I images after each of P betas.
+        evaluation: the evaluation, whose directory takes the files.
+        points_P2I: the rates and distortions of I images after each of P betas.
     """
     plan, settings = evaluation.plan, evaluation.plan.settings
     rate_IP, distortion_IP = points_P2I.transpose(1, 2, 0)
@@ -55,6 +55,7 @@ def write(evaluation: Evaluation, points_P2I: np.ndarray) -> None:
         "points": [{"beta": b, **m} for b, m in zip(settings.betas, means, strict=True)],
         "protocol": {
             **protocol(plan),
+            **plan.named_checkpoint,
             "training_data": plan.training_data,
             "prior": plan.prior,
             "estimator": "Gaussian encoders trained with the decoder frozen, one for each beta",

@@ -40,10 +40,10 @@ class EncoderOptions(Options):
         1e-4, gt=0, description="Learning rate of Adam; it falls to 0 for each beta."
     )
     samples: int = Field(
-        100, ge=1, description="Latents of each measured image, to measure the distortion."
+        100, ge=1, description="Latents drawn for each measured image to measure the distortion."
     )
     seed: Seed = Field(9, description="Seed of weights, order and samples.")
-    device: Device = Field("cpu", description="Where it runs.")
+    device: Device = Field("cpu", description="Device on which encoders are trained and measured.")
 
 
 class Settings(EncoderOptions):

@@ -1,4 +1,4 @@
-"""Trained encoders at work: an encoder trained for one beta after another, and the result.
+"""The work on trained encoders: an encoder is trained for one beta after another.
 
 See `gencomp.rate_distortion.variational`.
 """
@@ -32,11 +32,11 @@ _BATCH = 256  # images that are read at once
 
 @dataclass
 class Training:
-    """The training of encoders in flight. `at` is replaced as a whole, as that of a block."""
+    """The training of encoders. `at` is replaced as a whole, so that it is always consistent."""
 
     evaluation: Evaluation
     run: variational.Training
-    at: tuple[variational.VariationalState, Tensor]  # and [P, 2, I] rates and distortions so far
+    at: tuple[variational.VariationalState, Tensor]  # [P, 2, I]: rates and distortions so far
 
     ess = None
 
@@ -49,14 +49,14 @@ class Training:
         return self.at[0].trained
 
     def advance(self) -> None:
-        """One beta further."""
+        """Train for the next beta."""
         state, points_P2I = self.at
         state, point = variational.advance(self.run, state)
         new_2I = torch.stack([point.rate_I, point.distortion_I]).cpu()
         self.at = state, torch.cat([points_P2I, new_2I[None]])
 
     def save(self) -> None:
-        """Write encoder and points, whole or not at all; nothing once the result is there."""
+        """Write encoder and points, whole or not at all, unless the result exists already."""
         state, points_P2I = self.at
         if self.evaluation.missing():
             encoder = {f"encoder.{name}": t.cpu() for name, t in state.encoder.items()}
@@ -66,16 +66,16 @@ class Training:
             )
 
     def finish(self) -> None:
-        """Write the result; the encoder is not needed any more."""
+        """Write the result, and remove the encoder, which is not needed any more."""
         results.write(self.evaluation, self.at[1].numpy())
         remove(self.evaluation.chains)
 
 
 def open_training(evaluation: Evaluation) -> Training:
-    """The training where its file stands, else at its start.
+    """The training as it was saved in its file, or at its start if there is no file.
 
     Raises:
-        InputError: decoder or data are no longer those of the plan.
+        InputError: the decoder or the data are no longer those of the plan.
         ShardError: an image cannot be read.
     """
     plan, chosen = evaluation.plan, evaluation.plan.settings
@@ -93,9 +93,9 @@ def open_training(evaluation: Evaluation) -> Training:
             " planned"
         )
     images_BCHW = read_images(evaluation.run, shard_set.split(chosen.split), plan.rows)
-    # Rows of a mixture are read as those of a split.
+    # The rows of a mixture are read in the same way as the rows of a split.
     train_IN = _targets(evaluation.run, cast(Split, training), decoder, chosen)
-    assert isinstance(decoder.prior, Gaussian)  # as when it was planned
+    assert isinstance(decoder.prior, Gaussian)  # this was checked when the plan was made
     encoder = variational.gaussian_encoder(plan.values, decoder.latent_dim, seed=chosen.seed)
     run = variational.Training(
         of_pixels(chosen.distortion, decoder, images_BCHW, chosen.device),
@@ -120,7 +120,7 @@ def open_training(evaluation: Evaluation) -> Training:
 
 
 def _targets(run: Run, split: Split, decoder: LatentDecoder, chosen: Settings) -> Tensor:
-    """Training images on the decoder's scale and device."""
+    """The training images on the decoder's scale, on the device."""
     rows = spaced(len(split), chosen.training_images, split.name)
     parts = [rows[i : i + _BATCH] for i in range(0, len(rows), _BATCH)]
     targets = [decoder.target(read_images(run, split, part)) for part in parts]

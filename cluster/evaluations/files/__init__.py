@@ -1,7 +1,7 @@
-"""What files of a codec cost and look like: real streams of held-out pictures, written and read.
+"""The sizes and errors of a codec's files: held-out pictures are encoded and decoded for real.
 
 RUN/evaluations/NAME/
-    files.json      the plan: whose codec, which pictures
+    files.json      the plan: the codec and the pictures
     parts/          one safetensors file for each finished block: bits, bytes, errors and seconds
-    rates.json      what the parts amount to, with intervals, counts and the protocol
+    rates.json      the rates merged from the parts, with intervals, counts and the protocol
 """

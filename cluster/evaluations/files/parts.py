@@ -1,4 +1,4 @@
-"""What a finished block of files leaves behind: float64 values, one of each picture."""
+"""The part that a finished block of files leaves behind: float64 values, one for each picture."""
 
 from __future__ import annotations
 

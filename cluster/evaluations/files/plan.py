@@ -1,4 +1,4 @@
-"""The plan of measuring files: whose codec, which pictures, and how they are cut into blocks."""
+"""The plan of measuring files: the codec, the pictures, and how they are cut into blocks."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from gencomp.validation import checked
 
 
 class Block(NamedTuple):
-    """A unit of work: pictures by their place among the measured ones."""
+    """A unit of work: the places of its pictures among the measured ones."""
 
     items: range
 
 
 class Plan(plans.Plan):
-    """A measurement of files."""
+    """The plan of a measurement of files."""
 
     FILE: ClassVar[str] = "files.json"
     LOCATIONS: ClassVar[tuple[str, ...]] = ("shards",)
@@ -81,12 +81,12 @@ class Evaluation(evaluation.Evaluation):
 
 
 def make(run: Run, chosen: FileOptions, threads: int) -> Plan:
-    """The plan of a finished run; writes nothing.
+    """The plan for a finished run. Nothing is written.
 
     Args:
-        run: finished.
-        chosen: what the user chooses.
-        threads: of each process.
+        run: the finished run.
+        chosen: the options that the user has chosen.
+        threads: the number of threads of each process.
 
     Raises:
         InputError: the run is not finished or has no codec, or a value is out of range.
@@ -100,6 +100,7 @@ def make(run: Run, chosen: FileOptions, threads: int) -> Plan:
     settings = checked(Settings, {**dict(chosen), "images": count, "threads": threads})
     spaced(len(split), count, split.name)
     return Plan(
+        checkpoint=run.checkpoint,
         gencomp=gencomp.__version__,
         codec=codec.codec_id,
         writer=codec.writer_fingerprint.hex(),
@@ -118,7 +119,7 @@ def open_codec(run: Run) -> Codec:
     """The codec of a finished run.
 
     Raises:
-        InputError: the run is not finished or has none.
+        InputError: the run is not finished or has no codec.
     """
     run.final_checkpoint()
     codec = run.system().codec()
@@ -131,7 +132,7 @@ def open_codec(run: Run) -> Codec:
 
 
 def rules() -> dict[str, str]:
-    """What the numbers mean, in words."""
+    """The meaning of the numbers, in words."""
     return {
         "pictures": "evenly spaced over the split, of any size; each is a file of its own",
         "bpp": "bits that the file spends on code, over the picture's pixels; mean over pictures",

@@ -1,4 +1,4 @@
-"""From parts to rates: means over pictures with intervals, and the protocol they belong to."""
+"""Parts are merged into rates: means over pictures with intervals, and the protocol behind them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from cluster.evaluations.files.plan import Evaluation
 from cluster.evaluations.tables import Collected, Table, finite
 from cluster.files import write_json
 from gencomp.errors import InputError
-from gencomp.evaluation import bootstrap, pixels
+from gencomp.evaluation import bootstrap
+from gencomp.evaluation.psnr import psnr
 
 _RATES = {"bpp": "code_bits", "file_bpp": "file_bits", "nominal_bpp": "nominal_bits"}
 _SECONDS = ("encode_seconds", "decode_seconds")
 
 
 class Result(NamedTuple):
-    """What was collected.
+    """The result that was merged from parts.
 
     Attributes:
         content: the content of rates.json.
@@ -31,11 +32,11 @@ class Result(NamedTuple):
 
 
 def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
-    """Merge the parts there are and write `rates.json`.
+    """Merge the parts that exist and write `rates.json`.
 
     Raises:
-        InputError: there is no part yet, a part is damaged or of another plan, or (`require_all`)
-            blocks are missing; then nothing is written.
+        InputError: there is no part yet, a part is damaged or belongs to another plan, or
+            (`require_all`) blocks are missing; then nothing is written.
     """
     plan, missing = evaluation.plan, evaluation.missing()
     there = [block for block in range(len(plan.blocks)) if block not in missing]
@@ -70,7 +71,7 @@ def summary(values: dict[str, np.ndarray], seed: int) -> dict[str, dict[str, Any
     """Means over pictures with intervals, and medians of seconds.
 
     Args:
-        values: name -> float64 [N], of `parts.VALUES`.
+        values: each name of `parts.VALUES` -> its values, float64 [N].
         seed: the seed of the bootstrap.
     """
     found: dict[str, dict[str, Any]] = {}
@@ -79,8 +80,8 @@ def summary(values: dict[str, np.ndarray], seed: int) -> dict[str, dict[str, Any
     found |= _mean("mse", values["mse"], seed)
     mse = found["mse"]
     # Decibels fall with the error, so the ends change places.
-    low, high = (pixels.psnr(end) for end in reversed(mse["interval"]))
-    found["psnr"] = {"value": pixels.psnr(mse["value"]), "interval": [low, high]}
+    low, high = (psnr(end) for end in reversed(mse["interval"]))
+    found["psnr"] = {"value": psnr(mse["value"]), "interval": [low, high]}
     found["psnr"]["images"] = mse["images"]
     found |= _mean("ms_ssim", values["ms_ssim"], seed)
     for name in _SECONDS:
@@ -89,7 +90,7 @@ def summary(values: dict[str, np.ndarray], seed: int) -> dict[str, dict[str, Any
 
 
 def _mean(name: str, values_N: np.ndarray, seed: int) -> dict[str, dict[str, Any]]:
-    """One entry, of the pictures that have the value; none where no picture has it."""
+    """The entry of one value, over the pictures that have it; empty if no picture has it."""
     known_N = values_N[~np.isnan(values_N)]
     if not len(known_N):
         return {}

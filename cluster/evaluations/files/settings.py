@@ -16,9 +16,11 @@ class FileOptions(Options):
 
     split: str = Field("test", description="Split to measure on.")
     images: ImageCount | None = Field(
-        None, description="How many pictures, evenly spaced over the split; by default all."
+        None, description="Number of pictures, evenly spaced over the split; by default all."
     )
-    block: int = Field(16, ge=1, description="Pictures of a part; what is killed loses a part.")
+    block: int = Field(
+        16, ge=1, description="Pictures of a part; a process that is killed loses one part at most."
+    )
     seed: Seed = Field(7, description="Seed of the intervals.")
 
 

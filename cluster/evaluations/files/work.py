@@ -1,4 +1,4 @@
-"""Making the part of a block: each picture becomes a file, and the file becomes an image again."""
+"""How the part of a block is made: each picture becomes a file, and the file an image again."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Context:
     split: Split
 
     def picture(self, item: int) -> Picture:
-        """A measured picture by its place, with its row as the key of shared randomness."""
+        """The measured picture at a place, with its row as the key of shared randomness."""
         row = self.evaluation.plan.rows[item]
         host = data.held_out_rows(self.recipe, self.split, [row])
         maps = {name: map_BHW[0] for name, map_BHW in host.maps.items()}
@@ -64,15 +64,15 @@ def open_context(evaluation: Evaluation) -> Context:
 
 
 def open_maker(directory: Path, number: int = 0) -> MakePart:
-    """What makes the parts of an evaluation in this process.
+    """The function that makes the parts of an evaluation in this process.
 
     Args:
         directory: the directory of the evaluation.
         number: the number of the process, which changes nothing.
 
     Raises:
-        InputError: as `open_context`.
-        ShardError: as `open_context`.
+        InputError: the codec is no longer that of the plan.
+        ShardError: the shard set is missing.
     """
     return partial(make_part, open_context(Evaluation.open(directory)))
 
@@ -83,10 +83,10 @@ def make_part(
     """Write and read the files of a block, and write its part.
 
     Args:
-        context: what the blocks share.
+        context: the objects that the blocks of the process share.
         number: the number of the block.
-        advanced: called after each picture with the pictures done; what it raises stops the work,
-            and the block is to be made again.
+        advanced: a function that is called after each picture with the number of pictures done; an
+            error that it raises stops the work, and the block must be made again.
 
     Raises:
         InputError: a picture does not fit the codec.

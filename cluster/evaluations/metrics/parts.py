@@ -1,13 +1,17 @@
-"""What a finished block leaves behind, and how the parts are read again.
+"""The parts that finished blocks leave behind, and how they are read again.
 
-Tensors of a part, n items: float64 [n] values under the names of metrics; `features/<set>`, float32
-[n, D], of the sets images, reconstructions, rate0 and samples, and of each image its latent and a
-sample of the prior; `pixels/<what>`, int64 [3, H, W]
-sums for the rate-0 identity.
+A part of n items holds these tensors:
 
-Features are kept, and not their sums of products: below D images a block they take less room, and
-the kernel distance and the intervals need them. Sums are formed block by block when they are read,
-so no more than one block, or one subset of the kernel distance, is ever in memory.
+    <metric>         float64 [n], the values of a metric
+    features/<set>   float32 [n, D], the features of one of the sets images, reconstructions, rate0
+                     and samples; the set latents holds the latent of each image, and the set prior
+                     as many samples of the prior
+    pixels/<what>    int64 [3, H, W], sums for the rate-0 identity
+
+The features are stored, and not their sums of products: if a block has fewer than D images, the
+features take less room, and the kernel distance and the intervals need them. Sums are formed block
+by block when the parts are read, so no more than one block, or one subset of the kernel distance,
+is ever in memory.
 """
 
 from __future__ import annotations
@@ -61,9 +65,9 @@ class StoredFeatures:
     """The features of one set, in the parts that hold them.
 
     Attributes:
-        which: the set.
+        which: the name of the set.
         files: the parts in the order of their blocks.
-        lengths: items of each.
+        lengths: the number of items in each part.
     """
 
     which: FeatureSet
@@ -74,13 +78,13 @@ class StoredFeatures:
         return sum(self.lengths)
 
     def blocks(self) -> Iterator[Tensor]:
-        """float32 [n, D], one part after the other."""
+        """The features of each part in turn, float32 [n, D]."""
         for path in self.files:
             with safetensors.safe_open(path, "pt") as file:
                 yield file.get_tensor(feature_name(self.which))
 
     def sums(self) -> FeatureSums:
-        """Sufficient statistics over all items, merged in the order of the blocks."""
+        """The sufficient statistics over all items, merged in the order of the blocks."""
         merged: FeatureSums | None = None
         for features_ND in self.blocks():
             block = FeatureSums(features_ND.shape[1])
@@ -93,10 +97,10 @@ class StoredFeatures:
         return merged
 
     def at(self, items: np.ndarray) -> np.ndarray:
-        """float32 [len(items), D].
+        """The features of some items, float32 [len(items), D].
 
         Args:
-            items: increasing places among all items.
+            items: the places of these items among all items, in increasing order.
         """
         found, begin = [], 0
         for features_ND, length in zip(self.blocks(), self.lengths, strict=True):

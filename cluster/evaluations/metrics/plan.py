@@ -9,33 +9,34 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
-import torch
-
 import gencomp
 import shards
 from cluster import data
 from cluster.evaluations import evaluation, plans
-from cluster.evaluations.metrics.settings import OF_FEATURES, OF_RECONSTRUCTIONS, Metric, Settings
+from cluster.evaluations.metrics.abilities import Abilities
+from cluster.evaluations.metrics.settings import OF_FEATURES, Metric, Settings
 from cluster.evaluations.plans import spaced
 from cluster.runs import Run
 from gencomp.errors import InputError
 from gencomp.evaluation import bootstrap, kernel, networks, ssim
-from gencomp.evaluation.draws import ItemDraws
 from gencomp.evaluation.feature_inputs import RESIZE_RULES
-from gencomp.system import evaluation_mode
 from gencomp.validation import checked
-from shards.reading.reader import Split
 
 
 class Block(NamedTuple):
-    """A unit of work: images of the split by their place among the measured ones, or samples."""
+    """A unit of work.
+
+    Attributes:
+        kind: whether the items are images or samples of the prior.
+        items: the places of the images among the measured ones, or the numbers of the samples.
+    """
 
     kind: Literal["images", "samples"]
     items: range
 
 
 class Plan(plans.Plan):
-    """A measurement."""
+    """The plan of a measurement, called its protocol."""
 
     FILE: ClassVar[str] = "protocol.json"
     LOCATIONS: ClassVar[tuple[str, ...]] = ("shards", "features_file", "lpips_file")
@@ -51,7 +52,8 @@ class Plan(plans.Plan):
     split_images: int
     height: int | None
     width: int | None
-    # (height, width, images of it) where images differ: they follow from data and transforms.
+    # Each size as (height, width, number of images), where the sizes differ. They follow from the
+    # data and the transforms.
     sizes: tuple[tuple[int, int, int], ...] = ()
     reconstructs: bool
     rules: dict[str, str]
@@ -64,13 +66,16 @@ class Plan(plans.Plan):
         return {key: value for key, value in super().identity().items() if key != "sizes"}
 
     def differences(self, other: Self) -> list[str]:
-        """Rules follow from the rest, so they are named only where they alone differ."""
+        """The changes that `other` would make to this plan, in words.
+
+        Rules follow from the other fields, so they are named only if nothing else differs.
+        """
         found = super().differences(other)
         return [text for text in found if not text.startswith("rules ")] or found
 
     @property
     def every_size(self) -> tuple[tuple[int, int, int], ...]:
-        """(height, width, measured images of it) of every size."""
+        """Every size as (height, width, number of measured images)."""
         if self.height is None or self.width is None:
             return self.sizes
         return ((self.height, self.width, self.settings.images),)
@@ -82,7 +87,7 @@ class Plan(plans.Plan):
 
     @property
     def blocks(self) -> list[Block]:
-        """All units of work, images first; of nearly equal size."""
+        """All units of work, nearly equal in size. Those that measure images come first."""
         chosen = self.settings
         images = divided(range(chosen.images), chosen.block)
         samples = divided(range(chosen.samples), chosen.block)
@@ -115,10 +120,10 @@ class Evaluation(evaluation.Evaluation):
 
 
 def divided(items: range, size: int) -> list[range]:
-    """Consecutive parts of `size` items or a few fewer, as equal as they go.
+    """Consecutive parts of `size` items or a few fewer, as equal in length as possible.
 
-    Unless parts of one are asked for, none of several has a single item, of which no batch
-    statistics could be taken; of an odd number of items, parts of two are therefore two or three.
+    If `size` is not 1 and there are two items or more, no part has a single item, because batch
+    statistics need two. Where `size` is 2, an odd number of items therefore has a part of three.
     """
     count = len(items) if size == 1 else min(-(-len(items) // size), max(len(items) // 2, 1))
     cuts = [len(items) * i // count for i in range(count + 1)] if count else [0]
@@ -137,17 +142,18 @@ def make(
     lpips_sha256: str | None,
     **chosen: Any,
 ) -> Plan:
-    """The protocol of a finished run; runs two images through it, writes nothing.
+    """The protocol for a finished run. Two images go through the run, and nothing is written.
 
     Args:
-        run: finished.
-        metrics: by default mse, psnr and ms_ssim where it reconstructs, and what the networks
-            given measure.
-        images: by default the whole split.
-        samples: by default as many as images, where features are compared and there is a prior.
-        features, features_sha256: file of the feature network, and its hash (may be left out for
-            the known Inception).
-        lpips, lpips_sha256: likewise.
+        run: the finished run.
+        metrics: the metrics; by default mse, psnr and ms_ssim if the run reconstructs, and those
+            that the given networks measure.
+        images: the number of images; by default the whole split is measured.
+        samples: the number of samples; by default as many as images, if features are compared and
+            the run has a prior.
+        features, features_sha256: the file of the feature network and its hash, which may be left
+            out for the known Inception network.
+        lpips, lpips_sha256: the file of the perceptual network and its hash.
         chosen: the other fields of `Settings`.
 
     Raises:
@@ -159,45 +165,28 @@ def make(
     location = recipe.evaluation_shards()
     shard_set = shards.open_set(location)
     split = shard_set.split(chosen["split"])
-    name = f"run {run.path} ({recipe.system}/{recipe.stage})"
-    reconstructs, has_prior, has_latents = _abilities(run, split)
+    abilities = Abilities.of(run, split)
     if metrics is None:
-        metrics = _usual(reconstructs, features is not None, lpips is not None)
-    for metric in metrics:
-        if metric in OF_RECONSTRUCTIONS and not reconstructs:
-            raise InputError(f"{name} has no encoder and reconstructs nothing: no {metric}")
-        if metric == "rate0" and not has_prior:
-            raise InputError(f"{name} has no prior to draw from: no rate0")
-        if metric == "mmd" and not has_latents:
-            raise InputError(f"{name} has no latents with a prior to compare them with: no mmd")
-    compares = any(metric in OF_FEATURES for metric in metrics)
-    if samples and not (has_prior and compares):
-        why = "has no prior to draw from" if compares else "is asked for neither fid nor kid"
-        raise InputError(f"--samples is {samples}, but {name} {why}")
+        metrics = abilities.usual_metrics(features is not None, lpips is not None)
+    abilities.require(metrics, samples)
     images = len(split) if images is None else images
-    if samples is None:
-        samples = images if has_prior and compares else 0
     settings = checked(
         Settings,
         {
             **chosen,
             "metrics": metrics,
             "images": images,
-            "samples": samples,
+            "samples": abilities.samples(metrics, images) if samples is None else samples,
             "features": _hash(features, features_sha256, "features"),
             "lpips": _hash(lpips, lpips_sha256, "lpips"),
         },
     )
+    _require_batches(settings, recipe.evaluation_statistics(), abilities.run)
     rows = spaced(len(split), images, split.name)
-    if what := recipe.evaluation_statistics():
-        for option in ("batch_size", "block"):
-            if getattr(settings, option) < 2:
-                raise InputError(
-                    f"--{option.replace('_', '-')} is 1, but {what} of {name} need 2 images or more"
-                )
     sizes = Counter(map(tuple, data.held_out_sizes(recipe, split, rows).tolist()))
     height, width = next(iter(sizes)) if len(sizes) == 1 else (None, None)
     return Plan(
+        checkpoint=run.checkpoint,
         gencomp=gencomp.__version__,
         system=f"{recipe.system}/{recipe.stage}",
         weights=checkpoint.networks_hash(),
@@ -208,7 +197,7 @@ def make(
         height=height,
         width=width,
         sizes=tuple((*size, count) for size, count in sizes.items()) if len(sizes) > 1 else (),
-        reconstructs=reconstructs,
+        reconstructs=abilities.reconstructs,
         rules=rules(settings, list(sizes)),
         shards=plans.absolute(location),
         features_file=None if features is None else str(features.resolve()),
@@ -218,11 +207,11 @@ def make(
 
 
 def rules(settings: Settings, sizes: Sequence[tuple[int, int]]) -> dict[str, str]:
-    """What the numbers mean, in words.
+    """The meaning of the numbers, in words.
 
     Args:
-        settings: of the evaluation.
-        sizes: each (height, width) that an image has.
+        settings: the evaluation's settings.
+        sizes: every size (height, width) that an image has.
 
     Raises:
         InputError: the images are too small for a metric that is asked for.
@@ -265,27 +254,14 @@ def rules(settings: Settings, sizes: Sequence[tuple[int, int]]) -> dict[str, str
     return said
 
 
-def _abilities(run: Run, split: Split) -> tuple[bool, bool, bool]:
-    """Whether the run reconstructs, has a prior, and encodes to latents that should follow it: two
-    images tell, or one where the two have different sizes."""
-    recipe, system = run.recipe(), run.system()
-    rows = data.held_out_order(recipe, split, 2, min(2, len(split)))[0].tolist()
-    batch = data.to_batch(data.held_out_rows(recipe, split, rows), torch.device("cpu"))
-    draws = ItemDraws.of(0, ("abilities",), rows)
-    with evaluation_mode(system.networks):
-        reconstructs = system.reconstruct(batch, draws) is not None
-        has_prior = system.sample(draws, like=batch) is not None
-        has_latents = system.latents(batch, draws) is not None
-    return reconstructs, has_prior, has_latents
-
-
-def _usual(reconstructs: bool, features: bool, lpips: bool) -> tuple[Metric, ...]:
-    able: Sequence[tuple[bool, tuple[Metric, ...]]] = (
-        (reconstructs, ("mse", "psnr", "ms_ssim")),
-        (features, OF_FEATURES),
-        (reconstructs and lpips, ("lpips",)),
-    )
-    return tuple(metric for can, those in able if can for metric in those)
+def _require_batches(settings: Settings, statistics: str, run: str) -> None:
+    """Raise `InputError` if a batch of one image cannot have the statistics that the run takes."""
+    for option in ("batch_size", "block"):
+        if statistics and getattr(settings, option) < 2:
+            raise InputError(
+                f"--{option.replace('_', '-')} is 1, but {statistics} of {run} need 2 images or"
+                " more"
+            )
 
 
 def _hash(path: Path | None, stated: str | None, what: str) -> str | None:

@@ -1,4 +1,4 @@
-"""From parts to numbers: values with intervals and counts, and the protocol they belong to."""
+"""Parts are merged into metrics: values with intervals, counts and the protocol behind them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from cluster.files import write_text
 from gencomp.errors import InputError
 from gencomp.evaluation import bootstrap, frechet, kernel, pixels
 from gencomp.evaluation.frechet import Gaussian
+from gencomp.evaluation.psnr import psnr
 from gencomp.system import Codec
 
 _VALUES = ("mse", "ms_ssim", "lpips", "pv", "rate0_mse", "rate0_pv")
-# Which features are compared with those of the images, and the names of the distances.
+# The sets of features that are compared with the features of the images, and the names of the
+# two distances.
 _COMPARED: dict[FeatureSet, tuple[str, str]] = {
     "reconstructions": ("rfid", "rkid"),
     "rate0": ("rate0_rfid", "rate0_rkid"),
@@ -30,11 +32,11 @@ _COMPARED: dict[FeatureSet, tuple[str, str]] = {
 
 
 class Result(NamedTuple):
-    """What was collected.
+    """The result that was merged from parts.
 
     Attributes:
-        content: of metrics.json.
-        missing: blocks without a part.
+        content: the content of metrics.json.
+        missing: the numbers of the blocks without a part.
     """
 
     content: dict[str, Any]
@@ -42,13 +44,13 @@ class Result(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """The parts there are, without their features.
+    """The content of the existing parts, without their features.
 
     Attributes:
-        values: float64 [N] by metric.
-        sums: int64 sums over pixels.
-        lengths: items of each block that holds a set of features.
-        versions: of gencomp and torch that made them.
+        values: name of a metric -> its values, float64 [N].
+        sums: name of a tensor -> its int64 sums over pixels.
+        lengths: set of features -> block -> number of items, for the blocks that hold the set.
+        versions: the versions of gencomp and torch that made the parts.
     """
 
     values: dict[str, np.ndarray]
@@ -58,11 +60,11 @@ class Parts(NamedTuple):
 
 
 def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
-    """Merge the parts there are and write `metrics.json`.
+    """Merge the parts that exist and write `metrics.json`.
 
     Raises:
-        InputError: no part of images yet, a part that is damaged or of another protocol, or
-            (require_all) missing blocks; then nothing is written.
+        InputError: there is no part of images yet, a part is damaged or belongs to another
+            protocol, or (require_all) blocks are missing; then nothing is written.
     """
     plan, missing = evaluation.plan, evaluation.missing()
     if require_all and missing:
@@ -109,7 +111,7 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
 
 
 def _nominal_rate(codec: Codec, plan: Plan) -> float | None:
-    """Bits a pixel of all measured images at the fixed length; None for a codec without one."""
+    """The bits per pixel of all measured images at the codec's fixed length, if it has one."""
     bits = values = 0
     for height, width, images in plan.every_size:
         if (of_image := codec.nominal_bits(height, width)) is None:
@@ -119,7 +121,7 @@ def _nominal_rate(codec: Codec, plan: Plan) -> float | None:
 
 
 def _read(evaluation: Evaluation, missing: list[int]) -> Parts:
-    """Check every part, one at a time."""
+    """Read and check the parts, one at a time."""
     values: dict[str, list[np.ndarray]] = {}
     found = Parts({}, {}, {}, set())
     for block in range(len(evaluation.plan.blocks)):
@@ -140,7 +142,7 @@ def _read(evaluation: Evaluation, missing: list[int]) -> Parts:
 
 
 def _of_values(values: dict[str, np.ndarray], settings: Settings) -> dict[str, dict[str, Any]]:
-    """Means over images, with intervals."""
+    """The means over images, with intervals."""
     metrics: dict[str, dict[str, Any]] = {}
     for name in _VALUES:
         if name not in values:
@@ -150,16 +152,15 @@ def _of_values(values: dict[str, np.ndarray], settings: Settings) -> dict[str, d
         metrics[name] = _entry(mean, (low, high), len(values[name]))
         if name == "mse" and settings.asks("psnr"):
             # Decibels fall with the error, so the ends change places.
-            ends = pixels.psnr(high), pixels.psnr(low)
-            metrics["psnr"] = _entry(pixels.psnr(mean), ends, len(values[name]))
+            ends = psnr(high), psnr(low)
+            metrics["psnr"] = _entry(psnr(mean), ends, len(values[name]))
     return metrics
 
 
 def _of_features(
     evaluation: Evaluation, found: Parts, warnings: list[str]
 ) -> dict[str, dict[str, Any]]:
-    """Distances of every set of features from that of the images."""
-
+    """The distances of every set of features from the features of the images."""
     settings = evaluation.plan.settings
     metrics: dict[str, dict[str, Any]] = {}
     compared = [which for which in _COMPARED if which in found.lengths]
@@ -192,7 +193,7 @@ def _of_features(
 def _of_latents(
     evaluation: Evaluation, found: Parts, warnings: list[str]
 ) -> dict[str, dict[str, Any]]:
-    """Kernel distance of the latents from as many samples of the prior."""
+    """The kernel distance of the latents from as many samples of the prior."""
     latents, prior = (_stored(evaluation, found, which) for which in ("latents", "prior"))
     if len(latents) < 2:
         warnings.append("mmd is left out: it needs two images or more")
@@ -217,7 +218,7 @@ def _frechet(
     if others.which == "samples":
         changes = bootstrap.resampled_means(of_images, seed)
         changes = changes + bootstrap.resampled_means(of_others, seed, stream=1)
-    else:  # one image stands behind both
+    else:  # each image has features in both sets
         changes = bootstrap.resampled_means(of_images + of_others, seed)
     low, high = bootstrap.interval(changes)
     ends = max(value + low, 0.0), max(value + high, 0.0)
@@ -227,12 +228,13 @@ def _frechet(
 def _kernel(
     images: StoredFeatures, others: StoredFeatures, seed: int, form: kernel.Kernel = kernel.cubic
 ) -> dict[str, Any]:
-    """
+    """The kernel distance of two sets of features.
+
     Args:
-        images: their number goes into the entry.
-        others: of the same images, unless they are samples.
-        seed: of the bootstrap.
-        form: of the kernel.
+        images: the features of the images, whose number goes into the entry.
+        others: the features to compare, which belong to the same images unless they are samples.
+        seed: the seed of the bootstrap.
+        form: the form of the kernel.
     """
     count = kernel.subsets(len(images), len(others))
 
@@ -251,7 +253,7 @@ def _kernel(
 
 
 def _identity(found: Parts, images: int, draws: int) -> dict[str, float]:
-    """E MSE(0) = Var(X) + PV(0) + |E X − E G(Z)|², side by side."""
+    """Both sides of the identity E MSE(0) = Var(X) + PV(0) + |E X − E G(Z)|²."""
     originals = pixels.PixelSums(
         images, found.sums[parts.PIXEL_TOTAL], found.sums[parts.PIXEL_SQUARES]
     )
@@ -270,7 +272,7 @@ def _entry(value: float, ends: tuple[float, float], count: int) -> dict[str, Any
 
 
 def shown(evaluation: Evaluation, result: Result) -> Collected:
-    """The metrics in words, with what the reader must not overlook."""
+    """The metrics in words, with the warnings that the reader must not overlook."""
     content = result.content
     rows = []
     for name, entry in content["metrics"].items():

@@ -25,7 +25,7 @@ class MetricOptions(Options):
 
     split: str = Field("test", description="Split to measure on.")
     images: ImageCount | None = Field(
-        None, description="How many, evenly spaced over the split; by default all."
+        None, description="Number of images, evenly spaced over the split; by default all."
     )
     samples: SampleCount | None = Field(
         None,
@@ -40,21 +40,21 @@ class MetricOptions(Options):
     )
     batch_size: int = Field(64, ge=1, description="Images that go through the networks at once.")
     block: int = Field(
-        256, ge=1, description="Images of a part; what is killed loses a part at most."
+        256, ge=1, description="Images of a part; a process that is killed loses one part at most."
     )
     seed: Seed = Field(7, description="Seed of noise, samples and intervals.")
     features_input: Input = Field(
         "uint8",
-        description="What the feature network is given: uint8 of any size, or floats on [-1, 1] at"
-        " 299×299.",
+        description="Form of the images that the feature network is given: uint8 of any size, or"
+        " floats on [-1, 1] at 299×299.",
     )
 
 
 class Settings(MetricOptions):
-    """What is measured, with the hashes of the networks that measure.
+    """What is measured, with the hashes of the networks that measure it.
 
     Attributes:
-        metrics: in the order of `METRICS`.
+        metrics: the metrics, in the order of `METRICS`.
         features: SHA-256 of the feature network's file.
         lpips: SHA-256 of the perceptual network's file.
     """
@@ -85,10 +85,10 @@ class Settings(MetricOptions):
 
 
 def parse_metrics(text: str) -> tuple[Metric, ...]:
-    """`mse,psnr` as names.
+    """The metrics that a text such as `mse,psnr` names.
 
     Raises:
-        InputError: one of them is no metric.
+        InputError: the text holds a word that is no metric.
     """
     asked = [word.strip() for word in text.split(",") if word.strip()]
     for word in asked:

@@ -1,4 +1,4 @@
-"""Making the part of a block: images or samples go through the networks, batch by batch."""
+"""How the part of a block is made: images or samples go through the networks in batches."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def open_context(evaluation: Evaluation, gpu: int = 0) -> Context:
     """The run's system, its images and the networks that measure.
 
     Args:
-        evaluation: says on which kind of device.
-        gpu: the number of the GPU, where it is one.
+        evaluation: the evaluation, whose settings name the kind of device.
+        gpu: the number of the GPU, if the device is a GPU.
 
     Raises:
-        InputError: weights or network files are no longer those of the protocol, or there is no
-            such device.
+        InputError: the weights or the network files are no longer those of the protocol, or there
+            is no such device.
         ShardError: the shard set is no longer that of the protocol.
     """
     plan, run = evaluation.plan, evaluation.run
@@ -91,15 +91,16 @@ def open_context(evaluation: Evaluation, gpu: int = 0) -> Context:
 
 
 def open_maker(directory: Path, number: int = 0) -> MakePart:
-    """What makes the parts of a measurement in this process.
+    """The function that makes the parts of a measurement in this process.
 
     Args:
-        directory: of the measurement.
-        number: of the process; GPUs are taken in turn.
+        directory: the measurement's directory.
+        number: the number of the process; the processes take the GPUs in turn.
 
     Raises:
-        InputError: as `open_context`.
-        ShardError: as `open_context`.
+        InputError: the weights or the network files are no longer those of the protocol, or there
+            is no such device.
+        ShardError: the shard set is no longer that of the protocol.
     """
     gpu = number % max(torch.cuda.device_count(), 1)
     return partial(make_part, open_context(Evaluation.open(directory), gpu))
@@ -111,13 +112,13 @@ def make_part(
     """Measure a block and write its part.
 
     Args:
-        context: where.
-        number: of the block.
-        advanced: called after each batch with the items done; what it raises stops the work, and
-            the block is to be made again.
+        context: the objects that the blocks of the process share.
+        number: the number of the block.
+        advanced: a function that is called after each batch with the number of items done; an
+            error that it raises stops the work, and the block must be made again.
 
     Raises:
-        InputError: an image does not fit, or a network answers what it must not.
+        InputError: an image does not fit, or the output of a network is not what it must be.
         ShardError: an image cannot be read.
     """
     block = context.evaluation.plan.blocks[number]
@@ -133,8 +134,9 @@ def make_part(
 
 
 def _batches(context: Context, block: Block) -> Iterator[tuple[list[int], Tensors]]:
-    """Items and results of each batch, on the CPU; the images of a batch have one size."""
-    # Sample i has the size and the maps of measured image i, from the first one on again.
+    """The items and results of each batch, on the CPU. The images of a batch have one size."""
+    # Sample i has the size and the maps of measured image i; after the last image, the first one
+    # follows again.
     measured = context.evaluation.plan.rows
     rows = [measured[item % len(measured)] for item in block.items]
     for group in data.of_one_size(data.held_out_sizes(context.recipe, context.split, rows)):
@@ -191,7 +193,7 @@ def _compared(context: Context, images_BCHW: Tensor, made_BCHW: Tensor) -> Tenso
 
 
 def _of_zero_rate(context: Context, batch: Batch, rows: list[int]) -> Tensors:
-    """Reconstructions by samples of the prior, which know nothing of the image's pixels."""
+    """The values of reconstructions at rate 0: samples of the prior that ignore the image."""
     images_BCHW = batch.images_BCHW
     repeats, errors, found = pixels.Repeats(), [], dict[str, Tensor]()
     for draw in range(context.settings.draws):
@@ -213,7 +215,7 @@ def _of_zero_rate(context: Context, batch: Batch, rows: list[int]) -> Tensors:
 
 
 def _of_latents(context: Context, batch: Batch, rows: list[int]) -> Tensors:
-    """The latents behind the first reconstruction of `_of_images`."""
+    """The latents behind the first reconstruction of `_of_images`, and samples of the prior."""
     encoding, sampling = (context.draws(purpose, 0, rows) for purpose in ("reconstruct", "prior"))
     both = standardised(context.system, batch, encoding, sampling)
     assert both is not None
@@ -237,7 +239,7 @@ def _features(context: Context, which: FeatureSet, images_BCHW: Tensor) -> Tenso
 
 
 def _joined(measured: list[Tensors], order: list[int]) -> Tensors:
-    """Rows one after the other, put in order; sums over pixels are added up."""
+    """The rows of all batches in order; sums over pixels are added up."""
     return {
         name: torch.stack([one[name] for one in measured]).sum(0)
         if name.startswith("pixels/")

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import tyro
 
+from gencomp.cli.arguments import Checkpoint
 from gencomp.cli.compress import files, work
 from gencomp.cli.compress.summary import bpp, conclude, nominal_bpp
+from gencomp.exit_codes import DONE
 
 
 def compress(
@@ -16,6 +18,7 @@ def compress(
     image: tyro.conf.Positional[Path],
     out: tyro.conf.Positional[Path],
     /,
+    checkpoint: Checkpoint = "last",
     overwrite: bool = False,
     processes: int | None = None,
 ) -> int:
@@ -35,16 +38,16 @@ def compress(
         files.require_folder(out)
         jobs = files.image_jobs(image, out)
         count = work.processes_for(jobs, not overwrite, processes)
-        work.opened(run)
-        function = partial(work.compress_file, run, not overwrite)
+        work.opened(run, checkpoint)
+        function = partial(work.compress_file, run, checkpoint, not overwrite)
         results = work.all_files("compressing", image, function, jobs, count)
         return conclude(f"Compressed to {out}", list(results))
     files.require_place(out, overwrite)
-    done = work.compress_file(run, False, files.Job(image, out))
+    done = work.compress_file(run, checkpoint, False, files.Job(image, out))
     nominal = nominal_bpp([done])
     print(
         f"{out}: {done.bytes} bytes = {done.code_bits} bits of code ({bpp(done.code_bits, [done])}"
         f" bpp{f'; nominal {done.nominal_bits} bits, {nominal} bpp' if nominal else ''})"
         f" + {done.container_bits} bits of container"
     )
-    return 0
+    return DONE

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import tyro
 
+from gencomp.cli.arguments import Checkpoint
 from gencomp.cli.compress import files, work
 from gencomp.cli.compress.summary import conclude
 from gencomp.coding.noise import require_draw
 from gencomp.errors import InputError
+from gencomp.exit_codes import DONE
 
 
 def decompress(
@@ -19,6 +21,7 @@ def decompress(
     out: tyro.conf.Positional[Path],
     /,
     draw: int = 0,
+    checkpoint: Checkpoint = "last",
     overwrite: bool = False,
     processes: int | None = None,
 ) -> int:
@@ -40,8 +43,8 @@ def decompress(
         files.require_folder(out)
         jobs = files.stream_jobs(stream, out)
         count = work.processes_for(jobs, not overwrite, processes)
-        work.opened(run)
-        function = partial(work.decompress_file, run, draw, not overwrite)
+        work.opened(run, checkpoint)
+        function = partial(work.decompress_file, run, checkpoint, draw, not overwrite)
         results = work.all_files("decompressing", stream, function, jobs, count)
         return conclude(f"Decompressed to {out}", list(results))
     files.require_place(out, overwrite)
@@ -49,6 +52,6 @@ def decompress(
         raise InputError(
             f"{out} must end in .png: another format would not keep the decoded pixels"
         )
-    done = work.decompress_file(run, draw, False, files.Job(stream, out))
+    done = work.decompress_file(run, checkpoint, draw, False, files.Job(stream, out))
     print(f"{out}: {done.width}×{done.height} pixels")
-    return 0
+    return DONE

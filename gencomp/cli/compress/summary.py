@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from gencomp.cli.compress import work
 from gencomp.cli.console import print_table
+from gencomp.exit_codes import DONE, FAILED, SPEAKER
 
 
 def conclude(title: str, results: Sequence[work.Done | work.Failed]) -> int:
@@ -24,10 +25,10 @@ def conclude(title: str, results: Sequence[work.Done | work.Failed]) -> int:
         }
         print_table(title, list(columns), [list(columns.values())])
     if failed:
-        print(f"gencomp: {len(failed)} of {len(results)} images failed:", file=sys.stderr)
+        print(f"{SPEAKER}{len(failed)} of {len(results)} images failed:", file=sys.stderr)
         for one in failed:
             print(f"  {one.sentence}", file=sys.stderr)
-    return 1 if failed else 0
+    return FAILED if failed else DONE
 
 
 def nominal_bpp(done: Sequence[work.Done]) -> str:

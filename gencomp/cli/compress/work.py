@@ -51,11 +51,15 @@ Work = Callable[[files.Job], Done]
 
 
 @cache
-def opened(run: Path) -> Codec:
+def opened(run: Path, checkpoint: str) -> Codec:
     """The codec of a run, loaded once in a process.
 
+    Args:
+        run: the directory of the run.
+        checkpoint: which of its checkpoints, as the command line names it.
+
     Raises:
-        InputError: no run, or one without a codec.
+        InputError: no run, no such checkpoint, or a run without a codec.
     """
     import torch
 
@@ -63,7 +67,7 @@ def opened(run: Path) -> Codec:
 
     if multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)  # one process a CPU
-    found = open_run(run)
+    found = open_run(run, checkpoint)
     codec = found.system().codec()
     recipe = found.recipe()
     if codec is None:
@@ -73,11 +77,12 @@ def opened(run: Path) -> Codec:
     return codec
 
 
-def compress_file(run: Path, keep: bool, job: files.Job) -> Done:
+def compress_file(run: Path, checkpoint: str, keep: bool, job: files.Job) -> Done:
     """Compress one image.
 
     Args:
         run: whose codec to use.
+        checkpoint: which of its checkpoints.
         keep: leave the target alone if it is a whole file of this codec; else it is replaced.
         job: the image and its compressed file.
 
@@ -86,7 +91,7 @@ def compress_file(run: Path, keep: bool, job: files.Job) -> Done:
     """
     from cluster.files import write_bytes
 
-    codec = opened(run)
+    codec = opened(run, checkpoint)
     if keep and job.target.exists():
         stream = _whole_stream(codec, job.target)
     else:
@@ -100,11 +105,12 @@ def compress_file(run: Path, keep: bool, job: files.Job) -> Done:
     return _done(codec, stream, str(job.target), keep)
 
 
-def decompress_file(run: Path, draw: int, keep: bool, job: files.Job) -> Done:
+def decompress_file(run: Path, checkpoint: str, draw: int, keep: bool, job: files.Job) -> Done:
     """Decompress one file.
 
     Args:
         run: whose codec wrote it.
+        checkpoint: which of its checkpoints.
         draw: of the decoder's noise.
         keep: leave the target alone if it is this very image; else it is replaced.
         job: the compressed file and its PNG image.
@@ -114,7 +120,7 @@ def decompress_file(run: Path, draw: int, keep: bool, job: files.Job) -> Done:
     """
     from cluster.files import write_bytes
 
-    codec = opened(run)
+    codec = opened(run, checkpoint)
     stream = files.read(job.source)
     comes_from = files.origin(codec.codec_id, codec.reader_fingerprint, draw, stream)
     if keep and job.target.exists():

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import tyro
 
+from gencomp.cli.arguments import Checkpoint
 from gencomp.cli.figure.drawing import FigureFile
-from gencomp.cli.figure.options import Runs, TileOptions
+from gencomp.cli.figure.options import Runs, TileOptions, checkpoint_remarks
 
 
 def interpolation(
@@ -15,6 +16,7 @@ def interpolation(
     /,
     file: Annotated[FigureFile, tyro.conf.OmitArgPrefixes],
     tile: Annotated[TileOptions, tyro.conf.OmitArgPrefixes],
+    checkpoint: Checkpoint = "last",
     image: int = 0,
 ) -> None:
     """Draw one image from generation (0 bpp) to reconstruction, the noise held fixed.
@@ -33,7 +35,7 @@ def interpolation(
 
     file.check()
     tile.check()
-    opened = finished_runs(runs)
+    opened = finished_runs(runs, checkpoint)
     chosen = choose(opened, tile.split, None, (image,))
     original, *others = along_the_rate(opened, chosen, tile.draws, tile.seed)
     upright = [
@@ -46,6 +48,7 @@ def interpolation(
             f"{chosen.data_set}, {tile.split} split, image {image}",
             "Held fixed along a row: image, generator and the noise that B sees",
             "(0 bpp: a sample of the prior, which knows nothing of the image; rates are nominal)",
+            *checkpoint_remarks(checkpoint),
         ],
         upright,
         [f"draw {draw + 1}" for draw in range(tile.draws)],

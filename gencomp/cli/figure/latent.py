@@ -6,9 +6,10 @@ from typing import Annotated
 
 import tyro
 
+from gencomp.cli.arguments import Checkpoint
 from gencomp.cli.console import print_table
 from gencomp.cli.figure.drawing import FigureFile
-from gencomp.cli.figure.options import Runs
+from gencomp.cli.figure.options import Runs, checkpoint_remarks
 from gencomp.errors import InputError
 
 _MOST_LATENTS = 6
@@ -18,6 +19,7 @@ def latent(
     runs: Runs,
     /,
     file: Annotated[FigureFile, tyro.conf.OmitArgPrefixes],
+    checkpoint: Checkpoint = "last",
     images: int | None = None,
     split: str = "test",
     seed: int = 7,
@@ -40,7 +42,7 @@ def latent(
     file.check()
     if len(runs) > _MOST_LATENTS:
         raise InputError(f"{len(runs)} runs are too many for one figure of latents, which has 6")
-    opened = finished_runs(runs)
+    opened = finished_runs(runs, checkpoint)
     chosen = choose(opened, split, images)
     compared = compare(opened, names_of(opened), chosen, seed)
     low, high = compared.chance
@@ -54,6 +56,7 @@ def latent(
     remarks = [
         f"{chosen.said} images; prior N(0, {variance:g} I) of {dimensions} dimensions;"
         f" chance: {latents.NULL_DRAWS} pairs of samples of the prior",
+        *checkpoint_remarks(checkpoint),
     ]
     figure = latents.draw(
         compared.sets, compared.measured, compared.null, "Latents and their prior", remarks

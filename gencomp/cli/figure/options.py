@@ -19,6 +19,11 @@ Evaluations = Annotated[
 ]
 
 
+def checkpoint_remarks(checkpoint: str) -> list[str]:
+    """The line of a figure about the checkpoints; the last ones go without saying."""
+    return [] if checkpoint == "last" else [f"Checkpoint of each run: {checkpoint}"]
+
+
 @dataclass(frozen=True)
 class TileOptions:
     """What is drawn of the images, and how.

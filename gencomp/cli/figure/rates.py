@@ -6,8 +6,9 @@ from typing import Annotated
 
 import tyro
 
+from gencomp.cli.arguments import Checkpoint
 from gencomp.cli.figure.drawing import FigureFile
-from gencomp.cli.figure.options import Runs, TileOptions
+from gencomp.cli.figure.options import Runs, TileOptions, checkpoint_remarks
 
 
 def rates(
@@ -15,6 +16,7 @@ def rates(
     /,
     file: Annotated[FigureFile, tyro.conf.OmitArgPrefixes],
     tile: Annotated[TileOptions, tyro.conf.OmitArgPrefixes],
+    checkpoint: Checkpoint = "last",
     images: int = 4,
     rows: tuple[int, ...] = (),
 ) -> None:
@@ -36,7 +38,7 @@ def rates(
 
     file.check()
     tile.check()
-    opened = finished_runs(runs)
+    opened = finished_runs(runs, checkpoint)
     chosen = choose(opened, tile.split, images, rows)
     original, *others = along_the_rate(opened, chosen, tile.draws, tile.seed)
     alone = tiles.Column(original.heading, original.remark, [row[:1] for row in original.tiles])
@@ -47,6 +49,7 @@ def rates(
             f"{tile.draws} draws of the noise each; 0 bpp: samples of the prior, whatever the"
             " image",
             "Rates are nominal, those of a code of fixed length",
+            *checkpoint_remarks(checkpoint),
         ],
         [alone, *others],
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gencomp.cli.console import progress
 from gencomp.cli.shards.showing import Location, megabytes
+from gencomp.exit_codes import DONE, FAILED
 
 _MOST_PROBLEMS = 100
 
@@ -33,6 +34,6 @@ def verify(location: Location, /, processes: int | None = None) -> int:
     if not report.ok:
         plural = "s" if report.found > 1 else ""
         print(f"{location}: {report.found} problem{plural}; {extent}")
-        return 1
+        return FAILED
     print(f"{location}: whole; {extent}")
-    return 0
+    return DONE

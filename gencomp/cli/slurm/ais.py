@@ -16,11 +16,13 @@ from cluster.evaluations.curve.settings import (
     Settings,
     complete,
 )
+from gencomp.cli.arguments import Checkpoint
 from gencomp.cli.slurm.submission import SubmissionOptions
 from gencomp.errors import InputError
 
 if TYPE_CHECKING:
     from cluster.evaluations.curve.plan import Evaluation
+    from cluster.runs import Run
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ def ais(
     /,
     *,
     name: str = "ais",
+    checkpoint: Checkpoint = "last",
     features: Path | None = None,
     model: Annotated[ModelOptions, tyro.conf.OmitArgPrefixes],
     curve: Annotated[CurveOptions, tyro.conf.OmitArgPrefixes],
@@ -74,34 +77,36 @@ def ais(
         certificate: How far the estimate can be off: bidirectional Monte Carlo on simulated images.
         submission: How the jobs run.
     """
+    from cluster.runs import open_run
     from slurm.kinds.curve import CurveJobs
 
     submission = submission.completed()
     chosen = complete(
         curve, sampler, pilot, certificate, features=features, threads=submission.cpus
     )
-    if run is None:
+    if run is not None:
+        opened = open_run(run, checkpoint)
+        jobs = CurveJobs(_of_run(opened, name, model, chosen, features))
+    elif checkpoint == "last":
         jobs = CurveJobs(_of_model(model, chosen, features))
     else:
-        jobs = CurveJobs(_of_run(run, name, model, chosen, features))
+        raise InputError("--checkpoint belongs to a RUN; a model of your own has its --weights")
     return submission.show(jobs) if submission.dry_run else submission.submit(jobs.enter())
 
 
 def _of_run(
-    run: Path, name: str, own: ModelOptions, chosen: Settings, features: Path | None
+    run: Run, name: str, own: ModelOptions, chosen: Settings, features: Path | None
 ) -> Evaluation:
     """
     Raises:
-        InputError: there is no such run, it has no curve, or options of a model are given.
+        InputError: the run has no curve, or options of a model are given.
     """
     from cluster.evaluations.curve import plan
-    from cluster.runs import open_run
 
     for option, value in vars(own).items():
         if value is not None:
-            raise InputError(f"--{option} belongs to a model of your own; leave RUN {run} out")
-    opened = open_run(run)
-    return plan.Evaluation.find(opened, name, plan.make(opened, chosen, features))
+            raise InputError(f"--{option} belongs to a model of your own; leave RUN {run.path} out")
+    return plan.Evaluation.find(run, name, plan.make(run, chosen, features))
 
 
 def _of_model(own: ModelOptions, chosen: Settings, features: Path | None) -> Evaluation:

@@ -11,9 +11,9 @@ import tyro
 from pydantic import Field
 
 from cluster.files import locked
-from cluster.stop_signals import STOPPED
 from gencomp.cli.slurm.submission import Requests, waited
 from gencomp.errors import InputError
+from gencomp.exit_codes import DONE, FAILED, STOPPED
 from slurm.jobs import ledger, queue, status, submit
 from slurm.sessions.session import Order
 from slurm.sessions.session_jobs import SessionJobs
@@ -75,7 +75,7 @@ class Allocation(Requests):
     def show(self, found: SessionJobs) -> int:
         """Print what would be submitted."""
         print(submit.dry_run(found, submit.divide(found, 1, "slurm"), self), end="")
-        return 0
+        return DONE
 
     def submit(self, found: SessionJobs, prepare: Callable[[], None] = lambda: None) -> int:
         """Submit a job, unless one waits or runs; with `wait`, stay until it is over.
@@ -96,7 +96,7 @@ class Allocation(Requests):
                     print(f"{found.subject}: submitted {job.name} as job {job.id}", flush=True)
         if not self.wait:
             print(f"gencomp slurm status {found.subject} shows where it stands")
-            return 0
+            return DONE
         return _conclude(found) if waited(found) else STOPPED
 
 
@@ -135,6 +135,6 @@ def _conclude(found: SessionJobs) -> int:
     row = status.rows(found)[-1]
     if row.state == "done":
         print(f"{found.subject} is finished: {found.state()}")
-        return 0
+        return DONE
     print(f"{row.name}: {row.state}; log {row.log}", file=sys.stderr)
-    return 1
+    return FAILED

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from gencomp.cli.arguments import Checkpoint
 from gencomp.cli.evaluate import RunOptions
 from gencomp.cli.slurm.submission import SubmissionOptions
 
@@ -16,6 +17,7 @@ def evaluate(
     /,
     metric: Annotated[RunOptions, tyro.conf.OmitArgPrefixes],
     submission: SubmissionOptions,
+    checkpoint: Checkpoint = "last",
 ) -> int:
     """Measure a finished run on held-out images, as `gencomp evaluate` does, in jobs.
 
@@ -32,7 +34,7 @@ def evaluate(
     from slurm.kinds.metrics import MetricJobs
 
     submission = submission.completed()
-    opened = open_run(run)
+    opened = open_run(run, checkpoint)
     plan = metric.plan(opened, submission.cpus)
     jobs = MetricJobs(Evaluation.find(opened, metric.name, plan))
     return submission.show(jobs) if submission.dry_run else submission.submit(jobs.enter())

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from cluster.evaluations.files.settings import FileOptions
+from gencomp.cli.arguments import Checkpoint
 from gencomp.cli.slurm.submission import SubmissionOptions
 
 
@@ -16,6 +17,7 @@ def files(
     /,
     *,
     name: str = "files",
+    checkpoint: Checkpoint = "last",
     file: Annotated[FileOptions, tyro.conf.OmitArgPrefixes],
     submission: SubmissionOptions,
 ) -> int:
@@ -35,7 +37,7 @@ def files(
     from slurm.kinds.files import FileJobs
 
     submission = submission.completed()
-    opened = open_run(run)
+    opened = open_run(run, checkpoint)
     wanted = plan.make(opened, file, submission.cpus)
     jobs = FileJobs(plan.Evaluation.find(opened, name, wanted))
     return submission.show(jobs) if submission.dry_run else submission.submit(jobs.enter())

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 import tyro
 from pydantic import Field
 
-from cluster.stop_signals import STOPPED
 from gencomp.cli.console import bar, short_duration
 from gencomp.errors import InputError
+from gencomp.exit_codes import DONE, FAILED, STOPPED
 from slurm.jobs.options import SlurmOptions
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Submission(Requests):
 
         work = submit.divide(jobs, self.jobs, "slurm")
         print(submit.dry_run(jobs, work, self, self.max_parallel), end="")
-        return 0
+        return DONE
 
     def submit(self, jobs: JobSet) -> int:
         """Submit what is missing; on this machine, or with `wait`, also wait for it.
@@ -109,7 +109,7 @@ class Submission(Requests):
             work = submit.divide(jobs, self.jobs, chosen)
             _announce(jobs, work, chosen, self.executor)
             if not (work.jobs or work.living):
-                return 0
+                return DONE
             if chosen == "debug":
                 submit.run_here(jobs, work)
             elif chosen == "local":
@@ -128,7 +128,7 @@ class Submission(Requests):
                     print(f"submitted {job.name} as job {job.id}")
                 if not self.wait:
                     print(f"gencomp slurm status {jobs.path} shows where they stand")
-                    return 0
+                    return DONE
                 if not waited(jobs):
                     return STOPPED
         return _conclude(jobs)
@@ -180,7 +180,7 @@ def _conclude(jobs: JobSet) -> int:
             f"all {len(jobs.block_sizes)} blocks are finished; "
             f"gencomp slurm collect {jobs.path} shows the result"
         )
-        return 0
+        return DONE
     if missing:
         print(f"missing are {jobs.name_blocks(missing)}", file=sys.stderr)
     rows = [row for row in standing.rows(jobs) if row.state != "done"]
@@ -189,7 +189,7 @@ def _conclude(jobs: JobSet) -> int:
             print(f"{row.name}: {row.state}; log {row.log}", file=sys.stderr)
     if behind := sum(row.log is None for row in rows):
         print(f"{behind} jobs behind them were not started", file=sys.stderr)
-    return 1
+    return FAILED
 
 
 def _progress(jobs: JobSet) -> AbstractContextManager[Callable[[], None]]:

@@ -11,7 +11,8 @@ import tyro
 from gencomp import recipes
 from gencomp.cli import recipe_words
 from gencomp.cli.slurm.allocation import Allocation, AllocationOptions, require_slurm
-from gencomp.cli.sweep import has_begun, keys, load
+from gencomp.cli.sweep import keys, load
+from gencomp.exit_codes import DONE
 
 _FILE = "sweep.yaml"
 
@@ -64,7 +65,7 @@ def _sweep(
 
     loaded = load(file, overrides, concurrent)
     home = directory.resolve()
-    has_begun(directory)  # refuses what is no sweep
+    plan.has_begun(directory)  # refuses what is no sweep
     words = ["sweep", str(home / _FILE), "--runs", str(home.parent), "--name", home.name]
     most = loaded.workers * (loaded.concurrent or 1)
     order = allocation.order("sweep", words, loaded.workers, most, loaded.gpu)
@@ -86,5 +87,5 @@ def _sweep(
 
     if is_finished():
         print(f"sweep {directory} is finished; gencomp status {directory} shows its trials")
-        return 0
+        return DONE
     return allocation.submit(SessionJobs(found), prepare)

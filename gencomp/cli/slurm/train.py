@@ -12,6 +12,7 @@ from gencomp import recipes
 from gencomp.cli import recipe_words
 from gencomp.cli.slurm.allocation import Allocation, AllocationOptions, require_slurm
 from gencomp.cli.train import Options, keys, metrics_line
+from gencomp.exit_codes import DONE
 from gencomp.recipes.schema import BaseRecipe
 
 
@@ -65,7 +66,7 @@ def _train(recipe: BaseRecipe, path: Path, options: Options, allocation: Allocat
     require_slurm("gencomp train")
     if (result := runs.enter(path, recipe).result()) is not None:
         print(f"run {path} is finished: {metrics_line(result)}")
-        return 0
+        return DONE
     return allocation.submit(found)
 
 

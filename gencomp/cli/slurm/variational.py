@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from cluster.evaluations.encoders.settings import EncoderOptions
+from gencomp.cli.arguments import Checkpoint
 from gencomp.cli.slurm.submission import SubmissionOptions
 
 
@@ -16,6 +17,7 @@ def variational(
     /,
     *,
     name: str = "variational",
+    checkpoint: Checkpoint = "last",
     encoders: Annotated[EncoderOptions, tyro.conf.OmitArgPrefixes],
     submission: SubmissionOptions,
 ) -> int:
@@ -37,7 +39,7 @@ def variational(
     from slurm.kinds.encoders import EncoderJobs
 
     submission = submission.completed()
-    opened = open_run(run)
+    opened = open_run(run, checkpoint)
     wanted = plan.make(opened, **dict(encoders), threads=submission.cpus)
     jobs = EncoderJobs(plan.Evaluation.find(opened, name, wanted))
     return submission.show(jobs) if submission.dry_run else submission.submit(jobs.enter())

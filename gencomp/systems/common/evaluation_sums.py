@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 
+from gencomp.evaluation.psnr import psnr
 from gencomp.sums import Sums
 
 
@@ -31,5 +30,5 @@ def errors_summary(sums: Sums, peak_to_peak: float) -> dict[str, float]:
     return {
         "mse": mse,
         "mse_standard_error": sums.standard_error("mse"),
-        "psnr": 10 * math.log10(peak_to_peak**2 / mse) if mse else math.inf,
+        "psnr": psnr(mse, peak_to_peak),
     }

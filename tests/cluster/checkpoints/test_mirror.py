@@ -365,7 +365,8 @@ class TestFaults:
         proxy.faults = [Fault(f"9/{OPTIMIZERS}", gate=threading.Event(), method="PUT")]
         words = [sys.executable, "-c", _SEND, str(stopped.path)]
         with subprocess.Popen(words, cwd=ROOT, env=ENVIRONMENT | dict(os.environ)) as process:
-            assert wait_for(lambda: not proxy.faults[0].times)
+            assert wait_for(lambda: not proxy.faults[0].times or process.poll() is not None)
+            assert process.poll() is None
             process.kill()
         assert f"checkpoints/step-000000009/{NETWORKS}" in place(uri).walk()
         assert copied_steps(uri) == [8]

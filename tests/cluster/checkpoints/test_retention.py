@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.checkpoints import retention, store
+from cluster.checkpoints import store
 from cluster.checkpoints.retention import Retention, chosen
 from cluster.logs import json_lines
 from cluster.runs import Run
@@ -63,7 +63,7 @@ def run_with_log(path: Path, rows: list[dict[str, Any]], **fields: Any) -> tuple
     run = Run(path)
     run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
     training = {"training.keep_best": 1, "training.keep_best_metric": "mse", **fields}
-    return run, Retention(run, tiny.checked(tiny.generator(path, training)))
+    return run, Retention(run.metrics, tiny.checked(tiny.generator(path, training)))
 
 
 class TestScores:
@@ -192,8 +192,8 @@ class TestInTraining:
     def test_the_last_the_best_and_every_sixth(self, straight: Run) -> None:
         found = {store.step_of(p) for p in store.directories(straight.checkpoints)}
         assert found == expected(straight)
-        best = retention.best(straight)
-        scores = Retention(straight, straight.recipe()).scores(found)
+        best = Run(straight.path, "best").final_checkpoint()
+        scores = Retention(straight.metrics, straight.recipe()).scores(found)
         assert scores[best.step] == min(scores.values())
         assert straight.final_checkpoint().step == 20
 
@@ -209,15 +209,15 @@ class TestInTraining:
         ]
 
     def test_the_best_one_is_whole_or_the_next_best(self, straight: Run, tmp_path: Path) -> None:
-        run = Run(shutil.copytree(straight.path, tmp_path / "run"))
-        first = retention.best(run)
+        run = Run(shutil.copytree(straight.path, tmp_path / "run"), "best")
+        first = run.final_checkpoint()
         tiny.flip(first.path / store.NETWORKS)
-        assert retention.best(run).step != first.step
-        assert store.newest(run.checkpoints) == run.final_checkpoint()
+        assert run.final_checkpoint().step != first.step
+        assert store.newest(run.checkpoints) == Run(run.path).final_checkpoint()
 
     def test_a_run_that_keeps_none(self, generator_run: Path) -> None:
         with pytest.raises(InputError, match=r"keeps no best checkpoints: set training\.keep_best"):
-            retention.best(Run(generator_run))
+            Run(generator_run, "best").final_checkpoint()
 
     def test_an_unknown_metric_stops_the_run_with_a_sentence(
         self, photos: Path, tmp_path: Path

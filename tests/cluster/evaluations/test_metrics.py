@@ -23,6 +23,7 @@ from cluster.runs import Run
 from gencomp.errors import InputError
 from gencomp.evaluation import frechet, kernel, pixels, ssim
 from gencomp.evaluation.draws import ItemDraws
+from gencomp.evaluation.psnr import psnr
 from gencomp.losses import mmd
 from gencomp.system import Batch, evaluation_mode
 from gencomp.systems.common.pixels import to_signed
@@ -147,7 +148,7 @@ def test_values_are_those_of_a_plain_loop(codec: Run, photos: Path, nets: dict[s
     mse = pixels.squared_error(images, draws[0]).mean().item()
     expected = {
         "mse": mse,
-        "psnr": pixels.psnr(mse),
+        "psnr": psnr(mse),
         "ms_ssim": ssim.ms_ssim(images, draws[0]).mean().item(),
         "lpips": (images.double() - draws[0].double()).abs().mean().item() / 127.5,
         "pv": torch.stack(draws).double().var(0, unbiased=False).mean().item() / 127.5**2,
@@ -286,7 +287,7 @@ def test_parts_of_another_protocol_are_refused_by_name(generator: Run) -> None:
     for measurement in (one, two):
         measure(measurement, 1)
     shutil.copy(two.part(0), one.part(0))
-    with pytest.raises(InputError, match=r"block-00000.safetensors belongs to another measurement"):
+    with pytest.raises(InputError, match=r"block-00000.safetensors belongs to another evaluation"):
         results.collect(one)
     with pytest.raises(InputError, match="seed was 7, would be 8 "):
         Evaluation.find(generator, "one", two.plan)

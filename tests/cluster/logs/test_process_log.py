@@ -173,14 +173,13 @@ def test_relay(tmp_path: Path) -> None:
 
 
 class TestNewestFirst:
-    def test_is_the_log_backwards(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_is_the_log_backwards(self, tmp_path: Path) -> None:
         path = tmp_path / "log"
         for number in range(100):
             json_lines.append(path, {"step": number, "text": "x" * (number % 13)})
         forwards = json_lines.read(path)
         for block in (1, 7, 64, 1000, 1 << 16):
-            monkeypatch.setattr(json_lines, "_BLOCK", block)
-            assert list(json_lines.newest_first(path)) == forwards[::-1]
+            assert list(json_lines.newest_first(path, block)) == forwards[::-1]
 
     def test_of_nothing(self, tmp_path: Path) -> None:
         assert list(json_lines.newest_first(tmp_path / "none")) == []

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gencomp.evaluation import pixels
+from gencomp.evaluation.psnr import psnr
 
 
 def images(count: int, seed: int = 0, side: int = 8) -> Tensor:
@@ -31,9 +32,9 @@ def test_black_against_white_is_four_and_zero_decibels() -> None:
     black, white = torch.zeros(1, 3, 4, 4, dtype=torch.uint8), torch.full((1, 3, 4, 4), 255)
     mse = pixels.squared_error(black, white.to(torch.uint8)).item()
     assert mse == 4
-    assert pixels.psnr(mse) == 0
-    assert pixels.psnr(0.0439) == pytest.approx(19.60, abs=0.005)  # as published
-    assert pixels.psnr(0) == math.inf
+    assert psnr(mse) == 0
+    assert psnr(0.0439) == pytest.approx(19.60, abs=0.005)  # as published
+    assert psnr(0) == math.inf
 
 
 def test_the_variance_of_draws_is_the_biased_one() -> None:

@@ -11,7 +11,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from gencomp.errors import InputError
-from gencomp.evaluation.pixels import psnr
+from gencomp.evaluation.psnr import psnr
 from gencomp.figures.curves import Panel, Point, draw, require_one_protocol
 
 PROTOCOL = {"data": "abc", "split": "test", "images": "all 922 images"}

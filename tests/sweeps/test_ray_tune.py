@@ -82,7 +82,7 @@ def test_history_fills_the_rungs_again() -> None:
 
 
 def test_a_stop_leaves_its_mark_on_the_trial() -> None:
-    """Tune does not say why a trial ended; the keeper reads it here."""
+    """Tune does not say why a trial ended; `TrialStatusCallback` reads it here."""
     scheduler = asha()
     feed(scheduler, "a", 10, 0.1)
     good, bad = trial("c"), trial("b")

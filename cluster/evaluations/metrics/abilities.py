@@ -1,0 +1,82 @@
+"""What a finished run can do, and so which metrics it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+import torch
+
+from cluster import data
+from cluster.evaluations.metrics.settings import OF_FEATURES, OF_RECONSTRUCTIONS, Metric
+from cluster.runs import Run
+from gencomp.errors import InputError
+from gencomp.evaluation.draws import ItemDraws
+from gencomp.system import evaluation_mode
+from shards.reading.reader import Split
+
+
+class Abilities(NamedTuple):
+    """What a run can do.
+
+    Attributes:
+        run: the run in words, for messages.
+        reconstructs: whether the run has an encoder.
+        has_prior: whether the run can draw images from a prior.
+        has_latents: whether the run has latents that should follow a prior.
+    """
+
+    run: str
+    reconstructs: bool
+    has_prior: bool
+    has_latents: bool
+
+    @classmethod
+    def of(cls, run: Run, split: Split) -> Self:
+        """Try two images of a split, or one image if the two have different sizes."""
+        recipe, system = run.recipe(), run.system()
+        rows = data.held_out_order(recipe, split, 2, min(2, len(split)))[0].tolist()
+        batch = data.to_batch(data.held_out_rows(recipe, split, rows), torch.device("cpu"))
+        draws = ItemDraws.of(0, ("abilities",), rows)
+        with evaluation_mode(system.networks):
+            return cls(
+                f"run {run.path} ({recipe.system}/{recipe.stage})",
+                system.reconstruct(batch, draws) is not None,
+                system.sample(draws, like=batch) is not None,
+                system.latents(batch, draws) is not None,
+            )
+
+    def usual_metrics(self, features: bool, lpips: bool) -> tuple[Metric, ...]:
+        """The metrics that are measured when none are named.
+
+        Args:
+            features: whether a feature network is given.
+            lpips: whether a perceptual network is given.
+        """
+        able: Sequence[tuple[bool, tuple[Metric, ...]]] = (
+            (self.reconstructs, ("mse", "psnr", "ms_ssim")),
+            (features, OF_FEATURES),
+            (self.reconstructs and lpips, ("lpips",)),
+        )
+        return tuple(metric for can, those in able if can for metric in those)
+
+    def require(self, metrics: Sequence[Metric], samples: int | None) -> None:
+        """Raise `InputError` for a metric, or a number of samples, that the run cannot have."""
+        for metric in metrics:
+            if metric in OF_RECONSTRUCTIONS and not self.reconstructs:
+                raise InputError(f"{self.run} has no encoder and reconstructs nothing: no {metric}")
+            if metric == "rate0" and not self.has_prior:
+                raise InputError(f"{self.run} has no prior to draw from: no rate0")
+            if metric == "mmd" and not self.has_latents:
+                raise InputError(
+                    f"{self.run} has no latents with a prior to compare them with: no mmd"
+                )
+        if samples and not self.samples(metrics, samples):
+            compares = any(metric in OF_FEATURES for metric in metrics)
+            why = "has no prior to draw from" if compares else "is asked for neither fid nor kid"
+            raise InputError(f"--samples is {samples}, but {self.run} {why}")
+
+    def samples(self, metrics: Sequence[Metric], images: int) -> int:
+        """As many samples as images where they are compared, else none."""
+        compares = any(metric in OF_FEATURES for metric in metrics)
+        return images if self.has_prior and compares else 0

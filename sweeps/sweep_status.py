@@ -1,0 +1,65 @@
+"""Where a sweep stands, read from its files alone: from any host, while it runs, without torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from cluster import run_status
+from cluster.run_status import Standing
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepStatus:
+    """A sweep with its trials.
+
+    Attributes:
+        path: the directory of the sweep.
+        holder: the process that runs the sweep, if one does.
+        trials: the point that each trial tries, and where its run stands.
+    """
+
+    path: Path
+    holder: str | None
+    trials: list[tuple[dict[str, Any], Standing]]
+
+
+def is_sweep(path: Path) -> bool:
+    """Whether a directory holds a sweep."""
+    return (path / "sweep.yaml").is_file()
+
+
+def read(path: Path) -> SweepStatus:
+    """Where a sweep stands now.
+
+    Args:
+        path: the directory of the sweep.
+    """
+    holder = run_status.holder(path)
+    trials = []
+    for trial in sorted((path / "trials").glob("*")):
+        if not run_status.is_run(trial):
+            continue
+        try:
+            told = json.loads((trial / "trial.json").read_bytes())
+        except (OSError, ValueError):
+            told = {}
+        trials.append((told.get("point") or {}, _of_trial(trial, told, holder is not None)))
+    return SweepStatus(path, holder, trials)
+
+
+def _of_trial(path: Path, told: dict[str, Any], held: bool) -> Standing:
+    """What the sweep says of the end of a trial comes before what the trial's own log says.
+
+    A trial is stopped when it was beaten, and pending when it will go on.
+    """
+    found = run_status.read(path, held)
+    status = told.get("status")
+    if found.state != "finished" and status in ("stopped", "failed"):
+        detail = str(told.get("error") or "")
+        return dataclasses.replace(found, state=status, detail=detail, seconds_left=None)
+    if found.state in ("new", "stopped"):
+        return dataclasses.replace(found, state="pending")
+    return found

@@ -1,0 +1,82 @@
+"""Axes of a metric against the rate, from results alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cluster.results import panels
+from cluster.results.metrics import Measured, remarks
+from gencomp.coding import classical
+from gencomp.errors import InputError
+
+
+def measured(name: str, series: str, bpp: float, draws: int = 3, **values: float) -> Measured:
+    """The content of a metrics.json with these values."""
+    metrics: dict[str, Any] = {
+        key: {"value": value, "interval": [value - 0.01, value + 0.01]}
+        for key, value in values.items()
+    }
+    content = {
+        "metrics": {**metrics, "bpp": {"value": bpp}},
+        "images": 20,
+        "protocol": {
+            "data": "0123456789abcdef",
+            "stored": {"name": "photos"},
+            "settings": {"split": "test", "draws": draws},
+            "split_images": 47,
+            "rules": {"pixels": "8 bits"},
+            "transforms": {},
+        },
+    }
+    return Measured(name, series, None, content)
+
+
+def test_the_point_without_bits_stands_once_in_a_series() -> None:
+    results = [
+        measured("a", "λ 1", 0.1, mse=0.2, rate0_mse=0.9),
+        measured("b", "λ 1", 0.2, mse=0.1, rate0_mse=0.9),
+        measured("c", "λ 2", 0.2, mse=0.3, rate0_mse=0.8),
+    ]
+    (panel,) = panels.panels(["mse"], results)
+    assert [(p.series, p.bpp, p.value) for p in panel.points] == [
+        ("λ 1", 0.1, 0.2),
+        ("λ 1", 0.2, 0.1),
+        ("λ 2", 0.2, 0.3),
+        ("λ 1", 0.0, 0.9),
+        ("λ 2", 0.0, 0.8),
+    ]
+    said = "photos, test split, 20 of 47 images, evenly spaced: mse"
+    assert remarks([panel]) == [said, "bars: 95 % intervals over images"]
+
+
+def test_a_metric_that_nobody_has_is_named_with_the_mend() -> None:
+    with pytest.raises(InputError, match="no result has the metric lpips; measure it with"):
+        panels.panels(["lpips"], [measured("a", "", 0.1, mse=0.2)])
+
+
+def test_other_protocols_do_not_share_an_axis() -> None:
+    """Other draws matter to the metric that is an estimate from them, and to no other."""
+    results = [
+        measured("a", "", 0.1, draws=3, mse=0.2, pv=0.1),
+        measured("b", "", 0.2, draws=4, mse=0.1, pv=0.1),
+    ]
+    assert len(panels.panels(["mse"], results)) == 1
+    with pytest.raises(InputError, match="draws of each image is 3 of the first and 4"):
+        panels.panels(["pv"], results)
+
+
+def test_engineered_codecs_need_an_axis_of_distortion_and_the_images() -> None:
+    codec = classical.codec("JPEG")
+    with pytest.raises(InputError, match="--classical needs one of mse, psnr, ms_ssim"):
+        panels.panels(["pv"], [measured("a", "", 0.1, pv=0.1)], [codec])
+    with pytest.raises(InputError, match="its images are not known here"):
+        panels.panels(["mse"], [measured("a", "", 0.1, mse=0.1)], [codec])
+
+
+def test_words_for_metrics() -> None:
+    assert panels.parse(" psnr, mse,psnr") == ["psnr", "mse"]
+    for text, said in (("ssim", "--metrics 'ssim' is not one of mse, psnr"), (" ,", "is empty")):
+        with pytest.raises(InputError, match=said):
+            panels.parse(text)
