@@ -118,8 +118,8 @@ def shortest(encoder: constriction.stream.queue.RangeEncoder) -> bytes:
     stream = encoder.get_compressed().astype(">u4").tobytes()
     position, (low, size) = encoder.pos()
     bits = 8 * (_STATE_BYTES + _WORD_BYTES * position)
-    # Every number in [low, low + size) stands for the symbols. The encoder knows the lowest 64 bits
-    # of low; its stream is such a number, so it tells the others.
+    # Every number in [low, low + size) stands for the symbols. The encoder knows only the lowest 64
+    # bits of low; its stream is a number in that interval, which gives the higher bits.
     point = int.from_bytes(stream, "big") << (bits - 8 * len(stream))
     low = point - (point - low) % 2 ** (8 * _STATE_BYTES)
     for length in range(max(0, len(stream) - _STATE_BYTES), len(stream)):
