@@ -14,7 +14,7 @@ __all__ = ["open_set"]
 def open_set(location: str | Path) -> ShardSet:
     """Open the shard set in a directory or at a URI; `ShardError` when there is none."""
     from shards.reading.reader import (
-        open_set as open_,  # pyarrow loads here, not in `gencomp --help`
+        open_set as open_,  # pyarrow is imported here, so that `gencomp --help` need not wait
     )
 
     return open_(location)

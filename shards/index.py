@@ -1,4 +1,4 @@
-"""`index.parquet`: one row a sample, by split, then shard, then place in the tar."""
+"""`index.parquet`: a row for each sample, ordered by split, then shard, then place in the tar."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ SCHEMA = pa.schema(
         ),
     ]
 )
-# Opening a set reads whole row groups: of one a shard, three thousand would cost seconds.
+# Opening a set reads whole row groups. With a row group for each shard, the three thousand row
+# groups of a large set would cost seconds.
 _GROUP_ROWS = 1 << 17
 _REPETITIVE = ["split", "shard", "image_ext", "width", "height", "label"]
 
@@ -56,9 +57,10 @@ _REPETITIVE = ["split", "shard", "image_ext", "width", "height", "label"]
 class Row(NamedTuple):
     """One sample: where it lies and what it is.
 
-    `span` bytes from `offset` on hold all its members with the headers between them, and `check`
-    is xxh3_64 over these: what every read verifies. `hash` is xxh3_128 over the image member
-    alone: equal for equal pictures, whatever their labels. Offsets and sizes are in bytes.
+    The `span` bytes from `offset` on hold all members of the sample with the headers between them.
+    `check` is the xxh3_64 hash of these bytes, which every read verifies. `hash` is the xxh3_128
+    hash of the image member alone, so it is equal for equal pictures, whatever their labels.
+    Offsets and sizes are in bytes.
     """
 
     split: str
@@ -79,7 +81,7 @@ class Row(NamedTuple):
 
 
 def span_of(members: list[Member]) -> tuple[int, int]:
-    """(offset, span) of a sample: the bytes of a tar that hold all its members."""
+    """The (offset, span) of a sample: the place and the number of the bytes of all its members."""
     offset = members[0].offset
     return offset, members[-1].offset + members[-1].size - offset
 
@@ -99,7 +101,7 @@ def row_of(
 ) -> Row:
     """The index row of a sample whose members lie where `tars.scan` found them.
 
-    `content` is what the tar holds at `span_of(members)`.
+    `content` holds the bytes of the tar at `span_of(members)`.
     """
     offset, span = span_of(members)
     assert len(content) == span
@@ -134,7 +136,7 @@ def shard_table(rows: list[Row]) -> pa.Table:
 
 
 def shard_digest(table: pa.Table) -> bytes:
-    """sha256 over the values of one shard's rows, however Arrow lays them out."""
+    """The sha256 hash of the values of one shard's rows, however Arrow lays them out in memory."""
     digest = hashlib.sha256(struct.pack("<q", table.num_rows))
     for name in SCHEMA.names:
         digest.update(f"/{name}:".encode())
@@ -145,7 +147,7 @@ def shard_digest(table: pa.Table) -> bytes:
 class IndexWriter:
     """Writes the index shard by shard, in constant memory, and hashes its logical content.
 
-    Its row groups have `group_rows` rows each, but the last.
+    All row groups but the last have `group_rows` rows each.
     """
 
     def __init__(self, path: Path, group_rows: int = _GROUP_ROWS) -> None:
@@ -169,7 +171,7 @@ class IndexWriter:
             self._write(rows - rows % self._group_rows)
 
     def close(self) -> tuple[str, str]:
-        """Put the file in its place; (index hash, hash of the file's bytes)."""
+        """Put the file in its place, and return the index hash and the hash of the file's bytes."""
         self._write(sum(waiting.num_rows for waiting in self._waiting))
         self._writer.close()
         bytes_hash = xxhash.xxh3_128_hexdigest(map_index(self._temporary))
@@ -190,15 +192,15 @@ class IndexWriter:
 class IndexReader:
     """The content of the index file `where`, whose bytes must have the hash `bytes_hash`.
 
-    They are hashed at once, since parsing a damaged Parquet file may never end. The columns
-    `split` and `shard` come as dictionaries.
+    The bytes are hashed before anything is parsed, since parsing a damaged Parquet file may never
+    end. The columns `split` and `shard` are dictionary arrays.
     """
 
     def __init__(self, content: bytes | pa.Buffer, where: str, bytes_hash: str) -> None:
         if xxhash.xxh3_128_hexdigest(content) != bytes_hash:
             raise ShardError(
-                f"{where} is damaged or of another set: its bytes are not those that {INFO_NAME} "
-                "names"
+                f"{where} is damaged or of another set: its bytes do not have the hash that "
+                f"{INFO_NAME} names"
             )
         self._where = where
         with self._damage_named():
@@ -218,7 +220,10 @@ class IndexReader:
             return self._file.read_row_groups(groups, columns=columns).slice(first, length)
 
     def tables(self, columns: list[str], split: str) -> Iterator[pa.Table]:
-        """The same for one split, in pieces of some MB, for a column that is large."""
+        """These columns of the rows of one split in pieces of some MB, for columns that are large.
+
+        The rows are the same as those of `table`.
+        """
         groups, first, length = self._range(split)
         for group in groups:
             with self._damage_named():
@@ -227,7 +232,7 @@ class IndexReader:
             yield table
 
     def _range(self, split: str) -> tuple[list[int], int, int]:
-        """The row groups that hold a split, where in the first it begins, and its length."""
+        """The row groups that hold a split, its first row in the first of them, and its length."""
         first, last = self._ranges.get(split, (0, 0))
         groups = np.flatnonzero((self._starts[:-1] < last) & (self._starts[1:] > first)).tolist()
         return groups, first - int(self._starts[groups[0]]) if groups else 0, last - first
@@ -252,7 +257,7 @@ class IndexReader:
 
 
 def map_index(path: Path) -> pa.Buffer:
-    """The bytes of a local index; `ShardError` when it is missing."""
+    """The bytes of a local index; raises `ShardError` when the file is missing."""
     try:
         if path.stat().st_size == 0:
             return pa.py_buffer(b"")
@@ -265,7 +270,7 @@ def map_index(path: Path) -> pa.Buffer:
 
 
 def logical_hash(table: pa.Table) -> str:
-    """The index hash of a whole index: sha256 over the digests of its shards, in file order."""
+    """The index hash of a whole index: the sha256 of the digests of its shards, in file order."""
     total = hashlib.sha256()
     for part in by_shard(table):
         total.update(shard_digest(part))
@@ -273,7 +278,7 @@ def logical_hash(table: pa.Table) -> str:
 
 
 def by_shard(table: pa.Table) -> Iterator[pa.Table]:
-    """The rows of an index, cut where the split or the shard changes; no copies."""
+    """The rows of an index, cut where the split or the shard changes; nothing is copied."""
     if table.num_rows == 0:
         return
     shard, split = (
@@ -285,14 +290,17 @@ def by_shard(table: pa.Table) -> Iterator[pa.Table]:
 
 
 def whole(column: pa.ChunkedArray) -> pa.Array:
-    """A column in one piece."""
+    """A column as a single array."""
     if column.num_chunks == 1:
         return column.chunk(0)
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
 def _feed(digest: Any, array: pa.Array) -> None:
-    """Feed an array's values: validity, then lengths and contents, all little-endian."""
+    """Feed the values of an array to a digest: first validity, then lengths and contents.
+
+    All numbers are little-endian.
+    """
     digest.update(np.asarray(array.is_valid(), dtype=np.uint8).tobytes())
     if pa.types.is_list(array.type):
         digest.update(np.asarray(pc.list_value_length(array), dtype="<i8").tobytes())

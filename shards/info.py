@@ -21,12 +21,12 @@ class _Model(BaseModel):
 
 
 class Transform(_Model):
-    """What was done to the images before they were stored; part of every result's protocol."""
+    """What was done to the images before they were stored, which is part of a result's protocol."""
 
     size: tuple[int, int] | None = Field(
-        description="stored (height, width) in pixels; null: each image its own"
+        description="stored (height, width) in pixels; null: each image has its own size"
     )
-    geometry: str = Field(description="resize and crop, in words")
+    geometry: str = Field(description="how images were resized and cropped, in words")
     storage: str = Field(
         description="'original' (the bytes as found), 'png', 'webp' (lossless) or 'jpeg:<quality>'"
     )
@@ -36,12 +36,12 @@ class ShardInfo(_Model):
     name: str
     bytes: int
     samples: int
-    hash: str = Field(description="xxh3_128 of the whole file, in hex")
+    hash: str = Field(description="the xxh3_128 hash of the whole file, in hex")
 
 
 class SplitInfo(_Model):
     samples: int
-    shards: list[ShardInfo] = Field(description="in the order of the index")
+    shards: list[ShardInfo] = Field(description="the shards, in the order of the index")
 
 
 class Skipped(_Model):
@@ -54,38 +54,47 @@ class DatasetInfo(_Model):
 
     format_version: int = FORMAT_VERSION
     name: str
-    source: str = Field(description="what built the set: 'photos', 'folder', 'wds', ...")
-    parameters: dict[str, Any] = Field(description="what decides the content; same: same set")
+    source: str = Field(
+        description="the source that the set was built from: 'photos', 'folder', 'wds', ..."
+    )
+    parameters: dict[str, Any] = Field(
+        description="everything that decides the content: equal parameters give equal sets"
+    )
     transform: Transform
     location: str | None = Field(
         default=None,
-        description="directory (absolute, or relative to this file) or URI of the tars; null: here",
+        description="the directory (absolute, or relative to this file) or the URI of the tars; "
+        "null: the tars lie beside this file",
     )
-    splits: dict[str, SplitInfo] = Field(description="in the order of the index")
-    classes: list[str] = Field(default=[], description="names of the labels 0, 1, ...")
+    splits: dict[str, SplitInfo] = Field(description="the splits, in the order of the index")
+    classes: list[str] = Field(default=[], description="the names of the labels 0, 1, ...")
     maps: list[str] = Field(
-        default=[], description="members that are maps of pixels, such as 'label.png'"
+        default=[], description="the members that are maps of pixels, such as 'label.png'"
     )
-    skipped: list[Skipped] = Field(default=[], description="inputs left out on request")
-    index_hash: str = Field(description="sha256 of the index's logical content")
-    index_bytes_hash: str = Field(description="xxh3_128 of index.parquet's bytes, for damage")
+    skipped: list[Skipped] = Field(
+        default=[], description="the inputs that were left out on request"
+    )
+    index_hash: str = Field(description="the sha256 hash of the index's logical content")
+    index_bytes_hash: str = Field(
+        description="the xxh3_128 hash of the bytes of index.parquet, by which damage is found"
+    )
     created_by: str
 
     @property
     def counts(self) -> dict[str, int]:
-        """Samples by split."""
+        """The number of samples in each split."""
         return {name: split.samples for name, split in self.splits.items()}
 
 
 def created_by() -> str:
     try:
         return f"gencomp {metadata.version('gencomp')}"
-    except metadata.PackageNotFoundError:  # a source tree that nobody installed
+    except metadata.PackageNotFoundError:  # gencomp runs from a source tree and is not installed
         return "gencomp"
 
 
 def read_info(directory: Path) -> DatasetInfo:
-    """Read `dataset.json`; `ShardError` when it is missing, damaged or of another format."""
+    """Read `dataset.json`; raises `ShardError` when it is missing, damaged or of another format."""
     path = directory / FILE_NAME
     try:
         return parse_info(path.read_bytes(), str(path))
@@ -96,7 +105,10 @@ def read_info(directory: Path) -> DatasetInfo:
 
 
 def parse_info(data: bytes, where: str) -> DatasetInfo:
-    """The content of a `dataset.json` called `where`; `ShardError` as `read_info` has it."""
+    """The content of a `dataset.json`; raises `ShardError` when it is damaged or of another format.
+
+    `where` is the name of the file in messages.
+    """
     try:
         content = json.loads(data)
         version = content["format_version"]
@@ -121,7 +133,7 @@ def write_info(info: DatasetInfo, directory: Path) -> None:
 
 
 def missing_set(directory: Path) -> str:
-    """The sentence for a directory that is no shard set: names what exists beside it."""
+    """The message for a directory that is no shard set; it names the sets that lie beside it."""
     if directory.is_dir():
         if any(directory.glob("*.tar")):
             return (

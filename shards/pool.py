@@ -26,7 +26,7 @@ WATCH_SECONDS = 0.2
 
 
 def usable_cpus() -> int:
-    """Those that this process may run on."""
+    """The number of CPUs that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -38,18 +38,20 @@ def in_order(
     processes: int,
     watch: Callable[[Sequence[int]], None],
 ) -> Generator[Result, None, None]:
-    """The results of `function(task, report)` for each task, in their order.
+    """Give the results of `function(task, report)`, one for each task, in the order of the tasks.
 
     Args:
-        function: picklable; it may call `report(count)` with how much of its task is done.
-        tasks: taken as they are needed, `2 * processes` at most before their results.
-        processes: 1 means this very process.
-        watch: called a few times a second with the counts of the tasks that were taken and whose
-            results were not yet given, in order.
+        function: A picklable function, which may call `report(count)` with how much of its task is
+            done.
+        tasks: The tasks. They are taken as they are needed: at most `2 * processes` of them are
+            taken before their results are given.
+        processes: The number of worker processes; 1 means this very process.
+        watch: A function that is called a few times a second with the counts, in order, of the
+            tasks that were taken and whose results were not yet given.
 
-    The first task in order that raises ends it with its error, so errors do not depend on timing.
-    However it ends, also when this process is killed, the workers end at once. Raises
-    `ShardError` when one of them is killed.
+    The first task in order that raises an error ends the iteration with that error, so errors do
+    not depend on timing. However the iteration ends, also when this process is killed, the workers
+    end at once. Raises `ShardError` when a worker is killed.
     """
     if processes == 1:
         for task in tasks:
@@ -83,9 +85,9 @@ def in_order(
         pool.shutdown()
     except BrokenProcessPool:
         raise ShardError(
-            "a worker process was killed (by the system, for want of memory?) or could not start "
-            '(a script needs `if __name__ == "__main__":` around what it calls): run the same '
-            "again"
+            "a worker process was killed (perhaps by the system, because memory ran out) or could "
+            'not start (a script needs `if __name__ == "__main__":` around what it calls): run the '
+            "same command again"
         ) from None
     finally:
         ours.close()
@@ -94,7 +96,7 @@ def in_order(
 
 
 class _Throttled:
-    """A report within this process; passed on a few times a second."""
+    """A report for tasks in this very process, which calls `watch` only a few times a second."""
 
     def __init__(self, watch: Callable[[Sequence[int]], None]) -> None:
         self._watch = watch
@@ -109,7 +111,10 @@ class _Throttled:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Workers inherit that SIGINT is blocked: Ctrl-C is the parent's, and they end with it."""
+    """Block SIGINT while workers start: they inherit this, so Ctrl-C reaches only the parent.
+
+    The workers end with the parent.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -117,7 +122,7 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-# What a worker process was started with.
+# The function and the counts that a worker process was started with.
 _function: Callable[[Any, Report], Any]
 _counts: Any
 
@@ -127,7 +132,7 @@ def _start_worker(
 ) -> None:
     global _function, _counts
     _function, _counts = function, counts
-    os.chdir(directory)  # `spawn` starts where the parent once started
+    os.chdir(directory)  # `spawn` starts in the directory in which the parent was started
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 

@@ -1,4 +1,4 @@
-"""What lies where in a plain tar: members with their offsets, grouped as WebDataset groups them."""
+"""The members of a plain tar with their offsets, grouped into samples as WebDataset does it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shards.errors import ShardError
 
 BLOCK = 512
 _CHUNK = 1 << 20
-# webdataset's rule: the key is the path up to the first dot of its last component.
+# The rule of webdataset: the key is the path up to the first dot of its last component.
 _KEY_AND_EXTENSION = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$", re.DOTALL)
 _META = re.compile(r"(^|.*/)__[^/]*__($|/)")
 _MAGIC = {
@@ -27,7 +27,7 @@ _MAGIC = {
 
 
 class Stream(Protocol):
-    """What is needed of a seekable binary stream."""
+    """The methods that a seekable binary stream must have here."""
 
     def read(self, size: int = -1, /) -> bytes: ...
 
@@ -37,7 +37,11 @@ class Stream(Protocol):
 
 
 class Member(NamedTuple):
-    """One file in a tar: `name` is its extension within the sample; offset of its first byte."""
+    """One file in a tar.
+
+    `name` is the file's extension within its sample, `offset` the place of its first byte in the
+    tar, and `size` its size in bytes.
+    """
 
     name: str
     offset: int
@@ -45,15 +49,15 @@ class Member(NamedTuple):
 
 
 def split_name(path: str) -> tuple[str, str] | None:
-    """Key and extension of a member's path, or None for a name that WebDataset skips."""
+    """The key and the extension in a member's path, or None for a name that WebDataset skips."""
     match = _KEY_AND_EXTENSION.match(path)
     return (match[1], match[2].lower()) if match and not _META.match(path) else None
 
 
 def scan(tar: Path | Stream, where: str | None = None) -> list[tuple[str, list[Member]]]:
-    """The samples of a tar, as `samples` gives them, from its headers alone.
+    """The samples of a tar, as `samples` gives them; only the headers of the tar are read.
 
-    `where` names a stream in messages.
+    If `tar` is a stream, `where` is its name in messages.
     """
     if not isinstance(tar, Path):
         return list(samples(tar, where or str(tar)))
@@ -69,8 +73,8 @@ def scan(tar: Path | Stream, where: str | None = None) -> list[tuple[str, list[M
 def samples(stream: Stream, where: str) -> Iterator[tuple[str, list[Member]]]:
     """The samples of the tar `where` as (key, members), in file order.
 
-    The stream is read from its start, and nothing is kept of the members' data. Raises `ShardError`
-    for compressed, sparse, damaged or truncated tars and for a sample that has the same extension
+    The stream is read from its start, and the members' data are not kept. Raises `ShardError` for
+    compressed, sparse, damaged or truncated tars and for a sample that has the same extension
     twice.
     """
     key, members = "", list[Member]()
@@ -99,8 +103,9 @@ def samples(stream: Stream, where: str) -> Iterator[tuple[str, list[Member]]]:
 class OnePass:
     """A seekable stream that is read once, from its start to its end.
 
-    All that is passed is hashed, and kept until it is let go: `samples` steps back a little, and
-    what a sample holds can be had when it is complete, at the cost of one sequential read.
+    All bytes that are passed are hashed, and kept until `let_go` is called for them. So `samples`
+    can step back a little, and the content of a sample is still there once the sample is complete,
+    although the stream is read only once and in order.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -112,12 +117,12 @@ class OnePass:
 
     @property
     def reached(self) -> int:
-        """Bytes passed so far."""
+        """The number of bytes passed so far."""
         return self._kept_from + len(self._kept)
 
     @property
     def hash(self) -> str:
-        """xxh3_128 of the bytes passed so far, in hex."""
+        """The xxh3_128 hash of the bytes passed so far, in hex."""
         return self._digest.hexdigest()
 
     def read(self, size: int = -1, /) -> bytes:
@@ -138,12 +143,12 @@ class OnePass:
         return self._position
 
     def between(self, begin: int, end: int) -> bytes:
-        """Bytes that were passed and not let go."""
+        """The bytes [begin, end), which must have been passed and not let go."""
         assert begin >= self._kept_from
         return bytes(self._kept[begin - self._kept_from : end - self._kept_from])
 
     def let_go(self, end: int) -> None:
-        """What lies before `end` is needed no more."""
+        """Forget the bytes before `end`, which are no longer needed."""
         gone = min(max(end - self._kept_from, 0), len(self._kept))
         del self._kept[:gone]
         self._kept_from += gone
@@ -158,12 +163,12 @@ class OnePass:
 
 
 def _members(stream: Stream, where: str) -> Iterator[tarfile.TarInfo]:
-    """All members in order, directories too; sparse ones are refused."""
+    """All members in order, directories included; sparse members are refused."""
     stream.seek(0)
     _refuse_compressed(where, stream.read(8))
     stream.seek(0)
     try:
-        # To read, it needs no more of a stream than these three methods.
+        # To read a tar, `tarfile` needs no more methods than the three of `Stream`.
         with tarfile.open(fileobj=cast(BinaryIO, stream), mode="r:") as tar:
             for info in tar:
                 if info.issparse():
@@ -187,7 +192,10 @@ def _refuse_compressed(where: str, head: bytes) -> None:
 
 
 def _check_end(stream: Stream, where: str, end: int) -> None:
-    """`tarfile` takes a damaged header for the end of the archive: so look what follows."""
+    """Raise `ShardError` unless only zeros follow the last member.
+
+    `tarfile` takes a damaged header for the end of the archive, so what follows must be looked at.
+    """
     at = stream.seek(end)
     while chunk := stream.read(_CHUNK):
         if chunk.strip(b"\0"):

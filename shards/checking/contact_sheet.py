@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from shards.errors import ShardError
 from shards.reading.reader import ShardSet, Split
 
-CELL = 128  # the longer side of a shown image at most, in pixels
+CELL = 128  # the length of the longer side of a shown image, in pixels
 COLUMNS = 8
 _GAP = 8
 _LINE = 14
@@ -21,10 +21,11 @@ _PAPER, _INK, _GREY = (255, 255, 255), (20, 20, 20), (110, 110, 110)
 
 
 def contact_sheet(shard_set: ShardSet, path: Path, images: int = 32) -> None:
-    """Write `path`, a PNG with `images` of each split, evenly spaced over its rows.
+    """Write the PNG file `path`, which shows `images` images of each split.
 
-    Raises `ShardError` when `path` exists, cannot be written or is no `.png`, when `images` is
-    not positive, and for a corrupt sample.
+    The images are evenly spaced over the rows of the split. Raises `ShardError` when `path` exists,
+    cannot be written or does not end in `.png`, when `images` is not positive, and for a corrupt
+    sample.
     """
     check_sheet(path, images)
     sheet = draw_sheet(shard_set, images)
@@ -39,7 +40,7 @@ def contact_sheet(shard_set: ShardSet, path: Path, images: int = 32) -> None:
 
 
 def check_sheet(path: Path, images: int) -> None:
-    """Refuse by `ShardError` what `contact_sheet` could not write, before any work is done."""
+    """Raise `ShardError` for a sheet that could not be written, before any work is done."""
     if path.suffix.lower() != ".png":
         raise ShardError(f"the contact sheet {path} must be a .png file")
     if path.exists():
@@ -70,14 +71,14 @@ def draw_sheet(shard_set: ShardSet, images: int) -> Image.Image:
 
 
 def sheet_size(counts: list[int]) -> tuple[int, int]:
-    """(width, height) in pixels of a sheet with so many images of each split."""
+    """The (width, height) in pixels of a sheet that shows `counts` images of the splits."""
     columns = min(COLUMNS, max(counts, default=1) or 1)
     parts = [_LINE + _lines(count) * _cell_height() + _GAP for count in counts]
     return _GAP + columns * (CELL + _GAP), _GAP + sum(parts)
 
 
 def evenly(length: int, count: int) -> np.ndarray:
-    """`count` rows (all, if there are fewer) spaced evenly over `range(length)`, int64."""
+    """`count` rows (or all rows, if there are fewer), int64, evenly spaced over `range(length)`."""
     count = min(length, count)
     return (2 * np.arange(count, dtype=np.int64) + 1) * length // (2 * max(count, 1))
 
@@ -122,7 +123,7 @@ def _class(classes: list[str], label: int) -> str:
 
 
 def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """`text`, its middle left out where it is wider than a cell; the font knows ASCII for sure."""
+    """`text` in ASCII, which the font surely has; if it is too wide, its middle is left out."""
     text = text.encode("ascii", "replace").decode()
     if font.getlength(text) <= CELL:
         return text

@@ -1,8 +1,8 @@
 """What reading a split costs, and how well its order shuffles, on machines that are not here.
 
-The order is not modelled: the real classes are asked for every position. What is modelled is each
-node's shard cache (whole shards, the least recently used goes first) and the reading of its ranks,
-which is taken to advance in step.
+The order is not modelled: the real order classes are asked for every position. What is modelled is
+the shard cache of each node, which holds whole shards and evicts the least recently used one first,
+and the reading of the ranks, which are assumed to advance in step.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ _CHUNK = 1 << 18  # positions asked of an order at once: its keys take 100 bytes
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Samples and bytes of the shards of a split, int64 [shards] each, in the order of the rows."""
+    """The numbers of samples and of bytes of a split's shards, in the order of the rows.
+
+    Both arrays are int64 [shards].
+    """
 
     lengths: np.ndarray
     sizes: np.ndarray
@@ -30,9 +33,10 @@ class Layout:
 
 @dataclass(frozen=True)
 class Readers:
-    """Who reads: `world` ranks on `nodes` nodes, neighbouring ranks together.
+    """The processes that read: `world` ranks on `nodes` nodes; neighbouring ranks share a node.
 
-    batch_size: samples in a global batch; cache_bytes: room for shards on each node.
+    `batch_size` is the number of samples in a global batch; `cache_bytes` is the room for shards on
+    each node.
     """
 
     world: int
@@ -46,14 +50,14 @@ class NodeTraffic:
     """What one node fetches.
 
     Attributes:
-        requests: shards fetched.
-        bytes: bytes fetched.
-        repeated: of the requests, those for a shard that the node had fetched before and evicted.
-        needed_bytes: the most that the shards between their first and their last use in an epoch
-            have together: no cache smaller than this fetches every shard only once. Fetching ahead
-            of the reading may take as much again.
-        share: bytes of the shards that the node touches in an epoch, as a part of all bytes; mean
-            over the epochs.
+        requests: The number of fetches of a shard.
+        bytes: The number of bytes fetched.
+        repeated: The number of fetches of a shard that the node had fetched before and evicted.
+        needed_bytes: The largest total size of the shards that are between their first and their
+            last use in an epoch at the same time. With a smaller cache, some shards are fetched
+            more than once. Fetching ahead of the reading may take as much room again.
+        share: The bytes of the shards that the node touches in an epoch, as a fraction of all
+            bytes; the mean over the epochs.
     """
 
     requests: int
@@ -65,15 +69,16 @@ class NodeTraffic:
 
 @dataclass(frozen=True)
 class Shuffle:
-    """How close to a uniform shuffle an order is, from its first two epochs.
+    """How close an order is to a uniform shuffle, judged by its first two epochs.
 
     Attributes:
-        distinct_shards: mean number of different shards in a global batch, relative to its
+        distinct_shards: The mean number of different shards in a global batch, relative to its
             expectation when the batch is drawn uniformly without replacement; 1 is best.
-        rank_correlation: Spearman's, of the place in the stream with the place in storage; 0 is
-            best, and chance gives about 1 / sqrt(samples).
-        pair_repeat: how much likelier two samples that share a batch in one epoch share one in the
-            next than two samples at large; 1 is best (and stated when batches have no pairs).
+        rank_correlation: Spearman's rank correlation of the place in the stream with the place in
+            storage; 0 is best, and chance gives about 1 / sqrt(samples).
+        pair_repeat: The probability that two samples which share a batch in one epoch also share
+            one in the next, relative to that of any two samples; 1 is best. It is also 1 when the
+            batches have no pairs.
     """
 
     distinct_shards: float
@@ -83,7 +88,7 @@ class Shuffle:
 
 @dataclass(frozen=True)
 class Simulation:
-    """The traffic of each node over `positions` samples of the stream, and the shuffle."""
+    """The traffic of each node over `positions` samples of the stream, and the shuffle quality."""
 
     positions: int
     nodes: tuple[NodeTraffic, ...]
@@ -91,7 +96,7 @@ class Simulation:
 
 
 def layout_of(split: SplitInfo) -> Layout:
-    """The layout of a split that exists; shards without samples are never read."""
+    """The layout of a split that exists, without its empty shards, which are never read."""
     shards = [shard for shard in split.shards if shard.samples]
     return Layout(
         np.array([shard.samples for shard in shards], dtype=np.int64),
@@ -100,7 +105,7 @@ def layout_of(split: SplitInfo) -> Layout:
 
 
 def even_layout(samples: int, shard_size: int, sample_bytes: int) -> Layout:
-    """A made-up split of equal samples, `shard_size` in a shard and the rest in the last."""
+    """The layout of a made-up split of equal samples; the last shard may have fewer than others."""
     if min(samples, shard_size, sample_bytes) < 1:
         raise ShardError(
             f"a made-up split has at least 1 sample of 1 byte and 1 sample a shard, not {samples} "
@@ -112,9 +117,9 @@ def even_layout(samples: int, shard_size: int, sample_bytes: int) -> Layout:
 
 
 def simulate(layout: Layout, order: Order, readers: Readers, positions: int) -> Simulation:
-    """Read `positions` samples of the stream from its start.
+    """Simulate reading the first `positions` samples of the stream.
 
-    Raises `ShardError` when the order is not for this split and when the readers make no sense.
+    Raises `ShardError` when the order is not for this split and when the readers are impossible.
     """
     if order.length != layout.lengths.sum():
         raise ShardError(
@@ -187,17 +192,18 @@ def expected_distinct(lengths: np.ndarray, batch: int) -> float:
 
 
 class _Node:
-    """A node's cache and what it has fetched so far."""
+    """The cache of a node, and what the node has fetched so far."""
 
     def __init__(self, sizes: np.ndarray, cache_bytes: int) -> None:
         self._sizes, self._room = sizes, cache_bytes
-        self._cache: OrderedDict[int, int] = OrderedDict()  # bytes of the shards, oldest use first
+        # The bytes of each cached shard; the shard that was used least recently comes first.
+        self._cache: OrderedDict[int, int] = OrderedDict()
         self._seen = np.zeros(len(sizes), dtype=bool)
         self._requests = self._bytes = self._repeated = self._needed = 0
         self._shares: list[float] = []
 
     def read_epoch(self, shards: np.ndarray) -> None:
-        """Use these shards in turn."""
+        """Read these shards one after the other."""
         turns = shards[np.flatnonzero(np.diff(shards, prepend=-1))]
         fetched = np.fromiter(self._fetched(turns.tolist()), dtype=np.int64)
         touched = np.unique(turns)
@@ -209,7 +215,7 @@ class _Node:
         self._shares.append(float(self._sizes[touched].sum() / self._sizes.sum()))
 
     def _fetched(self, turns: list[int]) -> Iterator[int]:
-        """Those of the shards that were not in the cache when their turn came."""
+        """The shards that were not in the cache when their turn came."""
         cache, room, sizes = self._cache, self._room, self._sizes.tolist()
         for shard in turns:
             if shard in cache:
@@ -242,7 +248,7 @@ def _rows(order: Order, begin: int, count: int) -> np.ndarray:
 
 
 def _most_alive(turns: np.ndarray, sizes: np.ndarray) -> int:
-    """The most bytes of shards between their first and their last turn, over all turns."""
+    """The largest number of bytes of shards that are between their first and their last turn."""
     if not len(turns):
         return 0
     shards, first = np.unique(turns, return_index=True)
@@ -254,14 +260,14 @@ def _most_alive(turns: np.ndarray, sizes: np.ndarray) -> int:
 
 
 def _distinct_a_batch(shards: np.ndarray, batch: int) -> float:
-    """Mean number of different shards in the whole batches of an epoch."""
+    """The mean number of different shards in a batch, over the whole batches of an epoch."""
     batches = shards[: len(shards) // batch * batch].reshape(-1, batch)
     ordered = np.sort(batches, axis=1)
     return float(1 + np.count_nonzero(np.diff(ordered, axis=1)) / len(batches))
 
 
 def _pair_repeat(first: np.ndarray, second: np.ndarray, batch_size: int) -> float:
-    """Pairs that share a batch in both epochs, relative to what independent shuffles would give."""
+    """The number of pairs that share a batch in both epochs, relative to independent shuffles."""
     n = len(first)
     batch_of = np.empty((2, n), dtype=np.int64)
     batch_of[0, first] = np.arange(n) // batch_size

@@ -25,18 +25,26 @@ Progress = Callable[[str, int, int], None]
 
 PERCENTILES = (0, 5, 50, 95, 100)
 _ROWS_A_TASK = 1024
-_LEVELS = 256  # of a channel
-_VALUES = 1 << 16  # of a map's pixel
+_LEVELS = 256  # the number of levels of a channel
+_VALUES = 1 << 16  # the number of values that a pixel of a map can have
 
 
 @dataclass(frozen=True)
 class SplitStats:
-    """One split.
+    """The statistics of one split.
 
-    bytes: of its tars. image_bytes: of the stored images, by percentile; empty without images.
-    mean, variance: of R, G, B over all pixels, in grey levels 0..255; the variance divides by the
-    number of pixels. sizes: images by (width, height). labels: samples by label, -1 for none.
-    maps: pixels by value, for each map.
+    Attributes:
+        samples: The number of samples.
+        bytes: The total size of the tars in bytes.
+        image_bytes: The percentiles of the sizes of the stored images in bytes; empty without
+            images.
+        pixels: The number of pixels of all images.
+        mean: The means of R, G and B over all pixels, in grey levels 0..255.
+        variance: The variances of R, G and B over all pixels; the sums are divided by the number of
+            pixels.
+        sizes: The number of images of each (width, height).
+        labels: The number of samples of each label; the label -1 stands for samples without one.
+        maps: For each map, the number of pixels of each value.
     """
 
     samples: int
@@ -50,7 +58,10 @@ class SplitStats:
     maps: dict[str, dict[int, int]]
 
     def as_json(self) -> dict[str, Any]:
-        """The same in JSON's types: sizes by "WIDTHxHEIGHT", other numbers by their digits."""
+        """The statistics in the types of JSON.
+
+        Keys become text: sizes "WIDTHxHEIGHT", and other numbers their digits.
+        """
         return {
             "samples": self.samples,
             "bytes": self.bytes,
@@ -67,11 +78,11 @@ class SplitStats:
 def stats(
     location: str | Path, processes: int | None = None, progress: Progress | None = None
 ) -> tuple[DatasetInfo, dict[str, SplitStats]]:
-    """Decode the whole set, in `processes` (by default as many as pay off), and sum it up.
+    """Decode the whole set and count it, in `processes` (by default as many as pay off).
 
-    What is summed are integers, so the results are exact and do not depend on the processes.
-    `progress` is called with ("samples", done, in all). Raises `ShardError` when there is no
-    set, and for a corrupt sample.
+    All sums are of integers, so the results are exact and do not depend on the number of processes.
+    `progress` is called with ("samples", samples done, samples in all). Raises `ShardError` when
+    there is no set, and for a corrupt sample.
     """
     shard_set = open_set(location)
     image_bytes = _image_bytes(shard_set)
@@ -92,9 +103,10 @@ class _Rows(NamedTuple):
 
 @dataclass
 class _Sums:
-    """What is counted over some rows; sums of two parts are the sums of both.
+    """The counts over some rows; the counts of two groups of rows can be added.
 
-    levels: pixels by grey level, int64 [3, 256]; maps: pixels by value, int64 [65536].
+    `levels` counts the pixels of each grey level, int64 [3, 256]; `maps` counts the pixels of each
+    value of each map, int64 [65536].
     """
 
     levels: np.ndarray = field(default_factory=lambda: np.zeros((3, _LEVELS), dtype=np.int64))
@@ -127,7 +139,7 @@ def _sum_up(shard_set: ShardSet, workers: int, progress: Progress | None) -> dic
 
 
 def _tasks(shard_set: ShardSet) -> list[_Rows]:
-    """Rows of one shard each, so that processes seldom need the same remote shard."""
+    """The tasks, each of rows of one shard, so that processes seldom need the same remote shard."""
     tasks = []
     for name, split in shard_set.info.splits.items():
         start = 0
@@ -163,7 +175,7 @@ def _count(rows: _Rows, report: Callable[[int], None]) -> _Sums:
 
 
 def _image_bytes(shard_set: ShardSet) -> dict[str, np.ndarray]:
-    """The images' sizes in bytes, split by split: ascending int64."""
+    """The sizes of the images of each split in bytes, int64 in ascending order."""
     parts = {name: [np.empty(0, dtype=np.int64)] for name in shard_set.splits}
     index = open_index(shard_set.path, shard_set.info)
     for table in batches(index, ["split", "image_size"]):
@@ -191,7 +203,7 @@ def _finished(sums: _Sums, size: int, image_bytes: np.ndarray) -> SplitStats:
 
 
 def _moments(counts: list[int]) -> tuple[float, float]:
-    """Mean and variance of levels that occur so often; in whole numbers until the division."""
+    """The mean and variance of levels with these counts; only the last divisions are rounded."""
     n = max(sum(counts), 1)
     first = sum(level * count for level, count in enumerate(counts))
     second = sum(level * level * count for level, count in enumerate(counts))
@@ -199,7 +211,7 @@ def _moments(counts: list[int]) -> tuple[float, float]:
 
 
 def _percentiles(ascending: np.ndarray) -> dict[int, int]:
-    """The smallest value that p percent of all do not exceed."""
+    """For each percentile p, the least value that at least p percent of all do not exceed."""
     if not len(ascending):
         return {}
     return {p: int(ascending[max(0, -(-p * len(ascending) // 100) - 1)]) for p in PERCENTILES}

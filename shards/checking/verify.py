@@ -32,14 +32,15 @@ from shards.reading.reader import open_set
 
 Progress = Callable[[str, int, int], None]
 
-_EXAMPLES = 3  # of images that stand twice in a split
+_EXAMPLES = 3  # the number of shown images that occur twice in a split
 
 
 @dataclass(frozen=True)
 class Findings:
     """What `verify` looked at and what it found.
 
-    problems: at most `MOST_KEPT` of those `found`. notes: worth knowing, but not wrong.
+    `found` is the number of problems; `problems` has at most `MOST_KEPT` of them. `notes` are facts
+    that are worth knowing, but not wrong.
     """
 
     location: str
@@ -60,15 +61,17 @@ def verify(
 ) -> Findings:
     """Check the set at a directory or URI, in `processes` (by default as many as pay off).
 
-    - `index.parquet` against `dataset.json`: hashes, splits, shards, counts.
-    - Every shard: its size and hash, its members against the index, every sample's hashes, and
-      that images and maps decode to the size in the index.
-    - Images that stand in two splits, which is a problem, or twice in one, which is a note.
+    These are checked:
 
-    Every problem is named with shard, key and byte offset. The index is read in batches of rows
-    and the tars one by one; what grows with the set is 50 bytes a sample, to compare the images.
-    `progress` is called with ("samples", done, in all). When the index is damaged, nothing else is
-    looked at. Raises `ShardError` when there is no set.
+    - `index.parquet` against `dataset.json`: hashes, splits, shards and counts.
+    - Every shard: its size and its hash, its members against the index, the hashes of every sample,
+      and that images and maps decode to the size in the index.
+    - Images that occur in two splits, which is a problem, or twice in one split, which is a note.
+
+    Every problem is named with shard, key and byte offset. The index is read in batches of rows and
+    the tars one by one; the only memory that grows with the set is 50 bytes for each sample, by
+    which images are compared. `progress` is called with ("samples", samples done, samples in all).
+    When the index is damaged, nothing else is checked. Raises `ShardError` when there is no set.
     """
     info = open_set(location).info
     workers = processes_for(info, processes)
@@ -92,7 +95,7 @@ def verify(
 
 
 def _info_problems(info: DatasetInfo) -> Iterator[Problem]:
-    """What is wrong with `dataset.json` by itself."""
+    """The contradictions inside `dataset.json`."""
     seen: set[str] = set()
     for name, split in info.splits.items():
         if split.samples != (total := sum(shard.samples for shard in split.shards)):
@@ -131,7 +134,11 @@ def _check_shards(
 def _compare_images(
     index: pq.ParquetFile, rows: IndexPass, splits: list[str]
 ) -> tuple[Problems, list[str]]:
-    """Problems: images in two splits, so that one trains on what it tests. Notes: twice in one."""
+    """The problems and the notes about images that occur more than once.
+
+    An image in two splits is a problem, since it could be used for training and for testing. An
+    image that occurs twice in one split is a note.
+    """
     across, within = find_duplicates(rows.hashes, rows.splits)
     pairs = across[:MOST_KEPT]
     by_split = [within[rows.splits[within[:, 0]] == number] for number in range(len(splits))]

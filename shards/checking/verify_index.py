@@ -1,4 +1,4 @@
-"""Check an index against dataset.json in one pass that hands out its rows shard by shard."""
+"""Check an index against dataset.json in one pass, which gives its rows shard by shard."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from shards.info import DatasetInfo, ShardInfo
 class IndexPass:
     """One pass over an index: the iterator gives each shard with its rows.
 
-    After it, `hashes` (uint64 [rows, 2]) and `splits` (int16 [rows], places in `info.splits`, -1
-    for another) hold what the images are compared by, and `problems` what is wrong.
+    After the pass, `hashes` (uint64 [rows, 2]) and `splits` (int16 [rows], the places of the splits
+    in `info.splits`, -1 for an unknown split) are what images are compared by, and `problems` lists
+    what is wrong with the index.
     """
 
     def __init__(self, index: pq.ParquetFile, info: DatasetInfo) -> None:

@@ -20,14 +20,14 @@ from shards.reading.decode import decode
 from shards.reading.reader import decode_map
 from shards.remote.stores import MissingObject, store
 
-MOST_KEPT = 1000  # problems that are kept to be shown; the others are counted
+MOST_KEPT = 1000  # problems that are kept to be shown; the others are only counted
 _CHUNK = 4 << 20
-_ROWS = 1024  # that are Python objects at a time
+_ROWS = 1024  # the number of rows that are Python objects at a time
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong; key and offset are None when it concerns a whole shard."""
+    """One problem; `key` and `offset` are None when it concerns a whole shard."""
 
     what: str
     shard: str | None = None
@@ -45,7 +45,7 @@ class Problem:
 
 @dataclass
 class Problems:
-    """The first `MOST_KEPT` problems of `found`."""
+    """The number of problems that were `found`, and the first `MOST_KEPT` of them."""
 
     found: int = 0
     kept: list[Problem] = field(default_factory=list)
@@ -62,16 +62,20 @@ class Problems:
 
 
 class ShardTask(NamedTuple):
-    """A shard to check, its rows of the index as an Arrow stream."""
+    """A shard to check.
 
-    place: str | Path  # of the tars
+    `place` is the directory or the URI of the tars, and `rows` are the shard's rows of the index as
+    an Arrow stream.
+    """
+
+    place: str | Path
     shard: ShardInfo
     maps: tuple[str, ...]
     rows: bytes
 
 
 def packed(table: pa.Table) -> bytes:
-    """A table as an Arrow stream; pickling a slice would take all that it was cut from."""
+    """A table as an Arrow stream; pickling a slice would pickle the whole table behind it."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
@@ -79,7 +83,7 @@ def packed(table: pa.Table) -> bytes:
 
 
 def check_shard(task: ShardTask, report: Callable[[int], None]) -> tuple[int, Problems]:
-    """The samples of one shard, and everything that is wrong with it."""
+    """The number of samples in one shard, and everything that is wrong with the shard."""
     problems = Problems()
     table = pa.ipc.open_stream(task.rows).read_all()
     name = task.shard.name
@@ -191,14 +195,14 @@ def _label_problems(
     try:
         label = None if content is None else int(bytes(content))
     except ValueError:
-        return  # some other set's own notion of a class
+        return  # sets of other origin may store something else than a number here
     if label is not None and label != row["label"]:
         what = f"its label is {label}, the index says {row['label']}"
         yield Problem(what, shard, row["key"], row["offset"])
 
 
 def _member_problems(stream: BinaryIO, shard: str, table: pa.Table) -> Iterator[Problem]:
-    """The index against the real member list, sample by sample."""
+    """Compare the index with the members that are really in the tar, sample by sample."""
     stream.seek(0)
     found = {members[0].offset: (key, members) for key, members in tars.samples(stream, shard)}
     for row in table.select(["key", "offset", "members"]).to_pylist():

@@ -1,4 +1,4 @@
-"""Going through a whole set: its files as local ones, its index in batches, in many processes."""
+"""Reading a whole set in many processes: its files as local files, its index in batches."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ from shards.remote.cache import cache_root
 from shards.remote.stores import Store, store
 
 _BATCH_ROWS = 1 << 15
-# A worker takes about half a second to start: less work than this is done sooner without it.
+# A worker takes about half a second to start. In that time, less than this many bytes are read
+# without it.
 _BYTES_A_PROCESS = 32 << 20
 
 
 def processes_for(info: DatasetInfo, wanted: int | None) -> int:
-    """How many processes shall read a whole set: as wanted, else as many as pay off here.
+    """The number of processes that read a whole set: `wanted`, or by default as many as pay off.
 
-    Raises `ShardError` when fewer than one is wanted.
+    Raises `ShardError` when fewer than one process is wanted.
     """
     if wanted is None:
         size = sum(shard.bytes for split in info.splits.values() for shard in split.shards)
@@ -44,9 +45,10 @@ def processes_for(info: DatasetInfo, wanted: int | None) -> int:
 
 @contextmanager
 def local_file(place: Store, name: str) -> Iterator[BinaryIO]:
-    """A file of a store as a local one; a remote file is copied once, and no crash leaves it.
+    """A file of a store as a local file.
 
-    Raises `ShardError` when it is missing or cannot be read.
+    A remote file is copied into a file without a name, which disappears even after a crash. Raises
+    `ShardError` when the file is missing or cannot be read.
     """
     if place.local_path(name) is not None:
         with place.open(name) as stream:
@@ -70,7 +72,7 @@ def _copy(place: Store, name: str, copy: BinaryIO) -> None:
         for piece in place.pieces(name):
             copy.write(piece)
         copy.flush()
-    except OSError as error:  # of this disk: those of the store are `ShardError`
+    except OSError as error:  # an error of this disk: errors of the store are `ShardError`
         raise ShardError(_no_room(cache_root(), error)) from None
 
 
@@ -84,16 +86,16 @@ def _no_room(directory: Path, error: OSError) -> str:
 def open_index(location: str | Path, info: DatasetInfo) -> pq.ParquetFile:
     """The index of the set at `location`, mapped into memory.
 
-    Raises `ShardError` when it is missing or not the one that `info` names. A damaged Parquet
-    file is never parsed: that may not end.
+    Raises `ShardError` when the index is missing or not the one that `info` names. A damaged
+    Parquet file is never parsed, since parsing it may never end.
     """
     with local_file(store(location), INDEX_NAME) as stream:
         size = os.fstat(stream.fileno()).st_size
         content = mmap.mmap(stream.fileno(), size, access=mmap.ACCESS_READ) if size else b""
     if xxhash.xxh3_128_hexdigest(content) != info.index_bytes_hash:
         raise ShardError(
-            f"{INDEX_NAME} in {location} is damaged or of another set: its bytes are not those "
-            f"that {INFO_NAME} names"
+            f"{INDEX_NAME} in {location} is damaged or of another set: its bytes do not have the "
+            f"hash that {INFO_NAME} names"
         )
     index = pq.ParquetFile(pa.BufferReader(pa.py_buffer(content)))
     if not index.schema_arrow.equals(SCHEMA):
@@ -102,7 +104,7 @@ def open_index(location: str | Path, info: DatasetInfo) -> pq.ParquetFile:
 
 
 def batches(index: pq.ParquetFile, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """These columns (all by default) of all the rows, some thousand at a time."""
+    """These columns (all by default) of all the rows, some thousands of rows at a time."""
     for batch in index.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
         yield pa.Table.from_batches([batch])
 
@@ -118,7 +120,7 @@ def shard_tables(index: pq.ParquetFile) -> Iterator[pa.Table]:
 
 
 def rows_at(index: pq.ParquetFile, rows: np.ndarray, columns: list[str]) -> pa.Table:
-    """Some `rows` (int64, ascending) of the index; only row groups that hold some are read."""
+    """Some `rows` (int64, ascending) of the index; only the row groups that hold them are read."""
     groups = [index.metadata.row_group(group).num_rows for group in range(index.num_row_groups)]
     ends = np.cumsum([0, *groups])[1:]
     tables = [SCHEMA.empty_table().select(columns)]

@@ -1,8 +1,9 @@
 """The columns of the index that reading needs: small arrays, shared by the processes of a node.
 
-A row costs what its values need: a column is held in the narrowest type that fits, one that never
-changes as a single value, and keys of one length without their places. Of a large set the arrays
-lie in a file of the cache, made once a node and mapped by all: the memory is paid once.
+A row takes no more memory than its values need: a column is held in the narrowest type that fits, a
+column whose values are all equal is held as a single value, and keys that all have one length are
+held without their places. The arrays of a large set lie in a file of the cache, which is made once
+on each node and mapped by all its processes, so that the memory is needed only once.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from shards.index import IndexReader, whole
 from shards.info import DatasetInfo, SplitInfo
 from shards.remote.cache import cache_root
 
-# Below so many rows the arrays are smaller than what a file for them would save.
+# With fewer rows than this, sharing the arrays through a file saves too little memory.
 _SHARED_ROWS = 100_000
 _ALIGNMENT = 64
 _CHUNK = 1 << 20
@@ -36,20 +37,25 @@ _MAGIC = b"gencomp columns 1"
 _READ = [
     "shard", "key", "offset", "span", "check", "image_offset", "image_size", "label",
 ]  # fmt: skip
-# None of 64 bits without a sign: numpy joins it with others to floating point.
+# uint64 is not among these types: numpy turns uint64 joined with other integers into floats.
 _TYPES = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.int64)
 _NONE = np.empty(0, np.uint8)
 
-# Each array as its pieces, one after the other: all of the keys at once would cost memory twice.
+# Each array comes in pieces, one after the other: all keys at once would need the memory twice.
 Arrays = Iterable[tuple[str, Iterable[np.ndarray]]]
 
 
 class Columns:
-    """What reading needs to know about the rows of one split; all places are in bytes.
+    """What reading needs to know about the rows of one split; all places and sizes are in bytes.
 
-    offset: where a sample's span begins in its shard; span: its length; check: xxh3_64 of it.
-    image_begin: place of the image in the span; image_rest: what follows the image there.
-    label: -1 where there is none. maps: for each map, its places in the span and its sizes.
+    Attributes:
+        offset: The place in the shard where the sample's span begins.
+        span: The length of the span.
+        check: The xxh3_64 hash of the span.
+        image_begin: The place of the image in the span.
+        image_rest: The number of bytes that follow the image in the span.
+        label: The label; -1 for a sample without one.
+        maps: For each map, its places in the spans and its sizes.
     """
 
     def __init__(self, lengths: np.ndarray, arrays: Mapping[str, np.ndarray]) -> None:
@@ -72,11 +78,11 @@ class Columns:
         self._shard_ends_list = self._shard_ends.tolist()  # bisect beats numpy for a single row
 
     def shard(self, row: int) -> int:
-        """The shard that holds a row."""
+        """The number of the shard that holds a row."""
         return bisect_right(self._shard_ends_list, row)
 
     def shards(self, rows: np.ndarray) -> list[int]:
-        """The shards that hold `rows`, each once."""
+        """The numbers of the shards that hold `rows`, each number once."""
         return np.unique(np.searchsorted(self._shard_ends, rows, side="right")).tolist()
 
     def key(self, row: int) -> str:
@@ -96,8 +102,7 @@ def columns(
 ) -> Columns:
     """The columns of a split; `index` is called only if they must be taken from the index.
 
-    Those of a split with `shared_rows` rows or more lie in a file that all processes map.
-
+    The columns of a split with `shared_rows` rows or more lie in a file that all processes map.
     Raises `ShardError` when the index and `dataset.json` disagree.
     """
     part = info.splits[split]
@@ -113,7 +118,7 @@ def columns(
 
 
 def _from_index(index: IndexReader, info: DatasetInfo, split: str) -> Arrays:
-    """The arrays of `Columns`, in one pass over the index and without all of it in memory."""
+    """The arrays of `Columns`, from one pass over the index, which is never whole in memory."""
     numbers: dict[str, list[np.ndarray]] = {}
     runs: list[tuple[str, int]] = []
 
@@ -132,7 +137,7 @@ def _from_index(index: IndexReader, info: DatasetInfo, split: str) -> Arrays:
         pieces.clear()
         if (values == values[0]).all():
             values = values[:1]
-        elif name == "key_end":  # so far the lengths
+        elif name == "key_end":  # the values so far are the lengths of the keys
             values = np.cumsum(values, dtype=np.int64)
         yield name, [_narrow(values)]
 
@@ -158,7 +163,7 @@ def _numbers(
 
 
 def _narrow(values: np.ndarray) -> np.ndarray:
-    """The same values in the narrowest type that fits (check sums use all of theirs)."""
+    """The same values in the narrowest type that fits; check sums need all of their 64 bits."""
     if not len(values) or values.dtype == np.uint64:
         return values
     low, high = values.min(), values.max()
@@ -167,14 +172,14 @@ def _narrow(values: np.ndarray) -> np.ndarray:
 
 
 def _keys(keys: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
-    """The bytes of all keys, and the places between them, one more than there are keys."""
+    """The bytes of all keys, and the places where keys begin and end: one more than keys."""
     _, places, data = keys.buffers()
     ends = np.frombuffer(places, dtype=np.int32)[keys.offset :][: len(keys) + 1]
     return np.frombuffer(data or b"", dtype=np.uint8)[ends[0] : ends[-1]], ends
 
 
 def _places(members: pa.ListArray, name: str, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Offsets and sizes of the member `name`, which every sample must have once."""
+    """The offsets and the sizes of the member `name`, which every sample must have once."""
     row = pc.list_parent_indices(members).to_numpy()
     names, offset, size = members.flatten().flatten()
     there = np.flatnonzero(pc.equal(names, name).to_numpy(zero_copy_only=False))
@@ -187,7 +192,7 @@ def _places(members: pa.ListArray, name: str, split: str) -> tuple[np.ndarray, n
 
 
 def _runs(shard: pa.DictionaryArray) -> Iterator[tuple[str, int]]:
-    """Each shard in the order of the rows, and how many of them it has."""
+    """The shards in the order of the rows, each with the number of its rows."""
     codes = shard.indices.to_numpy()
     begins = np.flatnonzero(np.diff(codes, prepend=-1))
     for begin, end in itertools.pairwise([*begins.tolist(), len(codes)]):
@@ -196,7 +201,7 @@ def _runs(shard: pa.DictionaryArray) -> Iterator[tuple[str, int]]:
 
 def _check_shards(runs: list[tuple[str, int]], split: str, info: SplitInfo) -> None:
     found = [
-        (name, sum(rows for _, rows in parts))  # a shard may go on in the next row group
+        (name, sum(rows for _, rows in parts))  # the rows of a shard may span two row groups
         for name, parts in itertools.groupby(runs, key=lambda run: run[0])
     ]
     listed = [(part.name, part.samples) for part in info.shards if part.samples]
@@ -212,15 +217,15 @@ def _check_shards(runs: list[tuple[str, int]], split: str, info: SplitInfo) -> N
 def _shared(path: Path, make: Callable[[], Arrays]) -> Mapping[str, np.ndarray]:
     """The arrays in the file `path`, made by the first process that finds it missing or damaged.
 
-    Where the cache cannot be written, this process has arrays of its own.
+    If the cache cannot be written, this process holds arrays of its own.
     """
     try:
         if (arrays := _load(path)) is None:
             path.parent.mkdir(parents=True, exist_ok=True)
             with _locked(path.with_suffix(".lock")):
-                if (arrays := _load(path)) is None:  # else another was faster
+                if (arrays := _load(path)) is None:  # otherwise another process was faster
                     _save(path, make())
-                    pa.default_memory_pool().release_unused()  # a third of it stays else
+                    pa.default_memory_pool().release_unused()  # Arrow would keep a third of it
                     arrays = _load(path)
     except OSError:
         arrays = None
@@ -232,7 +237,7 @@ def _in_memory(arrays: Arrays) -> dict[str, np.ndarray]:
 
 
 def _load(path: Path) -> dict[str, np.ndarray] | None:
-    """Read-only arrays mapped from a file of `_save`; None if it is missing or damaged."""
+    """Read-only arrays mapped from a file of `_save`; None if the file is missing or damaged."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -254,12 +259,13 @@ def _load(path: Path) -> dict[str, np.ndarray] | None:
 
 
 def _is_whole(descriptor: int) -> bool:
-    """True if a file ends with the hash of all that precedes it."""
+    """Whether a file ends with the hash of all bytes before the hash."""
     size = os.fstat(descriptor).st_size - 16
     if size < len(_MAGIC) or os.pread(descriptor, len(_MAGIC), 0) != _MAGIC:
         return False
     digest = xxhash.xxh3_128()
-    buffer = memoryview(bytearray(_CHUNK))  # mapped, the pages would count as this process's
+    # The file is read, not mapped: mapped pages would count as memory of this process.
+    buffer = memoryview(bytearray(_CHUNK))
     done = 0
     while done < size:
         count = os.preadv(descriptor, [buffer[: min(_CHUNK, size - done)]], done)
@@ -271,9 +277,10 @@ def _is_whole(descriptor: int) -> bool:
 
 
 def _save(path: Path, arrays: Arrays) -> None:
-    """Write arrays, their table, its size and the hash of it all; under a lock, so one at a time.
+    """Write the arrays, a table of them, the size of the table, and the hash of all of this.
 
-    What a killed process left under the temporary name is overwritten.
+    The caller holds a lock, so only one process writes at a time. A temporary file that a killed
+    process has left is overwritten.
     """
     temporary = path.with_suffix(".partial")
     digest = xxhash.xxh3_128()
@@ -306,7 +313,7 @@ def _save(path: Path, arrays: Arrays) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """An exclusive lock between processes; the death of its holder frees it."""
+    """Hold an exclusive lock between processes; it is freed when its holder dies."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Image bytes to uint8 RGB arrays."""
+"""Decode the bytes of image files to uint8 RGB arrays."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from PIL import Image, UnidentifiedImageError
 
 FORMATS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "BMP": "bmp", "PPM": "ppm", "TIFF": "tif"}
 EXTENSIONS = frozenset([*FORMATS.values(), "jpeg", "tiff", "pgm", "pnm"])
-# Deeper than 8 bits: PIL would clip these to white instead of scaling them.
+# Modes of more than 8 bits: Pillow would clip their values to white instead of scaling them.
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
 
 
 def decode(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
-    """Decode to uint8 [H, W, 3] RGB; alpha is dropped, grey is repeated.
+    """Decode an image to uint8 [H, W, 3] RGB; alpha is dropped, and grey becomes three channels.
 
-    JPEG goes through simplejpeg where it is installed and gives the very pixels of Pillow; CMYK
-    always goes through Pillow, whose conversion differs. Orientation tags are not applied.
-    `out` (contiguous) receives the image and is returned if it has the image's shape; otherwise
-    it is left alone, and a new array is returned.
+    JPEG files are decoded by simplejpeg if it is installed and gives exactly the pixels of Pillow;
+    CMYK files are always decoded by Pillow, whose conversion differs. Orientation tags are not
+    applied. If `out` (contiguous) has the image's shape, it receives the image and is returned;
+    otherwise it is left alone, and a new array is returned.
     Raises `ValueError` with the reason when the bytes cannot be decoded.
     """
     if data[:3] == b"\xff\xd8\xff" and (fast := _fast_jpeg()) is not None:
@@ -43,7 +43,7 @@ def decode(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
 
 
 def open_rgb(data: bytes) -> Image.Image:
-    """Decode to a Pillow image of mode RGB; raises `ValueError` as `decode` does."""
+    """Decode an image to a Pillow image of mode RGB; raises `ValueError` as `decode` does."""
     image = _open(data)
     if image.mode in _DEEP_MODES:
         raise ValueError(f"mode {image.mode} has more than 8 bits a channel: convert it first")
@@ -55,14 +55,14 @@ def open_rgb(data: bytes) -> Image.Image:
 
 
 def image_format(data: bytes) -> str:
-    """The format by its content, as a file extension: 'png', 'jpg', ..."""
+    """The format of an image, found by its content, as a file extension: 'png', 'jpg', ..."""
     form = str(_open(data).format)
-    # Phones write JPEG files with a second picture behind the first; the first is what decodes.
+    # Phones write JPEG files with a second picture behind the first; the first one is decoded.
     return FORMATS["JPEG" if form == "MPO" else form]
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """(width, height) from the header alone."""
+    """The (width, height) of an image in pixels, from its header alone."""
     return _open(data).size
 
 
@@ -78,7 +78,7 @@ def _open(data: bytes) -> Image.Image:
 
 @cache
 def _fast_jpeg() -> ModuleType | None:
-    """simplejpeg, if its library decodes to the same pixels as Pillow's; checked once."""
+    """The module simplejpeg if it decodes to the same pixels as Pillow, which is checked once."""
     try:
         import simplejpeg
     except ImportError:

@@ -24,7 +24,10 @@ def is_uri(location: str | Path) -> bool:
 
 
 def place_of(base: str | Path, location: str | None) -> str | Path:
-    """Where the tars of the set at `base` are: `location` is absolute, a URI, or relative to it."""
+    """The directory or URI of the tars of the set at `base`.
+
+    `location` is an absolute path, a URI, a path relative to `base`, or None for `base` itself.
+    """
     if location is None:
         return base
     if is_uri(location):
@@ -36,7 +39,7 @@ def place_of(base: str | Path, location: str | None) -> str | Path:
 
 
 def shard_files(place: str | Path, shards: list[ShardInfo]) -> ShardFiles:
-    """The shards in a directory or at a URI."""
+    """Open the shards in a directory or at a URI for reading."""
     tars = store(place)
     directory = tars.local_path("")
     if directory is None:
@@ -45,22 +48,22 @@ def shard_files(place: str | Path, shards: list[ShardInfo]) -> ShardFiles:
 
 
 class Shards(Protocol):
-    """Shards that can be opened by number; `most_open` of them at once."""
+    """Shards that can be opened by number, at most `most_open` of them at once."""
 
     most_open: int
 
     def open(self, shard: int) -> int:
-        """A descriptor for reading, of the caller; `OSError` or `ShardError`."""
+        """A descriptor for reading, which the caller closes; raises `OSError` or `ShardError`."""
 
     def name(self, shard: int) -> str:
-        """Path or URI, for messages."""
+        """The path or the URI of a shard, for messages."""
 
     def fetch(self, shard: int) -> None:
-        """Make `open` fast."""
+        """Bring a shard near, so that `open` is fast."""
 
 
 class LocalShards:
-    most_open = 256  # a process has few descriptors to give
+    most_open = 256  # a process may have only so many open files
 
     def __init__(self, directory: Path, shards: list[ShardInfo]) -> None:
         self._paths = [directory / shard.name for shard in shards]
@@ -78,7 +81,7 @@ class LocalShards:
 class CachedShards:
     """Remote shards, read from copies in the cache of the node."""
 
-    most_open = 8  # what is open must stay in the cache
+    most_open = 8  # an open shard cannot be removed from the cache
 
     def __init__(self, tars: Store, shards: list[ShardInfo]) -> None:
         self._cache = ShardCache(limit_from_environment())
@@ -96,10 +99,10 @@ class CachedShards:
 
 
 class ShardFiles:
-    """Shards by number, opened when they are first read; some of them stay open.
+    """Shards by number, which are opened when they are first read; some of them stay open.
 
-    Threads may share it: a descriptor is closed when the last of them lets go of it, so none is
-    closed, and its number given to another file, under a reader's hands.
+    Threads may share this object. A descriptor is closed only when no thread uses it any more:
+    otherwise its number could be given to another file while a thread still reads from it.
     """
 
     def __init__(self, shards: Shards) -> None:
@@ -109,8 +112,11 @@ class ShardFiles:
         self._fetches = _Fetches(shards.fetch)
 
     def read(self, shard: int, offset: int, size: int) -> bytes:
-        """`size` bytes from `offset`, or those up to the end; `OSError`, or the cache's error."""
-        descriptor = self._open.get(shard)  # no lock: one operation of a dictionary is atomic
+        """Read `size` bytes of a shard from `offset` on, or fewer if the shard ends before.
+
+        Raises `OSError`, or the error of the cache.
+        """
+        descriptor = self._open.get(shard)  # needs no lock: one dictionary operation is atomic
         if descriptor is None:
             descriptor = self._opened(shard)
             with self._changing:
@@ -131,7 +137,7 @@ class ShardFiles:
         return self._shards.name(shard)
 
     def fetch_soon(self, shards: Iterable[int]) -> None:
-        """Start to bring shards that are not open near, in the background."""
+        """Start to copy those of the shards that are not open into the cache, in the background."""
         if isinstance(self._shards, CachedShards):
             for shard in shards:
                 if shard not in self._open:
@@ -139,7 +145,7 @@ class ShardFiles:
 
 
 class _Descriptor:
-    """An open file that closes itself when nobody has it any more."""
+    """An open file that closes itself when nothing refers to it any more."""
 
     __slots__ = ("number",)
 
@@ -151,7 +157,10 @@ class _Descriptor:
 
 
 class _Fetches:
-    """Background fetches, each shard once at a time; the reader meets and names their errors."""
+    """Background fetches, at most one of each shard at a time.
+
+    Their errors are not reported here: the reader meets the same error and reports it.
+    """
 
     def __init__(self, fetch: Callable[[int], None]) -> None:
         self._fetch = fetch
@@ -168,7 +177,7 @@ class _Fetches:
             future.add_done_callback(lambda _: self._running.discard(shard))
 
     def _run(self, shard: int) -> None:
-        if threading.main_thread().is_alive():  # at its end, Python would wait for all of them
+        if threading.main_thread().is_alive():  # when Python ends, it waits for all fetches
             self._fetch(shard)
 
     def __del__(self) -> None:

@@ -1,9 +1,10 @@
 """Weighted mixtures of splits: one split and one order, with the guarantees of their parts.
 
-The stream of a mixture is woven from the streams of its parts. In each block of 4096 positions a
-keyed permutation says which position belongs to which part, and the samples of a part follow one
-another exactly as its own order has them, from epoch to epoch: none is lost or repeated. With
-weights w and their sum W, after b blocks part i has given b · 4096 · w_i / W samples, within one.
+The stream of a mixture interleaves the streams of its parts. In each block of 4096 positions a
+keyed permutation says which position belongs to which part. The samples of a part follow one
+another exactly as in the part's own order, from epoch to epoch: none is lost or repeated. With
+weights w and their sum W, after b blocks part i has given b · 4096 · w_i / W samples, rounded up
+or down.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ def mix(parts: Sequence[Part]) -> tuple[MixedSplit, MixtureOrder]:
 class MixedSplit:
     """Several splits read as one: the rows of each part follow those of the part before.
 
-    It has the reading interface of `Split`; keys, labels, places and errors are the parts' own.
-    Sharable by threads, inheritable by fork, picklable.
+    The mixture is read like a `Split`; keys, labels, places and errors are those of the parts.
+    It may be shared by threads, inherited by forked processes and pickled.
     """
 
     def __init__(self, parts: tuple[Split, ...], weights: tuple[int, ...]) -> None:
@@ -85,7 +86,7 @@ class MixedSplit:
         return self._length
 
     def place_in_parts(self, row: int) -> tuple[int, int]:
-        """(part, row in it) of a row."""
+        """The part that a row lies in, and the number of the row in that part."""
         if not 0 <= row < len(self):
             raise ShardError(f"{self.where}: the mixture has rows 0 to {len(self) - 1}, not {row}")
         part = bisect_right(self._begins, row) - 1
@@ -100,7 +101,7 @@ class MixedSplit:
         return self.parts[part].label(own)
 
     def labels(self, rows: np.ndarray) -> np.ndarray:
-        """Labels of many rows, int64; -1 where there is none. Each part has its own classes."""
+        """The labels of many rows, int64; -1 for none. Each part has its own classes."""
         rows = np.asarray(rows, dtype=np.int64)
         labels = np.empty_like(rows)
         for part, here, own in self._by_part(rows):
@@ -108,7 +109,7 @@ class MixedSplit:
         return labels
 
     def read(self, row: int) -> Sample:
-        """As `Split.read`; the sample's row is that of the mixture."""
+        """Read a sample as `Split.read` does; the sample's row is its row in the mixture."""
         part, own = self.place_in_parts(row)
         return self.parts[part].read(own)._replace(row=row)
 
@@ -117,27 +118,27 @@ class MixedSplit:
         return [self.read(row) for row in np.asarray(rows, dtype=np.int64).tolist()]
 
     def image(self, row: int, out: np.ndarray | None = None) -> np.ndarray:
-        """As `Split.image`."""
+        """The decoded image of a row, as from `Split.image`."""
         part, own = self.place_in_parts(row)
         return self.parts[part].image(own, out)
 
     def maps(self, row: int, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """As `Split.maps`."""
+        """The maps of a row by name, as from `Split.maps`."""
         part, own = self.place_in_parts(row)
         return self.parts[part].maps(own, names)
 
     def place(self, row: int) -> tuple[str, str, int]:
-        """As `Split.place`."""
+        """The place of a row in its part, as from `Split.place`."""
         part, own = self.place_in_parts(row)
         return self.parts[part].place(own)
 
     def fetch_soon(self, rows: np.ndarray) -> None:
-        """As `Split.fetch_soon`."""
+        """Start to fetch the remote shards that hold `rows`, as `Split.fetch_soon` does."""
         for part, _, own in self._by_part(np.asarray(rows, dtype=np.int64)):
             part.fetch_soon(own)
 
     def _by_part(self, rows: np.ndarray) -> list[tuple[Split, np.ndarray, np.ndarray]]:
-        """(part, mask of its rows, its own rows) for each part that has some of them."""
+        """A (part, mask of its rows, its own rows) for each part that has some of the rows."""
         which = np.searchsorted(self._begins, rows, side="right") - 1
         return [
             (self.parts[i], here, rows[here] - self._begins[i])
@@ -150,8 +151,8 @@ class MixedSplit:
 class MixtureOrder:
     """The endless stream of a mixture, with random access; see `mix`.
 
-    A mixture has no epochs of its own; each part keeps to its epochs. A position costs the
-    permutation of its block, which nearby positions share.
+    A mixture has no epochs of its own; each part keeps its own epochs. To look up a position, the
+    permutation of its block is computed once and then shared by the positions nearby.
     """
 
     key_hash: str
@@ -168,7 +169,7 @@ class MixtureOrder:
 
     @property
     def look_ahead(self) -> int:
-        """As far as the part that wants to hear the earliest."""
+        """The number of positions that satisfies the part with the furthest look-ahead."""
         total = sum(self.weights)
         return max(
             -(-order.look_ahead * total // weight)
@@ -176,7 +177,7 @@ class MixtureOrder:
         )
 
     def rows(self, positions: np.ndarray) -> np.ndarray:
-        """Rows of the `MixedSplit` at stream positions (int64, any shape, any order)."""
+        """The rows of the `MixedSplit` at stream positions (int64, any shape, any order)."""
         positions = checked_positions(positions)
         parts, own = self.parts(positions.ravel())
         rows = np.empty_like(own)
@@ -188,7 +189,7 @@ class MixtureOrder:
         return rows.reshape(positions.shape)
 
     def parts(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(part, position in the stream of that part) of positions int64 [n]; int64 [n] each."""
+        """The part of each position, and the place in that part's stream; all arrays int64 [n]."""
         blocks, offsets = np.divmod(positions, _BLOCK)
         parts, own = np.empty_like(offsets), np.empty_like(offsets)
         for block in np.unique(blocks).tolist():
@@ -200,7 +201,10 @@ class MixtureOrder:
 
 @lru_cache(maxsize=64)
 def _block(key_hash: str, seed: int, weights: tuple[int, ...], block: int) -> np.ndarray:
-    """(part, position in its stream) of each position of a block, int64 [2, 4096]."""
+    """The part and the position in that part's stream for each position of a block.
+
+    Returns an int64 [2, 4096] array.
+    """
     keys = round_keys(f"MixtureOrder/1/{key_hash}/{seed}/{block}", _BLOCK)
     cells = permute(np.arange(_BLOCK), _BLOCK, keys[:, None])
     before, after = (_shared_out(weights, b * _BLOCK) for b in (block, block + 1))
@@ -216,9 +220,9 @@ def _block(key_hash: str, seed: int, weights: tuple[int, ...], block: int) -> np
 
 
 def _shared_out(weights: tuple[int, ...], samples: int) -> list[int]:
-    """How many of the first `samples` samples go to the parts up to each one, that included.
+    """For each part, how many of the first `samples` samples go to it and to all parts before it.
 
-    Cumulative and rounded down, so that the parts always add up.
+    These cumulative numbers are rounded down, so that the shares of the parts always add up.
     """
     total = sum(weights)
     return [samples * cumulative // total for cumulative in accumulate(weights)]

@@ -1,13 +1,15 @@
 """The order of training: a pure function from stream positions to rows.
 
 The training stream is the endless concatenation of epochs; each epoch is a keyed
-pseudo-random permutation of all the rows of a split. Global batch k is the positions
-[kB, (k+1)B) of the stream. A batch may straddle two epochs, so nothing is dropped or
-repeated and every batch is full. Rank r of W takes the positions kB + r, kB + r + W, ...,
-so the shares differ by at most one when W does not divide B. A resume needs one integer.
+pseudo-random permutation of all the rows of a split. With B samples in a batch, global batch k
+holds the positions [kB, (k+1)B) of the stream. A batch may straddle two epochs, so nothing is
+dropped or repeated and every batch is full. Rank r of W takes the positions kB + r, kB + r + W,
+..., so the shares differ by at most one sample when W does not divide B. To resume, one integer is
+enough.
 
-`EpochOrder` mixes the whole split; `shards.reading.windowed` walks the shards, for sets that are
-fetched from far away; `shards.reading.mixture` weaves the streams of several sets into one.
+`EpochOrder` mixes the whole split; `shards.reading.windowed` takes one shard after the other, for
+sets that are fetched from far away; `shards.reading.mixture` interleaves the streams of several
+sets.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ import numpy as np
 
 from shards.errors import ShardError
 
-# Twelve rounds mix large domains far beyond what a test can see; the few cells of a tiny
-# domain give each round little freedom, so they get more.
+# After twelve rounds on a large domain, no test can tell the permutation from a random one. The few
+# cells of a tiny domain give each round little freedom, so a tiny domain gets more rounds.
 _ROUNDS, _ROUNDS_TINY, _TINY = 12, 32, 4096
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -31,34 +33,35 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
 class Order(Protocol):
-    """What batches ask of an order."""
+    """What making batches needs of an order."""
 
     @property
     def length(self) -> int:
-        """Rows of the split that it is for."""
+        """The number of rows of the split that the order is for."""
 
     @property
     def seed(self) -> int:
-        """The seed of the run; it keys the draws of transforms too."""
+        """The seed of the run, which also keys the random draws of the transforms."""
 
     @property
     def look_ahead(self) -> int:
-        """Stream positions in advance of their reading that a remote split should hear of."""
+        """How many stream positions ahead of reading a remote split should start to fetch."""
 
     def rows(self, positions: np.ndarray) -> np.ndarray:
-        """Rows (int64) at stream positions (int64, any shape, any order)."""
+        """The rows (int64) at stream positions (int64, any shape, any order)."""
 
 
 @dataclass(frozen=True)
 class EpochOrder:
-    """Endless stream of epochs, each a permutation of `range(length)`, with random access.
+    """An endless stream of epochs, each a permutation of `range(length)`, with random access.
 
-    O(1) time and memory for each position.
+    A position takes O(1) time and memory.
 
     Args:
-        key_hash: identifies the data, `Split.key_hash`; other data, another order.
-        seed: the seed of the run.
-        length: number of rows in the split, at least 1.
+        key_hash: The hash that identifies the data, `Split.key_hash`; other data have another
+            order.
+        seed: The seed of the run.
+        length: The number of rows in the split, at least 1.
     """
 
     key_hash: str
@@ -71,7 +74,7 @@ class EpochOrder:
 
     @property
     def look_ahead(self) -> int:
-        """Every sample may need a shard of its own, so only enough to keep fetches overlapping."""
+        """Each sample may need another shard, so only enough positions to let fetches overlap."""
         return 256
 
     def epoch(self, position: int) -> int:
@@ -79,7 +82,10 @@ class EpochOrder:
         return int(position) // self.length
 
     def rows(self, positions: np.ndarray) -> np.ndarray:
-        """Rows at stream positions (int64, any shape, any order); raises on negative ones."""
+        """The rows at stream positions (int64, any shape, any order).
+
+        Raises `ShardError` when a position is negative.
+        """
         positions = checked_positions(positions)
         if positions.size == 0:
             return positions.copy()
@@ -87,7 +93,7 @@ class EpochOrder:
         return permute(offsets, self.length, self._keys(epochs)).reshape(positions.shape)
 
     def _keys(self, epochs: np.ndarray) -> np.ndarray:
-        """Round keys, uint64 [rounds, n], or [rounds, 1] when all positions share an epoch."""
+        """The round keys, uint64 [rounds, n]; [rounds, 1] when all positions share an epoch."""
         if epochs.min() == epochs.max():
             return self._epoch_keys(int(epochs[0]))[:, None]
         distinct, which = np.unique(epochs, return_inverse=True)
@@ -98,7 +104,7 @@ class EpochOrder:
 
 
 def checked_positions(positions: np.ndarray) -> np.ndarray:
-    """Stream positions as int64; `ShardError` when one is negative."""
+    """Stream positions as int64; raises `ShardError` when a position is negative."""
     positions = np.asarray(positions, dtype=np.int64)
     if positions.size and positions.min() < 0:
         raise ShardError(f"stream positions start at 0, not {positions.min()}")
@@ -106,25 +112,25 @@ def checked_positions(positions: np.ndarray) -> np.ndarray:
 
 
 def permute(x: np.ndarray, length: int, keys: np.ndarray) -> np.ndarray:
-    """A keyed pseudo-random permutation of `range(length)`, applied to x elementwise.
+    """Apply a keyed pseudo-random permutation of `range(length)` to the elements of x.
 
-    A generalised Feistel network over Z_a x Z_b with cycle walking (Black and Rogaway,
+    It is a generalised Feistel network over Z_a x Z_b with cycle walking (Black and Rogaway,
     "Ciphers with arbitrary finite domains", 2002). The rounds are integer arithmetic only, so the
     result is the same on every machine and with every version of numpy.
 
     Args:
-        x: int64 [n] in [0, length).
-        length: size of the domain, at least 1.
-        keys: uint64 [rounds, 1] for one permutation, [rounds, n] for a key of its own for each
-            element; see `round_keys`.
+        x: The elements, int64 [n] in [0, length).
+        length: The size of the domain, at least 1.
+        keys: The round keys: uint64 [rounds, 1] for one permutation, or [rounds, n] for a key of
+            its own for each element; see `round_keys`.
 
     Returns:
-        int64 [n] in [0, length).
+        The permuted elements, int64 [n] in [0, length).
     """
     a, b = _domain(length)
     y = _feistel(x.astype(np.uint64), keys, a, b)
     outside = np.flatnonzero(y >= length)
-    while outside.size:  # cycle walking: step on until the cell is in the domain
+    while outside.size:  # cycle walking: apply the network until the cell is in the domain
         own = keys if keys.shape[1] == 1 else keys[:, outside]
         y[outside] = _feistel(y[outside], own, a, b)
         outside = outside[y[outside] >= length]
@@ -133,7 +139,7 @@ def permute(x: np.ndarray, length: int, keys: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=4096)
 def round_keys(name: str, length: int) -> np.ndarray:
-    """Keys for `permute` over `range(length)`, uint64 [rounds], from a name that means this use."""
+    """Keys for `permute` over `range(length)`, uint64 [rounds], made from a name of their use."""
     rounds = _ROUNDS_TINY if length <= _TINY else _ROUNDS
     blocks = (
         hashlib.sha256(f"{name}/{block}".encode()).digest() for block in range(-(-rounds // 4))
@@ -144,9 +150,9 @@ def round_keys(name: str, length: int) -> np.ndarray:
 
 
 def mix(x: np.ndarray, key: np.ndarray | np.uint64) -> np.ndarray:
-    """The splitmix64 finaliser of x and key (wrapping uint64), its upper 63 bits.
+    """The upper 63 bits of the splitmix64 finaliser of x and key (uint64 that wraps around).
 
-    One bit is given up so that adding a coordinate cannot wrap around.
+    One bit is given up so that adding a coordinate to the result cannot wrap around.
     """
     z = x * _GOLDEN + key
     z ^= z >> np.uint64(30)
@@ -159,9 +165,9 @@ def mix(x: np.ndarray, key: np.ndarray | np.uint64) -> np.ndarray:
 
 
 def _domain(length: int) -> tuple[int, int]:
-    """Sides (a, b) with a * b >= length, near its square root.
+    """Two sides (a, b) with a * b >= length, both near the square root of the length.
 
-    b is even: with both sides odd each round is an even permutation, and half of all
+    b is even: if both sides were odd, each round would be an even permutation, and half of all
     orders could never appear.
     """
     a = math.isqrt(length - 1) + 1

@@ -1,4 +1,4 @@
-"""Shard sets and their splits, read by positional reads, every sample checked by its hash."""
+"""Shard sets and their splits, read at any row; every sample read is checked by its hash."""
 
 from __future__ import annotations
 
@@ -27,8 +27,13 @@ from shards.remote.stores import MissingObject, store
 class Sample(NamedTuple):
     """One decoded sample.
 
-    image: uint8 [H, W, 3] RGB; row: its place in the split; maps: all that the set has, uint8 or
-    uint16 [H, W], by name: "label" for the member "label.png".
+    Attributes:
+        key: The WebDataset key.
+        image: The image, uint8 [H, W, 3] RGB.
+        label: The label, or None.
+        row: The sample's row in the split.
+        maps: All maps of the sample by name, uint8 or uint16 [H, W]; the name of the member
+            "label.png" is "label".
     """
 
     key: str
@@ -39,7 +44,7 @@ class Sample(NamedTuple):
 
 
 def open_set(location: str | Path) -> ShardSet:
-    """Open the shard set in a directory or at a URI; `ShardError` when there is none."""
+    """Open the shard set in a directory or at a URI; raises `ShardError` when there is none."""
     if is_uri(location):
         base = store(location)
         where = str(place_of(base.uri, INFO_NAME))
@@ -59,7 +64,8 @@ def open_set(location: str | Path) -> ShardSet:
 class ShardSet:
     """WebDataset tars with their index.
 
-    `path` is the directory or the URI of the index, `where` the same without secrets, for messages.
+    `path` is the directory or the URI of the index, and `where` is the same without secrets, for
+    messages.
     """
 
     def __init__(self, path: str | Path, info: DatasetInfo) -> None:
@@ -73,7 +79,7 @@ class ShardSet:
 
     @property
     def splits(self) -> dict[str, int]:
-        """Samples by split."""
+        """The number of samples in each split."""
         return self.info.counts
 
     @property
@@ -82,7 +88,7 @@ class ShardSet:
         return place_of(self.path, self.info.location)
 
     def split(self, name: str) -> Split:
-        """The split of that name; `ShardError` that names the splits there are."""
+        """The split of that name; if there is none, a `ShardError` names the existing splits."""
         if name not in self.splits:
             there = ", ".join(f"{k} ({n} samples)" for k, n in self.splits.items())
             raise ShardError(f"{self.where} has no split {name!r}: it has {there or 'none'}")
@@ -91,13 +97,15 @@ class ShardSet:
 
 
 class Split:
-    """The samples of one split by row, the position in the index: a stable image number.
+    """The samples of one split by row; a row is the position in the index, a stable image number.
 
-    May be shared by threads, inherited by forked processes and pickled (a copy opens the set
-    anew and insists on the same index).
+    A split may be shared by threads, inherited by forked processes and pickled (a copy opens the
+    set anew and insists on the same index).
 
-    key_hash: identifies the data, by the index hash and the split's name; shard_names and
-    shard_lengths (int64 [shards], in samples): the shards in the order of the rows.
+    Attributes:
+        key_hash: The index hash and the split's name, which together identify the data.
+        shard_names: The names of the shards, in the order of the rows.
+        shard_lengths: The number of samples in each shard, int64 [shards], in the same order.
     """
 
     def __init__(self, path: str | Path, name: str, info: DatasetInfo) -> None:
@@ -127,26 +135,26 @@ class Split:
         return None if label < 0 else label
 
     def labels(self, rows: np.ndarray) -> np.ndarray:
-        """Labels of many rows, int64; -1 where there is none."""
+        """The labels of many rows, int64; -1 for a sample without a label."""
         return self._columns.label[rows].astype(np.int64)
 
     def sizes(self, rows: np.ndarray) -> np.ndarray:
-        """The (height, width) of the stored images of many rows, int64 [n, 2]."""
+        """The (height, width) of the stored images of many rows in pixels, int64 [n, 2]."""
         if (size := self._info.transform.size) is not None:
             return np.broadcast_to(np.array(size), (len(rows), 2))
         return self._own_sizes[rows]
 
     @cached_property
     def _own_sizes(self) -> np.ndarray:
-        """The sizes of all images, of a set whose images have each their own: from the index."""
+        """The sizes of all images, from the index, for a set whose images differ in size."""
         table = _index(self.path, self._info).table(["height", "width"], self.name)
         return np.stack([table[name].to_numpy() for name in table.column_names], 1).astype(np.int64)
 
     def read(self, row: int) -> Sample:
         """Read, check and decode one sample with all its maps.
 
-        Raises `ShardError` with shard, key and byte offset when it is missing, cut short,
-        changed since it was indexed, or no image.
+        Raises `ShardError` with shard, key and byte offset when the sample is missing, is cut
+        short, has changed since it was indexed, or holds no image.
         """
         span = self._span(self._checked(row))
         maps = {_map_name(member): self._map(row, member, span) for member in self._columns.maps}
@@ -159,18 +167,18 @@ class Split:
     def image(self, row: int, out: np.ndarray | None = None) -> np.ndarray:
         """The decoded image of a row, uint8 [H, W, 3] RGB; raises as `read` does.
 
-        It is put into `out`, and that is returned, when `out` has its shape.
+        If `out` has the image's shape, it receives the image and is returned.
         """
         return self._image(row, self._span(self._checked(row)), out)
 
     def maps(self, row: int, names: Iterable[str]) -> dict[str, np.ndarray]:
-        """Maps of a row by name, uint8 or uint16 [H, W]; raises as `read` does."""
+        """The maps of a row by name, uint8 or uint16 [H, W]; raises as `read` does."""
         members = {name: self._member(name) for name in names}
         span = self._span(self._checked(row))
         return {name: self._map(row, member, span) for name, member in members.items()}
 
     def place(self, row: int) -> tuple[str, str, int]:
-        """Where a row lies: (shard, key, byte offset of its image)."""
+        """The place of a row: (shard, key, byte offset of its image)."""
         columns, row = self._columns, self._checked(row)
         offset = int(columns.offset[row]) + int(columns.image_begin[row])
         return self.shard_names[columns.shard(row)], columns.key(row), offset
@@ -180,7 +188,7 @@ class Split:
         self._files.fetch_soon(self._columns.shards(rows))
 
     def _span(self, row: int) -> bytes:
-        """The bytes of all the members of a sample, checked."""
+        """The bytes of all the members of a sample, checked by their hash."""
         columns = self._columns
         size = int(columns.span[row])
         try:
@@ -197,7 +205,7 @@ class Split:
         columns = self._columns
         begin, rest = int(columns.image_begin[row]), int(columns.image_rest[row])
         try:
-            # Alone in its sample, as images mostly are, it is not copied.
+            # An image that is alone in its sample, as most are, is not copied by this slice.
             return decode(span[begin : len(span) - rest], out)
         except ValueError as error:
             raise self._error(row, f"cannot be decoded: {error}") from None
@@ -233,9 +241,9 @@ class Split:
 
 
 def decode_map(data: bytes) -> np.ndarray:
-    """Decode a map of pixels (a grey or palette PNG) to its numbers, uint8 or uint16 [H, W].
+    """Decode a map of pixels (a grey or palette PNG) to its values, uint8 or uint16 [H, W].
 
-    Raises `ValueError` with the reason when the bytes are no such map.
+    Raises `ValueError` with the reason when the bytes are not such a map.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=("PNG",))

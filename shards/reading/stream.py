@@ -17,13 +17,19 @@ from shards.reading.order import Order
 from shards.reading.reader import Split
 from shards.reading.transforms import Draw, Transforms, View, dithered, draws, in_words
 
-_BATCHES_A_BLOCK = 32  # the order is computed for many batches at once: numpy calls cost
-# Samples of a rank that a remote split hears of before their turn: at most, and in evaluation.
+# The order is computed for many batches at once, since every call of numpy takes time.
+_BATCHES_A_BLOCK = 32
+# How many samples of a rank ahead of reading a remote split is told to fetch: the most in training,
+# and the number in evaluation.
 _MOST_LOOK_AHEAD, _EVALUATION_LOOK_AHEAD = 16_384, 2048
 
 
 class Share(NamedTuple):
-    """A rank's part of a global batch: rows, positions, and a row of the whole batch."""
+    """A rank's part of a global batch.
+
+    `rows` and `positions` are those of the rank's samples. `like` is a row of the whole batch; the
+    image of that row gives an empty share its shape.
+    """
 
     rows: np.ndarray
     positions: np.ndarray
@@ -31,11 +37,15 @@ class Share(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One rank's share of a global batch, n samples.
+    """One rank's share of a global batch, which has n samples.
 
-    images: uint8 [n, H, W, 3] RGB, or float32 in [0, 1) when dithered; rows, positions and labels:
-    int64 [n]. `positions` are places in the stream (training) or rows (evaluation); a label is -1
-    when there is none. maps: uint8 or uint16 [n, H, W] by name, those that were asked for.
+    Attributes:
+        images: The images, uint8 [n, H, W, 3] RGB, or float32 in [0, 1) when they are dithered.
+        rows: The rows of the samples in the split, int64 [n].
+        positions: The positions of the samples in the training stream, or their rows in an
+            evaluation, int64 [n].
+        labels: The labels, int64 [n]; -1 for a sample without one.
+        maps: The maps that were asked for, by name, uint8 or uint16 [n, H, W].
     """
 
     images: np.ndarray
@@ -60,22 +70,22 @@ def training_batches(
     """The endless stream of a rank's shares of global batches, from `start_position` on.
 
     Args:
-        split: where the samples are.
-        order: maps stream positions to rows (see `shards.reading.order`); its seed keys the
-            transforms.
-        batch_size: samples in a global batch, over all the ranks.
-        rank: this rank, in [0, world).
-        world: number of ranks; it need not divide `batch_size`.
-        start_position: samples consumed by all the ranks so far; the first batch holds the
-            positions [start_position, start_position + batch_size).
-        threads: reader threads; reading and decoding run side by side.
-        ahead: batches read ahead of the consumer.
-        transforms: what happens to each image.
-        maps: names of the maps to read, such as "label".
+        split: The split that holds the samples.
+        order: The order, which maps stream positions to rows (see `shards.reading.order`); its seed
+            keys the transforms.
+        batch_size: The number of samples in a global batch, over all the ranks.
+        rank: This rank, in [0, world).
+        world: The number of ranks; it need not divide `batch_size`.
+        start_position: The number of samples that all the ranks have consumed so far; the first
+            batch holds the positions [start_position, start_position + batch_size).
+        threads: The number of reader threads, which read and decode side by side.
+        ahead: The number of batches that are read ahead of the consumer.
+        transforms: The transforms of each image.
+        maps: The names of the maps to read, such as "label".
 
-    An error of a reader thread is raised here, in its turn. Closing the iterator stops the
-    threads. Raises `ShardError` for a corrupt sample, for images of different sizes, and for one
-    smaller than the crop.
+    An error of a reader thread is raised here when its batch is due. Closing the iterator stops the
+    threads. Raises `ShardError` for a corrupt sample, for images of different sizes, and for an
+    image that is smaller than the crop.
     """
     _check(batch_size, rank, world)
     if order.length != len(split):
@@ -104,10 +114,11 @@ def evaluation_batches(
     transforms: Transforms | None = None,
     maps: Sequence[str] = (),
 ) -> Iterator[Batch]:
-    """Every row once, in order, or the first `limit` rows; the last global batch is partial.
+    """Batches of every row once, in order, or of the first `limit` rows.
 
-    All the ranks get the same number of batches; a rank's share of the last may be empty. Nothing
-    is random: of the transforms, the resize and the crop act, the latter at the centre.
+    The last global batch may be partial. All the ranks get the same number of batches; a rank's
+    share of the last batch may be empty. Nothing is random: of the transforms, only the resize and
+    the crop are applied, and the crop is taken at the centre.
     """
     _check(batch_size, rank, world)
     length = len(split) if limit is None else min(limit, len(split))
@@ -125,9 +136,9 @@ def chosen_batches(
     transforms: Transforms | None = None,
     maps: Sequence[str] = (),
 ) -> Iterator[Batch]:
-    """A rank's shares of given global batches, each int64 rows, as `evaluation_batches` sees them.
+    """A rank's shares of given global batches, each int64 rows; see `evaluation_batches`.
 
-    An empty share has the shapes of the others: those of an image of its batch.
+    The arrays of an empty share have the shape of an image of its batch, as those of other shares.
     """
     _check(1, rank, world)
     blocks = _evaluation_blocks(batches, rank, world)
@@ -142,7 +153,7 @@ def read_batch(
     transforms: Transforms | None = None,
     maps: Sequence[str] = (),
 ) -> Batch:
-    """Some rows (int64 [n]) as one batch, as an evaluation sees them."""
+    """Some rows (int64 [n]) as one batch, with the transforms as an evaluation applies them."""
     return _Reader(split, transforms, None, tuple(maps)).batch(rows, rows)
 
 
@@ -156,7 +167,7 @@ def _check(batch_size: int, rank: int, world: int) -> None:
 def _training_blocks(
     order: Order, batch_size: int, rank: int, world: int, start: int
 ) -> Iterator[list[Share]]:
-    """This rank's shares of one global batch after the other."""
+    """This rank's shares of the global batches, many batches at a time."""
     share = np.arange(rank, batch_size, world, dtype=np.int64)
     block = np.arange(_BATCHES_A_BLOCK, dtype=np.int64)[:, None] * batch_size + share
     for first in count(start, _BATCHES_A_BLOCK * batch_size):
@@ -175,7 +186,7 @@ def _evaluation_blocks(
 def _announced(
     split: Split | MixedSplit, blocks: Iterable[list[Share]], samples: int
 ) -> Iterator[Share]:
-    """The shares of the blocks; the split hears of each at least `samples` before its turn."""
+    """The shares of the blocks; the split is told to fetch each `samples` or more ahead of it."""
     waiting: deque[tuple[int, list[Share]]] = deque()
     held = 0
     for block in blocks:
@@ -206,10 +217,10 @@ def _read_ahead(
 
 
 class _Memory:
-    """Arrays for batches, in the memory of earlier ones that nobody holds any more.
+    """Arrays for batches, which reuse the memory of earlier batches that nobody holds any more.
 
-    Fresh memory would be cleared by the kernel page by page, which costs several percent of the
-    time that small JPEG files take to decode.
+    The kernel would clear fresh memory page by page, which costs several percent of the time that
+    small JPEG files take to decode.
     """
 
     def __init__(self) -> None:
@@ -217,7 +228,7 @@ class _Memory:
 
     def empty(self, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
         try:
-            block = self._free.pop()  # the last: it may still be in the cache
+            block = self._free.pop()  # the last one may still be in the processor's cache
         except IndexError:
             block = np.empty(shape, dtype)
         if block.shape != shape or block.dtype != dtype:
@@ -226,7 +237,7 @@ class _Memory:
 
 
 class _Lent:
-    """What the views of an array have as their base: gives the memory back after the last one."""
+    """The base of all views of an array, which gives the memory back after the last view."""
 
     def __init__(self, block: np.ndarray, free: deque[np.ndarray]) -> None:
         self.__array_interface__ = block.__array_interface__
@@ -248,7 +259,7 @@ class _Reader:
 
     def batch(self, rows: np.ndarray, positions: np.ndarray, like: int = 0) -> Batch:
         if len(rows) == 0:
-            # An empty share has the shapes and types of the others, for those who gather them.
+            # An empty share has the shapes and types of the others, so that they can be gathered.
             one = self.batch(np.array([like]), np.zeros(1, dtype=np.int64))
             maps = {name: labels[:0] for name, labels in one.maps.items()}
             return Batch(one.images[:0], rows, positions, one.labels[:0], maps)
@@ -259,7 +270,7 @@ class _Reader:
         return Batch(images, rows, positions, self.split.labels(rows), self._maps(rows, views))
 
     def _plain(self, rows: np.ndarray) -> tuple[np.ndarray, list[View]]:
-        """Images as they are, decoded right into the batch."""
+        """The images without transforms, decoded right into the batch."""
         read = self.split.image
         first = read(int(rows[0]))
         images = self.memory.empty((len(rows), *first.shape), np.uint8)
@@ -302,7 +313,7 @@ class _Reader:
             raise ShardError(f"{self.split.where}: the image {key!r} {error}") from None
 
     def _maps(self, rows: np.ndarray, views: list[View]) -> dict[str, np.ndarray]:
-        """The maps asked for, each seen as its image is."""
+        """The maps that were asked for, each transformed like its image."""
         if not self.maps:
             return {}
         seen: dict[str, list[np.ndarray]] = {name: [] for name in self.maps}

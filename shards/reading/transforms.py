@@ -22,17 +22,18 @@ Size = tuple[int, int]  # (height, width), pixels
 
 @dataclass(frozen=True)
 class Transforms:
-    """In this order:
+    """The transforms of an image, which are applied in this order:
 
-    resize: scale the whole image so that it covers this (height, width), one side exactly and the
+    resize: Scale the whole image so that it covers this (height, width), one side exactly and the
         other truncated, by Pillow's bilinear filter with antialiasing; without `crop`, keep the
         centre of that size.
-    crop: keep this (height, width): anywhere in training, every place equally likely; the centre
-        in evaluation.
-    flip: mirror left and right with probability 1/2, in training.
-    dither: float32 (x + u) / 256 with u uniform in [0, 1), in training; see `dithered`.
+    crop: Keep a part of this (height, width): in training at a random place, every place equally
+        likely; in evaluation at the centre.
+    flip: Swap left and right with probability 1/2, in training.
+    dither: Give float32 (x + u) / 256 with u uniform in [0, 1), in training; see `dithered`.
 
-    Maps of pixels take the same way by nearest neighbour, with their pixel centres on the image's.
+    Maps of pixels are transformed in the same way, but by nearest neighbour; their pixel centres
+    are those of the image.
     """
 
     resize: Size | None = None
@@ -51,9 +52,10 @@ class Transforms:
             )
 
     def view(self, size: Size, draw: Draw | None) -> View:
-        """What is kept of an image of this (height, width); without a draw, the centre.
+        """The part that is kept of an image of this (height, width); without a draw, the centre.
 
-        Raises `ValueError`, a predicate of the image, when it is smaller than the crop.
+        Raises `ValueError` when the image is smaller than the crop; its text is a predicate, to be
+        put behind the name of the image.
         """
         whole = size if self.resize is None else _covering(size, self.resize)
         kept = self.crop or self.resize or size
@@ -71,7 +73,7 @@ class Transforms:
 
 
 class Draw(NamedTuple):
-    """The random integers of one sample: two of 63 bits, and a coin."""
+    """The random draws of one sample: two integers of 63 bits, and the toss of a coin."""
 
     top: int
     left: int
@@ -79,9 +81,11 @@ class Draw(NamedTuple):
 
 
 class View(NamedTuple):
-    """A picture of size `source` scaled to `whole`, of that `kept` at `corner`, then mirrored.
+    """How one image is transformed.
 
-    Sizes are (height, width), the corner is (top, left); pixels.
+    An image of the size `source` is scaled to the size `whole`; of the scaled image, a part of the
+    size `kept` is cut out at `corner`; the part is mirrored if `mirrored` is true. Sizes are
+    (height, width) and the corner is (top, left), in pixels.
     """
 
     source: Size
@@ -91,7 +95,10 @@ class View(NamedTuple):
     mirrored: bool
 
     def image(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 [H, W, 3] of size `source` to uint8 [h, w, 3] of size `kept`; may share memory."""
+        """Transform uint8 [H, W, 3] of size `source` to uint8 [h, w, 3] of size `kept`.
+
+        The result may share memory with `pixels`.
+        """
         if self.whole != self.source:
             image = Image.fromarray(pixels)
             pixels = np.asarray(image.resize(self.whole[::-1], Image.Resampling.BILINEAR))
@@ -100,9 +107,12 @@ class View(NamedTuple):
         return pixels[:, ::-1] if self.mirrored else pixels
 
     def map(self, labels: np.ndarray) -> np.ndarray:
-        """Any integers [H, W] of size `source` to [h, w] of size `kept`, by nearest neighbour."""
+        """Transform integers [H, W] of size `source` to [h, w] of size `kept`.
+
+        Each pixel of the result has the value of the nearest pixel of the source.
+        """
         rows, columns = (
-            # The pixel of the source that holds the centre of each, in whole numbers.
+            # The pixel of the source that holds the centre of each pixel, in whole numbers.
             (2 * (corner + np.arange(kept)) + 1) * source // (2 * whole)
             for source, whole, corner, kept in zip(
                 self.source, self.whole, self.corner, self.kept, strict=True
@@ -112,7 +122,7 @@ class View(NamedTuple):
 
 
 def draws(seed: int, positions: np.ndarray) -> list[Draw]:
-    """The random integers of the samples at stream positions int64 [n]."""
+    """The random draws of the samples at stream positions int64 [n]."""
     keys = np.frombuffer(_digest(seed, "integers")[:24], dtype="<u8").astype(np.uint64)
     integers = mix(positions.astype(np.uint64), keys[:, None])
     return [Draw(top, left, coin >= 1 << 62) for top, left, coin in integers.T.tolist()]
@@ -121,10 +131,11 @@ def draws(seed: int, positions: np.ndarray) -> list[Draw]:
 def dithered(pixels: np.ndarray, seed: int, position: int, out: np.ndarray) -> None:
     """Put float32 (x + u) / 256 into `out`, for x uint8 `pixels` and u uniform in [0, 1).
 
-    u is a multiple of 2^-16 from a Philox generator keyed by the seed, with its counter at the
-    stream position. So each value is exact in float32, below 1, and gives x back when it is
-    multiplied by 256 and rounded down; its density over [0, 1) integrates to the image's
-    probability (Theis et al., "A note on the evaluation of generative models", section 3.1).
+    u is a multiple of 2^-16 from a Philox generator that is keyed by the seed and whose counter is
+    the stream position. So each value is exact in float32 and below 1, and x is found again by
+    multiplying it by 256 and rounding down. The density of the values over [0, 1) integrates to the
+    image's probability (Theis et al., "A note on the evaluation of generative models", section
+    3.1).
     """
     key = np.frombuffer(_digest(seed, "dither")[:16], dtype="<u8").astype(np.uint64)
     generator = np.random.Philox(key=key, counter=[0, position, 0, 0])
@@ -135,12 +146,12 @@ def dithered(pixels: np.ndarray, seed: int, position: int, out: np.ndarray) -> N
 
 
 def in_words(size: Size) -> str:
-    """A (height, width) for messages."""
+    """A (height, width) in words, for messages."""
     return f"{size[0]}x{size[1]} (height x width)"
 
 
 def _covering(size: Size, target: Size) -> Size:
-    """`size` scaled to cover the target: one side exactly, the other truncated."""
+    """`size` scaled to cover the target: one side is met exactly, the other is truncated."""
     (height, width), (h, w) = size, target
     if h * width >= w * height:
         return h, max(w, h * width // height)

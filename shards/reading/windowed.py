@@ -1,13 +1,14 @@
 """An order for sets that are fetched shard by shard: whole shards in turn, mixed inside windows.
 
-In each epoch the shards stand in a keyed random sequence, and so do their samples. The sequence is
-cut into `lanes` contiguous pieces that are read side by side: position p of the epoch is place
-p div lanes of lane p mod lanes. Inside a lane, windows of `window` places are permuted.
+In each epoch the shards stand in a keyed random sequence, and their samples follow one another in
+the same sequence. It is cut into `lanes` contiguous pieces that are read side by side: position p
+of the epoch is place p div lanes of lane p mod lanes. Inside a lane, windows of `window` places are
+permuted.
 
 Ranks take strided shares of each batch. So when the number of ranks divides `lanes` and the batch,
 or `lanes` divides both, a rank (and a node of ranks) reads only the shards of its own lanes, and at
-any time only those that its windows span. The global batches do not depend on that: any number of
-ranks sees the same ones.
+any time only the shards that its windows span. The global batches do not depend on this: they are
+the same for any number of ranks.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ import numpy as np
 from shards.errors import ShardError
 from shards.reading.order import checked_positions, mix, permute, round_keys
 
-_MOST_TABLES = 64  # epochs kept; small sets pass through many of them in a few batches
+_MOST_TABLES = 64  # tables of epochs that are kept; a few batches of a small set span many epochs
 
 
 class _Epoch(NamedTuple):
-    """The shards in the sequence of one epoch, int64 [shards] each.
+    """The shards in the sequence of one epoch; both arrays are int64 [shards].
 
-    ends: places at which they end; shift: what takes a place in the sequence to its row.
+    `ends` are the places at which the shards end; `shift` is added to a place to get its row.
     """
 
     ends: np.ndarray
@@ -36,18 +37,20 @@ class _Epoch(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class WindowedOrder:
-    """Endless stream of epochs, each a permutation of the rows, with random access.
+    """An endless stream of epochs, each a permutation of the rows, with random access.
 
-    O(log shards) time for each position; memory for two integers a shard.
+    A position takes O(log shards) time; an epoch takes the memory of two integers for each shard.
 
     Args:
-        key_hash: identifies the data, `Split.key_hash`; other data, another order.
-        seed: the seed of the run.
-        shard_lengths: samples of each shard, int64 [shards], in the order of the rows.
-        window: samples that are mixed with one another; at least 1. The larger, the closer to
-            `EpochOrder` and the more shards are needed at once.
-        lanes: pieces of the sequence that are read side by side; at least 1. A multiple of the
-            number of ranks keeps each rank to its own shards.
+        key_hash: The hash that identifies the data, `Split.key_hash`; other data have another
+            order.
+        seed: The seed of the run.
+        shard_lengths: The number of samples in each shard, int64 [shards], in the order of the
+            rows.
+        window: The number of samples that are mixed with one another, at least 1. The larger the
+            window, the closer the order is to `EpochOrder` and the more shards are needed at once.
+        lanes: The number of pieces of the sequence that are read side by side, at least 1. With a
+            multiple of the number of ranks, each rank reads only its own shards.
     """
 
     key_hash: str
@@ -75,11 +78,14 @@ class WindowedOrder:
 
     @property
     def look_ahead(self) -> int:
-        """One window of every lane: its first samples call for all its shards at once."""
+        """One window of every lane, since a window needs all its shards from its start."""
         return min(self.length, self.window * self.lanes)
 
     def rows(self, positions: np.ndarray) -> np.ndarray:
-        """Rows at stream positions (int64, any shape, any order); raises on negative ones."""
+        """The rows at stream positions (int64, any shape, any order).
+
+        Raises `ShardError` when a position is negative.
+        """
         positions = checked_positions(positions)
         epochs, offsets = np.divmod(positions.ravel(), self.length)
         rows = np.empty_like(offsets)
@@ -92,9 +98,9 @@ class WindowedOrder:
         return rows.reshape(positions.shape)
 
     def _places(self, epoch: int, offsets: np.ndarray) -> np.ndarray:
-        """Places in the sequence of shards at offsets into the epoch."""
+        """The places in the sequence of shards for offsets into the epoch."""
         index, lane = np.divmod(offsets, self.lanes)
-        whole, rest = divmod(self.length, self.lanes)  # the first `rest` lanes have one more
+        whole, rest = divmod(self.length, self.lanes)  # the first `rest` lanes are one longer
         lane_length = whole + (lane < rest)
         lane_begin = lane * whole + np.minimum(lane, rest)
         in_window = index % self.window
@@ -102,14 +108,14 @@ class WindowedOrder:
         begin = lane_begin + window_begin
         sizes = np.minimum(self.window, lane_length - window_begin)
         places = np.empty_like(offsets)
-        for size in np.unique(sizes).tolist():  # at most three: the last windows are shorter
+        for size in np.unique(sizes).tolist():  # at most three sizes: last windows are shorter
             here = sizes == size
             keys = self._window_keys(epoch, size, begin[here])
             places[here] = begin[here] + permute(in_window[here], size, keys)
         return places
 
     def _window_keys(self, epoch: int, size: int, begins: np.ndarray) -> np.ndarray:
-        """Round keys uint64 [rounds, n] of the windows that begin at these places."""
+        """The round keys, uint64 [rounds, n], of the windows that begin at these places."""
         keys = round_keys(f"{self._name(epoch)}/window", size)
         distinct, which = np.unique(begins, return_inverse=True)
         return mix(distinct.astype(np.uint64), keys[:, None])[:, which]

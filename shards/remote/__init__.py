@@ -1,1 +1,1 @@
-"""Remote stores, and local copies of what lies there."""
+"""Remote stores, and local copies of their shards."""

@@ -1,20 +1,22 @@
 """Local copies of remote shards, bounded and shared by the processes of a node.
 
-The cache belongs on a local disk of the node: set GENCOMP_CACHE where the home directory is on NFS.
-It is right on NFS too (flock reaches the server there since Linux 2.6.12), but then every node
-fills and empties one and the same cache over the network.
+The cache should lie on a local disk of the node; if the home directory is on NFS, set
+GENCOMP_CACHE.
+The cache works correctly on NFS too (flock reaches the server since Linux 2.6.12), but then all
+nodes fill and empty one and the same cache over the network.
 
-A directory holds, for every shard, named by the hash of its bytes:
+The directory holds these files; <hash> is the hash of a shard's bytes:
 
-    <hash>         the whole shard, checked; each reader's descriptor has a shared flock on it
-    <hash>.part    the shard on its way, as long from the start as it will be, so that the bytes in
-                   the directory are at any time what was promised to readers and fillers together
-    locks/<hash>   empty; who fills the shard has its flock, so a `.part` without one is a dead one
-    lock           empty; its flock is held for the moment in which room is made and taken
+    <hash>         the whole shard, checked; each reader's descriptor holds a shared flock on it
+    <hash>.part    the shard while it is fetched; it has its final length from the start, so that
+                   the sizes of the files always add up to all the room that has been given out
+    locks/<hash>   an empty file; the process that fetches the shard holds its flock, so a `.part`
+                   file whose lock is free was left by a dead process
+    lock           an empty file; its flock is held while room is made and taken
 
-The kernel gives up the locks of a killed process, so nothing ever has to be repaired. A filler
-waits for others only before it has a `.part` of its own, and for none but those that have one:
-whoever is waited for can go on.
+The kernel releases the locks of a killed process, so nothing ever has to be repaired. There is no
+deadlock: a process waits for others only while it has no `.part` file of its own, and only for
+processes that have one, which can always go on.
 """
 
 from __future__ import annotations
@@ -39,14 +41,14 @@ from shards.remote.stores import Store
 DEFAULT_GB = 50
 _GB = 10**9
 _NAME = re.compile(r"[0-9a-f]{32}")
-_FETCHES = 3  # of bytes that turn out wrong, before the store is believed to hold them so
-_LOOK_AGAIN = 0.05  # seconds until others' progress is looked at again
+_FETCHES = 3  # after so many fetches of wrong bytes, the shard in the store must be wrong
+_LOOK_AGAIN = 0.05  # seconds between two looks at the progress of other processes
 log = logging.getLogger(__name__)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 def cache_root() -> Path:
-    """$GENCOMP_CACHE, else $XDG_CACHE_HOME/gencomp, else ~/.cache/gencomp."""
+    """The cache's directory: $GENCOMP_CACHE, or $XDG_CACHE_HOME/gencomp, or ~/.cache/gencomp."""
     if own := os.environ.get("GENCOMP_CACHE"):
         return Path(own)
     base = os.environ.get("XDG_CACHE_HOME")
@@ -54,7 +56,7 @@ def cache_root() -> Path:
 
 
 def limit_from_environment() -> int:
-    """$GENCOMP_CACHE_GB (10⁹ bytes, default 50) in bytes."""
+    """The size limit of the cache in bytes: $GENCOMP_CACHE_GB times 10⁹ bytes, by default 50 GB."""
     text = os.environ.get("GENCOMP_CACHE_GB", str(DEFAULT_GB))
     try:
         gigabytes = float(text)
@@ -72,9 +74,10 @@ class NoRoom(ShardError):
 
 
 class ShardCache:
-    """At most `limit_bytes` of shards in `directory` (`cache_root()/shards`).
+    """A cache of at most `limit_bytes` of shards in `directory`, by default `cache_root()/shards`.
 
-    May be used by threads and processes at once, also with different limits: each keeps its own.
+    Threads and processes may use the cache at the same time, also with different limits: each keeps
+    to its own limit.
     """
 
     def __init__(self, limit_bytes: int, directory: Path | None = None) -> None:
@@ -82,13 +85,15 @@ class ShardCache:
         self.directory = directory or cache_root() / "shards"
 
     def open(self, store: Store, shard: ShardInfo) -> int:
-        """A descriptor for reading a whole copy of the shard, fetched and checked if need be.
+        """A descriptor for reading a whole copy of the shard, which is fetched if it is not there.
 
-        The caller closes it. Until then it (and every duplicate, a forked child's too) keeps the
-        copy from being evicted. Others that want a shard which is being fetched wait for it.
+        The caller closes the descriptor. Until then the descriptor, and every duplicate of it, also
+        that of a forked child, keeps the copy from being evicted. Processes that want a shard which
+        another one is fetching wait for it.
 
-        Raises `NoRoom` when the limit is too small for the shards that are being read, `ShardError`
-        when the store fails, when its bytes are not those of the index, and when the disk is full.
+        Raises `NoRoom` when the limit is too small for the shards that are being read, and
+        `ShardError` when the store fails, when its bytes are not those of the index, and when the
+        disk is full.
         """
         if not _NAME.fullmatch(shard.hash):
             raise ShardError(
@@ -109,11 +114,11 @@ class ShardCache:
             raise self._disk_error(error, shard) from None
 
     def fetch(self, store: Store, shard: ShardInfo) -> None:
-        """Make `open` fast; raises as it does."""
+        """Bring a shard into the cache, so that `open` is fast; raises as `open` does."""
         os.close(self.open(store, shard))
 
     def _held(self, shard: ShardInfo) -> int | None:
-        """A descriptor of the finished copy that keeps it from eviction, if there is a copy."""
+        """A descriptor of the finished copy, which keeps it from eviction; None without a copy."""
         try:
             descriptor = os.open(self.directory / shard.hash, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -122,7 +127,7 @@ class ShardCache:
             fcntl.flock(descriptor, fcntl.LOCK_SH)
             there = os.fstat(descriptor)
             if there.st_nlink and there.st_size == shard.bytes:  # not evicted in between
-                now = time.time_ns()  # finer than the kernel's own clock for files
+                now = time.time_ns()  # this clock is finer than the kernel's clock for files
                 os.utime(descriptor, ns=(now, now))
                 return descriptor
         except BaseException:
@@ -132,11 +137,14 @@ class ShardCache:
         return None
 
     def _fill(self, store: Store, shard: ShardInfo) -> int | None:
-        """Fetch the shard whose lock we hold; None while others' fetches take the room for it."""
+        """Fetch the shard whose lock this process holds, and return a descriptor of it.
+
+        Returns None while other fetches take the room that the shard needs.
+        """
         whole = self.directory / shard.hash
         part = whole.with_suffix(".part")
         with _locked(self.directory / "lock"):
-            whole.unlink(missing_ok=True)  # it was refused: not as long as it was when checked
+            whole.unlink(missing_ok=True)  # `_held` refused this copy, since its length is wrong
             if not self._make_room(shard):
                 return None
             writing = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
@@ -168,10 +176,10 @@ class ShardCache:
         )
 
     def _make_room(self, shard: ShardInfo) -> bool:
-        """Evict until the shard fits; False when only fetches under way are in its way.
+        """Evict shards until this one fits; False when it must wait for other fetches to end.
 
-        Called with the directory's lock: nobody else takes or makes room meanwhile. Our own shard
-        may have a `.part` only of a filler that was killed.
+        The caller holds the directory's lock, so no other process takes or makes room meanwhile. If
+        there is a `.part` file of this shard, a killed process has left it.
         """
         if shard.bytes > self.limit:
             raise self._no_room(shard, 0)
@@ -195,13 +203,13 @@ class ShardCache:
         return free >= shard.bytes
 
     def _entries(self) -> tuple[list[_Entry], list[_Entry]]:
-        """The shards here: those on their way, and the whole ones."""
+        """The shards in the directory: those that are being fetched, and the whole ones."""
         parts: list[_Entry] = []
         whole: list[_Entry] = []
         with os.scandir(self.directory) as found:
             for entry in found:
                 if _NAME.fullmatch(entry.name.removesuffix(".part")):
-                    with suppress(FileNotFoundError):  # a filler that failed takes its part away
+                    with suppress(FileNotFoundError):  # a fetch that fails removes its `.part`
                         there = entry.stat()
                         shard = _Entry(Path(entry.path), there.st_size, there.st_mtime_ns)
                         (parts if entry.name.endswith(".part") else whole).append(shard)
@@ -235,14 +243,14 @@ class ShardCache:
 class _Entry(NamedTuple):
     path: Path
     size: int
-    used: int  # nanoseconds
+    used: int  # the time of the last use in nanoseconds
 
 
 @contextmanager
 def _locked(path: Path, wait: bool = True) -> Iterator[None]:
-    """Hold the exclusive flock of a file, made when it is not there.
+    """Hold the exclusive flock of a file, which is made if it does not exist.
 
-    Without `wait`: `BlockingIOError` when somebody has a lock of it.
+    Without `wait`, raises `BlockingIOError` when another process holds a lock on the file.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     _locks.add(descriptor)
@@ -255,7 +263,7 @@ def _locked(path: Path, wait: bool = True) -> Iterator[None]:
         os.close(descriptor)
 
 
-# A child that is forked while a thread of its parent has a lock must not keep it.
+# A child that is forked while a thread of its parent holds a lock must not keep the lock.
 _locks: set[int] = set()
 
 
@@ -268,7 +276,7 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def _removed(path: Path, lock: Path) -> bool:
-    """Remove a file, unless somebody has a lock of `lock`; whether it is gone."""
+    """Remove a file unless somebody holds a lock on the file `lock`; returns whether it is gone."""
     try:
         with _locked(lock, wait=False):
             path.unlink(missing_ok=True)
@@ -278,7 +286,7 @@ def _removed(path: Path, lock: Path) -> bool:
 
 
 def _write(descriptor: int, piece: bytes | bytearray, position: int) -> int:
-    """Write all of `piece` at `position`; how much that is."""
+    """Write all of `piece` at `position`, and return its length."""
     view = memoryview(piece)
     while view:
         done = os.pwrite(descriptor, view, position)
@@ -287,5 +295,5 @@ def _write(descriptor: int, piece: bytes | bytearray, position: int) -> int:
 
 
 def _gb(count: int) -> str:
-    """Gigabytes, rounded up to what is worth setting."""
+    """A number of bytes in gigabytes, rounded up to thousandths."""
     return f"{-(-count // 10**6) / 1000:g}"

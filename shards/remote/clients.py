@@ -1,9 +1,9 @@
-"""What speaks to a remote store: one attempt at a time, and what a failed attempt means.
+"""Clients of remote stores, which make single attempts and tell what a failed attempt means.
 
-pyarrow has `s3`, `gs` and `hdfs`, fsspec has `http` and `https`. Retrying is left to
+pyarrow provides `s3`, `gs` and `hdfs`; fsspec provides `http` and `https`. Retrying is left to
 `shards.remote.stores`.
 
-Credentials are never arguments of ours, and are found as follows.
+Credentials are never arguments of our functions. They are found as follows.
 
 - `s3`: `key:secret@` in the URI; else AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and
   AWS_SESSION_TOKEN; else ~/.aws/config and ~/.aws/credentials (AWS_PROFILE); else the role of the
@@ -12,10 +12,10 @@ Credentials are never arguments of ours, and are found as follows.
   in the URI, else AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL; the region is `region` in the URI, else
   AWS_REGION or AWS_DEFAULT_REGION.
 - `gs`: GOOGLE_APPLICATION_CREDENTIALS, else what `gcloud auth application-default login` left, else
-  the role of the machine; `gs://anonymous@bucket/...` asks without.
+  the role of the machine; `gs://anonymous@bucket/...` asks without credentials.
 - `hdfs`: the ticket of `kinit`.
-- `http`: `user:password@` or a token in the query of the URI, else ~/.netrc. http_proxy,
-  https_proxy and no_proxy are heeded.
+- `http`: `user:password@` or a token in the query of the URI, else ~/.netrc. The variables
+  http_proxy, https_proxy and no_proxy are obeyed.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urls
 
 from shards.errors import ShardError
 
-# A request for more than this is made as several: what is lost when one is cut.
+# A request for more bytes than this is made as several requests: if a connection is cut, at most so
+# many bytes are lost.
 BLOCK = 8 << 20
-_PIECE = 256 << 10  # aiohttp drops as much as twice this when it is cut
+_PIECE = 256 << 10  # when a connection is cut, aiohttp drops up to twice as many bytes
 _S3_OPTIONS = ("endpoint_override", "region", "scheme")
-# What the libraries of S3 and of Google Cloud say, within what pyarrow says around it.
+# The words of the libraries of S3 and of Google Cloud inside the message of pyarrow.
 _TOLD = re.compile(r"AWS Error (.*)|cloud::Status\((\w+):.*?last message of (.*?)(?: error_info|$)")
 _DENIED = re.compile(
     r"ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|EXPIRED_TOKEN|status 40[13]\b"
@@ -41,14 +42,16 @@ _DENIED = re.compile(
 )
 _MISSING = re.compile(r"RESOURCE_NOT_FOUND|NO_SUCH_(KEY|BUCKET)|status 404\b|\(NOT_FOUND")
 _REDIRECT = re.compile(r"HTTP status 3\d\d\b")
-_FINAL = re.compile(r"HTTP status 4(?!08|29)\d\d\b|INVALID_ARGUMENT")  # 408, 429: come again
+# The statuses 408 and 429 mean that the request may be repeated.
+_FINAL = re.compile(r"HTTP status 4(?!08|29)\d\d\b|INVALID_ARGUMENT")
 
 
 class Patience(NamedTuple):
-    """How long a store is waited for, in seconds, and how often it is asked.
+    """How long to wait for a store, in seconds, and how often to ask it.
 
-    `attempts` are those in a row that bring less than `BLOCK` bytes; the pauses between them double
-    from `pause` to at most `longest_pause`, each shortened by chance to no less than half.
+    After `attempts` attempts in a row that bring less than `BLOCK` bytes, the store is given up.
+    The pauses between attempts double from `pause` to at most `longest_pause`; each is shortened
+    at random, to no less than half.
     """
 
     connect: float = 10
@@ -59,18 +62,18 @@ class Patience(NamedTuple):
 
 
 class Trouble(NamedTuple):
-    """What a failed attempt means; only a "passing" one is worth another."""
+    """What a failed attempt means; only after "passing" trouble is another attempt worthwhile."""
 
     kind: Literal["missing", "denied", "final", "passing"]
     words: str
 
 
 class WrongSize(Exception):
-    """The object is smaller than what is asked of it."""
+    """The object has fewer bytes than are expected of it."""
 
 
 class Client(Protocol):
-    """One attempt at reading objects; raises one of `faults`, which `trouble` explains."""
+    """A client whose methods make one attempt each and raise `faults`; `trouble` explains them."""
 
     faults: tuple[type[Exception], ...]
 
@@ -79,15 +82,16 @@ class Client(Protocol):
     def names(self) -> list[str]: ...
 
     def pieces(self, name: str, start: int, stop: int | None) -> Iterator[bytes | bytearray]:
-        """The bytes from `start` to `stop` or to the end, as they come."""
+        """The bytes from `start` to `stop`, or to the end, in pieces as they arrive."""
 
     def trouble(self, error: Exception) -> Trouble: ...
 
 
 def client(location: str, patience: Patience) -> Client:
-    """The client of a URI in this process; `ShardError` when it is wrong or a library is missing.
+    """The client of a URI in this process.
 
-    Connections do not survive a fork: a child gets clients of its own.
+    Connections do not survive a fork, so a child gets clients of its own. Raises `ShardError` when
+    the URI is wrong or a library is missing.
     """
     if (location, patience) not in _clients:
         parts = urlsplit(location)
@@ -97,7 +101,8 @@ def client(location: str, patience: Patience) -> Client:
 
 
 _clients: dict[tuple[str, Patience], Client] = {}
-# The parent's are kept and not touched: closing them here would disturb what it is reading.
+# A child keeps its parent's clients and does not touch them: if it closed them, it would disturb
+# what the parent is reading.
 _inherited: list[Client] = []
 
 
@@ -149,10 +154,10 @@ def _s3(parts: SplitResult, patience: Patience) -> tuple[Any, str]:
         **options,
         **({"access_key": user, "secret_key": password} if user else {}),
         connect_timeout=patience.connect,
-        request_timeout=patience.silence,  # curl: seconds with less than a byte per second
+        request_timeout=patience.silence,  # for curl: seconds with less than a byte per second
         retry_strategy=AwsStandardS3RetryStrategy(max_attempts=1),
-        allow_delayed_open=True,  # small objects in one request
-        background_writes=False,  # they would hold all that the network is too slow for in memory
+        allow_delayed_open=True,  # small objects need only one request
+        background_writes=False,  # with them, a slow network would fill the memory
     )
     return filesystem, _bucket_path(parts)
 
@@ -160,7 +165,7 @@ def _s3(parts: SplitResult, patience: Patience) -> tuple[Any, str]:
 def _gs(parts: SplitResult, patience: Patience) -> tuple[Any, str]:
     from pyarrow.fs import FileSystem
 
-    # pyarrow cannot tell this library to try but once: it may take as long as one silence.
+    # pyarrow cannot limit this library to one attempt: its attempts may take as long as `silence`.
     options = {"retry_limit_seconds": f"{patience.silence:g}", **dict(parse_qsl(parts.query))}
     filesystem, _ = FileSystem.from_uri(parts._replace(query=urlencode(options)).geturl())
     return filesystem, _bucket_path(parts)
@@ -181,7 +186,7 @@ def _login(parts: SplitResult) -> tuple[str, str]:
 
 
 class ArrowClient:
-    """Objects below `root` of a pyarrow file system."""
+    """A client of the objects below `root` in a pyarrow file system."""
 
     def __init__(self, filesystem: Any, root: str) -> None:
         from pyarrow import ArrowException
@@ -255,11 +260,11 @@ class ArrowClient:
 
 
 def _read_at(file: Any, begin: int, size: int) -> bytearray:
-    """`size` bytes from `begin`; `EOFError` when the answer has fewer.
+    """Read `size` bytes from `begin` on; raises `EOFError` when the answer has fewer bytes.
 
     pyarrow's S3 file takes a short answer for a whole one and leaves the rest of the buffer as it
-    was (pyarrow 26). So the last byte is set beforehand, and a read that brings just that value is
-    repeated with another one there.
+    was (pyarrow 26). So the last byte of the buffer is set before the read. If it has the same
+    value afterwards, the read is repeated with another value there.
     """
     buffer = bytearray(size)
     for mark in (0xA5, 0x5A):
@@ -282,9 +287,9 @@ def _http_client(parts: SplitResult, patience: Patience) -> Client:
 
 
 class HttpClient:
-    """Files below a URL; its query, a token perhaps, goes with every one of them.
+    """A client of the files below a URL, whose query, perhaps a token, is sent with every request.
 
-    A server that ignores ranges is read from the beginning each time.
+    If the server ignores ranges, a file is read from its beginning each time.
     """
 
     def __init__(self, parts: SplitResult, patience: Patience) -> None:
@@ -315,7 +320,7 @@ class HttpClient:
     def size(self, name: str) -> int:
         try:
             size = self._files.info(self._url(name))["size"]
-        except FileNotFoundError as error:  # fsspec says so of every failure
+        except FileNotFoundError as error:  # fsspec raises this error for every failure
             raise error.__cause__ or error from None
         if size is None:
             raise WrongSize("the server does not say its size")
@@ -329,7 +334,7 @@ class HttpClient:
 
     def pieces(self, name: str, start: int, stop: int | None) -> Iterator[bytes]:
         wanted = "" if stop is None else str(stop - 1)
-        # An empty file has no range at all, not even the whole.
+        # No range of an empty file is valid, so a whole file is asked for without a range.
         headers = {"Range": f"bytes={start}-{wanted}"} if start or wanted else {}
         with self._files.open(self._url(name), block_size=0, size=1, headers=headers) as stream:
             position, total = _extent(stream.r)
@@ -370,7 +375,7 @@ class HttpClient:
 
 
 def _extent(response: Any) -> tuple[int, int | None]:
-    """Where an answer begins within its file, and the file's size where it is said."""
+    """The place in the file where an answer begins, and the file's size if the server says it."""
     if response.status == HTTPStatus.PARTIAL_CONTENT:
         said = re.match(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         if said is None:
@@ -380,12 +385,12 @@ def _extent(response: Any) -> tuple[int, int | None]:
 
 
 def _line(error: Exception) -> str:
-    """The first line of an error's words, not longer than a sentence may carry."""
+    """The first line of an error's message, cut to a length that fits into a sentence."""
     return (str(error) or type(error).__name__).partition("\n")[0][:300]
 
 
 def shown(location: str) -> str:
-    """A URI without what may be secret: passwords, keys and tokens."""
+    """A URI without anything that may be secret: passwords, keys and tokens."""
     parts = urlsplit(location)
     user, at, host = parts.netloc.rpartition("@")
     if at and (":" in user or parts.scheme not in ("gs", "hdfs")):

@@ -1,9 +1,10 @@
-"""Where files lie: a local directory or a remote store, read and written alike.
+"""Stores of files: local directories and remote stores, which are read and written alike.
 
-Remote stores are asked with bounded patience: what may pass (a cut connection, silence, a server's
-error, a short answer) is tried again, reading from the byte where it happened, writing from the
-first; what is missing or forbidden is said at once. See `shards.remote.clients` for the URIs and
-where credentials come from.
+Remote stores are asked with bounded patience. After trouble that may pass (a cut connection,
+silence, a server's error, a short answer) the attempt is repeated: reading goes on from the byte
+where the trouble happened, writing starts from the first byte. For what is missing or forbidden,
+the error is raised at once. `shards.remote.clients` describes the URIs and where credentials come
+from.
 """
 
 from __future__ import annotations
@@ -25,33 +26,35 @@ from shards.errors import ShardError
 from shards.remote.clients import BLOCK, ArrowClient, Client, Patience, Trouble, client, shown
 
 SCHEMES = ("file", "gs", "hdfs", "http", "https", "s3")
-# A reader that jumps about gets little at a time, one that walks gets more and more ahead of it.
+# A reader that jumps about gets few bytes at a time; for a reader that goes on in order, more and
+# more bytes are read ahead.
 _FIRST_READ, _READ_AHEAD = 64 << 10, BLOCK
-_chance = random.SystemRandom()  # leaves `random`'s state alone and differs between forks
+_chance = random.SystemRandom()  # leaves the state of `random` alone and differs between forks
 PATIENCE = Patience()
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
 class MissingObject(ShardError):
-    """There is no such object in the store."""
+    """The object does not exist in the store."""
 
 
 class Store(ABC):
-    """The files of one directory or prefix, by name; every failure is a `ShardError`.
+    """The files of one directory or prefix, by name; every failure raises a `ShardError`.
 
-    `uri` names it in messages, without credentials. Usable by threads, after a fork, and pickled.
+    `uri` is the name of the store in messages, without credentials. A store may be shared by
+    threads, used after a fork, and pickled.
     """
 
     uri: str
 
     @abstractmethod
     def size(self, name: str) -> int:
-        """Bytes of an object."""
+        """The size of an object in bytes."""
 
     @abstractmethod
     def names(self, suffix: str = "") -> list[str]:
-        """Sorted names of the objects here (not in folders below) that end so."""
+        """The sorted names of the objects here, not in folders below, that end in `suffix`."""
 
     @abstractmethod
     def pieces(
@@ -61,21 +64,22 @@ class Store(ABC):
 
     @abstractmethod
     def open(self, name: str) -> BinaryIO:
-        """A seekable stream of an object; sequential reading is fetched ahead."""
+        """A seekable stream of an object; when it is read in order, bytes are fetched ahead."""
 
     @abstractmethod
     def local_path(self, name: str) -> Path | None:
-        """The plain file that the object is, if it is one."""
+        """The path of the object if it is a local file, else None."""
 
     @abstractmethod
     def walk(self) -> list[str]:
-        """Sorted names of all objects here and in folders below; none where there is nothing."""
+        """The sorted names of all objects here and in folders below; empty if nothing is there."""
 
     @abstractmethod
     def write(self, name: str, pieces: Callable[[], Iterable[bytes]]) -> None:
-        """Replace an object, or make it, with its folders. `pieces` is called for each attempt.
+        """Write an object, new or in place of another, and make the folders that it needs.
 
-        Has it raised, or was the process killed, then the object may be there in part.
+        `pieces` is called for each attempt. If this method raises, or the process is killed, a part
+        of the object may be left.
         """
 
     @abstractmethod
@@ -83,18 +87,18 @@ class Store(ABC):
         """Remove an object, or a folder with all that it holds, if it is there."""
 
     def read(self, name: str) -> bytes:
-        """All of an object."""
+        """All bytes of an object."""
         return b"".join(self.pieces(name))
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
-        """`size` bytes from `offset`; `ShardError` when the object ends before."""
+        """Read `size` bytes from `offset` on; raises `ShardError` when the object ends before."""
         return b"".join(self.pieces(name, offset, offset + size)) if size else b""
 
 
 def store(location: str | Path, patience: Patience = PATIENCE) -> Store:
     """The store at a local path or a URI; nothing is read yet.
 
-    Raises `ShardError` for a URI that cannot be, or whose library is not installed.
+    Raises `ShardError` for an invalid URI, and for a URI whose library is not installed.
     """
     if isinstance(location, Path) or "://" not in location:
         return LocalStore(Path(location))
@@ -115,7 +119,7 @@ def store(location: str | Path, patience: Patience = PATIENCE) -> Store:
 
 
 class LocalStore(Store):
-    """A directory of this machine."""
+    """A store in a directory of this machine."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -185,7 +189,7 @@ class LocalStore(Store):
 
 
 class RemoteStore(Store):
-    """A prefix of an object store, or a folder of a server, asked until it answers."""
+    """A prefix of an object store, or a folder of a server, which is asked repeatedly."""
 
     def __init__(self, location: str, patience: Patience) -> None:
         self.uri = shown(location)
@@ -277,7 +281,7 @@ class RemoteStore(Store):
 
 
 class _Stream(io.RawIOBase):
-    """An object as a stream: a window of its bytes, and the next one on the way."""
+    """An object as a stream, which holds a window of its bytes while the next one is fetched."""
 
     def __init__(self, remote: RemoteStore, name: str) -> None:
         self._remote = remote
@@ -322,7 +326,7 @@ class _Stream(io.RawIOBase):
         super().close()
 
     def _move(self) -> None:
-        """Bring the window to the position."""
+        """Move the window of bytes to the position."""
         walking = self._position == self._start + len(self._window)
         self._reach = min(2 * self._reach, _READ_AHEAD) if walking else _FIRST_READ
         begun, self._next = self._next, None
