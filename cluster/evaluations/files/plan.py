@@ -39,6 +39,7 @@ class Plan(plans.Plan):
     reader: str
     data: str
     stored: dict[str, Any]
+    transforms: dict[str, Any]
     split_images: int
     nominal: bool
     rules: dict[str, str]
@@ -93,7 +94,8 @@ def make(run: Run, chosen: FileOptions, threads: int) -> Plan:
         ShardError: the shard set or the split is missing.
     """
     codec = open_codec(run)
-    location = run.recipe().evaluation_shards()
+    recipe = run.recipe()
+    location = recipe.evaluation_shards()
     shard_set = shards.open_set(location)
     split = shard_set.split(chosen.split)
     count = len(split) if chosen.images is None else chosen.images
@@ -107,6 +109,7 @@ def make(run: Run, chosen: FileOptions, threads: int) -> Plan:
         reader=codec.reader_fingerprint.hex(),
         data=split.index_hash,
         stored=data.stored(shard_set.info),
+        transforms=data.evaluation_protocol(recipe),
         split_images=len(split),
         nominal=codec.nominal_bits(64, 64) is not None,
         rules=rules(),
