@@ -111,9 +111,9 @@ import pathlib, sys
 from gencomp.coding import container
 
 found = container.unpack(pathlib.Path(sys.argv[1]).read_bytes())
-for picture in getattr(found, "pictures", None) or [found]:
-    for section in picture.sections:
-        print(bytes(section).hex())
+pictures = getattr(found, "members", None) or getattr(found, "pictures", None) or [found]
+sections = [*getattr(found, "shared", ()), *(one for each in pictures for one in each.sections)]
+print(*(bytes(section).hex() for section in sections), sep="\\n")
 """
 
 
