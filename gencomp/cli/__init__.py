@@ -17,17 +17,17 @@ from gencomp.exit_codes import DONE, ERROR, FAILED, FAILURE, SPEAKER, STOPPED
 
 
 class Command(NamedTuple):
-    """A command; its words are the path of its module, and the last word names its function.
+    """A command; its words are the path of its module, and the last word is its function's name.
 
-    `gencomp slurm ais` is the function ``ais`` of `gencomp.cli.slurm.ais`. It is a typed function,
-    whose signature and docstring are the arguments and the help of the command, and returns an exit
-    code or None.
+    The command `gencomp slurm ais` is the function ``ais`` of `gencomp.cli.slurm.ais`. Such a
+    function has type hints: its signature and its docstring give the arguments and the help of the
+    command. It returns an exit code or None.
 
     Attributes:
-        section: Where the command stands in the table that ``--help`` prints.
-        help: What the command does.
-        raw: The function takes the remaining words as a list instead.
-        folder: Where the module of a single word lies, if not beside this file.
+        section: The section of the table that ``--help`` prints in which the command stands.
+        help: A few words that say what the command does.
+        raw: Whether the function takes the remaining words as one list, not as typed arguments.
+        folder: The folder of the module of a single word, if it does not lie beside this file.
     """
 
     section: str
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code.
 
     Args:
-        argv: The words after ``gencomp``; those of the process by default.
+        argv: The words after ``gencomp``; by default those that the process was started with.
     """
     path, flags, rest = split_words(sys.argv[1:] if argv is None else argv)
     try:
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-    """Split a command line into command words, the options before its end, and what follows.
+    """Split a command line into the command's words, the options among them, and the other words.
 
     >>> split_words(["--debug", "shards", "build", "photos", "--size", "64"])
     (['shards', 'build'], ['--debug'], ['photos', '--size', '64'])
