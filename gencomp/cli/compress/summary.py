@@ -17,7 +17,7 @@ def conclude(title: str, results: Sequence[work.Done | work.Failed]) -> int:
     if done:
         columns = {
             "images": f"{len(done)}",
-            "there before": f"{sum(one.kept for one in done)}",
+            "kept": f"{sum(one.kept for one in done)}",
             "bytes": f"{sum(one.bytes for one in done)}",
             "bpp nominal": nominal_bpp(done) or "–",
             "bpp of code": bpp(sum(one.code_bits for one in done), done),

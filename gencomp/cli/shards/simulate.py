@@ -91,10 +91,12 @@ def _layout(
                 "--shard-size and --sample-bytes of one that does not exist"
             )
         if split is not None:
-            raise InputError("--split is of a shard set, and none is named")
+            raise InputError("--split names a split of a shard set, and no shard set is named")
         return "a made-up split", even_layout(**given), "made up"
     if given:
-        raise InputError(f"--{next(iter(given)).replace('_', '-')} and a shard set exclude another")
+        raise InputError(
+            f"--{next(iter(given)).replace('_', '-')} and a shard set exclude each other"
+        )
     shard_set = open_set(location)
     name = split or ("train" if "train" in shard_set.splits else next(iter(shard_set.splits)))
     if name not in shard_set.splits:
