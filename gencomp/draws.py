@@ -39,13 +39,13 @@ class Draws:
     device: torch.device = CPU
 
     def normal(self, purpose: str, *shape: int) -> Tensor:
-        """[n, *shape] standard normal numbers for this rank's rows, float32."""
+        """Standard normal numbers for this rank's rows, float32 [n, *shape]."""
         return torch.randn(
             self._size(shape), generator=self._generator(purpose), device=self.device
         )[self.rank :: self.world]
 
     def uniform(self, purpose: str, low: float, high: float, *shape: int) -> Tensor:
-        """[n, *shape] numbers uniform on [low, high) for this rank's rows, float32."""
+        """Numbers uniform on [low, high) for this rank's rows, float32 [n, *shape]."""
         unit = torch.rand(self._size(shape), generator=self._generator(purpose), device=self.device)
         return (low + (high - low) * unit)[self.rank :: self.world]
 

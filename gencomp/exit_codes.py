@@ -1,16 +1,16 @@
-"""How a command says how it ended, to whoever started it: exit codes, and who speaks.
+"""The exit codes of commands, and the first words of their messages.
 
-A job reads both from the command that it runs, so they stand in one place. `shards` knows nothing
-of this package and states its own code of bad input, which is the same.
+A job reads both from the command that it runs, so they are defined in one place. `shards` does not
+know this package and defines its own exit code of bad input, which is the same.
 """
 
 DONE = 0
 FAILED = 1
-# Wrong usage or input: one sentence, and nothing was written.
+# The usage or the input was wrong; one sentence says so, and nothing was written.
 BAD_INPUT = 2
-# Asked to stop by a signal, and did so at a checkpoint if there was something to save.
+# A signal asked the command to stop, which it did at a checkpoint if there was something to save.
 STOPPED = 130
-# A job ended by SIGTERM, after it saved.
+# SIGTERM ended a job after it had saved.
 TERMINATED = 143
 
 # The first words of every line on the error stream.

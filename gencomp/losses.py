@@ -94,7 +94,7 @@ def whole_mmd(z_NM: Tensor, prior_NM: Tensor, prior_variance: float = 1.0) -> Te
         InputError: there are fewer than two rows, m differs, or σ² is not positive.
     """
     if prior_variance <= 0:
-        raise InputError(f"The prior variance is {prior_variance}, it must be positive.")
+        raise InputError(f"The prior variance is {prior_variance}, but it must be positive.")
     if z_NM.shape[1] != prior_NM.shape[1] or min(len(z_NM), len(prior_NM)) < 2:
         raise InputError(
             "MMD needs two rows or more of equal length on both sides, got "

@@ -1,4 +1,4 @@
-"""Mergeable sums in float64: evaluate on any number of workers, in any order of batches."""
+"""Sums in float64 that can be merged, over any number of workers and in any order of batches."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from gencomp import collectives
 
 @dataclass
 class Sums:
-    """Per name: count, sum and sum of squares of a per-sample quantity."""
+    """The count, sum and sum of squares of per-sample quantities, by name."""
 
     values: dict[str, Tensor] = field(default_factory=dict)
 
     def add(self, name: str, x_B: Tensor) -> None:
-        """Add one value per sample."""
+        """Add one value for each sample."""
         x = x_B.detach().double().cpu()
         self._add(
             name, torch.stack([torch.tensor(float(x.numel())).double(), x.sum(), (x**2).sum()])
         )
 
     def add_global(self, name: str, x: Tensor) -> None:
-        """Add one value per batch that every rank knows: it is counted once, not once a rank."""
+        """Add one value of a batch that every rank knows; it is counted once over all ranks."""
         x = x.detach().double().cpu()
         self._add(name, torch.stack([torch.ones_like(x), x, x**2]) / collectives.world_size())
 
@@ -49,7 +49,7 @@ class Sums:
         return total / count if count else math.nan
 
     def standard_error(self, name: str) -> float:
-        """Standard error of the mean; nan below two samples."""
+        """The standard error of the mean; nan if there are fewer than two samples."""
         count, total, squares = self.values[name].tolist()
         if count < 2:
             return math.nan

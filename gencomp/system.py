@@ -1,56 +1,62 @@
-"""The contracts of gencomp: what a system, a phase and a codec are.
+"""The contracts of gencomp, which define a system, a phase and a codec.
 
 A *system* is one published method. It owns its networks, says which updates one training step
-makes, evaluates batches into mergeable sums and offers a codec. A *phase* is one differentiable
-objective with the networks it updates. The training loop (`cluster/worker.py`) knows nothing else.
+makes, evaluates batches into sums that can be merged, and offers a codec. A *phase* is one
+differentiable objective with the networks that it updates. The training loop (`cluster/worker.py`)
+knows nothing else of a method.
 
-What the contract gives every method:
+Every method can rely on the following:
 
-- an update may take a fresh batch or reuse the last one, and `updates(progress)` is a function of
-  the position in the run, so an order that depends on the batch index, or a regulariser every 16
-  steps, needs no state; batches of one image are legal where a recipe takes no batch statistics;
-- networks in evaluation mode and networks that another phase trains are told apart per phase
-  (`trains`, `evaluates`); what no phase trains and no checkpoint holds is `System.frozen`;
-- batches carry uint8 images, their maps (label ids) and the row of every sample in its split;
-  evaluations take images of any sizes, whole unless `evaluation.transforms` says otherwise;
-- state that is neither weight nor optimizer (rate controllers, entropy-coder tables) lives in
-  buffers of `networks`, so checkpoints and codecs see it;
-- what figures and evaluations ask of a method is a hook that may answer None: `reconstruct`,
-  `latents`, `sample`, `latent_decoder`, `codec`.
+- An update may take a fresh batch or reuse the last one. `updates(progress)` is a function of the
+  position in the run, so an order that depends on the batch index, or a regulariser every 16 steps,
+  needs no state. Batches of one image are legal where a recipe takes no batch statistics.
+- Each phase says which of its networks it trains (`trains`) and which run in evaluation mode
+  (`evaluates`), so it may use networks that another phase trains. Networks that no phase trains and
+  no checkpoint holds are in `System.frozen`.
+- Batches carry uint8 images, their maps (label ids) and the row of every sample in its split.
+  Evaluations take images of any sizes, whole unless `evaluation.transforms` says otherwise.
+- State that is neither a weight nor an optimizer's (rate controllers, entropy-coder tables) is in
+  buffers of `networks`, so checkpoints and codecs have it.
+- Figures and evaluations use a method through hooks that may answer None: `reconstruct`, `latents`,
+  `sample`, `latent_decoder` and `codec`.
 
-How the systems map onto the hooks, tried on paper:
+On paper, the systems fit the hooks as follows:
 
-- DPLC: WGAN-GP takes five critic updates on fresh batches and the generator's on the fifth. Codecs
-  keep G in `networks`, since their files must decode without the parent; 64×64 pixels only.
+- DPLC: WGAN-GP takes five critic updates on fresh batches, and the generator's update on the fifth.
+  Codecs keep G in `networks`, since their files must decode without the parent. Images have 64×64
+  pixels only.
 - Universal rate-distortion-perception: critic and generator batches alternate by the index in the
   epoch, `progress.samples` modulo the epoch. A universal decoder has the encoder E1 of its base run
-  in `frozen`, by `load_frozen(parents)`: statistics and all in evaluation mode, which the authors'
-  code missed, and its critic starts from the base run's in `initialise`. In training the dither is
-  `draws`; there is no prior, so `latents` and `sample` are None.
-- GAN compression: one batch of one image for both updates, the second with `fresh_batch` false;
-  VGG in `frozen`, of a file whose hash the recipe states; label maps in `Batch.maps`, so
-  `sample(draws, like=batch)` follows the maps and the size, with a noise map to fit. Trained on
-  crops, evaluated whole. The warm-up of its moving average needs a key beside `ema_decay`.
-- Relative entropy coding: the prior is a hierarchy, so `latents` and `latent_decoder` are None and
-  `sample` takes its size from `like`; variance ratios and index models are fitted in `finalise`.
+  in `frozen`, by `load_frozen(parents)`; all of it, its statistics too, is in evaluation mode,
+  which the authors' code missed. Its critic starts from the base run's critic in `initialise`. In
+  training the dither comes from `draws`. There is no prior, so `latents` and `sample` are None.
+- GAN compression: both updates use one batch of one image, the second with `fresh_batch` false. VGG
+  is in `frozen`, from a file whose hash the recipe states. Label maps are in `Batch.maps`, so
+  `sample(draws, like=batch)` follows the maps and the size, and its noise map fits that size. It is
+  trained on crops and evaluated on whole images. The warm-up of its moving average needs a key
+  beside `ema_decay`.
+- Relative entropy coding: the prior is a hierarchy, so `latents` and `latent_decoder` are None, and
+  `sample` takes its size from `like`. Variance ratios and index models are fitted in `finalise`.
 
-How their codecs map onto `Codec`, tried on paper:
+On paper, their codecs fit into `Codec` as follows:
 
-- DPLC: one section a picture. B's noise is a function of the reader, the code and the draw, so it
-  costs no bit, and decoders that share E read the same streams with noise of their own.
+- DPLC: a picture is one section. B's noise is a function of the reader, the code and the draw, so
+  it costs no bit, and decoders that share E read the same streams with different noise.
 - Universal rate-distortion-perception: the dither of a picture is a function of (seed, its index,
-  layer, latent). 1,000 digits at 4.755 bits are one container of shared sections: the seed and the
-  first index, all symbols as one number, those of the refinement layer as another. Leaving the
-  refinement out is packing the rest anew, under the fingerprint of the base encoder alone.
-  Decoders for other perception weights are readers of one writer; nominal are ⌈d·log2 L⌉ bits.
-- GAN compression: symbols under static tables of each channel, nominal C·log2(L)·⌈H/16⌉·⌈W/16⌉.
-  The conditional model's second latent, or the label map and the mask of selective compression,
-  are sections of their own, so `code_bits` counts them; a map that the receiver has anyway comes
-  as `maps`. Its noise v is `draw`. A context model is a coder of `gencomp.coding.coders`.
-- Relative entropy coding: numbers of steps K given the layer and then their indices given K are
-  coders in turn, all blocks of a picture in one section, the seed in front; no fixed length, so
-  `nominal_bits` is None. A lossless stream carries the checksum of its image, and a machine on
-  which the decoder's networks differ by a bit refuses it by name.
+  layer, latent). 1,000 digits at 4.755 bits are one container with shared sections: the seed and
+  the first index, all symbols as one number, and all symbols of the refinement layer as another.
+  To leave the refinement out, the other sections are packed as a new container under the
+  fingerprint of the base encoder alone. Decoders for other perception weights are readers of one
+  writer. The nominal bits are ⌈d·log2 L⌉.
+- GAN compression: symbols are coded by a static table for each channel; the nominal bits are
+  C·log2(L)·⌈H/16⌉·⌈W/16⌉. The conditional model's second latent, or the label map and the mask of
+  selective compression, are sections of their own, so `code_bits` counts them; a map that the
+  receiver has anyway is passed as `maps`. Its noise v is `draw`. A context model is a coder of
+  `gencomp.coding.coders`.
+- Relative entropy coding: the numbers of steps K given the layer, and then their indices given K,
+  are coders in turn. All blocks of a picture are in one section, after the seed. There is no fixed
+  length, so `nominal_bits` is None. A lossless stream carries the checksum of its image, and a
+  machine on which the decoder's networks differ by a bit refuses the stream by name.
 """
 
 from __future__ import annotations
@@ -77,11 +83,11 @@ class Batch(NamedTuple):
     """This rank's share of a global batch.
 
     Attributes:
-        images_BCHW: uint8 RGB, or float32 in [0, 1) where the recipe asks for dither.
-        rows_B: int64, row of each image in its split (the same in every epoch).
-        positions_B: int64, place of each sample in the endless training stream.
-        labels_B: int64, -1 where there is none.
-        maps: name -> map of pixels [B, H, W], uint8 or int32 (label ids, instances).
+        images_BCHW: the images, uint8 RGB, or float32 in [0, 1) where the recipe asks for dither.
+        rows_B: the row of each image in its split (the same in every epoch), int64.
+        positions_B: the place of each sample in the endless training stream, int64.
+        labels_B: the label of each image, int64, -1 where there is none.
+        maps: the maps of pixels (label ids, instances) by name, uint8 or int32 [B, H, W].
     """
 
     images_BCHW: Tensor
@@ -93,12 +99,12 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is before an update.
+    """The position of a run before an update.
 
     Attributes:
-        step: steps done.
-        samples: images of the training stream consumed so far, over all ranks.
-        epoch_length: images in the training split.
+        step: the number of steps done.
+        samples: the number of images of the training stream that all ranks have consumed so far.
+        epoch_length: the number of images in the training split.
     """
 
     step: int
@@ -107,33 +113,36 @@ class Progress:
 
     @property
     def epoch(self) -> float:
-        """Passes over the split so far, fractional."""
+        """The number of passes over the split so far, a fraction."""
         return self.samples / self.epoch_length
 
 
 class Update(NamedTuple):
-    """One optimizer step: the phase, and whether it takes a fresh batch or the previous one."""
+    """One optimizer step of a phase, on a fresh batch or on the previous one."""
 
     phase: str
     fresh_batch: bool
 
 
 class PhaseLoss(NamedTuple):
-    """Scalar to differentiate (the global batch's loss, equal on every rank), and named terms."""
+    """The scalar to differentiate, which is the global batch's loss on every rank, and terms."""
 
     loss: Tensor
     terms: Mapping[str, Tensor]
 
 
 class Phase(nn.Module, ABC):
-    """One objective. The trainer wraps it in DistributedDataParallel: one forward, one backward.
+    """One objective, which the trainer wraps in DistributedDataParallel.
+
+    An update makes one forward and one backward pass.
 
     Attributes:
-        networks: all networks the objective runs.
-        trains: names of those whose parameters it updates; the others are frozen meanwhile.
-        evaluates: names of those that run in evaluation mode; the others run in training mode.
-        second_order: its loss holds gradients of the networks it trains (a gradient penalty), so
-            they run in float32 and uncompiled.
+        networks: all networks that the objective runs.
+        trains: the names of the networks that it updates; the others are frozen meanwhile.
+        evaluates: the names of the networks that run in evaluation mode; the others run in training
+            mode.
+        second_order: whether the loss contains gradients of the networks that it trains (a gradient
+            penalty), so that they must run in float32 and uncompiled.
     """
 
     second_order = False
@@ -151,16 +160,16 @@ class Phase(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Batch, draws: Draws, progress: Progress) -> PhaseLoss:
-        """The loss of the global batch. Runs its collectives on every rank, in the same order."""
+        """The loss of the global batch; every rank must make its collective calls in one order."""
 
     def trained_parameters(self) -> list[nn.Parameter]:
         return [p for name in self.trains for p in self.networks[name].parameters()]
 
     def take_over(self) -> None:
-        """Set gradients and modes of all its networks for an update of this phase.
+        """Set the gradients and modes of all its networks for an update of this phase.
 
-        Also needed while DistributedDataParallel is constructed: it keeps only what then needs a
-        gradient.
+        This is also needed while DistributedDataParallel is constructed, since that keeps only the
+        parameters that need a gradient at that time.
         """
         for name, network in self.networks.items():
             network.requires_grad_(name in self.trains)
@@ -169,13 +178,14 @@ class Phase(nn.Module, ABC):
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """One image as a codec sees it.
+    """One image with the side information that a codec gets.
 
     Attributes:
-        image_HWC: uint8 pixels [H, W, 3].
-        maps: name -> map of its pixels [H, W] (label ids, a mask), for a codec that uses such.
-        index: the key of randomness that sender and receiver share; no two pictures of a sender
-            have the same.
+        image_HWC: the uint8 pixels [H, W, 3].
+        maps: the maps of the image's pixels (label ids, a mask) by name, [H, W], for a codec that
+            uses maps.
+        index: the key of the randomness that sender and receiver share; no two pictures of a sender
+            have the same index.
     """
 
     image_HWC: np.ndarray
@@ -184,16 +194,16 @@ class Picture:
 
 
 class Codec(Protocol):
-    """Pictures to streams and back, from one checkpoint.
+    """A codec, which turns pictures into streams and back with the weights of one checkpoint.
 
         ( picture ) ──compress──▶ ( container ) ──decompress──▶ ( image )
 
     Attributes:
-        codec_id: short name of the method and its stage, for messages.
-        writer_fingerprint: names what a stream is addressed to, the encoder, the quantizer and the
-            tables; the stream carries it.
-        reader_fingerprint: names the writer and this decoder. One stream is read by every decoder
-            of its writer, and by no other.
+        codec_id: the short name of the method and its stage, for messages.
+        writer_fingerprint: the hash of the encoder, the quantizer and the tables, which each stream
+            carries.
+        reader_fingerprint: the hash of the writer and of this decoder. Every decoder of a stream's
+            writer can read the stream, and no other decoder can.
     """
 
     codec_id: str
@@ -205,7 +215,7 @@ class Codec(Protocol):
         ...
 
     def compress_jointly(self, pictures: Sequence[Picture]) -> bytes:
-        """One container of all of them, no longer than their containers together."""
+        """One container of all pictures, no longer than their single containers together."""
         ...
 
     def decompress(
@@ -220,24 +230,26 @@ class Codec(Protocol):
         """One image of a container, uint8 [H, W, 3].
 
         Args:
-            stream: what `compress` or `compress_jointly` returned.
-            place: number of the picture in the container, from 0.
-            maps: those that the receiver has and the stream leaves out.
-            draw: of the decoder's noise; None or 0 is what every decoder shows, other numbers are
-                other draws, each the same for ever. A decoder without noise shows the same for all.
-            name: what to call the stream in an error.
+            stream: the bytes that `compress` or `compress_jointly` returned.
+            place: the number of the picture in the container, from 0.
+            maps: the maps that the receiver has and the stream leaves out.
+            draw: the number of the draw of the decoder's noise. None and 0 are the draw that every
+                decoder shows; any other number is another draw, and always the same one. A decoder
+                without noise shows the same image for all draws.
+            name: the name of the stream in an error message.
 
         Raises:
-            InputError: a stream that is damaged or of another writer, no such picture or draw.
+            InputError: the stream is damaged or comes from another writer, or there is no such
+                picture or draw.
         """
         ...
 
     def reconstruct(self, picture: Picture, *, draw: int | None = None) -> np.ndarray:
-        """What `decompress` gives for a picture, bit for bit, without a stream."""
+        """The image that `decompress` gives for a picture, bit for bit, without a stream."""
         ...
 
     def code_bits(self, stream: bytes) -> int:
-        """The bits that a stream spends on the code of all its pictures, container left out."""
+        """The bits that a stream spends on the code of all its pictures, without the container."""
         ...
 
     def nominal_bits(self, height: int, width: int) -> int | None:
@@ -245,22 +257,23 @@ class Codec(Protocol):
         ...
 
 
-# Batches of the training split outside the steps, each with its own draws; endless, the same on
-# resume.
+# An endless supply of training batches outside the steps, each with its own draws. It is the same
+# after a resume.
 Supply = Iterator[tuple[Batch, Draws]]
 
 
 class LatentDecoder(NamedTuple):
-    """A generator as the rate-distortion evaluation sees it: p(z), and images f(z).
+    """A generator in the form that the rate-distortion evaluation needs: p(z) and images f(z).
 
     Attributes:
-        decode: latents [B, k] -> mean images f(z) [B, n], flattened, on the model's own scale; the
-            module itself where that is a plain chain of layers, which samplers can speed up.
-        target: uint8 images [B, 3, H, W] -> [B, n] on the same scale.
-        prior: of the latents.
-        values: n.
-        log_variance: log s² of the pixel model N(f(z), s²), of one element or [n]; None for a model
-            that states none.
+        decode: maps latents [B, k] to mean images f(z) [B, n], flattened, on the model's own scale.
+            It is the module itself where that is a plain chain of layers, which samplers can speed
+            up.
+        target: maps uint8 images [B, 3, H, W] to [B, n] on the same scale.
+        prior: the prior of the latents.
+        values: the number n of values of an image.
+        log_variance: the log s² of the pixel model N(f(z), s²), one element or [n]; None for a
+            model that has no s².
     """
 
     decode: Callable[[Tensor], Tensor]
@@ -271,16 +284,16 @@ class LatentDecoder(NamedTuple):
 
     @property
     def latent_dim(self) -> int:
-        """k."""
+        """The number k of latent dimensions."""
         return self.prior.latent_dim
 
 
 class Latents(NamedTuple):
-    """What images are encoded to, and the prior N(0, σ² I) that their latents should follow.
+    """The latents of images, and the prior N(0, σ² I) that they should follow.
 
     Attributes:
         z_BK: one latent of each image, [n, K], on the scale that the decoder takes.
-        variance: σ² of the prior.
+        variance: the variance σ² of the prior.
     """
 
     z_BK: Tensor
@@ -291,8 +304,8 @@ class System(ABC):
     """One published method at one stage.
 
     Attributes:
-        networks: everything that a checkpoint must hold to go on or to decode.
-        phases: name -> objective.
+        networks: the networks that a checkpoint must hold to continue training or to decode.
+        phases: the objectives by name.
     """
 
     networks: nn.ModuleDict
@@ -300,29 +313,33 @@ class System(ABC):
 
     @cached_property
     def frozen(self) -> nn.ModuleDict:
-        """Networks that no phase trains and no checkpoint holds: a parent's encoder, VGG.
+        """Networks that no phase trains and no checkpoint holds, such as a parent's encoder or VGG.
 
-        They stay in evaluation mode and without gradients, move with the others, and their hash is
-        part of what identifies the system. A phase that runs one names it in `evaluates`.
+        They stay in evaluation mode and without gradients, and move to a device with the others.
+        Their hash is a part of the system's identity. A phase that runs one names it in
+        `evaluates`.
         """
         return nn.ModuleDict()
 
     def load_frozen(self, parents: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Fill `frozen`; called on the CPU after construction, also on resume and for decoding.
+        """Load the weights of `frozen`.
+
+        This is called on the CPU after construction, also on resume and for decoding.
 
         Args:
-            parents: role -> final state of the parent run's `networks`.
+            parents: the final state of the `networks` of each parent run, by role.
 
         Raises:
-            InputError: a file of weights that the recipe names is missing, or another one.
+            InputError: a file of weights that the recipe names is missing or has another content.
         """
         if self.frozen:
             raise NotImplementedError("a system with frozen networks says where they come from")
 
     def to(self, device: torch.device) -> None:
-        """Move all networks to a device.
+        """Move all networks to a device, in the memory format channels last.
 
-        Channels last halves a step on a CPU and suits tensor cores; values do not depend on it.
+        That format halves the time of a step on a CPU and suits tensor cores; values do not depend
+        on it.
         """
         for networks in (self.networks, self.frozen):
             networks.to(device)
@@ -330,7 +347,7 @@ class System(ABC):
 
     @abstractmethod
     def updates(self, progress: Progress) -> Sequence[Update]:
-        """The updates of one step, in order. The first must take a fresh batch."""
+        """The updates of one step in order, of which the first must take a fresh batch."""
 
     @abstractmethod
     def optimizer(self, phase: str) -> torch.optim.Optimizer:
@@ -338,60 +355,62 @@ class System(ABC):
 
     @abstractmethod
     def learning_rates(self, phase: str, progress: Progress) -> Sequence[float]:
-        """Learning rate of each parameter group: a function of progress, so it keeps no state."""
+        """The learning rate of each parameter group as a function of progress, without state."""
 
     @abstractmethod
     def initialise(self, parents: Mapping[str, Mapping[str, Tensor]], supply: Supply) -> None:
-        """Called once at the start of a run (not on resume), on every rank, after construction.
+        """Set the networks' state at the start of a run.
+
+        This is called once on every rank after construction, but not on resume.
 
         Args:
-            parents: role -> state of the parent run's `networks`.
-            supply: training batches for whatever the start depends on.
+            parents: the state of the `networks` of each parent run, by role.
+            supply: training batches, for a start that depends on them.
         """
 
     @abstractmethod
     def finalise(self, supply: Supply) -> None:
-        """Called once after the last step, on every rank, before the last checkpoint.
+        """Compute what depends on final weights, such as batch statistics and entropy-coder tables.
 
-        For what depends on final weights: batch statistics, entropy-coder tables.
+        This is called once on every rank after the last step, before the last checkpoint.
         """
 
     @abstractmethod
     def evaluate(self, batch: Batch, draws: Draws) -> Sums:
-        """Sums over this rank's share of one evaluation batch (which may be empty)."""
+        """The sums over this rank's share of one evaluation batch; the share may be empty."""
 
     @abstractmethod
     def summary(self, sums: Sums) -> dict[str, float]:
-        """Merged sums -> metrics under flat names."""
+        """The metrics that merged sums give, under flat names."""
 
     @abstractmethod
     def pictures(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """Rows of a sample grid: title -> uint8 images [n, 3, H, W]."""
+        """The rows of a sample grid, as uint8 images [n, 3, H, W] by title."""
 
     def reconstruct(self, batch: Batch, draws: Draws) -> Tensor | None:
-        """One reconstruction of each image, uint8 [n, 3, H, W]; None for a system without encoder.
+        """One reconstruction of each image, uint8 [n, 3, H, W]; None if there is no encoder.
 
-        Like `evaluate`, it is called in evaluation mode and on every rank for its share of a batch;
-        in a stochastic system other draws give other reconstructions.
+        Like `evaluate`, it is called in evaluation mode and on every rank for its share of a batch.
+        In a stochastic system, other draws give other reconstructions.
         """
         return None
 
     def latents(self, batch: Batch, draws: Draws) -> Latents | None:
-        """The latents behind `reconstruct` and their prior; None without an encoder or a prior.
+        """The latents that `reconstruct` decodes for the same draws, and their prior.
 
-        Called like `reconstruct`: for the same draws, these are the latents that it decodes.
+        The result is None without an encoder or a prior. The call is like that of `reconstruct`.
         """
         return None
 
     def sample(self, draws: Draws, like: Batch) -> Tensor | None:
-        """Images of the prior for this rank's rows, uint8 [n, 3, H, W]; None without a prior.
+        """Images sampled from the prior for this rank's rows, uint8 [n, 3, H, W], or None.
 
-        Called like `reconstruct`.
+        The result is None without a prior. The call is like that of `reconstruct`.
 
         Args:
-            draws: what the samples come from.
-            like: as many images; samples have their size, and a conditional model follows their
-                maps and labels. The pixels are not looked at.
+            draws: the random numbers behind the samples.
+            like: a batch with the same number of images. The samples have the size of its images,
+                and a conditional model follows its maps and labels; its pixels are not used.
         """
         return None
 
@@ -406,7 +425,7 @@ class System(ABC):
 
 @contextmanager
 def evaluation_mode(networks: nn.ModuleDict) -> Iterator[None]:
-    """Evaluation mode without gradients; the modes are put back afterwards."""
+    """Run networks in evaluation mode without gradients, and restore their modes afterwards."""
     modes = {name: module.training for name, module in networks.items()}
     networks.eval()
     try:

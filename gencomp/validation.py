@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a file or with options, as one sentence."""
+"""The errors that pydantic finds in a file or in options, each as one sentence."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ Location = Sequence[str | int]
 Model = TypeVar("Model", bound=BaseModel)
 
 _LONGEST_VALUE = 100
-# How much of two names must agree, as difflib measures it, for one to be meant by the other:
-# `maximise` (0.75) is not `minimise`, `color` (0.91) is `colour`.
+# The similarity of two names, as difflib measures it, from which one may be meant by the other:
+# `maximise` is not close enough to `minimise` (0.75), but `color` is to `colour` (0.91).
 _NEAR = 0.8
 _MOST_SUGGESTIONS = 3
-# pydantic speaks of Python's types; files have lists and mappings.
+# pydantic speaks of Python's types, but files have lists and mappings.
 _WORDS = {"tuple_type": "it should be a list", "model_type": "it should be a mapping of keys"}
 
 
 class Key(NamedTuple):
-    """A key that a file may have, and what its model says about it.
+    """A key that a file may have, with its field in the model.
 
     Attributes:
-        section: The names of the sections that it stands in, from the outside.
-        name: Its own name.
+        section: the names of the sections that contain the key, from the outermost.
+        name: the key's own name.
+        field: the field of the key in its model.
     """
 
     section: tuple[str, ...]
@@ -52,9 +53,9 @@ class Key(NamedTuple):
 
 
 def keys(model: type[BaseModel], section: tuple[str, ...] = ()) -> Iterator[Key]:
-    """All keys of a model in their order; each section is followed by its own keys.
+    """All keys of a model in their order, where each section is followed by its own keys.
 
-    A list of sections is one key: its items have no names.
+    A list of sections is one key, since its items have no names.
     """
     for name, field in _fields(model).items():
         key = Key(section, name, field)
@@ -64,20 +65,20 @@ def keys(model: type[BaseModel], section: tuple[str, ...] = ()) -> Iterator[Key]
 
 
 def key_name(location: Location) -> str:
-    """The name of a key in a file: `section.key`."""
+    """The name of a key in a file, such as `section.key`."""
     return ".".join(map(str, location))
 
 
 def option_name(location: Location) -> str:
-    """The name of an option of the command line, `--batch-size`; empty for all of them together."""
+    """The name of an option, such as `--batch-size`; empty for an error of all options together."""
     return f"--{str(location[0]).replace('_', '-')}" if location else ""
 
 
 def checked(model: type[Model], values: dict[str, Any]) -> Model:
-    """A model of values that options of the command line have given.
+    """The model of values that options of the command line have given.
 
     Raises:
-        InputError: A value is out of range; the sentence names the option.
+        InputError: a value is out of range; the sentence names the option.
     """
     try:
         return model(**values)
@@ -88,12 +89,12 @@ def checked(model: type[Model], values: dict[str, Any]) -> Model:
 def sentence(
     error: ValidationError, model: type[BaseModel], name: Callable[[Location], str] = key_name
 ) -> str:
-    """The first error in words: the key, its value and what is allowed.
+    """The first error as a sentence that names the key, its value and what is allowed.
 
     Args:
-        error: What validation by the model has raised.
-        model: The model.
-        name: How the user has written the key at a place in the model.
+        error: the error that validation by the model has raised.
+        model: the model.
+        name: maps a place in the model to the key as the user has written it.
     """
     first = error.errors(include_url=False)[0]
     place, kind, value = first["loc"], first["type"], first["input"]
@@ -113,11 +114,11 @@ def sentence(
 
 
 def nearest(wrong: str, known: Sequence[str]) -> list[str]:
-    """The dotted keys that may be meant by one that does not exist, the likeliest first.
+    """The dotted keys that may be meant by a key that does not exist, the likeliest first.
 
     Keys are compared by their last parts, so that `loss.mmd_wieght`, `training.mmd_weight` and
-    `mmd_weight` all lead to `loss.mmd_weight`. The sections decide between keys of one name; where
-    none is near, each of these may be meant.
+    `mmd_weight` all lead to `loss.mmd_weight`. The sections decide between keys of the same name;
+    if no section is close, each of these keys may be meant.
     """
     section, _, last = wrong.rpartition(".")
     close = get_close_matches(last, sorted({_last(one) for one in known}), n=1, cutoff=_NEAR)
@@ -131,7 +132,7 @@ def nearest(wrong: str, known: Sequence[str]) -> list[str]:
 
 
 def did_you_mean(names: Sequence[str]) -> str:
-    """The question about the names that may be meant."""
+    """The question whether one of these names is meant."""
     return f"did you mean {' or '.join(filter(None, [', '.join(names[:-1]), names[-1]]))}?"
 
 
@@ -150,16 +151,16 @@ def _unknown(
 
 
 def _near(model: type[BaseModel], place: Location, value: Any) -> list[str]:
-    """The sections that a mapping may be meant for, or the keys that another value may be."""
+    """The keys that may be meant: sections if the value is a mapping, and otherwise values."""
     is_section = isinstance(value, Mapping)
     known = [key.dotted for key in keys(model) if (key.model is not None) == is_section]
-    if not is_section:  # the keys of an item in a list of sections are not among those of the model
+    if not is_section:  # `keys` leaves out the keys of items in a list of sections
         known += [key_name((*place[:-1], key)) for key in _keys_at(model, place[:-1])]
     return nearest(key_name(place), list(dict.fromkeys(known)))
 
 
 def _keys_at(model: type[BaseModel], place: Location) -> list[str]:
-    """The keys that a place in a model may have; none where it is no section with keys."""
+    """The keys of the section at a place in a model; none if there is no section."""
     section: type[BaseModel] | None = model
     for part in place:
         if isinstance(part, str):
@@ -174,7 +175,7 @@ def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
-    """The model that a type is, may be or is a list of."""
+    """The model in a type that is a model, an optional model or a list of models."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     if get_origin(annotation) in (Union, UnionType, tuple):

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from cluster.results import metrics
-from cluster.results.metrics import Measured
+from cluster.results.metrics import RunResult
 from gencomp.errors import InputError
 from sweeps.results import read_results
 
 
-def read(words: Sequence[str], evaluation: str) -> list[Measured]:
+def read(words: Sequence[str], evaluation: str) -> list[RunResult]:
     """The results that the words of a command line name, each with its series.
 
     Args:
@@ -25,8 +25,8 @@ def read(words: Sequence[str], evaluation: str) -> list[Measured]:
     """
     if not words:
         raise InputError("curves need one result or more: runs, sweeps or metrics.json files")
-    labelled: list[Measured] = []
-    free: list[Measured] = []
+    labelled: list[RunResult] = []
+    free: list[RunResult] = []
     for word in words:
         label, _, locations = word.rpartition("=")
         for name in locations.split(","):
@@ -35,7 +35,7 @@ def read(words: Sequence[str], evaluation: str) -> list[Measured]:
     return labelled + metrics.joined(free)
 
 
-def _expand(path: Path, evaluation: str) -> Iterator[Measured]:
+def _expand(path: Path, evaluation: str) -> Iterator[RunResult]:
     """A metrics.json, the finished trials of a sweep, or a run."""
     if path.name == "metrics.json" or path.suffix == ".json":
         yield metrics.of_file(path)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence, Sized
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from pydantic import (
     BaseModel,
@@ -29,6 +30,13 @@ from gencomp.validation import sentence
 _LEFT_BEFORE = ("logs", "lock")
 
 
+class Block(Protocol):
+    """A unit of work, with the items that it is made of."""
+
+    @property
+    def items(self) -> Sized: ...
+
+
 class Plan(BaseModel):
     """The plan of an evaluation. Everything in it but the places of files is its identity.
 
@@ -45,8 +53,14 @@ class Plan(BaseModel):
     LOCATIONS: ClassVar[tuple[str, ...]]
     COMMAND: ClassVar[str]
 
-    settings: Any
+    if TYPE_CHECKING:  # each kind declares its own settings, at their place among its fields
+        settings: Any
     checkpoint: Choice = LAST
+
+    @property
+    def blocks(self) -> Sequence[Block]:
+        """All units of work."""
+        raise NotImplementedError
 
     @cached_property
     def hash(self) -> str:

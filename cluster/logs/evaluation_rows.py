@@ -1,4 +1,4 @@
-"""Evaluations in a metrics log: rows of their own, whose names begin with the split."""
+"""The evaluations in a metrics log: each is a row whose names begin with the split."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 
 def to_row(metrics: Mapping[str, float], split: str) -> dict[str, float]:
-    """The metrics of an evaluation as they are logged: `test/mse`."""
+    """The metrics of an evaluation under the names of the log, such as `test/mse`."""
     return {f"{split}/{name}": value for name, value in metrics.items()}
 
 
 def from_row(row: Mapping[str, Any], split: str) -> dict[str, Any]:
-    """The metrics of an evaluation, by their own names; none in a row of training.
+    """The metrics of an evaluation by their own names; a row of training has none.
 
-    What was not finite is None.
+    A value that was not finite is None.
     """
     prefix = f"{split}/"
     return {

@@ -24,7 +24,7 @@ class Refusal(NamedTuple):
 
     Attributes:
         input: whether the input was wrong; otherwise a disk was.
-        sentence: what was wrong, with the remedy.
+        sentence: the sentence, which says what was wrong and how to mend it.
     """
 
     input: bool

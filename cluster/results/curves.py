@@ -36,7 +36,7 @@ _METRICS_WIDTH = 2.0  # the width of the scale of `gencomp evaluate`, [−1, 1]
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class MeasuredCurve:
     """A collected evaluation.
 
     Attributes:
@@ -137,7 +137,7 @@ class Measured:
         return f"{plan.stored['name']}, {split}, {len(plan.rows)} images of {size}"
 
 
-def read(words: Sequence[str]) -> list[Measured]:
+def read(words: Sequence[str]) -> list[MeasuredCurve]:
     """The evaluations that some words name, each with a label of its own.
 
     The label is that of LABEL=EVALUATION, or else the name of the run, followed by that of the
@@ -156,7 +156,7 @@ def read(words: Sequence[str]) -> list[Measured]:
         name = _subject(evaluation)
         several = runs[name] > 1 and not isinstance(evaluation.plan.subject, OfModel)
         label = label or (f"{name}/{evaluation.path.name}" if several else name)
-        measured.append(Measured(label, evaluation, means))
+        measured.append(MeasuredCurve(label, evaluation, means))
     label, count = Counter(one.label for one in measured).most_common(1)[0]
     if count > 1:
         raise InputError(f"{count} evaluations are called {label}; tell them apart by LABEL=PATH")
@@ -177,13 +177,13 @@ def _subject(evaluation: Evaluation) -> str:
     return path.name if isinstance(evaluation.plan.subject, OfModel) else path.parent.parent.name
 
 
-def require_one_protocol(measured: Sequence[Measured], one_decoder: bool = False) -> None:
+def require_one_protocol(measured: Sequence[MeasuredCurve], one_decoder: bool = False) -> None:
     """Raise `InputError` unless the curves may be compared; the message says what differs first.
 
     Curves may differ in their decoders, priors and samplers, but not in their data, images,
     distortions or scales of the values.
     """
-    shared: list[Callable[[Measured], dict[str, Any]]] = [_shared]
+    shared: list[Callable[[MeasuredCurve], dict[str, Any]]] = [_shared]
     shared.append(_decoder if one_decoder else _scale)  # the scale opens decoders, so it is last
     first, *others = measured
     for part in shared:
@@ -198,7 +198,7 @@ def require_one_protocol(measured: Sequence[Measured], one_decoder: bool = False
                     )
 
 
-def _shared(one: Measured) -> dict[str, Any]:
+def _shared(one: MeasuredCurve) -> dict[str, Any]:
     plan, settings = one.plan, one.plan.settings
     return {
         "the data are": plan.data,
@@ -211,15 +211,15 @@ def _shared(one: Measured) -> dict[str, Any]:
     }
 
 
-def _decoder(one: Measured) -> dict[str, Any]:
+def _decoder(one: MeasuredCurve) -> dict[str, Any]:
     return {"the decoder is": one.plan.decoder, "the last β is": one.plan.settings.beta_max}
 
 
-def _scale(one: Measured) -> dict[str, Any]:
+def _scale(one: MeasuredCurve) -> dict[str, Any]:
     return {"black and white on the decoder's scale are": one.value_range}
 
 
-def require_gaps(measured: Sequence[Measured]) -> None:
+def require_gaps(measured: Sequence[MeasuredCurve]) -> None:
     """Raise `InputError` unless an evaluation has a gap of bidirectional Monte Carlo."""
     if not any(one.gaps for one in measured):
         raise InputError(
@@ -228,7 +228,7 @@ def require_gaps(measured: Sequence[Measured]) -> None:
         )
 
 
-def images_and_chains(measured: Sequence[Measured]) -> str:
+def images_and_chains(measured: Sequence[MeasuredCurve]) -> str:
     """The images of some curves in words, with the range of the numbers of chains per image."""
     first = measured[0]
     chains = sorted({one.plan.settings.chains for one in measured})
@@ -236,7 +236,7 @@ def images_and_chains(measured: Sequence[Measured]) -> str:
     return f"{first.images_said}, {said} chains each"
 
 
-def variational(path: Path, measured: Sequence[Measured]) -> Variational:
+def variational(path: Path, measured: Sequence[MeasuredCurve]) -> Variational:
     """The points of trained encoders from a JSON file with `points` and `protocol` like curve.json.
 
     Raises:
@@ -264,7 +264,9 @@ def variational(path: Path, measured: Sequence[Measured]) -> Variational:
     raise InputError(f"{path} is of {said}, and none of the evaluations of this figure is")
 
 
-def operating_points(codecs: Sequence[metrics.Measured], beside: Measured) -> list[OperatingPoint]:
+def operating_points(
+    codecs: Sequence[metrics.RunResult], beside: MeasuredCurve
+) -> list[OperatingPoint]:
     """The operating points of codecs in the units of a curve of squared errors.
 
     Args:
@@ -293,7 +295,7 @@ def operating_points(codecs: Sequence[metrics.Measured], beside: Measured) -> li
     return points
 
 
-def _require_same_images(codec: metrics.Measured, beside: Measured) -> None:
+def _require_same_images(codec: metrics.RunResult, beside: MeasuredCurve) -> None:
     """Raise `InputError` if the codec was measured on other images than the curve."""
     images, plan = codec.images(), beside.plan
     own = (images.split.index_hash, images.split.name, images.rows)

@@ -26,7 +26,7 @@ _OF_FEATURES = ("rfid", "rkid", "rate0_rfid", "rate0_rkid")
 
 
 @dataclass(frozen=True)
-class Measured:
+class RunResult:
     """The result of a run, of an evaluation, or of both.
 
     Attributes:
@@ -166,7 +166,7 @@ class Measured:
         }
 
 
-def joined(measured: Sequence[Measured]) -> list[Measured]:
+def joined(measured: Sequence[RunResult]) -> list[RunResult]:
     """Results without labels, each joined to its series.
 
     Results whose recipes differ only in keys that set the rate share a series. Results without a
@@ -192,7 +192,7 @@ def remarks(panels: Sequence[Panel]) -> list[str]:
     return [*lines, "bars: 95 % intervals over images"]
 
 
-def of_run(path: Path, evaluation: str) -> Measured:
+def of_run(path: Path, evaluation: str) -> RunResult:
     """A finished run with its evaluation of a given name, if there is one.
 
     Raises:
@@ -200,10 +200,10 @@ def of_run(path: Path, evaluation: str) -> Measured:
     """
     file = path / "evaluations" / evaluation / "metrics.json"
     content = _content(file) if file.is_file() else None
-    return Measured(str(path), "", _finished(path, content), content)
+    return RunResult(str(path), "", _finished(path, content), content)
 
 
-def of_file(path: Path) -> Measured:
+def of_file(path: Path) -> RunResult:
     """A metrics.json, with its run if it lies in one.
 
     Raises:
@@ -213,7 +213,7 @@ def of_file(path: Path) -> Measured:
     place = path.absolute().parents
     inside = len(place) > 2 and place[1].name == "evaluations"
     inside = inside and (place[2] / "identity.json").is_file()
-    return Measured(str(path), "", _finished(place[2], content) if inside else None, content)
+    return RunResult(str(path), "", _finished(place[2], content) if inside else None, content)
 
 
 def _finished(path: Path, content: dict[str, Any] | None) -> Run:
@@ -249,7 +249,7 @@ def _images(split: str, images: int, of: int, which: str) -> dict[str, str]:
     return {"split": split, "images": said}
 
 
-def _system(one: Measured) -> str:
+def _system(one: RunResult) -> str:
     assert one.evaluation is not None
     return str(one.evaluation["protocol"]["system"])
 

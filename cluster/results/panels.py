@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from cluster.results import classical
-from cluster.results.metrics import Measured
+from cluster.results.metrics import RunResult
 from gencomp.coding.classical import ClassicalCodec
 from gencomp.errors import InputError
 from gencomp.figures.curves import Panel, Point, require_one_protocol
@@ -32,7 +32,7 @@ def parse(text: str) -> list[str]:
 
 
 def panels(
-    metrics: Sequence[str], measured: Sequence[Measured], codecs: Sequence[ClassicalCodec] = ()
+    metrics: Sequence[str], measured: Sequence[RunResult], codecs: Sequence[ClassicalCodec] = ()
 ) -> list[Panel]:
     """An axis for each metric, with lines of engineered codecs where their distortion is shown.
 
@@ -51,7 +51,7 @@ def panels(
     return _with_references(found, measured, codecs) if codecs else found
 
 
-def _panel(metric: str, measured: Sequence[Measured]) -> Panel:
+def _panel(metric: str, measured: Sequence[RunResult]) -> Panel:
     """The panel with all points of a metric.
 
     Raises:
@@ -76,7 +76,7 @@ def _panel(metric: str, measured: Sequence[Measured]) -> Panel:
 
 
 def _with_references(
-    panels: Sequence[Panel], measured: Sequence[Measured], codecs: Sequence[ClassicalCodec]
+    panels: Sequence[Panel], measured: Sequence[RunResult], codecs: Sequence[ClassicalCodec]
 ) -> list[Panel]:
     """The panels of distortion with a line of each codec."""
     fitting = [panel for panel in panels if panel.metric in classical.METRICS]

@@ -60,7 +60,7 @@ def from_bytes(coder: Coder[T], data: bytes) -> T:
         ( bytes ) ──▶ ( value )
 
     Raises:
-        InputError: `data` is not what `to_bytes` returns for any value.
+        InputError: `to_bytes` returns `data` for no value.
     """
     decoder = Decoder(data)
     value = coder.decode(decoder)

@@ -118,8 +118,8 @@ def shortest(encoder: constriction.stream.queue.RangeEncoder) -> bytes:
     stream = encoder.get_compressed().astype(">u4").tobytes()
     position, (low, size) = encoder.pos()
     bits = 8 * (_STATE_BYTES + _WORD_BYTES * position)
-    # Every number in [low, low + size) stands for the symbols. The encoder knows the lowest 64 bits
-    # of low; its stream is such a number, so it tells the others.
+    # Every number in [low, low + size) stands for the symbols. The encoder knows only the lowest 64
+    # bits of low; its stream is a number in that interval, which gives the higher bits.
     point = int.from_bytes(stream, "big") << (bits - 8 * len(stream))
     low = point - (point - low) % 2 ** (8 * _STATE_BYTES)
     for length in range(max(0, len(stream) - _STATE_BYTES), len(stream)):
@@ -157,11 +157,11 @@ def weights(frequencies_BL: Integers, precision: int) -> npt.NDArray[np.float64]
             f" {frequencies_BL.dtype} of shape {frequencies_BL.shape}."
         )
     if frequencies_BL.size and int(frequencies_BL.min()) < 1:
-        raise InputError(f"A frequency is {int(frequencies_BL.min())}, it must be at least 1.")
+        raise InputError(f"A frequency is {int(frequencies_BL.min())}, but it must be at least 1.")
     sums_B = frequencies_BL.sum(axis=1, dtype=np.int64)
     if (wrong_B := sums_B != 1 << precision).any():
         raise InputError(
-            f"The frequencies of a symbol sum to {int(sums_B[wrong_B][0])}, they must sum to"
+            f"The frequencies of a symbol sum to {int(sums_B[wrong_B][0])}, but they must sum to"
             f" 2^{precision} = {1 << precision}."
         )
     return ((frequencies_BL.astype(np.int64) << (PRECISION - precision)) - 1).astype(np.float64)

@@ -141,7 +141,7 @@ def _choose_parents(
 
 
 def _candidates(symbols_NS: Integers, levels: int) -> Iterator[Integers]:
-    """For each place, the earlier places that each alone tell the most about its symbol."""
+    """The earlier places that, each alone, tell the most about a symbol, for each place in turn."""
     count = len(symbols_NS)
     block = max(1, 256 // levels**2)  # places at a time, to bound memory
     is_level_LNS = np.stack([symbols_NS == level for level in range(levels)]).astype(np.float32)

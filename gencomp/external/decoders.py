@@ -184,8 +184,8 @@ def _probe(module: nn.Module, latent_dim: int, device: torch.device, reference: 
         raise InputError(f"{what} must answer finite floating-point values")
     if not mean.requires_grad:
         raise InputError(
-            f"{what} answers what has no gradient with respect to z: it must compute with torch"
-            " (no NumPy, no detach, no no_grad)"
+            f"{what} answers values that have no gradient with respect to z: it must compute with"
+            " torch (no NumPy, no detach, no no_grad)"
         )
     probe = probe._replace(z_BK=z_BK.detach(), mean=mean.detach())
     alone = _outputs(module, probe.z_BK[:1], what)[0]
@@ -231,8 +231,8 @@ def _log_variance(module: nn.Module, probe: _Probe, reference: str) -> Tensor | 
         if stated.ndim and len(stated) == len(probe.z_BK):
             if not (stated == stated[:1]).all():
                 raise InputError(
-                    f"{what} depends on z, but only a constant one is known: let decode answer the"
-                    " mean alone"
+                    f"{what} depends on z, but only a constant one is allowed: let decode answer"
+                    " the mean alone"
                 )
             stated = stated[0]
     if stated is None:

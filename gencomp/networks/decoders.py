@@ -149,7 +149,7 @@ class Blur(nn.Module):
     def __init__(self, std: float, height: int = DIGIT_SIDE, width: int = DIGIT_SIDE) -> None:
         super().__init__()
         if not std > 0:
-            raise InputError(f"the blur's standard deviation is {std}, it must be positive")
+            raise InputError(f"the blur's standard deviation is {std}, but it must be positive")
         self.height, self.width = height, width
         weights_5 = torch.exp(-0.5 * (torch.arange(-2.0, 3.0, dtype=torch.float64) / std) ** 2)
         weights_5 /= weights_5.sum()

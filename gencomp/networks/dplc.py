@@ -356,7 +356,7 @@ def _to_latent(
 def _require_at_least_one(**sizes: int) -> None:
     for name, size in sizes.items():
         if size < 1:
-            raise InputError(f"{name} is {size}, it must be at least 1.")
+            raise InputError(f"{name} is {size}, but it must be at least 1.")
 
 
 def _require_shape(what: str, x_BCHW: Tensor, shape: tuple[int, int, int]) -> None:

@@ -99,7 +99,7 @@ def forward_run(
     The ``log_z_I`` of its last row is a lower bound of log Z.
 
     Raises:
-        InputError: see ``ais.Walk``.
+        InputError: ``ais.Walk`` refuses the settings.
     """
     return ais.Walk(distortion.of(simulated.x_IN), prior, tuning, seed, image_ids, last=last)
 
@@ -119,7 +119,7 @@ def reverse_run(
     of log Z.
 
     Raises:
-        InputError: see ``ais.Walk``.
+        InputError: ``ais.Walk`` refuses the settings.
     """
     return ais.Walk(
         distortion.of(simulated.x_IN), prior, tuning, seed, image_ids, last=last, reverse=True
@@ -150,7 +150,7 @@ def bracket(
         image_ids: the ids of the simulated images.
 
     Raises:
-        InputError: see ``simulate`` and ``ais.Walk``.
+        InputError: ``simulate`` or ``ais.Walk`` refuses the settings.
     """
     if not 1 <= last < tuning.temperatures:
         raise InputError(f"last temperature {last} is outside 1 ... {tuning.temperatures - 1}.")

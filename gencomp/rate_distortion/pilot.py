@@ -57,7 +57,9 @@ GAIN = 0.5
 FIRST_STEP = 0.3  # in standard deviations of the prior
 WINDOW = 0.02  # share of a walk: backwards for the metric, to either side for the step sizes
 CESS = 0.99  # the conditional effective sample size of a step, as a share of the chains
-LONGEST = math.pi / 2  # the longest trajectory in the metric's coordinates; a round one turns back
+# The longest trajectory in the metric's coordinates; a longer one would turn back in a round
+# posterior.
+LONGEST = math.pi / 2
 KNOTS = 25  # the number of temperatures at which the metric is stored
 SECOND = 2**32  # the second walk counts its transitions from here, so that its numbers are its own
 

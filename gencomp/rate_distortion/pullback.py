@@ -111,7 +111,7 @@ def flattened(function: Linearised, values: int, what: str) -> Linearised:
 
 @contextmanager
 def products(precision: Forces, device: torch.device) -> Iterator[None]:
-    """Compute float32 products and convolutions in float32 or TF32, whatever torch is set to.
+    """Compute float32 products and convolutions in float32 or TF32, whatever torch is set to do.
 
     On a GPU torch lets convolutions use TF32 by default, and its 10 mantissa bits are too few for
     β·d.
@@ -188,7 +188,7 @@ def _chain(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _layer(module: nn.Module, dtype: torch.dtype | None) -> Layer | None:
-    """The layer of a module whose type is known exactly: subclasses may compute something else."""
+    """The layer of a module whose exact type is known, since a subclass may compute otherwise."""
     if _has_hooks(module):
         return None
     if type(module) is nn.Linear:

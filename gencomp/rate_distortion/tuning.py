@@ -82,7 +82,7 @@ class Tuning:
 
     @property
     def expected_gap(self) -> float:
-        """The mean error l²/2K, in nats, of the log Z of a single chain that mixes perfectly.
+        """The mean shortfall l²/2K, in nats, of the log Z of a single chain that mixes perfectly.
 
         It is not a number without a pilot.
         """

@@ -46,8 +46,8 @@ class CutSection(Section):
 
     resize: Size | None = Field(
         None,
-        description="[height, width] in pixels to which each image is scaled and cropped, for"
-        " images of different sizes",
+        description="[height, width] in pixels that each image is scaled to cover and then cropped"
+        " to, for images of different sizes",
     )
     crop: Size | None = Field(
         None,
@@ -159,12 +159,8 @@ RECORD_FIELDS = frozenset(
 
 
 class TrainingSection(Section):
-    epochs: float | None = Field(
-        None, gt=0, description="length of training in passes over the split"
-    )
-    steps: int | None = Field(
-        None, ge=1, description="length of training in steps, instead of epochs"
-    )
+    epochs: float | None = Field(None, gt=0, description="length in passes over the split")
+    steps: int | None = Field(None, ge=1, description="length in steps (instead of epochs)")
     seed: int = Field(
         321, ge=0, description="seed of the weights, of the order of images and of all noise"
     )
@@ -204,7 +200,7 @@ class TrainingSection(Section):
         None,
         gt=0,
         lt=1,
-        description="decay of a moving average of the weights, which is evaluated and is the"
+        description="decay of a moving average of the weights, which is then evaluated and is the"
         " result of training",
     )
 
@@ -243,7 +239,7 @@ class EvaluationSection(Section):
     every: int = Field(1000, ge=1, description="number of steps between evaluations")
     batch_size: int = Field(128, ge=1, description="number of images in a global evaluation batch")
     limit: int | None = Field(
-        None, ge=1, description="number of images to evaluate, from the first; by default all"
+        None, ge=1, description="number of images to evaluate, from the first; null for all"
     )
 
 

@@ -110,8 +110,8 @@ class Curve:
         ess_IT: the effective sample sizes, 1 to `chains`.
         acceptance_IT: the mean acceptance probabilities of the moves.
         missing: a text that names what is not measured yet; empty for a complete curve.
-        single_chain_gap: the mean error, in nats, of the log Z of one chain that mixes perfectly,
-            as the pilot predicts it.
+        single_chain_gap: the mean shortfall, in nats, of the log Z of one chain that mixes
+            perfectly, as the pilot predicts it.
     """
 
     beta_T: np.ndarray

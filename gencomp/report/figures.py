@@ -40,7 +40,7 @@ _FREE: dict[str, Any] = {"color": MUTED, "linewidth": 1.1, "linestyle": (0, (4, 
 def rate_distortion(
     curve: Curve | None, best: Sequence[Best], generator: Generator | None, pixels: int
 ) -> str:
-    """Draw the curve with its band, the codecs with error bars, and the unlimited encoder."""
+    """Draw the curve with its band, the codecs with error bars, and the free encoder's MSE."""
     with style():
         figure, axes_RC = new(10.4, 5.2)
         axes: Axes = axes_RC[0, 0]

@@ -1,4 +1,4 @@
-"""Small pieces of HTML. Every string that comes from outside passes `text`."""
+"""Small pieces of HTML; every string that comes from outside passes through `text`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DASH = "–"
 
 
 class Column(NamedTuple):
-    """A column of a table: heading (markup), and whether its cells are words, not numbers."""
+    """A column of a table, with its heading as markup; `words` tells words from numbers."""
 
     heading: str
     words: bool = False
@@ -27,7 +27,7 @@ def text(value: object) -> str:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A number in `digits` significant digits; a dash where there is none."""
+    """A number with `digits` significant digits; a dash if there is no number."""
     if value is None or math.isnan(value):
         return DASH
     if not math.isfinite(value):
@@ -50,7 +50,7 @@ def fixed(value: float | None, decimals: int) -> str:
 
 
 def plus_minus(value: float | None, error: float | None) -> str:
-    """A value with its standard error, both to the error's two leading digits."""
+    """A value and its standard error, both rounded to the error's two leading digits."""
     if value is None or error is None or not math.isfinite(error) or error <= 0:
         return number(value)
     decimals = min(8, max(0, 1 - math.floor(math.log10(error))))
@@ -60,7 +60,7 @@ def plus_minus(value: float | None, error: float | None) -> str:
 def table(
     columns: Sequence[Column], rows: Iterable[Sequence[str]], classes: Sequence[str] = ()
 ) -> str:
-    """A table of cells that are markup already; `classes` names one class a row."""
+    """A table whose cells are markup already; `classes` names one class for each row."""
     kinds = [' class="words"' if column.words else "" for column in columns]
     head = "".join(
         f'<th scope="col"{kind}>{c.heading}</th>' for c, kind in zip(columns, kinds, strict=True)
@@ -83,13 +83,13 @@ def pairs(items: Iterable[tuple[str, str]]) -> str:
 
 
 def figure(svg: str, caption: str = "") -> str:
-    """An inline drawing that scrolls sideways where the screen is narrow; the caption is markup."""
+    """An inline drawing that scrolls sideways on a narrow screen; its caption is markup."""
     below = f"<figcaption>{caption}</figcaption>" if caption else ""
     return f'<figure><div class="scroll">{svg}</div>{below}</figure>'
 
 
 def image(pixels_HWC: np.ndarray, alt: str) -> str:
-    """A uint8 image as an element with its bytes inside."""
+    """A uint8 image as an HTML element that contains the image's bytes."""
     buffer = io.BytesIO()
     Image.fromarray(pixels_HWC).save(buffer, format="PNG", optimize=True)
     data = base64.b64encode(buffer.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""The page: each section is a function from its part of the report to HTML."""
+"""The page of a report; each section is a function from its part of the report to HTML."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _PERCEPTION = (
 
 
 def render(report: Report) -> str:
-    """The whole page as one HTML document that needs no other file and no network."""
+    """The whole page as one HTML document that needs neither other files nor a network."""
     sections = [
         _rate_distortion(report),
         _sweep(report.sweep) if report.sweep else "",
@@ -175,7 +175,7 @@ def _curve_quality(curve: Curve) -> str:
     )
     lowest = float((curve.ess_IT / curve.chains).min())
     caption = (
-        "Means over the images, bands from the 10th to the 90th percentile. The least effective "
+        "Means over the images, bands from the 10th to the 90th percentile. The smallest effective "
         f"sample size of any image is {number(lowest * curve.chains, 3)} of {curve.chains} "
         "chains; below half of them, chains are resampled."
     )
@@ -303,7 +303,7 @@ def _metric_columns() -> list[Column]:
 
 
 def _metric_cells(trial: Trial, sweep: Sweep) -> list[str]:
-    """MSE with its error, PSNR, MMD; a dagger where the objective's bound is missed."""
+    """The cells of MSE with its error, PSNR and MMD; a dagger marks a missed bound."""
     metrics = trial.metrics
     cells = {
         "mse": plus_minus(metrics.get("mse"), metrics.get("mse_standard_error")),

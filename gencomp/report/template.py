@@ -1,4 +1,4 @@
-"""The page around the parts: one document, no script, nothing fetched."""
+"""The template of the page, which is one document without scripts that fetches nothing."""
 
 from __future__ import annotations
 

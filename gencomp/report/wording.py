@@ -1,4 +1,4 @@
-"""Names for keys of a sweep's space and for metrics."""
+"""The names of metrics and of the keys of a sweep's space."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _METRICS = {"mse": "MSE", "rmse": "RMSE", "mmd": "MMD", "psnr": "PSNR"}
 
 
 def metric_name(name: str) -> str:
-    """`mse` -> `MSE`."""
+    """The name of a metric, such as `MSE` for `mse`."""
     return _METRICS.get(name, name.replace("_", " "))
 
 
 def key_name(key: str) -> str:
-    """`networks.code_channels` -> `channels`; `loss.some_key` -> `some key`."""
+    """The name of a key, such as `channels` for `networks.code_channels`, or `some key`."""
     last = key.rsplit(".", 1)[-1]
     return _NAMES.get(last, last.replace("_", " "))
 
@@ -25,12 +25,12 @@ def value_text(value: Any) -> str:
 
 
 def value_of(key: str, value: Any) -> str:
-    """`8 channels`, `λ 3`."""
+    """A value with the name of its key, such as `8 channels` or `λ 3`."""
     name = key_name(key)
     return f"{value_text(value)} {name}" if name == "channels" else f"{name} {value_text(value)}"
 
 
 def point_label(point: Mapping[str, Any], first: str | None = None) -> str:
-    """A trial in words, the key `first` in front: `8 channels, λ 3`."""
+    """A trial in words with the key `first` in front, such as `8 channels, λ 3`."""
     keys = sorted(point, key=lambda key: key != first)
     return ", ".join(value_of(key, point[key]) for key in keys)

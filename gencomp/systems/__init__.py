@@ -1,4 +1,4 @@
-"""The published systems: one import line and one branch each."""
+"""The published systems; each takes one import line and one branch here."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ if TYPE_CHECKING:  # recipes are read without torch
 
 
 def build_system(recipe: BaseRecipe, parents: Mapping[str, BaseRecipe]) -> System:
-    """The system of a recipe, with freshly drawn weights from torch's global generator.
+    """The system of a recipe, with weights freshly drawn from torch's global generator.
 
     Args:
-        recipe: the stage's recipe.
-        parents: role -> recipe of each run it starts from, which fixes the sizes it shares with it.
+        recipe: the recipe of the stage.
+        parents: the recipe of each run that it starts from, by role; a parent's recipe fixes the
+            sizes that the two share.
 
     Raises:
         InputError: a parent is a run of the wrong system or stage.

@@ -107,7 +107,7 @@ class RayCluster:
                 kill(process)
             return not left
 
-        assert wait_for(killed, 60), [p.command() for p in node.processes()]
+        assert wait_for(killed), [p.command() for p in node.processes()]
 
     def processes(self) -> set[Process]:
         """All of the cluster, and all that works on it."""

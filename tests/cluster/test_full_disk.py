@@ -154,7 +154,7 @@ def remount_when_quiet(disk: Path) -> None:
     from tests.waiting import wait_for
 
     words = ["mount", "-o", "remount,ro", str(disk)]
-    assert wait_for(lambda: not subprocess.run(words, capture_output=True).returncode, 20)
+    assert wait_for(lambda: not subprocess.run(words, capture_output=True).returncode)
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")

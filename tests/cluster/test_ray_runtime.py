@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,18 +13,21 @@ from cluster import ray_runtime
 from gencomp.errors import InputError
 
 _HOLD = """
-import time
+import signal
 from cluster import ray_runtime
 print(ray_runtime.workplace(), flush=True)
-time.sleep(60)
+signal.pause()
 """
 
 
 @pytest.fixture
-def holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> subprocess.Popen[str]:
+def holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[str]]:
     """A process with a workplace, whose path is the first line that it prints."""
     monkeypatch.setattr(ray_runtime, "_base", lambda: Path("/tmp"))
-    return subprocess.Popen([sys.executable, "-c", _HOLD], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", _HOLD]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
 
 
 def test_a_living_workplace_is_left_alone_and_a_dead_one_is_cleared(

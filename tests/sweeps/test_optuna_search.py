@@ -87,7 +87,7 @@ def test_samplers_learn(sampler: str) -> None:
     assert late(sampler) < late("random") / 2
 
 
-def test_running_failed_and_stopped_trials_are_heeded() -> None:
+def test_running_and_failed_trials_are_heeded() -> None:
     past = searched(sweep(), 15)
     plain = propose(sweep(), past)
     assert plain is not None
@@ -95,10 +95,21 @@ def test_running_failed_and_stopped_trials_are_heeded() -> None:
     failed = propose(sweep(), [*past, PastProposal(plain, "failed")])
     assert running is not None and failed is not None
     assert plain.point not in (running.point, failed.point)
-    # Stopped early with a bad score, the sampler avoids what it would otherwise come back to.
-    stopped = [one._replace(state="stopped", scores={5: one.values[0]}, values=()) for one in past]
-    learned = propose(sweep(), stopped)
-    assert learned is not None and bowl(learned.point)[0] < 20
+
+
+def test_scores_of_stopped_trials_are_heeded() -> None:
+    """The next point lies much lower than one after trials that were all stopped with one score."""
+
+    def next_one(seed: int, score: Callable[[PastProposal], float]) -> float:
+        past = searched(sweep(seed=seed), 15)
+        stopped = [one._replace(state="stopped", scores={5: score(one)}, values=()) for one in past]
+        found = propose(sweep(seed=seed), stopped)
+        assert found is not None
+        return bowl(found.point)[0]
+
+    learned = [next_one(seed, lambda one: one.values[0]) for seed in range(8)]
+    blind = [next_one(seed, lambda one: 1.0) for seed in range(8)]
+    assert sum(learned) < sum(blind) / 2
 
 
 @pytest.mark.parametrize("against", [(), ("bpp",)])

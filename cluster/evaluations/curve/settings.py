@@ -21,7 +21,7 @@ _BDMC_PARTS = (0.01, 0.1, 1.0)
 
 
 class CurveOptions(Options):
-    """What is measured."""
+    """The options that say what is measured."""
 
     split: str = Field("test", description="Split to measure.")
     images: int = Field(16, ge=1, description="Images to measure, evenly spaced over the split.")
@@ -38,7 +38,7 @@ class CurveOptions(Options):
 
 
 class SamplerOptions(Options):
-    """How it is sampled."""
+    """The options of the sampler."""
 
     chains: int = Field(4, ge=4, description="Chains per image.")
     temperatures: int = Field(
@@ -71,7 +71,7 @@ class SamplerOptions(Options):
 
 
 class PilotOptions(Options):
-    """How the sampler is tuned."""
+    """The options of the pilot, which tunes the sampler."""
 
     pilot_images: int = Field(
         3, ge=1, description="Measured images that the pilot tunes on, with the tuning seed."
@@ -88,7 +88,8 @@ class PilotOptions(Options):
 
 
 class CertificateOptions(Options):
-    """How far the estimate can be off: bidirectional Monte Carlo on simulated images."""
+    """The options of the certificate: bidirectional Monte Carlo on simulated images shows how far
+    the estimate can be off."""
 
     bdmc_images: BdmcImages | None = Field(
         None,

@@ -12,7 +12,7 @@ ImageCount = Annotated[int, Field(ge=1)]
 
 
 class EncoderOptions(Options):
-    """What is trained and measured."""
+    """The options that say what is trained and measured."""
 
     split: str = Field("test", description="Split to measure.")
     images: ImageCount = Field(
@@ -47,7 +47,7 @@ class EncoderOptions(Options):
 
 
 class Settings(EncoderOptions):
-    """What is trained and measured, with the number of training images."""
+    """The options with everything filled in, such as the number of training images."""
 
     training_images: ImageCount
     threads: Threads

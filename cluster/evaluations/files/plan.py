@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import gencomp
@@ -39,6 +38,7 @@ class Plan(plans.Plan):
     reader: str
     data: str
     stored: dict[str, Any]
+    transforms: dict[str, Any]
     split_images: int
     nominal: bool
     rules: dict[str, str]
@@ -62,22 +62,9 @@ class Evaluation(evaluation.Evaluation):
     """The directory of a measurement of files with its plan."""
 
     PLAN: ClassVar[type[plans.Plan]] = Plan
+    RESULT: ClassVar[str] = "rates.json"
 
     plan: Plan
-
-    @property
-    def result(self) -> Path:
-        return self.path / "rates.json"
-
-    def part(self, block: int) -> Path:
-        return self.path / "parts" / f"block-{block:05d}.safetensors"
-
-    @property
-    def block_sizes(self) -> list[int]:
-        return [len(block.items) for block in self.plan.blocks]
-
-    def missing(self) -> list[int]:
-        return [block for block in range(len(self.plan.blocks)) if not self.part(block).exists()]
 
 
 def make(run: Run, chosen: FileOptions, threads: int) -> Plan:
@@ -93,7 +80,8 @@ def make(run: Run, chosen: FileOptions, threads: int) -> Plan:
         ShardError: the shard set or the split is missing.
     """
     codec = open_codec(run)
-    location = run.recipe().evaluation_shards()
+    recipe = run.recipe()
+    location = recipe.evaluation_shards()
     shard_set = shards.open_set(location)
     split = shard_set.split(chosen.split)
     count = len(split) if chosen.images is None else chosen.images
@@ -107,6 +95,7 @@ def make(run: Run, chosen: FileOptions, threads: int) -> Plan:
         reader=codec.reader_fingerprint.hex(),
         data=split.index_hash,
         stored=data.stored(shard_set.info),
+        transforms=data.evaluation_protocol(recipe),
         split_images=len(split),
         nominal=codec.nominal_bits(64, 64) is not None,
         rules=rules(),

@@ -12,7 +12,7 @@ ImageCount = Annotated[int, Field(ge=1)]
 
 
 class FileOptions(Options):
-    """What is measured."""
+    """The options that say what is measured."""
 
     split: str = Field("test", description="Split to measure on.")
     images: ImageCount | None = Field(
@@ -25,7 +25,7 @@ class FileOptions(Options):
 
 
 class Settings(FileOptions):
-    """What is measured, with everything else that the numbers depend on."""
+    """The options with everything filled in, and everything else that the numbers depend on."""
 
     images: ImageCount
     threads: Threads

@@ -1,4 +1,4 @@
-"""What a finished run can do, and so which metrics it has."""
+"""The abilities of a finished run, which decide the metrics that it can have."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shards.reading.reader import Split
 
 
 class Abilities(NamedTuple):
-    """What a run can do.
+    """The abilities of a run.
 
     Attributes:
         run: the run in words, for messages.
@@ -33,7 +33,7 @@ class Abilities(NamedTuple):
 
     @classmethod
     def of(cls, run: Run, split: Split) -> Self:
-        """Try two images of a split, or one image if the two have different sizes."""
+        """The abilities of a run, found by trying two images of a split, or one if sizes differ."""
         recipe, system = run.recipe(), run.system()
         rows = data.held_out_order(recipe, split, 2, min(2, len(split)))[0].tolist()
         batch = data.to_batch(data.held_out_rows(recipe, split, rows), torch.device("cpu"))
@@ -47,7 +47,7 @@ class Abilities(NamedTuple):
             )
 
     def usual_metrics(self, features: bool, lpips: bool) -> tuple[Metric, ...]:
-        """The metrics that are measured when none are named.
+        """The metrics that are measured if none are named.
 
         Args:
             features: whether a feature network is given.
@@ -77,6 +77,6 @@ class Abilities(NamedTuple):
             raise InputError(f"--samples is {samples}, but {self.run} {why}")
 
     def samples(self, metrics: Sequence[Metric], images: int) -> int:
-        """As many samples as images where they are compared, else none."""
+        """The default number of samples: as many as images if they are compared, otherwise none."""
         compares = any(metric in OF_FEATURES for metric in metrics)
         return images if self.has_prior and compares else 0

@@ -21,7 +21,7 @@ SampleCount = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class MetricOptions(Options):
-    """What to measure, and how."""
+    """The options that say what is measured, and how."""
 
     split: str = Field("test", description="Split to measure on.")
     images: ImageCount | None = Field(
@@ -51,7 +51,7 @@ class MetricOptions(Options):
 
 
 class Settings(MetricOptions):
-    """What is measured, with the hashes of the networks that measure it.
+    """The options with everything filled in, and the hashes of the networks that measure.
 
     Attributes:
         metrics: the metrics, in the order of `METRICS`.

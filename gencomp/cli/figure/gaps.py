@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from gencomp.cli.console import print_table
 
 if TYPE_CHECKING:
-    from cluster.results.curves import Measured
+    from cluster.results.curves import MeasuredCurve
 
 
-def print_gaps(measured: Sequence[Measured]) -> None:
+def print_gaps(measured: Sequence[MeasuredCurve]) -> None:
     """Print a table of all gaps, for which a figure of many curves has no room."""
     rows = [
         [one.label, f"{gap.beta:.4g}", f"{gap.value:.4f}", f"{gap.standard_error:.4f}"]

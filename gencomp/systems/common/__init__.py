@@ -1,7 +1,7 @@
-"""What several methods share: parts that a system is made of, one subject a file.
+"""The parts of systems that several methods share, one subject in each file.
 
-    pixels           images of 8 bits as the values that networks see, and back
-    objectives       phases with an Adam each, in the order of a step
+    pixels           maps images of 8 bits to the values that networks see, and back
+    objectives       phases that each have an Adam, in the order of a step
     evaluation_sums  errors of reconstructions as sums that can be merged
     calibration      training batches for the batch statistics of final weights
 

@@ -9,7 +9,7 @@ CALIBRATION_SAMPLES = 2048
 
 
 def calibration_batches(supply: Supply) -> list[tuple[Batch, Draws]]:
-    """Global batches of the supply with `CALIBRATION_SAMPLES` images or a few more."""
+    """Global batches of the supply, with `CALIBRATION_SAMPLES` images or a few more in all."""
     batches = []
     samples = 0
     while samples < CALIBRATION_SAMPLES:

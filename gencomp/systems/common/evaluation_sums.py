@@ -1,4 +1,4 @@
-"""Errors of reconstructions as sums that can be merged, and what they come to."""
+"""Errors of reconstructions as sums that can be merged, and their summary."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from gencomp.sums import Sums
 
 
 def squared_errors(x: Tensor, x_hat: Tensor) -> Sums:
-    """The MSE of each image, in float64, under `mse`.
+    """The sums of each image's MSE under the name `mse`, float64.
 
     Args:
-        x, x_hat: images and reconstructions, [B, ...] on the scale of the networks.
+        x, x_hat: the images and their reconstructions, [B, ...], on the scale of the networks.
     """
     sums = Sums()
     sums.add("mse", (x_hat.double() - x.double()).square().flatten(1).mean(1))
@@ -20,10 +20,10 @@ def squared_errors(x: Tensor, x_hat: Tensor) -> Sums:
 
 
 def errors_summary(sums: Sums, peak_to_peak: float) -> dict[str, float]:
-    """MSE with its standard error over images, and PSNR of the mean MSE.
+    """The MSE with its standard error over images, and the PSNR of the mean MSE.
 
     Args:
-        sums: with `mse`.
+        sums: sums that include `mse`.
         peak_to_peak: the largest difference of two values on the scale of the errors.
     """
     mse = sums.mean("mse")

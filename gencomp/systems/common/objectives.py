@@ -1,4 +1,4 @@
-"""Phases with an optimizer each: the updates of a step, in order."""
+"""Phases that each have an optimizer, and make the updates of a step in order."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from gencomp.system import Phase, Progress, Supply, System, Update
 
 
 class Objective(NamedTuple):
-    """A phase and how it is optimised.
+    """A phase with the settings of its optimizer.
 
     Attributes:
-        phase: the objective itself.
-        optimizer: settings of its Adam.
-        repeats: updates in a step, each on a fresh batch where there are several.
+        phase: the phase.
+        optimizer: the settings of its Adam.
+        repeats: the number of updates in a step, each on a fresh batch if there are several.
     """
 
     phase: Phase
@@ -29,7 +29,8 @@ class Objective(NamedTuple):
 class SystemOfObjectives(System):
     """A system whose step makes the updates of each objective in turn, with an Adam for each.
 
-    A step takes a fresh batch first and for each repeat; other objectives reuse the last batch.
+    The first update of a step and every repeated one take a fresh batch; other updates reuse the
+    last batch.
     """
 
     def __init__(self, nets: Mapping[str, nn.Module], objectives: Mapping[str, Objective]) -> None:
@@ -57,4 +58,4 @@ class SystemOfObjectives(System):
         return (self._objectives[phase].optimizer.rate_at(progress.epoch),)
 
     def initialise(self, parents: Mapping[str, Mapping[str, Tensor]], supply: Supply) -> None:
-        """Networks start as they were made."""
+        """Leave the networks as they were made."""

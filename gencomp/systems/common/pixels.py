@@ -1,4 +1,4 @@
-"""Images of 8 bits as the values that networks see, and back."""
+"""The maps from images of 8 bits to the values that networks see, and back."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from gencomp.errors import InputError
 
 
 def to_signed(images_BCHW: Tensor) -> Tensor:
-    """uint8, or dithered floats in [0, 1), -> floats in [−1, 1]."""
+    """Map uint8 images, or dithered floats in [0, 1), to floats in [−1, 1]."""
     if images_BCHW.is_floating_point():
         return images_BCHW * 2 - 1
     return images_BCHW.to(torch.get_default_dtype()) / 127.5 - 1
 
 
 def to_bytes(x_BCHW: Tensor) -> Tensor:
-    """[−1, 1] -> uint8, rounded."""
+    """Map values in [−1, 1] to uint8 with rounding."""
     return _rounded((x_BCHW + 1) * 127.5)
 
 
@@ -27,9 +27,9 @@ class Pixels:
     """The format of the images of a recipe with `networks.channels` and `networks.image_size`.
 
     Attributes:
-        channels: 1: grey, one of three equal colours; or 3.
-        height, width: in pixels.
-        signed: the scale is [−1, 1], else [0, 1].
+        channels: 3, or 1 for grey images, of whose three equal channels one is used.
+        height, width: the size of the images in pixels.
+        signed: whether the scale is [−1, 1] or else [0, 1].
     """
 
     channels: int
@@ -39,19 +39,19 @@ class Pixels:
 
     @property
     def values(self) -> int:
-        """n of an image."""
+        """The number n of values of an image."""
         return self.channels * self.height * self.width
 
     @property
     def range(self) -> float:
-        """Largest difference of two values."""
+        """The largest difference of two values."""
         return 2.0 if self.signed else 1.0
 
     def require(self, images_BCHW: Tensor) -> None:
-        """Check all of some images; `to_values` only looks at their size.
+        """Require that images have this format, colours included; `to_values` checks the size only.
 
         Raises:
-            InputError: images of another size, or in colour where grey ones are modelled.
+            InputError: the images have another size, or are in colour where grey ones are modelled.
         """
         self.require_size(images_BCHW)
         if self.channels == 1 and not (images_BCHW == images_BCHW[:, :1]).all():
@@ -61,10 +61,10 @@ class Pixels:
             )
 
     def to_values(self, images_BCHW: Tensor) -> Tensor:
-        """uint8 [B, 3, H, W], or dithered floats in [0, 1), to values [B, n].
+        """Map uint8 images [B, 3, H, W], or dithered floats in [0, 1), to values [B, n].
 
         Raises:
-            InputError: images of another size.
+            InputError: the images have another size.
         """
         self.require_size(images_BCHW)
         x_BN = images_BCHW[:, : self.channels].flatten(1)
@@ -73,15 +73,16 @@ class Pixels:
         return x_BN if x_BN.is_floating_point() else x_BN.to(torch.get_default_dtype()) / 255
 
     def to_images(self, x_BN: Tensor) -> Tensor:
-        """Values [B, n] to uint8 [B, 3, H, W], rounded."""
+        """Map values [B, n] to uint8 images [B, 3, H, W] with rounding."""
         bytes_BN = to_bytes(x_BN) if self.signed else _rounded(x_BN * 255)
         images_BCHW = bytes_BN.unflatten(1, (self.channels, self.height, self.width))
         return images_BCHW.expand(-1, 3, -1, -1)
 
     def require_size(self, images_BCHW: Tensor) -> None:
-        """
+        """Require that images have the height and width of this format.
+
         Raises:
-            InputError: images of another size.
+            InputError: the images have another size.
         """
         if images_BCHW.shape[2:] != (self.height, self.width):
             found = list(images_BCHW.shape[2:])
@@ -92,5 +93,5 @@ class Pixels:
 
 
 def _rounded(values: Tensor) -> Tensor:
-    """Values on 0..255 -> uint8."""
+    """Round values on 0..255 to uint8."""
     return values.round().clamp(0, 255).to(torch.uint8)

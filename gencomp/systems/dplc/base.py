@@ -1,4 +1,4 @@
-"""What all systems of the method share: batch statistics, evaluation by reconstruction."""
+"""The base classes of the method's systems: batch statistics and evaluation by reconstruction."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from gencomp.systems.dplc.recipe import CriticSection, LatentDiscriminatorSectio
 
 
 class DplcSystem(SystemOfObjectives):
-    """Networks, the objectives of a step in order, and where evaluations take statistics from."""
+    """A system of the method; `bn_mode` says which batch statistics its evaluations use."""
 
     def __init__(
         self,
@@ -43,10 +43,10 @@ class DplcSystem(SystemOfObjectives):
 
     @contextmanager
     def statistics(self, draws: Draws) -> Iterator[None]:
-        """Batch norm of an evaluation as `bn_mode` says; running statistics stay as they are.
+        """Let batch norms use the statistics that `bn_mode` names, without moving running ones.
 
         Raises:
-            InputError: `bn_mode` is batch and the batch has a single image.
+            InputError: `bn_mode` is batch, and the batch has a single image.
         """
         if self.bn_mode == "frozen":
             yield
@@ -62,11 +62,11 @@ class DplcSystem(SystemOfObjectives):
 
 
 class ReconstructingSystem(DplcSystem):
-    """A system with an encoder, and a prior if its latents follow one.
+    """A system with an encoder, and with a prior if its latents should follow one.
 
     Attributes:
-        encode: images to latents.
-        prior: None where latents are free.
+        encode: the map from images to latents.
+        prior: the prior of the latents; None if they are free.
     """
 
     encode: parts.Latents
@@ -84,7 +84,7 @@ class ReconstructingSystem(DplcSystem):
         return sums
 
     def summary(self, sums: Sums) -> dict[str, float]:
-        # Without a prior, and of a single image, there is no MMD.
+        # There is no MMD without a prior or for a single image.
         latent = {"mmd": sums.mean("mmd")} if "mmd" in sums.values else {}
         return {**errors_summary(sums, peak_to_peak=2), **latent, "images": sums.count("mse")}
 
@@ -122,7 +122,7 @@ class ReconstructingSystem(DplcSystem):
 def latent_discriminator(
     settings: LatentDiscriminatorSection, prior: parts.Prior
 ) -> dict[str, nn.Module]:
-    """Dz under its name, if the recipe asks for it."""
+    """The latent discriminator Dz under its name, if the recipe asks for it."""
     if settings.weight == 0:
         return {}
     made = networks.LatentDiscriminator(prior.latent_dim, settings.width, settings.layers)
@@ -136,14 +136,14 @@ def discriminator_objective(
     penalty: LatentPenalty,
     settings: LatentDiscriminatorSection,
 ) -> dict[str, Objective]:
-    """The update of Dz, if there is one.
+    """The objective of Dz under its name, if there is a Dz.
 
     Args:
         nets: all networks of the system.
-        encoders: names of those that `encode` runs.
-        encode: images to latents.
-        penalty: the one that the encoders minimise.
-        settings: of Dz.
+        encoders: the names of the networks that `encode` runs.
+        encode: the map from images to latents.
+        penalty: the penalty that the encoders minimise.
+        settings: the settings of Dz.
     """
     if isinstance(penalty, MmdPenalty):
         return {}
@@ -158,13 +158,13 @@ def critic_objective(
     latents: parts.Latents,
     settings: CriticSection,
 ) -> dict[str, Objective]:
-    """The updates of the critic, on images of G.
+    """The objective of the critic under its name; the critic learns from images of G.
 
     Args:
         nets: all networks of the system.
-        encoders: names of those that `latents` runs.
-        latents: of the fakes.
-        settings: of the critic.
+        encoders: the names of the networks that `latents` runs.
+        latents: the map from images to the latents of the fakes.
+        settings: the settings of the critic.
     """
     used = {name: nets[name] for name in (*encoders, "generator", "critic")}
     phase = CriticPhase(used, latents, settings)
@@ -172,9 +172,10 @@ def critic_objective(
 
 
 def require_size(batch: Batch) -> None:
-    """
+    """Require images of the only size that the networks take.
+
     Raises:
-        InputError: images of another size than the only one that the networks take.
+        InputError: the images have another size.
     """
     height, width = batch.images_BCHW.shape[2:]
     if (height, width) != (networks.IMAGE_SIDE, networks.IMAGE_SIDE):
@@ -185,7 +186,7 @@ def require_size(batch: Batch) -> None:
 
 
 def prior_images(system: DplcSystem, prior: parts.Prior, draws: Draws, like: Batch) -> Tensor:
-    """uint8 images G(z) for this rank's rows."""
+    """The uint8 images G(z) for this rank's rows, with z drawn from the prior."""
     require_size(like)
     generator = system.networks["generator"]
     with system.statistics(draws):
@@ -193,7 +194,7 @@ def prior_images(system: DplcSystem, prior: parts.Prior, draws: Draws, like: Bat
 
 
 def latent_decoder(system: DplcSystem, prior: parts.Prior) -> LatentDecoder:
-    """G in evaluation mode, whatever `bn_mode`: a decoder is a function of one latent."""
+    """G in evaluation mode for any `bn_mode`, since a decoder is a function of one latent."""
     generator = system.networks["generator"].eval().requires_grad_(False)
     return LatentDecoder(
         decode=lambda z_BK: generator(z_BK[:, :, None, None]).flatten(1),

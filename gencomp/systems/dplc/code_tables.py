@@ -1,4 +1,4 @@
-"""The entropy coder's tables of a codec, as buffers of its checkpoint."""
+"""The tables of a codec's entropy coder, as buffers of its checkpoint."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from gencomp.collectives import gather_rows
 
 
 class CodeTables(nn.Module):
-    """Statistics of the symbols of one 64×64 image; without any before `count`.
+    """The statistics of the symbols of one 64×64 image, which are empty before `count`.
 
     Args:
-        symbols: N of one code.
-        levels: L of the quantizer.
+        symbols: the number N of symbols of one code.
+        levels: the number L of levels of the quantizer.
     """
 
     back: Tensor
@@ -29,11 +29,11 @@ class CodeTables(nn.Module):
         self.register_buffer("counts", torch.from_numpy(tables.counts_NCL))
 
     def count(self, batches: Iterable[Tensor]) -> None:
-        """Replace the tables by those of the given symbols.
+        """Replace the tables by the statistics of the given symbols.
 
         Args:
-            batches: int64 [B, n, 4, 4], this rank's rows of each global batch; every rank sees all
-                rows and makes the same tables.
+            batches: this rank's rows of each global batch, int64 [B, n, 4, 4]; the rows are
+                gathered, so every rank makes the same tables.
         """
         # A collective sum is exact for small integers in any type, and every backend has float32.
         gathered = [gather_rows(batch.flatten(1).float()) for batch in batches]

@@ -1,14 +1,15 @@
-"""The codec of distribution-preserving compression: an image of any size to a container and back.
+"""The codec of distribution-preserving compression, for images of any size.
 
 The image is cut into tiles of 64×64 pixels (`gencomp.coding.tiles`). The encoder sends the symbols
 of E for every tile, packed at log2(L) bits each or entropy-coded, whichever is shorter
-(`gencomp.coding.payload`), as the picture's one section, alone or in a joint container. The latent
-map's noise is a function of the reader, the tile's symbols, its place in the image and the draw, so
-it costs no bits and decoding is deterministic.
+(`gencomp.coding.payload`). They are the picture's one section, alone or in a joint container. The
+latent map's noise is a function of the reader, the tile's symbols, its place in the image and the
+draw, so it costs no bits and decoding is deterministic.
 
-All networks run in float64 and evaluation mode: a tile then depends on neither the other tiles of a
-batch, the number of threads nor the convolution algorithm: where sums in another order differ by
-1e-12 grey levels, the rounding to 8 bits hides it in all but one value of about 10^12.
+All networks run in float64 and in evaluation mode. A tile then depends neither on the other tiles
+of a batch, nor on the number of threads, nor on the convolution algorithm: sums in another order
+differ by 1e-12 grey levels, and the rounding to 8 bits hides that in all but one value in about
+10^12.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from gencomp.system import Picture
 from gencomp.systems.dplc.code_tables import CodeTables
 
 CODEC_ID = "dplc"
-# What a stream is addressed to; the other networks only read.
+# The networks that write a stream; the others only read it.
 _WRITER = ("code_encoder", "code_tables")
 _READER_FINGERPRINT_BYTES = 8
 # In float64 on a CPU larger batches are no faster, and memory stays small.
@@ -39,11 +40,11 @@ _TILES_AT_ONCE = 4
 
 
 class DplcCodec:
-    """Implements `gencomp.system.Codec`.
+    """The codec of one checkpoint, which implements `gencomp.system.Codec`.
 
     Args:
-        networks: `code_encoder`, `latent_mapper`, `generator` and `code_tables`; copied.
-        levels: quantizer levels L.
+        networks: `code_encoder`, `latent_mapper`, `generator` and `code_tables`, which are copied.
+        levels: the number L of levels of the quantizer.
     """
 
     codec_id = CODEC_ID
@@ -60,22 +61,23 @@ class DplcCodec:
         heading = f"{CODEC_ID} {levels}"
         writer = nn.ModuleDict({name: networks[name] for name in _WRITER})
         self.writer_fingerprint = fingerprint(heading, writer, container.FINGERPRINT_BYTES)
-        # It keys the decoder's noise, so it must stay what it is for ever.
+        # It is the key of the decoder's noise, so it must never change.
         self.reader_fingerprint = fingerprint(heading, networks, _READER_FINGERPRINT_BYTES)
 
     def compress(self, picture: Picture) -> bytes:
-        """A picture as a container; maps and index are not used.
+        """The container of a picture, whose maps and index are not used.
 
         Raises:
-            InputError: another type of image, or one without pixels or of more than 65535 a side.
+            InputError: the image has another type, has no pixels, or has a side of more than 65535
+                pixels.
         """
         return self.compress_jointly([picture])
 
     def compress_jointly(self, pictures: Sequence[Picture]) -> bytes:
-        """Pictures of any sizes as one container, each with the section that it has alone.
+        """One container of pictures of any sizes, each with the section that it has alone.
 
         Raises:
-            InputError: no picture, or one that `compress` refuses.
+            InputError: there is no picture, or `compress` refuses one of them.
         """
         members = tuple(self._member(picture) for picture in pictures)
         return container.pack(container.Container(self.writer_fingerprint, members))
@@ -91,17 +93,17 @@ class DplcCodec:
     ) -> np.ndarray:
         """The uint8 image [H, W, 3] of a picture; see `gencomp.system.Codec`.
 
-        Without a noise input of B all draws are the same.
+        All draws are the same if B has no noise input.
 
         Raises:
-            InputError: damaged, written by another encoder, no such picture, or a draw outside
-                0..2^64 − 1.
+            InputError: the stream is damaged or was written by another encoder, there is no such
+                picture, or the draw lies outside 0..2^64 − 1.
         """
         member = container.member_at(self._open(stream, name), place, name)
         return self._decode(self._symbols(member, name), member.height, member.width, draw)
 
     def reconstruct(self, picture: Picture, *, draw: int | None = None) -> np.ndarray:
-        """What the decoder will show for a picture, without a container."""
+        """The image that the decoder will show for a picture, without a container."""
         height, width = picture.image_HWC.shape[:2]
         return self._decode(self._encode(picture.image_HWC), height, width, draw)
 
@@ -109,18 +111,18 @@ class DplcCodec:
         """The bits of the sections of a stream, in whole bytes.
 
         Raises:
-            InputError: damaged, or written by another encoder.
+            InputError: the stream is damaged or was written by another encoder.
         """
         return 8 * self._open(stream, "stream").code_bytes
 
     def nominal_bits(self, height: int, width: int) -> int:
-        """Bits of an image's code at the fixed length.
+        """The bits of an image's code at the fixed length.
 
-        n·16·log2(L) for each tile of 64×64, of which there are ⌈H/64⌉·⌈W/64⌉. Entropy coding may
-        need less, never more.
+        They are n·16·log2(L) for each of the ⌈H/64⌉·⌈W/64⌉ tiles of 64×64 pixels. A payload may
+        need fewer bits, but never more.
 
         Raises:
-            InputError: a size that no container holds.
+            InputError: no container can hold an image of this size.
         """
         _require_size(height, width)
         count = self._tiles(height, width) * self._tables.count
@@ -146,8 +148,8 @@ class DplcCodec:
     def _symbols(self, found: container.Member, name: str) -> Integers:
         if len(found.sections) != 1:
             raise InputError(
-                f"{name} cannot be decoded: it has {len(found.sections)} sections, this codec "
-                "writes one"
+                f"{name} cannot be decoded: it has {len(found.sections)} sections, but this codec"
+                " writes one"
             )
         try:
             return payload.unpack(
@@ -158,7 +160,7 @@ class DplcCodec:
 
     @torch.no_grad()
     def _encode(self, image_HWC: np.ndarray) -> Integers:
-        """An image to the symbols of its tiles, [T, N]."""
+        """The symbols of the tiles of an image, [T, N]."""
         if image_HWC.dtype != np.uint8 or image_HWC.ndim != 3 or image_HWC.shape[2] != 3:
             raise InputError(
                 "this codec takes RGB images of 8 bits,"
@@ -186,7 +188,7 @@ class DplcCodec:
         return tiles.join(tiles_TCHW.transpose(0, 2, 3, 1), height, width)
 
     def _decode_tiles(self, symbols_BN: Integers, first: int, draw: int) -> np.ndarray:
-        """uint8 tiles [B, 3, 64, 64] of an image, from its tile number `first` on."""
+        """The uint8 tiles [B, 3, 64, 64] of an image, from its tile number `first` on."""
         code_BCHW = quantizer.symbols_to_values(
             torch.from_numpy(symbols_BN.reshape(-1, *self._code_shape)),
             self._cells,
@@ -200,7 +202,7 @@ class DplcCodec:
         return x_BCHW.round().clamp(0, 255).to(torch.uint8).numpy()
 
     def _noise(self, symbols_N: Integers, place: int, draw: int = 0) -> np.ndarray:
-        """B's noise for one tile, uniform on the half cell around 0."""
+        """The noise of B for one tile, uniform on the half cell around 0."""
         code = fixed_length.pack(symbols_N, self.levels)
         unit = keyed_uniform(code, self.reader_fingerprint, self._noise_shape, place, draw)
         return unit * quantizer.half_cell(self.levels)

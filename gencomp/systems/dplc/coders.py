@@ -1,4 +1,4 @@
-"""Systems with a code: the rate-constrained stage on a frozen generator, and the baselines."""
+"""The systems with a code: the rate-constrained stage on a frozen generator, and the baselines."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _CODER = ("code_encoder", "latent_mapper")
 
 
 class CodingSystem(ReconstructingSystem):
-    """E, B and G: G(B(quantise(E(x)), noise))."""
+    """A system of E, B and G, which reconstructs x as G(B(quantise(E(x)), noise))."""
 
     sizes: CodeNetworks
 
@@ -60,14 +60,16 @@ class CodingSystem(ReconstructingSystem):
         return {"bpp": bits / networks.IMAGE_SIDE**2, **super().summary(sums)}
 
     def codec(self) -> DplcCodec:
-        """With the statistics of `finalise`, whatever `bn_mode`: an image must decode alone."""
+        """The codec, with the statistics of `finalise` for any `bn_mode`: images decode alone."""
         used = {name: self.networks[name] for name in (*_CODER, "generator", "code_tables")}
         return DplcCodec(nn.ModuleDict(used), self.sizes.levels)
 
     @torch.no_grad()
     def calibrate_coder(self, batches: list[tuple[Batch, Draws]]) -> None:
-        """Re-estimate the batch statistics of E and then of B, and count symbols, over training
-        images."""
+        """Re-estimate the batch statistics of E and then of B, and count the symbols.
+
+        All of this is done over training images.
+        """
         levels, cells = self.sizes.levels, quantizer.cells(self.sizes.levels)
         encoder, mapper = (self.networks[name] for name in _CODER)
         tables = self.networks["code_tables"]
@@ -91,7 +93,7 @@ class CodingSystem(ReconstructingSystem):
 
 
 class RateConstrainedCodec(CodingSystem):
-    """Stage 2: E and B on the frozen G of a generator run."""
+    """The system of stage 2, which trains E and B on the frozen G of a generator run."""
 
     def __init__(self, recipe: CodecRecipe, generator: GeneratorRecipe) -> None:
         self.sizes, discriminator = recipe.networks, recipe.latent_discriminator
@@ -114,7 +116,7 @@ class RateConstrainedCodec(CodingSystem):
         super().__init__(nets, objectives, self.sizes)
 
     def initialise(self, parents: Mapping[str, Mapping[str, Tensor]], supply: Supply) -> None:
-        """Load the frozen generator; E and B start fresh."""
+        """Load the frozen generator; E and B keep their fresh weights."""
         prefix = "generator."
         state = {
             name.removeprefix(prefix): value
@@ -124,12 +126,15 @@ class RateConstrainedCodec(CodingSystem):
         self.networks["generator"].load_state_dict(state)
 
     def finalise(self, supply: Supply) -> None:
-        """Batch statistics of the final E and B over training images; G keeps its own."""
+        """Re-estimate the batch statistics of E and B over training images; G keeps its own."""
         self.calibrate_coder(calibration_batches(supply))
 
 
 class Baseline(CodingSystem):
-    """E, B and G trained at once for one rate, without a prior: CAE, or with a critic GC."""
+    """A baseline, which trains E, B and G at once for one rate and without a prior.
+
+    Without a critic it is CAE, and with a critic it is GC.
+    """
 
     def __init__(self, recipe: CaeRecipe | GcRecipe) -> None:
         self.sizes = sizes = recipe.networks
@@ -153,7 +158,7 @@ class Baseline(CodingSystem):
         super().__init__(nets, objectives, sizes)
 
     def finalise(self, supply: Supply) -> None:
-        """Batch statistics of the final E, B and G, in this order, over training images."""
+        """Re-estimate the batch statistics of E, B and G, in this order, over training images."""
         batches = calibration_batches(supply)
         self.calibrate_coder(batches)
         latents = (
@@ -166,10 +171,10 @@ class Baseline(CodingSystem):
 def build_coder(
     sizes: CodeNetworks, latent_dim: int, stochastic: bool, latent_scale: float = 1.0
 ) -> dict[str, nn.Module]:
-    """E and B under their names.
+    """The networks E and B under their names.
 
     Raises:
-        InputError: more code channels than latent dimensions.
+        InputError: there are more code channels than latent dimensions.
     """
     encoder = networks.CodeEncoder(sizes.width, sizes.code_channels, sizes.initialisation)
     mapper = networks.LatentMapper(

@@ -1,4 +1,4 @@
-"""Stage 1: generative models G of the data, by three methods."""
+"""The systems of stage 1, which train generative models G of the data by three methods."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from gencomp.systems.dplc.recipe import (
 
 
 class AutoencodingGenerator(ReconstructingSystem):
-    """F and G: a Wasserstein autoencoder, or with a critic Wasserstein++."""
+    """A system of F and G: a Wasserstein autoencoder, or Wasserstein++ if there is a critic."""
 
     prior: parts.Prior
 
@@ -80,9 +80,9 @@ class AutoencodingGenerator(ReconstructingSystem):
         super().__init__(nets, objectives, sizes.bn_mode)
 
     def finalise(self, supply: Supply) -> None:
-        """Batch statistics of the final weights: F's over training images, G's over prior samples.
+        """Re-estimate the statistics of F over training images, and of G over prior samples.
 
-        From here on both run in evaluation mode: an image must decode alone.
+        From here on both run in evaluation mode, since an image must decode alone.
         """
         batches = calibration_batches(supply)
         images = (pixels.to_signed(batch.images_BCHW) for batch, _ in batches)
@@ -91,7 +91,7 @@ class AutoencodingGenerator(ReconstructingSystem):
 
 
 class WganGpGenerator(DplcSystem):
-    """G against a critic, without an encoder: nothing is reconstructed."""
+    """A system of G and a critic; it has no encoder, so it reconstructs nothing."""
 
     def __init__(self, recipe: WganGpRecipe) -> None:
         sizes = recipe.networks
@@ -108,12 +108,12 @@ class WganGpGenerator(DplcSystem):
         super().__init__(nets, objectives, sizes.bn_mode)
 
     def finalise(self, supply: Supply) -> None:
-        """Batch statistics of the final G over prior samples; it then runs in evaluation mode."""
+        """Re-estimate the statistics of G over prior samples; it then runs in evaluation mode."""
         batches = calibration_batches(supply)
         calibrate_on_prior(self.networks["generator"], self.prior, batches)
 
     def evaluate(self, batch: Batch, draws: Draws) -> Sums:
-        """Scores of held-out images and of as many samples."""
+        """The scores of held-out images and of the same number of samples."""
         require_size(batch)
         generator, critic = self.networks["generator"], self.networks["critic"]
         x_BCHW = pixels.to_signed(batch.images_BCHW)
@@ -125,7 +125,7 @@ class WganGpGenerator(DplcSystem):
         return sums
 
     def summary(self, sums: Sums) -> dict[str, float]:
-        """`gap`, on held-out images, is the critic's estimate of the Wasserstein distance."""
+        """The `gap` of the scores, which estimates the Wasserstein distance on held-out images."""
         real, fake = sums.mean("real_score"), sums.mean("fake_score")
         return {"gap": real - fake, "images": sums.count("real_score")}
 

@@ -1,4 +1,4 @@
-"""The phases: what each optimizer step of a stage minimises."""
+"""The phases, which are the objectives that the optimizer steps of a stage minimise."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from gencomp.systems.dplc.recipe import (
 Terms = dict[str, Tensor]
 
 
-# A penalty has two parts, so that a loss takes all its terms from one collective call between them:
-# `rows` is what this rank's images contribute, [n] or [n, k], and `value` makes the weighted term,
-# and what to record of it, from the rows of the global batch.
+# A penalty has two parts, so that one collective call between them serves all terms of a loss.
+# `rows` gives the contributions of this rank's images, [n] or [n, k]. `value` turns the rows of the
+# global batch into the weighted term and the terms to record.
 
 
 @dataclass(frozen=True)
 class MmdPenalty:
-    """λ·MMD(z, prior)."""
+    """The penalty λ·MMD(z, prior)."""
 
     weight: float
     prior: parts.Prior
@@ -56,7 +56,7 @@ class MmdPenalty:
 
 @dataclass(frozen=True)
 class DiscriminatorPenalty:
-    """λ·cross-entropy of Dz(z) against "drawn from the prior"."""
+    """The penalty λ times the cross-entropy of Dz(z) for the class "drawn from the prior"."""
 
     weight: float
     prior: parts.Prior
@@ -70,10 +70,10 @@ class DiscriminatorPenalty:
         return self.weight * value, {"latent_adversarial": value.detach()}
 
     def logits_B(self, nets: nn.ModuleDict, z_BM11: Tensor) -> Tensor:
-        """Logits of "drawn from the prior".
+        """The logits of the class "drawn from the prior".
 
         The best logit is log p(z) − log q(z). With the trick of adversarial variational Bayes
-        (Mescheder et al., ICML 2017) log p is added in closed form, and Dz learns the rest.
+        (Mescheder et al., ICML 2017), log p(z) is added in closed form and Dz learns the rest.
         """
         logits_B = nets["latent_discriminator"](z_BM11)
         if self.avb_trick:
@@ -87,7 +87,7 @@ LatentPenalty = MmdPenalty | DiscriminatorPenalty
 def latent_penalty(
     mmd_weight: float, discriminator: LatentDiscriminatorSection, prior: parts.Prior
 ) -> LatentPenalty:
-    """The one that a recipe asks for."""
+    """The latent penalty that a recipe asks for."""
     if discriminator.weight > 0:
         return DiscriminatorPenalty(discriminator.weight, prior, discriminator.avb_trick)
     return MmdPenalty(mmd_weight, prior)
@@ -95,13 +95,13 @@ def latent_penalty(
 
 @dataclass(frozen=True)
 class Adversary:
-    """−λ_a·mean f(G(latents)), on latents of a source.
+    """The adversarial term −λ_a·mean f(G(latents)).
 
     Attributes:
-        weight: λ_a.
-        source: where the latents come from.
-        prior: of `interp` and `prior`; None where the source is `enc`.
-        reaches_encoder: whether its gradient passes the encoder's latents.
+        weight: the weight λ_a.
+        source: the source of the latents.
+        prior: the prior of the latents, for the sources `interp` and `prior`; None for `enc`.
+        reaches_encoder: whether the term's gradient flows through the latents into the encoder.
     """
 
     weight: float
@@ -111,18 +111,20 @@ class Adversary:
 
 
 class AutoencoderPhase(Phase):
-    """w·RMSE + latent penalty + adversarial term, over an encoder and, unless it is frozen, G.
+    """The objective w·RMSE + latent penalty + adversarial term, over an encoder and G.
 
-    A frozen G runs in evaluation mode, or by the statistics of its batch without moving its own.
+    A frozen G is not trained; it runs in evaluation mode, or by the statistics of its batch without
+    moving its own.
 
     Args:
-        nets: the encoder's, `generator` (G), and `latent_discriminator` and `critic` if used.
-        trains: names of those it updates.
-        encode: images to latents.
-        penalty: of the latents, None: they are free.
-        adversary: None: there is no critic.
-        reconstruction_weight: w.
-        frozen_from_batch: a frozen G normalises by its batch.
+        nets: the encoder's networks, `generator` (G), and `latent_discriminator` and `critic` if
+            they are used.
+        trains: the names of the networks that the phase updates.
+        encode: the map from images to latents.
+        penalty: the penalty of the latents; None leaves them free.
+        adversary: the adversarial term; None if there is no critic.
+        reconstruction_weight: the weight w.
+        frozen_from_batch: whether a frozen G normalises by its batch.
     """
 
     def __init__(
@@ -156,7 +158,7 @@ class AutoencoderPhase(Phase):
         return self._loss(dict(zip(columns, gathered, strict=True)), draws)
 
     def _loss(self, rows: dict[str, Tensor], draws: Draws) -> PhaseLoss:
-        """From what the images of the global batch contribute, N rows of each."""
+        """The loss, from the contributions of the N images of the global batch to each term."""
         error = root_mean(rows["error"])
         loss, terms = self.reconstruction_weight * error, {"rmse": error.detach()}
         if self.penalty is not None:
@@ -185,13 +187,13 @@ class AutoencoderPhase(Phase):
             return x_hat_BCHW
         seen_BM11 = z_BM11 if adversary.reaches_encoder else z_BM11.detach()
         latents = parts.chosen_latent(adversary.source, lambda *_: seen_BM11, adversary.prior)
-        # The same latents need a second pass: the first one's gradient reaches the encoder.
+        # The same latents need a second pass, since the first one's gradient reaches the encoder.
         with batch_statistics(self.networks["generator"]):
             return self.networks["generator"](latents(self.networks, x_BCHW, draws))
 
 
 class SamplerPhase(Phase):
-    """−λ_a·mean f(G(z)), z of the prior, over G: the generator's step of a WGAN."""
+    """The objective −λ_a·mean f(G(z)) over G, with z from the prior: the generator's of a WGAN."""
 
     def __init__(self, nets: Mapping[str, nn.Module], weight: float, prior: parts.Prior) -> None:
         super().__init__(nets, trains=("generator",))
@@ -205,9 +207,9 @@ class SamplerPhase(Phase):
 
 
 class CriticPhase(Phase):
-    """mean f(fakes) − mean f(x) + λ_gp·GP over f, with fakes G(latents).
+    """The objective mean f(fakes) − mean f(x) + λ_gp·GP over f, with fakes G(latents).
 
-    Encoder and G run without a graph, by the statistics of their batches, and are left untouched.
+    The encoder and G run without a graph, by the statistics of their batches, and do not change.
     """
 
     second_order = True
@@ -227,7 +229,7 @@ class CriticPhase(Phase):
         mix_B = draws.uniform("penalty", 0, 1).to(x_BCHW.dtype)
         norm = self.settings.penalty_norm
         penalties_B = gradient_penalties(critic, x_BCHW, fakes_BCHW, mix_B, norm)
-        # One after the other: on a CPU, a batch of both would no longer fit the cache.
+        # Both are scored one after the other: on a CPU, a batch of both would not fit the cache.
         real_B, fake_B = (scores_B(critic, images) for images in (x_BCHW, fakes_BCHW))
         real, fake, penalty = global_means(real_B, fake_B, penalties_B)
         loss = fake - real + self.settings.penalty_weight * penalty
@@ -237,9 +239,9 @@ class CriticPhase(Phase):
 
 
 class LatentDiscriminatorPhase(Phase):
-    """Cross-entropy of Dz: samples of the prior against the encoder's latents.
+    """The cross-entropy of Dz, which tells samples of the prior from the encoder's latents.
 
-    The encoder runs without a graph and is left untouched.
+    The encoder runs without a graph and does not change.
     """
 
     def __init__(

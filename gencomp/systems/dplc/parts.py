@@ -1,4 +1,4 @@
-"""What the stages share: latents and their prior."""
+"""The latents and their prior, which the stages share."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from gencomp.draws import Draws
 from gencomp.networks import dplc as networks
 from gencomp.systems.dplc.recipe import LatentSource
 
-# (networks, images [B, 3, 64, 64], draws) -> latents [B, m, 1, 1]
+# Maps (networks, images [B, 3, 64, 64], draws) to latents [B, m, 1, 1].
 Latents = Callable[[nn.ModuleDict, Tensor, Draws], Tensor]
 
 
 @dataclass(frozen=True)
 class Prior:
-    """N(0, σ² I) over the latents of one generator.
+    """The prior N(0, σ² I) of the latents of one generator.
 
     Attributes:
-        latent_dim: m.
-        variance: σ².
+        latent_dim: the number m of latent dimensions.
+        variance: the variance σ².
     """
 
     latent_dim: int
@@ -32,26 +32,26 @@ class Prior:
 
     @property
     def scale(self) -> float:
-        """σ."""
+        """The standard deviation σ."""
         return math.sqrt(self.variance)
 
     def sample(self, draws: Draws, dtype: torch.dtype, purpose: str = "prior") -> Tensor:
-        """[B, m, 1, 1] samples for this rank's rows, in `dtype` but float32 at least."""
+        """Samples for this rank's rows, [B, m, 1, 1], in `dtype` but at least float32."""
         z_BM11 = draws.normal(purpose, self.latent_dim, 1, 1)
         return z_BM11.to(torch.promote_types(dtype, z_BM11.dtype)) * self.scale
 
     def sample_whole(self, draws: Draws, dtype: torch.dtype) -> Tensor:
-        """`sample` for all rows of the global batch, [N, m, 1, 1], the same on every rank."""
+        """The samples for all rows of the global batch, [N, m, 1, 1], equal on every rank."""
         return self.sample(replace(draws, rank=0, world=1), dtype)
 
 
 def encoder_latent(nets: nn.ModuleDict, x_BCHW: Tensor, draws: Draws) -> Tensor:
-    """F(x)."""
+    """The latents F(x)."""
     return nets["encoder"](x_BCHW)
 
 
 def coded_latent(levels: int) -> Latents:
-    """B(quantise(E(x)), noise)."""
+    """The map to the latents B(quantise(E(x)), noise)."""
     cells = quantizer.cells(levels)
 
     def latent(nets: nn.ModuleDict, x_BCHW: Tensor, draws: Draws) -> Tensor:
@@ -64,13 +64,13 @@ def coded_latent(levels: int) -> Latents:
 
 
 def mapper_noise(mapper: networks.LatentMapper, levels: int, draws: Draws) -> Tensor:
-    """B's noise for this rank's rows, uniform on the half cell around 0."""
+    """The noise of B for this rank's rows, uniform on the half cell around 0."""
     half = quantizer.half_cell(levels)
     return draws.uniform("noise", -half, half, *mapper.noise_shape)
 
 
 def prior_latent(prior: Prior) -> Latents:
-    """Samples of the prior, other ones than those that a latent penalty compares with."""
+    """A source of prior samples that differ from those that a latent penalty compares with."""
 
     def latent(nets: nn.ModuleDict, x_BCHW: Tensor, draws: Draws) -> Tensor:
         return prior.sample(draws, x_BCHW.dtype, "prior latents")
@@ -79,12 +79,14 @@ def prior_latent(prior: Prior) -> Latents:
 
 
 def chosen_latent(source: LatentSource, encode: Latents, prior: Prior | None) -> Latents:
-    """Latents of a source; `interp` is α·encode + (1 − α)·prior, α ~ U[0, 1] one per image.
+    """The map to the latents of a source.
+
+    The source `interp` gives α·encode + (1 − α)·prior with one α ~ U[0, 1] for each image.
 
     Args:
-        source: all but `enc` need a prior.
-        encode: images to latents.
-        prior: of the same latents.
+        source: the source; all but `enc` need a prior.
+        encode: the map from images to latents.
+        prior: the prior of the same latents.
     """
     if source == "enc":
         return encode

@@ -1,8 +1,8 @@
-"""Recipes of distribution-preserving lossy compression: one model a stage.
+"""The recipes of distribution-preserving lossy compression, one model for each stage.
 
-A stage's recipe has the sections that its method uses and no others, so what does not belong
-together cannot be written down. Optimizers come with the networks they move: `optimizer` for
-encoder and generator, `critic.optimizer`, `latent_discriminator.optimizer`.
+The recipe of a stage has only the sections that its method uses, so settings that do not belong
+together cannot be combined. Each optimizer belongs to the networks that it moves: `optimizer` to
+encoder and generator, `critic.optimizer` and `latent_discriminator.optimizer` to theirs.
 """
 
 from __future__ import annotations
@@ -13,33 +13,40 @@ from pydantic import Field, model_validator
 
 from gencomp.recipes.schema import BaseRecipe, OptimizerSection, Section
 
-# Where latents come from: the encoder, the prior, or per image a random point between the two.
+# The source of latents: the encoder, the prior, or a random point between both for each image.
 LatentSource = Literal["enc", "interp", "prior"]
 
 
 class _Networks(Section):
-    width: int = Field(64, ge=1, description="channels of the widest-resolution layer (ngf)")
+    width: int = Field(
+        64, ge=1, description="number of channels of the layers at the highest resolution (ngf)"
+    )
     initialisation: Literal["dcgan", "he"] = Field(
-        "dcgan", description="starting weights: N(0, 0.02²), or Kaiming-uniform (heinit)"
+        "dcgan",
+        description="distribution of the starting weights: dcgan is N(0, 0.02²), he is"
+        " Kaiming-uniform (heinit)",
     )
     bn_mode: Literal["frozen", "batch"] = Field(
         "frozen",
-        description="statistics of finished or frozen networks: re-estimated and fixed, or those of"
-        " each batch as in the authors' code (codecs always use fixed ones)",
+        description="batch-norm statistics of finished or frozen networks: frozen fixes"
+        " re-estimated ones, batch takes those of each batch as in the authors' code (codecs always"
+        " use fixed ones)",
     )
 
 
 class GeneratorNetworks(_Networks):
-    latent_dim: int = Field(128, ge=1, description="latent dimensions m (nz)")
+    latent_dim: int = Field(128, ge=1, description="number m of latent dimensions (nz)")
     generator_residual_blocks: int = Field(
-        0, ge=0, description="residual blocks after G's first layer"
+        0, ge=0, description="number of residual blocks after G's first layer"
     )
 
 
 class AutoencoderNetworks(GeneratorNetworks):
-    latent_batch_norm: bool = Field(True, description="batch norm on the encoder's output (bnz)")
+    latent_batch_norm: bool = Field(
+        True, description="apply batch norm to the encoder's output (bnz)"
+    )
     encoder_residual_blocks: int = Field(
-        0, ge=0, description="residual blocks before F's last layer"
+        0, ge=0, description="number of residual blocks before F's last layer"
     )
 
 
@@ -50,18 +57,22 @@ class CriticOptimizer(OptimizerSection):
 class CriticSection(Section):
     """The image critic f of Wasserstein GANs with gradient penalty."""
 
-    steps: int = Field(5, ge=1, description="critic updates a step, each on a fresh batch")
+    steps: int = Field(
+        5, ge=1, description="number of critic updates in a step, each on a fresh batch"
+    )
     penalty_weight: float = Field(10.0, ge=0, description="λ_gp, weight of the gradient penalty")
     penalty_norm: Literal["per_pixel", "per_image"] = Field(
         "per_pixel",
-        description="gradient norm: over the colours of each pixel as in the authors' code, or over"
-        " the whole image as in Gulrajani et al.",
+        description="norm of the gradient: per_pixel is over the colours of each pixel as in the"
+        " authors' code, per_image over the whole image as in Gulrajani et al.",
     )
     optimizer: CriticOptimizer = CriticOptimizer()
 
 
 class MixedCriticSection(CriticSection):
-    latents: LatentSource = Field("interp", description="latents of the fakes that f learns from")
+    latents: LatentSource = Field(
+        "interp", description="source of the latents of the fakes on which f is trained"
+    )
 
 
 class LatentDiscriminatorOptimizer(OptimizerSection):
@@ -69,18 +80,20 @@ class LatentDiscriminatorOptimizer(OptimizerSection):
 
 
 class LatentDiscriminatorSection(Section):
-    """The discriminator Dz of latents, in place of the MMD.
+    """The latent discriminator Dz, which takes the place of the MMD.
 
-    The authors' code divides its term by the batch size once more: their λ is batch_size times
+    The authors' code divides its term by the batch size once more, so their λ is batch_size times
     this weight.
     """
 
-    weight: float = Field(0.0, ge=0, description="λ of the adversarial term; 0: there is no Dz")
+    weight: float = Field(
+        0.0, ge=0, description="λ, weight of the adversarial term; with 0 there is no Dz"
+    )
     avb_trick: bool = Field(
         False, description="add log N(z; 0, σ² I) to the logits, so that Dz learns −log q(z)"
     )
-    width: int = Field(512, ge=1, description="units of the hidden layers (ndf)")
-    layers: int = Field(5, ge=1, description="linear layers (ndl)")
+    width: int = Field(512, ge=1, description="number of units of each hidden layer (ndf)")
+    layers: int = Field(5, ge=1, description="number of linear layers (ndl)")
     optimizer: LatentDiscriminatorOptimizer = LatentDiscriminatorOptimizer()
 
 
@@ -102,14 +115,17 @@ class WassersteinPpLoss(GeneratorLoss):
     adversarial_weight: float = Field(
         2.5e-5,
         ge=0,
-        description="λ_a, weight of the critic's score (with penalty_norm per_image: about 64 times"
-        " as much)",
+        description="λ_a, weight of the critic's score; penalty_norm per_image needs about 64 times"
+        " as much",
     )
     gen_latents: LatentSource = Field(
-        "enc", description="latents of the fakes by which the critic moves G"
+        "enc",
+        description="source of the latents of the fakes on which G is trained against the critic",
     )
     adversarial_to_encoder: bool = Field(
-        False, description="let the critic's gradient pass the latent into the encoder (upencwgan)"
+        False,
+        description="let the critic's gradient flow through the latents into the encoder"
+        " (upencwgan)",
     )
 
     @model_validator(mode="after")
@@ -127,17 +143,17 @@ class CodecLoss(Section):
 
 
 class GcLoss(Section):
-    adversarial_weight: float = Field(2.5e-5, ge=0, description="weight of the critic's score")
+    adversarial_weight: float = Field(2.5e-5, ge=0, description="λ_a, weight of the critic's score")
     adversarial_to_encoder: bool = Field(
-        True, description="let the critic's gradient pass the latent into E and B"
+        True, description="let the critic's gradient flow through the latents into E and B"
     )
 
 
 class DplcRecipe(BaseRecipe):
-    """What all stages share."""
+    """The parts of a recipe that all stages share."""
 
     system: Literal["dplc"] = "dplc"
-    if TYPE_CHECKING:  # every stage has its own, after the sections that it reads first
+    if TYPE_CHECKING:  # every stage declares its own, after the sections that come first in it
         networks: _Networks
 
     def batch_statistics(self) -> str:
@@ -153,7 +169,7 @@ class DplcRecipe(BaseRecipe):
 
 
 class GeneratorRecipe(DplcRecipe):
-    """What the three methods of stage 1 share."""
+    """The parts of a recipe that the three methods of stage 1 share."""
 
     networks: GeneratorNetworks
     loss: GeneratorLoss
@@ -183,7 +199,7 @@ class WganGpRecipe(GeneratorRecipe):
 
 
 class WassersteinPpRecipe(GeneratorRecipe):
-    """Stage 1 as Wasserstein++: the objective of the WAE and a critic on top."""
+    """Stage 1 as Wasserstein++: the objective of the WAE and a critic."""
 
     stage: Literal["wasserstein_pp"] = "wasserstein_pp"
     networks: AutoencoderNetworks = AutoencoderNetworks()
@@ -198,26 +214,30 @@ class WassersteinPpRecipe(GeneratorRecipe):
 
 
 class CodeNetworks(_Networks):
-    code_channels: int = Field(8, ge=1, le=1024, description="channels n of the 4×4 code")
-    levels: int = Field(2, ge=2, le=256, description="quantizer levels L")
-    residual_blocks: int = Field(2, ge=0, description="residual blocks in the latent map B")
-    latent_batch_norm: bool = Field(True, description="batch norm on B's output")
+    code_channels: int = Field(8, ge=1, le=1024, description="number n of channels of the 4×4 code")
+    levels: int = Field(2, ge=2, le=256, description="number L of levels of the quantizer")
+    residual_blocks: int = Field(
+        2, ge=0, description="number of residual blocks in the latent map B"
+    )
+    latent_batch_norm: bool = Field(True, description="apply batch norm to B's output")
 
 
 class CodecNetworks(CodeNetworks):
-    stochastic: bool = Field(True, description="B sees noise beside the code")
+    stochastic: bool = Field(True, description="give B noise beside the code")
 
 
 class CodecParents(Section):
-    generator: str = Field(description="finished run of stage wae, wgan_gp or wasserstein_pp")
+    generator: str = Field(
+        description="directory of a finished run of stage wae, wgan_gp or wasserstein_pp"
+    )
 
 
-# n and L of the code, at n·16·log2(L) bits per 64×64 image.
+# The n and L of the code set its rate, n·16·log2(L) bits for each 64×64 image.
 _RATE_KEYS = ("networks.code_channels", "networks.levels")
 
 
 class CodecRecipe(DplcRecipe):
-    """Stage 2: minimise RMSE + λ·MMD over E and B; rate n·16·log2(L) bits per 64×64 image."""
+    """Stage 2: RMSE + λ·MMD over E and B, at a rate of n·16·log2(L) bits per 64×64 image."""
 
     RATE_KEYS: ClassVar[tuple[str, ...]] = _RATE_KEYS
 
@@ -248,12 +268,12 @@ class CaeNetworks(GeneratorNetworks, CodeNetworks):
 
 
 class GcNetworks(CaeNetworks):
-    # The published conditional variance of GC is not 0: its decoder saw noise.
-    stochastic: bool = Field(True, description="B sees noise beside the code")
+    # The published conditional variance of GC is not 0, so its decoder had noise.
+    stochastic: bool = Field(True, description="give B noise beside the code")
 
 
 class CaeRecipe(DplcRecipe):
-    """Baseline, compressive autoencoder: RMSE over E, a deterministic B, and G, from scratch."""
+    """The baseline CAE, a compressive autoencoder: RMSE over E, a deterministic B and G."""
 
     RATE_KEYS: ClassVar[tuple[str, ...]] = _RATE_KEYS
 
@@ -262,7 +282,7 @@ class CaeRecipe(DplcRecipe):
 
 
 class GcRecipe(DplcRecipe):
-    """Baseline, generative compression: the autoencoder with a critic of its reconstructions."""
+    """The baseline GC, generative compression: an autoencoder with a critic of its images."""
 
     RATE_KEYS: ClassVar[tuple[str, ...]] = _RATE_KEYS
 

@@ -19,17 +19,20 @@ _WIDTHS = {
 class VaeNetworks(Section):
     decoder: Literal["deep", "linear", "dcgan"] = Field(
         "deep",
-        description="deep: linear layers with tanh between and a sigmoid at the end; linear: W z +"
-        " b; dcgan: transposed convolutions to 32×32 pixels, with batch norm and tanh at the end",
+        description="kind of decoder: deep has linear layers, tanh between them and a last sigmoid;"
+        " linear is W z + b; dcgan has transposed convolutions to 32×32 pixels, batch norm and a"
+        " last tanh",
     )
-    latent_dim: int = Field(10, ge=1, description="latent dimensions k")
+    latent_dim: int = Field(10, ge=1, description="number k of latent dimensions")
     widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (1024, 1024, 1024),
-        description="deep: units of the decoder's hidden layers, the encoder's in reverse; linear:"
-        " none; dcgan: one number, channels before the last layer",
+        description="numbers of units of a deep decoder's hidden layers, which the encoder has in"
+        " reverse; no number for linear; for dcgan the number of channels before the last layer",
     )
     channels: Literal[1, 3] = Field(
-        1, description="colours of an image; 1: images are grey, and one of three equal is modelled"
+        1,
+        description="number of colour channels that are modelled; 1 is for grey images, whose three"
+        " channels are equal",
     )
     image_size: Size = Field((28, 28), description="[height, width] of the images in pixels")
 
@@ -54,16 +57,20 @@ class VaeNetworks(Section):
 
 
 class LikelihoodSection(Section):
-    """Pixels are N(f(z), s²) on the decoder's scale: [0, 1], with dcgan [−1, 1]."""
+    """Pixels are N(f(z), s²) on the decoder's scale, which is [−1, 1] for dcgan and else [0, 1]."""
 
-    variance: Literal["learnt", "fixed"] = Field("learnt", description="whether s² is trained")
-    value: float = Field(0.03, gt=0, description="s², at the start if it is learnt")
+    variance: Literal["learnt", "fixed"] = Field(
+        "learnt", description="whether s² is learnt or fixed"
+    )
+    value: float = Field(
+        0.03, gt=0, description="s², the variance of the pixels, or its starting value if learnt"
+    )
 
 
 class VaeOptimizer(OptimizerSection):
     learning_rate: float = Field(1e-4, gt=0, description="base learning rate")
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
-        (0.9, 0.999), description="Adam's decay rates of the two moments"
+        (0.9, 0.999), description="decay rates of Adam's two moments"
     )
 
 

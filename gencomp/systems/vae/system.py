@@ -1,4 +1,4 @@
-"""The system `vae`: one objective, its evaluation, and the decoder for rate-distortion curves."""
+"""The system `vae`, with its objective, its evaluation and its decoder for curves."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from gencomp.systems.common.objectives import Objective, SystemOfObjectives
 from gencomp.systems.common.pixels import Pixels
 from gencomp.systems.vae.recipe import VaeNetworks, VaeRecipe
 
-# Global batches from which batch statistics are estimated once weights are final.
+# The number of global batches over which batch statistics are estimated once weights are final.
 _CALIBRATION_BATCHES = 32
 
 
 class Bound(NamedTuple):
-    """ELBO = log_likelihood − kl, in nats an image, with what it was made of."""
+    """The parts of ELBO = log_likelihood − kl, in nats per image, and the mean images."""
 
     log_likelihood_B: Tensor
     kl_B: Tensor
@@ -38,7 +38,7 @@ class Bound(NamedTuple):
 
 
 def encode(encoder: nn.Module, x_BN: Tensor, draws: Draws) -> tuple[vae.Posterior, Tensor]:
-    """q(z|x) of each image, and one z of it, [B, k]."""
+    """The posterior q(z|x) of each image, and one sample z from it, [B, k]."""
     posterior = vae.Posterior.of(encoder(x_BN))
     normals_BK = draws.normal("posterior", posterior.mean_BK.shape[1])
     return posterior, posterior.at(normals_BK.to(posterior.mean_BK.dtype))
@@ -48,9 +48,9 @@ def bound(networks: nn.ModuleDict, x_BN: Tensor, draws: Draws) -> Bound:
     """The single-sample estimate of the ELBO of each image.
 
     Args:
-        networks: `encoder`, `decoder` and `likelihood`.
-        x_BN: images on the decoder's scale.
-        draws: of this batch.
+        networks: the networks `encoder`, `decoder` and `likelihood`.
+        x_BN: the images on the decoder's scale.
+        draws: the draws of this batch.
     """
     posterior, z_BK = encode(networks["encoder"], x_BN, draws)
     mean_BN = networks["decoder"](z_BK)
@@ -58,7 +58,7 @@ def bound(networks: nn.ModuleDict, x_BN: Tensor, draws: Draws) -> Bound:
 
 
 class ElboPhase(Phase):
-    """−ELBO, over encoder, decoder and the variance if it is learnt."""
+    """The objective −ELBO over the encoder, the decoder and, if it is learnt, the variance."""
 
     def __init__(self, networks: Mapping[str, nn.Module], pixels: Pixels) -> None:
         super().__init__(networks, trains=tuple(networks))
@@ -72,7 +72,7 @@ class ElboPhase(Phase):
 
 
 class Vae(SystemOfObjectives):
-    """Encoder, decoder and pixel model."""
+    """A system of an encoder, a decoder and a pixel model."""
 
     def __init__(self, recipe: VaeRecipe) -> None:
         sizes = recipe.networks
@@ -87,16 +87,16 @@ class Vae(SystemOfObjectives):
         super().__init__(nets, {"elbo": Objective(phase, recipe.optimizer)})
 
     def initialise(self, parents: Mapping[str, Mapping[str, Tensor]], supply: Supply) -> None:
-        """Nothing to set; the first batch shows whether the images are what the recipe says.
+        """Check on the first batch that the images fit the recipe; no network changes.
 
         Raises:
-            InputError: images of another size, or in colour where grey ones are modelled.
+            InputError: the images have another size, or are in colour where grey ones are modelled.
         """
         batch, _ = next(supply)
         self.pixels.require(batch.images_BCHW)
 
     def finalise(self, supply: Supply) -> None:
-        """Batch statistics of the final weights, over training images and codes of them."""
+        """Re-estimate batch statistics: the encoder's over images, the decoder's over latents."""
         if not any(isinstance(module, nn.BatchNorm2d) for module in self.networks.modules()):
             return
         batches = [
@@ -120,7 +120,7 @@ class Vae(SystemOfObjectives):
         return sums
 
     def summary(self, sums: Sums) -> dict[str, float]:
-        """ELBO and KL in nats an image; MSE and the pixels' variance on the decoder's scale."""
+        """The ELBO and KL in nats per image; the MSE and the variance on the decoder's scale."""
         return {
             "elbo": sums.mean("elbo"),
             "elbo_standard_error": sums.standard_error("elbo"),
@@ -131,18 +131,18 @@ class Vae(SystemOfObjectives):
         }
 
     def reconstruct(self, batch: Batch, draws: Draws) -> Tensor:
-        """f(z) for one z of q(z|x), without pixel noise."""
+        """The images f(z) for one z from q(z|x) each, without pixel noise."""
         return self.pixels.to_images(self.networks["decoder"](self.latents(batch, draws).z_BK))
 
     def latents(self, batch: Batch, draws: Draws) -> Latents:
-        """One z of q(z|x) of each image."""
+        """One sample z from q(z|x) for each image."""
         self.pixels.require(batch.images_BCHW)
         x_BN = self.pixels.to_values(batch.images_BCHW)
         _, z_BK = encode(self.networks["encoder"], x_BN, draws)
         return Latents(z_BK, variance=1.0)
 
     def sample(self, draws: Draws, like: Batch) -> Tensor:
-        """f(z) for z of the prior, without pixel noise."""
+        """The images f(z) for z from the prior, without pixel noise."""
         self.pixels.require_size(like.images_BCHW)
         z_BK = draws.normal("prior", self.recipe.networks.latent_dim)
         dtype = next(self.networks["decoder"].parameters()).dtype
@@ -175,7 +175,7 @@ class Vae(SystemOfObjectives):
 
 
 def pixels_of(sizes: VaeNetworks) -> Pixels:
-    """The scale follows the decoder's last layer: tanh gives [−1, 1], a sigmoid [0, 1]."""
+    """The format of the images; its scale is [−1, 1] for a last tanh and [0, 1] for a sigmoid."""
     height, width = sizes.image_size
     return Pixels(sizes.channels, height, width, signed=sizes.decoder == "dcgan")
 

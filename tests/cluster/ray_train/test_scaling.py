@@ -186,7 +186,7 @@ def test_a_fixed_number_waits_for_its_nodes(
     again, _ = start(drive, raw, tmp_path, "2")
     trains(again, run, attempts=[2, 2, 2], steps=10)
     again.crash()
-    assert wait_for(lambda: not cluster.workers(), 60, pause=0.5)
+    assert wait_for(lambda: not cluster.workers(), pause=0.5)
     assert_every_sample_once(run, raw, tmp_path)
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from cluster.results import panels
-from cluster.results.metrics import Measured, remarks
+from cluster.results.metrics import RunResult, remarks
 from gencomp.coding import classical
 from gencomp.errors import InputError
 
 
-def measured(name: str, series: str, bpp: float, draws: int = 3, **values: float) -> Measured:
+def measured(name: str, series: str, bpp: float, draws: int = 3, **values: float) -> RunResult:
     """The content of a metrics.json with these values."""
     metrics: dict[str, Any] = {
         key: {"value": value, "interval": [value - 0.01, value + 0.01]}
@@ -30,7 +30,7 @@ def measured(name: str, series: str, bpp: float, draws: int = 3, **values: float
             "transforms": {},
         },
     }
-    return Measured(name, series, None, content)
+    return RunResult(name, series, None, content)
 
 
 def test_the_point_without_bits_stands_once_in_a_series() -> None:

@@ -352,8 +352,8 @@ class TestDamage:
 @pytest.mark.parametrize(
     ("rows", "precision", "symbols", "sentence"),
     [
-        ([[1, 2]], 2, [0], r"sum to 3, they must sum to 2\^2 = 4"),
-        ([[4, 0]], 2, [0], "A frequency is 0, it must be at least 1"),
+        ([[1, 2]], 2, [0], r"sum to 3, but they must sum to 2\^2 = 4"),
+        ([[4, 0]], 2, [0], "A frequency is 0, but it must be at least 1"),
         ([[1, 3]], 0, [0], "A precision of 0 bits is not one of 1 to 24"),
         ([[1, 3]], 25, [0], "A precision of 25 bits"),
         ([[1.0, 3.0]], 2, [0], r"integers \[symbols, levels\], not float64 of shape \(1, 2\)"),

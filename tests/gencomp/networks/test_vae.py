@@ -184,7 +184,7 @@ class TestBlur:
         assert Decoder(blurred, 3).decode is blurred
 
     def test_no_width(self) -> None:
-        with pytest.raises(InputError, match=r"deviation is 0, it must be positive"):
+        with pytest.raises(InputError, match=r"deviation is 0, but it must be positive"):
             Blur(0)
 
 

@@ -188,7 +188,7 @@ class TestTogether:
         proxy.faults = [Fault(f"{i}.tar", gate=gate) for i in range(3)]
         with ThreadPoolExecutor(3) as pool:
             fetching = [pool.submit(cache.fetch, remote, SHARDS[i]) for i in range(3)]
-            together = wait_for(lambda: all(proxy.gets(f"{i}.tar") for i in range(3)), PATIENCE / 8)
+            together = wait_for(lambda: all(proxy.gets(f"{i}.tar") for i in range(3)))
             gate.set()
             for one in fetching:
                 one.result(PATIENCE)

@@ -11,6 +11,7 @@ import yaml
 
 from gencomp.cli import main
 from gencomp.errors import InputError
+from slurm.jobs.job import Job
 from slurm.sessions import session
 from slurm.sessions.drive import Drive
 from slurm.sessions.session import Order
@@ -181,8 +182,9 @@ def test_an_order_is_found_from_the_run_and_from_its_directory(
     made.enter()
     assert SessionJobs.find(run.path) == SessionJobs.find(made.path) == made
     assert session.find(run.path / "checkpoints") is None
-    assert made.missing() == [0] and made.progress_now() == (0, 12)
-    assert isinstance(made.task(session.Job(name="t", executor="slurm", id="1", host="h")), Drive)
+    assert made.missing() == [0] and made.session.progress_now() == (0, 12)
+    job = Job(name="t", stage="train", executor="slurm", id="1", host="h")
+    assert isinstance(made.task(job), Drive)
     assert main(["slurm", "collect", str(run.path)]) == 2
     assert "is no evaluation; `gencomp status" in capsys.readouterr().err
 
