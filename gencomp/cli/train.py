@@ -64,7 +64,7 @@ def train(words: Sequence[str]) -> int:
     def train(
         recipe: tyro.conf.Positional[str],
         /,
-        options: Annotated[Options, tyro.conf.OmitArgPrefixes],
+        training: Annotated[Options, tyro.conf.OmitArgPrefixes],
     ) -> int:
         """Train one stage of a recipe; an existing run goes on from its newest checkpoint.
 
@@ -74,10 +74,10 @@ def train(words: Sequence[str]) -> int:
 
         Args:
             recipe: A recipe file, or the name of a recipe that ships with gencomp.
-            options: How the stage is trained.
+            training: How the stage is trained.
         """
         checked = recipes.load(recipe, overrides)
-        return _train(checked, options.path(recipe), options.supervision())
+        return _train(checked, training.path(recipe), training.supervision())
 
     return recipe_words.call(train, own, "gencomp train", keys)
 

@@ -24,7 +24,7 @@ def train(words: Sequence[str]) -> int:
         recipe: tyro.conf.Positional[str],
         /,
         *,
-        options: Annotated[Options, tyro.conf.OmitArgPrefixes],
+        training: Annotated[Options, tyro.conf.OmitArgPrefixes],
         allocation: AllocationOptions,
     ) -> int:
         """Submit the training of one stage as one job.
@@ -40,11 +40,11 @@ def train(words: Sequence[str]) -> int:
 
         Args:
             recipe: A recipe file, or the name of a recipe that ships with gencomp.
-            options: How the stage is trained, as by gencomp train.
+            training: How the stage is trained, as by gencomp train.
             allocation: The resources that are asked of Slurm.
         """
         checked = recipes.load(recipe, overrides)
-        return _train(checked, options.path(recipe), options, allocation.completed())
+        return _train(checked, training.path(recipe), training, allocation.completed())
 
     return recipe_words.call(train, own, "gencomp slurm train", keys)
 
