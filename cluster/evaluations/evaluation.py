@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from cluster.runs import Run, open_run
 
 
 @dataclass(frozen=True)
-class Evaluation(ABC):
+class Evaluation:
     """A directory with its plan. Each kind of evaluation is a subclass.
 
     A block is a unit of work, and its part is the file that it leaves behind. The number of
@@ -22,11 +21,15 @@ class Evaluation(ABC):
 
     Attributes:
         PLAN: the class of the plan.
+        RESULT: the name of the file that the parts are merged into.
+        PART: the name of a part's file, for the number of its block.
         path: the directory, RUN/evaluations/NAME or one that the user has named.
         plan: the plan, which says what is measured and how.
     """
 
     PLAN: ClassVar[type[Plan]]
+    RESULT: ClassVar[str]
+    PART: ClassVar[str] = "block-{:05d}.safetensors"
 
     path: Path
     plan: Plan
@@ -80,13 +83,22 @@ class Evaluation(ABC):
         return open_run(self.path.parent.parent, self.plan.checkpoint)
 
     @property
-    @abstractmethod
+    def result(self) -> Path:
+        """The file of the result."""
+        return self.path / self.RESULT
+
+    def part(self, block: int) -> Path:
+        """The file of a block's part."""
+        return self.path / "parts" / self.PART.format(block)
+
+    @property
     def block_sizes(self) -> list[int]:
         """The number of items of each block."""
+        return [len(block.items) for block in self.plan.blocks]
 
-    @abstractmethod
     def missing(self) -> list[int]:
         """The numbers of the blocks without a part."""
+        return [block for block in range(len(self.plan.blocks)) if not self.part(block).exists()]
 
     def block_steps(self, block: int) -> int:
         """The number of steps that the work on a block takes; by default one for each item."""

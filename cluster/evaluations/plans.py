@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence, Sized
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from pydantic import (
     BaseModel,
@@ -27,6 +28,13 @@ from gencomp.validation import sentence
 
 # The files that submitit and the lock may have left in the directory before there is a plan.
 _LEFT_BEFORE = ("logs", "lock")
+
+
+class Block(Protocol):
+    """A unit of work, with the items that it is made of."""
+
+    @property
+    def items(self) -> Sized: ...
 
 
 class Plan(BaseModel):
@@ -48,6 +56,11 @@ class Plan(BaseModel):
     if TYPE_CHECKING:  # each kind declares its own settings, at their place among its fields
         settings: Any
     checkpoint: Choice = LAST
+
+    @property
+    def blocks(self) -> Sequence[Block]:
+        """All units of work."""
+        raise NotImplementedError
 
     @cached_property
     def hash(self) -> str:

@@ -1,6 +1,6 @@
-"""The roof: one table of commands; a command's module is imported when that command is asked for.
+"""The table of commands; the module of a command is imported only when the command is given.
 
-Nothing heavy may be imported here: ``gencomp --help`` answers before torch could have started.
+Nothing heavy may be imported here, so that ``gencomp --help`` answers at once, without torch.
 `gencomp.exit_codes` says how a command ends.
 """
 
@@ -17,17 +17,17 @@ from gencomp.exit_codes import DONE, ERROR, FAILED, FAILURE, SPEAKER, STOPPED
 
 
 class Command(NamedTuple):
-    """A command; its words are the path of its module, and the last word names its function.
+    """A command; its words are the path of its module, and the last word is its function's name.
 
-    `gencomp slurm ais` is the function ``ais`` of `gencomp.cli.slurm.ais`. It is a typed function,
-    whose signature and docstring are the arguments and the help of the command, and returns an exit
-    code or None.
+    The command `gencomp slurm ais` is the function ``ais`` of `gencomp.cli.slurm.ais`. Such a
+    function has type hints: its signature and its docstring give the arguments and the help of the
+    command. It returns an exit code or None.
 
     Attributes:
-        section: Where the command stands in the table that ``--help`` prints.
-        help: What the command does.
-        raw: The function takes the remaining words as a list instead.
-        folder: Where the module of a single word lies, if not beside this file.
+        section: The section of the table that ``--help`` prints in which the command stands.
+        help: A few words that say what the command does.
+        raw: Whether the function takes the remaining words as one list, not as typed arguments.
+        folder: The folder of the module of a single word, if it does not lie beside this file.
     """
 
     section: str
@@ -43,31 +43,31 @@ COMMANDS: dict[str, Command] = {
     "shards sample": Command("Data", "cut a small shard set out of a large one"),
     "shards verify": Command("Data", "check every byte of a shard set"),
     "shards stats": Command("Data", "count a shard set; draw a contact sheet"),
-    "shards simulate": Command("Data", "tell what reading would cost elsewhere"),
+    "shards simulate": Command("Data", "tell what reading a set would cost on other machines"),
     "train": Command("Training", "train or resume one stage of a recipe", raw=True),
     "sweep": Command("Training", "search a space over a recipe", raw=True),
-    "recipes": Command("Training", "list what ships to train, or print it to copy"),
+    "recipes": Command("Training", "list the recipes and sweeps that ship, or print one to copy"),
     "status": Command("Training", "say where runs and sweeps stand"),
     "slurm train": Command("Training", "train a run as one Slurm job", raw=True),
     "slurm sweep": Command("Training", "run a sweep as one Slurm job", raw=True),
     "compress": Command("Coding", "write an image to a compressed file", folder="compress"),
     "decompress": Command("Coding", "write a compressed file back to an image", folder="compress"),
     "evaluate": Command("Evaluation", "measure a finished run, with intervals"),
-    "files": Command("Evaluation", "write, read and measure a file of each held-out picture"),
+    "files": Command("Evaluation", "write, read and measure a real file of each held-out picture"),
     "slurm evaluate": Command("Evaluation", "measure a finished run in many jobs"),
-    "slurm files": Command("Evaluation", "measure such files in many jobs"),
-    "slurm ais": Command("Evaluation", "submit the rate-distortion curve as many jobs"),
-    "slurm variational": Command("Evaluation", "submit the curve of trained encoders as one job"),
+    "slurm files": Command("Evaluation", "measure real files of held-out pictures in many jobs"),
+    "slurm ais": Command("Evaluation", "measure a rate-distortion curve by AIS in many jobs"),
+    "slurm variational": Command("Evaluation", "measure the curve of trained encoders in one job"),
     "slurm status": Command("Evaluation", "say where each job stands"),
     "slurm logs": Command("Evaluation", "print what a job has printed"),
     "slurm collect": Command("Evaluation", "merge what the evaluation jobs have written"),
     "slurm cancel": Command("Evaluation", "cancel jobs that wait or run"),
     "figure rates": Command("Evaluation", "draw images at every rate beside each other"),
-    "figure interpolation": Command("Evaluation", "draw one image along the rate"),
+    "figure interpolation": Command("Evaluation", "draw one image at every rate, from 0 bpp on"),
     "figure curves": Command("Evaluation", "draw metrics of runs against the rate"),
     "figure ais": Command("Evaluation", "draw rate-distortion curves by AIS"),
-    "figure convergence": Command("Evaluation", "draw how far such curves are sure"),
-    "figure image-curves": Command("Evaluation", "draw such a curve of each image"),
+    "figure convergence": Command("Evaluation", "draw how reliable the curves by AIS are"),
+    "figure image-curves": Command("Evaluation", "draw the rate-distortion curve of each image"),
     "figure latent": Command("Evaluation", "draw latents of runs beside their prior"),
     "report": Command("Evaluation", "write one HTML page from finished runs"),
     "doctor": Command("Set-up", "say what is installed and what is missing", raw=True),
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code.
 
     Args:
-        argv: The words after ``gencomp``; those of the process by default.
+        argv: The words after ``gencomp``; by default those that the process was started with.
     """
     path, flags, rest = split_words(sys.argv[1:] if argv is None else argv)
     try:
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-    """Split a command line into command words, the options before its end, and what follows.
+    """Split a command line into the command's words, the options among them, and the other words.
 
     >>> split_words(["--debug", "shards", "build", "photos", "--size", "64"])
     (['shards', 'build'], ['--debug'], ['photos', '--size', '64'])
@@ -146,7 +146,7 @@ def help_text(group: str | None = None) -> str:
         lines.append(f"  {name:<{width}}{command.help}")
     lines += [
         "",
-        "gencomp COMMAND --help shows the arguments of a command; gencomp --version the version;",
+        "gencomp COMMAND --help shows the arguments of a command, gencomp --version the version.",
         "--debug in front of a command shows the traceback of an error.",
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""``python -m gencomp.cli``: the same command line where the console script is not on the path."""
+"""``python -m gencomp.cli``: the command line, for use where the script is not on the path."""
 
 import sys
 

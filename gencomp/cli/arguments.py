@@ -1,4 +1,4 @@
-"""From words to a call: tyro parses, and its refusals become one sentence each."""
+"""Call a function with the words of a command line; tyro's errors become one sentence each."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ import tyro
 
 from gencomp.errors import InputError
 
-# Every command that works with the weights of a run declares it so.
+# The option of every command that works with the weights of a run.
 Checkpoint = Annotated[
     str,
     tyro.conf.arg(
-        help="Checkpoint of the run: last, best (by training.keep_best_metric) or a step."
+        help="Checkpoint of the run: last, best (by training.keep_best_metric), or the number of a"
+        " step."
     ),
 ]
 
 
 class NotUnderstood(InputError):
-    """Words that the signature has no place for.
+    """The command line has words that the signature of the command does not allow.
 
     Attributes:
-        tokens: The words.
-        said: The sentence without the way to the help.
+        tokens: The words that are not allowed.
+        said: The message without the hint at ``--help``.
     """
 
     def __init__(self, said: str, prog: str, tokens: Sequence[str]) -> None:
@@ -34,7 +35,7 @@ class NotUnderstood(InputError):
         self.said, self.tokens = said, list(tokens)
 
     def others(self, words: Sequence[str]) -> list[str]:
-        """The words that were understood."""
+        """The words of a command line that were understood."""
         rest = list(words)
         for token in self.tokens:
             with suppress(ValueError):
@@ -51,7 +52,7 @@ def call(function: Callable[..., Any], words: Sequence[str], prog: str) -> Any:
     """
     try:
         from tyro._errors import on_parse_error
-    except ImportError:  # an older tyro prints its own box and exits 2
+    except ImportError:  # an older tyro prints its own message and exits with 2
         return tyro.cli(function, args=list(words), prog=prog)
     with on_parse_error(_refuse):
         return tyro.cli(function, args=list(words), prog=prog)
@@ -64,7 +65,7 @@ def show_help(function: Callable[..., Any], prog: str) -> None:
 
 
 def first(function: Callable[..., Any], words: Sequence[str], prog: str) -> Any:
-    """The first argument that ``function`` would be called with.
+    """The first argument with which ``function`` would be called.
 
     Raises:
         InputError: The words do not fit the signature.
@@ -82,14 +83,14 @@ def _refuse(event: Any) -> None:
         sentence = _out_of_range() or _sentence(event)
         if type(event).__name__ == "UnrecognizedArgs":
             raise NotUnderstood(sentence, event.prog, event.tokens)
-    except AttributeError:  # tyro's events are not a stable interface: let it print its own box
+    except AttributeError:  # tyro's events may have changed: let tyro print its own message
         return
     if sentence:
         raise InputError(f"{sentence}; see {event.prog} --help")
 
 
 def _out_of_range() -> str:
-    """What a group of options has refused, if that is why tyro refuses; empty otherwise."""
+    """The sentence about a value that a group of options has refused; empty for other errors."""
     error = sys.exception()
     while error is not None and type(error).__name__ != "ValidationError":
         error = error.__context__
@@ -104,7 +105,7 @@ def _out_of_range() -> str:
 
 
 def _sentence(event: Any) -> str:
-    """What was wrong, by the kind of the event; empty for kinds not known here."""
+    """The sentence about an event of tyro; empty for kinds of events that are not known here."""
     kind = type(event).__name__
     if kind == "MissingArgs":
         unknown = event.unrecognized_tokens

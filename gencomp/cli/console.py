@@ -1,4 +1,4 @@
-"""What commands show: bars and tables on a terminal, plain lines elsewhere."""
+"""The output of commands: bars and tables on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_LINES = 10.0
 _HIDDEN = ("step", "epoch", "time")
 
-# Work that is counted: what, done, in all.
+# A function that shows counted work: what is worked on, how much is done, how much there is in all.
 Show = Callable[[str, int, int], None]
-# Other work: what is done, which fraction of it, and more words.
+# A function that tells about other work: what is done, which fraction of it, and further words.
 Text = Callable[[], tuple[str, float, str]]
 
 
 @contextmanager
 def progress(verb: str, unit: str) -> Iterator[Show]:
-    """Gives a function of (what, done, in all) that shows the rate and the remaining time."""
+    """Give a function of (what, done, in all) that shows the rate and the remaining time."""
     if sys.stderr.isatty():
         with _bars(verb, unit) as show:
             yield show
@@ -35,8 +35,7 @@ def progress(verb: str, unit: str) -> Iterator[Show]:
 
 
 class Rate:
-    """How fast something goes on, from where it was first seen: a build that was killed goes on
-    in the middle."""
+    """The speed of some work since it was first seen, which may be in the middle of the work."""
 
     def __init__(self, done: int, now: float) -> None:
         self._first = done
@@ -46,7 +45,7 @@ class Rate:
         return (done - self._first) / max(now - self._start, 1e-9)
 
     def text(self, done: int, total: int, now: float) -> str:
-        """`350/s, 0:00:16 left`; nothing as long as nothing can be said."""
+        """The speed and the time left, as `350/s, 0:00:16 left`; empty while they are not known."""
         rate = self.per_second(done, now)
         if rate <= 0:
             return ""
@@ -55,14 +54,14 @@ class Rate:
 
 
 def duration(seconds: float) -> str:
-    """`1:02:03`: hours, minutes, seconds."""
+    """A duration in hours, minutes and seconds, as `1:02:03`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}"
 
 
 def short_duration(seconds: float | None) -> str:
-    """`1:02:03`, or `2:03` below an hour; empty where it is not known."""
+    """A duration as `1:02:03`, or as `2:03` below an hour; empty if it is not known."""
     if seconds is None:
         return ""
     text = duration(seconds)
@@ -72,7 +71,7 @@ def short_duration(seconds: float | None) -> str:
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table of strings, with a title unless it is empty.
 
-    It is drawn on a terminal; elsewhere it is printed as aligned lines.
+    On a terminal the table is drawn; elsewhere it is printed as aligned lines.
     """
     if sys.stdout.isatty():
         draw_table(title, columns, rows)
@@ -94,10 +93,10 @@ def draw_table(
     """Draw a table of strings on a terminal, with a title unless it is empty.
 
     Args:
-        title: Of the table.
-        columns: Their headings.
-        rows: Texts, which are shown whole and as they are.
-        colours: Those of certain texts.
+        title: The title of the table.
+        columns: The headings of the columns.
+        rows: The texts of the cells, which are shown whole and unchanged.
+        colours: The colours of certain texts.
 
     Raises:
         ImportError: The package that draws is not installed.
@@ -168,10 +167,10 @@ def _bars(verb: str, unit: str) -> Iterator[Show]:
 
 @contextmanager
 def bar(text: Text) -> Iterator[Callable[[], None]]:
-    """While the body runs, the function given looks again, as often as it is called.
+    """Show a bar while the body runs; each call of the function that is given may update the bar.
 
     Args:
-        text: asked at most once a second.
+        text: The function that tells about the work; it is called at most once a second.
     """
     last = time.monotonic()
 
@@ -207,7 +206,7 @@ def bar(text: Text) -> Iterator[Callable[[], None]]:
 
 
 class TrainingLines:
-    """Shows the rows of a metrics log as they come."""
+    """Shows the rows of a metrics log as they are written."""
 
     def __init__(self, recipe: BaseRecipe, name: str) -> None:
         training = recipe.training
@@ -237,7 +236,7 @@ class TrainingLines:
             self._bar.stop()
 
     def show(self, row: Mapping[str, Any]) -> None:
-        """One row of the log: evaluations always, training rows every few seconds."""
+        """Show a row of the log: every row of an evaluation, training rows every few seconds."""
         text = "  ".join(
             f"{name} {value:.4g}"
             for name, value in row.items()

@@ -1,4 +1,4 @@
-"""`gencomp demo`: the main job on this machine, through the same commands that a user types."""
+"""`gencomp demo`, which does the main job on this machine by the commands that a user types."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from gencomp.cli.console import print_table
 from gencomp.exit_codes import DONE
 
 _IMAGE = "photo.png"
-_IMAGE_ROW = 410  # a test crop with detail
+_IMAGE_ROW = 410  # the row of a test crop with much detail
 
 
 def demo(directory: Path = Path("demo")) -> int:
-    """Shards, training, sweep, rate-distortion curve, a real file, report; again: goes on.
+    """Make shards, train, sweep, measure a rate-distortion curve, write a real file and a report.
+
+    The same command goes on where an earlier one was stopped.
 
     Args:
-        directory: Where everything is written.
+        directory: The directory to which everything is written.
     """
     from cluster.ray_runtime import usable_cpus
 
@@ -87,7 +89,7 @@ def _gencomp(command: str, directory: Path) -> None:
         [sys.executable, "-m", "gencomp.cli", *shlex.split(command)], cwd=directory, env=environment
     )
     if finished.returncode != 0:
-        # The command has said what is wrong.
+        # The command itself has said what is wrong.
         raise SystemExit(finished.returncode)
 
 
@@ -107,7 +109,10 @@ def _write_image(directory: Path) -> None:
 
 
 def _check_round_trip(directory: Path, trial: Path) -> None:
-    """The decoded file must be the encoder's reconstruction, and no larger than its rate says."""
+    """Check that the decoded image is the encoder's reconstruction and the file small enough.
+
+    The file may have no more bytes than the nominal bits of the code and the container need.
+    """
     from cluster.runs import open_run
     from gencomp.coding import container
     from gencomp.system import Picture

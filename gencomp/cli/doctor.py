@@ -1,7 +1,7 @@
-"""``gencomp doctor``: what this machine has, what is missing, and the mend.
+"""``gencomp doctor``, which says what this machine has, what is missing, and the remedy.
 
-The doctor must speak when half of the packages are gone, so it takes its words raw (tyro may be
-missing) and imports everything else inside the check that needs it.
+The doctor must also work when half of the packages are missing. So it parses its words itself,
+since tyro may be missing, and imports everything else inside the check that needs it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OPTIONAL = {"simplejpeg": "JPEG decoding falls back to Pillow; pip install simpl
 
 
 class Finding(NamedTuple):
-    """One line: what was looked at, its state, what was seen, and the mend if one is needed."""
+    """One line of output: what was looked at, its state, what was seen, and a remedy if needed."""
 
     name: str
     state: Literal["ok", "warning", "missing"]
@@ -36,7 +36,7 @@ class Finding(NamedTuple):
 
 
 def doctor(rest: list[str]) -> int:
-    """Report what is installed, what is missing, and how to mend it.
+    """Report what is installed, what is missing, and the remedy.
 
     Returns 1 when something is missing without which gencomp cannot run, else 0.
     """
@@ -51,7 +51,7 @@ def doctor(rest: list[str]) -> int:
 
 
 def examine() -> list[Finding]:
-    """Run every check; a check that fails itself becomes a warning."""
+    """Run every check; a check that fails with an error becomes a warning."""
     checks: list[Callable[[], Iterable[Finding]]] = [
         _python,
         _packages,
@@ -79,7 +79,7 @@ def _python() -> Iterable[Finding]:
 
 
 def requirements() -> list[str]:
-    """The names and ranges of the packages gencomp cannot do without, from its own metadata."""
+    """The names and the version ranges of the packages that gencomp needs, from its metadata."""
     try:
         declared = metadata.requires("gencomp") or []
     except metadata.PackageNotFoundError:
@@ -107,7 +107,7 @@ def _package(requirement: str) -> Finding:
         return Finding(name, "missing", "not installed", mend)
     try:
         from packaging.specifiers import SpecifierSet
-    except ImportError:  # reported by its own line: it is a requirement itself
+    except ImportError:  # packaging is a requirement itself, so another line reports it
         return Finding(name, "ok", version)
     if not SpecifierSet(allowed).contains(version, prereleases=True):
         return Finding(name, "warning", f"{version}, tested with {allowed}", mend)
@@ -115,7 +115,7 @@ def _package(requirement: str) -> Finding:
 
 
 def _parse(requirement: str) -> tuple[str, str, str]:
-    """``ray[train]>=2.60`` as name, extras and range."""
+    """Split a requirement such as ``ray[train]>=2.60`` into name, extras and version range."""
     found = re.match(r"([\w.-]+)\s*(\[[^\]]*\])?\s*([^;]*)", requirement)
     assert found is not None
     return found[1], found[2] or "", found[3].strip()
@@ -151,7 +151,7 @@ def _torch() -> Iterable[Finding]:
 
 
 def _gpus() -> Iterable[Finding]:
-    if _version("torch") is None:  # said by its own line
+    if _version("torch") is None:  # another line reports it
         return
     import torch
 
@@ -221,7 +221,7 @@ def _processors() -> Iterable[Finding]:
 
 
 def _cgroup_processors() -> float | None:
-    """The CPU quota of this control group (version 2) in processors, None without one."""
+    """The CPU quota of this control group (version 2) in processors; None without a quota."""
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return float(quota) / float(period)

@@ -1,4 +1,4 @@
-"""`gencomp evaluate`: metrics of a finished run on held-out images."""
+"""`gencomp evaluate`, which measures a finished run on held-out images."""
 
 from __future__ import annotations
 
@@ -20,32 +20,34 @@ if TYPE_CHECKING:
 
 
 class _Metrics(Options):
-    """What to measure."""
+    """The metrics to measure."""
 
     metrics: str | None = Field(
         None,
         description="Some of mse,psnr,ms_ssim,pv,fid,kid,lpips,rate0,mmd; by default mse, psnr and"
-        " ms_ssim where the run reconstructs, fid and kid with --features, lpips with --lpips. pv"
-        " is the variance over several reconstructions of an image, rate0 the point without any"
-        " bits, mmd the distance of the latents from the prior.",
+        " ms_ssim if the run reconstructs images, fid and kid with --features, and lpips with"
+        " --lpips. pv is the variance over several reconstructions of an image, rate0 the point"
+        " without any bits, and mmd the distance of the latents from the prior.",
     )
 
 
 class RunOptions(MetricOptions, _Metrics):
-    """What to measure, and how."""
+    """The metrics to measure, and how they are measured."""
 
     features: Path | None = Field(
         None,
         description="TorchScript file of the network whose features fid and kid compare.",
     )
     features_sha256: str | None = Field(
-        None, description="Its SHA-256; may be left out for the Inception of 2015-12-05."
+        None,
+        description="SHA-256 of the file of --features; may be left out for the Inception network"
+        " of 2015-12-05.",
     )
     lpips: Path | None = Field(
         None,
-        description="TorchScript file of a network of two images on [-1, 1] for lpips.",
+        description="TorchScript file of the network for lpips, which takes two images on [-1, 1].",
     )
-    lpips_sha256: str | None = Field(None, description="Its SHA-256.")
+    lpips_sha256: str | None = Field(None, description="SHA-256 of the file of --lpips.")
     gpu: bool = Field(False, description="Measure on GPUs instead of CPUs.")
     name: str = Field(
         "metrics", description="Name of the evaluation, a directory in RUN/evaluations."
@@ -55,11 +57,11 @@ class RunOptions(MetricOptions, _Metrics):
         """The protocol of the measurement.
 
         Args:
-            run: what is measured.
-            threads: of each process.
+            run: The run that is measured.
+            threads: The number of threads of each process.
 
         Raises:
-            InputError: an option is out of range, or not for this run.
+            InputError: An option is out of range, or does not fit this run.
         """
         from cluster.evaluations.metrics import plan
 
@@ -83,15 +85,16 @@ def evaluate(
 ) -> None:
     """Measure a finished run on held-out images, with intervals.
 
-    Works through blocks of images and keeps what is finished: the same command goes on after an
-    interruption, to the same numbers. `gencomp slurm evaluate` does it as jobs. The result is
-    RUN/evaluations/NAME/metrics.json.
+    The images are measured in blocks, and finished blocks are kept: after an interruption the same
+    command goes on and gives the same numbers. `gencomp slurm evaluate` does the same in jobs. The
+    result is written to RUN/evaluations/NAME/metrics.json.
 
     Args:
         run: Directory of a finished run.
-        metric: What to measure.
-        processes: Processes of this machine that share the blocks, on the GPUs there are in turn.
-        threads: Threads of each; the last bits of a result depend on them.
+        metric: The metrics to measure, and how they are measured.
+        processes: How many processes of this machine share the blocks; with --gpu they are assigned
+            to the GPUs in turn.
+        threads: Threads of each process; the last bits of a result depend on their number.
     """
     from cluster.evaluations.metrics import results
     from cluster.evaluations.metrics.plan import Evaluation

@@ -1,4 +1,4 @@
-"""`gencomp files`: what the files of a run's codec cost and look like."""
+"""`gencomp files`, which measures the size and the quality of real files of a run's codec."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def files(
 ) -> None:
     """Write and read a real file of each held-out picture, and measure bits, errors and seconds.
 
-    Works through blocks of pictures and keeps what is finished: the same command goes on after an
-    interruption. `gencomp slurm files` does it as jobs. The result is
+    The pictures are measured in blocks, and finished blocks are kept: the same command goes on
+    after an interruption. `gencomp slurm files` does the same in jobs. The result is written to
     RUN/evaluations/NAME/rates.json.
 
     Args:
         run: Directory of a finished run that has a codec.
         name: Name of the evaluation, a directory in RUN/evaluations.
-        file: What is measured.
-        processes: Processes of this machine that share the blocks.
-        threads: Threads of each.
+        file: The pictures that are measured.
+        processes: How many processes of this machine share the blocks.
+        threads: Threads of each process.
     """
     from cluster.evaluations.files import plan, results
     from cluster.evaluations.files.work import open_maker

@@ -1,4 +1,4 @@
-"""Measuring in processes of this machine, for commands that make parts and merge them."""
+"""Measuring in processes of this machine, for the evaluations that are made in blocks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BUSY = "{directory} is being worked on by {holder}"
 
 
 def require_processes(processes: int) -> None:
-    """Raise `InputError` unless there is a process."""
+    """Raise `InputError` unless the number of processes is at least 1."""
     if processes < 1:
         raise InputError(f"--processes {processes} must be at least 1")
 
@@ -30,13 +30,16 @@ def measure_here(
     processes: int,
     collect: Callable[[], None],
 ) -> None:
-    """Make the missing parts with a bar, and merge them, while nobody else works there.
+    """Make the missing parts of an evaluation, show a bar, and merge the parts.
+
+    A lock keeps other processes from working on the same evaluation.
 
     Args:
-        evaluation: entered already.
-        open_maker: of the directory and the number of a process; can be pickled.
-        processes: of this machine.
-        collect: merges the parts.
+        evaluation: The evaluation, which must have been entered.
+        open_maker: A function that can be pickled; from the directory of the evaluation and the
+            number of a process, it gives the function that makes parts.
+        processes: The number of processes of this machine.
+        collect: The function that merges the parts.
     """
     from cluster.evaluations.processes import make_parts
     from cluster.files import locked

@@ -1,4 +1,4 @@
-"""Commands among whose words values of a recipe may stand: their help, and hints at its keys."""
+"""The help of commands that take values of a recipe, and hints at the keys of the recipe."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from gencomp.recipes.key_help import KeyHelp
 from gencomp.validation import did_you_mean, nearest
 
 _HELP = {"-h", "--help"}
-# What the recipe or the sweep of a name has for keys, on a terminal of so many columns.
+# A function that describes the keys of the recipe or sweep of that name, for a terminal with so
+# many columns.
 Describe = Callable[[str, int], KeyHelp]
 
 
 def call(function: Callable[..., Any], words: Sequence[str], prog: str, describe: Describe) -> int:
     """Parse words by the signature of a function and call it.
 
-    With `--help` the keys follow the usual text, if the words name a recipe or a sweep.
+    With `--help`, the keys are printed after the usual text if the words name a recipe or a sweep.
 
     Args:
-        function: Its first argument names the recipe or the sweep.
+        function: The function, whose first argument names the recipe or the sweep.
         words: The words of the command line without the values of the recipe.
-        prog: The command.
-        describe: The keys of what the first argument names.
+        prog: The words of the command itself, for messages.
+        describe: The function that describes the keys of the recipe or sweep.
 
     Raises:
         InputError: The words do not fit the signature.
@@ -53,7 +54,7 @@ def _named(function: Callable[..., Any], words: Sequence[str], prog: str) -> str
 
 
 def _with_hint(error: arguments.NotUnderstood, named: str | None, describe: Describe) -> InputError:
-    """The error with the key that an option without a section may mean."""
+    """The error with a hint at the keys that an option without a section may mean."""
     if named is None:
         return error
     key = error.tokens[0].lstrip("-").partition("=")[0].replace("-", "_")

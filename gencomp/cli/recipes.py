@@ -1,4 +1,4 @@
-"""`gencomp recipes`: the recipes and sweeps that ship with gencomp, to look at and to copy."""
+"""`gencomp recipes`, which lists or prints the recipes and sweeps that ship with gencomp."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from gencomp.errors import InputError
 from gencomp.recipes import shipped
 
-# What is listed: its heading, the package that it ships in.
+# The headings of the list, and the packages whose recipes or sweeps are listed below them.
 _KINDS = {
     "recipes, for gencomp train NAME": "gencomp.recipes",
     "sweeps, for gencomp sweep NAME": "sweeps",
@@ -28,7 +28,7 @@ def recipes(name: str | None = None, /) -> None:
         return
     for package in _KINDS.values():
         if name in shipped.names(package):
-            # Bytes, whatever the encoding of the terminal: the copy is the same file.
+            # Bytes are written, so that the copy is the same file whatever the terminal's encoding.
             sys.stdout.flush()
             sys.stdout.buffer.write(shipped.content(package, name))
             sys.stdout.buffer.flush()

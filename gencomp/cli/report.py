@@ -1,4 +1,4 @@
-"""`gencomp report`: one HTML page from a generator run, a sweep and a rate-distortion curve."""
+"""`gencomp report`, which writes an HTML page about a generator, a sweep and a curve."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def report(
 ) -> None:
     """Write one self-contained HTML page from finished runs.
 
-    A part that is not there is left out, and the page says so.
+    A part whose run does not exist is left out, and the page says so.
 
     Args:
         generator: Run of the generative model; runs/generator by default.
         sweep: Directory of the sweep over codecs; runs/rates by default.
         curve: Collected AIS evaluation; evaluations/ais in the generator's run by default.
-        out: The page to write.
-        images: Test images to show.
+        out: HTML file to write.
+        images: How many test images to show.
     """
     if images < 1:
         raise InputError(f"--images is {images}, but at least one image must be shown")

@@ -1,4 +1,4 @@
-"""`gencomp status`: where runs and sweeps stand, from their files alone."""
+"""`gencomp status`, which says where runs and sweeps stand, from their files alone."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def status(
     /,
     as_json: Annotated[bool, tyro.conf.arg(name="json"), tyro.conf.FlagCreatePairsOff] = False,
 ) -> None:
-    """Say where runs and sweeps stand: how far, how fast, when they end, what failed before.
+    """Say where runs and sweeps stand: their progress, speed, remaining time and failures.
 
-    Only reads files, so it may be asked on any host that sees them, at any time.
+    The command only reads files, so it works at any time on any host that sees the files.
 
     Args:
-        paths: Runs, sweeps, or directories of them.
-        as_json: Print one JSON object a run or sweep instead, for scripts.
+        paths: Runs, sweeps, or directories of runs and sweeps.
+        as_json: For scripts, print one JSON object for each run or sweep instead.
     """
     now = time.time()
     for path in paths:
@@ -132,7 +132,7 @@ _HEADER = ["state", "progress", "samples/s", "left", "checkpoint", "failures"]
 
 
 def _columns(run: Standing, now: float) -> list[str]:
-    """What every table says of a run, as `_HEADER`."""
+    """The cells about a run below the headings of `_HEADER`."""
     return [
         run.state,
         _progress(run),
@@ -160,7 +160,7 @@ def _cell(value: Any) -> str:
 
 
 def _plain(one: Standing | SweepStatus) -> dict[str, Any]:
-    """For JSON: the fields, paths as text."""
+    """The fields as values for JSON, with paths as text."""
     if isinstance(one, Standing):
         return {**dataclasses.asdict(one), "path": str(one.path)}
     trials = [{**_plain(run), "point": point} for point, run in one.trials]

@@ -1,4 +1,4 @@
-"""`gencomp sweep`: search a space over a recipe with Ray Tune."""
+"""`gencomp sweep`, which searches a space over a recipe with Ray Tune."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SHOWN = ("bpp", "mse", "psnr", "mmd")
 
 
 def sweep(words: Sequence[str]) -> int:
-    """Entry of the command table: recipe values may stand among the other words."""
+    """Run the command on words among which values of the recipe may stand."""
     own, overrides = recipes.split_overrides(words)
 
     def sweep(
@@ -43,7 +43,7 @@ def sweep(words: Sequence[str]) -> int:
             file: A sweep file, or the name of a sweep that ships with gencomp.
             name: Name of the sweep, a directory in --runs; by default the file's name.
             runs: Directory of runs and sweeps.
-            concurrent: Trials at once, instead of what the file says.
+            concurrent: How many trials run at once, instead of the number in the file.
         """
         return _sweep(file, overrides, runs / (name or Path(file).stem), concurrent)
 
@@ -51,7 +51,7 @@ def sweep(words: Sequence[str]) -> int:
 
 
 def keys(source: str, width: int) -> KeyHelp:
-    """What the space of a sweep may name, on a terminal of so many columns."""
+    """The help on the keys that the space of a sweep may name, on a terminal of `width` columns."""
     from sweeps import key_help, sweep_file
 
     return key_help.of_sweep(sweep_file.load(source, {}), width)
@@ -65,12 +65,12 @@ def _sweep(file: str, overrides: dict[str, Any], directory: Path, concurrent: in
     from sweeps.trial_queue import TrialQueue
 
     loaded = load(file, overrides, concurrent)
-    # What is wrong with a new one is said before anything is written.
+    # The faults of a new sweep are reported before anything is written.
     planned = [] if plan.has_begun(directory) else plan.make(loaded, directory)
     with room_needed(directory):
         directory.mkdir(parents=True, exist_ok=True)
         with locked(directory) as lease:
-            if plan.has_begun(directory):  # until now another process could add to it
+            if plan.has_begun(directory):  # before the lock, another process could add trials
                 planned = plan.make(loaded, directory)
             plan.write(loaded, planned, directory, lease.require)
             done = sum(trial.status() in ENDED for trial in planned)
@@ -95,7 +95,7 @@ def _sweep(file: str, overrides: dict[str, Any], directory: Path, concurrent: in
 
 
 def load(file: str, overrides: dict[str, Any], concurrent: int | None) -> Sweep:
-    """A sweep file, with `concurrent` instead of its own value where that is given."""
+    """The sweep in a file; if `concurrent` is given, it replaces the value in the file."""
     from sweeps import sweep_file
 
     loaded = sweep_file.load(file, overrides)
@@ -144,11 +144,11 @@ def _print_rows(title: str, rows: list[dict[str, Any]], sweep: Sweep) -> None:
 
 
 def _print_failures(rows: list[dict[str, Any]], newest: list[dict[str, Any]]) -> int:
-    """How many have failed for good: members of earlier rounds were replaced.
+    """Print the failed trials, and count those that were not replaced by another one.
 
     Args:
-        rows: of all trials.
-        newest: of those that count.
+        rows: The rows of all trials.
+        newest: The rows of the trials that count: all trials, or the newest round of a population.
     """
     now = {row["trial"] for row in newest}
     failed = [row for row in rows if row["status"] == "failed"]
@@ -159,7 +159,7 @@ def _print_failures(rows: list[dict[str, Any]], newest: list[dict[str, Any]]) ->
 
 
 def _print_schedule(trial: Trial) -> None:
-    """With which values a member of a population was trained."""
+    """Print the values with which a member of a population was trained."""
     stretches = trial.schedule()
     print_table(
         f"values of {trial.id}",

@@ -1,4 +1,4 @@
-"""`gencomp train`: train or resume one stage of a recipe with Ray Train."""
+"""`gencomp train`, which trains or resumes one stage of a recipe with Ray Train."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ class Options:
     Attributes:
         name: Name of the run, a directory in --runs; by default the recipe's name.
         runs: Directory of the runs, which all nodes must see.
-        workers: Processes that share each batch. With MIN..MAX there are as many as the cluster
-            has room for, and fewer or more whenever its nodes go or come.
+        workers: How many worker processes share each batch. With MIN..MAX there are as many as the
+            cluster has room for; their number changes when nodes leave or join.
         gpu: Give every worker a GPU instead of a CPU.
-        max_failures: How often workers are started again after one has died.
-        stall_seconds: A worker that makes no progress for so long is ended and counts as dead.
-        copy_to: Copy every checkpoint there too: s3://, gs://, hdfs://, file:// or a directory. A
-            run without checkpoints of its own goes on from the newest copy.
+        max_failures: How often the workers are started again after one of them has died.
+        stall_seconds: A worker that makes no progress for so many seconds is ended and counts as
+            dead.
+        copy_to: Place to which every checkpoint is copied as well: a directory or a URI with s3://,
+            gs://, hdfs:// or file://. A run without checkpoints goes on from the newest copy.
     """
 
     name: str | None = None
@@ -57,15 +58,15 @@ class Options:
 
 
 def train(words: Sequence[str]) -> int:
-    """Entry of the command table: recipe values may stand among the other words."""
+    """Run the command on words among which values of the recipe may stand."""
     own, overrides = recipes.split_overrides(words)
 
     def train(
         recipe: tyro.conf.Positional[str],
         /,
-        options: Annotated[Options, tyro.conf.OmitArgPrefixes],
+        training: Annotated[Options, tyro.conf.OmitArgPrefixes],
     ) -> int:
-        """Train one stage; a run of that name goes on from its newest checkpoint.
+        """Train one stage of a recipe; an existing run goes on from its newest checkpoint.
 
         Any value of the recipe can be set by --section.field VALUE, for example
         --loss.mmd_weight 30 --training.epochs 2; gencomp train RECIPE --help lists them. SIGINT and
@@ -73,16 +74,16 @@ def train(words: Sequence[str]) -> int:
 
         Args:
             recipe: A recipe file, or the name of a recipe that ships with gencomp.
-            options: How it is trained.
+            training: How the stage is trained.
         """
         checked = recipes.load(recipe, overrides)
-        return _train(checked, options.path(recipe), options.supervision())
+        return _train(checked, training.path(recipe), training.supervision())
 
     return recipe_words.call(train, own, "gencomp train", keys)
 
 
 def keys(source: str, width: int) -> key_help.KeyHelp:
-    """What can be set in a recipe, on a terminal of so many columns."""
+    """The help on the keys that can be set in a recipe, on a terminal of `width` columns."""
     recipe = recipes.load(source)
     title = f"Keys of {source} ({recipe.system}/{recipe.stage}), each set by --KEY VALUE:"
     return key_help.describe(recipe, title, width)
@@ -119,7 +120,7 @@ def _train(recipe: BaseRecipe, path: Path, supervision: Supervision) -> int:
 
 
 def worker_range(text: str) -> tuple[int, int]:
-    """`N` or `MIN..MAX` as fewest and most."""
+    """The fewest and the most workers that `N` or `MIN..MAX` stands for."""
     fewest, dots, most = text.partition("..")
     try:
         found = int(fewest), int(most if dots else fewest)

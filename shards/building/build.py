@@ -1,8 +1,9 @@
-"""Build a shard set: in parallel, restartable, and byte for byte the same however it went.
+"""Build a shard set in parallel; a build can be restarted, and the bytes of the set stay the same.
 
-Shard i of a split is made of the work items [i S, (i + 1) S) by one process and recorded in a
-workplace beside the set; a build that was killed goes on with the shards that are not recorded.
-At the end the records become the index, and the directory is renamed into its place.
+With S work items in a shard, one process makes shard i of a split from the work items
+[i S, (i + 1) S) and records it in a workplace beside the set. A build that was killed goes on with
+the shards that are not recorded. At the end the index is made from the records, and the directory
+is renamed into its place.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from shards.reading.reader import ShardSet, open_set
 OnError = Literal["stop", "skip"]
 Progress = Callable[[str, int, int], None]
 
-# A worker takes about a second to start: fewer items than this are done sooner without it.
+# A worker takes about a second to start. In that time, fewer items than this are done without it.
 _ITEMS_A_PROCESS = 256
 
 
@@ -61,20 +62,25 @@ def build(
     """Build the shard set `out`, or return it untouched when it is there with these parameters.
 
     Args:
-        source: one of `shards.building.sources.SOURCES`.
-        out: the directory to make; nothing there is ever overwritten.
-        path: the source's files.
-        options: of the source, by the names of its keyword arguments: `size`, `storage`, ...
-        shard_size: work items a tar; those that are left out leave it smaller.
-        limit: at most so many work items in each split, the first ones.
-        on_error: `skip` leaves images out that cannot be read and lists them in dataset.json.
-        processes: that work at once; by default as many as pay off on the CPUs usable here.
-        progress: called a few times a second with (split, items done, items in all).
+        source: The name of the source, one of `shards.building.sources.SOURCES`.
+        out: The directory to make; nothing there is ever overwritten.
+        path: The source's files.
+        options: The options of the source, by the names of its keyword arguments: `size`,
+            `storage`, ...
+        shard_size: The number of work items in a tar; a tar has fewer samples if some of its items
+            are left out.
+        limit: The largest number of work items in each split; the first ones are taken.
+        on_error: What to do with an image that cannot be read: `stop` ends the build, `skip` leaves
+            the image out and lists it in dataset.json.
+        processes: The number of processes that work at once; by default as many as pay off on the
+            CPUs usable here.
+        progress: A function that is called a few times a second with (split, items done, items in
+            all).
 
-    A split that gives no sample is left out. The same input gives the same bytes on any number of
-    processes, also when the build was killed and started again, as far as Pillow and zlib are the
-    same. Raises `ShardError` for bad input, when `out` holds anything else, and when another
-    process is building it.
+    A split that gives no sample is left out. The same input gives the same bytes with any number of
+    processes, also when the build was killed and started again, as long as the versions of Pillow
+    and zlib are the same. Raises `ShardError` for bad input, when `out` holds anything else, and
+    when another process is building it.
     """
     _check(shard_size, limit, on_error, processes)
     return build_source(
@@ -98,7 +104,10 @@ def build_source(
     processes: int | None = None,
     progress: Progress | None = None,
 ) -> ShardSet:
-    """`build` of a source of one's own, whose parameters must tell its content apart."""
+    """Build a set as `build` does, from a `Source` that the caller has made.
+
+    The parameters of the source must differ whenever its content differs.
+    """
     out = Path(out)
     _check(shard_size, limit, on_error, processes)
     content = {**source.parameters, "shard_size": shard_size, "limit": limit}
@@ -106,7 +115,7 @@ def build_source(
     if (existing := _existing(out, source, parameters)) is not None:
         return existing
     with _writing(out), workplace(out, _plan(source, content)) as place:
-        # Another process may have made it while this one came to hold the lock.
+        # Another process may have made the set before this process got the lock.
         if (existing := _existing(out, source, parameters)) is not None:
             return existing
         work = _Work(source, shard_size, limit, progress)
@@ -147,7 +156,10 @@ def _source(name: str, path: str | Path | None, options: dict[str, Any]) -> Sour
 
 
 def _existing(out: Path, source: Source, parameters: dict[str, Any]) -> ShardSet | None:
-    """The set at `out` if it was built from this source with these parameters."""
+    """The set at `out` if it was built from this source with these parameters; None without one.
+
+    Raises `ShardError` when `out` holds anything else.
+    """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     if not (out / INFO_NAME).is_file():
@@ -178,8 +190,11 @@ def _existing(out: Path, source: Source, parameters: dict[str, Any]) -> ShardSet
 
 
 def _plan(source: Source, content: dict[str, Any]) -> dict[str, Any]:
-    """What decides the bytes of every shard. Not `on_error`: what a build finished before a bad
-    image stopped it is as good for one that skips such images."""
+    """Everything that decides the bytes of the shards.
+
+    `on_error` does not: the shards that a build finished before a bad image stopped it can also be
+    used by a build that skips such images.
+    """
     return {
         "source": source.name,
         "parameters": content,
@@ -189,7 +204,7 @@ def _plan(source: Source, content: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Job(NamedTuple):
-    """One shard to be made, of `items` work items."""
+    """One shard to be made from `items` work items."""
 
     split: str
     name: str
@@ -198,9 +213,9 @@ class _Job(NamedTuple):
 
 
 class _Work:
-    """Hands out the jobs one by one, and knows how far each split is.
+    """Gives the jobs one by one, and knows how much of each split is done.
 
-    names: of the shards of each split, also of those that will turn out empty.
+    `names` are the names of the shards of each split, including shards that may turn out empty.
     """
 
     def __init__(
@@ -222,7 +237,7 @@ class _Work:
         }
 
     def processes(self, wanted: int | None) -> int:
-        """As many as wanted or as pay off, and no more than there are shards."""
+        """The number of processes: `wanted` or as many as pay off, but no more than shards."""
         if wanted is None:
             wanted = min(pool.usable_cpus(), sum(self._totals.values()) // _ITEMS_A_PROCESS)
         return max(1, min(wanted, sum(len(names) for names in self.names.values())))
@@ -238,14 +253,14 @@ class _Work:
                 yield job
 
     def watch(self, counts: Sequence[int]) -> None:
-        """The running jobs, in their order, are done with `counts` of their items."""
+        """Note that the running jobs, in their order, are done with `counts` of their items."""
         done = dict(self._done)
         for job, count in zip(self._running, counts, strict=True):
             done[job.split] += count
         self._show(done)
 
     def finished(self) -> None:
-        """The first of the running jobs is done."""
+        """Note that the first of the running jobs is done."""
         job = self._running.popleft()
         self._done[job.split] += job.items
         self._show(self._done)
@@ -268,7 +283,7 @@ def _make_shard(
     source: str,
     on_error: OnError,
 ) -> None:
-    """Make one shard and record it, unless an earlier build did; in any process."""
+    """Make one shard and record it, unless an earlier build has done so; runs in any process."""
     if (part := finished(place, job.name)) is not None:
         if part.skipped and on_error == "stop":
             raise ShardError(part.skipped[0].reason)
@@ -289,7 +304,11 @@ def _make_shard(
 def _samples(
     job: _Job, report: pool.Report, read: Reader, source: str, skipped: list[Skipped] | None
 ) -> Iterator[NewSample]:
-    """The samples of a job; what cannot be read is appended to `skipped`, or raised if None."""
+    """The samples of a job.
+
+    An item that cannot be read is appended to `skipped`; if `skipped` is None, it raises
+    `ShardError`.
+    """
     done = 0
     try:
         for done, outcome in enumerate(read(job.block), start=1):
@@ -315,7 +334,7 @@ def _merge(
     place: Workplace,
     names: dict[str, list[str]],
 ) -> DatasetInfo:
-    """Make the index of the records of all the shards, in constant memory."""
+    """Make the index from the records of all the shards, in constant memory."""
     index = IndexWriter(place.set / INDEX_NAME)
     splits: dict[str, SplitInfo] = {}
     skipped: list[Skipped] = []
@@ -350,7 +369,7 @@ def _merge(
 
 
 def _publish(info: DatasetInfo, place: Workplace, out: Path) -> None:
-    """Rename the whole set into its place, durably."""
+    """Rename the finished set into its place, so that it survives a crash."""
     write_info(info, place.set)
     shards = (shard.name for split in info.splits.values() for shard in split.shards)
     own = {INFO_NAME, INDEX_NAME, *shards}
@@ -365,11 +384,11 @@ def _publish(info: DatasetInfo, place: Workplace, out: Path) -> None:
 
 @contextmanager
 def _writing(place: Path) -> Iterator[None]:
-    """One sentence for a disk that is full, read-only or gone."""
+    """Turn the error of a disk that is full, read-only or gone into one sentence."""
     try:
         yield
     except OSError as error:
         raise ShardError(
             f"cannot write {error.filename or place}: {error.strerror or error}: mend that and run "
-            "the same again, what is finished is kept"
+            "the same command again; what is finished is kept"
         ) from None

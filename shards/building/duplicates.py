@@ -1,4 +1,4 @@
-"""The same picture more than once: found by the hashes of the images' bytes."""
+"""Find pictures that occur more than once, by the hashes of the images' bytes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pyarrow as pa
 class Duplicates(NamedTuple):
     """Pairs of rows that hold the same image, int64 [pairs, 2], the earlier row first.
 
-    across: the two are in different splits. within: they are in the same one. n copies of an image
-    make n - 1 pairs in all, as few of them across as there can be.
+    The two rows of a pair in `across` are in different splits, those of a pair in `within` are in
+    the same split. n copies of an image make n - 1 pairs in all, of which as few as possible are
+    across splits.
     """
 
     across: np.ndarray
@@ -28,7 +29,10 @@ def hash_pairs(hashes: pa.FixedSizeBinaryArray) -> np.ndarray:
 
 
 def find_duplicates(hashes: np.ndarray, splits: np.ndarray) -> Duplicates:
-    """Compare all the rows' `hashes`, uint64 [rows, 2], and `splits`, integers [rows]."""
+    """Find the pairs of rows whose `hashes`, uint64 [rows, 2], are equal.
+
+    `splits`, integers [rows], are the splits of the rows.
+    """
     order = np.lexsort((splits, hashes[:, 1], hashes[:, 0]))
     equal = _equals_next(hashes, order)
     pairs = np.sort(np.stack([order[:-1][equal], order[1:][equal]], axis=1), axis=1)
@@ -38,7 +42,10 @@ def find_duplicates(hashes: np.ndarray, splits: np.ndarray) -> Duplicates:
 
 
 def stands_alone(hashes: np.ndarray) -> np.ndarray:
-    """Whether no other row has the image of a row, by `hashes` uint64 [rows, 2]; bool [rows]."""
+    """Whether no other row has the same image, for each row, bool [rows].
+
+    `hashes`, uint64 [rows, 2], are the hashes of the images.
+    """
     order = np.lexsort((hashes[:, 1], hashes[:, 0]))
     equal = _equals_next(hashes, order)
     alone = np.ones(len(hashes), dtype=bool)
@@ -48,6 +55,6 @@ def stands_alone(hashes: np.ndarray) -> np.ndarray:
 
 
 def _equals_next(hashes: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """For each row in `order` but the last: whether the next one has the same hash."""
+    """Whether the next row in `order` has the same hash, for each row but the last, bool."""
     first, second = (hashes[order, half] for half in range(2))
     return (first[:-1] == first[1:]) & (second[:-1] == second[1:])

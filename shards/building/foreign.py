@@ -1,4 +1,4 @@
-"""Index WebDataset tars that somebody else wrote, local or remote, in place: nothing is copied."""
+"""Index WebDataset tars that another program wrote, local or remote; nothing is copied."""
 
 from __future__ import annotations
 
@@ -45,21 +45,22 @@ def index_tars(
     processes: int = 1,
     progress: Progress | None = None,
 ) -> DatasetInfo:
-    """Index foreign WebDataset tars: `index.parquet` and `dataset.json`, and nothing is copied.
+    """Index foreign WebDataset tars: write `index.parquet` and `dataset.json`, and copy nothing.
 
     Args:
-        location: a directory or URI (all its `*.tar`), or tars that lie in one: a tar, several, or
-            a pattern as webdataset has it, such as `s3://bucket/data-{000000..000012}.tar`.
-        out: the directory of the index; by default beside the tars, if these are local.
-        split: the split of all of them; by default the word train, val, valid, validation or
-            test in each file's name, else `train`.
-        processes: that read tars at once.
-        progress: called with (split, tars done, tars in all).
+        location: A directory or a URI, all of whose `*.tar` are indexed; or tars in one directory:
+            one tar, several tars, or a pattern as webdataset has it, such as
+            `s3://bucket/data-{000000..000012}.tar`.
+        out: The directory for the index; by default that of the tars, if these are local.
+        split: The split of all the tars; by default the word train, val, valid, validation or test
+            in each file's name, or `train` if there is none.
+        processes: The number of processes that read tars at once.
+        progress: A function that is called with (split, tars done, tars in all).
 
-    The image is the first member with an image's extension, the label the member `cls` where it is
-    an integer; maps are all other PNG members of one channel with a name of two or more parts, such
-    as `label.png`, that every sample has. Raises `ShardError` when a tar is compressed or damaged,
-    a sample has no image, or `out` has another index already.
+    The image of a sample is its first member with an image's extension. The label is the member
+    `cls`, if it is an integer. The maps are all other PNG members of one channel whose name has two
+    or more parts, such as `label.png`, and that every sample has. Raises `ShardError` when a tar is
+    compressed or damaged, when a sample has no image, and when `out` has another index already.
     """
     place, names = _find(location)
     if processes < 1:
@@ -129,7 +130,7 @@ def _find(location: Location | Sequence[Location]) -> tuple[str | Path, list[str
 
 
 def _expanded(location: Location) -> list[Location]:
-    """`location` with its braces written out, as the shell and webdataset do."""
+    """The locations that a pattern with braces stands for, as in the shell and in webdataset."""
     if "{" not in str(location) or (not is_uri(location) and Path(location).exists()):
         return [location]
     from braceexpand import braceexpand
@@ -148,7 +149,7 @@ def _names_a_tar(location: Location) -> bool:
 
 
 def _cut(location: Location) -> tuple[str | Path, str]:
-    """Directory or URI, and name."""
+    """The directory or URI of a tar, and its name."""
     if not is_uri(location):
         return Path(location).parent, Path(location).name
     parts = urlsplit(str(location))
@@ -181,9 +182,9 @@ def _directory_of(place: str | Path) -> Path:
 
 
 def _recorded(place: str | Path, directory: Path) -> str | None:
-    """What dataset.json in `directory` says of the place of the tars: no secrets.
+    """The place of the tars as dataset.json in `directory` records it, without secrets.
 
-    Below the directory it is relative, so that both can be moved together.
+    A place below the directory is recorded relative to it, so that both can be moved together.
     """
     tars_store = store(place)
     local = tars_store.local_path("")
@@ -197,7 +198,7 @@ def _recorded(place: str | Path, directory: Path) -> str | None:
 
 @contextmanager
 def _made(directory: Path) -> Iterator[None]:
-    """The directory is there; it goes away again if it was not and nothing came of it."""
+    """Make the directory if it does not exist; remove a new one that is empty at the end."""
     new = not directory.exists()
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -206,7 +207,7 @@ def _made(directory: Path) -> Iterator[None]:
         raise ShardError(f"{directory} cannot be written: {error.strerror}") from None
     finally:
         if new:
-            with suppress(OSError):  # it is not empty
+            with suppress(OSError):  # the directory is not empty
                 directory.rmdir()
 
 
@@ -219,7 +220,7 @@ class _Job(NamedTuple):
 
 
 class _Indexed(NamedTuple):
-    """What was found in one tar; `maps` has None when it has no samples."""
+    """What was found in one tar; `maps` is None when the tar has no samples."""
 
     info: ShardInfo
     table: pa.Table
@@ -240,7 +241,7 @@ def _split_of(name: str) -> str:
 def _index(
     writer: IndexWriter, jobs: list[_Job], processes: int, progress: Progress | None
 ) -> tuple[dict[str, SplitInfo], list[str]]:
-    """Index all tars; the splits, and the members that are maps in every sample."""
+    """Index all tars; returns the splits, and the members that are maps in every sample."""
     shards: dict[str, list[ShardInfo]] = {job.split: [] for job in jobs}
     maps: set[str] | None = None
     with closing(pool.in_order(_index_tar, jobs, processes, lambda _: None)) as results:
@@ -262,7 +263,7 @@ def _index(
 
 
 def _index_tar(job: _Job, report: Callable[[int], None]) -> _Indexed:
-    """One sequential pass over one tar."""
+    """Index one tar in one sequential pass."""
     there = store(job.place)
     where = _where(there, job.name)
     rows: list[Row] = []
@@ -291,7 +292,7 @@ def _where(there: Store, name: str) -> str:
 def _row(
     job: _Job, where: str, key: str, members: list[tars.Member], span: bytes
 ) -> tuple[Row, set[str]]:
-    """The row of a sample, and those of its members that may be maps."""
+    """The row of a sample, and the members of the sample that may be maps."""
     names = [member.name for member in members]
     images = [n for n in names if n in decode.EXTENSIONS] or [
         n for n in names if n.rpartition(".")[2] in decode.EXTENSIONS
@@ -318,12 +319,12 @@ def _row(
 
 
 def _is_map(png: bytes) -> bool:
-    """Whether a PNG has one channel: grey or a palette's indices, by its header."""
+    """Whether a PNG has one channel, grey or indices of a palette, according to its header."""
     return png[:8] == b"\x89PNG\r\n\x1a\n" and png[25:26] in (b"\0", b"\3")
 
 
 def _label(content: bytes | None) -> int | None:
-    """A class counts from 0; what else a member `cls` may hold is no label."""
+    """The label in a member `cls`: a class, counted from 0; None if it holds anything else."""
     try:
         label = -1 if content is None else int(content)
     except ValueError:

@@ -22,7 +22,7 @@ _STORAGE = re.compile(r"original|png|webp|jpeg:([1-9]\d?|100)")
 
 
 class Picture(NamedTuple):
-    """An image as stored: the bytes of a file, its extension, its size in pixels."""
+    """An image as it is stored: the bytes of a file, its extension, and its size in pixels."""
 
     data: bytes
     ext: str
@@ -32,19 +32,23 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True)
 class Pictures:
-    """size: stored (height, width) in pixels, None for each image's own; storage: see `STORAGES`.
+    """How the images of a set are stored.
 
-    With a size, an image is scaled so that it covers height × width and cropped around its
+    `size` is the stored (height, width) in pixels, or None if each image keeps its own size;
+    `storage` is one of `STORAGES`.
+
+    With a size, an image is scaled so that it covers height × width and is cropped around its
     centre, both by torchvision's integer rules for `Resize` and `CenterCrop`: one side is met
-    exactly, the other is truncated; half a pixel of margin is rounded to even. Maps of pixels take
-    the same way by nearest neighbour, with their pixel centres on the image's.
+    exactly, the other is truncated; half a pixel of margin is rounded to even. Maps of pixels are
+    transformed in the same way, but by nearest neighbour; their pixel centres are those of the
+    image.
     """
 
     size: tuple[int, int] | None
     storage: str
 
     def transform(self) -> Transform:
-        """The words for `dataset.json`."""
+        """The description of the transform for `dataset.json`."""
         if self.storage == "original":
             geometry = "none: files as found, orientation tags not applied"
         elif self.size is None:
@@ -57,10 +61,11 @@ class Pictures:
         return Transform(size=self.size, geometry=geometry, storage=self.storage)
 
     def encode(self, data: bytes) -> Picture:
-        """Store the bytes of an image file; `ValueError` with the reason when they are none.
+        """Store the bytes of an image file.
 
-        `original` keeps them once they are seen to decode; else the pixels, turned upright by the
-        file's orientation tag, become RGB of this size and storage.
+        The storage `original` keeps the bytes, once they have been decoded without an error. For
+        other storages the pixels are turned upright by the file's orientation tag and become RGB
+        of this size and storage. Raises `ValueError` with the reason when the bytes are no image.
         """
         image = decode.open_rgb(data)
         if self.storage == "original":
@@ -71,13 +76,16 @@ class Pictures:
             raise ValueError(f"damaged EXIF data: {error}") from None
 
     def encode_pixels(self, pixels: np.ndarray) -> Picture:
-        """Store uint8 [H, W, 3] RGB, or [H, W] grey: PNG and JPEG files of it stay grey."""
+        """Store pixels, uint8 [H, W, 3] RGB or [H, W] grey; grey PNG and JPEG files stay grey."""
         if self.storage == "original":
             raise ShardError(_NO_FILES)
         return self._store(Image.fromarray(pixels))
 
     def encode_map(self, labels: np.ndarray) -> bytes:
-        """A PNG of uint8 or uint16 [H, W] in this geometry, by nearest neighbour."""
+        """A PNG of a map, uint8 or uint16 [H, W], in the geometry of its image.
+
+        The map is resized by nearest neighbour.
+        """
         labels = self._view(*labels.shape).map(labels)
         return _saved(Image.fromarray(np.ascontiguousarray(labels)), "PNG")
 
@@ -86,14 +94,15 @@ class Pictures:
 
     def _store(self, image: Image.Image) -> Picture:
         view = self._view(image.height, image.width)
-        # From the pixels alone: no profile, no comment.
+        # The new image is made from the pixels alone, without colour profile and comment.
         image = Image.fromarray(np.ascontiguousarray(view.image(np.asarray(image))))
         width, height = image.size
         if self.storage == "png":
             return Picture(_saved(image, "PNG"), "png", width, height)
         if self.storage == "webp":
             return Picture(_saved(image, "WEBP", lossless=True), "webp", width, height)
-        # Colour at full resolution: what is stored is the reference of every later measurement.
+        # Colour is stored at full resolution (subsampling 0), since the stored image is the
+        # reference of every later measurement.
         quality = int(self.storage.removeprefix("jpeg:"))
         data = _saved(image, "JPEG", quality=quality, subsampling=0)
         return Picture(data, "jpg", width, height)
@@ -102,10 +111,10 @@ class Pictures:
 def pictures(
     size: str | None, storage: str | None, default_storage: str, *, arrays: bool = False
 ) -> Pictures:
-    """What the options `size` and `storage` of a source ask for.
+    """The `Pictures` for the options `size` and `storage` of a source.
 
-    A source that keeps original bytes by default stores PNG once a size is asked for. `arrays`:
-    the source holds arrays of pixels and no image files, so there are no original bytes.
+    A source that keeps original bytes by default stores PNG if a size is asked for. `arrays` says
+    that the source holds arrays of pixels and no image files, so there are no original bytes.
     """
     shape = None if size is None else parse_size(size)
     if storage is None:
@@ -123,7 +132,7 @@ def pictures(
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """(height, width) of '64' or '512x1024'."""
+    """Parse a size such as '64' or '512x1024' to (height, width)."""
     match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text)
     if match is None:
         raise ShardError(

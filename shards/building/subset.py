@@ -1,9 +1,9 @@
 """New sets cut out of others: the same samples in other splits, or a small part of them.
 
 Members are copied byte for byte into tars of the new set. A second index over the old tars would
-copy nothing, but only our own reader would then know the splits: any other WebDataset reader of
-`train-*.tar` would meet the test images there, and a remote test split of 10,000 images out of
-3 million would lie in every shard of the set.
+need no copies, but only our own reader would know its splits: any other WebDataset reader would
+find test images in `train-*.tar`. And a remote test split of 10,000 images out of 3 million would
+be spread over all shards of the set.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from shards.index import SCHEMA, whole
 from shards.reading.reader import ShardSet, open_set
 from shards.remote.stores import Store, store
 
-_ROWS = 1024  # that are Python objects at a time
+_ROWS = 1024  # the number of rows that are Python objects at a time
 
 
 def split_set(
@@ -49,17 +49,18 @@ def split_set(
     """Divide the samples of a set anew: the set `out` has the splits train and test.
 
     Args:
-        location: the set, a directory or a URI.
-        out: the directory to make; nothing there is ever overwritten.
-        test_images: samples in the test split; either this or `test_fraction`.
-        test_fraction: share of the samples in the test split.
-        seed: of the draw.
-        from_split: divide this split alone and leave the others out; by default all of them.
-        shard_size, processes, progress: as for `shards.building.build.build`.
+        location: The set, a directory or a URI.
+        out: The directory to make; nothing there is ever overwritten.
+        test_images: The number of samples in the test split; give either this or `test_fraction`.
+        test_fraction: The fraction of the samples that goes into the test split.
+        seed: The seed of the draw.
+        from_split: The split to divide, while the others are left out; by default the samples of
+            all splits are divided.
+        shard_size, processes, progress: The same arguments as of `shards.building.build.build`.
 
-    The draw depends on the images' bytes alone, not on how they lie in shards. An image that stands
-    more than once is not drawn, so that no test image is trained on. Samples keep their order.
-    Raises `ShardError` for bad input and when `out` holds anything else.
+    The draw depends on the images' bytes alone, not on how they lie in shards. An image that occurs
+    more than once is not drawn, so that no test image is also a training image. Samples keep their
+    order. Raises `ShardError` for bad input and when `out` holds anything else.
     """
     shard_set = open_set(location)
     rows = _rows(shard_set, from_split)
@@ -91,15 +92,15 @@ def sample_set(
     processes: int | None = None,
     progress: Progress | None = None,
 ) -> ShardSet:
-    """Cut a small set out of a large one: `count` samples of each split, or all that it has.
+    """Cut a small set out of a large one: `count` samples of each split, or all if it has fewer.
 
     Args:
-        location: the set, a directory or a URI.
-        out: the directory to make; nothing there is ever overwritten.
-        count: samples of each split.
-        split: take this split alone.
-        seed: of the draw, which depends on the images' bytes alone.
-        shard_size, processes, progress: as for `shards.building.build.build`.
+        location: The set, a directory or a URI.
+        out: The directory to make; nothing there is ever overwritten.
+        count: The number of samples of each split.
+        split: The only split to take samples from; by default samples of all splits are taken.
+        seed: The seed of the draw, which depends on the images' bytes alone.
+        shard_size, processes, progress: The same arguments as of `shards.building.build.build`.
 
     Samples keep their order. Raises `ShardError` for bad input and when `out` holds anything else.
     """
@@ -120,8 +121,14 @@ def sample_set(
 
 
 class _Rows(NamedTuple):
-    """Rows of an index: their numbers (int64), the places of their splits in dataset.json (int16),
-    the hashes of their images (uint64 [rows, 2]) and of their keys (uint64)."""
+    """Some rows of an index.
+
+    Attributes:
+        numbers: The numbers of the rows, int64 [rows].
+        splits: The places of the rows' splits in dataset.json, int16 [rows].
+        hashes: The hashes of the rows' images, uint64 [rows, 2].
+        keys: The hashes of the rows' keys, uint64 [rows].
+    """
 
     numbers: np.ndarray
     splits: np.ndarray
@@ -130,7 +137,7 @@ class _Rows(NamedTuple):
 
 
 def _rows(shard_set: ShardSet, only: str | None) -> _Rows:
-    """All rows of a set, or those of one split."""
+    """All rows of a set, or the rows of one split."""
     if only is not None and only not in shard_set.splits:
         there = ", ".join(shard_set.splits)
         raise ShardError(f"{shard_set.where} has no split {only!r}: it has {there}")
@@ -169,7 +176,7 @@ def _test_count(samples: int, images: int | None, fraction: float | None) -> int
 
 
 def _drawn(hashes: np.ndarray, candidates: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """The `count` of the candidates (int64 rows of `hashes`) whose images' seeded hash is least."""
+    """The `count` candidates, int64 rows of `hashes`, whose images have the least seeded hashes."""
     if not 0 <= seed < 1 << 64:
         raise ShardError(f"the seed {seed} is not in 0 to 2^64 - 1")
     content = hashes[candidates].tobytes()
@@ -192,7 +199,7 @@ def _cut(
     processes: int | None,
     progress: Progress | None,
 ) -> ShardSet:
-    """Build the set of the rows that are True in each split's bool [rows]."""
+    """Build a set whose splits hold the rows that are True in the split's mask, bool [rows]."""
     info = shard_set.info
     taken = rows.keys[np.logical_or.reduce(list(splits.values()))]
     location = shard_set.path
@@ -224,7 +231,8 @@ def _cut(
 class Cut:
     """Work items: `rows` (int64, ascending) of the index of the set at `location`.
 
-    by_shard: keys repeat, so they get the name of their shard in front.
+    `by_shard` says that some keys occur more than once, so that the name of the shard is put in
+    front of each key.
     """
 
     location: str | Path
@@ -240,7 +248,7 @@ class Cut:
 
 
 def copied(block: Cut) -> Iterator[NewSample]:
-    """The samples of some rows as they are; `ShardError` for one that has changed."""
+    """The samples of some rows, unchanged; raises `ShardError` for a damaged sample."""
     tars, index = _opened(block.location, block.index_hash)
     for first in range(0, len(block), _ROWS):
         table = rows_at(index, block.rows[first : first + _ROWS], SCHEMA.names)

@@ -1,4 +1,4 @@
-"""Where a shard set is being built: a locked directory that outlives a killed build."""
+"""The workplace of a build: a locked directory that remains when the build is killed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _META = b"gencomp"
 
 
 class Part(BaseModel):
-    """What became of the items of one shard; `shard` is None when they gave no sample."""
+    """The result of building one shard; `shard` is None when its items gave no sample."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,7 +42,10 @@ class Part(BaseModel):
 
 
 class Workplace(NamedTuple):
-    """`set` becomes the shard set; `parts` holds a record of each finished shard."""
+    """The directories of a build.
+
+    The directory `set` becomes the shard set; `parts` holds a record of each finished shard.
+    """
 
     set: Path
     parts: Path
@@ -52,12 +55,12 @@ class Workplace(NamedTuple):
         return self.parts / f"{name}.part"
 
     def temporary(self, name: str) -> Path:
-        """Where this process prepares a file."""
+        """The temporary file in which this process prepares the file `name`."""
         return self.parts / f"{name}.{os.getpid()}.tmp"
 
     @property
     def begun(self) -> bool:
-        """Whether a finished shard is in it."""
+        """Whether the workplace holds a finished shard."""
         return any(self.set.glob("*.tar"))
 
 
@@ -65,12 +68,14 @@ class Workplace(NamedTuple):
 def workplace(out: Path, plan: dict[str, Any]) -> Iterator[Workplace]:
     """The locked workplace `.NAME.building` beside `out`, with what an earlier build left there.
 
-    A workplace of another plan is cleared. It is removed at the end, unless finished shards are in
-    it and `out` was not made. Raises `ShardError` when another process holds it.
+    A workplace of another plan is cleared. At the end the workplace is removed, unless it holds
+    finished shards because `out` was not made. Raises `ShardError` when another process holds the
+    lock.
     """
     base = out.parent / f".{out.name}.building"
     digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
-    # A directory a plan: what an orphan of a killed build still writes cannot get into another's.
+    # Each plan has its own directory: if a process of a killed build still writes, its files cannot
+    # get into the build of another plan.
     own = base / digest[:32]
     with _locked(base, out):
         for other in base.iterdir():
@@ -84,7 +89,7 @@ def workplace(out: Path, plan: dict[str, Any]) -> Iterator[Workplace]:
             yield place
         finally:
             if place.begun:
-                _clear_temporaries(place)  # of workers that were ended; a full disk needs the room
+                _clear_temporaries(place)  # ended workers leave them, and a full disk needs room
             else:
                 shutil.rmtree(base, ignore_errors=True)
 
@@ -96,7 +101,7 @@ def _clear_temporaries(place: Workplace) -> None:
 
 @contextmanager
 def _locked(base: Path, out: Path) -> Iterator[None]:
-    """Hold the lock file in `base`, which may be removed meanwhile."""
+    """Hold the lock file in `base`; `base` may be removed while the lock is held."""
     descriptor = _lock(base, out)
     try:
         os.truncate(descriptor, 0)
@@ -112,7 +117,7 @@ def _lock(base: Path, out: Path) -> int:
         base.mkdir(parents=True, exist_ok=True)
         try:
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except FileNotFoundError:  # its last holder has just removed the directory
+        except FileNotFoundError:  # the last holder of the lock has just removed the directory
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -130,11 +135,14 @@ def _lock(base: Path, out: Path) -> int:
                 return descriptor
         except FileNotFoundError:
             pass
-        os.close(descriptor)  # of a file that its last holder has removed
+        os.close(descriptor)  # the last holder of the lock has removed this file
 
 
 def write_part(place: Workplace, name: str, part: Part, table: pa.Table | None) -> None:
-    """Record a finished shard, durably and all or nothing: a hash, then an Arrow stream."""
+    """Record a finished shard in a file: a hash, then an Arrow stream.
+
+    The record survives a crash, and it is never there in part.
+    """
     table = pa.table({}) if table is None else table
     table = table.replace_schema_metadata({_META: part.model_dump_json()})
     stream = pa.BufferOutputStream()
@@ -151,7 +159,10 @@ def write_part(place: Workplace, name: str, part: Part, table: pa.Table | None) 
 
 
 def read_part(place: Workplace, name: str) -> tuple[Part, pa.Table]:
-    """The record of a shard and its rows; `FileNotFoundError`, or `ValueError` when damaged."""
+    """The record of a shard, and the shard's rows of the index.
+
+    Raises `FileNotFoundError` without a record, and `ValueError` when the record is damaged.
+    """
     data = place.part(name).read_bytes()
     content = pa.py_buffer(data).slice(min(16, len(data)))
     if xxhash.xxh3_128_digest(content) != data[:16]:
@@ -162,7 +173,7 @@ def read_part(place: Workplace, name: str) -> tuple[Part, pa.Table]:
 
 
 def finished(place: Workplace, name: str) -> Part | None:
-    """The record of a shard that lies whole in the set, checked byte for byte; else None."""
+    """The record of a shard if it lies undamaged in the set, which is checked byte for byte."""
     try:
         part, _ = read_part(place, name)
         if part.shard is not None:
@@ -175,7 +186,7 @@ def finished(place: Workplace, name: str) -> Part | None:
 
 
 def sync(path: Path) -> None:
-    """Make a file or the entries of a directory durable."""
+    """Write a file or the entries of a directory through to the disk, to survive a crash."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Write one shard, a WebDataset tar with its index rows, byte for byte reproducible."""
+"""Write one shard, a WebDataset tar, and its index rows; the bytes are reproducible."""
 
 from __future__ import annotations
 
@@ -23,10 +23,15 @@ from shards.reading import decode
 class NewSample(NamedTuple):
     """A sample to be written.
 
-    members: extensions to bytes in the order of the tar: the image first, then maps of its pixels
-        ('label.png', 'instance.png'), then 'cls' (an ASCII integer) and 'json' (attributes).
-    width, height: of the image, in pixels.
-    source: what the sample was made from, for people.
+    Attributes:
+        key: The WebDataset key.
+        members: The bytes of each extension, in the order of the tar: the image first, then maps of
+            its pixels ('label.png', 'instance.png'), then 'cls' (an ASCII integer) and 'json'
+            (attributes).
+        image_ext: The extension of the image.
+        width, height: The size of the image in pixels.
+        label: The label, or None.
+        source: What the sample was made from, in words for people.
     """
 
     key: str
@@ -39,7 +44,7 @@ class NewSample(NamedTuple):
 
 
 class NewShard(NamedTuple):
-    """A finished shard: what dataset.json says of it, and its rows of the index."""
+    """A finished shard: what dataset.json says about it, and its rows of the index."""
 
     info: ShardInfo
     maps: list[str]
@@ -48,15 +53,16 @@ class NewShard(NamedTuple):
 
 
 def write_shard(path: Path, split: str, name: str, samples: Iterable[NewSample]) -> NewShard | None:
-    """Write the shard `name` of a split to `path`, durably; None when there is no sample.
+    """Write the shard `name` of a split to `path`; returns None when there is no sample.
 
-    One sample is held in memory at a time. Raises `ShardError` for a key that WebDataset would
-    cut elsewhere or that is no UTF-8, and `OSError` when the file cannot be written.
+    The file is flushed to the disk, so that it survives a crash. One sample is held in memory at a
+    time. Raises `ShardError` for a key that is not UTF-8 or that WebDataset would split elsewhere,
+    and `OSError` when the file cannot be written.
     """
     described: list[NewSample] = []
     maps: dict[str, None] = {}  # in order of appearance
     with open(path, "wb") as stream:
-        # PAX shows in the bytes only where a name or a size does not fit the plain header.
+        # The PAX format differs from plain tar only if a name or a size does not fit its header.
         with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
             for sample in samples:
                 _check_names(sample)
@@ -71,7 +77,7 @@ def write_shard(path: Path, split: str, name: str, samples: Iterable[NewSample])
 
 
 def file_hash(path: Path) -> str:
-    """xxh3_128 of a whole file that is not empty, in hex."""
+    """The xxh3_128 hash of a whole file in hex; the file must not be empty."""
     with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return xxhash.xxh3_128_hexdigest(data)
 
@@ -80,7 +86,7 @@ def _check_names(sample: NewSample) -> None:
     for name in (sample.key, sample.source):
         try:
             name.encode()
-        except UnicodeEncodeError:  # a file name of another encoding, or of none
+        except UnicodeEncodeError:  # the name of a file is in another encoding, or in none
             raise ShardError(f"the name {name!a} is not UTF-8: rename it") from None
 
 
@@ -100,7 +106,7 @@ def _maps(sample: NewSample) -> list[str]:
 def _described(
     path: Path, split: str, name: str, samples: list[NewSample], maps: list[str]
 ) -> NewShard:
-    """Read the tar back, so that the index cannot disagree with it."""
+    """The shard as it is found by reading the tar back, so that the index agrees with the tar."""
     found = tars.scan(path)
     if [key for key, _ in found] != [sample.key for sample in samples]:
         raise ShardError(f"{name}: keys must differ and hold no dot in their last component")

@@ -110,6 +110,8 @@ class Evaluation(evaluation.Evaluation):
     """The directory of a curve with its plan. A step of a block is one transition."""
 
     PLAN: ClassVar[type[plans.Plan]] = Plan
+    RESULT: ClassVar[str] = "curve.json"
+    PART: ClassVar[str] = "block-{:05d}.parquet"
 
     plan: Plan
 
@@ -123,13 +125,6 @@ class Evaluation(evaluation.Evaluation):
     def subject_name(self) -> str:
         found = self.subject
         return f"model {found.reference}" if isinstance(found, OfModel) else f"run {found.path}"
-
-    @property
-    def block_sizes(self) -> list[int]:
-        return [len(block.items) for block in self.plan.blocks]
-
-    def missing(self) -> list[int]:
-        return [block for block in range(len(self.plan.blocks)) if not self.part(block).exists()]
 
     def block_steps(self, block: int) -> int:
         """The number of transitions of a block.
@@ -155,15 +150,8 @@ class Evaluation(evaluation.Evaluation):
         return self.path / "tuning.npz"
 
     @property
-    def result(self) -> Path:
-        return self.path / "curve.json"
-
-    @property
     def pilot_chains(self) -> Path:
         return self.path / "chains" / "pilot.safetensors"
-
-    def part(self, block: int) -> Path:
-        return self.path / "parts" / f"block-{block:05d}.parquet"
 
     def chains(self, block: int) -> Path:
         return self.path / "chains" / f"block-{block:05d}.safetensors"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import gencomp
 import shards
@@ -24,6 +24,12 @@ from cluster.runs import Run
 from gencomp.errors import InputError
 from gencomp.rate_distortion.priors import Gaussian
 from gencomp.validation import checked
+
+
+class Block(NamedTuple):
+    """The unit of work: the measured rows of the split."""
+
+    items: tuple[int, ...]
 
 
 class Plan(plans.Plan):
@@ -48,6 +54,11 @@ class Plan(plans.Plan):
     settings: Settings
 
     @property
+    def blocks(self) -> list[Block]:
+        """The one block of all measured images."""
+        return [Block(self.rows)]
+
+    @property
     def pixels(self) -> int:
         return self.height * self.width
 
@@ -57,20 +68,13 @@ class Evaluation(evaluation.Evaluation):
     """The directory of trained encoders with its plan. Its one block takes a step for each beta."""
 
     PLAN: ClassVar[type[plans.Plan]] = Plan
+    RESULT: ClassVar[str] = "variational.json"
 
     plan: Plan
 
     @property
-    def result(self) -> Path:
-        return self.path / "variational.json"
-
-    @property
     def chains(self) -> Path:
         return self.path / "chains" / "encoder.safetensors"
-
-    @property
-    def block_sizes(self) -> list[int]:
-        return [len(self.plan.rows)]
 
     def missing(self) -> list[int]:
         return [] if self.result.exists() else [0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import gencomp
@@ -63,22 +62,9 @@ class Evaluation(evaluation.Evaluation):
     """The directory of a measurement of files with its plan."""
 
     PLAN: ClassVar[type[plans.Plan]] = Plan
+    RESULT: ClassVar[str] = "rates.json"
 
     plan: Plan
-
-    @property
-    def result(self) -> Path:
-        return self.path / "rates.json"
-
-    def part(self, block: int) -> Path:
-        return self.path / "parts" / f"block-{block:05d}.safetensors"
-
-    @property
-    def block_sizes(self) -> list[int]:
-        return [len(block.items) for block in self.plan.blocks]
-
-    def missing(self) -> list[int]:
-        return [block for block in range(len(self.plan.blocks)) if not self.part(block).exists()]
 
 
 def make(run: Run, chosen: FileOptions, threads: int) -> Plan:

@@ -101,22 +101,9 @@ class Evaluation(evaluation.Evaluation):
     """The directory of a measurement with its plan."""
 
     PLAN: ClassVar[type[plans.Plan]] = Plan
+    RESULT: ClassVar[str] = "metrics.json"
 
     plan: Plan
-
-    @property
-    def result(self) -> Path:
-        return self.path / "metrics.json"
-
-    def part(self, block: int) -> Path:
-        return self.path / "parts" / f"block-{block:05d}.safetensors"
-
-    @property
-    def block_sizes(self) -> list[int]:
-        return [len(block.items) for block in self.plan.blocks]
-
-    def missing(self) -> list[int]:
-        return [block for block in range(len(self.plan.blocks)) if not self.part(block).exists()]
 
 
 def divided(items: range, size: int) -> list[range]:

@@ -1,1 +1,1 @@
-"""`gencomp compress` and `gencomp decompress`: images to files and back."""
+"""`gencomp compress` and `gencomp decompress`, which turn images into files and back."""

@@ -1,4 +1,4 @@
-"""`gencomp compress`: images to compressed files, with the codec of a run."""
+"""`gencomp compress`, which writes images to compressed files with the codec of a run."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ def compress(
 ) -> int:
     """Write an image, or all images of a folder, to compressed files.
 
-    The files of a folder keep sub-folders and names, sub/a.png as sub/a.png.gcp. Whole files of
-    this codec that are there already are kept, so the same command goes on where it was stopped.
+    The files of a folder keep their sub-folders and names: sub/a.png becomes sub/a.png.gcp.
+    Undamaged files of this codec that exist already are kept, so the same command goes on where it
+    was stopped.
 
     Args:
-        run: Run whose codec to use, for example a sweep's trial.
-        image: Image file (PNG, JPEG, WebP, ...) of any size, or a folder with images.
-        out: Compressed file to write, or the folder for them.
+        run: The run whose codec is used, for example a trial of a sweep.
+        image: An image file (PNG, JPEG, WebP, ...) of any size, or a folder with images.
+        out: The compressed file to write, or the folder for the compressed files.
         overwrite: Replace files that exist.
-        processes: How many work side by side on a folder; by default one a CPU.
+        processes: How many processes work on a folder at once; by default one for each CPU.
     """
     if image.is_dir():
         files.require_folder(out)

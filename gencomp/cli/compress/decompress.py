@@ -1,4 +1,4 @@
-"""`gencomp decompress`: compressed files back to images, with the codec of a run."""
+"""`gencomp decompress`, which writes compressed files back to images with the codec of a run."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ def decompress(
     overwrite: bool = False,
     processes: int | None = None,
 ) -> int:
-    """Write a compressed file, or all of a folder, back to PNG images.
+    """Write a compressed file, or all compressed files of a folder, back to PNG images.
 
-    The images of a folder keep sub-folders and names, sub/a.png.gcp as sub/a.png and b.jpg.gcp as
-    b.jpg.png. Images that are there already are kept if they are what this command would write.
+    The images of a folder keep their sub-folders and names: sub/a.png.gcp becomes sub/a.png, and
+    b.jpg.gcp becomes b.jpg.png. An image that exists already is kept if this command would write
+    the same image.
 
     Args:
-        run: Run whose codec wrote the files.
-        stream: Compressed file, or a folder with .gcp files.
-        out: PNG file to write, or the folder for them.
-        draw: Another number decodes with another draw of the decoder's noise.
+        run: The run whose codec wrote the files.
+        stream: A compressed file, or a folder with .gcp files.
+        out: The PNG file to write, or the folder for the images.
+        draw: The number of the draw of the decoder's noise; each number gives another draw.
         overwrite: Replace files that exist.
-        processes: How many work side by side on a folder; by default one a CPU.
+        processes: How many processes work on a folder at once; by default one for each CPU.
     """
     require_draw(draw)
     if stream.is_dir():

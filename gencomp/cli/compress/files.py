@@ -16,21 +16,21 @@ from gencomp.errors import InputError
 from shards.reading import decode
 
 SUFFIX = ".gcp"
-_ORIGIN = "gencomp"  # the PNG text that says which stream and draw an image was decoded from
+_ORIGIN = "gencomp"  # the key of the PNG text that names the stream and the draw of an image
 
 
 class Job(NamedTuple):
-    """A file to read and the file to write for it."""
+    """A file to read, and the file to write for it."""
 
     source: Path
     target: Path
 
 
 def image_jobs(folder: Path, out: Path) -> list[Job]:
-    """A job for each image file below a folder: sub/a.png to sub/a.png.gcp.
+    """A job for each image file below a folder: sub/a.png is written to sub/a.png.gcp.
 
     Raises:
-        InputError: there is none.
+        InputError: The folder holds no images.
     """
     endings = {f".{ending}" for ending in decode.EXTENSIONS}
     names = _below(folder, endings)
@@ -40,10 +40,10 @@ def image_jobs(folder: Path, out: Path) -> list[Job]:
 
 
 def stream_jobs(folder: Path, out: Path) -> list[Job]:
-    """A job for each compressed file below a folder: sub/a.png.gcp to sub/a.png.
+    """A job for each compressed file below a folder: sub/a.png.gcp is written to sub/a.png.
 
     Raises:
-        InputError: there is none, or two would become one image.
+        InputError: The folder holds no compressed files, or two of them would become one image.
     """
     names = _below(folder, {SUFFIX})
     if not names:
@@ -62,24 +62,24 @@ def stream_jobs(folder: Path, out: Path) -> list[Job]:
 
 
 def require_place(path: Path, overwrite: bool) -> None:
-    """Refuse to write over a file, or into a directory that does not exist."""
+    """Raise `InputError` for a file that exists, and for a directory that does not exist."""
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists; add --overwrite to replace it")
     _require_parent(path)
 
 
 def require_folder(path: Path) -> None:
-    """Refuse a place where no folder can be made."""
+    """Raise `InputError` for a path where no folder can be made."""
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file, but many files need a folder to go to")
     _require_parent(path)
 
 
 def read(path: Path) -> bytes:
-    """A file's content.
+    """The content of a file.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: The file cannot be read.
     """
     try:
         return path.read_bytes()
@@ -90,10 +90,10 @@ def read(path: Path) -> bytes:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """uint8 RGB pixels [H, W, 3], turned upright by the file's orientation tag.
+    """The pixels of an image, uint8 RGB [H, W, 3], turned upright by the file's orientation tag.
 
     Raises:
-        InputError: it is no image that can be read.
+        InputError: The file is no image that can be read.
     """
     try:
         return np.asarray(ImageOps.exif_transpose(decode.open_rgb(read(path))))
@@ -104,13 +104,13 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def origin(codec_id: str, fingerprint: bytes, draw: int, stream: bytes) -> str:
-    """What a decoded image is of: the model, the draw of its noise, and the stream."""
+    """A text that names what an image was decoded from: model, draw of the noise, and stream."""
     digest = hashlib.blake2b(stream, digest_size=16).hexdigest()
     return f"{codec_id} {fingerprint.hex()} draw {draw} of {digest}"
 
 
 def png(image_HWC: np.ndarray, comes_from: str) -> bytes:
-    """A PNG file of the pixels, with their origin as a text."""
+    """The bytes of a PNG file of the pixels, which holds their origin as a text."""
     texts = PngImagePlugin.PngInfo()
     texts.add_text(_ORIGIN, comes_from)
     buffer = BytesIO()
@@ -130,7 +130,7 @@ def is_whole_png(path: Path, comes_from: str) -> bool:
 
 
 def _below(folder: Path, endings: set[str]) -> Sequence[Path]:
-    """Files with one of these endings, relative to the folder, in order; no hidden ones."""
+    """The files with one of these endings, relative to the folder, sorted; hidden ones left out."""
     return sorted(
         path.relative_to(folder)
         for path in folder.rglob("*")

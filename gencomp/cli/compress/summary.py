@@ -1,4 +1,4 @@
-"""What became of the files of a folder, in a table."""
+"""The summary of compressing or decompressing a folder, as a table."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from gencomp.exit_codes import DONE, FAILED, SPEAKER
 
 
 def conclude(title: str, results: Sequence[work.Done | work.Failed]) -> int:
-    """Say what became of the files of a folder; the exit code is 1 if some failed."""
+    """Print the summary of a folder's files; returns the exit code, which is 1 if some failed."""
     done = [result for result in results if isinstance(result, work.Done)]
     failed = [result for result in results if isinstance(result, work.Failed)]
     if done:
         columns = {
             "images": f"{len(done)}",
-            "there before": f"{sum(one.kept for one in done)}",
+            "kept": f"{sum(one.kept for one in done)}",
             "bytes": f"{sum(one.bytes for one in done)}",
             "bpp nominal": nominal_bpp(done) or "–",
             "bpp of code": bpp(sum(one.code_bits for one in done), done),
@@ -32,11 +32,11 @@ def conclude(title: str, results: Sequence[work.Done | work.Failed]) -> int:
 
 
 def nominal_bpp(done: Sequence[work.Done]) -> str:
-    """Bits per pixel at the method's fixed length; nothing for a method without one."""
+    """The bits per pixel at the method's fixed length; empty for a method without fixed length."""
     nominal = [one.nominal_bits for one in done if one.nominal_bits is not None]
     return bpp(sum(nominal), done) if len(nominal) == len(done) else ""
 
 
 def bpp(bits: int, done: Sequence[work.Done]) -> str:
-    """Bits of several files for each pixel of their images."""
+    """The bits of several files divided by the number of pixels of their images, as text."""
     return f"{bits / sum(one.height * one.width for one in done):.4g}"

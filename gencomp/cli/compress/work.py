@@ -1,4 +1,4 @@
-"""What one process does for `gencomp compress` and `decompress`: a file there, a file back."""
+"""The work of one process for `gencomp compress` and `gencomp decompress`, file by file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gencomp.coding import container
 from gencomp.errors import InputError
 from gencomp.system import Codec, Picture
 
-# Fewer files than this a process are done before it has started.
+# So many files are done in the time that a process takes to start.
 _FILES_WORTH_A_PROCESS = 8
 
 
@@ -22,11 +22,12 @@ class Done(NamedTuple):
     """One compressed file and its image.
 
     Attributes:
-        height, width: of the image.
-        bytes: of the file.
-        code_bits: of the code in it.
-        nominal_bits: of the code at the method's fixed length; None for a method without one.
-        kept: the file to write was there already.
+        height, width: The size of the image in pixels.
+        bytes: The size of the file in bytes.
+        code_bits: The number of bits of the code in the file.
+        nominal_bits: The number of bits of the code at the method's fixed length; None for a method
+            without one.
+        kept: Whether the file to write existed already and was kept.
     """
 
     height: int
@@ -42,7 +43,7 @@ class Done(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """A file that was not written, and why."""
+    """A file that was not written; the sentence says why."""
 
     sentence: str
 
@@ -55,18 +56,18 @@ def opened(run: Path, checkpoint: str) -> Codec:
     """The codec of a run, loaded once in a process.
 
     Args:
-        run: the directory of the run.
-        checkpoint: which of its checkpoints, as the command line names it.
+        run: The directory of the run.
+        checkpoint: The checkpoint of the run, as the command line names it.
 
     Raises:
-        InputError: no run, no such checkpoint, or a run without a codec.
+        InputError: There is no run, the run has no such checkpoint, or it has no codec.
     """
     import torch
 
     from cluster.runs import open_run
 
     if multiprocessing.parent_process() is not None:
-        torch.set_num_threads(1)  # one process a CPU
+        torch.set_num_threads(1)  # each process has one CPU
     found = open_run(run, checkpoint)
     codec = found.system().codec()
     recipe = found.recipe()
@@ -81,13 +82,15 @@ def compress_file(run: Path, checkpoint: str, keep: bool, job: files.Job) -> Don
     """Compress one image.
 
     Args:
-        run: whose codec to use.
-        checkpoint: which of its checkpoints.
-        keep: leave the target alone if it is a whole file of this codec; else it is replaced.
-        job: the image and its compressed file.
+        run: The directory of the run whose codec is used.
+        checkpoint: The checkpoint of the run.
+        keep: Whether to keep a target that is an undamaged file of this codec; otherwise it is
+            replaced.
+        job: The image and its compressed file.
 
     Raises:
-        InputError: no readable image, or the target exists and is something else.
+        InputError: The image cannot be read, or with `keep` the target exists and is something
+            else.
     """
     from cluster.files import write_bytes
 
@@ -109,14 +112,15 @@ def decompress_file(run: Path, checkpoint: str, draw: int, keep: bool, job: file
     """Decompress one file.
 
     Args:
-        run: whose codec wrote it.
-        checkpoint: which of its checkpoints.
-        draw: of the decoder's noise.
-        keep: leave the target alone if it is this very image; else it is replaced.
-        job: the compressed file and its PNG image.
+        run: The directory of the run whose codec wrote the file.
+        checkpoint: The checkpoint of the run.
+        draw: The number of the draw of the decoder's noise.
+        keep: Whether to keep a target that is this very image; otherwise it is replaced.
+        job: The compressed file and its PNG image.
 
     Raises:
-        InputError: the stream cannot be decoded, or the target exists and is something else.
+        InputError: The stream cannot be decoded, or with `keep` the target exists and is something
+            else.
     """
     from cluster.files import write_bytes
 
@@ -137,15 +141,16 @@ def decompress_file(run: Path, checkpoint: str, draw: int, keep: bool, job: file
 
 
 def processes_for(jobs: Sequence[files.Job], keep: bool, asked: int | None) -> int:
-    """How many processes to start for files.
+    """The number of processes to start for some files.
 
     Args:
-        jobs: files to do.
-        keep: files that exist cost next to nothing.
-        asked: what the user wants; None: one a CPU, as far as the files are worth one.
+        jobs: The files to do.
+        keep: Whether files that exist are kept, so that they take almost no time.
+        asked: The number that the user asks for; None means one for each CPU, but no more than the
+            number of files is worth.
 
     Raises:
-        InputError: less than one is asked for.
+        InputError: Less than one process is asked for.
     """
     from shards.pool import usable_cpus
 
@@ -160,17 +165,17 @@ def processes_for(jobs: Sequence[files.Job], keep: bool, asked: int | None) -> i
 def all_files(
     verb: str, folder: Path, work: Work, jobs: Sequence[files.Job], processes: int
 ) -> Iterator[Done | Failed]:
-    """Do many files side by side and show how far it is; a bad one does not stop the others.
+    """Work on many files at once and show the progress; a bad file does not stop the others.
 
     Args:
-        verb: for the display.
-        folder: for the display.
-        work: picklable.
-        jobs: files to do.
-        processes: how many; 1 means this very process.
+        verb: The verb of the progress display.
+        folder: The folder that the progress display names.
+        work: The picklable function that works on one file.
+        jobs: The files to do.
+        processes: The number of processes; 1 means this very process.
 
     Raises:
-        ShardError: a process was killed.
+        ShardError: A process was killed.
     """
     from shards.pool import in_order
 
@@ -203,9 +208,10 @@ def _whole_stream(codec: Codec, path: Path) -> bytes:
 
 
 def _done(codec: Codec, stream: bytes, name: str, kept: bool) -> Done:
-    """
+    """The result for a stream of one picture.
+
     Raises:
-        InputError: a stream of several pictures, for which there is no one image file.
+        InputError: The stream holds several pictures, so no single image file belongs to it.
     """
     members = container.unpack(stream).members
     if len(members) > 1:

@@ -1,1 +1,1 @@
-"""`gencomp figure`: figures of papers from finished runs and evaluations."""
+"""`gencomp figure`, whose commands draw figures for papers from finished runs and evaluations."""

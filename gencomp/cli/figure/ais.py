@@ -1,4 +1,4 @@
-"""`gencomp figure ais`: rate-distortion curves by annealed importance sampling."""
+"""`gencomp figure ais`, which draws rate-distortion curves by annealed importance sampling."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ def ais(
 ) -> None:
     """Draw rate-distortion curves of generative models, with intervals and their BDMC gaps.
 
-    Curves of other decoders, priors and samplers stand in one figure, those of other data, images,
-    distortions or scales of the values do not. Their images are the same, so curves differ more
-    surely than their bands suggest. LABEL=EVALUATION gives a curve a name of its own.
+    The curves of one figure may have different decoders, priors and samplers, but must have the
+    same data, images, distortion and scale of the values. Since their images are the same, a
+    difference of two curves is surer than their bands suggest. LABEL=EVALUATION gives a curve a
+    name of its own.
 
     Args:
         evaluations: Directories that `gencomp slurm collect` was run on, RUN/evaluations/NAME.
-        file: Where the figure goes.
-        cut: Where curves begin.
-        variational: Points of encoders trained for decoders of the figure.
+        file: The file that the figure is written to.
+        cut: The points at which the drawn curves begin.
+        variational: Evaluations of `gencomp slurm variational`: points of encoders that were
+            trained for decoders of the figure.
         runs: Codecs to draw as operating points: runs, sweeps or metrics.json files, as for
             `gencomp figure curves`, measured on the images of the curves.
         evaluation: Name of the evaluation to take from each of the --runs.

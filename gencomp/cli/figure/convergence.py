@@ -1,4 +1,4 @@
-"""`gencomp figure convergence`: how far curves by annealed importance sampling are sure."""
+"""`gencomp figure convergence`, which shows how reliable rate-distortion curves by AIS are."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from gencomp.cli.figure.options import Evaluations
 def convergence(
     evaluations: Evaluations, /, file: Annotated[FigureFile, tyro.conf.OmitArgPrefixes]
 ) -> None:
-    """Draw how sure curves are: effective sample size, acceptance, and the BDMC gap.
+    """Draw how reliable curves are: effective sample size, acceptance, and the BDMC gap.
 
     Several evaluations of one decoder with different numbers of temperatures show how the gap
-    falls, beside what a single chain with perfect moves would have.
+    falls, beside the gap of a single chain with perfect moves.
 
     Args:
-        evaluations: Directories that `gencomp slurm collect` was run on, of one decoder.
-        file: Where the figure goes.
+        evaluations: Directories of evaluations of one decoder that `gencomp slurm collect` was run
+            on.
+        file: The file that the figure is written to.
     """
     from cluster.results import curves
     from gencomp.figures import convergence

@@ -1,4 +1,4 @@
-"""`gencomp figure curves`: distortion and perception of several runs against the rate."""
+"""`gencomp figure curves`, which draws distortion and perception of runs against the rate."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ def curves(
 ) -> None:
     """Draw distortion and perception of several runs against their rate, with intervals.
 
-    A result is a run, a sweep (its finished trials) or a metrics.json of `gencomp evaluate`;
-    LABEL=RESULT,RESULT joins some under a label of their own. Others are joined by the values of
-    their recipes that differ, apart from those that set the rate.
+    A result is a run, a sweep (its finished trials) or a metrics.json of `gencomp evaluate`.
+    LABEL=RESULT,RESULT draws several results as one line with that label. Other results form one
+    line if their recipes differ only in the values that set the rate.
 
-    Metrics come from the evaluation, and mse and psnr of a run without one from the end of its
-    training; mmd is measured here, on the images of the evaluation. Points that were measured in
-    different ways are refused in one axis.
+    Metrics are taken from the evaluation. For a run without an evaluation, mse and psnr are taken
+    from the end of its training. mmd is measured by this command, on the images of the evaluation.
+    Points that were measured in different ways cannot be drawn in one axis and are refused.
 
     Args:
-        results: What to draw.
-        file: Where the figure goes.
-        metrics: Some of mse,psnr,ms_ssim,lpips,mmd,pv,rfid,rkid: an axis each.
+        results: Results to draw.
+        file: The file that the figure is written to.
+        metrics: Some of mse,psnr,ms_ssim,lpips,mmd,pv,rfid,rkid; each metric gets an axis.
         evaluation: Name of the evaluation to take from each run.
-        classical: Some of jpeg,webp,jpeg2000,avif,jpegxl: lines of engineered codecs, measured here
-            on the same images, for mse, psnr and ms_ssim.
+        classical: Some of jpeg,webp,jpeg2000,avif,jpegxl: engineered codecs to draw as lines for
+            mse, psnr and ms_ssim; this command measures them on the same images.
     """
     from cluster.results import classical as engineered
     from cluster.results.metrics import remarks

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FigureFile:
-    """Where the figure goes.
+    """The file that the figure is written to.
 
     Attributes:
         out: File to write, .png (exact pixels) or .pdf.
@@ -27,10 +27,10 @@ class FigureFile:
     overwrite: bool = False
 
     def check(self) -> Format:
-        """The format that the name of the file asks for.
+        """The format that the ending of the file asks for.
 
         Raises:
-            InputError: The name asks for another format, or the file may not be written.
+            InputError: The ending is neither .png nor .pdf, or the file must not be written.
         """
         out = self.out
         match out.suffix.lower():

@@ -1,4 +1,4 @@
-"""The gaps of bidirectional Monte Carlo of several curves, as a table."""
+"""The table of the gaps of several curves by bidirectional Monte Carlo (BDMC)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def print_gaps(measured: Sequence[MeasuredCurve]) -> None:
-    """Print a table of all gaps: a figure of many curves has no room for them."""
+    """Print a table of all gaps, for which a figure of many curves has no room."""
     rows = [
         [one.label, f"{gap.beta:.4g}", f"{gap.value:.4f}", f"{gap.standard_error:.4f}"]
         + ["{:.4f} to {:.4f}".format(*gap.interval)]

@@ -1,4 +1,4 @@
-"""`gencomp figure image-curves`: the rate-distortion curve of each image."""
+"""`gencomp figure image-curves`, which draws the rate-distortion curve of each image."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def image_curves(
     file: Annotated[FigureFile, tyro.conf.OmitArgPrefixes],
     cut: Annotated[Cuts, tyro.conf.OmitArgPrefixes],
 ) -> None:
-    """Draw the curve of each image, and their mean, which says where they begin.
+    """Draw the rate-distortion curve of each image, and the mean of the curves.
 
     Args:
         evaluation: Directory that `gencomp slurm collect` was run on, RUN/evaluations/NAME.
-        file: Where the figure goes.
-        cut: Where curves begin.
+        file: The file that the figure is written to.
+        cut: The point of the mean curve at which all drawn curves begin.
     """
     from cluster.results import curves
     from gencomp.figures import rate_distortion

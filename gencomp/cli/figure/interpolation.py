@@ -1,4 +1,4 @@
-"""`gencomp figure interpolation`: one image from generation to reconstruction."""
+"""`gencomp figure interpolation`, which draws one image from generation to reconstruction."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def interpolation(
     checkpoint: Checkpoint = "last",
     image: int = 0,
 ) -> None:
-    """Draw one image from generation (0 bpp) to reconstruction, the noise held fixed.
+    """Draw one image from generation (0 bpp) to reconstruction, with the noise held fixed.
 
-    A row a draw: along it B sees the same noise at every rate.
+    Each row is one draw of the noise: along a row, B sees the same noise at every rate.
 
     Args:
         runs: Codecs on one generator, one for each rate.
-        file: Where the figure goes.
-        tile: What is drawn of the image, and how.
-        image: The number of the image in the split.
+        file: The file that the figure is written to.
+        tile: The split, the draws and the size of the tiles.
+        image: Number of the image in the split.
     """
     from cluster.results.pictures import finished_runs
     from cluster.results.rates import along_the_rate, choose

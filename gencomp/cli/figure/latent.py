@@ -1,4 +1,4 @@
-"""`gencomp figure latent`: how latents are distributed beside their prior."""
+"""`gencomp figure latent`, which draws the distribution of latents beside their prior."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ def latent(
 ) -> None:
     """Draw how the latents of up to six runs are distributed beside their prior.
 
-    Prints the MMD of each with a 95 % interval, and the range that chance alone gives.
+    The command also prints the MMD of each run with a 95 % interval, and the range of the MMD that
+    chance alone gives.
 
     Args:
-        runs: Codecs, or generators with an encoder, of the same prior.
-        file: Where the figure goes.
-        images: How many, evenly spaced over the split; all, but 2048 at most, by default.
-        split: Split to encode.
+        runs: Codecs, or generators with an encoder, which have the same prior.
+        file: The file that the figure is written to.
+        images: How many images to encode, evenly spaced over the split; by default all images, but
+            at most 2048.
+        split: Split whose images are encoded.
         seed: Seed of the noise and of the prior's samples.
     """
     from cluster.results.latents import choose, compare

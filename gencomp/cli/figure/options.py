@@ -1,4 +1,4 @@
-"""Arguments that several commands of figures share."""
+"""Arguments that several commands of `gencomp figure` share."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Evaluations = Annotated[
 
 
 def checkpoint_remarks(checkpoint: str) -> list[str]:
-    """The line of a figure about the checkpoints; the last ones go without saying."""
+    """The line of a figure about the checkpoints; none for the last ones, which are the default."""
     return [] if checkpoint == "last" else [f"Checkpoint of each run: {checkpoint}"]
 
 
 @dataclass(frozen=True)
 class TileOptions:
-    """What is drawn of the images, and how.
+    """The split, the draws and the size of the tiles.
 
     Attributes:
-        draws: Reconstructions of an image at each rate, each with noise of its own.
-        split: Split that the images are of.
+        draws: How many reconstructions of an image are drawn at each rate, each with its own noise.
+        split: Split that the images are taken from.
         seed: Seed of the noise.
-        scale: Side of the square that a pixel becomes.
+        scale: Side in pixels of the square that is drawn for each pixel of an image.
     """
 
     draws: int = 3
@@ -41,7 +41,8 @@ class TileOptions:
     scale: int = 2
 
     def check(self) -> None:
-        """
+        """Check the numbers.
+
         Raises:
             InputError: A number is too small.
         """
@@ -52,18 +53,19 @@ class TileOptions:
 
 @dataclass(frozen=True)
 class Cuts:
-    """Where curves begin.
+    """The points at which the drawn curves begin.
 
     Attributes:
         cut_distortion: Begin each curve at its point closest to this summed distortion.
-        cut_rate: Begin each curve at its point closest to this rate in nats; 0 for all of it.
+        cut_rate: Begin each curve at its point closest to this rate in nats; 0 draws whole curves.
     """
 
     cut_distortion: float | None = None
     cut_rate: float = 0.1
 
     def check(self) -> None:
-        """
+        """Check the numbers.
+
         Raises:
             InputError: A number is negative.
         """

@@ -1,4 +1,4 @@
-"""`gencomp figure rates`: images beside their reconstructions at every rate."""
+"""`gencomp figure rates`, which draws images beside their reconstructions at every rate."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def rates(
     images: int = 4,
     rows: tuple[int, ...] = (),
 ) -> None:
-    """Draw images beside their reconstructions at each rate, several draws of the noise each.
+    """Draw images beside their reconstructions at each rate, with several draws of the noise.
 
-    A row an image: the original, samples of the generator's prior (0 bpp), then each run's
-    reconstructions, the same as `gencomp evaluate` measures.
+    Each row shows one image: the original, samples of the generator's prior (0 bpp), then the
+    reconstructions of each run, which are the same that `gencomp evaluate` measures.
 
     Args:
         runs: Codecs on one generator, one for each rate.
-        file: Where the figure goes.
-        tile: What is drawn of the images, and how.
-        images: How many, evenly spaced over the split.
-        rows: These images of the split instead, by number.
+        file: The file that the figure is written to.
+        tile: The split, the draws and the size of the tiles.
+        images: How many images to draw, evenly spaced over the split.
+        rows: Numbers of the images in the split to draw instead.
     """
     from cluster.results.pictures import finished_runs
     from cluster.results.rates import along_the_rate, choose

@@ -1,1 +1,1 @@
-"""`gencomp shards`: shard sets made, cut, checked and counted."""
+"""`gencomp shards`, whose commands make, index, cut, check and count shard sets."""

@@ -1,4 +1,4 @@
-"""`gencomp shards build`: a shard set from a data set as it is shipped."""
+"""`gencomp shards build`, which makes a shard set from a data set as it is shipped."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ SourceName = Literal[
     "mnist", "fashion-mnist", "svhn", "cifar10", "imagenet32", "wds",
 ]  # fmt: skip
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
-_MOST_SKIPPED = 10  # that are named on the console; dataset.json names all
+_MOST_SKIPPED = 10  # skipped images that are printed; dataset.json lists all of them
 
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """What is taken from a source, each for the sources named.
+    """What is taken from the source; some options are only for the sources that they name.
 
     Attributes:
         size: Stored size in pixels, a side such as 64 or HEIGHTxWIDTH such as 512x1024: images are
-            scaled to cover it and cropped around their centre. By default the source's.
-        storage: original (the files' bytes), png, webp (lossless) or jpeg:QUALITY. By default the
-            source's.
-        test_images: Images of a seeded test split: celeba, lsun, folder.
-        test_fraction: Its share of all images: folder.
-        seed: Seed of that draw: celeba, lsun, folder.
-        attributes: Keep the 40 attributes of each face: celeba.
-        no_labels: Store images without label maps: cityscapes.
-        no_instances: Leave instance maps out: cityscapes.
+            scaled to cover it and cropped around their centre. Each source has its own default.
+        storage: Format of the stored images: original (the files' bytes), png, webp (lossless) or
+            jpeg:QUALITY. Each source has its own default.
+        test_images: For celeba, lsun, folder: how many images a seeded test split has.
+        test_fraction: For folder: the fraction of all images that a seeded test split has.
+        seed: For celeba, lsun, folder: the seed of the test split.
+        attributes: For celeba: keep the 40 attributes of each face.
+        no_labels: For cityscapes: store images without label maps.
+        no_instances: For cityscapes: leave instance maps out.
     """
 
     size: str | None = None
@@ -51,7 +51,7 @@ class SourceOptions:
     no_instances: Flag = False
 
     def given(self) -> dict[str, Any]:
-        """The options that were given, by their names in the source: no_labels is labels=False."""
+        """The options that were given, by their names in the source: labels=False for no_labels."""
         return {
             name.removeprefix("no_"): not name.startswith("no_") if value is True else value
             for name, value in _chosen(self).items()
@@ -63,10 +63,10 @@ class TarOptions:
     """How the tars are made.
 
     Attributes:
-        shard_size: Samples in a tar; by default 1000.
-        limit: At most so many images in each split.
-        on_error: stop (by default), or skip: leave out images that cannot be read and list them
-            in dataset.json.
+        shard_size: How many samples a tar holds; by default 1000.
+        limit: The largest number of images in each split; by default there is no limit.
+        on_error: What to do with an image that cannot be read: stop (the default), or skip, which
+            leaves the image out and lists it in dataset.json.
     """
 
     shard_size: int | None = None
@@ -85,9 +85,9 @@ def build(
 ) -> None:
     """Make a shard set, WebDataset tars with a Parquet index, from a data set as it is shipped.
 
-    SOURCE and what PATH is:
-      photos         none: crops of the photographs inside scikit-image
-      digits         none: handwritten digits inside scikit-learn
+    Each SOURCE needs its own kind of PATH:
+      photos         no PATH: crops of the photographs inside scikit-image
+      digits         no PATH: handwritten digits inside scikit-learn
       folder         images of any kind in a folder or an archive; sub-folders become labels
       kodak          folder or archive of kodim01.png to kodim24.png
       clic           a zip of CLIC, the folder that it unpacks to, or a folder of several
@@ -95,21 +95,21 @@ def build(
       lsun           a category's LMDB (bedroom_train_lmdb), or a folder of exported images
       cityscapes     folder of leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip
       ade20k         ADEChallengeData2016.zip, or the folder from it
-      mnist          folder of the four idx files, with or without .gz; likewise fashion-mnist
+      mnist          folder of the four idx files, with or without .gz; the same for fashion-mnist
       svhn           folder of train_32x32.mat, test_32x32.mat and, if wanted, extra_32x32.mat
       cifar10        cifar-10-python.tar.gz, or the folder from it
       imagenet32     folder or zip of the batches, as pickles or .npz
       wds            WebDataset tars, local or remote: they are indexed in place, nothing is copied
 
-    A build that was killed goes on where it was when the same command is given again. A set that
-    is there with the same parameters is left as it is.
+    When the same command is given again, a build that was killed goes on where it was. A set that
+    exists already with the same parameters is left as it is.
 
     Args:
-        source: What the files are.
-        path: The files.
-        out: Directory to make, by default data/SOURCE; for wds, where the index goes, by default
-            beside the tars. Nothing is ever overwritten.
-        processes: Processes that work at once; by default as many as pay off here.
+        source: The kind of the data set.
+        path: The files of the data set.
+        out: Directory to make, by default data/SOURCE; for wds, the directory for the index, by
+            default that of the tars. Nothing is ever overwritten.
+        processes: How many processes work at once; by default as many as pay off on this machine.
         content: What is taken from the source.
         tar: How the tars are made.
     """

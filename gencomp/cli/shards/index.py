@@ -1,4 +1,4 @@
-"""`gencomp shards index`: an index beside WebDataset tars that are there already."""
+"""`gencomp shards index`, which writes an index for existing WebDataset tars."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def index(
     split: str | None = None,
     processes: int | None = None,
 ) -> None:
-    """Index WebDataset tars that are there already, local or remote; nothing is copied or changed.
+    """Index existing WebDataset tars, local or remote; nothing is copied or changed.
 
     Args:
         tars: A directory or URI of tars; or tars, also as a pattern: s3://BUCKET/a-{000..012}.tar.
-        out: Directory for the index; by default beside the tars, if these are local.
-        split: Split of all of them; by default the word train, val or test in each file's name.
-        processes: Processes that read tars at once; by default one a CPU.
+        out: Directory for the index; by default that of the tars, if these are local.
+        split: Split of all the tars; by default the word train, val or test in each file's name.
+        processes: How many processes read tars at once; by default one for each CPU.
     """
     from shards.building.foreign import index_tars
     from shards.pool import usable_cpus

@@ -1,4 +1,4 @@
-"""`gencomp shards sample`: a small shard set out of a large one."""
+"""`gencomp shards sample`, which cuts a small shard set out of a large one."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def sample(
     Args:
         location: The shard set, a directory or a URI.
         out: Directory of the new set. Nothing is ever overwritten.
-        count: Samples of each split; all of a split that has fewer.
-        split: Take this split alone.
+        count: How many samples are taken from each split; a split that has fewer is taken whole.
+        split: The only split to take samples from; by default samples of all splits are taken.
         seed: Seed of the draw.
-        shard_size: Samples in a tar.
-        processes: Processes that work at once; by default as many as pay off here.
+        shard_size: How many samples a tar holds.
+        processes: How many processes work at once; by default as many as pay off on this machine.
     """
     from shards.building.subset import sample_set
 

@@ -1,4 +1,4 @@
-"""How shard sets are named on the command line and shown by its commands."""
+"""How commands take the location of a shard set and print a line about it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Location = Annotated[str, tyro.conf.arg(metavar="LOCATION")]
 
 
 def print_set(where: str | Path, info: DatasetInfo) -> None:
-    """One line about a set: where it is, its samples, its size, its index."""
+    """Print one line about a set: its location, its samples, its size and its index."""
     counts = ", ".join(f"{split} {samples}" for split, samples in info.counts.items())
     size = sum(shard.bytes for split in info.splits.values() for shard in split.shards)
     print(f"{where}: {counts} samples, {megabytes(size)}; index {info.index_hash[:16]}")

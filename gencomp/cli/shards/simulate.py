@@ -1,4 +1,4 @@
-"""`gencomp shards simulate`: what reading a set would cost on machines that are not here."""
+"""`gencomp shards simulate`, which tells what reading a set would cost on other machines."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from shards.checking.simulate import Layout, NodeTraffic, Shuffle
     from shards.reading.order import Order
 
-WINDOW, LANES = 10_000, 8  # as in recipes
-_MOST_NODES = 16  # that are shown
+WINDOW, LANES = 10_000, 8  # the defaults of recipes
+_MOST_NODES = 16  # the largest number of nodes that are shown
 
 
 def simulate(
@@ -37,25 +37,26 @@ def simulate(
 ) -> None:
     """Tell what reading a shard set from remote storage would cost, and how well it is shuffled.
 
-    The real order is asked for every position of the stream; a node keeps whole shards in its
-    cache, the least recently used goes first. The set need not exist: without LOCATION, --samples,
-    --shard-size and --sample-bytes make one up.
+    The real order is asked for every position of the stream. A node keeps whole shards in its
+    cache, which evicts the least recently used one first. The set need not exist: without LOCATION,
+    --samples, --shard-size and --sample-bytes describe a made-up split.
 
     Args:
         location: The shard set, a directory or a URI; only its dataset.json is read.
-        split: Split of it; by default train, or the first one.
-        samples: Samples of a made-up split.
-        shard_size: Samples in each of its tars.
-        sample_bytes: Bytes of each of its samples.
-        nodes: Nodes that read, each with a cache of its own.
-        ranks_per_node: Workers on each of them.
-        batch_size: Samples in a global batch.
-        order: global: a permutation of all samples; windowed: shards in turn, mixed in windows.
-        window: Samples that a windowed order mixes; by default 10000.
-        lanes: Pieces of the sequence that it reads side by side, by default 8: a multiple of the
-            number of workers keeps each worker to its own shards.
+        split: Split of the shard set to read; by default train, or the first split.
+        samples: How many samples the made-up split has.
+        shard_size: How many samples each tar of the made-up split holds.
+        sample_bytes: How many bytes each sample of the made-up split has.
+        nodes: How many nodes read, each with a cache of its own.
+        ranks_per_node: How many workers each node has.
+        batch_size: How many samples a global batch has.
+        order: Order of reading: global is a permutation of all samples; windowed takes one shard
+            after the other and mixes samples in windows.
+        window: How many samples a windowed order mixes with one another; by default 10000.
+        lanes: How many pieces of the sequence a windowed order reads side by side; by default 8.
+            With a multiple of the number of workers, each worker reads only its own shards.
         cache_gb: Room for shards on each node, in GB of 10^9 bytes.
-        epochs: How much of the stream is read.
+        epochs: How many epochs of the stream are read.
         seed: Seed of the order.
     """
     from shards.checking.simulate import Readers
@@ -78,7 +79,7 @@ def simulate(
 def _layout(
     location: str | None, split: str | None, made_up: dict[str, int | None]
 ) -> tuple[str, Layout, str]:
-    """Name, layout and key hash of the split that is meant."""
+    """The name, the layout and the key hash of the split to read."""
     from shards.checking.simulate import even_layout, layout_of
     from shards.reading.reader import open_set
 
@@ -90,10 +91,12 @@ def _layout(
                 "--shard-size and --sample-bytes of one that does not exist"
             )
         if split is not None:
-            raise InputError("--split is of a shard set, and none is named")
+            raise InputError("--split names a split of a shard set, and no shard set is named")
         return "a made-up split", even_layout(**given), "made up"
     if given:
-        raise InputError(f"--{next(iter(given)).replace('_', '-')} and a shard set exclude another")
+        raise InputError(
+            f"--{next(iter(given)).replace('_', '-')} and a shard set exclude each other"
+        )
     shard_set = open_set(location)
     name = split or ("train" if "train" in shard_set.splits else next(iter(shard_set.splits)))
     if name not in shard_set.splits:

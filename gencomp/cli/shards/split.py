@@ -1,4 +1,4 @@
-"""`gencomp shards split`: another test split of a shard set."""
+"""`gencomp shards split`, which draws another test split of a shard set."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ def split(
 ) -> None:
     """Divide the samples of a shard set anew into train and test; members are copied as they are.
 
-    Images that stand more than once in the set are never drawn for the test split.
+    Images that occur more than once in the set are never drawn for the test split.
 
     Args:
         location: The shard set, a directory or a URI.
         out: Directory of the new set. Nothing is ever overwritten.
-        test_images: Samples in the test split; either this or --test-fraction.
-        test_fraction: Share of the samples in the test split.
+        test_images: How many samples the test split has; give either this or --test-fraction.
+        test_fraction: Fraction of the samples that goes into the test split.
         seed: Seed of the draw.
-        from_: Divide this split alone and leave the others out.
-        shard_size: Samples in a tar.
-        processes: Processes that work at once; by default as many as pay off here.
+        from_: The split to divide, while the others are left out; by default the samples of all
+            splits are divided.
+        shard_size: How many samples a tar holds.
+        processes: How many processes work at once; by default as many as pay off on this machine.
     """
     from shards.building.subset import split_set
 

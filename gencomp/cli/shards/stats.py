@@ -1,4 +1,4 @@
-"""`gencomp shards stats`: count a shard set, and draw a contact sheet."""
+"""`gencomp shards stats`, which counts a shard set and draws a contact sheet."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ def stats(
 
     Args:
         location: The shard set, a directory or a URI.
-        json: Write all the numbers to this new file as well.
-        sheet: Write a contact sheet to this new file, a PNG.
-        sheet_images: Images of each split on it, evenly spaced over its rows.
-        processes: Processes that work at once; by default as many as pay off here.
+        json: New JSON file to which all the numbers are written as well.
+        sheet: New PNG file to which a contact sheet is written.
+        sheet_images: How many images of each split the contact sheet shows, evenly spaced over the
+            rows.
+        processes: How many processes work at once; by default as many as pay off on this machine.
     """
     from shards.checking.contact_sheet import check_sheet, contact_sheet
     from shards.checking.stats import stats as sum_up
@@ -68,7 +69,7 @@ def _print_split(name: str, split: SplitStats, info: DatasetInfo) -> None:
         _print_most("label", labels, split.labels)
     for member, pixels in split.maps.items():
         total = sum(pixels.values())
-        # A map of labels shows classes; others number instances.
+        # The values of a label map are classes; those of other maps are shown as numbers.
         shares = [
             (_class(info, value) if member == "label" else str(value), f"{n / total:.2%}")
             for value, n in _common(pixels)
@@ -77,7 +78,7 @@ def _print_split(name: str, split: SplitStats, info: DatasetInfo) -> None:
 
 
 def _common(counts: Mapping[Key, int]) -> list[tuple[Key, int]]:
-    """The most frequent ones, at most `_MOST_LINES`."""
+    """The most frequent keys with their counts, at most `_MOST_LINES` of them."""
     return sorted(counts.items(), key=lambda item: -item[1])[:_MOST_LINES]
 
 

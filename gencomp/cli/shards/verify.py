@@ -1,4 +1,4 @@
-"""`gencomp shards verify`: check every byte of a shard set."""
+"""`gencomp shards verify`, which checks every byte of a shard set."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ _MOST_PROBLEMS = 100
 
 
 def verify(location: Location, /, processes: int | None = None) -> int:
-    """Check every byte of a shard set; exit code 1 when something is wrong.
+    """Check every byte of a shard set; the exit code is 1 when something is wrong.
 
-    Checked are: the index against dataset.json; the hashes of shards and samples; the members of
-    the tars against the index; that images and maps decode and fit one another; that no image is in
-    two splits.
+    The command checks the index against dataset.json, the hashes of shards and samples, the members
+    of the tars against the index, that images and maps decode and fit one another, and that no
+    image is in two splits.
 
     Args:
         location: The shard set, a directory or a URI.
-        processes: Processes that work at once; by default as many as pay off here.
+        processes: How many processes work at once; by default as many as pay off on this machine.
     """
     from shards.checking.verify import verify as check
 

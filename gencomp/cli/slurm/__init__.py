@@ -1,1 +1,1 @@
-"""`gencomp slurm`: jobs on Slurm, and where they stand."""
+"""`gencomp slurm`, whose commands submit jobs, show where they stand, and collect their results."""

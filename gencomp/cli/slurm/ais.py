@@ -1,4 +1,4 @@
-"""`gencomp slurm ais`: a rate-distortion curve with its certificate, as restartable jobs."""
+"""`gencomp slurm ais`, which measures a rate-distortion curve and its certificate in jobs."""
 
 from __future__ import annotations
 
@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Your own decoder, instead of RUN.
+    """A decoder of your own, which is evaluated instead of RUN.
 
     Attributes:
-        model: module:attribute of what makes it; docs/models.md says what it must have.
-        weights: File of its weights: a checkpoint with the key state_dict, or .safetensors.
+        model: The function or class that makes the decoder, as module:attribute; docs/models.md
+            says what the decoder must have.
+        weights: File of the decoder's weights: a checkpoint with the key state_dict, or
+            .safetensors.
         shards: Shard set to measure on.
         output: Directory of the evaluation.
     """
@@ -58,21 +60,22 @@ def ais(
 ) -> int:
     """Evaluate the rate-distortion curve of a decoder by annealed importance sampling.
 
-    One pilot job tunes the sampler on some of the images with a seed of its own. Behind it come
-    jobs that measure, jobs that bound the error by bidirectional Monte Carlo, and one that merges
-    what they leave into curve.json and curve.parquet. The same command again submits only what is
-    missing; jobs go on where they were interrupted. On Slurm it returns after submission unless
-    --wait; on this machine it always waits, and Ctrl-C saves and stops its jobs. Options of sbatch
-    that are not given are left to SBATCH_* variables and to the site.
+    One pilot job tunes the sampler on some of the images with a seed of its own. After it come jobs
+    that measure, jobs that bound the error by bidirectional Monte Carlo, and one job that merges
+    their results into curve.json and curve.parquet. When the same command is given again, it
+    submits only what is missing; jobs go on where they were interrupted. On Slurm the command
+    returns after submission, unless --wait is given. On this machine it always waits, and Ctrl-C
+    saves and stops its jobs. Options of sbatch that are not given are left to SBATCH_* variables
+    and to the site.
 
     Args:
         run: Directory of a finished run whose system has a decoder from a latent prior.
         name: Name of the evaluation, a directory in RUN/evaluations.
-        features: TorchScript file of the network whose features are compared, of images on the
-            decoder's scale.
-        model: Your own decoder, instead of RUN.
-        curve: What is measured.
-        sampler: How it is sampled.
+        features: TorchScript file of the network whose features are compared; it takes images on
+            the decoder's scale.
+        model: A decoder of your own, which is evaluated instead of RUN.
+        curve: The curve that is measured.
+        sampler: How the curve is sampled.
         pilot: How the sampler is tuned.
         certificate: How far the estimate can be off: bidirectional Monte Carlo on simulated images.
         submission: How the jobs run.
@@ -97,9 +100,10 @@ def ais(
 def _of_run(
     run: Run, name: str, own: ModelOptions, chosen: Settings, features: Path | None
 ) -> Evaluation:
-    """
+    """The evaluation of a run.
+
     Raises:
-        InputError: the run has no curve, or options of a model are given.
+        InputError: The run has no curve, or options of a model of the user's own are given.
     """
     from cluster.evaluations.curve import plan
 
@@ -110,9 +114,10 @@ def _of_run(
 
 
 def _of_model(own: ModelOptions, chosen: Settings, features: Path | None) -> Evaluation:
-    """
+    """The evaluation of a model of the user's own.
+
     Raises:
-        InputError: an option is missing, or the model does not fit the images.
+        InputError: An option is missing, or the model does not fit the images.
     """
     from cluster.evaluations.curve import plan
     from cluster.evaluations.decoders import OfModel

@@ -1,4 +1,4 @@
-"""What `gencomp slurm train` and `gencomp slurm sweep` share: nodes, submission, waiting."""
+"""What `gencomp slurm train` and `gencomp slurm sweep` share: the allocation and its submission."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Allocation(Requests):
 
     cpus_per_task: int | None = Field(
         None,
-        description="CPUs of each node, of which every worker takes one; by default as many as the"
-        " workers need, all of those that may run at once.",
+        description="CPUs of each node, of which every worker takes one; by default as many as are"
+        " needed by all the workers that may run at once.",
     )
     nodes: int | None = Field(
         None,
-        description="Nodes; on several, a Ray cluster is brought up on them; 1 by default.",
+        description="Nodes of the job; on several nodes, a Ray cluster is started; 1 by default.",
     )
 
     def completed(self) -> Self:
@@ -49,17 +49,17 @@ class Allocation(Requests):
         most: int,
         gpu: bool,
     ) -> Order:
-        """What the job is to run.
+        """The order that says what the job runs.
 
         Args:
-            kind: of session.
-            words: of the driver.
-            fewest: workers that there must be room for.
-            most: those that room is asked for by default.
-            gpu: whether each wants a GPU.
+            kind: The kind of the session.
+            words: The words of the driver's command line.
+            fewest: The number of workers for which there must be room.
+            most: The number of workers for which room is asked by default.
+            gpu: Whether each worker needs a GPU.
 
         Raises:
-            InputError: they do not fit.
+            InputError: The workers do not fit into the allocation.
         """
         nodes = self.nodes or 1
         cpus = self.cpus_per_task or -(-most // nodes)
@@ -78,11 +78,12 @@ class Allocation(Requests):
         return DONE
 
     def submit(self, found: SessionJobs, prepare: Callable[[], None] = lambda: None) -> int:
-        """Submit a job, unless one waits or runs; with `wait`, stay until it is over.
+        """Submit a job, unless one waits or runs; with `wait`, return only when the job is over.
 
         Args:
-            found: what it drives.
-            prepare: called with the session's lock held, if none waits or runs.
+            found: The session that the job drives.
+            prepare: A function that is called while the session's lock is held, if no job of the
+                session waits or runs.
 
         Returns:
             The exit code.
@@ -105,9 +106,10 @@ AllocationOptions = Annotated[Allocation, tyro.conf.OmitArgPrefixes, tyro.conf.U
 
 
 def require_slurm(command: str) -> None:
-    """
+    """Check that there is a Slurm controller.
+
     Raises:
-        InputError: no controller answers.
+        InputError: No controller answers.
     """
     if not queue.answers():
         raise InputError(
@@ -117,7 +119,7 @@ def require_slurm(command: str) -> None:
 
 
 def _announce_living(subject: Path) -> bool:
-    """Whether a job of a run or a sweep waits or runs; the user is told."""
+    """Whether a job of a run or a sweep waits or runs; if so, print its state."""
     found = SessionJobs.find(subject)
     if found is None:
         return False

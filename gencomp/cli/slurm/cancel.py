@@ -1,4 +1,4 @@
-"""`gencomp slurm cancel`: end jobs that wait or run."""
+"""`gencomp slurm cancel`, which ends jobs that wait or run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def cancel(directory: Path, /) -> None:
-    """Cancel jobs that wait or run; runs and chains of AIS are saved, finished blocks stay.
+    """Cancel jobs that wait or run; runs and chains of AIS are saved, and finished blocks are kept.
 
     Args:
         directory: A run or a sweep that was submitted, or an evaluation, RUN/evaluations/NAME.

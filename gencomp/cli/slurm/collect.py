@@ -1,4 +1,4 @@
-"""`gencomp slurm collect`: merge what the jobs have written."""
+"""`gencomp slurm collect`, which merges what the jobs of an evaluation have written."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from gencomp.cli.console import show
 def collect(
     directory: Path, /, require_all: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
 ) -> None:
-    """Merge what the jobs have written into curve.json or metrics.json, and show it.
+    """Merge what the jobs have written into one file, such as metrics.json, and show the result.
 
-    May be called while jobs still run; the result then says which blocks are missing.
+    The command may be given while jobs still run; the result then says which blocks are missing.
 
     Args:
         directory: The evaluation, RUN/evaluations/NAME.
-        require_all: Refuse while blocks are missing.
+        require_all: Write no result while blocks are missing.
     """
     from slurm.kinds import open_jobs
 

@@ -1,4 +1,4 @@
-"""`gencomp slurm evaluate`: metrics of a finished run, in many jobs."""
+"""`gencomp slurm evaluate`, which measures a finished run in many jobs."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ def evaluate(
 ) -> int:
     """Measure a finished run on held-out images, as `gencomp evaluate` does, in jobs.
 
-    The same command again submits only what is missing. On Slurm it returns after submission
-    unless --wait; on this machine it always waits. `gencomp slurm collect` writes metrics.json.
+    When the same command is given again, it submits only what is missing. On Slurm the command
+    returns after submission, unless --wait is given; on this machine it always waits. `gencomp
+    slurm collect` writes metrics.json.
 
     Args:
         run: Directory of a finished run.
-        metric: What to measure.
+        metric: The metrics to measure, and how they are measured.
         submission: How the jobs run.
     """
     from cluster.evaluations.metrics.plan import Evaluation

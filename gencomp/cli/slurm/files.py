@@ -1,4 +1,4 @@
-"""`gencomp slurm files`: what the files of a run's codec cost and look like, in many jobs."""
+"""`gencomp slurm files`, which measures real files of a run's codec in many jobs."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ def files(
 ) -> int:
     """Write and read a real file of each held-out picture, as `gencomp files` does, in jobs.
 
-    The same command again submits only what is missing. On Slurm it returns after submission
-    unless --wait; on this machine it always waits. `gencomp slurm collect` writes rates.json.
+    When the same command is given again, it submits only what is missing. On Slurm the command
+    returns after submission, unless --wait is given; on this machine it always waits. `gencomp
+    slurm collect` writes rates.json.
 
     Args:
         run: Directory of a finished run that has a codec.
         name: Name of the evaluation, a directory in RUN/evaluations.
-        file: What is measured.
+        file: The pictures that are measured.
         submission: How the jobs run.
     """
     from cluster.evaluations.files import plan

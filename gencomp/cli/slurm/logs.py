@@ -1,4 +1,4 @@
-"""`gencomp slurm logs`: what a job has printed over all of its attempts."""
+"""`gencomp slurm logs`, which prints what a job has printed in all of its attempts."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def logs(
     job: str | None = None,
     follow: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> None:
-    """Print what a job has printed, in all of its attempts; of a run also rank 0's newest lines.
+    """Print what a job has printed in all of its attempts; for a run also rank 0's newest lines.
 
     Args:
         directory: A run or a sweep that was submitted, or an evaluation, RUN/evaluations/NAME.
-        job: Name of the job, as gencomp slurm status shows it; by default the newest one that has
+        job: Name of the job, as gencomp slurm status shows it; by default the newest job that has
             printed something.
-        follow: Go on until the job is over; Ctrl-C ends that.
+        follow: Go on printing until the job is over, or until Ctrl-C.
     """
     from slurm.jobs import ledger
     from slurm.kinds import open_jobs
@@ -63,7 +63,7 @@ def logs(
 
 
 def _show(path: Path) -> int:
-    """Print a log under its name; its size."""
+    """Print a log below its name, and return its size in bytes."""
     if not path.exists():
         return 0
     print(f"==> {path} <==")
@@ -71,7 +71,7 @@ def _show(path: Path) -> int:
 
 
 def _of_rank_0(run: Path) -> Iterator[str]:
-    """The newest lines of its log, oldest first."""
+    """The newest lines of the log of rank 0, of which the oldest comes first."""
     from cluster.logs import json_lines, process_log
 
     path = process_log.of_rank(run, 0)
@@ -83,7 +83,7 @@ def _of_rank_0(run: Path) -> Iterator[str]:
 
 
 def _life_of(job: Job) -> Callable[[], bool]:
-    """Whether a job is not over; a controller that is away for a moment ends nothing."""
+    """A function that says whether a job still lives; it says so while no controller answers."""
     from slurm.jobs import ledger, queue
 
     watcher = queue.QueueWatcher()
@@ -100,7 +100,7 @@ def _life_of(job: Job) -> Callable[[], bool]:
 
 
 def _follow(offsets: dict[Path, int], lives: Callable[[], bool]) -> None:
-    """Print what comes to files, until the job is over."""
+    """Print what is added to the files, until the job is over."""
     asked, alive = 0.0, True
     while alive:
         if time.monotonic() - asked > _QUEUE_SECONDS:
@@ -113,7 +113,7 @@ def _follow(offsets: dict[Path, int], lives: Callable[[], bool]) -> None:
 
 
 def _print_from(path: Path, offset: int) -> int:
-    """Print a file from an offset; the bytes that were there."""
+    """Print a file from an offset on, and return the number of bytes that were printed."""
     if not path.exists():
         return 0
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""`gencomp slurm status`: where each job stands."""
+"""`gencomp slurm status`, which shows where each job stands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How jobs run: the options that all kinds share; submission of evaluations, and waiting."""
+"""The options that all kinds of jobs share, and how evaluations are submitted and waited for."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ _BUSY = (
 
 
 class Requests(SlurmOptions):
-    """What every kind of job asks for."""
+    """The requests that every kind of job may make."""
 
     profile: Path | None = Field(
         None,
-        description="A YAML file of such options under Slurm's names, for what is not given here.",
+        description="YAML file with such options under the names that Slurm gives them; an option"
+        " that is given here takes precedence.",
     )
-    cpus_per_task: int | None = Field(None, description="CPUs of a job, on each of its nodes.")
+    cpus_per_task: int | None = Field(None, description="CPUs of a job on each of its nodes.")
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = Field(
         False, description="Print the batch scripts; submit nothing and write nothing."
     )
@@ -43,10 +44,10 @@ class Requests(SlurmOptions):
     )
 
     def completed(self) -> Self:
-        """With the values of the profile.
+        """These requests together with the values of the profile.
 
         Raises:
-            InputError: the profile cannot be read, or a number or a time is out of range.
+            InputError: The profile cannot be read, or a number or a time is out of range.
         """
         from slurm.jobs import profile
 
@@ -61,21 +62,22 @@ class Submission(Requests):
     """How the jobs of an evaluation run."""
 
     cpus_per_task: int | None = Field(
-        None, description="CPUs, and threads, of a job; 1 by default."
+        None, description="CPUs of a job, which has as many threads; 1 by default."
     )
     jobs: int = Field(
         4,
-        description="Jobs, at most, that share the measuring, and as many for its certificate; the"
-        " result does not depend on it.",
+        description="Largest number of jobs that share the measuring; as many may share the"
+        " certificate. The result does not depend on this number.",
     )
     executor: Literal["auto", "slurm", "local", "debug"] = Field(
         "auto",
-        description="auto: slurm where a controller answers, else local; debug runs inside this"
-        " process.",
+        description="Where the jobs run: slurm; local, on this machine; auto, on slurm if a"
+        " controller answers, else local; debug, inside this process.",
     )
     max_parallel: int | None = Field(
         None,
-        description="Jobs at once; by default no limit on Slurm, and one per CPU here.",
+        description="Largest number of jobs at once; by default there is no limit on Slurm, and on"
+        " this machine as many run as its CPUs allow.",
     )
 
     @property
@@ -96,7 +98,7 @@ class Submission(Requests):
         return DONE
 
     def submit(self, jobs: JobSet) -> int:
-        """Submit what is missing; on this machine, or with `wait`, also wait for it.
+        """Submit the missing jobs; on this machine, or with `wait`, also wait for them.
 
         Returns:
             The exit code.
@@ -139,7 +141,7 @@ SubmissionOptions = Annotated[Submission, tyro.conf.OmitArgPrefixes, tyro.conf.U
 
 
 def waited(jobs: JobSet) -> bool:
-    """Wait for the jobs on Slurm; False when Ctrl-C has ended that."""
+    """Wait for the jobs on Slurm; returns False when Ctrl-C has ended the waiting."""
     from slurm.jobs import submit
 
     try:

@@ -1,4 +1,4 @@
-"""`gencomp slurm sweep`: run a sweep as one Slurm job that goes on over all of its attempts."""
+"""`gencomp slurm sweep`, which runs a sweep as one Slurm job that is requeued until it is done."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FILE = "sweep.yaml"
 
 
 def sweep(words: Sequence[str]) -> int:
-    """Entry of the command table: recipe values may stand among the other words."""
+    """Run the command on words among which values of the recipe may stand."""
     own, overrides = recipes.split_overrides(words)
 
     def sweep(
@@ -33,17 +33,18 @@ def sweep(words: Sequence[str]) -> int:
         """Submit a sweep as one job, whose nodes its trials share.
 
         The file and the recipes of its trials are checked here, before anything is submitted. At a
-        time limit, and when it is preempted, trials save their checkpoints, the job waits in the
-        queue again and the sweep goes on by itself; no trial runs twice. The same command submits a
-        sweep again that has ended early or has become larger. It returns after submission unless
-        --wait. gencomp slurm sweep SWEEP --help lists the keys that its space may name.
+        time limit, and when the job is preempted, the trials save their checkpoints, the job waits
+        in the queue again, and the sweep goes on by itself; no trial runs twice. A sweep that has
+        ended early or has become larger is submitted again by the same command. The command returns
+        after submission, unless --wait is given. gencomp slurm sweep SWEEP --help lists the keys
+        that the sweep's space may name.
 
         Args:
             file: A sweep file, or the name of a sweep that ships with gencomp.
             name: Name of the sweep, a directory in --runs; by default the file's name.
             runs: Directory of runs and sweeps, which all nodes must see.
-            concurrent: Trials at once, instead of what the file says.
-            allocation: What is asked of Slurm.
+            concurrent: How many trials run at once, instead of the number in the file.
+            allocation: The resources that are asked of Slurm.
         """
         directory = runs / (name or Path(file).stem)
         return _sweep(file, overrides, directory, concurrent, allocation.completed())
@@ -65,12 +66,12 @@ def _sweep(
 
     loaded = load(file, overrides, concurrent)
     home = directory.resolve()
-    plan.has_begun(directory)  # refuses what is no sweep
+    plan.has_begun(directory)  # raises for a directory that is no sweep
     words = ["sweep", str(home / _FILE), "--runs", str(home.parent), "--name", home.name]
     most = loaded.workers * (loaded.concurrent or 1)
     order = allocation.order("sweep", words, loaded.workers, most, loaded.gpu)
     found = SweepSession(home / FOLDER, order)
-    plan.make(loaded, home)  # refuses what makes no trials
+    plan.make(loaded, home)  # raises for a sweep whose trials cannot be made
     if allocation.dry_run:
         return allocation.show(SessionJobs(found))
     require_slurm("gencomp sweep")

@@ -1,4 +1,4 @@
-"""`gencomp slurm train`: train a run as one Slurm job that goes on over all of its attempts."""
+"""`gencomp slurm train`, which trains a run as one Slurm job that is requeued until it is done."""
 
 from __future__ import annotations
 
@@ -17,33 +17,34 @@ from gencomp.recipes.schema import BaseRecipe
 
 
 def train(words: Sequence[str]) -> int:
-    """Entry of the command table: recipe values may stand among the other words."""
+    """Run the command on words among which values of the recipe may stand."""
     own, overrides = recipes.split_overrides(words)
 
     def train(
         recipe: tyro.conf.Positional[str],
         /,
         *,
-        options: Annotated[Options, tyro.conf.OmitArgPrefixes],
+        training: Annotated[Options, tyro.conf.OmitArgPrefixes],
         allocation: AllocationOptions,
     ) -> int:
         """Submit the training of one stage as one job.
 
         The recipe and its data are checked here, before anything is submitted. At a time limit, and
         when it is preempted, the job saves a checkpoint, waits in the queue again and goes on by
-        itself. The same command submits a run again that has ended early, perhaps on other nodes or
-        with other workers. It returns after submission unless --wait. GPUs are asked for by --gres.
+        itself. A run that has ended early is submitted again by the same command, which may ask for
+        other nodes or other workers. The command returns after submission, unless --wait is given.
+        GPUs are asked for by --gres.
 
         Any value of the recipe can be set by --section.field VALUE, as for gencomp train; gencomp
         slurm train RECIPE --help lists them.
 
         Args:
             recipe: A recipe file, or the name of a recipe that ships with gencomp.
-            options: How it is trained, as by gencomp train.
-            allocation: What is asked of Slurm.
+            training: How the stage is trained, as by gencomp train.
+            allocation: The resources that are asked of Slurm.
         """
         checked = recipes.load(recipe, overrides)
-        return _train(checked, options.path(recipe), options, allocation.completed())
+        return _train(checked, training.path(recipe), training, allocation.completed())
 
     return recipe_words.call(train, own, "gencomp slurm train", keys)
 
@@ -71,8 +72,8 @@ def _train(recipe: BaseRecipe, path: Path, options: Options, allocation: Allocat
 
 
 def _driver(home: Path, options: Options) -> list[str]:
-    """Words of the `gencomp train` that the job runs."""
-    # The run's own copy: what becomes of the user's file meanwhile does not matter.
+    """The words of the `gencomp train` command that the job runs."""
+    # The job reads the run's own copy of the recipe, so the user may change the file meanwhile.
     words = ["train", str(home / "recipe.yaml"), "--runs", str(home.parent), "--name", home.name]
     words += ["--workers", options.workers, *["--gpu"] * options.gpu]
     words += ["--max-failures", str(options.max_failures)]

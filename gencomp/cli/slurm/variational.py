@@ -1,4 +1,4 @@
-"""`gencomp slurm variational`: the curve of trained encoders, beside the one of `slurm ais`."""
+"""`gencomp slurm variational`, which measures the rate-distortion curve of trained encoders."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def variational(
 ) -> int:
     """Train Gaussian encoders for a frozen decoder, one for each beta, and measure their curve.
 
-    It lies above the curve of `gencomp slurm ais` by what such encoders lose. One job trains on the
-    run's training images and saves after each beta; the same command goes on after an interruption.
-    The result is RUN/evaluations/NAME/variational.json, which `gencomp figure ais --variational`
-    draws.
+    The curve lies above that of `gencomp slurm ais` by what such encoders lose. One job trains on
+    the run's training images and saves after each beta; the same command goes on after an
+    interruption. The result is written to RUN/evaluations/NAME/variational.json, which `gencomp
+    figure ais --variational` draws.
 
     Args:
         run: Directory of a finished run whose system has a decoder from a Gaussian prior.
         name: Name of the evaluation, a directory in RUN/evaluations.
-        encoders: What is trained and measured.
+        encoders: How the encoders are trained and measured.
         submission: How the job runs.
     """
     from cluster.evaluations.encoders import plan

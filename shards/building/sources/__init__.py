@@ -1,7 +1,7 @@
-"""Where the images of a new shard set come from, one source a file.
+"""The sources of the images of a new shard set; each file holds one source or a few alike.
 
-A source says what its splits hold as `Items`, and how a block of them becomes samples. Blocks are
-independent of one another, so that any process can read any of them.
+A source lists the work items of its splits as `Items`, and says how a block of items becomes
+samples. Blocks are independent of one another, so that any process can read any block.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ SOURCES = {
     "imagenet32": "shards.building.sources.imagenet32:imagenet32",
 }
 
-# What became of one item: a sample; an item that cannot be read, with the sentence that names it;
-# None when the source's own rule leaves it out.
+# The outcome of reading one item: a sample; or `Skipped` for an item that cannot be read, with the
+# sentence that names it; or None when the source's own rule leaves the item out.
 Outcome = NewSample | Skipped | None
 Reader = Callable[[Any], Iterator[Outcome]]
 
@@ -44,12 +44,12 @@ class Items(Protocol):
     def __len__(self) -> int: ...
 
     def block(self, start: int, stop: int) -> Any:
-        """Items [start, stop) in a small picklable form that the source's `read` understands."""
+        """The items [start, stop) in a small picklable form that the source's `read` takes."""
 
 
 @dataclass(frozen=True)
 class Listed:
-    """Items that are listed in memory; a block is a tuple of them."""
+    """Items that are listed in memory; a block is a tuple of items."""
 
     items: Sequence[Any]
 
@@ -62,14 +62,17 @@ class Listed:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set about to be built.
+    """A data set that is about to be built.
 
-    parameters: everything that decides the content, for `dataset.json`; JSON values.
-    splits: the work items of each split.
-    read: one block of items to exactly one outcome an item, in order; picklable, since worker
-        processes call it.
-    classes: names of the labels 0, 1, ...
-    maps: the members that are maps of pixels; None: every image member after the first is one.
+    Attributes:
+        name: The name of the source.
+        parameters: Everything that decides the content, in JSON values, for `dataset.json`.
+        transform: The transform of the images.
+        splits: The work items of each split.
+        read: A function from a block of items to exactly one outcome for each item, in order. It is
+            picklable, since worker processes call it.
+        classes: The names of the labels 0, 1, ...
+        maps: The members that are maps of pixels; None means every image member after the first.
     """
 
     name: str
@@ -82,7 +85,7 @@ class Source:
 
 
 class Item(Protocol):
-    """A work item of `read_each`: it knows the path that its sentence and the skip list name."""
+    """A work item of `read_each`; its path is listed in dataset.json if the item is skipped."""
 
     @property
     def path(self) -> str: ...
@@ -94,10 +97,11 @@ T = TypeVar("T", bound=Item)
 def read_each(
     encode: Callable[[T], NewSample | None], block: Iterable[T]
 ) -> Iterator[NewSample | Skipped | None]:
-    """Read a block item by item; an item that `encode` refuses by `ShardError` is `Skipped`.
+    """Read a block item by item; an item for which `encode` raises `ShardError` is `Skipped`.
 
-    A source's `read` is `partial(read_each, encode)`, or with arguments of its own
-    `partial(read_each, partial(encode, root=root))`; `encode` is a function of a module.
+    The `read` of a source is `partial(read_each, encode)`, or, if `encode` has further arguments,
+    `partial(read_each, partial(encode, root=root))`. `encode` must be a function at the top level
+    of a module, so that it can be pickled.
     """
     for item in block:
         try:
@@ -107,7 +111,10 @@ def read_each(
 
 
 def stored_picture(stored: Pictures, data: bytes, where: object) -> Picture:
-    """An image file's bytes as the set stores them; `ShardError` that names `where` it lies."""
+    """An image file's bytes as the set stores them.
+
+    Raises a `ShardError` that names `where` the file lies when the bytes are no image.
+    """
     try:
         return stored.encode(data)
     except ValueError as error:
@@ -115,7 +122,7 @@ def stored_picture(stored: Pictures, data: bytes, where: object) -> Picture:
 
 
 def unreadable(where: object, reason: object) -> ShardError:
-    """The one sentence for an image that cannot be decoded; `where` names it in full."""
+    """The error for an image that cannot be decoded; `where` names the image in full."""
     return ShardError(
         f"{where} is not an image that can be read ({reason}): mend it, or leave it out with "
         "--on-error skip"

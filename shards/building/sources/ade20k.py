@@ -24,14 +24,14 @@ from shards.errors import ShardError
 
 SPLITS = {"training": "train", "validation": "val"}
 NAMES = "objectInfo150.txt"
-OTHER = "other"  # label 0
+OTHER = "other"  # the class of label 0
 _FOLDER = "ADEChallengeData2016"
 _IMAGE = re.compile(r"((?:.*/)?)images/(training|validation)/(\w+)\.jpg")
 _LAYOUT = f"{_FOLDER}.zip, of the folder {_FOLDER} from it, or of the folder that holds either"
 
 
 def ade20k(path: Path | None, *, size: str | None = None, storage: str | None = None) -> Source:
-    """The source; `ShardError` when files are missing."""
+    """The source of the scenes; raises `ShardError` when files are missing."""
     if path is None:
         raise ShardError(f"ade20k needs the path of {_LAYOUT}")
     stored = pictures(size, storage, "original")
@@ -91,7 +91,7 @@ def _splits(files: Files, names: list[str]) -> dict[str, list[Scene]]:
 
 
 def _table(files: Files, names: list[str]) -> str:
-    """Where the table of the classes is."""
+    """The name of the table of the classes among the files."""
     name = next((n for n in names if PurePosixPath(n).name == NAMES), None)
     if name is None:
         raise ShardError(f"{files.path} lacks {NAMES}, the names of the classes: put it there")
@@ -99,7 +99,10 @@ def _table(files: Files, names: list[str]) -> str:
 
 
 def _classes(files: Files, table: str) -> list[str]:
-    """`other`, then the names by label: the last column, whatever stands between."""
+    """The names of the classes by label: `other`, then the last column of each row of the table.
+
+    The columns between the first and the last are not looked at.
+    """
     lines = files.read(table).decode("utf-8-sig", "replace").splitlines()
     rows = [line.split("\t") for line in lines[1:] if line.strip()]
     if [row[0].strip() for row in rows] != [str(i) for i in range(1, len(rows) + 1)]:

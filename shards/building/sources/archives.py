@@ -1,4 +1,4 @@
-"""The files of a data set as its site ships them: a folder, a zip or a tar, read alike."""
+"""The files of a data set as its site ships them; a folder, a zip and a tar are read alike."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from typing import IO, Protocol
 
 from shards.errors import ShardError
 
-# What zipfile, tarfile and the decompressors raise on a damaged or strange archive. RuntimeError:
-# a member that needs a password; NotImplementedError: a compression that Python does not know.
+# The errors that zipfile, tarfile and the decompressors raise on a damaged or strange archive.
+# RuntimeError is raised for a member that needs a password, NotImplementedError for a compression
+# that Python does not know.
 _DAMAGE = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError,
     RuntimeError, NotImplementedError, ValueError,
@@ -27,31 +28,32 @@ _COMPRESSIONS = {b"\x1f\x8b": "gz", b"BZ": "bz2", b"\xfd7": "xz"}  # by the firs
 
 
 class Files(Protocol):
-    """Visible files below a root; names are posix paths without hidden parts.
+    """The visible files below a root; their names are posix paths without hidden parts.
 
-    Objects may be used in a process that was forked after they were made.
+    An object may be used in a process that was forked after the object was made.
     """
 
     path: Path
 
     def names(self) -> list[str]:
-        """All names, sorted; a folder is walked anew by each call."""
+        """All names, sorted; each call walks a folder anew."""
         ...
 
     def read(self, name: str) -> bytes:
-        """One file's bytes; `ShardError` when it is missing or damaged."""
+        """The bytes of one file; raises `ShardError` when the file is missing or damaged."""
         ...
 
     def fingerprint(self, names: Iterable[str]) -> str:
-        """Hex sha256 over the names, their sizes and, in a zip, their CRCs."""
+        """The sha256, in hex, of the names of the files, their sizes and, in a zip, their CRCs."""
         ...
 
 
 def open_files(path: Path) -> Files:
-    """The files of a folder, a zip or a tar (plain, gz, bz2, xz); `ShardError` for anything else.
+    """The files of a folder, a zip or a tar (plain, gz, bz2, xz).
 
-    An archive stays open for the next call in this process. Members of a compressed tar are read
-    fastest in their order in it: going back decompresses it anew.
+    An archive stays open for the next call in this process. The members of a compressed tar are
+    read fastest in the order of the tar, since going back decompresses it from its start. Raises
+    `ShardError` for any other file.
     """
     try:
         status = path.stat()
@@ -62,7 +64,7 @@ def open_files(path: Path) -> Files:
     return _archive(path, status.st_mtime_ns, status.st_size, status.st_ino)
 
 
-# What tells a file from the one that replaced it is part of the cache's key.
+# The key of the cache has everything that tells a file from another one that has replaced it.
 @lru_cache(maxsize=8)
 def _archive(path: Path, mtime_ns: int, size: int, inode: int) -> Files:
     try:
@@ -79,7 +81,7 @@ def _archive(path: Path, mtime_ns: int, size: int, inode: int) -> Files:
 
 
 class _Unshared(io.RawIOBase):
-    """A file whose position lives in this object: forked processes do not move each other's."""
+    """A file whose position is kept in this object, so that forked processes do not share it."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -102,7 +104,7 @@ class _Unshared(io.RawIOBase):
             os.SEEK_CUR: self._position,
             os.SEEK_END: os.fstat(self._descriptor).st_size,
         }[whence]
-        if start + offset < 0:  # zipfile looks for its end mark so in a tiny file
+        if start + offset < 0:  # zipfile does this in a tiny file when it looks for the end mark
             raise OSError("a place before the start of the file")
         self._position = start + offset
         return self._position
@@ -194,7 +196,7 @@ class _Tar:
 
 
 def _walk(root: Path) -> Iterator[str]:
-    """Visible files below root, links followed; each real folder once, so that loops end."""
+    """The visible files below a root. Links are followed, but each folder is walked only once."""
     seen: set[tuple[int, int]] = set()
     waiting = [""]
     while waiting:
@@ -219,7 +221,7 @@ def _walk(root: Path) -> Iterator[str]:
 
 
 def _visible(name: str) -> bool:
-    """False for hidden files and for what macOS adds to zips."""
+    """Whether a file is neither hidden nor one of those that macOS adds to zips."""
     return not any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 

@@ -1,7 +1,7 @@
-"""What the data sets have in common that are shipped as a few large arrays of pixels.
+"""Shared parts of the sources whose data sets are shipped as a few large arrays of pixels.
 
-Their items are known by number alone, so a split of a million costs no memory; and their pixels
-are read a few rows at a time.
+Their items are known by number alone, so a split of a million images needs no memory; and their
+pixels are read a few rows at a time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ROWS_AT_ONCE = 256
 
 
 class Piece(NamedTuple):
-    """Rows [start, stop) of one file, which are the items `number`, ... of their split."""
+    """The rows [start, stop) of one file; the first of them is item `number` of its split."""
 
     split: str
     file: str
@@ -34,7 +34,10 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Rows:
-    """The items of a split: all rows of its files (name, number of rows), one after another."""
+    """The items of a split: all rows of its files, one file after another.
+
+    `files` has the name and the number of rows of each file.
+    """
 
     split: str
     files: tuple[tuple[str, int], ...]
@@ -43,7 +46,7 @@ class Rows:
         return sum(rows for _, rows in self.files)
 
     def block(self, start: int, stop: int) -> tuple[Piece, ...]:
-        """Items [start, stop), a piece for each file that holds some of them."""
+        """The items [start, stop), as one piece for each file that holds some of them."""
         pieces = []
         first = 0
         for file, rows in self.files:
@@ -54,14 +57,16 @@ class Rows:
         return tuple(pieces)
 
 
-# A piece to its pixels, uint8 [rows, H, W] or [rows, H, W, 3], and its labels, int64 [rows].
+# A function from a piece to its pixels, uint8 [rows, H, W] or [rows, H, W, 3], and its labels,
+# int64 [rows].
 Load = Callable[[Piece], tuple[np.ndarray, np.ndarray]]
 
 
 def read_rows(load: Load, stored: Pictures, block: tuple[Piece, ...]) -> Iterator[NewSample]:
-    """Read a block of `Rows`, a few rows at a time; keys are "train-0000123", numbers in the split.
+    """Read a block of `Rows`, a few rows at a time.
 
-    A source's `read` is `partial(read_rows, partial(load, ...), stored)`.
+    A key, such as "train-0000123", is the split and the number of the item in the split. The `read`
+    of a source is `partial(read_rows, partial(load, ...), stored)`.
     """
     for piece in block:
         for start in range(piece.start, piece.stop, _ROWS_AT_ONCE):
@@ -84,10 +89,13 @@ def read_rows(load: Load, stored: Pictures, block: tuple[Piece, ...]) -> Iterato
 
 
 class RowStream:
-    """Rows of bytes inside a stream that may be compressed: cheap forwards, dear backwards."""
+    """Rows of bytes inside a stream; if it is compressed, reading backwards is slow."""
 
     def __init__(self, stream: BinaryIO, base: int, rows: int, columns: int, where: str) -> None:
-        """`base`: place of the first row; `columns`: bytes a row; `where`: names it in messages."""
+        """Use a stream whose first row is at the place `base` and whose rows have `columns` bytes.
+
+        `where` is the name of the stream in messages.
+        """
         self._stream = stream
         self._base = base
         self._where = where
@@ -95,12 +103,12 @@ class RowStream:
         self.columns = columns
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Rows [start, stop) as uint8 [rows, columns]; `ShardError` when they are damaged."""
+        """The rows [start, stop), uint8 [rows, columns]; raises `ShardError` when damaged."""
         size = (stop - start) * self.columns
         try:
             self._stream.seek(self._base + start * self.columns)
             data = self._stream.read(size)
-            if stop == self.rows:  # checksums are compared where a compressed stream ends
+            if stop == self.rows:  # checksums are compared only at the end of a compressed stream
                 while self._stream.read(1 << 20):
                     pass
         except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
@@ -114,7 +122,7 @@ class RowStream:
 
 
 def fingerprint(rows: RowStream, labels: np.ndarray) -> str:
-    """Hex sha256 that tells large arrays apart: their shape, the first rows, all labels."""
+    """A sha256, in hex, that tells large arrays apart by shape, first rows and all labels."""
     digest = hashlib.sha256(f"{rows.rows}\0{rows.columns}\0".encode())
     digest.update(rows.read(0, min(rows.rows, 16)).tobytes())
     digest.update(labels.astype("<i8").tobytes())
@@ -122,13 +130,13 @@ def fingerprint(rows: RowStream, labels: np.ndarray) -> str:
 
 
 def planar(pixels: np.ndarray) -> np.ndarray:
-    """Red, green and blue planes, uint8 [n, 3·side·side], to images [n, side, side, 3]."""
+    """Turn red, green and blue planes, uint8 [n, 3·side·side], into images [n, side, side, 3]."""
     side = planar_side(pixels.shape[1])
     return np.ascontiguousarray(pixels.reshape(-1, 3, side, side).transpose(0, 2, 3, 1))
 
 
 def planar_side(columns: int) -> int:
-    """Height and width of a square image of so many bytes; `ValueError` when there is none."""
+    """The side of a square RGB image of `columns` bytes; raises `ValueError` when there is none."""
     side = int(np.sqrt(columns // 3))
     if columns < 3 or 3 * side * side != columns:
         raise ValueError(f"rows of {columns} bytes are no square RGB images")
@@ -136,7 +144,10 @@ def planar_side(columns: int) -> int:
 
 
 def checked_labels(labels: object, rows: int, lowest: int, highest: int) -> np.ndarray:
-    """Labels as int64 [rows]; `ValueError` unless they are whole numbers from lowest to highest."""
+    """Labels as int64 [rows].
+
+    Raises `ValueError` unless they are whole numbers from lowest to highest.
+    """
     numbers = np.asarray(labels)
     if numbers.shape != (rows,) or (rows and numbers.dtype.kind not in "iu"):
         raise ValueError(f"{rows} images have labels of shape {numbers.shape}")

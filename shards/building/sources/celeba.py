@@ -1,17 +1,21 @@
 """`celeba`: the 202,599 aligned and cropped faces of CelebA, 178×218 JPEG files.
 
-Taken as the data set's site ships it: `img_align_celeba.zip` (or its folder) and, in the same
-folder or in the site's own folders `Img`, `Eval` and `Anno` beside it, `list_eval_partition.txt`
-and `list_attr_celeba.txt`. Kaggle's copy (lists as .csv, everything in one zip) will do as well.
+The files are read as the data set's site ships them: `img_align_celeba.zip` (or its folder) and, in
+the same folder or in the site's own folders `Img`, `Eval` and `Anno` beside it,
+`list_eval_partition.txt` and `list_attr_celeba.txt`. Kaggle's copy, which has the lists as .csv and
+everything in one zip, can be read as well.
 
-Options: `test_images`, `seed`: in place of the official splits train, val and test, a seeded test
-split of so many of all the images, the rest being train. DPLC was measured on a split that it
-does not name; use 10000, and every set built with the same seed has the same test images.
-`attributes`: keep the 40 attributes of each face, -1 or 1 as published, as a member `json`.
+Options:
 
-Stored by default at 64×64 as PNG: the shorter side scaled to 64, centre crop, which keeps the full
-width of the face (DPLC's transform, not the tight crop of WAE). PNG because models are trained and
-measured on exactly these pixels. `storage original` without a size keeps the files as they are.
+- `test_images`, `seed`: In place of the official splits train, val and test, make a seeded test
+  split of `test_images` images; the other images are the split train. DPLC was measured on a split
+  that it does not name; use 10000, and every set built with the same seed has the same test images.
+- `attributes`: Keep the 40 attributes of each face, -1 or 1 as published, as a member `json`.
+
+By default images are stored at 64×64 as PNG: the shorter side is scaled to 64, and the centre is
+cut out, which keeps the full width of the face (this is DPLC's transform, not the tight crop of
+WAE). PNG is chosen because models are trained and measured on exactly these pixels. `storage
+original` without a size keeps the files as they are.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ from shards.building.sources.draw import drawn
 from shards.building.writer import NewSample
 from shards.errors import ShardError
 
-SPLITS = ("train", "val", "test")  # 0, 1 and 2 in the official list
+SPLITS = ("train", "val", "test")  # the official list calls them 0, 1 and 2
 DEFAULT_SIZE = "64"
 _IMAGE = re.compile(r"\d{6}\.(jpg|png)")
 _NAMES = ("img_align_celeba", "img_align_celeba.zip")
@@ -45,7 +49,7 @@ _OTHER_WAYS = {
 
 
 class Face(NamedTuple):
-    """One work item: a file of the archive; its attributes as a byte 1 (true) or 0 each."""
+    """One work item: a file of the archive, and a byte 1 (true) or 0 for each attribute."""
 
     path: str
     flags: bytes
@@ -60,7 +64,7 @@ class Face(NamedTuple):
 
 
 class List(NamedTuple):
-    """One of the data set's lists: where it was found, and its bytes."""
+    """One of the data set's lists: the place where it was found, and its bytes."""
 
     where: str
     data: bytes
@@ -70,7 +74,7 @@ class List(NamedTuple):
         return hashlib.sha256(self.data).hexdigest()
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Its lines that are not empty, as (number, words); of a .txt or a .csv."""
+        """The lines of a .txt or a .csv that are not empty, as (number, words)."""
         lines = self.data.decode("utf-8-sig", "replace").replace(",", " ").splitlines()
         return ((n, words) for n, line in enumerate(lines, start=1) if (words := line.split()))
 
@@ -84,7 +88,10 @@ def celeba(
     seed: int = 0,
     attributes: bool = False,
 ) -> Source:
-    """The source; see the module for its options. `ShardError` when a file is missing."""
+    """The source of the faces; the docstring of the module describes its options.
+
+    Raises `ShardError` when a file is missing.
+    """
     if path is None:
         raise ShardError("celeba needs the path of img_align_celeba.zip or of the folder it is in")
     if size is None and storage != "original":
@@ -135,7 +142,7 @@ def celeba(
 
 
 def encode(face: Face, root: Path, stored: Pictures, names: tuple[str, ...]) -> NewSample:
-    """Read one face; `ShardError` that names it when it is damaged."""
+    """Read one face; raises a `ShardError` that names the file when it is damaged."""
     data = open_files(root).read(face.path)
     picture = stored_picture(stored, data, f"{face.path} in {root}")
     members = {picture.ext: picture.data}
@@ -148,7 +155,7 @@ def encode(face: Face, root: Path, stored: Pictures, names: tuple[str, ...]) -> 
 
 
 def _images(path: Path) -> Path:
-    """The archive or folder of the images for what the user names."""
+    """The archive or the folder of the images, for the path that the user names."""
     if not path.is_dir():
         return path
     inside = (path / place / name for place in _PLACES for name in _NAMES)
@@ -184,9 +191,9 @@ def _custom(found: Mapping[str, str], test_images: int, seed: int) -> dict[str, 
 def _attributes(
     listed: List, files: Files, found: Mapping[str, str]
 ) -> tuple[list[str], dict[str, bytes]]:
-    """The attributes' names, and each image's."""
+    """The names of the attributes, and the attributes of each image."""
     rows = listed.rows()
-    header = next((words for _, words in rows if len(words) > 1), [])  # a count may stand above
+    header = next((words for _, words in rows if len(words) > 1), [])  # skips a count above it
     names = header[1:] if header[:1] == ["image_id"] else header
     value = {"1": 1, "-1": 0}
     flags = {}
@@ -206,12 +213,16 @@ def _attributes(
 
 
 def _list(path: Path, files: Files, stem: str) -> List:
-    """Find a list in the images' archive or near it; `ShardError` that names the other way."""
+    """Find a list in the images' archive or near it.
+
+    Raises a `ShardError` that names the option which makes the list unnecessary.
+    """
     wanted = (f"{stem}.txt", f"{stem}.csv")
     for name in () if files.path.is_dir() else files.names():
         if PurePosixPath(name).name in wanted:
             return List(f"{name} in {files.path}", files.read(name))
-    # Above as well: the images may be named by their own folder, or by the site's Img.
+    # The folders above are searched as well, since the path may be the folder of the images itself,
+    # or the site's folder `Img`.
     for base in (path, *path.absolute().parents[:2]):
         for file in (base / place / name for place in _PLACES for name in wanted):
             if file.is_file():
@@ -220,7 +231,7 @@ def _list(path: Path, files: Files, stem: str) -> List:
 
 
 def _same(where: str, listed: list[str], files: Files, found: Mapping[str, str]) -> None:
-    """A list and the images must be of one another."""
+    """Raise `ShardError` unless a list names exactly the images that were found."""
     if lost := sorted(set(listed) - found.keys()):
         raise ShardError(
             f"{files.path} lacks {len(lost)} of the {len(listed)} images of {where}, such as "

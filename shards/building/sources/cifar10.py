@@ -1,8 +1,8 @@
 """`cifar10`: 60,000 colour images of 32×32 pixels, from the python batches that their site ships.
 
 The path is cifar-10-python.tar.gz, the folder cifar-10-batches-py that was unpacked from it, or a
-folder that holds one of them. Splits train (data_batch_1 to 5) and test (test_batch), in the files'
-order. The batches are pickles; nothing that they ask for is run
+folder that holds one of them. The splits are train (data_batch_1 to 5) and test (test_batch), in
+the order of the files. The batches are pickles; no code that they name is run
 (`shards.building.sources.pickles`).
 """
 
@@ -41,7 +41,10 @@ class PickledBatch(NamedTuple):
 
 
 def cifar10(path: Path | None, *, size: str | None = None, storage: str | None = None) -> Source:
-    """The source; `ShardError` when a batch is missing, damaged, or asks for code to be run."""
+    """The source of the images.
+
+    Raises `ShardError` when a batch is missing or damaged, or asks for code to be run.
+    """
     if path is None:
         raise ShardError(f"cifar10 needs the path of {_ARCHIVE} or of its unpacked folder")
     stored = pictures(size, storage, "png", arrays=True)
@@ -74,7 +77,7 @@ def cifar10(path: Path | None, *, size: str | None = None, storage: str | None =
 
 
 def _folder(files: Files) -> str:
-    """The folder of the batches inside `files`, with its slash; all of them must be in it."""
+    """The folder inside `files` that holds all the batches, with its slash."""
     found = files.names()
     needed = [*SPLITS["train"], *SPLITS["test"], _NAMES]
     folders = sorted(

@@ -7,14 +7,16 @@ the other beside it. The splits are the folders train, val and test.
 A sample has the image, `label.png` (`*_gtFine_labelIds.png`) and `instance.png`
 (`*_gtFine_instanceIds.png`, 16 bits: label id · 1000 + number, or the label id alone). The classes
 are the 34 names of the label ids; licence plates (id -1) are not drawn in the maps as shipped.
-The maps of the split test are dummies, since its labels are not public: they know the ego
-vehicle and the borders only. They are stored as shipped; measure conditional models on val.
+The maps of the split test are dummies, since its labels are not public: they show only the ego
+vehicle and the borders. They are stored as shipped; measure conditional models on val.
 
-Options: `instances`: False leaves the instance maps out; `labels`: False stores images alone, and
-needs no gtFine.
+Options:
 
-By default the files are stored as they are. With a size, such as 512x1024, images are PNG, and the
-maps are resized by nearest neighbour.
+- `instances`: False leaves the instance maps out.
+- `labels`: False stores images alone, and gtFine is not needed.
+
+By default the files are stored as they are. With a size, such as 512x1024, images are stored as
+PNG, and the maps are resized by nearest neighbour.
 """
 
 from __future__ import annotations
@@ -54,7 +56,10 @@ def cityscapes(
     labels: bool = True,
     instances: bool = True,
 ) -> Source:
-    """The source; see the module for its options. `ShardError` when files are missing."""
+    """The source of the scenes; the docstring of the module describes its options.
+
+    Raises `ShardError` when files are missing.
+    """
     if path is None:
         raise ShardError(f"cityscapes needs the path of {_LAYOUT}")
     stored = pictures(size, storage, "original")
@@ -79,7 +84,7 @@ def cityscapes(
 
 
 def _parts(path: Path) -> tuple[Files, Files]:
-    """The files with the images, and those with the maps, which may be the same."""
+    """The files with the images, and the files with the maps, which may be the same files."""
     if path.name.startswith("leftImg8bit") or not path.is_dir():
         folder, images = path.parent, path
     else:

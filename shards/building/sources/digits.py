@@ -1,9 +1,10 @@
 """`digits`: the 1,797 handwritten digits of 8×8 pixels inside scikit-learn; nothing is downloaded.
 
-Their order is that of `sklearn.datasets.load_digits`. The first two thirds, 1,198, are the split
-train and the last 599 test: unshuffled, as scikit-learn's own examples cut them, since neighbours
-are often by one writer. A grey value v of 0 to 16 is stored as v·255/16, halves rounded up
-(8 becomes 128). scikit-learn need not be importable: its data file alone is read.
+The order of the digits is that of `sklearn.datasets.load_digits`. The first two thirds, 1,198
+digits, are the split train, and the last 599 are the split test. They are not shuffled, as in
+scikit-learn's own examples, since neighbours are often by one writer. A grey value v of 0 to 16 is
+stored as v·255/16, with halves rounded up (8 becomes 128). scikit-learn need not be importable,
+since only its data file is read.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ _MEND = "run `pip install scikit-learn`"
 
 
 def digits(path: Path | None, *, size: str | None = None, storage: str | None = None) -> Source:
-    """The source; `ShardError` when scikit-learn is not installed, or for a path."""
+    """The source of the digits.
+
+    Raises `ShardError` when scikit-learn is not installed, and for a path, which it does not take.
+    """
     if path is not None:
         raise ShardError(f"digits takes no path: they come with scikit-learn ({_MEND})")
     stored = pictures(size, storage, "png", arrays=True)
@@ -63,7 +67,7 @@ def _installed() -> Path:
 
 
 def _read(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [1797, 8, 8] scaled to 0..255, and labels int64 [1797]."""
+    """The images, uint8 [1797, 8, 8] scaled to 0..255, and the labels, int64 [1797]."""
     try:
         with gzip.open(file, "rt", encoding="ascii") as lines:
             table = np.loadtxt(lines, delimiter=",", dtype=np.int64, ndmin=2)

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator
 
 
 def drawn(names: Iterable[str], count: int, seed: int) -> list[tuple[int, str]]:
-    """Choose `count` of the names: (place, name), in the order given.
+    """Choose `count` of the names, and return their (place, name) in the order given.
 
-    Those with the smallest sha256 of "seed/name" are chosen, so that a choice does not depend on
-    the order of the names, nor on the version of a generator. One pass over all the names, in
-    memory O(count).
+    The names with the smallest sha256 of "seed/name" are chosen. So the choice depends neither on
+    the order of the names nor on the version of a random generator. It takes one pass over all the
+    names, and O(count) memory.
     """
     prefix = hashlib.sha256(f"{seed}/".encode())
 
@@ -22,6 +22,6 @@ def drawn(names: Iterable[str], count: int, seed: int) -> list[tuple[int, str]]:
             digest.update(name.encode("utf-8", "surrogateescape"))
             yield digest.digest(), place, name
 
-    # At least one, since for none `nsmallest` would not look at the names at all.
+    # `nsmallest` is asked for at least one name: for none, it would not go through the names.
     smallest = heapq.nsmallest(max(count, 1), ranked())[:count]
     return sorted((place, name) for _, place, name in smallest)

@@ -3,21 +3,22 @@
 Each file's bytes are kept as they are unless a size or a storage is asked for; then orientation
 tags are applied. Hidden files and `__MACOSX` are not looked at.
 
-`folder`: any images, searched recursively. Sub-folders named train, val, validation, valid or test
-at the top are the splits; otherwise a seeded share of all the files becomes the test split. The
-first folder below the split's root names the label. Where one folder wraps all of an archive, it
-is passed over. Options: `test_images` (that many) or `test_fraction` (0.1 by default; 0: none) of
-the test split, and `seed` of its draw.
+`folder` reads any images, searched recursively. Folders named train, val, validation, valid or test
+at the top are the splits; without them, a seeded fraction of all the files becomes the test split.
+The first folder below the split's root names the label. If all files of an archive lie in one
+folder, that folder is passed over. Options: `test_images`, the number of images in the test split,
+or `test_fraction`, their fraction (0.1 by default; 0 for no test split); and `seed`, the seed of
+the draw.
 
-`kodak`: the 24 photographs kodim01.png to kodim24.png, all of them the split test.
+`kodak` reads the 24 photographs kodim01.png to kodim24.png, which are all in the split test.
 
-`clic`: the PNG files of CLIC, the Challenge on Learned Image Compression. The path is one of its
-zips (professional_train_2020.zip, mobile_valid_2020.zip, CLIC2020Professional_test.zip, ...), one
-of the folders that these unpack to, or a folder of several. The nearest folder or zip whose name
-has the word train, valid or test says which split it is; likewise, professional or mobile is the
-label.
+`clic` reads the PNG files of CLIC, the Challenge on Learned Image Compression. The path is one of
+its zips (professional_train_2020.zip, mobile_valid_2020.zip, CLIC2020Professional_test.zip, ...),
+one of the folders that these unpack to, or a folder that holds several of them. The split of an
+image is the word train, valid or test in the name of the nearest folder or zip that has one; its
+label is the word professional or mobile, found in the same way.
 
-Kodak and CLIC are what codecs are measured on, so they are stored without loss.
+Codecs are measured on Kodak and CLIC, so these images are stored without loss.
 """
 
 from __future__ import annotations
@@ -60,7 +61,10 @@ def folder(
     test_fraction: float | None = None,
     seed: int = 0,
 ) -> Source:
-    """The source of any images; see the module for its options. Raises `ShardError`."""
+    """The source of any images; the docstring of the module describes its options.
+
+    Raises `ShardError` when there are no files, and for wrong options.
+    """
     if path is None:
         raise ShardError("the source folder needs the path of a folder or an archive of images")
     stored = pictures(size, storage, "original")
@@ -91,7 +95,7 @@ def folder(
 
 
 def kodak(path: Path | None, *, size: str | None = None, storage: str | None = None) -> Source:
-    """The Kodak photographs; `ShardError` unless all of them are there."""
+    """The source of the Kodak photographs; raises `ShardError` unless all of them are there."""
     if path is None:
         raise ShardError("kodak needs the path of the folder of kodim01.png to kodim24.png")
     stored = _lossless("kodak", size, storage)
@@ -111,7 +115,10 @@ def kodak(path: Path | None, *, size: str | None = None, storage: str | None = N
 
 
 def clic(path: Path | None, *, size: str | None = None, storage: str | None = None) -> Source:
-    """The images of CLIC; `ShardError` where a split is not clear or an image is there twice."""
+    """The source of the images of CLIC.
+
+    Raises `ShardError` when the split of an image is not clear, and when an image is there twice.
+    """
     if path is None:
         raise ShardError("clic needs the path of its zips or of the folders that they unpack to")
     stored = _lossless("clic", size, storage)
@@ -141,7 +148,7 @@ def clic(path: Path | None, *, size: str | None = None, storage: str | None = No
 
 
 def encode(file: File, stored: Pictures) -> NewSample:
-    """Read one image; `ShardError` that names the file when it is none or damaged."""
+    """Read one image; raises a `ShardError` that names the file when it is no image or damaged."""
     root = Path(file.root)
     data = open_files(root).read(file.path)
     picture = stored_picture(stored, data, f"{file.path} in {root}")
@@ -171,7 +178,7 @@ def _source(
 
 
 def _items(entries: Sequence[tuple[str, str, str, str | None]], classes: Sequence[str]) -> Listed:
-    """Work items of (root, path in it, name to make the key of, class)."""
+    """Work items from entries (root, path in it, name to make the key from, class)."""
     number = {name: i for i, name in enumerate(classes)}
     keys = _keys([name for _, _, name, _ in entries])
     return Listed(
@@ -193,7 +200,7 @@ def _lossless(name: str, size: str | None, storage: str | None) -> Pictures:
 
 
 def _wrap(names: Iterable[str]) -> str:
-    """The one folder, with its slash, that all names are in, unless it is a split; else ''."""
+    """The one folder that all names are in, with its slash; '' for none, or if it is a split."""
     tops = {name.partition("/")[0] if "/" in name else "" for name in names}
     top = tops.pop()
     return f"{top}/" if top and not tops and top not in SPLITS else ""
@@ -236,7 +243,7 @@ def _class(name: str, depth: int) -> str | None:
 
 
 def _keys(names: list[str]) -> list[str]:
-    """WebDataset keys: no dots in the last component, and no two alike."""
+    """WebDataset keys for the names; all keys differ, and their last components have no dots."""
     taken: set[str] = set()
     keys = []
     for name in names:
@@ -251,7 +258,7 @@ def _keys(names: list[str]) -> list[str]:
 
 
 def _roots(path: Path) -> list[Files]:
-    """A folder and the zips in it, or one archive."""
+    """The files of a folder and of the zips in it, or of one archive."""
     files = open_files(path)
     if not path.is_dir():
         return [files]
@@ -259,12 +266,12 @@ def _roots(path: Path) -> list[Files]:
 
 
 def _below(path: Path, root: Path, name: str) -> str:
-    """A file of CLIC as the user sees it: with the zip that it is in, below `path`."""
+    """The path of a file of CLIC as the user sees it: below `path`, including the file's zip."""
     return (root.relative_to(path.parent) / name).as_posix()
 
 
 def _clic_names(path: Path, where: str) -> tuple[str, str | None]:
-    """The split and the track of a file from the names of its folders and its zip."""
+    """The split and the track of a file, from the names of its folders and its zip."""
     above = list(reversed(where.lower().split("/")[:-1]))
     splits = (match[1] for part in above if (match := _CLIC_SPLIT.search(part)))
     tracks = (match[0] for part in above if (match := _CLIC_TRACK.search(part)))

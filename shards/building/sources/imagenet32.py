@@ -1,14 +1,15 @@
 """`imagenet32`: ImageNet downsampled to 32×32 (or 64×64, ...), from the batches of its site.
 
 The path is a folder, or a zip, that holds train_data_batch_1 to train_data_batch_10 and val_data,
-either python pickles or .npz: unpacked, or within the site's zips. Splits train (all ten batches)
-and val (either may be absent), in the batches' order. Labels are 0 to 999, one less than in the
-files; they follow the list map_clsloc.txt of the same site, which is not the usual order of
-ImageNet. The mean image is not looked at. The side is read from the data: 32 for 3072 columns.
+as Python pickles or as .npz; they may be unpacked or still in the site's zips. The splits are train
+(all ten batches) and val, in the order of the batches; one of the splits may be absent. Labels are
+0 to 999, one less than in the files; they follow the list map_clsloc.txt of the same site, which is
+not the usual order of ImageNet. The mean image is not looked at. The side of the images is found
+from the data: it is 32 for rows of 3072 columns.
 
-Nothing that a pickle asks for is run (`shards.building.sources.pickles`). 1.28 million images are
-read in constant memory: a batch's pixels stay in its file and are read a few rows at a time,
-straight from their place in a pickle, as a stream from an .npz or a zip.
+No code that a pickle names is run (`shards.building.sources.pickles`). The 1.28 million images are
+read in constant memory: a batch's pixels stay in its file and are read a few rows at a time, from
+their place in a pickle, or as a stream from an .npz or a zip.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ _FILES = {
 
 
 class Place(NamedTuple):
-    """A batch: a file, or a member of a zip; `content` is its `fingerprint`."""
+    """A batch: a file, or a member of a zip; `content` is the batch's `fingerprint`."""
 
     file: Path
     member: str | None
@@ -65,7 +66,10 @@ class Place(NamedTuple):
 
 
 def imagenet32(path: Path | None, *, size: str | None = None, storage: str | None = None) -> Source:
-    """The source; `ShardError` when batches are missing, damaged, or ask for code to be run."""
+    """The source of the images.
+
+    Raises `ShardError` when batches are missing or damaged, or ask for code to be run.
+    """
     if path is None:
         raise ShardError("imagenet32 needs the path of the folder of its batches")
     stored = pictures(size, storage, "png", arrays=True)
@@ -105,7 +109,10 @@ def imagenet32(path: Path | None, *, size: str | None = None, storage: str | Non
 def _whole(
     path: Path, split: str, names: tuple[str, ...], found: Mapping[str, Place]
 ) -> tuple[str, ...]:
-    """The batches of a split: all of them or none."""
+    """The names of a split's batches if all of them were found, or none if none was found.
+
+    Raises `ShardError` when only some of the batches were found.
+    """
     lost = [name for name in names if name not in found]
     if lost and len(lost) < len(names):
         raise ShardError(
@@ -115,7 +122,7 @@ def _whole(
 
 
 def _find(path: Path) -> dict[str, Place]:
-    """The batches at `path` by name; what is unpacked comes before what is still in a zip."""
+    """The batches at `path` by name; an unpacked batch is preferred to one in a zip."""
     found: dict[str, Place] = {}
     for places in (_loose(path), _zipped(path)):
         here: dict[str, Place] = {}
@@ -158,13 +165,13 @@ def _load(places: Mapping[str, Place], piece: Piece) -> tuple[np.ndarray, np.nda
     return planar(rows.read(piece.start, piece.stop)), labels[piece.start : piece.stop]
 
 
-@lru_cache(maxsize=1)  # by process: a fork would share the place in the file
+@lru_cache(maxsize=1)  # the process is in the key, since forks would share the file's position
 def _opened(place: Place, _process: int) -> tuple[RowStream, np.ndarray]:
     return _open(place)
 
 
 def _open(place: Place) -> tuple[RowStream, np.ndarray]:
-    """Open a batch: its pixels as a stream of rows, and its labels from 0, int64 [rows]."""
+    """Open a batch: its pixels as a stream of rows, and its labels, which start at 0, int64."""
     try:
         opened = _open_npz if place.name.endswith(".npz") else _open_pickle
         return opened(_stream(place), place.where)
@@ -183,7 +190,7 @@ def _open(place: Place) -> tuple[RowStream, np.ndarray]:
 def _stream(place: Place) -> BinaryIO:
     if place.member is None:
         return place.file.open("rb")
-    # zipfile keeps the archive open for as long as the member is.
+    # zipfile keeps the archive open for as long as the member is open.
     member = zipfile.ZipFile(place.file).open(place.member)
     return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, member)))
 

@@ -1,8 +1,9 @@
 """The keys of an LMDB database, read without its values.
 
-A cursor of LMDB touches the first page of each value that it passes: at LSUN's size three million
-page faults, 12 GB in no order (40 GB with read-ahead), for 120 MB of keys. The keys are in the
-pages of the tree; here these alone are read, in constant memory. Values are left to LMDB itself.
+A cursor of LMDB touches the first page of each value that it passes. For a database as large as
+LSUN's, these are three million page faults, 12 GB in no order (40 GB with read-ahead), for 120 MB
+of keys. The keys are in the pages of the tree, so only these pages are read here, in constant
+memory. Values are read by LMDB itself.
 
 The format is that of MDB_page, MDB_meta, MDB_db and MDB_node in mdb.c: data version 1, 64 bits,
 little-endian.
@@ -20,16 +21,18 @@ from typing import NamedTuple
 from shards.errors import ShardError
 
 _MAGIC, _VERSION = 0xBEEFC0DE, 1
-# Of a meta page: magic, version, page size, entries and root of the main tree, the last page in
-# use, the transaction.
+# The fields of a meta page: magic, version, page size, entries and root of the main tree, the last
+# page in use, and the transaction.
 _META = struct.Struct("<16xII16xI76xQQQQ")
-_HEADER = struct.Struct("<Q2xHH2x")  # of a page: its number, flags, where its list of nodes ends
-_BRANCH, _LEAF, _KIND = 1, 2, 0x27  # leaves of fixed size or of sub-pages are another kind
+# The header of a page: its number, its flags, and the place where its list of nodes ends.
+_HEADER = struct.Struct("<Q2xHH2x")
+# `_KIND` masks the flags of a page's kind; leaves of fixed size or of sub-pages are other kinds.
+_BRANCH, _LEAF, _KIND = 1, 2, 0x27
 _EMPTY = 2**64 - 1
 
 
 class Tree(NamedTuple):
-    """The main tree of a database as of its last transaction."""
+    """The main tree of a database after its last transaction."""
 
     page_size: int
     entries: int
@@ -42,7 +45,7 @@ class Tree(NamedTuple):
 def open_keys(file: Path) -> Iterator[tuple[int, Iterator[bytes]]]:
     """The number of entries of a `data.mdb`, and its keys in their order.
 
-    `ShardError` when it is no LMDB database, damaged, or cut off.
+    Raises `ShardError` when the file is no LMDB database, is damaged, or is cut off.
     """
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
@@ -60,7 +63,7 @@ def open_keys(file: Path) -> Iterator[tuple[int, Iterator[bytes]]]:
 
 def _tree(descriptor: int, file: Path) -> Tree:
     first = _meta(os.pread(descriptor, _META.size, 0))
-    # Two meta pages take turns; the second stands one page in.
+    # Transactions are written to two meta pages in turn; the second one is at the second page.
     second = first and _meta(os.pread(descriptor, _META.size, first.page_size))
     if not first or not second:
         raise ShardError(f"{file} is no LMDB database: download it again")

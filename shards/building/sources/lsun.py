@@ -3,16 +3,18 @@
 The path is the database's folder, the folder that holds it, or a folder of images exported from
 it, searched recursively, each named by its key (LSUN's own `data.py export` makes one).
 
-Options: `test_images`, `seed`: a seeded test split of so many images (10,000 as in DPLC, whose
-own draw depends on the version of Python's generator); train is the rest. 0: no test split. The
-choice depends on the keys and the seed alone: the database and its export give the same one. A
-`bedroom_val_lmdb` beside `bedroom_train_lmdb` becomes the split val.
+The options `test_images` and `seed` draw a seeded test split of so many images (10,000 as in DPLC,
+whose own draw depends on the version of Python's generator); the other images are the split train.
+With 0 test images there is no test split. The choice depends on the keys and the seed alone, so the
+database and its export give the same one. A `bedroom_val_lmdb` beside `bedroom_train_lmdb` becomes
+the split val.
 
-Rows are in the order of the keys. Three million images stream in constant memory from the
-database; of exported images the names are held, about 0.15 kB each.
+Rows are in the order of the keys. The three million images of a database are read in constant
+memory; for exported images, the names are held in memory, about 0.15 kB each.
 
-Stored by default at 64×64 as PNG (shorter side scaled, centre crop), since models are trained and
-measured on exactly these pixels. `storage` original without a size keeps the files as they are.
+By default images are stored at 64×64 as PNG (the shorter side is scaled to 64, and the centre is
+cut out), since models are trained and measured on exactly these pixels. `storage original` without
+a size keeps the files as they are.
 """
 
 from __future__ import annotations
@@ -50,14 +52,14 @@ _LAYOUTS = (
 
 
 class Exported(NamedTuple):
-    """A block of exported images: posix paths below the root."""
+    """A block of exported images: the posix paths of their files below the root."""
 
     root: Path
     names: tuple[str, ...]
 
 
 class File(NamedTuple):
-    """A work item of an exported folder."""
+    """A work item of a folder of exported images."""
 
     path: str
 
@@ -84,7 +86,10 @@ def lsun(
     test_images: int = 10_000,
     seed: int = 0,
 ) -> Source:
-    """The source; see the module. `ShardError` when the path is neither of the two layouts."""
+    """The source of the images; the docstring of the module describes its options.
+
+    Raises `ShardError` when the path has neither of the two layouts.
+    """
     if path is None:
         raise ShardError(f"lsun needs the path of {_LAYOUTS}")
     if size is None and storage != "original":
@@ -110,7 +115,7 @@ def lsun(
 
 
 def read(block: Extent | Picked | Exported, stored: Pictures) -> Iterator[Outcome]:
-    """One block's outcomes, in order."""
+    """The outcomes of the items of one block, in order."""
     if isinstance(block, Exported):
         encode_file = partial(_encode_file, root=block.root, stored=stored)
         return read_each(encode_file, map(File, block.names))

@@ -1,6 +1,6 @@
 """A category of LSUN in LMDB, cut into a train split and held-out test images.
 
-Memory does not grow with the database: of its keys, each 256th is held and those held out.
+Of all the keys, only each 256th and those of the held-out images are kept in memory.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from shards.errors import ShardError
 if TYPE_CHECKING:
     import lmdb
 
-MARK = 256  # entries from one key that is held to the next
+MARK = 256  # the number of entries from one key that is kept in memory to the next
 
 
 class Extent(NamedTuple):
-    """A block of the train split: so many `entries`, `skip` after a key, but the held-out ones."""
+    """A block of the train split: `entries` entries, without those that are held out.
+
+    The first entry is the one that lies `skip` entries after that of the key.
+    """
 
     database: Path
     key: bytes
@@ -34,7 +37,7 @@ class Extent(NamedTuple):
 
 
 class Picked(NamedTuple):
-    """A block of the test split: entries by their keys."""
+    """A block of the test split: the keys of its entries."""
 
     database: Path
     keys: tuple[bytes, ...]
@@ -51,7 +54,8 @@ class Entry(NamedTuple):
 class Train:
     """The entries that are not held out, in the order of their keys.
 
-    marks: keys of the entries 0, MARK, 2·MARK, ...; held_out: sorted places of the test split.
+    `marks` are the keys of the entries 0, MARK, 2·MARK, ...; `held_out` are the sorted places of
+    the entries of the test split.
     """
 
     database: Path
@@ -74,7 +78,10 @@ class Train:
         )
 
     def _place(self, item: int) -> int:
-        """Where item i is among all the entries: after each held-out place p_j with p_j - j ≤ i."""
+        """The place of item i among all the entries.
+
+        It lies after each held-out place p_j with p_j - j ≤ i.
+        """
         return item + bisect_right(
             range(len(self.held_out)), item, key=lambda j: self.held_out[j] - j
         )
@@ -95,7 +102,7 @@ class HeldOut:
 
 
 def scan(database: Path, test_images: int, seed: int) -> tuple[Train, HeldOut, str]:
-    """One pass over the keys alone: both splits, and the sha256 over the keys in their order."""
+    """Find both splits in one pass over the keys alone; also the sha256 of the keys in order."""
     marks: list[bytes] = []
     digest = hashlib.sha256()
 
@@ -123,7 +130,7 @@ def check_test_images(test_images: int, images: int, where: Path) -> None:
 
 
 def read_entries(block: Extent | Picked) -> Iterator[Entry]:
-    """The entries of a block in order, one in memory at a time."""
+    """The entries of a block in order; one entry is in memory at a time."""
     with _reading(block.database) as transaction:
         if isinstance(block, Picked):
             for key in block.keys:
@@ -152,11 +159,11 @@ def _changed(database: Path) -> ShardError:
 
 @contextmanager
 def _reading(database: Path) -> Iterator[lmdb.Transaction]:
-    """A read-only transaction that leaves no lock file; one at a time in a process."""
+    """A read-only transaction, which leaves no lock file; a process has one at a time."""
     import lmdb
 
     try:
-        # Open for one block alone, so that what is mapped and read does not add up.
+        # The database is opened anew for each block, so that mapped memory does not accumulate.
         with (
             lmdb.open(str(database), readonly=True, lock=False, create=False) as environment,
             environment.begin() as transaction,

@@ -2,7 +2,8 @@
 
 The path is the folder of train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte
 and t10k-labels-idx1-ubyte, each with or without .gz; or a folder in which torchvision keeps them
-(MNIST/raw, FashionMNIST/raw). Splits train and test, in the files' order. Stored as grey PNG.
+(MNIST/raw, FashionMNIST/raw). The splits are train and test, in the order of the files. Images are
+stored as grey PNG.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from shards.building.sources import Source
 from shards.building.sources.arrays import Piece, Rows, checked_labels, read_rows
 from shards.errors import ShardError
 
-SPLITS = {"train": "train", "test": "t10k"}  # and how the files call them
+SPLITS = {"train": "train", "test": "t10k"}  # the splits, and their names in the file names
 DIGITS = [str(digit) for digit in range(10)]
 CLOTHES = [
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
@@ -33,7 +34,7 @@ CLOTHES = [
 
 
 class Pair(NamedTuple):
-    """The two files of a split, and the sha256 of what they hold."""
+    """The two files of a split, and the sha256 of their content."""
 
     images: Path
     labels: Path
@@ -41,14 +42,17 @@ class Pair(NamedTuple):
 
 
 def mnist(path: Path | None, *, size: str | None = None, storage: str | None = None) -> Source:
-    """The handwritten digits; `ShardError` when a file is missing or damaged."""
+    """The source of the digits; raises `ShardError` when a file is missing or damaged."""
     return _source("mnist", "MNIST", DIGITS, path, size, storage)
 
 
 def fashion_mnist(
     path: Path | None, *, size: str | None = None, storage: str | None = None
 ) -> Source:
-    """Fashion-MNIST, which has the file names of MNIST; `ShardError` as there."""
+    """The source of Fashion-MNIST, whose files have the names of MNIST's.
+
+    Raises `ShardError` when a file is missing or damaged.
+    """
     return _source("fashion-mnist", "FashionMNIST", CLOTHES, path, size, storage)
 
 
@@ -93,7 +97,7 @@ def _source(
 
 
 def _file(path: Path, folder: str, stem: str, kind: str) -> Path:
-    """One of the four files; some copies write a dot before the kind."""
+    """The path of one of the four files; in some copies, a dot stands before the kind."""
     for place in (path, path / "raw", path / folder / "raw"):
         for name in (f"{stem}-{kind}", f"{stem}.{kind}", f"{stem}-{kind}.gz", f"{stem}.{kind}.gz"):
             if (place / name).is_file():
@@ -111,7 +115,7 @@ def _load(pairs: Mapping[str, Pair], piece: Piece) -> tuple[np.ndarray, np.ndarr
 
 
 def _read(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [n, H, W] and labels int64 [n]."""
+    """The images, uint8 [n, H, W], and the labels, int64 [n]."""
     images = _read_idx(pair.images, 3)
     try:
         return images, checked_labels(_read_idx(pair.labels, 1), len(images), 0, 9)
@@ -127,7 +131,11 @@ _kept = lru_cache(maxsize=len(SPLITS))(_read)
 
 
 def _read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """An idx file of bytes: 0, 0, the type 8, the number of dimensions; their lengths; data."""
+    """Read an idx file of bytes.
+
+    The file holds 0, 0, the type 8 and the number of dimensions, then the lengths of the
+    dimensions, then the data.
+    """
     magic = bytes([0, 0, 8, dimensions])
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()

@@ -1,14 +1,16 @@
 """`photos`: crops of the colour photographs inside the scikit-image wheel; nothing is downloaded.
 
-Each photograph is cut on a fixed grid (crops overlap by three quarters) at its own scale and
-averaged down to a half and a third. Train and test split by photograph; the two views of the
-motorcycle are one scene and stay together. A near-constant crop is dropped: the standard
-deviation of its grey values (mean of R, G, B) is below 6 of 255 levels; this drops clear sky.
+Each photograph is cut on a fixed grid (crops overlap by three quarters) at its own scale, and also
+after averaging it down to a half and to a third. A photograph is either in the split train or in
+test; the two views of the motorcycle are one scene and stay together. A crop is dropped when the
+standard deviation of its grey values (the means of R, G and B) is below 6 of 255 levels, which
+drops clear sky.
 
-The rows of a split are shuffled (sorted by the hash of their keys), so that any first N of them
-cover all the photographs, scales and places.
+The rows of a split are shuffled (sorted by the hash of their keys), so that the first N of them
+cover all the photographs, scales and places, whatever N is.
 
-Options: `size`, the side of the crops (64 by default, 8 to 256); `storage` (png by default).
+The options are `size`, the side of the crops (64 by default, 8 to 256), and `storage` (png by
+default).
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ LEAST_DEVIATION = 6.0
 
 
 class Crop(NamedTuple):
-    """One work item: the square at (x, y) of a photograph reduced `reduction` times."""
+    """One work item: the square at (x, y) of a photograph that is reduced `reduction` times."""
 
     path: str
     reduction: int
@@ -60,7 +62,10 @@ class Crop(NamedTuple):
 def photos(
     path: Path | None = None, *, size: str | None = None, storage: str | None = None
 ) -> Source:
-    """The source; `ShardError` for a path, which it does not take, and for a size out of bounds."""
+    """The source of the crops.
+
+    Raises `ShardError` for a path, which it does not take, and for a size out of bounds.
+    """
     if path is not None:
         raise ShardError(f"the source photos takes no path ({path}): did you mean `folder`?")
     stored = pictures(size or "64", storage, "png", arrays=True)
@@ -98,7 +103,7 @@ def photos(
 
 
 def encode(crop: Crop, stored: Pictures) -> NewSample | None:
-    """Cut one crop and store it; None when it is near-constant."""
+    """Cut one crop and store it; returns None when the crop is almost constant."""
     box = (crop.x, crop.y, crop.x + crop.size, crop.y + crop.size)
     pixels = np.asarray(_reduced(crop.path, crop.reduction).crop(box))
     if pixels.astype(np.float64).mean(axis=2).std() < LEAST_DEVIATION:

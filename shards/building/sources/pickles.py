@@ -1,8 +1,9 @@
 """Read the pickles of published data sets without running anything that they ask for.
 
-A pickle is a program. Of the names that it may call, only the four are answered that write a numpy
-array, and each by a stand-in of ours: not even numpy's own unpickling sees the file. So a pickle
-can give dicts, lists, tuples, numbers, text, bytes and arrays of numbers.
+A pickle is a program, which may call functions by name. Only the few names that a pickled numpy
+array needs are answered, each by a function of this module: not even numpy's own unpickling sees
+the file. So a pickle can give only dicts, lists, tuples, numbers, text, bytes and arrays of
+numbers.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _NUMBERS = re.compile(r"[uif][1248]")
 
 
 class Array:
-    """A pickled numpy array, its bytes as they are in the file."""
+    """A pickled numpy array; its bytes are kept as they are in the file."""
 
     shape: tuple[int, ...] = ()
     dtype = np.dtype(np.uint8)
@@ -45,7 +46,7 @@ class Array:
 
 
 class _Kind:
-    """Stands for `numpy.dtype`: called with its code, then given its byte order."""
+    """The stand-in for `numpy.dtype`: a pickle calls it with a code, then sets its byte order."""
 
     def __init__(self, code: str | bytes, *_: object) -> None:
         self.code = code.decode("ascii") if isinstance(code, bytes) else code
@@ -70,7 +71,7 @@ def _array(*_: object) -> Array:
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """How Python 3 writes bytes for Python 2 to read."""
+    """The bytes that Python 3 has pickled as text so that Python 2 can read them."""
     if encoding != "latin1":
         raise ValueError(f"bytes in the encoding {encoding!r}")
     return text.encode("latin1")
@@ -109,7 +110,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _PassingBy:
-    """A stream whose long byte strings are passed by: `pickle` gets them with any content."""
+    """A stream whose long byte strings are skipped: `pickle` gets them with undefined content."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -129,23 +130,24 @@ class _PassingBy:
 def load(data: bytes, where: str) -> dict[str, Any]:
     """The dict that a pickle holds, with text for its keys and `Array` for its arrays.
 
-    `where` names the pickle. Raises `ShardError` when it is damaged or asks for anything else.
+    `where` is the name of the pickle in messages. Raises `ShardError` when the pickle is damaged or
+    asks for anything else.
     """
     return _load(io.BytesIO(data), where)
 
 
 def load_around(stream: BinaryIO, name: str, where: str) -> tuple[dict[str, Any], BinaryIO, int]:
-    """The same, but leave the bytes of its array `name` in the file; it may be of any size.
+    """Load a pickle as `load` does, but leave the bytes of its array `name` in the file.
 
-    Returns the dict, in which `data` of that array must not be used, and the stream and the place
-    in it where the array's bytes begin.
+    That array may be of any size. Returns the dict, in which the `data` of that array must not be
+    used, and the stream and the place in the stream where the array's bytes begin.
     """
     passing = _PassingBy(stream)
     content = _load(passing, where)
     array = content.get(name)
     if not isinstance(array, Array):
         raise ShardError(f"{where} is not such a batch: it has no array {name!r}")
-    if not passing.passed:  # a small one, or one that Python 2 wrote
+    if not passing.passed:  # the array is small, or Python 2 wrote it
         return content, io.BytesIO(array.data), 0
     end = passing.passed[-1][1]
     start = end - len(array.data)
@@ -164,7 +166,7 @@ def _load(stream: _Readable, where: str) -> dict[str, Any]:
         }
     except ShardError:
         raise
-    except Exception as error:  # damage may raise anything, says the manual of pickle
+    except Exception as error:  # a damaged pickle may raise any error, says the manual of pickle
         reason = str(error) or type(error).__name__
         raise ShardError(
             f"{where} is damaged or no pickle of arrays ({reason}): download it again"

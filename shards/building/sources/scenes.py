@@ -1,4 +1,4 @@
-"""One image with maps of its pixels, such as labels: what `cityscapes` and `ade20k` are made of."""
+"""Images with maps of their pixels, such as labels, as in `cityscapes` and `ade20k`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ORIENTATION = 0x0112
 
 
 class Scene(NamedTuple):
-    """One work item: an image's name among its files, and (member, name) of each of its maps."""
+    """One work item: the name of an image among its files, and (member, name) for each map."""
 
     path: str
     key: str
@@ -28,9 +28,10 @@ class Scene(NamedTuple):
 
 
 def encode(scene: Scene, images: Path, maps: Path, stored: Pictures) -> NewSample:
-    """Read an image and its maps; `ShardError` when one is damaged or they differ in size.
+    """Read an image and its maps.
 
-    Original bytes are kept with original maps; else the maps take the geometry of the image.
+    If the image keeps its original bytes, so do the maps; otherwise the maps are given the geometry
+    of the image. Raises `ShardError` when a file is damaged, or a map and the image differ in size.
     """
     data = open_files(images).read(scene.path)
     where = f"{scene.path} in {images}"
@@ -63,7 +64,7 @@ def _map(data: bytes, where: str, size: tuple[int, int], stored: Pictures) -> by
 
 
 def map_pixels(data: bytes) -> np.ndarray:
-    """A PNG of ids as uint8 or uint16 [H, W]; `ValueError` with the reason when it is none."""
+    """The ids in a PNG, uint8 or uint16 [H, W]; raises `ValueError` with the reason without ids."""
     try:
         image = Image.open(io.BytesIO(data), formats=("PNG",))
         image.load()
@@ -71,7 +72,7 @@ def map_pixels(data: bytes) -> np.ndarray:
         raise ValueError("no PNG") from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(str(error)) from None
-    if image.mode in ("L", "P"):  # of a palette image, the places in the palette are the ids
+    if image.mode in ("L", "P"):  # in a palette image, the places in the palette are the ids
         return np.asarray(image)
     if image.mode in ("I", "I;16"):
         return np.asarray(image).astype(np.uint16)

@@ -1,9 +1,10 @@
 """`svhn`: house numbers cropped to 32×32 colour pixels, from MATLAB files as their site ships them.
 
-The path is the folder of train_32x32.mat, test_32x32.mat and, if wanted, extra_32x32.mat: splits
-train, test, extra, in the files' order. The files write the digit 0 as label 10; it is 0 here.
+The path is the folder of train_32x32.mat, test_32x32.mat and, if wanted, extra_32x32.mat. The
+splits are train, test and extra, in the order of the files. In the files the digit 0 has the label
+10; here it has the label 0.
 
-The pixels are read as a stream, since those of `extra` are 1.6 GB once unpacked.
+The pixels are read as a stream, since the pixels of `extra` take 1.6 GB when they are unpacked.
 """
 
 from __future__ import annotations
@@ -33,20 +34,20 @@ from shards.errors import ShardError
 
 SPLITS = ("train", "test", "extra")
 _COLUMNS = 32 * 32 * 3
-# MATLAB's level 5 MAT-file format: types of data elements, and the class of an array.
+# Numbers of MATLAB's level 5 MAT-file format: types of data elements, and the class of an array.
 _INT32, _UINT32, _UINT8, _MATRIX, _COMPRESSED = 5, 6, 2, 14, 15
 _UINT8_CLASS = 9
 
 
 class MatFile(NamedTuple):
-    """A file of SVHN, and its `fingerprint`."""
+    """A file of SVHN; `content` is its `fingerprint`."""
 
     path: Path
     content: str
 
 
 def svhn(path: Path | None, *, size: str | None = None, storage: str | None = None) -> Source:
-    """The source; `ShardError` when a file is missing, damaged or of another kind."""
+    """The source of the digits; raises `ShardError` for a missing, damaged or other file."""
     if path is None:
         raise ShardError("svhn needs the path of the folder of train_32x32.mat and test_32x32.mat")
     stored = pictures(size, storage, "png", arrays=True)
@@ -80,31 +81,31 @@ def svhn(path: Path | None, *, size: str | None = None, storage: str | None = No
 def _load(files: Mapping[str, MatFile], piece: Piece) -> tuple[np.ndarray, np.ndarray]:
     rows, labels = _opened(files[piece.file], os.getpid())
     data = rows.read(piece.start, piece.stop)
-    # MATLAB lets the first index run fastest: X[row, column, channel, image].
+    # In MATLAB the first index runs fastest: X[row, column, channel, image].
     pixels = np.ascontiguousarray(data.reshape(-1, 3, 32, 32).transpose(0, 3, 2, 1))
     return pixels, labels[piece.start : piece.stop]
 
 
-@lru_cache(maxsize=1)  # by process: a fork would share the place in the file
+@lru_cache(maxsize=1)  # the process is in the key, since forks would share the file's position
 def _opened(file: MatFile, _process: int) -> tuple[RowStream, np.ndarray]:
     return _open(file.path)
 
 
 def _open(path: Path) -> tuple[RowStream, np.ndarray]:
-    """The pixels as a stream, a row of 3072 bytes an image, and the digits, int64 [images]."""
+    """The pixels as a stream with a row of 3072 bytes for each image, and the digits, int64."""
     labels = _labels(path)
     stream, base = _pixels(path, len(labels))
     return RowStream(stream, base, len(labels), _COLUMNS, f"X in {path}"), labels
 
 
 def _labels(path: Path) -> np.ndarray:
-    """The digits, int64 [n]."""
+    """The digits of a file, int64 [n]."""
     from scipy.io import loadmat
 
     try:
         found = np.asarray(loadmat(path, variable_names=["y"])["y"]).reshape(-1)
         return checked_labels(found.astype(np.int64), len(found), 1, 10) % 10
-    except Exception as error:  # scipy raises what it stumbles over
+    except Exception as error:  # scipy may raise any error on a damaged file
         raise ShardError(
             f"{path} is not a MATLAB file of SVHN that can be read ({_reason(error)}): download it "
             "again"
@@ -112,7 +113,7 @@ def _labels(path: Path) -> np.ndarray:
 
 
 def _pixels(path: Path, count: int) -> tuple[BinaryIO, int]:
-    """A stream, and the place in it where the bytes of `X`, uint8 [32, 32, 3, count], begin."""
+    """A stream, and the place in it where the bytes of `X` begin, uint8 [32, 32, 3, count]."""
     file = path.open("rb")
     try:
         for stream in _arrays(file):
@@ -135,7 +136,7 @@ def _pixels(path: Path, count: int) -> tuple[BinaryIO, int]:
 
 
 def _arrays(file: BinaryIO) -> Iterator[BinaryIO]:
-    """A stream for each array of the file, just inside its element."""
+    """A stream for each array of the file; its position is just inside the array's element."""
     head = file.read(128)
     if len(head) < 128 or head[124:] != b"\x00\x01IM":
         raise ValueError("it is not of level 5 in little-endian order")
@@ -156,7 +157,7 @@ def _arrays(file: BinaryIO) -> Iterator[BinaryIO]:
 
 
 def _header(stream: BinaryIO) -> tuple[str, int, tuple[int, ...]]:
-    """Name, class and shape of the array that the stream stands in."""
+    """The name, the class and the shape of the array that the stream is in."""
     flags = struct.unpack("<8B", _element(stream, _UINT32))
     sizes = _element(stream, _INT32)
     name = _element(stream, None).decode("latin1")
@@ -164,7 +165,7 @@ def _header(stream: BinaryIO) -> tuple[str, int, tuple[int, ...]]:
 
 
 def _element(stream: BinaryIO, wanted: int | None) -> bytes:
-    """The bytes of a short element; it is padded to 8 bytes."""
+    """The bytes of a short element, which is padded to 8 bytes in the file."""
     element, size, data = _tag(stream)
     if wanted not in (None, element) or size > 1024:
         raise ValueError(f"an element of type {element} and {size} bytes in an array's head")
@@ -172,7 +173,7 @@ def _element(stream: BinaryIO, wanted: int | None) -> bytes:
 
 
 def _tag(stream: BinaryIO) -> tuple[int, int, bytes | None]:
-    """Type and size of the next element, and its bytes where they lie within the tag."""
+    """The type and the size of the next element, and its bytes if they lie within the tag."""
     tag = stream.read(8)
     element, size = struct.unpack("<II", tag)
     if element >> 16:
@@ -182,7 +183,7 @@ def _tag(stream: BinaryIO) -> tuple[int, int, bytes | None]:
 
 
 class _Inflated(io.RawIOBase):
-    """What a compressed element of a file holds; going back starts anew."""
+    """The content of a compressed element of a file; going back unpacks it from its start."""
 
     def __init__(self, file: BinaryIO, place: int, size: int) -> None:
         self._file = file
