@@ -189,12 +189,19 @@ def sweep(scene: Scene) -> dict[str, Any]:
 
 
 def metrics(scene: Scene) -> dict[str, Any]:
-    """What `gencomp evaluate` measures without a network that would have to be fetched."""
+    """What `gencomp evaluate` measures without a network that would have to be fetched.
+
+    Flags that say how a number is meant are left out.
+    """
     found = {}
     for name, some in {"codec": "mse,psnr,ms_ssim,pv,rate0,mmd", "vae": "mse,psnr"}.items():
         sizes = "--draws 3 --images 12 --block 6 --batch-size 4"
         scene.gencomp(f"evaluate runs/{name} --metrics {some} {sizes}")
-        found[name] = scene.json(f"runs/{name}/evaluations/metrics/metrics.json")["metrics"]
+        measured = scene.json(f"runs/{name}/evaluations/metrics/metrics.json")["metrics"]
+        found[name] = {
+            metric: {key: value for key, value in entry.items() if not isinstance(value, bool)}
+            for metric, entry in measured.items()
+        }
     return found
 
 
