@@ -206,7 +206,7 @@ def test_reverse_run_resumes_bit_identically():
         bdmc.reverse_run(toy(), PRIOR, toy_tuning(betas), other, 9, 7, range(4)),
     ]
     for stranger in strangers:
-        with pytest.raises(InputError, match="another run"):
+        with pytest.raises(InputError, match="another walk"):
             ais.from_tensors(stranger, saved[3])
 
 
