@@ -19,7 +19,7 @@ from cluster.evaluations.curve.plan import Evaluation
 from cluster.evaluations.curve.results import collect
 from gencomp.cli import main
 from gencomp.errors import InputError
-from slurm.kinds.curve import Measure
+from slurm.kinds.curve import CurveJobs, Measure
 from tests.curves import parts as parts_of
 from tests.slurm.conftest import options
 
@@ -107,7 +107,7 @@ def test_each_hash_of_a_part_is_looked_at(whole: Evaluation, key: str) -> None:
 
 def test_a_curve_does_without_its_certificate(whole: Evaluation) -> None:
     whole.part(BACKWARD).unlink()
-    assert not whole.collected
+    assert not CurveJobs(whole).collected
     curve = collect(whole)
     assert curve.missing == [BACKWARD]
     assert curve.means["missing_images"] == []

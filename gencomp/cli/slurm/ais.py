@@ -88,8 +88,8 @@ def ais(
         curve, sampler, pilot, certificate, features=features, threads=submission.cpus
     )
     if run is not None:
-        opened = open_run(run, checkpoint)
-        jobs = CurveJobs(_of_run(opened, name, model, chosen, features))
+        _require_no_model(run, model)
+        jobs = CurveJobs(_of_run(open_run(run, checkpoint), name, chosen, features))
     elif checkpoint == "last":
         jobs = CurveJobs(_of_model(model, chosen, features))
     else:
@@ -97,19 +97,21 @@ def ais(
     return submission.show(jobs) if submission.dry_run else submission.submit(jobs.enter())
 
 
-def _of_run(
-    run: Run, name: str, own: ModelOptions, chosen: Settings, features: Path | None
-) -> Evaluation:
+def _require_no_model(run: Path, own: ModelOptions) -> None:
+    """Raise `InputError` if options of a model of the user's own stand beside a run."""
+    for option, value in vars(own).items():
+        if value is not None:
+            raise InputError(f"--{option} belongs to a model of your own; leave RUN {run} out")
+
+
+def _of_run(run: Run, name: str, chosen: Settings, features: Path | None) -> Evaluation:
     """The evaluation of a run.
 
     Raises:
-        InputError: The run has no curve, or options of a model of the user's own are given.
+        InputError: The run has no curve.
     """
     from cluster.evaluations.curve import plan
 
-    for option, value in vars(own).items():
-        if value is not None:
-            raise InputError(f"--{option} belongs to a model of your own; leave RUN {run.path} out")
     return plan.Evaluation.find(run, name, plan.make(run, chosen, features))
 
 
