@@ -113,4 +113,4 @@ def test_a_curve_does_without_its_certificate(whole: Evaluation) -> None:
     assert curve.means["missing_images"] == []
     assert curve.means["images"] == 5
     assert [bracket["asked"] for bracket in curve.means["bdmc"]] == [0.1]
-    assert whole.collected
+    assert CurveJobs(whole).collected
