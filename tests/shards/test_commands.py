@@ -73,7 +73,7 @@ class TestBuild:
     def test_help_lists_the_sources(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["shards", "build", "--help"]) == 0
         out = capsys.readouterr().out
-        assert all(re.search(rf"^  {name} |likewise {name}$", out, re.M) for name in SOURCES), out
+        assert all(re.search(rf"^  {name} |the same for {name}$", out, re.M) for name in SOURCES), out
 
     def test_help_is_light(self) -> None:
         code = (
