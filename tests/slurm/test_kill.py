@@ -117,13 +117,14 @@ def test_the_preemption_signal_saves_and_requeues(own: list[str], tmp_path: Path
     assert main(words) == 0
     whole = Evaluation.open("curve")
     hit = replace(whole, path=tmp_path / "hit")
-    hit.logs.mkdir(parents=True)
+    jobs = CurveJobs(hit)
+    jobs.logs.mkdir(parents=True)
     for name in ("plan.json", "tuning.npz"):
         shutil.copy(whole.path / name, hit.path / name)
-    executor = LocalExecutor(hit.logs)
+    executor = LocalExecutor(jobs.logs)
     executor.update_parameters(timeout_min=60)
     handle = executor.submit(Measure("measure-1", str(hit.path), [0], SAVE_SECONDS))
-    progress = hit.progress("measure-1")
+    progress = jobs.progress("measure-1")
     try:
         assert wait_for(hit.chains(0).exists), "the job does not start"
         # The controller forwards only SIGTERM: the signal goes to the job itself, as from Slurm.

@@ -12,7 +12,7 @@ def test_what_is_searched_stands_beside_the_other_keys_of_the_base() -> None:
     text = " ".join(found.text.split())
     assert text.startswith("Keys of dplc_codec_photos (dplc/codec) that a space may name.")
     assert "λ, weight of the MMD; at least 0 (searched: 0.3 to 30, by logarithm)" in text
-    assert "channels n of the 4×4 code; 1 to 1024 (searched: 2, 4, 8, 16, 32)" in text
+    assert "channels of the 4×4 code; 1 to 1024 (searched: 2, 4, 8, 16, 32)" in text
     assert "length in steps (instead of epochs); at least 1 (default: 70)" in text
     assert max(map(len, found.text.splitlines())) <= 100
     # Trials that keep other checkpoints are the same trials.
