@@ -44,18 +44,17 @@ class Evaluation:
         return cls(plans.find(run, name, plan), plan)
 
     @classmethod
-    def find_at(cls, directory: Path, plan: Plan, option: str = "--output") -> Self:
-        """The evaluation in a directory that the user has named. Nothing is written.
+    def find_at(cls, directory: Path, plan: Plan) -> Self:
+        """The evaluation in a directory that --output has named. Nothing is written.
 
         Args:
             directory: the directory, which need not exist yet.
             plan: the evaluation's plan.
-            option: the option that named the directory, for messages.
 
         Raises:
             InputError: the directory holds another plan, or something else.
         """
-        return cls(plans.find_at(directory.resolve(), plan, option), plan)
+        return cls(plans.find_at(directory.resolve(), plan, "--output"), plan)
 
     @classmethod
     def open(cls, path: str | Path) -> Self:

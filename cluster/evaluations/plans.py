@@ -160,15 +160,6 @@ def find_at(path: Path, plan: Plan, option: str = "--name") -> Path:
     return path
 
 
-def enter(run: Run, name: str, plan: Plan) -> Path:
-    """Create the directory of an evaluation, or find it again.
-
-    Raises:
-        InputError: the directory holds another plan, or something else; nothing is changed.
-    """
-    return enter_at(find(run, name, plan), plan)
-
-
 def enter_at(path: Path, plan: Plan) -> Path:
     """Create an evaluation in a directory that `find_at` has found free, or find it there."""
     if not (path / plan.FILE).exists() or plan.read(path) != plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,25 @@ class Collected(NamedTuple):
     result: Path
     images: int
     missing: list[int]
+
+
+def metrics_table(
+    title: str, metrics: Mapping[str, dict[str, Any]], counted: Mapping[str, str]
+) -> Table:
+    """Metrics with their intervals, and the numbers of what each is a mean of.
+
+    Args:
+        title: the title of the table.
+        metrics: name -> entry with "value", and "interval" where there is one.
+        counted: key of an entry that is a count -> the word for what is counted.
+    """
+    rows = []
+    for name, entry in metrics.items():
+        low, high = entry.get("interval", (None, None))
+        interval = "" if low is None else f"{low:.6g} to {high:.6g}"
+        counts = [f"{entry[key]} {word}" for key, word in counted.items() if key in entry]
+        rows.append([name, f"{entry['value']:.6g}", interval, ", ".join(counts)])
+    return Table(["metric", "value", "95 % interval", "of"], rows, title)
 
 
 def finite(value: Any) -> Any:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -19,6 +20,26 @@ if TYPE_CHECKING:
     from sweeps.sweep_file import Sweep
     from sweeps.trial import Trial
 
+
+@dataclass(frozen=True)
+class Options:
+    """Where the sweep lies, and how many of its trials run at once.
+
+    Attributes:
+        name: Name of the sweep, a directory in --runs; by default the file's name.
+        runs: Directory of runs and sweeps, which all nodes must see.
+        concurrent: How many trials run at once, instead of the number in the file.
+    """
+
+    name: str | None = None
+    runs: Path = Path("runs")
+    concurrent: int | None = None
+
+    def path(self, file: str) -> Path:
+        """The sweep's directory."""
+        return self.runs / (self.name or Path(file).stem)
+
+
 _SHOWN = ("bpp", "mse", "psnr", "mmd")
 
 
@@ -29,9 +50,7 @@ def sweep(words: Sequence[str]) -> int:
     def sweep(
         file: tyro.conf.Positional[str],
         /,
-        name: str | None = None,
-        runs: Path = Path("runs"),
-        concurrent: int | None = None,
+        search: Annotated[Options, tyro.conf.OmitArgPrefixes],
     ) -> int:
         """Run the trials of a sweep that are not done yet, and print the table of all of them.
 
@@ -41,11 +60,9 @@ def sweep(words: Sequence[str]) -> int:
 
         Args:
             file: A sweep file, or the name of a sweep that ships with gencomp.
-            name: Name of the sweep, a directory in --runs; by default the file's name.
-            runs: Directory of runs and sweeps.
-            concurrent: How many trials run at once, instead of the number in the file.
+            search: Where the sweep lies, and how many of its trials run at once.
         """
-        return _sweep(file, overrides, runs / (name or Path(file).stem), concurrent)
+        return _sweep(file, overrides, search.path(file), search.concurrent)
 
     return recipe_words.call(sweep, own, "gencomp sweep", keys)
 

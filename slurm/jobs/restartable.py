@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Self
 
 from submitit.helpers import DelayedSubmission
 
-from cluster.evaluations.work import MakePart, Work
+from cluster.evaluations.work import Work
 from slurm.jobs.progress_file import ProgressFile
 
 SAVE_SECONDS = 30.0
@@ -71,52 +69,3 @@ class Restartable(ABC):
         report.look(work)
         work.finish()
         self._open = None
-
-
-class WholeBlocks(ABC):
-    """A job that makes the part of each of its blocks in one go, and skips finished blocks.
-
-    Such blocks are small: a job that must stop drops the block that it is working on, and the next
-    attempt makes it again.
-    """
-
-    def __init__(self, name: str, directory: str, blocks: Sequence[int]) -> None:
-        self.name, self.directory = name, directory
-        self.blocks = [int(block) for block in blocks]
-
-    @abstractmethod
-    def __call__(self) -> None: ...
-
-    def checkpoint(self) -> DelayedSubmission:
-        """Let submitit requeue the job. Nothing is saved, since finished blocks have parts."""
-        return DelayedSubmission(self._again())
-
-    def _again(self) -> Self:
-        return type(self)(self.name, self.directory, self.blocks)
-
-    def make_parts(
-        self,
-        sizes: Sequence[int],
-        missing: Sequence[int],
-        open_maker: Callable[[], MakePart],
-        report: ProgressFile,
-    ) -> None:
-        """Make the parts of the job's blocks that are missing.
-
-        Args:
-            sizes: the number of items of every block of the evaluation.
-            missing: the numbers of the blocks without a part.
-            open_maker: the function that opens what the blocks need; it is called once, if there is
-                anything to do.
-            report: the progress file of the job.
-        """
-        make, done = None, 0
-        for block in self.blocks:
-            if block in missing:
-                if make is None:
-                    make = open_maker()
-                    report.began(done)
-                before = done
-                make(block, lambda items, before=before: report(before + items))  # type: ignore[misc]
-            done += sizes[block]
-            report.done = done

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from pathlib import Path
 from typing import ClassVar
 
 from cluster.evaluations.evaluation import Evaluation as AnyEvaluation
 from cluster.evaluations.files.plan import Evaluation
 from cluster.evaluations.tables import Collected
+from cluster.evaluations.work import MakePart
 from slurm.jobs.job import Job
-from slurm.jobs.restartable import WholeBlocks
 from slurm.kinds.evaluation_jobs import EvaluationJobs
+from slurm.kinds.whole_blocks import WholeBlocks
 
 
 class FileJobs(EvaluationJobs[Evaluation]):
@@ -32,10 +33,9 @@ class FileJobs(EvaluationJobs[Evaluation]):
 class MeasureFiles(WholeBlocks):
     """Writes and reads the files of some blocks."""
 
-    def __call__(self) -> None:
-        jobs = FileJobs.open(self.directory)
-        sizes = jobs.block_sizes
-        with jobs.working(self.name, sum(sizes[block] for block in self.blocks)) as report:
-            from cluster.evaluations.files.work import open_maker
+    JOBS = FileJobs
 
-            self.make_parts(sizes, jobs.missing(), partial(open_maker, jobs.path), report)
+    def open_maker(self, directory: Path) -> MakePart:
+        from cluster.evaluations.files.work import open_maker
+
+        return open_maker(directory)

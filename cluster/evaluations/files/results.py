@@ -9,7 +9,7 @@ import numpy as np
 from cluster.evaluations.evaluation import name_blocks
 from cluster.evaluations.files import parts
 from cluster.evaluations.files.plan import Evaluation
-from cluster.evaluations.tables import Collected, Table, finite
+from cluster.evaluations.tables import Collected, finite, metrics_table
 from cluster.files import write_json
 from gencomp.errors import InputError
 from gencomp.evaluation import bootstrap
@@ -100,12 +100,6 @@ def _mean(name: str, values_N: np.ndarray, seed: int) -> dict[str, dict[str, Any
 
 def shown(evaluation: Evaluation, result: Result) -> Collected:
     """The rates in words."""
-    rows = []
-    for name, entry in result.content["metrics"].items():
-        low, high = entry.get("interval", (None, None))
-        interval = "" if low is None else f"{low:.6g} to {high:.6g}"
-        rows.append([name, f"{entry['value']:.6g}", interval, f"{entry['images']} files"])
-    header = ["metric", "value", "95 % interval", "of"]
-    table = Table(header, rows, title=result.content["run"])
-    images = result.content["images"]
-    return Collected([table], [], [], evaluation.result, images, result.missing)
+    content = result.content
+    table = metrics_table(content["run"], content["metrics"], {"images": "files"})
+    return Collected([table], [], [], evaluation.result, content["images"], result.missing)

@@ -13,7 +13,7 @@ from cluster.evaluations.metrics import parts
 from cluster.evaluations.metrics.parts import FeatureSet, StoredFeatures
 from cluster.evaluations.metrics.plan import Evaluation, Plan
 from cluster.evaluations.metrics.settings import Settings
-from cluster.evaluations.tables import Collected, Table, finite
+from cluster.evaluations.tables import Collected, finite, metrics_table
 from cluster.files import write_text
 from gencomp.errors import InputError
 from gencomp.evaluation import bootstrap, frechet, kernel, pixels
@@ -274,13 +274,8 @@ def _entry(value: float, ends: tuple[float, float], count: int) -> dict[str, Any
 def shown(evaluation: Evaluation, result: Result) -> Collected:
     """The metrics in words, with the warnings that the reader must not overlook."""
     content = result.content
-    rows = []
-    for name, entry in content["metrics"].items():
-        low, high = entry.get("interval", (None, None))
-        interval = "" if low is None else f"{low:.6g} to {high:.6g}"
-        counts = [f"{entry[of]} {of}" for of in ("images", "samples", "draws") if of in entry]
-        rows.append([name, f"{entry['value']:.6g}", interval, ", ".join(counts)])
-    table = Table(["metric", "value", "95 % interval", "of"], rows, title=content["run"])
+    counted = {name: name for name in ("images", "samples", "draws")}
+    table = metrics_table(content["run"], content["metrics"], counted)
     notes = []
     if identity := content.get("zero_rate_identity"):
         notes.append(

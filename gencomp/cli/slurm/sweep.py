@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
 from gencomp import recipes
 from gencomp.cli import recipe_words
 from gencomp.cli.slurm.allocation import Allocation, AllocationOptions, require_slurm
-from gencomp.cli.sweep import keys, load
+from gencomp.cli.sweep import Options, keys, load
 from gencomp.exit_codes import DONE
 
 _FILE = "sweep.yaml"
@@ -25,9 +25,7 @@ def sweep(words: Sequence[str]) -> int:
         file: tyro.conf.Positional[str],
         /,
         *,
-        name: str | None = None,
-        runs: Path = Path("runs"),
-        concurrent: int | None = None,
+        search: Annotated[Options, tyro.conf.OmitArgPrefixes],
         allocation: AllocationOptions,
     ) -> int:
         """Submit a sweep as one job, whose nodes its trials share.
@@ -41,13 +39,11 @@ def sweep(words: Sequence[str]) -> int:
 
         Args:
             file: A sweep file, or the name of a sweep that ships with gencomp.
-            name: Name of the sweep, a directory in --runs; by default the file's name.
-            runs: Directory of runs and sweeps, which all nodes must see.
-            concurrent: How many trials run at once, instead of the number in the file.
+            search: Where the sweep lies, and how many of its trials run at once.
             allocation: The resources that are asked of Slurm.
         """
-        directory = runs / (name or Path(file).stem)
-        return _sweep(file, overrides, directory, concurrent, allocation.completed())
+        directory = search.path(file)
+        return _sweep(file, overrides, directory, search.concurrent, allocation.completed())
 
     return recipe_words.call(sweep, own, "gencomp slurm sweep", keys)
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cluster import files
+from cluster.evaluations.work import MakePart
 from cluster.runs import Run
 from gencomp.cli import main
 from gencomp.errors import InputError
@@ -126,6 +129,27 @@ def test_jobs_travel_as_small_pickles_and_say_why_they_fail(run: Run) -> None:
     with pytest.raises(InputError, match="is not finished"):
         MeasureMetrics("measure-0", str(jobs.path), [0])()
     assert files.read_json(jobs.progress("measure-0"))["ended"].startswith("failed: InputError")
+
+
+def test_a_part_that_somebody_else_has_made_meanwhile_is_not_made_again(run: Run) -> None:
+    """`gencomp evaluate` and jobs may work on one evaluation at a time."""
+    jobs, other = _entered(run, "metrics"), _entered(run, "other")
+    MeasureMetrics("measure-0", str(other.path), [0, 1, 2])()
+    made: list[int] = []
+
+    class WithCompany(MeasureMetrics):
+        def open_maker(self, directory: Path) -> MakePart:
+            def make(block: int, advanced: Callable[[int], None]) -> None:
+                made.append(block)
+                for number in (block, block + 1):
+                    jobs.evaluation.part(number).parent.mkdir(exist_ok=True)
+                    shutil.copy(other.evaluation.part(number), jobs.evaluation.part(number))
+
+            return make
+
+    WithCompany("measure-0", str(jobs.path), [0, 1])()
+    assert made == [0] and jobs.missing() == [2]
+    assert files.read_json(jobs.progress("measure-0"))["done"] == 8
 
 
 def test_each_kind_of_evaluation_is_told_apart(
