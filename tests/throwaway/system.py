@@ -93,9 +93,7 @@ class IdentityCodec:
             container.Member(*one.image_HWC.shape[:2], (self._pack(one.image_HWC),))
             for one in pictures
         )
-        hashes = (
-            digest.hashed(self.reconstruct(one), self.reader_fingerprint) for one in pictures
-        )
+        hashes = (digest.hashed(self.reconstruct(one), self.reader_fingerprint) for one in pictures)
         digests = digest.of(hashes, self.reader_fingerprint)
         return container.pack(
             container.Container(self.writer_fingerprint, members, digests=digests)
