@@ -127,7 +127,7 @@ class EntropyCoder:
 
 
 class _CheckedDecoder:
-    """A decoder that encodes again what it decodes, which exposes a stream that no encoder writes."""
+    """A decoder that encodes what it decodes, which exposes a stream that no encoder writes."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self._decoder, self._again = data, RangeDecoder(words(data)), RangeEncoder()
@@ -215,13 +215,13 @@ def _depths(tables: Tables) -> Integers:
 
 
 def _empty_block(tables: Tables, codes: slice) -> Integers:
-    """Room for the symbols of codes, [N + 1, B]; the last row stands for parents that are lacking."""
+    """Room for the symbols of codes, [N + 1, B]; the last row stands for parents that lack."""
     return np.zeros((tables.count + 1, codes.stop - codes.start), np.int64)
 
 
 def _blocks(codes: int) -> Iterator[slice]:
-    """The blocks of T codes: each one is a quarter as long as all before it, and no shorter than the first."""
+    """The blocks of T codes: each one is half as long as all before it, or as long as the first."""
     start, stop = 0, min(codes, _FIRST_BLOCK)
     while start < codes:
         yield slice(start, stop)
-        start, stop = stop, min(codes, stop + max(_FIRST_BLOCK, stop // 4))
+        start, stop = stop, min(codes, stop + max(_FIRST_BLOCK, stop // 2))

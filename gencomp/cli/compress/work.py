@@ -137,9 +137,7 @@ def decompress_file(
                 " --overwrite to replace it"
             )
         return _done(codec, stream, str(job.source), kept=True)
-    image_HWC = codec.decompress(
-        stream, draw=draw, max_pixels=max_pixels, name=str(job.source)
-    )
+    image_HWC = codec.decompress(stream, draw=draw, max_pixels=max_pixels, name=str(job.source))
     done = _done(codec, stream, str(job.source), kept=False)
     write_bytes(job.target, files.png(image_HWC, comes_from))
     return done

@@ -1,4 +1,4 @@
-"""The payload: the shorter of two forms, with a salt in either, and lengths that are checked first."""
+"""The payload: the shorter of two forms, a salt in either, lengths that are checked first."""
 
 from __future__ import annotations
 
