@@ -104,10 +104,10 @@ def value_range(decoder: LatentDecoder, height: int, width: int) -> tuple[float,
     return (low, high) if low < high else None
 
 
-def mse_per_distortion(
+def distortion_per_mse(
     distortion: str, values: int, value_range: tuple[float, float] | None
 ) -> float | None:
-    """The MSE of pixels on [−1, 1] for a distortion of 1; None if distortions have no such MSE.
+    """The distortion of an image with an MSE of 1 of pixels on [−1, 1]; None if it has no MSE.
 
     Args:
         distortion: the name of the distortion; only squared_error has an MSE.
@@ -117,7 +117,7 @@ def mse_per_distortion(
     if distortion != "squared_error" or value_range is None:
         return None
     low, high = value_range
-    return (PEAK_TO_PEAK / (high - low)) ** 2 / values
+    return values * ((high - low) / PEAK_TO_PEAK) ** 2
 
 
 def stated_variance(decoder: LatentDecoder) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cluster.evaluations.curve.plan import Evaluation, Plan
-from cluster.evaluations.decoders import OfModel, mse_per_distortion, open_decoder, value_range
+from cluster.evaluations.decoders import OfModel, distortion_per_mse, open_decoder, value_range
 from cluster.results import curve_tables, metrics
 from gencomp.errors import InputError
 from gencomp.figures.convergence import Convergence
@@ -278,9 +278,8 @@ def operating_points(
         InputError: a codec has no rate or no MSE, or was measured on other images.
     """
     name, values = beside.plan.settings.distortion, beside.plan.values
-    if (scale := mse_per_distortion(name, values, beside.value_range)) is None:
+    if (per_mse := distortion_per_mse(name, values, beside.value_range)) is None:
         raise InputError("--runs needs curves of squared errors: codecs are measured by their MSE")
-    per_mse = 1 / scale
     nats_per_bpp = 1 / nats_to_bpp(1.0, beside.plan.pixels)
     points = []
     for codec in codecs:

@@ -23,7 +23,7 @@ import torch
 from cluster.evaluations.curve import parts
 from cluster.evaluations.curve.context import protocol
 from cluster.evaluations.curve.plan import Evaluation, Plan, nearest
-from cluster.evaluations.decoders import mse_per_distortion
+from cluster.evaluations.decoders import distortion_per_mse
 from cluster.evaluations.evaluation import name_blocks
 from cluster.evaluations.tables import Collected, Table
 from cluster.files import write_bytes, write_json
@@ -151,8 +151,8 @@ def _points(curve: pa.Table, plan: Plan) -> list[dict[str, Any]]:
     averaged = {name: column[name] for name in ("rate", "distortion", "log_z")}
     averaged["lagrangian"] = -column["log_z"]
     distortion = plan.settings.distortion
-    per_distortion = mse_per_distortion(distortion, plan.values, plan.value_range)
-    means = summaries(averaged, plan.pixels, per_distortion)
+    per_mse = distortion_per_mse(distortion, plan.values, plan.value_range)
+    means = summaries(averaged, plan.pixels, per_mse)
     return [
         {
             "temperature": int(column["temperature"][0, p]),
@@ -170,22 +170,22 @@ def _points(curve: pa.Table, plan: Plan) -> list[dict[str, Any]]:
 
 
 def summaries(
-    columns: Mapping[str, np.ndarray], pixels: int, mse_per_distortion: float | None
+    columns: Mapping[str, np.ndarray], pixels: int, per_mse: float | None
 ) -> list[dict[str, Any]]:
     """Means over images with standard errors and intervals, one entry per point.
 
     Args:
         columns: name -> [I, P] values; among the names are rate (nats) and distortion (per image).
         pixels: height times width, for bits per pixel.
-        mse_per_distortion: the MSE for a distortion of 1; None if distortions have no MSE.
+        per_mse: the distortion of an MSE of 1; None if distortions have no MSE.
     """
     points = columns["rate"].shape[1]
     result = []
     for p in range(points):
         means = {name: _mean(column[:, p]) for name, column in columns.items()}
         means["bpp"] = _Mean(*(nats_to_bpp(v, pixels) for v in means["rate"]))
-        if mse_per_distortion is not None:
-            means["mse"] = _Mean(*(v * mse_per_distortion for v in means["distortion"]))
+        if per_mse is not None:
+            means["mse"] = _Mean(*(v / per_mse for v in means["distortion"]))
         entry: dict[str, Any] = {}
         for name, (value, error, low, high) in means.items():
             entry |= {

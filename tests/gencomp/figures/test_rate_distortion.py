@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 
 from gencomp.errors import InputError
-from gencomp.evaluation import bootstrap
+from gencomp.evaluation import intervals
 from gencomp.figures import convergence
 from gencomp.figures.convergence import Convergence
 from gencomp.figures.rate_axes import DistortionName, Units
@@ -64,8 +64,7 @@ def images(latents: int = 6, count: int = 12) -> tuple[ImageCurves, np.ndarray]:
 
 def curve(label: str = "VAE", latents: int = 6, gaps: tuple[Gap, ...] = ()) -> DrawnCurve:
     one, total_IT = images(latents)
-    means = np.stack([total_IT[drawn].mean(0) for drawn in bootstrap.resamples(12, seed=0)])
-    ends = np.percentile(means, [2.5, 97.5], axis=0)
+    ends = np.array([intervals.of_mean(total_I) for total_I in total_IT.T]).T
     rate, distortion = one.rate_IT.mean(0), one.distortion_IT.mean(0)
     low, high = distortion_interval(BETAS, distortion, total_IT.mean(0), ends)
     return DrawnCurve(label, BETAS, rate, distortion, low, high, gaps)
