@@ -96,6 +96,17 @@ def test_a_curve_and_its_band_are_the_measured_values() -> None:
         assert (low, rate) in corners and (high, rate) in corners
 
 
+def test_a_curve_of_one_image_has_no_band() -> None:
+    one = curve()
+    unknown = np.full_like(one.low_T, np.nan)
+    single = replace(one, low_T=unknown, high_T=unknown)
+    axes = rendered(draw([single], UNITS, "Curve", [])).axes[0]
+    x, _ = points(axes.lines[0])
+    np.testing.assert_array_equal(x, one.distortion_T)
+    (band,) = [part for part in axes.collections if isinstance(part, PolyCollection)]
+    assert not band.get_paths()
+
+
 def test_the_band_is_the_curve_of_images_that_are_as_much_harder() -> None:
     """d + c moves -log Z by βc, and the curve by c to the right at every rate."""
     one, total_IT = images()
