@@ -228,7 +228,8 @@ def rules(settings: Settings, sizes: Sequence[tuple[int, int]]) -> dict[str, str
         said["fid"] = "unbiased covariances; interval by influence functions"
     if settings.asks("kid"):
         said["kid"] = (
-            f"unbiased, kernel (x.y/D + 1)^3, mean over strided subsets of up to {kernel.SUBSET}"
+            "unbiased, kernel (x.y/D + 1)^3, no image with what was made for it, mean over strided"
+            f" subsets of up to {kernel.SUBSET}"
         )
     if settings.asks("mmd"):
         said["mmd"] = (
