@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -56,6 +57,8 @@ class RunResult:
         if found is None:
             return None
         value, interval, protocol = found
+        if interval is not None and not math.isfinite(interval[1]):
+            interval = None  # the PSNR of an error that may be 0 has no upper end to draw
         rate = self.bpp if bpp is None else bpp
         return Point(self.series, rate, value, interval, self.name, protocol)
 
@@ -80,8 +83,7 @@ class RunResult:
             entry = self.evaluation["metrics"].get(metric)
             if entry is None or entry["value"] is None:
                 return None
-            # Unknown for one image; infinite, and so None, for the PSNR of an error that may be 0.
-            low, high = entry.get("interval") or (None, None)
+            low, high = entry.get("interval") or (None, None)  # an end without a bound is None too
             interval = None if low is None or high is None else (low, high)
             return entry["value"], interval, self._protocol(metric)
         assert self.run is not None

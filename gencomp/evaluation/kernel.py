@@ -105,8 +105,11 @@ def inverse_multiquadric(x_MD: np.ndarray, y_ND: np.ndarray) -> np.ndarray:
     deviation, which the loss has in C_s.
     """
     squares_MN = (x_MD**2).sum(1)[:, None] + (y_ND**2).sum(1) - 2 * x_MD @ y_ND.T
-    constants = [2 * x_MD.shape[1] * scale for scale in MMD_SCALES]
-    return np.sum([constant / (constant + squares_MN) for constant in constants], axis=0)
+    total_MN = np.zeros_like(squares_MN)
+    for scale in MMD_SCALES:
+        constant = 2 * x_MD.shape[1] * scale
+        total_MN += constant / (constant + squares_MN)
+    return total_MN
 
 
 def subsets(first: int, second: int) -> int:
@@ -249,7 +252,8 @@ def _of_samples(
 
 
 def _without_error(value: float) -> KernelDistance:
-    return KernelDistance(value, *[math.nan] * 4, degrees=1)
+    unknown = math.nan
+    return KernelDistance(value, unknown, unknown, unknown, unknown, degrees=1)
 
 
 def _means_of_others(matrix_NN: np.ndarray) -> np.ndarray:
