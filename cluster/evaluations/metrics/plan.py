@@ -229,12 +229,13 @@ def rules(settings: Settings, sizes: Sequence[tuple[int, int]]) -> dict[str, str
     if settings.asks("kid"):
         said["kid"] = (
             "unbiased, kernel (x.y/D + 1)^3, no image with what was made for it, mean over strided"
-            f" subsets of up to {kernel.SUBSET}"
+            f" subsets of up to {kernel.SUBSET}; {kernel.INTERVAL_RULE}"
         )
     if settings.asks("mmd"):
         said["mmd"] = (
             "unbiased, the seven kernels of the training loss, latents against as many samples of"
-            f" the prior, mean over strided subsets of up to {kernel.SUBSET}"
+            f" the prior, mean over strided subsets of up to {kernel.SUBSET};"
+            f" {kernel.INTERVAL_RULE}"
         )
     return said
 

@@ -177,6 +177,26 @@ def test_values_are_those_of_a_plain_loop(codec: Run, photos: Path, nets: dict[s
     assert found["complete"] is True and found["images"] == 47
 
 
+def test_what_was_made_for_an_image_is_not_compared_with_it(
+    codec: Run, nets: dict[str, Any]
+) -> None:
+    """As many samples as images are pairs too, since samples may have the maps of images."""
+    some = {"metrics": ("kid",), "features": nets["features"], "images": 12}
+    some |= {"features_sha256": nets["features_sha256"], "samples": 12}
+    found = measured(codec, block=12, **some)
+    evaluation = Evaluation.open(codec.path / "evaluations" / "metrics")
+    (tensors, _), (samples, _) = (parts.read_part(evaluation, block) for block in (0, 1))
+    images = tensors["features/images"].numpy()
+    for name, made in (
+        ("rkid", tensors["features/reconstructions"]),
+        ("skid", samples["features/samples"]),
+    ):
+        paired = kernel.subset_distance(images, made.numpy(), True)
+        entry = found["metrics"][name]
+        assert entry["value"] == pytest.approx(paired.value, rel=1e-12)
+        assert entry["interval"] == pytest.approx(paired.interval)
+
+
 def test_the_zero_rate_identity_holds(codec: Run) -> None:
     """To sampling error: what draws and images have in common by chance, here below 1 %."""
     identity = measured(codec, metrics=("rate0",), draws=8)["zero_rate_identity"]
