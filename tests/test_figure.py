@@ -134,6 +134,7 @@ class TestLatent:
         prior = system.prior.sample(Draws(7, ("prior",), 30), torch.float64)
         assert f"{float(mmd(z, prior)):.5f}" in out
         assert "dplc/codec, 2 channels, λ 10" in out and "dplc/wae" in out and "chance" in out
+        assert out.index("a negative one means") < out.index("dplc/wae")
 
     def test_latents_of_frozen_statistics_do_not_depend_on_the_batch(
         self, codecs: list[Path]

@@ -238,6 +238,12 @@ class TestPage:
         page = assert_self_contained(render(report))
         assert page.text.count(HOSTILE) >= 15
 
+    def test_scales_and_negative_mmds_are_explained_before_the_tables(self, html: str) -> None:
+        text = re.sub(r"<svg.*?</svg>", "", html, flags=re.DOTALL)
+        said = text.index("mse: pixels on [-1, 1]. MMD: unbiased estimates")
+        assert "a negative one means" in text[said:]
+        assert said < text.index("MMD</th>")
+
     def test_follows_light_and_dark(self, html: str) -> None:
         """Figures have no colours of their own, so that they are seen on both."""
         assert "prefers-color-scheme: dark" in html

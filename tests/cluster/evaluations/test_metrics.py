@@ -143,7 +143,8 @@ def test_values_are_those_of_a_plain_loop(codec: Run, photos: Path, nets: dict[s
         return frechet.distance(*(one.gaussian() for one in sums))
 
     def kid(x: torch.Tensor) -> float:
-        return kernel.subset_distance(reference.numpy(), x.numpy(), False, 0).value
+        paired = len(x) == len(reference)
+        return kernel.subset_distance(reference.numpy(), x.numpy(), paired).value
 
     mse = pixels.squared_error(images, draws[0]).mean().item()
     expected = {
@@ -174,6 +175,26 @@ def test_values_are_those_of_a_plain_loop(codec: Run, photos: Path, nets: dict[s
     assert found["metrics"]["mmd"]["samples"] == 47
     assert found["metrics"]["pv"]["draws"] == 3
     assert found["complete"] is True and found["images"] == 47
+
+
+def test_what_was_made_for_an_image_is_not_compared_with_it(
+    codec: Run, nets: dict[str, Any]
+) -> None:
+    """As many samples as images are pairs too, since samples may have the maps of images."""
+    some = {"metrics": ("kid",), "features": nets["features"], "images": 12}
+    some |= {"features_sha256": nets["features_sha256"], "samples": 12}
+    found = measured(codec, block=12, **some)
+    evaluation = Evaluation.open(codec.path / "evaluations" / "metrics")
+    (tensors, _), (samples, _) = (parts.read_part(evaluation, block) for block in (0, 1))
+    images = tensors["features/images"].numpy()
+    for name, made in (
+        ("rkid", tensors["features/reconstructions"]),
+        ("skid", samples["features/samples"]),
+    ):
+        paired = kernel.subset_distance(images, made.numpy(), True)
+        entry = found["metrics"][name]
+        assert entry["value"] == pytest.approx(paired.value, rel=1e-12)
+        assert entry["interval"] == pytest.approx(paired.interval)
 
 
 def test_the_zero_rate_identity_holds(codec: Run) -> None:
