@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,10 +46,17 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
     if not there:
         raise InputError(f"{evaluation.path} has no finished block yet")
     read = [parts.read_part(evaluation, block) for block in there]
-    values = {
-        name: np.concatenate([tensors[name].numpy() for tensors, _ in read])
-        for name in parts.VALUES
-    }
+    single, joint = (
+        [
+            {name: tensor.numpy() for name, tensor in tensors.items()}
+            for block, (tensors, _) in zip(there, read, strict=True)
+            if plan.blocks[block].kind == kind
+        ]
+        for kind in ("single", "joint")
+    )
+    if not single:
+        raise InputError(f"{evaluation.path} has no finished block of single files yet")
+    values = {name: np.concatenate([one[name] for one in single]) for name in parts.VALUES}
     versions = {(metadata["gencomp"], metadata["torch"]) for _, metadata in read}
     content = {
         "run": evaluation.run.name,
@@ -56,7 +64,7 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
         "images": len(values["pixels"]),
         "images_planned": plan.settings.images,
         "missing_blocks": missing,
-        "metrics": summary(values, plan.settings.seed),
+        "metrics": summary(values, plan.settings.seed) | joint_rates(joint),
         "protocol": {
             "hash": plan.hash,
             **plan.model_dump(mode="json"),
@@ -89,6 +97,22 @@ def summary(values: dict[str, np.ndarray], seed: int) -> dict[str, dict[str, Any
     return found
 
 
+def joint_rates(containers: Sequence[dict[str, np.ndarray]]) -> dict[str, dict[str, Any]]:
+    """The rates of joint containers together; they have no intervals, as pictures share bytes.
+
+    Args:
+        containers: for each container, name of `parts.JOINT_VALUES` -> its value, float64 [1].
+    """
+    if not containers:
+        return {}
+    total = {name: sum(float(one[name][0]) for one in containers) for name in parts.JOINT_VALUES}
+    counts = {"images": int(total["pictures"]), "containers": len(containers)}
+    return {
+        name: {"value": total[bits] / total["pixels"], **counts}
+        for name, bits in (("joint_bpp", "code_bits"), ("joint_file_bpp", "file_bits"))
+    }
+
+
 def _mean(name: str, values_N: np.ndarray, seed: int) -> dict[str, dict[str, Any]]:
     """The entry of one value, over the pictures that have it; empty if no picture has it."""
     known_N = values_N[~np.isnan(values_N)]
@@ -101,5 +125,6 @@ def _mean(name: str, values_N: np.ndarray, seed: int) -> dict[str, dict[str, Any
 def shown(evaluation: Evaluation, result: Result) -> Collected:
     """The rates in words."""
     content = result.content
-    table = metrics_table(content["run"], content["metrics"], {"images": "files"})
+    counted = {"images": "pictures", "containers": "containers"}
+    table = metrics_table(content["run"], content["metrics"], counted)
     return Collected([table], [], [], evaluation.result, content["images"], result.missing)
