@@ -147,9 +147,10 @@ def rules() -> dict[str, str]:
         " member of a joint container",
         "bpp": "bits that the file spends on code, over the picture's pixels; mean over pictures",
         "file_bpp": "all bits of the file, over the picture's pixels; mean over pictures",
+        "bytes_alone": "bytes of the file; mean over pictures",
         "joint_bpp": "bits that joint containers spend on code, over all pixels",
-        "joint_file_bpp": "all bits of joint containers, over all pixels; some of their pictures are"
-        " read back and compared",
+        "joint_file_bpp": "all bits of joint containers, over all pixels; some of their pictures"
+        " are read back and compared",
         "nominal_bpp": "the method's fixed length, which no file need have",
         "mse": "decoded pixels against the picture, 8 bits, on the scale [-1, 1]",
         "psnr": "10 log10(4 / MSE) of the mean MSE",

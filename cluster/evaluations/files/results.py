@@ -85,6 +85,10 @@ def summary(values: dict[str, np.ndarray], seed: int) -> dict[str, dict[str, Any
     found: dict[str, dict[str, Any]] = {}
     for name, bits in _RATES.items():
         found |= _mean(name, values[bits] / values["pixels"], seed)
+    found["bytes_alone"] = {
+        "value": float(values["file_bits"].mean() / 8),
+        "images": len(values["file_bits"]),
+    }
     found |= _mean("mse", values["mse"], seed)
     mse = found["mse"]
     # Decibels fall with the error, so the ends change places.

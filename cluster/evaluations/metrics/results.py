@@ -21,7 +21,7 @@ from gencomp.evaluation.frechet import Gaussian
 from gencomp.evaluation.psnr import psnr
 from gencomp.system import Codec
 
-_VALUES = ("mse", "ms_ssim", "lpips", "pv", "rate0_mse", "rate0_pv")
+_VALUES = ("mse", "ms_ssim", "lpips", "pv", "rate0_mse", "rate0_pv", "bpp", "file_bpp")
 # The sets of features that are compared with the features of the images, and the names of the
 # two distances.
 _COMPARED: dict[FeatureSet, tuple[str, str]] = {
@@ -85,7 +85,7 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
         metrics |= _of_latents(evaluation, found, warnings)
     codec = evaluation.run.system().codec()
     if codec is not None and (rate := _nominal_rate(codec, plan)) is not None:
-        metrics["bpp"] = {"value": rate, "nominal": True}
+        metrics["nominal_bpp"] = {"value": rate}
     if plan.settings.asks("pv"):
         metrics["pv"]["draws"] = plan.settings.draws
     if plan.settings.asks("rate0"):

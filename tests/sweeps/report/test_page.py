@@ -17,6 +17,7 @@ from cluster.evaluations.curve.results import collect
 from cluster.evaluations.curve.settings import settings
 from cluster.runs import open_run
 from gencomp.cli import main
+from gencomp.report.markup import number
 from gencomp.system import Picture
 from shards.building.build import build
 from sweeps import plan, sweep_file
@@ -81,9 +82,24 @@ class TestCommand:
         page = assert_self_contained(html)
         assert "dplc on photos" in page.text
         assert "left out" not in page.text
-        # 2·4·4 symbols of two levels in 64·64 pixels.
-        assert "nominal 0.007812 bpp: 32 bits" in page.text
         result = read_results(at_work / "runs" / "rates")
+        split = shards.open_set(at_work / "photos").split("test")
+        originals = [Picture(split.image(0)), Picture(split.image(len(split) // 2))]
+        for row in result.best():
+            run = result.run(row)
+            codec = run.system().codec()
+            assert codec is not None
+            # The rates beside pictures are those of files of just these pictures.
+            bits = sum(codec.code_bits(codec.compress(one)) for one in originals)
+            joint = 8 * len(codec.compress_jointly(originals))
+            words = f"{bits / 2 / 64**2:.3g} bpp of code, {joint / 2 / 64**2:.3g} bpp as one joint"
+            assert words in page.text
+            # The operating points are those of a measurement that stays with the trial.
+            rates = json.loads((run.path / "evaluations/report/rates.json").read_text())
+            assert rates["images"] == len(split)
+            for name in ("joint_bpp", "joint_file_bpp", "nominal_bpp"):
+                assert number(rates["metrics"][name]["value"], 3) in page.text
+        assert f"files of {len(split)} held-out images" in page.text
         for row in result.rows:
             assert row["trial"] in page.text
             assert f"{row['psnr']:.2f}" in page.text
