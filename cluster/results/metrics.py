@@ -61,12 +61,11 @@ class RunResult:
         if found is None:
             return None
         value, interval, protocol = found
-        rates = self.measured_rates
-        protocol = {**protocol, "pictures behind the rate": rates.pictures}
         if bpp is not None:
             return Point(self.series, bpp, value, interval, self.name, protocol)
-        whole = rates.file_bpp
-        return Point(self.series, self.bpp, value, interval, self.name, protocol, file_bpp=whole)
+        rates = self.measured_rates
+        point = Point(self.series, rates.code_bpp, value, interval, self.name, protocol)
+        return replace(point, file_bpp=rates.file_bpp, rate_of=rates.pictures)
 
     @property
     def bpp(self) -> float:
@@ -222,12 +221,13 @@ def remarks(panels: Sequence[Panel]) -> list[str]:
         metrics.setdefault(said, []).append(name)
     lines = [f"{said}: {', '.join(names)}" for said, names in metrics.items()]
     points = [point for panel in panels for point in panel.points]
-    pictures_behind = points[0].protocol.get("pictures behind the rate")
-    rates = f"rates: bits of code in joint containers of {pictures_behind}; a thin line ends at the"
-    rates += " rate of the whole containers"
+    for behind in dict.fromkeys(point.rate_of for point in points if point.rate_of):
+        lines.append(
+            f"rates: bits of code in joint containers of {behind}; a thin line ends at all their bits"
+        )
     if any(point.reference for point in points):
-        rates += "; classical codecs: one archive of their files"
-    return [*lines, rates, "bars: 95 % intervals over images"]
+        lines.append("rates of classical codecs: all bits of one archive of their files")
+    return [*lines, "bars: 95 % intervals over images"]
 
 
 def of_run(path: Path, evaluation: str, files: str) -> RunResult:

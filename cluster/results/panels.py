@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from cluster.results import classical, file_rates, pictures
+from cluster.results import classical, file_rates
 from cluster.results.metrics import RunResult
 from gencomp.coding.classical import ClassicalCodec
 from gencomp.errors import InputError
@@ -53,12 +53,10 @@ def panels(
 
 
 def _require_rates(measured: Sequence[RunResult]) -> None:
-    """Raise one `InputError` for all the runs whose files were not measured."""
+    """Raise one `InputError` for all the codecs whose files were not measured."""
     runs = [one.run for one in measured if one.rates is None and one.run is not None]
-    for run in runs:
-        pictures.require_codec(run)
-    if runs:
-        raise file_rates.missing([run.path for run in runs], measured[0].files)
+    if codecs := [run.path for run in runs if run.system().codec() is not None]:
+        raise file_rates.missing(codecs, measured[0].files)
 
 
 def _panel(metric: str, measured: Sequence[RunResult]) -> Panel:

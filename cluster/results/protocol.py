@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
+from typing import Any
 
+from cluster import provenance
 from cluster.checkpoints import store
 from cluster.evaluations.curve.plan import Evaluation
+from cluster.files import read_json
 from cluster.results import curve_tables
 from cluster.runs import Run
 from gencomp.errors import InputError
@@ -53,15 +56,31 @@ def of_data(shard_set: ShardSet, run: Run) -> Pairs:
 def of_run(run: Run) -> Pairs:
     """How a run was trained, with the hash of its weights first."""
     recipe, result = run.recipe(), run.result() or {}
-    environment = json.loads((run.path / "environment.json").read_text())
+    environment = read_json(run.path / provenance.FILE) or {}
     return [
         ("weights", weights_of(run)),
         ("stage", f"{recipe.system}/{recipe.stage}"),
         ("length", f"{whole(result['step'])} steps" if "step" in result else "not finished"),
         ("seed", str(recipe.training.seed)),
         ("batch", f"{recipe.data.batch_size} images"),
-        ("versions", ", ".join(f"{name} {version}" for name, version in environment.items())),
+        *of_environment(environment),
     ]
+
+
+def of_environment(environment: Mapping[str, Any]) -> Pairs:
+    """The code, command line, processor and software of a record; older records have less."""
+    found = dict(environment)
+    commit, dirty = found.pop("commit", provenance.UNKNOWN), found.pop("dirty", None)
+    changed = " with uncommitted changes" if dirty else ""
+    flags = found.pop("cpu_flags", "")
+    processor = " ".join(str(found.pop(key, "")) for key in ("cpu", "cpu_capability"))
+    pairs = [
+        ("code", f"commit {commit}{changed}"),
+        ("command", found.pop("command", "")),
+        ("processor", f"{processor} ({flags})" if flags else processor.strip()),
+    ]
+    versions = ", ".join(f"{name} {version}" for name, version in found.items())
+    return [(name, said) for name, said in (*pairs, ("versions", versions)) if said]
 
 
 def of_curve(evaluation: Evaluation, curve: Curve) -> Pairs:

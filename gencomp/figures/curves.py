@@ -59,6 +59,7 @@ class Point:
         protocol: the properties, such as data and split, that all points of an axis must share.
         reference: whether the point is that of an engineered codec, which is drawn in grey.
         file_bpp: the rate of whole files, at which a thin line from the point ends.
+        rate_of: the pictures whose files have this rate, in words; empty where there are no files.
     """
 
     series: str
@@ -69,6 +70,7 @@ class Point:
     protocol: Mapping[str, Any] = field(default_factory=dict)
     reference: bool = False
     file_bpp: float | None = None
+    rate_of: str = ""
 
 
 class Panel(NamedTuple):
@@ -79,11 +81,18 @@ class Panel(NamedTuple):
 
 
 def require_one_protocol(panel: Panel) -> None:
-    """Require that all points of a panel were measured in the same way.
+    """Require that all points of a panel, and their rates, were measured in the same way.
 
     Raises:
         InputError: two points were measured in different ways; the message names the difference.
     """
+    rates = {point.rate_of: point.source for point in panel.points if point.rate_of}
+    if len(rates) > 1:
+        (a, one), (b, two), *_ = rates.items()
+        raise InputError(
+            f"rates of {one} and of {two} cannot stand on one axis: they are of files of {a} and of"
+            f" {b}"
+        )
     first, *others = panel.points
     for other in others:
         for key in dict.fromkeys([*first.protocol, *other.protocol]):

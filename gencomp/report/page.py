@@ -279,9 +279,9 @@ def _rates_note(sweep: Sweep) -> str:
     images = " / ".join(map(str, counts))
     return (
         '<p class="muted">Nominal: symbols at log<sub>2</sub> L bits each, which no file need '
-        f"have. Code and files: measured on real files of {images} held-out "
-        "images, in joint containers and each alone. MSE (on [−1, 1]), PSNR and MMD: the sweep’s last "
-        "evaluation, on as many images as the table says.</p>"
+        f"have. Code and files: measured on real files of {images} held-out images, in joint "
+        "containers and each alone. MSE (on [−1, 1]), PSNR and MMD: the sweep’s last evaluation, "
+        "on as many images as the table says.</p>"
     )
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-import gencomp
+from cluster import provenance
 from cluster.results import curve_tables, generators
 from cluster.results.pictures import evaluation_set
-from cluster.results.protocol import Pairs, of_curve, of_data, of_run, weights_of
+from cluster.results.protocol import Pairs, of_curve, of_data, of_environment, of_run, weights_of
 from gencomp.report import Curve, Generator, PictureRow, Report
 from gencomp.report.markup import count as whole
 from shards.reading.reader import ShardSet
@@ -104,5 +104,5 @@ def _protocol(
         parts.append(("Codecs", [("sweep", found.sweep.directory.name), *trials, *seed, *first]))
     if found.evaluation and curve:
         parts.append(("Curve", of_curve(found.evaluation, curve)))
-    parts.append(("This page", [("gencomp", gencomp.__version__)]))
+    parts.append(("This page", of_environment(provenance.environment())))
     return parts

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cluster import provenance
 from cluster.evaluations.evaluation import name_blocks
 from cluster.evaluations.files import parts
 from cluster.evaluations.files.plan import Evaluation
@@ -57,7 +58,6 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
     if not single:
         raise InputError(f"{evaluation.path} has no finished block of single files yet")
     values = {name: np.concatenate([one[name] for one in single]) for name in parts.VALUES}
-    versions = {(metadata["gencomp"], metadata["torch"]) for _, metadata in read}
     content = {
         "run": evaluation.run.name,
         "complete": not missing,
@@ -68,8 +68,9 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
         "protocol": {
             "hash": plan.hash,
             **plan.model_dump(mode="json"),
-            "versions": [{"gencomp": g, "torch": t} for g, t in sorted(versions)],
+            "versions": provenance.of_parts(metadata for _, metadata in read),
         },
+        "environment": provenance.recorded(evaluation.path),
     }
     write_json(evaluation.result, finite(content))
     return Result(content, missing)

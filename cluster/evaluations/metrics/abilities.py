@@ -16,6 +16,7 @@ from gencomp.system import Batch, evaluation_mode
 from shards.reading.reader import Split
 
 _NO_PRIOR = "has no prior to draw from"
+_NO_LATENTS = "has no latents with a prior to compare them with"
 
 
 class Abilities(NamedTuple):
@@ -25,13 +26,14 @@ class Abilities(NamedTuple):
         run: the run in words, for messages.
         reconstructs: whether the run has an encoder.
         no_prior: the reason why the run cannot draw images from a prior; empty if it can.
-        has_latents: whether the run has latents that should follow a prior.
+        no_latents: the reason why the run has no latents that should follow a prior; empty if it
+            has.
     """
 
     run: str
     reconstructs: bool
     no_prior: str
-    has_latents: bool
+    no_latents: str
 
     @property
     def has_prior(self) -> bool:
@@ -56,7 +58,7 @@ class Abilities(NamedTuple):
                     no_prior = _NO_PRIOR
         except InputError as error:  # a codec may take images of sizes that networks do not
             no_prior = f"cannot draw such images from its prior ({error})"
-        return cls(said, True, no_prior, False)
+        return cls(said, True, no_prior, "shows no latents with --reconstructions files")
 
     @classmethod
     def of(cls, run: Run, split: Split) -> Self:
@@ -68,7 +70,7 @@ class Abilities(NamedTuple):
                 f"run {run.path} ({recipe.system}/{recipe.stage})",
                 system.reconstruct(batch, draws) is not None,
                 "" if system.sample(draws, like=batch) is not None else _NO_PRIOR,
-                system.latents(batch, draws) is not None,
+                "" if system.latents(batch, draws) is not None else _NO_LATENTS,
             )
 
     def usual_metrics(self, features: bool, lpips: bool) -> tuple[Metric, ...]:
@@ -92,10 +94,8 @@ class Abilities(NamedTuple):
                 raise InputError(f"{self.run} has no encoder and reconstructs nothing: no {metric}")
             if metric == "rate0" and not self.has_prior:
                 raise InputError(f"{self.run} {self.no_prior}: no rate0")
-            if metric == "mmd" and not self.has_latents:
-                raise InputError(
-                    f"{self.run} has no latents with a prior to compare them with: no mmd"
-                )
+            if metric == "mmd" and self.no_latents:
+                raise InputError(f"{self.run} {self.no_latents}: no mmd")
         if samples and not self.samples(metrics, samples):
             compares = any(metric in OF_FEATURES for metric in metrics)
             why = self.no_prior if compares else "is asked for neither fid nor kid"

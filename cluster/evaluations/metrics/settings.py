@@ -42,8 +42,8 @@ class MetricOptions(Options):
     )
     reconstructions: Reconstructions = Field(
         "networks",
-        description="What the metrics of reconstructions measure: what the networks make of an image"
-        " in float32 with fresh noise, or what its real file decodes to, by the run's codec.",
+        description="What the metrics of reconstructions measure: what the networks make of an"
+        " image in float32 with fresh noise, or what its real file decodes to, by the run's codec.",
     )
     batch_size: int = Field(64, ge=1, description="Images that go through the networks at once.")
     block: int = Field(
@@ -84,11 +84,6 @@ class Settings(MetricOptions):
             raise ValueError("--metrics fid and kid need a feature network: name it by --features")
         if self.asks("lpips") and not self.lpips:
             raise ValueError("--metrics lpips needs a network: name it by --lpips")
-        if self.asks("mmd") and self.reconstructions == "files":
-            raise ValueError(
-                "--metrics mmd compares latents, which files do not hold: leave it out with"
-                " --reconstructions files"
-            )
         return self
 
     def asks(self, *metrics: Metric) -> bool:

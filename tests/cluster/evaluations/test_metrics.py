@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import shards
-from cluster import tensor_files
+from cluster import provenance, tensor_files
 from cluster.evaluations.metrics import parts, plan, results, work
 from cluster.evaluations.metrics.plan import Evaluation
 from cluster.evaluations.metrics.settings import METRICS, parse_metrics
@@ -223,7 +223,7 @@ def test_both_kinds_of_reconstructions_are_never_merged(codec: Run, generator: R
     other = files.plan.model_copy(update={"reader": "00"})
     with pytest.raises(InputError, match="has another codec than the protocol"):
         work.open_context(Evaluation(files.path, other))
-    with pytest.raises(InputError, match="mmd compares latents, which files do not hold"):
+    with pytest.raises(InputError, match="shows no latents with --reconstructions files: no mmd"):
         plan.make(codec, **{**SMALL, "metrics": ("mmd",), "reconstructions": "files"})
     with pytest.raises(InputError, match=r"has no codec: no --reconstructions files"):
         plan.make(generator, **{**SMALL, "reconstructions": "files"})
@@ -408,14 +408,17 @@ def test_few_images_for_many_features_are_warned_of(generator: Run, nets: dict[s
 
 
 def test_the_result_carries_its_protocol(codec: Run, nets: dict[str, Any]) -> None:
-    protocol = measured(codec, metrics=("fid", "ms_ssim"), samples=0, **nets)["protocol"]
+    content = measured(codec, metrics=("fid", "ms_ssim"), samples=0, **nets)
+    protocol = content["protocol"]
     final = codec.final_checkpoint()
     assert protocol["weights"] == final.networks_hash()
     assert protocol["settings"]["features"] == nets["features_sha256"]
     assert protocol["stored"]["storage"] == "png"
     assert protocol["rules"]["features"].startswith("uint8 at its own size")
     assert protocol["rules"]["ms_ssim"].endswith("scales 0.071055, 0.452974, 0.475971")
-    assert [set(one) for one in protocol["versions"]] == [{"gencomp", "torch"}]
+    (made_by,) = protocol["versions"]
+    assert made_by == provenance.of_part() and {"commit", "dirty", "cpu"} <= set(made_by)
+    assert content["environment"] == [provenance.environment()]
 
 
 @pytest.mark.parametrize(

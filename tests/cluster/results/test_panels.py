@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,10 @@ def test_the_point_without_bits_stands_once_in_a_series() -> None:
         ("λ 2", 0.0, 0.8),
     ]
     said = "photos, test split, 20 of 47 images, evenly spaced: mse"
-    rates = "rates: bits of code in joint containers of all 47 images; a thin line ends at the rate"
-    assert remarks([panel]) == [
-        said,
-        f"{rates} of the whole containers",
-        "bars: 95 % intervals over images",
-    ]
+    rates = (
+        "rates: bits of code in joint containers of all 47 images; a thin line ends at all their"
+    )
+    assert remarks([panel]) == [said, f"{rates} bits", "bars: 95 % intervals over images"]
     # A whole container has more bytes than its code; nothing is sent at 0 bpp.
     assert [p.file_bpp for p in panel.points] == [0.2, 0.4, 0.4, None, None]
 
@@ -78,6 +77,20 @@ def test_other_protocols_do_not_share_an_axis() -> None:
     assert len(panels.panels(["mse"], results)) == 1
     with pytest.raises(InputError, match="draws of each image is 3 of the first and 4"):
         panels.panels(["pv"], results)
+
+
+def test_rates_of_other_pictures_do_not_share_an_axis() -> None:
+    results = [measured("a", "", 0.1, mse=0.2), measured("b", "", 0.2, mse=0.1)]
+    assert results[1].rates is not None
+    fewer = replace(results[1].rates, pictures="20 of 47 images, evenly spaced")
+    with pytest.raises(InputError, match="of files of all 47 images and of 20 of 47 images"):
+        panels.panels(["mse"], [results[0], replace(results[1], rates=fewer)])
+
+
+def test_a_point_without_bits_needs_no_files() -> None:
+    generator = replace(measured("g", "G", 0.1, rate0_mse=0.9), rates=None)
+    (panel,) = panels.panels(["mse"], [measured("a", "", 0.1, mse=0.2), generator])
+    assert [(p.bpp, p.value) for p in panel.points] == [(0.1, 0.2), (0.0, 0.9)]
 
 
 def test_reconstructions_of_files_and_of_networks_do_not_share_an_axis() -> None:
