@@ -223,7 +223,7 @@ def remarks(panels: Sequence[Panel]) -> list[str]:
     points = [point for panel in panels for point in panel.points]
     for behind in dict.fromkeys(point.rate_of for point in points if point.rate_of):
         lines.append(
-            f"rates: bits of code in joint containers of {behind}; a thin line ends at all their bits"
+            f"rates: code in joint containers of {behind}; a thin line ends at all their bits"
         )
     if any(point.reference for point in points):
         lines.append("rates of classical codecs: all bits of one archive of their files")

@@ -55,10 +55,8 @@ def test_the_point_without_bits_stands_once_in_a_series() -> None:
         ("λ 2", 0.0, 0.8),
     ]
     said = "photos, test split, 20 of 47 images, evenly spaced: mse"
-    rates = (
-        "rates: bits of code in joint containers of all 47 images; a thin line ends at all their"
-    )
-    assert remarks([panel]) == [said, f"{rates} bits", "bars: 95 % intervals over images"]
+    rates = "rates: code in joint containers of all 47 images; a thin line ends at all their bits"
+    assert remarks([panel]) == [said, rates, "bars: 95 % intervals over images"]
     # A whole container has more bytes than its code; nothing is sent at 0 bpp.
     assert [p.file_bpp for p in panel.points] == [0.2, 0.4, 0.4, None, None]
 
