@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from cluster import provenance
-from cluster.checkpoints import store
 from cluster.evaluations.curve.plan import Evaluation
 from cluster.files import read_json
 from cluster.results import curve_tables
 from cluster.runs import Run
-from gencomp.errors import InputError
 from gencomp.report import Curve
 from gencomp.report.markup import count as whole
 from shards.reading.reader import ShardSet
@@ -20,15 +18,12 @@ Pairs = list[tuple[str, str]]
 
 
 def weights_of(run: Run) -> str:
-    """The hash of the newest weights of a run.
+    """The hash of the weights of a run's chosen checkpoint, which is the newest one by default.
 
     Raises:
-        InputError: the run has no checkpoint yet.
+        InputError: the run has no such checkpoint.
     """
-    checkpoint = store.newest(run.checkpoints)
-    if checkpoint is None:
-        raise InputError(f"run {run.path} has no checkpoint yet")
-    return checkpoint.networks_hash()
+    return run.chosen_checkpoint().networks_hash()
 
 
 def of_data(shard_set: ShardSet, run: Run) -> Pairs:

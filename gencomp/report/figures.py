@@ -44,7 +44,9 @@ def rate_distortion(
     with style():
         figure, axes_RC = new(10.4, 5.2)
         axes: Axes = axes_RC[0, 0]
-        rates = [b.held_out.code_bpp for b in best if b.held_out]
+        rates = [one.held_out.code_bpp for one in best if one.held_out] + [
+            float(one.on_curve.bits_I.mean()) / pixels for one in best if one.on_curve
+        ]
         if curve is not None:
             _draw_curve(axes, curve, lowest_bpp=_LOWEST_RATE * min(rates) if rates else 0.0)
         for i, one in enumerate(best):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cluster import data
+from cluster.checkpoints.store import LAST
 from cluster.evaluations.files import plan, results, work
 from cluster.evaluations.files.settings import FileOptions
 from cluster.evaluations.processes import make_parts
@@ -71,7 +72,9 @@ def held_out(run: Run, say: Callable[[str], None]) -> Files | None:
     """
     if run.result() is None:
         return None
-    found, recipe = file_rates.of_run(run.path, "files") or _measured(run, say), run.recipe()
+    recipe = run.recipe()
+    usual = file_rates.of_run(run.path, "files") if run.checkpoint == LAST else None
+    found = usual or _measured(run, say)
     found.require(
         run.final_checkpoint().networks_hash(),
         data.open_held_out(recipe).index_hash,
@@ -89,7 +92,8 @@ def _measured(run: Run, say: Callable[[str], None]) -> FileRates:
     held_out = data.open_held_out(run.recipe())
     images = min(_PICTURES, len(held_out))
     wanted = plan.make(run, FileOptions(split=held_out.name, images=images), threads=1)
-    evaluation = plan.Evaluation.find(run, _NAME, wanted).enter()
+    name = _NAME if run.checkpoint == LAST else f"{_NAME}-{run.checkpoint}"
+    evaluation = plan.Evaluation.find(run, name, wanted).enter()
     with locked(evaluation.path, _BUSY):
         if missing := evaluation.missing():
             say(f"measuring files of {images} held-out images (`gencomp files` measures all)")

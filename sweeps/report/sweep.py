@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cluster.checkpoints.store import LAST
 from cluster.results import histories
 from cluster.results.pictures import psnr_captions, squared_error_of
 from cluster.runs import Run
@@ -25,6 +26,7 @@ def read(
     originals: Sequence[np.ndarray],
     matched: Sequence[np.ndarray],
     say: Callable[[str], None] = lambda text: None,
+    checkpoint: str = LAST,
 ) -> tuple[Sweep, list[PictureRow]]:
     """All trials, and the best ones with the originals as their codecs decode them.
 
@@ -33,6 +35,7 @@ def read(
         originals: images to show, uint8 [H, W, 3] each.
         matched: the images of the generator's curve; none without a curve.
         say: called with what is being done.
+        checkpoint: the choice of the checkpoint of the codecs.
     """
     sweep = result.sweep
     every = {row["trial"]: _trial(result, row) for row in result.rows}
@@ -41,7 +44,7 @@ def read(
         trial = every[row["trial"]]
         label = point_label(trial.point, sweep.group_by)
         say(f"coding with the codec of trial {trial.id} ({label})")
-        one, decoded = _best(trial, result.run(row), label, originals, matched, say)
+        one, decoded = _best(trial, result.run(row, checkpoint), label, originals, matched, say)
         best.append(one)
         if decoded is not None:
             captions = psnr_captions(originals, decoded.images)
