@@ -122,6 +122,16 @@ class TestCommand:
                 assert np.array_equal(shown[4 + 2 * place + i], again)
         assert len(shown) == 2 * (1 + 1 + 2 + 1)
 
+    def test_codecs_of_another_checkpoint_have_rates_of_their_own(
+        self, at_work: Path, tmp_path: Path
+    ) -> None:
+        words = ["--sweep", "runs/rates", "--checkpoint", "3", "--images", "1"]
+        assert main(["report", *words, "--out", str(tmp_path / "page.html")]) == 0
+        result = read_results(at_work / "runs" / "rates")
+        for row in result.best():
+            rates = result.run(row).path / "evaluations/report-3/rates.json"
+            assert json.loads(rates.read_text())["protocol"]["checkpoint"] == 3
+
     def test_what_is_not_there_is_left_out(self, at_work: Path, tmp_path: Path) -> None:
         lonely = tmp_path / "elsewhere"
         lonely.mkdir()
@@ -146,6 +156,7 @@ class TestCommand:
             (["--images", "0"], "at least one image"),
             (["--images", "1000"], "fewer than the 1000 asked for"),
             (["--out", "runs"], "cannot be written"),
+            (["--checkpoint", "7"], "keeps no checkpoint of step 7"),
         ],
     )
     def test_refusals(
