@@ -88,10 +88,10 @@ def require_one_protocol(panel: Panel) -> None:
     """
     rates = {point.rate_of: point.source for point in panel.points if point.rate_of}
     if len(rates) > 1:
-        (a, one), (b, two), *_ = rates.items()
+        (pictures, source), (other_pictures, other_source), *_ = rates.items()
         raise InputError(
-            f"rates of {one} and of {two} cannot stand on one axis: they are of files of {a} and of"
-            f" {b}"
+            f"rates of {source} and of {other_source} cannot stand on one axis: they are of files of"
+            f" {pictures} and of {other_pictures}"
         )
     first, *others = panel.points
     for other in others:

@@ -249,9 +249,9 @@ def _best_table(sweep: Sweep) -> str:
             [
                 *(text(value_text(one.trial.point.get(key, DASH))) for key in keys),
                 number(metrics.get("nominal_bpp"), 3),
-                number(files and files.code_bpp, 3),
-                number(files and files.file_bpp, 3),
-                fixed(files and files.bytes_alone, 0),
+                number(files.code_bpp if files else None, 3),
+                number(files.file_bpp if files else None, 3),
+                fixed(files.bytes_alone if files else None, 0),
                 *_metric_cells(one.trial, sweep),
                 count(metrics.get("images")),
                 f"<code>{text(one.trial.id)}</code>",
