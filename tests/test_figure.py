@@ -254,11 +254,7 @@ class TestCurves:
 
 class TestRefusals:
     def test_different_protocols(
-        self,
-        codecs: list[Path],
-        codec_run: Path,
-        refused_figure: Callable[..., str],
-        tmp_path: Path,
+        self, codecs: list[Path], refused_figure: Callable[..., str], tmp_path: Path
     ) -> None:
         other = shutil.copytree(codecs[1], tmp_path / "other")
         shutil.rmtree(other / "evaluations/metrics")
@@ -267,7 +263,8 @@ class TestRefusals:
         said = refused_figure("curves", codecs[0], other, "--metrics", "pv")
         assert "draws of each image is 3 of the first and 2 of the second" in said
         # The last evaluation of the training took other images.
-        said = refused_figure("curves", codecs[0], codec_run, "--metrics", "mse")
+        shutil.rmtree(other / "evaluations/metrics")
+        said = refused_figure("curves", codecs[0], other, "--metrics", "mse")
         assert "images is 20 of 47 images, evenly spaced of the first and 12 of 47" in said
 
     def test_an_evaluation_that_is_not_complete(

@@ -90,8 +90,8 @@ def require_one_protocol(panel: Panel) -> None:
     if len(rates) > 1:
         (pictures, source), (other_pictures, other_source), *_ = rates.items()
         raise InputError(
-            f"rates of {source} and of {other_source} cannot stand on one axis: they are of files of"
-            f" {pictures} and of {other_pictures}"
+            f"rates of {source} and of {other_source} cannot stand on one axis: they are of files"
+            f" of {pictures} and of {other_pictures}"
         )
     first, *others = panel.points
     for other in others:
