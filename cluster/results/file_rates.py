@@ -91,8 +91,8 @@ def read(path: Path) -> FileRates | None:
         raise InputError(f"{path} is not complete: the same `gencomp files` goes on with it")
     if not set(_JOINT) <= set(metrics):
         raise InputError(
-            f"{path} has no joint containers, as an older version measured it: measure again with"
-            " `gencomp files RUN --name NAME`, and give that name as --files"
+            f"{path} has no joint containers, as an older version measured it: remove {path.parent}"
+            " and run its `gencomp files` again"
         )
     images, of = content["images"], protocol["split_images"]
     pictures = f"all {of} images" if images == of else f"{images} of {of} images, evenly spaced"

@@ -104,15 +104,12 @@ class Best:
     """The best trial of a group, with its codec.
 
     Attributes:
-        nominal_bits: the bits of one image at the code's fixed length, without the container; None
-            for a method without one.
         held_out: the files of held-out images; None for a stage without a codec.
         on_curve: the files of the curve's images; None if there is no curve.
     """
 
     trial: Trial
     history: History
-    nominal_bits: int | None = None
     held_out: Files | None = None
     on_curve: CurveFiles | None = None
 

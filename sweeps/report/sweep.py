@@ -105,6 +105,5 @@ def _best(
         found = codec_files.through_files(codec, matched)
         mse_I = [squared_error_of(a, b) for a, b in zip(matched, found.images, strict=True)]
         on_curve = CurveFiles(np.array(found.bits), np.array(mse_I), found.file_bpp)
-    nominal = codec.nominal_bits(*originals[0].shape[:2])
-    best = Best(trial, history, nominal, codec_files.held_out(run, say), on_curve)
+    best = Best(trial, history, codec_files.held_out(run, say), on_curve)
     return best, codec_files.through_files(codec, originals)

@@ -121,8 +121,8 @@ def full() -> Report:
         trial(4, status="pending", metrics={}, score=math.inf, scores=Line([], [])),
     ]
     best = [
-        Best(every[0], history("2 channels, λ 0"), 8, files(0.31, 0.06), on_curve(4.5, 0.06)),
-        Best(every[1], history("4 channels, λ 3"), 16, files(0.62, 0.05), on_curve(9.5, 0.05)),
+        Best(every[0], history("2 channels, λ 0"), files(0.31, 0.06), on_curve(4.5, 0.06)),
+        Best(every[1], history("4 channels, λ 3"), files(0.62, 0.05), on_curve(9.5, 0.05)),
     ]
     return Report(
         title="dplc on photos",
@@ -242,7 +242,7 @@ class TestPage:
             HOSTILE,
             {"mmd": 0.0},
             [bad],
-            [Best(bad, history(HOSTILE), 8, files(0.5, 0.1))],
+            [Best(bad, history(HOSTILE), files(0.5, 0.1))],
         )
         report = Report(
             title=HOSTILE,
