@@ -50,13 +50,14 @@ def means(curve: Curve) -> Means:
     return Means(curve.rate_IT.mean(0), curve.distortion_IT.mean(0) / curve.values, error_T)
 
 
-def held_against(curve: Curve, nats: float, mse_I: np.ndarray) -> Held | None:
-    """Compare a codec of a fixed rate with the curve on the same images.
+def held_against(curve: Curve, nats_I: np.ndarray, mse_I: np.ndarray) -> Held | None:
+    """Compare a codec with the curve on the same images, by the rate and the MSE of each.
 
     The result is None where the codec's rate is below the curve's first. Neighbouring points of the
     curve are joined by their chord, which time sharing can reach. Beyond its last point the curve
     cannot rise.
     """
+    nats = float(nats_I.mean())
     rate_T, mse_T, _ = means(curve)
     order = np.argsort(rate_T, kind="stable")
     rates, mses = rate_T[order], mse_T[order]
@@ -69,7 +70,7 @@ def held_against(curve: Curve, nats: float, mse_I: np.ndarray) -> Held | None:
         above_I = mse_I - curve.distortion_IT[:, near] / curve.values
     else:
         # Each image's height above the tangent at the nearest point; its own difficulty cancels.
-        above_I = mse_I + (nats + curve.log_z_IT[:, near]) / curve.beta_T[near] / curve.values
+        above_I = mse_I + (nats_I + curve.log_z_IT[:, near]) / curve.beta_T[near] / curve.values
     mse = float(mse_I.mean())
     inside = mses[-1] <= mse <= mses[0]
     rate_at_mse = float(np.interp(-mse, -mses, rates)) if inside else None

@@ -64,21 +64,54 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Files:
+    """The cost of real files of some images, and what they decode to.
+
+    Attributes:
+        images: the number of images.
+        code_bpp: the bits of code in joint containers, over all pixels.
+        file_bpp: all bits of joint containers, over all pixels.
+        bytes_alone: the mean size of the file of a single image.
+        mse: the mean squared error of the decoded images.
+        mse_interval: its 95 % interval over images, or no interval.
+    """
+
+    images: int
+    code_bpp: float
+    file_bpp: float
+    bytes_alone: float
+    mse: float
+    mse_interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class CurveFiles:
+    """The cost of real files of the curve's images, and what they decode to.
+
+    Attributes:
+        bits_I: the bits of code of each image, alone in a file.
+        mse_I: the mean squared error of each decoded image.
+        file_bpp: all bits of one joint container, over all pixels.
+    """
+
+    bits_I: np.ndarray
+    mse_I: np.ndarray
+    file_bpp: float
+
+
+@dataclass(frozen=True)
 class Best:
     """The best trial of a group, with its codec.
 
     Attributes:
-        nominal_bits: the bits of one image at the code's fixed length, without the container.
-        file_bytes: the mean size of the files of the pictured images, container included.
-        mse_I: the mean squared error of each image of the curve, decoded from files; None if there
-            is no curve.
+        held_out: the files of held-out images; None for a stage without a codec.
+        on_curve: the files of the curve's images; None if there is no curve.
     """
 
     trial: Trial
     history: History
-    nominal_bits: int | None = None
-    file_bytes: float | None = None
-    mse_I: np.ndarray | None = None
+    held_out: Files | None = None
+    on_curve: CurveFiles | None = None
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def _lede(report: Report) -> str:
 
 def _rate_distortion(report: Report) -> str:
     best = report.sweep.best if report.sweep else ()
-    codecs = [one for one in best if one.nominal_bits]
+    codecs = [one for one in best if one.held_out or one.on_curve]
     if report.pixels is None or not (report.curve or codecs):
         return ""
     drawing = figures.rate_distortion(report.curve, codecs, report.generator, report.pixels)
@@ -109,28 +109,30 @@ def _caption(curve: Curve | None, codecs: Sequence[Best]) -> str:
         )
     if codecs:
         words.append(
-            "Points: codecs, ± one standard error over images; their rate is nominal, that of "
-            "symbols packed at log<sub>2</sub> L bits, without the file’s container."
+            "Points: codecs by their real files. A point stands at the bits of code, and the thin "
+            "line from it ends at all bits of the joint container that holds the files of many "
+            "images. Filled: the curve’s images, ± one standard error; hollow: held-out images, "
+            "95 % interval."
         )
     return " ".join(words)
 
 
 def _held_against(curve: Curve, codecs: Sequence[Best]) -> str:
-    matched = [one for one in codecs if one.mse_I is not None]
+    matched = [(one, one.on_curve) for one in codecs if one.on_curve is not None]
     if not matched:
         return ""
     rows = []
-    for one in matched:
-        assert one.mse_I is not None and one.nominal_bits is not None
-        nats = one.nominal_bits * math.log(2)
-        mse = float(one.mse_I.mean())
+    for one, files in matched:
+        nats_I = files.bits_I * math.log(2)
+        mse = float(files.mse_I.mean())
         start = [
             text(one.history.name),
-            fixed(nats, 1),
-            number(one.nominal_bits / curve.pixels, 3),
-            plus_minus(mse, float(analysis.standard_error(one.mse_I))),
+            fixed(float(nats_I.mean()), 1),
+            number(float(files.bits_I.mean()) / curve.pixels, 3),
+            number(files.file_bpp, 3),
+            plus_minus(mse, float(analysis.standard_error(files.mse_I))),
         ]
-        held = analysis.held_against(curve, nats, one.mse_I)
+        held = analysis.held_against(curve, nats_I, files.mse_I)
         if held is None:
             rows.append([*start, "below the curve’s rates", *[DASH] * 4])
             continue
@@ -147,9 +149,10 @@ def _held_against(curve: Curve, codecs: Sequence[Best]) -> str:
         )
     columns = [
         Column("codec", words=True),
-        Column("rate,<br>nats"),
-        Column("rate,<br>bpp"),
-        Column("MSE"),
+        Column("code,<br>nats"),
+        Column("code,<br>bpp"),
+        Column("joint file,<br>bpp"),
+        Column("MSE on<br>[−1, 1]"),
         Column("curve’s MSE<br>at that rate"),
         Column("codec’s excess<br>MSE"),
         Column("behind,<br>dB"),
@@ -159,10 +162,10 @@ def _held_against(curve: Curve, codecs: Sequence[Best]) -> str:
     return (
         f"<h3>Each codec against the curve, on the same {curve.images} images</h3>"
         + table(columns, rows)
-        + '<p class="muted">The excess is paired image by image, so that hard and easy images '
-        "cancel in its standard "
-        "error. ≤ and ≥: the codec’s rate lies beyond the curve’s last point, from where it "
-        "cannot rise.</p>"
+        + '<p class="muted">The rate that is held against the curve is that of the code; a joint '
+        "file of these images has its container’s bytes besides. The excess is paired image by "
+        "image, so that hard and easy images cancel in its standard error. ≤ and ≥: the codec’s "
+        "rate lies beyond the curve’s last point, from where it cannot rise.</p>"
     )
 
 
@@ -239,22 +242,24 @@ def _best_table(sweep: Sweep) -> str:
     keys.sort(key=lambda key: key != sweep.group_by)
     columns = [
         *(Column(text(key_name(key))) for key in keys),
-        Column("nominal bits<br>an image"),
         Column("nominal<br>bpp"),
-        Column("file,<br>bytes"),
+        Column("code,<br>bpp"),
+        Column("joint file,<br>bpp"),
+        Column("file alone,<br>bytes"),
         *_metric_columns(),
         Column("images"),
         Column("trial", words=True),
     ]
     rows = []
     for one in sweep.best:
-        metrics = one.trial.metrics
+        metrics, files = one.trial.metrics, one.held_out
         rows.append(
             [
                 *(text(value_text(one.trial.point.get(key, DASH))) for key in keys),
-                count(one.nominal_bits),
-                number(metrics.get("bpp"), 3),
-                fixed(one.file_bytes, 0),
+                number(metrics.get("nominal_bpp"), 3),
+                number(files.code_bpp if files else None, 3),
+                number(files.file_bpp if files else None, 3),
+                fixed(files.bytes_alone if files else None, 0),
                 *_metric_cells(one.trial, sweep),
                 count(metrics.get("images")),
                 f"<code>{text(one.trial.id)}</code>",
@@ -271,7 +276,21 @@ def _best_table(sweep: Sweep) -> str:
         if missed
         else ""
     )
-    return table(columns, rows) + note
+    return table(columns, rows) + note + _rates_note(sweep)
+
+
+def _rates_note(sweep: Sweep) -> str:
+    """What the columns of rates mean, if there are any."""
+    counts = sorted({one.held_out.images for one in sweep.best if one.held_out})
+    if not counts:
+        return ""
+    images = " / ".join(map(str, counts))
+    return (
+        '<p class="muted">Nominal: symbols at log<sub>2</sub> L bits each, which no file need '
+        f"have. Code and files: measured on real files of {images} held-out images, in joint "
+        "containers and each alone. MSE (on [−1, 1]), PSNR and MMD: the sweep’s last evaluation, "
+        "on as many images as the table says.</p>"
+    )
 
 
 def _trial_table(sweep: Sweep) -> str:
@@ -296,7 +315,7 @@ def _trial_table(sweep: Sweep) -> str:
                 f'<span class="{trial.status}">{_STATUS[trial.status]}</span>',
                 *(text(value_text(trial.point.get(key, DASH))) for key in keys),
                 count(trial.metrics.get("step")),
-                number(trial.metrics.get("bpp"), 3),
+                number(trial.metrics.get("nominal_bpp"), 3),
                 *_metric_cells(trial, sweep),
                 number(trial.score if math.isfinite(trial.score) else None),
                 *([f'<span class="wrap">{text(trial.error or "")}</span>'] if failed else []),

@@ -15,6 +15,8 @@ from gencomp.rate_distortion.closed_form import linear_gaussian
 from gencomp.report import (
     Best,
     Curve,
+    CurveFiles,
+    Files,
     Generator,
     History,
     PictureRow,
@@ -61,7 +63,7 @@ def exact_curve(images: int = 6, points: int = 400) -> Curve:
 def trial(number: int, **changes: Any) -> Trial:
     metrics = {
         "step": 1200 + number,
-        "bpp": 0.5,
+        "nominal_bpp": 0.5,
         "mse": 0.0512 + 0.01 * number,
         "mse_standard_error": 0.0021,
         "psnr": 18.93,
@@ -90,6 +92,14 @@ def history(name: str = "8 channels, λ 3") -> History:
     )
 
 
+def files(code_bpp: float, mse: float) -> Files:
+    return Files(90, code_bpp, code_bpp + 0.125, 31.0, mse, (0.9 * mse, 1.1 * mse))
+
+
+def on_curve(bits: float, mse: float, images: int = 6) -> CurveFiles:
+    return CurveFiles(np.full(images, bits), np.full(images, mse), (bits + 3) / _SIDE**2)
+
+
 @pytest.fixture(scope="module")
 def full() -> Report:
     """A report with every part."""
@@ -111,8 +121,8 @@ def full() -> Report:
         trial(4, status="pending", metrics={}, score=math.inf, scores=Line([], [])),
     ]
     best = [
-        Best(every[0], history("2 channels, λ 0"), 8, 31.0, np.full(curve.images, 0.06)),
-        Best(every[1], history("4 channels, λ 3"), 16, 32.0, np.full(curve.images, 0.05)),
+        Best(every[0], history("2 channels, λ 0"), files(0.31, 0.06), on_curve(4.5, 0.06)),
+        Best(every[1], history("4 channels, λ 3"), files(0.62, 0.05), on_curve(9.5, 0.05)),
     ]
     return Report(
         title="dplc on photos",
@@ -167,6 +177,12 @@ class TestPage:
             "0.31 nats",
             "1.25 of 8",
             "20.1 dB",
+            # Measured rates, each by its name, and the nominal one by its own.
+            "files of 90 held-out images",
+            "nominal bpp",
+            "0.310",
+            "0.435",
+            "hollow: 90 held-out images",
         ):
             assert said in text, said
 
@@ -221,7 +237,12 @@ class TestPage:
             point={HOSTILE: HOSTILE, "other." + HOSTILE: 3},
         )
         sweep = Sweep(
-            HOSTILE, HOSTILE, HOSTILE, {"mmd": 0.0}, [bad], [Best(bad, history(HOSTILE), 8)]
+            HOSTILE,
+            HOSTILE,
+            HOSTILE,
+            {"mmd": 0.0},
+            [bad],
+            [Best(bad, history(HOSTILE), files(0.5, 0.1))],
         )
         report = Report(
             title=HOSTILE,
@@ -264,7 +285,7 @@ class TestAnalysis:
         curve = exact_curve()
         near = 250
         held = analysis.held_against(
-            curve, float(curve.rate_IT[:, near].mean()), curve.distortion_IT[:, near] / curve.values
+            curve, curve.rate_IT[:, near], curve.distortion_IT[:, near] / curve.values
         )
         assert held is not None and not held.beyond
         assert abs(held.excess) < 1e-9
@@ -274,8 +295,8 @@ class TestAnalysis:
         curve = exact_curve(points=40)
         fine = exact_curve(points=4000)
         nats = float(curve.rate_IT.mean(0)[[20, 21]].mean())
-        coarse_held = analysis.held_against(curve, nats, np.full(6, 0.2))
-        fine_held = analysis.held_against(fine, nats, np.full(6, 0.2))
+        coarse_held = analysis.held_against(curve, np.full(6, nats), np.full(6, 0.2))
+        fine_held = analysis.held_against(fine, np.full(6, nats), np.full(6, 0.2))
         assert coarse_held and fine_held
         # A convex curve lies below its chords, so the bound stays one.
         assert fine_held.mse_at_rate < coarse_held.mse_at_rate < 1.02 * fine_held.mse_at_rate
@@ -298,23 +319,32 @@ class TestAnalysis:
         expected = float(analysis.standard_error(c_I1[:, 0])) / hard.values
         np.testing.assert_allclose(analysis.means(hard).mse_error_T, expected, rtol=1e-6)
         mse_I = hard.distortion_IT[:, 200] / hard.values + 0.01
-        held = analysis.held_against(hard, float(hard.rate_IT[0, 200]), mse_I)
+        held = analysis.held_against(hard, hard.rate_IT[:, 200], mse_I)
         assert held is not None
         assert held.excess == pytest.approx(0.01)
         assert held.excess_error < 1e-9
 
+    def test_bits_that_follow_the_image_cancel_as_its_hardness_does(self) -> None:
+        """A codec on every image's own tangent is as far from the curve on each of them."""
+        curve, near = exact_curve(), 200
+        more_I = np.linspace(-1.0, 1.0, 6)
+        mse_I = (curve.distortion_IT[:, near] - more_I / curve.beta_T[near]) / curve.values
+        held = analysis.held_against(curve, curve.rate_IT[:, near] + more_I, mse_I + 0.01)
+        assert held is not None
+        assert held.excess == pytest.approx(0.01) and held.excess_error < 1e-9
+
     def test_outside_the_curve(self) -> None:
         curve = exact_curve()
         mse_I = np.linspace(0.1, 0.2, 6)
-        beyond = analysis.held_against(curve, 1e4, mse_I)
+        beyond = analysis.held_against(curve, np.full(6, 1e4), mse_I)
         assert beyond is not None and beyond.beyond
         assert beyond.mse_at_rate == pytest.approx(curve.distortion_IT[:, -1].mean() / curve.values)
-        assert analysis.held_against(curve, 0.0, mse_I) is None
+        assert analysis.held_against(curve, np.zeros(6), mse_I) is None
 
     def test_a_single_image_has_no_error(self) -> None:
         curve = exact_curve(images=1)
         assert np.isnan(analysis.means(curve).mse_error_T).all()
-        held = analysis.held_against(curve, float(curve.rate_IT[0, 200]), np.array([0.2]))
+        held = analysis.held_against(curve, curve.rate_IT[:, 200], np.array([0.2]))
         assert held is not None and math.isnan(held.excess_error)
         assert_self_contained(render(Report("one", "today", pixels=16, curve=curve)))
 

@@ -36,7 +36,7 @@ def file(photos: Path, generator_run: Path, tmp_path: Path) -> Path:
     sweep = {
         "base": str(base),
         "space": {"networks.code_channels": {"grid": [1, 2, 3, 4, 5]}},
-        "objective": {"minimise": "bpp"},
+        "objective": {"minimise": "nominal_bpp"},
         "scheduler": {"grace": 20, "reduction": 2},
         "concurrent": 2,
         "max_failures": 0,
