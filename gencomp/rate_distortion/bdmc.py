@@ -88,7 +88,9 @@ def simulate(
         raise InputError(f"images cannot be simulated at beta {beta}; it must be positive.")
     x_IN = distortion.x_IN
     # z* has its own key, since the first chain of a run with the same seed must not start at z*.
-    z_IK = prior.draw(random.derived_seed(seed, "simulated latent"), ids, 1)[:, 0].to(x_IN.device, x_IN.dtype)
+    z_IK = prior.draw(random.derived_seed(seed, "simulated latent"), ids, 1)[:, 0].to(
+        x_IN.device, x_IN.dtype
+    )
     normals_IN = torch.from_numpy(random.simulation_normals(seed, ids, x_IN.shape[1]))
     return Simulated(z_IK, distortion.simulate(z_IK, beta, normals_IN.to(x_IN)))
 

@@ -129,7 +129,9 @@ class Certification:
             # The search for modes is the tuning round of these chains.
             seed=random.derived_seed(self.seed, "tuning of a certificate"),
         )
-        ids = [image * self.groups + group for image in self.image_ids for group in range(self.groups)]
+        ids = [
+            image * self.groups + group for image in self.image_ids for group in range(self.groups)
+        ]
         seed = random.derived_seed(self.seed, f"chains of a certificate at beta {self.beta!r}")
         return ais.Walk(bridge, mixture, tuning, seed, ids)
 
