@@ -4,6 +4,7 @@ curves of trained encoders and operating points of codecs."""
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -55,13 +56,28 @@ class MeasuredCurve:
 
     @property
     def remark(self) -> str:
-        """A remark behind the label about missing parts; empty if none are missing."""
+        """A remark behind the label about missing parts and images for which the curve is wrong."""
+        return self._partial + self._wrong
+
+    @property
+    def _wrong(self) -> str:
+        flagged = [one for one in self.means.get("certificate", ()) if one["flagged"]]
+        if not flagged:
+            return ""
+        worst = max(flagged, key=lambda one: one["missed_at_least"])
+        return (
+            f" (WRONG for {len(worst['flagged'])} of {worst['images']} images at"
+            f" β = {worst['beta']:.3g}: misses {worst['missed_at_least']:.3g} nats or more)"
+        )
+
+    @property
+    def _partial(self) -> str:
         if self.means["complete"]:
             return ""
         images, planned = self.means["images"], self.means["images_planned"]
         if images < planned:
             return f" (PARTIAL: {images} of {planned} images)"
-        return " (PARTIAL: simulated images are missing)"
+        return " (PARTIAL: a certificate is missing)"
 
     @property
     def gaps(self) -> list[Gap]:
@@ -73,15 +89,20 @@ class MeasuredCurve:
                 one["gap"],
                 one["gap_standard_error"],
                 tuple(one["gap_interval"]),
+                one.get("worst_gap"),
             )
             for one in self.means["bdmc"]
         ]
 
     def curve(self) -> DrawnCurve:
         """The mean curve over the images with its band."""
-        names = ("beta", "rate", "distortion", "lagrangian", "lagrangian_interval")
-        beta_T, rate_T, distortion_T, total_T, ends_T2 = (
+        names = ("beta", "rate", "distortion", "lagrangian")
+        beta_T, rate_T, distortion_T, total_T = (
             np.array([point[name] for point in self.means["points"]]) for name in names
+        )
+        unknown = (math.nan, math.nan)  # the interval of a single image
+        ends_T2 = np.array(
+            [point["lagrangian_interval"] or unknown for point in self.means["points"]]
         )
         ends = distortion_interval(beta_T, distortion_T, total_T, ends_T2.T)
         return DrawnCurve(self.label, beta_T, rate_T, distortion_T, *ends, self.gaps, self.remark)
@@ -226,6 +247,13 @@ def require_gaps(measured: Sequence[MeasuredCurve]) -> None:
             f"{measured[0].evaluation.path} has no BDMC gap to draw; `gencomp slurm ais` measures"
             " it with --bdmc-images 16"
         )
+
+
+def band(measured: Sequence[MeasuredCurve]) -> str:
+    """The meaning of the bands of some curves, in words."""
+    if all(one.means["images"] < 2 for one in measured):
+        return "no band: the error of a single image is unknown"
+    return "band: 95 % interval over images, at equal rate"
 
 
 def images_and_chains(measured: Sequence[MeasuredCurve]) -> str:

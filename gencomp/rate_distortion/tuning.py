@@ -82,7 +82,7 @@ class Tuning:
 
     @property
     def expected_gap(self) -> float:
-        """The mean shortfall, in nats, of the log Z of one chain that moves independently at each β.
+        """The mean shortfall of the log Z of one chain, in nats, if its moves are independent.
 
         It follows from the pilot's fluctuations of d and the schedule (``schedules.expected_gap``),
         and is not a number without a pilot. Chains whose moves depend on each other fall short by
