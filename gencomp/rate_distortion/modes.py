@@ -31,7 +31,7 @@ COMPONENTS = 8  # the most modes that are kept for an image
 SCREENED = 512  # points from which starts are chosen: one half of the prior, one half twice as wide
 DESCENT = 200  # steps of Adam
 LEARNING_RATE = 0.1  # the length of Adam's first steps, in standard deviations of the prior
-POLISH = 3  # Newton steps
+POLISH = 2  # Newton steps
 # The share of the prior keeps weights bounded: w ≤ exp(-β d) / PRIOR_SHARE.
 PRIOR_SHARE = 0.05
 # The share that all modes get alike, in case that the Laplace approximation misjudges their mass.
@@ -87,12 +87,11 @@ def find(
     z_ISK = _descend(target, z_ISK, LEARNING_RATE * scale)
     # The widths of the first differences are those of a posterior that the image hardly narrows.
     width_ISK = torch.full_like(z_ISK, 0.01 * scale, dtype=torch.float64)
-    modes = _distinct(_laplace(target, z_ISK, width_ISK, scale), len(z_ISK[0]))
-    for last in range(POLISH):
+    modes = _distinct(_laplace(target, z_ISK, width_ISK, scale), COMPONENTS)
+    for _ in range(POLISH):
         z_ICK = _newton(target, modes)
         width_ICK = 0.3 * modes.precision_ICKK.diagonal(dim1=-2, dim2=-1).rsqrt()
-        kept = COMPONENTS if last == POLISH - 1 else 2 * COMPONENTS
-        modes = _distinct(_laplace(target, z_ICK, width_ICK, scale), kept)
+        modes = _distinct(_laplace(target, z_ICK, width_ICK, scale), COMPONENTS)
     return modes
 
 

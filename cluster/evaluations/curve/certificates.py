@@ -296,9 +296,9 @@ def certificate_warnings(found: Sequence[Mapping[str, Any]]) -> list[str]:
             f"at beta {one['beta']:.4g} chains from modes find what the curve has missed: for"
             f" {count} of {images} images rate + beta · distortion is too high by more than"
             f" {one['tolerance']:g} nat, by {one['worst_missed_at_least']:.4g} nats or more for"
-            f" image {one['worst_image']}, and over all images by {one['missed_at_least']:.4g} or more on"
-            f" average ({one['confidence']:.0%} confidence for all bounds together); a gap on"
-            " simulated images cannot show this"
+            f" image {one['worst_image']}, and on average over all images by"
+            f" {one['missed_at_least']:.4g} or more ({one['confidence']:.0%} confidence for all"
+            " bounds together); a gap on simulated images cannot show this"
         )
     return sentences
 
