@@ -19,7 +19,7 @@ from gencomp.figures.rate_distortion import Gap
 from gencomp.figures.style import INK, MARKERS, MUTED, line_looks, plain, style, titled
 
 _LINEAR = 0.01  # nats; up to here the axis is linear, since noise makes small gaps negative
-_WORST: dict[str, Any] = {"marker": "_", "markersize": 8, "markeredgewidth": 1.2}
+_WORST: dict[str, Any] = {"marker": "x", "markersize": 4.5, "markeredgewidth": 1.2}
 _MARGIN = 1.5  # the factor by which the axis of T extends on either side
 
 

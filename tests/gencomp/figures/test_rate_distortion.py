@@ -287,7 +287,7 @@ class TestConvergence:
     def test_worst_images_are_marked(self) -> None:
         gaps = tuple(one._replace(worst=10 * one.value) for one in GAPS)
         axes = rendered(convergence.draw([converged(500, gaps)], "", [])).axes[2]
-        marks = [points(line)[1] for line in axes.lines if line.get_marker() == "_"]
+        marks = [points(line)[1] for line in axes.lines if line.get_marker() == "x"]
         assert [one.worst for one in gaps] == [y[0] for y in marks if len(y)]
         assert any(line.get_label() == "worst image" for line in axes.lines)
 
