@@ -56,12 +56,12 @@ class Gap(NamedTuple):
     @property
     def standard_error(self) -> float:
         """The standard error of ``gap`` over the images; not a number for a single image."""
-        return standard_error(self.gap_I.numpy())
+        return standard_error(self.gap_I.cpu().numpy())
 
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of ``gap`` by Student's t; not numbers for a single image."""
-        return student_interval(self.gap_I.numpy())
+        return student_interval(self.gap_I.cpu().numpy())
 
 
 def simulate(

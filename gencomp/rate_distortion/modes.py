@@ -23,6 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gencomp.errors import InputError
 from gencomp.rate_distortion import random
 from gencomp.rate_distortion.distortion import Distortion
 from gencomp.rate_distortion.priors import Prior
@@ -79,6 +80,9 @@ def find(
         seed: the seed of the points.
         image_ids: the ids of the images, which key the points.
         suggested_ISK: further starts, such as latents of an encoder.
+
+    Raises:
+        InputError: the decoder is not finite at any start of an image.
     """
     target = _Target(distortion, prior, beta)
     z_ISK, scale = _starts(target, starts, seed, image_ids)
@@ -92,6 +96,11 @@ def find(
         z_ICK = _newton(target, modes)
         width_ICK = 0.3 * modes.precision_ICKK.diagonal(dim1=-2, dim2=-1).rsqrt()
         modes = _distinct(_laplace(target, z_ICK, width_ICK, scale), COMPONENTS)
+    if 0 in modes.counts:
+        raise InputError(
+            f"image id {image_ids[modes.counts.index(0)]} has no latent at which the decoder is "
+            "finite, so there is no mode to start from."
+        )
     return modes
 
 

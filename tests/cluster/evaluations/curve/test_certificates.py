@@ -198,7 +198,7 @@ def test_a_run_suggests_latents_by_its_encoder(tuned: Evaluate) -> None:
     found = context.suggested(rows)
     assert found is not None and found.shape == (2, 4, context.decoder.latent_dim)
     d_IS, _ = context.images(rows).value_and_grad(found)
-    d_IM, _ = context.images(rows).value_and_grad(context.decoder.prior.draw(1, rows, 64))
+    d_IM, _ = context.images(rows).value_and_grad(context.decoder.prior.draw(1, rows, 64).float())
     assert d_IS.mean() != d_IM.mean()
 
 
