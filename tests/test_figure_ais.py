@@ -130,6 +130,7 @@ class TestCurves:
         content = json.loads((measured / "wide" / "curve.json").read_text())
         gap = content["bdmc"][1]
         words = ["k", "=", "4", f"{gap['beta']:.4g}", f"{gap['gap']:.4f}"]
+        assert f"{gap['worst_gap']:.4f}" in [word for line in lines for word in line]
         assert any(line[:5] == words for line in lines)
 
     def test_a_pdf(self, measured: Path, tmp_path: Path) -> None:
@@ -145,7 +146,7 @@ class TestCurves:
         (path / "parts" / f"block-{backward:05d}.parquet").unlink()
         assert main(["slurm", "collect", str(path)]) == 0
         (one,) = curves.read([str(path)])
-        assert one.remark == " (PARTIAL: simulated images are missing)"
+        assert one.remark == " (PARTIAL: a certificate is missing)"
         assert [gap.asked for gap in one.gaps] == [0.01]
         draw("ais", path)
         one.means.update(images=2)

@@ -131,6 +131,50 @@ class Sweep:
     best: Sequence[Best]
 
 
+class SimulatedGap(NamedTuple):
+    """The gap between two bounds of log Z on images of the model, in nats per image.
+
+    Attributes:
+        beta: the inverse temperature.
+        value: the mean gap over the images.
+        standard_error: the standard error of the mean.
+        interval: the 95 % interval of the mean.
+        worst: the gap of the image with the largest one; None where the result does not say.
+        images: the number of simulated images.
+    """
+
+    beta: float
+    value: float
+    standard_error: float
+    interval: tuple[float, float]
+    worst: float | None
+    images: int
+
+
+class MeasuredBound(NamedTuple):
+    """What the curve certainly misses of log Z on its own images, in nats per image.
+
+    Attributes:
+        beta: the inverse temperature.
+        missed: the mean estimate of log Z by chains from modes, minus that of the curve.
+        missed_error: its standard error; None for a single image.
+        at_least: what the curve misses at least on average, with the `confidence` of all bounds.
+        worst: what it misses at least on the image for which that is most.
+        flagged: the number of images for which it misses more than `tolerance`.
+        images: the number of measured images that were certified.
+    """
+
+    beta: float
+    missed: float
+    missed_error: float | None
+    at_least: float
+    worst: float
+    flagged: int
+    images: int
+    confidence: float
+    tolerance: float
+
+
 @dataclass(frozen=True, eq=False)
 class Curve:
     """The rate-distortion curve of each image for a generator, by annealed importance sampling.
@@ -143,8 +187,10 @@ class Curve:
         ess_IT: the effective sample sizes, 1 to `chains`.
         acceptance_IT: the mean acceptance probabilities of the moves.
         missing: a text that names what is not measured yet; empty for a complete curve.
-        single_chain_gap: the mean shortfall, in nats, of the log Z of one chain that mixes
-            perfectly, as the pilot predicts it.
+        single_chain_gap: the mean shortfall, in nats, of the log Z of one chain whose moves are
+            independent of each other, as the pilot predicts it.
+        gaps: the gaps of bidirectional Monte Carlo on images of the model, by increasing β.
+        bounds: the certificate of the measured images, by increasing β.
     """
 
     beta_T: np.ndarray
@@ -159,6 +205,8 @@ class Curve:
     width: int
     missing: str = ""
     single_chain_gap: float | None = None
+    gaps: Sequence[SimulatedGap] = ()
+    bounds: Sequence[MeasuredBound] = ()
 
     @property
     def images(self) -> int:

@@ -203,6 +203,21 @@ def _draw_curve(axes: Axes, curve: Curve, lowest_bpp: float) -> None:
     axes.plot(bpp, mse, color=INK, linewidth=1.8, zorder=3)
     if len(bpp) <= 60:
         axes.plot(bpp, mse, color=INK, marker=".", markersize=3.5, linestyle="none", zorder=3)
+    _draw_gaps(axes, curve, lowest_bpp)
+
+
+def _draw_gaps(axes: Axes, curve: Curve, lowest_bpp: float) -> None:
+    """Draw each gap below the curve, as far as it would move the curve along the distortion."""
+    mean, log_beta_T = analysis.means(curve), np.log(curve.beta_T)
+    for gap in curve.gaps:
+        at = math.log(gap.beta)
+        bpp = float(nats_to_bpp(np.interp(at, log_beta_T, mean.rate_T), curve.pixels))
+        if bpp <= lowest_bpp:
+            continue
+        mse = float(np.interp(at, log_beta_T, mean.mse_T))
+        for nats, width in ((gap.value, 2.6), (gap.interval[1], 0.9)):
+            end = max(mse - max(nats, 0.0) / gap.beta / curve.values, mse / 10)
+            axes.vlines(bpp, end, mse, color=MUTED, linewidth=width, zorder=2)
 
 
 def _draw_codec(axes: Axes, one: Best, i: int, pixels: int) -> None:
@@ -269,6 +284,9 @@ def _handles(
                 [], [], color=INK, linewidth=1.8, label=f"generator by AIS, {curve.images} images"
             )
         )
+        if curve.gaps:
+            label = "its BDMC gap on simulated images"
+            handles.append(Line2D([], [], color=MUTED, linewidth=2.6, label=label))
     for i, one in enumerate(best):
         if one.held_out or one.on_curve:
             handles.append(_handle(GROUPS[i % 6], MARKERS[i % 6], one.history.name, "none"))

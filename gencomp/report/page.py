@@ -6,9 +6,7 @@ import math
 from collections.abc import Sequence
 
 from gencomp.evaluation import scales
-from gencomp.evaluation.psnr import psnr
-from gencomp.rate_distortion.units import nats_to_bpp
-from gencomp.report import analysis, figures
+from gencomp.report import curve_sections, figures
 from gencomp.report.content import Best, Curve, Generator, PictureRow, Report, Sweep, Trial
 from gencomp.report.markup import (
     DASH,
@@ -91,9 +89,9 @@ def _rate_distortion(report: Report) -> str:
     drawing = figures.rate_distortion(report.curve, codecs, report.generator, report.pixels)
     parts = [figure(drawing, _caption(report.curve, codecs))]
     if report.curve and codecs:
-        parts.append(_held_against(report.curve, codecs))
+        parts.append(curve_sections.held_against(report.curve, codecs))
     if report.curve:
-        parts.append(_curve_quality(report.curve))
+        parts.append(curve_sections.quality(report.curve))
     return section("Rate and distortion", "".join(parts))
 
 
@@ -103,10 +101,20 @@ def _caption(curve: Curve | None, codecs: Sequence[Best]) -> str:
         "mean MSE; both scales are logarithmic in MSE."
     ]
     if curve:
-        words.append(
-            f"Line: mean over {curve.images} test images at equal inverse temperature β; band: ± "
-            "one standard error over images, drawn along the distortion."
+        band = (
+            "± one standard error over images, drawn along the distortion"
+            if curve.images > 1
+            else "none, as the error of a single image is unknown"
         )
+        words.append(
+            f"Line: mean over {curve.images} test images at equal inverse temperature β; band: "
+            f"{band}."
+        )
+        if curve.gaps:
+            words.append(
+                "Bars below the line: its BDMC gap on simulated images, along the distortion, with "
+                "the upper end of the 95 % interval as a thin line."
+            )
     if codecs:
         words.append(
             "Points: codecs by their real files. A point stands at the bits of code, and the thin "
@@ -115,86 +123,6 @@ def _caption(curve: Curve | None, codecs: Sequence[Best]) -> str:
             "95 % interval."
         )
     return " ".join(words)
-
-
-def _held_against(curve: Curve, codecs: Sequence[Best]) -> str:
-    matched = [(one, one.on_curve) for one in codecs if one.on_curve is not None]
-    if not matched:
-        return ""
-    rows = []
-    for one, files in matched:
-        nats_I = files.bits_I * math.log(2)
-        mse = float(files.mse_I.mean())
-        start = [
-            text(one.history.name),
-            fixed(float(nats_I.mean()), 1),
-            number(float(files.bits_I.mean()) / curve.pixels, 3),
-            number(files.file_bpp, 3),
-            plus_minus(mse, float(analysis.standard_error(files.mse_I))),
-        ]
-        held = analysis.held_against(curve, nats_I, files.mse_I)
-        if held is None:
-            rows.append([*start, "below the curve’s rates", *[DASH] * 4])
-            continue
-        at_mse, beyond = held.rate_at_mse, held.beyond
-        rows.append(
-            [
-                *start,
-                ("≤ " if beyond else "") + number(held.mse_at_rate),
-                ("≥ " if beyond else "") + plus_minus(held.excess, held.excess_error),
-                ("≥ " if beyond else "") + fixed(psnr(held.mse_at_rate) - psnr(mse), 2),
-                fixed(at_mse, 1),
-                number(None if at_mse is None else nats_to_bpp(at_mse, curve.pixels), 3),
-            ]
-        )
-    columns = [
-        Column("codec", words=True),
-        Column("code,<br>nats"),
-        Column("code,<br>bpp"),
-        Column("joint file,<br>bpp"),
-        Column("MSE on<br>[−1, 1]"),
-        Column("curve’s MSE<br>at that rate"),
-        Column("codec’s excess<br>MSE"),
-        Column("behind,<br>dB"),
-        Column("curve’s nats<br>at that MSE"),
-        Column("curve’s bpp<br>at that MSE"),
-    ]
-    return (
-        f"<h3>Each codec against the curve, on the same {curve.images} images</h3>"
-        + table(columns, rows)
-        + '<p class="muted">The rate that is held against the curve is that of the code; a joint '
-        "file of these images has its container’s bytes besides. The excess is paired image by "
-        "image, so that hard and easy images cancel in its standard error. ≤ and ≥: the codec’s "
-        "rate lies beyond the curve’s last point, from where it cannot rise.</p>"
-    )
-
-
-def _curve_quality(curve: Curve) -> str:
-    gap = (
-        "The pilot expects log Z of one perfectly mixing chain to fall short by "
-        f"{number(curve.single_chain_gap, 2)} nats on average; {curve.chains} chains together "
-        "fall short by less. "
-        if curve.single_chain_gap is not None
-        else ""
-    )
-    lowest = float((curve.ess_IT / curve.chains).min())
-    caption = (
-        "Means over the images, bands from the 10th to the 90th percentile. The smallest effective "
-        f"sample size of any image is {number(lowest * curve.chains, 3)} of {curve.chains} "
-        "chains; below half of them, chains are resampled."
-    )
-    return (
-        '<h3>What the line does and does not say</h3><div class="aside"><div>'
-        "<p>The line is estimated by annealed importance sampling. In expectation it is an upper "
-        "bound: the rate-distortion curve of this generator lies on it or below, up to the band. "
-        f"If the chains mix badly, the true curve lies lower still. {gap}</p><p>Its rate is the "
-        "mean divergence KL(q(z|x) ‖ p(z)) to the generator’s prior, which relative entropy "
-        "coding approaches up to a logarithmic overhead. It speaks of this generator and this "
-        "prior, not of all codecs. A codec whose latents leave the prior (a large MMD) may lie "
-        "below the line without contradiction: it no longer preserves the distribution of the "
-        "generator’s samples. Standard errors take the images as independent, which crops of "
-        f"one photograph are not.</p></div>{figure(figures.quality(curve), caption)}</div>"
-    )
 
 
 def _sweep(sweep: Sweep) -> str:

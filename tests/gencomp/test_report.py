@@ -26,7 +26,7 @@ from gencomp.report import (
     analysis,
     render,
 )
-from gencomp.report.content import Line
+from gencomp.report.content import Line, MeasuredBound, SimulatedGap
 from gencomp.report.markup import DASH, number, plus_minus
 from gencomp.report.wording import point_label
 from tests.html_pages import Page, assert_self_contained, pictures_of
@@ -57,6 +57,10 @@ def exact_curve(images: int = 6, points: int = 400) -> Curve:
         height=_SIDE,
         width=_SIDE,
         single_chain_gap=0.31,
+        gaps=[
+            SimulatedGap(0.01, 0.42, 0.08, (0.25, 0.59), 1.3, 16),
+            SimulatedGap(10.0, 10.05, 1.7, (6.43, 13.67), 23.4, 16),
+        ],
     )
 
 
@@ -175,6 +179,10 @@ class TestPage:
             "5 of 6 images",
             "0.0214 ± 0.0011",
             "0.31 nats",
+            "BDMC gap on simulated images",
+            "10.1 ± 1.7",
+            "6.43 to 13.7",
+            "23.4",
             "1.25 of 8",
             "20.1 dB",
             # Measured rates, each by its name, and the nominal one by its own.
@@ -185,6 +193,25 @@ class TestPage:
             "hollow: 90 held-out images",
         ):
             assert said in text, said
+
+    def test_a_page_says_what_its_certificates_say(self, full: Report) -> None:
+        """A gap is no proof for test images, a bound is; nothing measured is said to be nothing."""
+        assert full.curve
+
+        def said(**changes: Any) -> str:
+            curve = dataclasses.replace(full.curve, **changes)  # type: ignore[type-var]
+            return Page(render(dataclasses.replace(full, curve=curve))).text
+
+        assert "no proof for the test images" in said()
+        assert "fall short by less" not in said()
+        assert "How much lower was not measured." in said(gaps=[])
+        healthy = MeasuredBound(10.0, 0.12, 0.05, -0.03, 0.4, 0, 6, 0.99, 1.0)
+        assert "prove for no image that the line misses more than 1 nat" in said(bounds=[healthy])
+        wrong = healthy._replace(missed=97.0, at_least=95.9, worst=134.2, flagged=5)
+        text = said(bounds=[healthy, wrong])
+        assert "The line is wrong for 5 of 6 test images" in text
+        assert "95.9 nats or more" in text and "134" in text
+        assert "(error unknown)" in said(bounds=[healthy._replace(missed_error=None)])
 
     @pytest.mark.parametrize(
         ("part", "gone"),
@@ -333,6 +360,49 @@ class TestAnalysis:
         assert held is not None
         assert held.excess == pytest.approx(0.01) and held.excess_error < 1e-9
 
+    def test_columns_carry_the_error_of_the_curve(self) -> None:
+        """On 400 sets of 6 images the codec's column varies as its errors say, within 30 %."""
+        curve = exact_curve(images=2400)
+        nats, near = float(curve.rate_IT[:, 250].mean()), 250
+        noise_I = np.random.default_rng(0).normal(0, 0.01, 2400)
+        mse_I = curve.distortion_IT[:, near] / curve.values + 0.03 + noise_I
+        found = []
+        for part_I in np.arange(2400).reshape(400, 6):
+            one = dataclasses.replace(
+                curve,
+                rate_IT=curve.rate_IT[part_I],
+                distortion_IT=curve.distortion_IT[part_I],
+                log_z_IT=curve.log_z_IT[part_I],
+                ess_IT=curve.ess_IT[part_I],
+                acceptance_IT=curve.acceptance_IT[part_I],
+            )
+            held = analysis.held_against(one, np.full(6, nats), mse_I[part_I])
+            assert held is not None
+            found.append(held)
+        for value, error in (
+            ("mse_at_rate", "mse_at_rate_error"),
+            ("excess", "excess_error"),
+            ("behind", "behind_error"),
+            ("rate_at_mse", "rate_error"),
+        ):
+            values = np.array([getattr(held, value) for held in found])
+            errors = np.array([getattr(held, error) for held in found])
+            assert np.sqrt((errors**2).mean()) == pytest.approx(values.std(), rel=0.3), value
+
+    def test_the_gap_puts_a_codec_further_behind(self) -> None:
+        """By the decibels between the curve and the curve lowered by gap / β."""
+        curve, near = exact_curve(), 250
+        nats = float(curve.rate_IT[:, near].mean())
+        gap = SimulatedGap(float(curve.beta_T[near]), 2.0, 0.5, (1.0, 3.0), 4.0, 16)
+        one = dataclasses.replace(curve, gaps=[gap])
+        held = analysis.held_against(one, np.full(6, nats), np.full(6, 0.2))
+        assert held is not None and held.gap == pytest.approx(2.0)
+        lower = held.mse_at_rate - 2.0 / curve.beta_T[near] / curve.values
+        assert held.behind_by_gap == pytest.approx(10 * math.log10(held.mse_at_rate / lower))
+        bare = dataclasses.replace(curve, gaps=[])
+        without = analysis.held_against(bare, np.full(6, nats), np.full(6, 0.2))
+        assert without is not None and without.behind_by_gap is None
+
     def test_outside_the_curve(self) -> None:
         curve = exact_curve()
         mse_I = np.linspace(0.1, 0.2, 6)
@@ -368,7 +438,8 @@ def test_numbers(value: float | None, shown: str) -> None:
 
 def test_errors_decide_the_digits() -> None:
     assert plus_minus(0.123456, 0.0123) == '0.123<span class="pm"> ± 0.012</span>'
-    assert plus_minus(0.123456, math.nan) == "0.1235"
+    assert plus_minus(0.123456, None) == "0.1235"
+    assert plus_minus(0.123456, math.nan) == '0.1235<span class="pm"> (error unknown)</span>'
 
 
 def test_points_in_words() -> None:
