@@ -33,6 +33,7 @@ from cluster.evaluations.curve.settings import (
 from cluster.evaluations.decoders import OfModel
 from cluster.runs import Run
 from gencomp.errors import InputError
+from gencomp.evaluation import intervals
 from gencomp.rate_distortion.bdmc import Gap
 from gencomp.rate_distortion.certificate import GROUPS, TRANSITIONS
 from slurm.kinds.curve import CurveJobs
@@ -243,8 +244,7 @@ def test_every_simulated_image_keeps_its_gap(linear: Evaluate) -> None:
         assert image["gap"] == pytest.approx(image["backward"] - image["forward"])
     assert one["gap"] == pytest.approx(np.mean(gaps))
     assert one["worst_gap"] == max(gaps) == gaps[one["worst_image"]]
-    half = 4.302653 * np.std(gaps, ddof=1) / math.sqrt(3)  # Student's t of 2 degrees of freedom
-    assert one["gap_interval"] == pytest.approx([one["gap"] - half, one["gap"] + half])
+    assert one["gap_interval"] == pytest.approx(intervals.of_mean(np.array(gaps)))
     assert one["of"] == "simulated images"
     assert one["rate"] == pytest.approx(content["points"][-1]["rate"])
     assert shown(evaluation, collect(evaluation)).tables[-1].title == (
