@@ -143,7 +143,7 @@ def encoded(
     found = []
     with evaluation_mode(system.networks):
         for draw in range(draws):
-            key = ("latents", *rows, draw)
+            key: tuple[str | int, ...] = ("latents", *rows, draw)
             latents = system.latents(batch, Draws(seed, key, len(rows), device=where))
             if latents is None:
                 return None

@@ -242,8 +242,8 @@ def _bounds(
         "tolerance": TOLERANCE,
         "worst_image": rows[worst],
         "worst_missed_at_least": float(least_I[worst]),
-        "flagged": [rows[i] for i in np.flatnonzero(least_I > TOLERANCE)],
-        "silent": [rows[i] for i in np.flatnonzero(more_I < -TOLERANCE)],
+        "flagged": [row for row, least in zip(rows, least_I, strict=True) if least > TOLERANCE],
+        "silent": [row for row, more in zip(rows, more_I, strict=True) if more < -TOLERANCE],
     }
 
 

@@ -199,11 +199,11 @@ def summaries(
         if per_mse is not None:
             means["mse"] = means["distortion"].scaled(lambda summed: summed / per_mse)
         entry: dict[str, Any] = {}
-        for name, (value, error, low, high) in means.items():
+        for name, (value, error, interval) in means.items():
             entry |= {
                 name: value,
                 f"{name}_standard_error": error,
-                f"{name}_interval": None if low is None else [low, high],
+                f"{name}_interval": interval,
             }
         result.append(entry)
     return result
@@ -218,18 +218,29 @@ class _Mean(NamedTuple):
 
     value: float
     standard_error: float | None
-    low: float | None
-    high: float | None
+    interval: list[float] | None
 
     def scaled(self, convert: Callable[[float], float]) -> _Mean:
         """The same in another unit."""
-        return _Mean(*(None if value is None else convert(value) for value in self))
+        value, error, ends = self
+        if error is None or ends is None:
+            return _Mean(convert(value), None, None)
+        return _Mean(convert(value), convert(error), [convert(end) for end in ends])
 
 
+<<<<<<< HEAD
 def _mean(values_I: np.ndarray) -> _Mean:
     mean, error = float(values_I.mean()), intervals.standard_error(values_I)
     ends = intervals.of_mean(values_I) or (None, None)
     return _Mean(mean, error if math.isfinite(error) else None, *ends)
+=======
+def _mean(values_I: np.ndarray, counts_RI: np.ndarray) -> _Mean:
+    mean = float(values_I.mean())
+    if len(values_I) < 2:
+        return _Mean(mean, None, None)
+    error = float(values_I.std(ddof=1) / math.sqrt(len(values_I)))
+    return _Mean(mean, error, list(bootstrap.interval(counts_RI @ values_I)))
+>>>>>>> certificate
 
 
 def shown(evaluation: Evaluation, curve: CollectedCurve) -> Collected:
