@@ -24,7 +24,7 @@ class Found:
     run: Run | None
     sweep: SweepResult | None
     evaluation: Evaluation | None
-    checkpoint: str = LAST
+    checkpoint: str = "last"
 
     @property
     def missing(self) -> list[str]:
@@ -53,7 +53,7 @@ class Found:
 
 
 def find(
-    generator: Path | None, sweep: Path | None, curve: Path | None, checkpoint: str = LAST
+    generator: Path | None, sweep: Path | None, curve: Path | None, checkpoint: str = "last"
 ) -> Found:
     """Open what was named, and what else lies in its usual place and is of the same generator.
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from cluster.checkpoints.store import LAST
 from cluster.results import histories
 from cluster.results.pictures import psnr_captions, squared_error_of
 from cluster.runs import Run
@@ -26,7 +25,7 @@ def read(
     originals: Sequence[np.ndarray],
     matched: Sequence[np.ndarray],
     say: Callable[[str], None] = lambda text: None,
-    checkpoint: str = LAST,
+    checkpoint: str = "last",
 ) -> tuple[Sweep, list[PictureRow]]:
     """All trials, and the best ones with the originals as their codecs decode them.
 
