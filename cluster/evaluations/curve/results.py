@@ -228,19 +228,10 @@ class _Mean(NamedTuple):
         return _Mean(convert(value), convert(error), [convert(end) for end in ends])
 
 
-<<<<<<< HEAD
 def _mean(values_I: np.ndarray) -> _Mean:
     mean, error = float(values_I.mean()), intervals.standard_error(values_I)
     ends = intervals.of_mean(values_I) or (None, None)
     return _Mean(mean, error if math.isfinite(error) else None, *ends)
-=======
-def _mean(values_I: np.ndarray, counts_RI: np.ndarray) -> _Mean:
-    mean = float(values_I.mean())
-    if len(values_I) < 2:
-        return _Mean(mean, None, None)
-    error = float(values_I.std(ddof=1) / math.sqrt(len(values_I)))
-    return _Mean(mean, error, list(bootstrap.interval(counts_RI @ values_I)))
->>>>>>> certificate
 
 
 def shown(evaluation: Evaluation, curve: CollectedCurve) -> Collected:
