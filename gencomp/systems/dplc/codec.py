@@ -6,15 +6,14 @@ of E for every tile, packed at log2(L) bits each or entropy-coded, whichever is 
 latent map's noise is a function of the reader, the tile's symbols, its place in the image and the
 draw, so it costs no bits and decoding is deterministic.
 
-All networks run in float64 and in evaluation mode. A tile then depends neither on the other tiles
-of a batch, nor on the number of threads, nor on the convolution algorithm: sums in another order
-differ by 1e-12 grey levels, and the rounding to 8 bits hides that in all but one value in about
-10^12.
+All networks run in float64 and in evaluation mode (`gencomp.networks.float64`). A tile then depends
+neither on the other tiles of a batch, nor on the number of threads, nor on the way in which a
+convolution is computed: sums in another order differ by 1e-12 grey levels, and the rounding to 8
+bits hides that in all but one value in about 10^12.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -28,6 +27,7 @@ from gencomp.coding.noise import keyed_uniform, require_draw
 from gencomp.coding.tables import Integers
 from gencomp.errors import InputError
 from gencomp.networks.dplc import CODE_SIDE, IMAGE_SIDE, LatentMapper
+from gencomp.networks.float64 import in_float64
 from gencomp.system import Picture
 from gencomp.systems.dplc.code_tables import CodeTables
 
@@ -52,7 +52,7 @@ class DplcCodec:
     def __init__(self, networks: nn.ModuleDict, levels: int) -> None:
         self.levels = levels
         self._cells = quantizer.cells(levels)
-        self._networks = copy.deepcopy(networks).cpu().double().eval().requires_grad_(False)
+        self._networks = in_float64(networks)
         mapper, tables = self._networks["latent_mapper"], self._networks["code_tables"]
         assert isinstance(mapper, LatentMapper) and isinstance(tables, CodeTables)
         self._code_shape = (mapper.code_channels, CODE_SIDE, CODE_SIDE)

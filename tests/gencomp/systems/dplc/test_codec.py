@@ -402,7 +402,7 @@ class TestSeveralDecoders:
 
 class TestFingerprints:
     def test_the_reader_is_every_weight_and_buffer(self) -> None:
-        networks = system().codec()._networks  # type: ignore[union-attr]
+        networks = system().networks
         one = DplcCodec(networks, 2)
         assert one.reader_fingerprint == DplcCodec(copy.deepcopy(networks), 2).reader_fingerprint
         assert one.reader_fingerprint != DplcCodec(networks, 4).reader_fingerprint
@@ -419,7 +419,7 @@ class TestFingerprints:
 
     def test_the_reader_is_what_it_was_in_the_first_version(self) -> None:
         """It keys the decoder's noise: decoded images must stay what they are."""
-        networks = system().codec()._networks  # type: ignore[union-attr]
+        networks = system().networks
         digest = hashlib.blake2b(b"dplc 2", digest_size=8)
         for name, tensor in sorted(networks.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
