@@ -35,8 +35,8 @@ CODEC_ID = "dplc"
 # The networks that write a stream; the others only read it.
 _WRITER = ("code_encoder", "code_tables")
 _READER_FINGERPRINT_BYTES = 8
-# In float64 on a CPU larger batches are no faster, and memory stays small.
-_TILES_AT_ONCE = 4
+# So many share the reading of the weights; larger batches are hardly faster, and memory stays small.
+_TILES_AT_ONCE = 8
 
 
 class DplcCodec:
@@ -52,7 +52,7 @@ class DplcCodec:
     def __init__(self, networks: nn.ModuleDict, levels: int) -> None:
         self.levels = levels
         self._cells = quantizer.cells(levels)
-        self._networks = in_float64(networks)
+        self._networks = nn.ModuleDict({name: in_float64(net) for name, net in networks.items()})
         mapper, tables = self._networks["latent_mapper"], self._networks["code_tables"]
         assert isinstance(mapper, LatentMapper) and isinstance(tables, CodeTables)
         self._code_shape = (mapper.code_channels, CODE_SIDE, CODE_SIDE)
