@@ -35,7 +35,7 @@ CODEC_ID = "dplc"
 # The networks that write a stream; the others only read it.
 _WRITER = ("code_encoder", "code_tables")
 _READER_FINGERPRINT_BYTES = 8
-# So many share the reading of the weights; larger batches are hardly faster, and memory stays small.
+# So many share the reading of the weights. More are hardly faster, and memory stays small.
 _TILES_AT_ONCE = 8
 
 
