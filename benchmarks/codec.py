@@ -1,14 +1,15 @@
 """What coding costs: the networks in float64 against torch's own, and the commands.
 
-    python benchmarks/codec.py [--rounds 5] [--parts networks commands] [--against CHECKOUT]
+    python benchmarks/codec.py [--rounds 5] [--parts networks commands] [--run RUN]
+        [--against CHECKOUT]
 
 Networks: CPU-seconds a megapixel of the published widths of distribution-preserving compression, by
 `gencomp.networks.float64` and by torch's convolutions in float64, in turns in one thread. A matrix
 product of float64 beside them says how fast the core is at the time.
 
-Commands: CPU-seconds, children included, of `gencomp compress` and `decompress` with the narrow
-codec of the demo, beside those of a process that imports torch and ends; with `--against`, also of
-another checkout, in turns.
+Commands: CPU-seconds, children included, of `gencomp compress` and `decompress` with the codec of a
+run, by default one of the demo's width, beside those of a process that imports torch and ends; with
+`--against`, also of another checkout, in turns.
 """
 
 from __future__ import annotations
@@ -123,13 +124,14 @@ def codec_run(work: Path) -> Path:
     return work / "codec"
 
 
-def commands(rounds: int, against: Path | None) -> None:
+def commands(rounds: int, chosen: Path | None, against: Path | None) -> None:
     import numpy as np
     from PIL import Image
 
     with tempfile.TemporaryDirectory(prefix="gencomp-bench-") as name:
         work = Path(name)
-        run, photo, small, out = codec_run(work), work / "photo.png", work / "small", work / "out"
+        run = chosen.resolve() if chosen else codec_run(work)
+        photo, small, out = work / "photo.png", work / "small", work / "out"
         small.mkdir()
         generator = np.random.default_rng(0)
         coarse = generator.integers(0, 256, (SMALL_IMAGES, 8, 8, 3), np.uint8)
@@ -164,13 +166,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tiles", type=int, default=4, help="tiles that are computed at once")
     parser.add_argument("--parts", nargs="+", default=["networks", "commands"])
+    parser.add_argument("--run", type=Path, help="a run whose codec the commands use")
     parser.add_argument("--against", type=Path, help="another checkout, for the commands")
     arguments = parser.parse_args()
     print(f"load {os.getloadavg()[0]:.1f}")
     if "networks" in arguments.parts:
         networks(arguments.rounds, arguments.tiles)
     if "commands" in arguments.parts:
-        commands(arguments.rounds, arguments.against and arguments.against.resolve())
+        commands(arguments.rounds, arguments.run, arguments.against and arguments.against.resolve())
     print(f"\nload {os.getloadavg()[0]:.1f}")
 
 

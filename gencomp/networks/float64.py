@@ -187,14 +187,15 @@ def _shifted_sums(
     batch, height, width, channels = x_BHWC.shape
     outputs, *kernel, _ = weight_OKKC.shape
     weight_NC = weight_OKKC.view(-1, channels)
-    rows = [_meeting(first[0] + k, stride[0], height, windows[0]) for k in range(kernel[0])]
-    columns = [_meeting(first[1] + k, stride[1], width, windows[1]) for k in range(kernel[1])]
     y_OBHW = bias_O[:, None, None, None].repeat(1, batch, *windows)
-    for images, _ in _blocks(batch, 1, height * width * len(weight_NC)):
-        products_NM = weight_NC @ x_BHWC[images].view(-1, channels).t()
-        products_OKKBHW = products_NM.view(outputs, *kernel, -1, height, width)
+    for images, rows in _blocks(batch, height, width * len(weight_NC)):
+        block_BHWC = x_BHWC[images, rows]
+        products_NM = weight_NC @ block_BHWC.view(-1, channels).t()
+        products_OKKBHW = products_NM.view(outputs, *kernel, *block_BHWC.shape[:3])
         for row, column in itertools.product(range(kernel[0]), range(kernel[1])):
-            (i, of_i), (j, of_j) = rows[row], columns[column]
+            shift = first[0] + row - rows.start
+            i, of_i = _meeting(shift, stride[0], block_BHWC.shape[1], windows[0])
+            j, of_j = _meeting(first[1] + column, stride[1], width, windows[1])
             y_OBHW[:, images, i, j] += products_OKKBHW[:, row, column, :, of_i, of_j]
     return y_OBHW.transpose(0, 1)
 
@@ -233,7 +234,7 @@ def _margins(size: int, taps: int, first: int, windows: int, stride: int) -> tup
 
 
 def _meeting(shift: int, stride: int, size: int, windows: int) -> tuple[slice, slice]:
-    """The windows i whose pixel shift + stride·i lies inside the image, and these pixels."""
+    """The windows i whose pixel shift + stride·i is one of `size` pixels, and these pixels."""
     begin = max(0, -(shift // stride))
     end = max(begin, min(windows, (size - 1 - shift) // stride + 1))
     pixel = shift + stride * begin

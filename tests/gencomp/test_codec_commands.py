@@ -336,6 +336,7 @@ class TestJointFiles:
         joint, broken, out = tmp_path / "all.gcp", tmp_path / "broken.png", tmp_path / "o.gcp"
         run("compress", *images, joint)
         broken.write_bytes(images[0].read_bytes()[:100])
+        Image.new("RGB", (65536, 1)).save(tmp_path / "wide.png")
         (tmp_path / "gcps").mkdir()
         shutil.copy(joint, tmp_path / "gcps" / "a.gcp")
         for words, sentence in (
@@ -346,6 +347,7 @@ class TestJointFiles:
             (("compress", *images, tmp_path / "in"), "is a folder, but one file is to be written"),
             (("compress", *images, broken, out), "broken.png is not a readable image"),
             (("compress", *images, tmp_path / "no.png", out), "no.png does not exist"),
+            (("compress", *images, tmp_path / "wide.png", out), "wide.png cannot be compressed: "),
             (("decompress", joint, tmp_path / "o.png"), "holds 11 pictures: name a folder"),
             (("decompress", joint, images[0]), "holds 11 pictures: name a folder"),
             (("decompress", joint, joint), "is a file, but many files need a folder"),

@@ -45,10 +45,10 @@ def compress(
             are worth, up to one for each CPU. One process writes a joint file.
     """
     require_processes(processes)
-    *sources, out = files or [Path()]
-    if not sources:
+    if len(files) < 2:
         missing = "OUT" if files else "IMAGE, OUT"
         raise InputError(f"missing {missing}; see gencomp compress --help")
+    *sources, out = files
     folders = [path for path in sources if path.is_dir()]
     if folders and len(sources) > 1:
         raise InputError(f"{folders[0]} is a folder: name image files, or one folder alone")
