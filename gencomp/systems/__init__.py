@@ -26,7 +26,6 @@ def build_system(recipe: BaseRecipe, parents: Mapping[str, BaseRecipe]) -> Syste
         InputError: a parent is a run of the wrong system or stage.
     """
     from gencomp.systems.dplc import coders, generators
-    from gencomp.systems.vae.system import Vae
 
     match recipe:
         case dplc.WaeRecipe() | dplc.WassersteinPpRecipe():
@@ -44,5 +43,7 @@ def build_system(recipe: BaseRecipe, parents: Mapping[str, BaseRecipe]) -> Syste
         case dplc.CaeRecipe() | dplc.GcRecipe():
             return coders.Baseline(recipe)
         case VaeRecipe():
+            from gencomp.systems.vae.system import Vae
+
             return Vae(recipe)
     raise TypeError(f"no system for {type(recipe).__name__}")

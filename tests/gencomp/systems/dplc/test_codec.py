@@ -424,7 +424,7 @@ class TestSeveralDecoders:
 
 class TestFingerprints:
     def test_the_reader_is_every_weight_and_buffer(self) -> None:
-        networks = system().codec()._networks  # type: ignore[union-attr]
+        networks = system().networks
         one = DplcCodec(networks, 2, 8)
         assert one.reader_fingerprint == DplcCodec(copy.deepcopy(networks), 2, 8).reader_fingerprint
         assert one.reader_fingerprint != DplcCodec(networks, 4, 8).reader_fingerprint
@@ -441,7 +441,7 @@ class TestFingerprints:
 
     def test_the_reader_is_a_hash_that_stays(self) -> None:
         """It keys the decoder's noise and its digests: decoded images must stay what they are."""
-        networks = system().codec()._networks  # type: ignore[union-attr]
+        networks = system().networks
         digest = hashlib.blake2b(b"dplc 2 8", digest_size=8)
         for name, tensor in sorted(networks.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
