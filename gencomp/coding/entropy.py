@@ -55,12 +55,13 @@ class EntropyCoder:
         ]
         self._statistics = _Statistics(tables.counts_NCL.reshape(-1, tables.levels))
 
-    def least_bytes(self, codes: int) -> int:
-        """A number of bytes that no stream of so many codes falls short of."""
+    def least_bytes(self, codes: int, salt_bits: int = 0) -> int:
+        """A number of bytes that no stream of so many codes and such a salt falls short of."""
         bits_R = PRECISION - np.log2(self._statistics.weights_RL.max(axis=1) + 1)
         known = float(bits_R.reshape(self._tables.count, -1).min(axis=1).sum())
         adapted = self._tables.count * MIN_BITS
         bits = min(codes, _FIRST_BLOCK) * known + max(0, codes - _FIRST_BLOCK) * adapted
+        bits += salt_bits
         return max(0, int(bits * (1 - 1e-9) / 8) - 1)  # a hair less, for these roundings
 
     def encode(self, symbols_TN: Integers, salt: int = 0, salt_bits: int = 0) -> bytes:
