@@ -168,20 +168,20 @@ class _Step(NamedTuple):
         parents_PG: the places of their parents; N for a parent that a symbol lacks.
         first_G1: the first of the rows of each symbol, which has a row for each context.
         levels: the size L of the alphabet.
-        count: the number N of symbols of a code.
+        symbols: the number N of symbols of a code.
     """
 
     places_G: Integers
     parents_PG: Integers
     first_G1: Integers
     levels: int
-    count: int
+    symbols: int
 
     def part(self, start: int, stop: int) -> _Step:
         chosen = slice(start, stop)
         parents_PG = self.parents_PG[:, chosen]
         # Parents that all symbols lack stand first, and make no difference to contexts.
-        used_P = np.logical_or.accumulate((parents_PG < self.count).any(axis=1))
+        used_P = np.logical_or.accumulate((parents_PG < self.symbols).any(axis=1))
         return self._replace(
             places_G=self.places_G[chosen],
             parents_PG=parents_PG[used_P],
