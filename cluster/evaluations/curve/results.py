@@ -28,6 +28,7 @@ from cluster.files import write_bytes, write_json
 from gencomp.errors import InputError
 from gencomp.evaluation import bootstrap
 from gencomp.rate_distortion.certificate import GROUPS
+from gencomp.rate_distortion.errors_of_means import LEVEL
 from gencomp.rate_distortion.tuning import Tuning
 from gencomp.rate_distortion.units import nats_to_bpp
 
@@ -108,6 +109,7 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> CollectedCurve
             "expected_single_chain_gap": tuning.expected_gap,
             "interval": f"{bootstrap.LEVEL:.0%} percentile bootstrap over images,"
             f" {bootstrap.REPLICATES} resamples, seed {BOOTSTRAP_SEED}",
+            "interval_of_gaps": f"{LEVEL:.0%} by Student's t over simulated images",
             "versions": [{"gencomp": g, "torch": t} for g, t in sorted(versions)],
         },
     }
