@@ -298,7 +298,7 @@ def certificate_warnings(found: Sequence[Mapping[str, Any]]) -> list[str]:
             f" {one['tolerance']:g} nat, by {one['worst_missed_at_least']:.4g} nats or more for"
             f" image {one['worst_image']}, and on average over all images by"
             f" {one['missed_at_least']:.4g} or more ({one['confidence']:.0%} confidence for all"
-            " bounds together); a gap on simulated images cannot show this"
+            " bounds together); a gap on simulated images need not show this"
         )
     return sentences
 
