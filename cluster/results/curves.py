@@ -54,18 +54,18 @@ class MeasuredCurve:
 
     @property
     def remark(self) -> str:
-        """A remark behind the label about missing parts and images for which the curve is wrong."""
-        return self._partial + self._wrong
+        """A remark behind the label: what is missing, and where the curve is surely too high."""
+        return self._partial + self._too_high
 
     @property
-    def _wrong(self) -> str:
+    def _too_high(self) -> str:
         flagged = [one for one in self.means.get("certificate", ()) if one["flagged"]]
         if not flagged:
             return ""
         worst = max(flagged, key=lambda one: one["missed_at_least"])
         return (
-            f" (WRONG for {len(worst['flagged'])} of {worst['images']} images at"
-            f" β = {worst['beta']:.3g}: misses {worst['missed_at_least']:.3g} nats or more)"
+            f" (TOO HIGH for {len(worst['flagged'])} of {worst['images']} images at"
+            f" β = {worst['beta']:.3g}, by {worst['missed_at_least']:.3g} nats or more on average)"
         )
 
     @property

@@ -122,9 +122,9 @@ def _certified(curve: Curve) -> str:
     if flagged := [one for one in curve.bounds if one.flagged]:
         bound = max(flagged, key=lambda one: one.at_least)
         words += (
-            f"<strong>The line is wrong</strong> for {bound.flagged} of {bound.images} test images "
-            f"at β = {number(bound.beta, 3)}: on average over all of them, chains that start at "
-            f"modes find {number(bound.at_least, 3)} nats or more that it misses. "
+            f"<strong>The line is too high</strong> for {bound.flagged} of {bound.images} test "
+            f"images at β = {number(bound.beta, 3)}: on average over all of them, chains that "
+            f"start at modes find {number(bound.at_least, 3)} nats or more that it misses. "
         )
     elif curve.bounds:
         bound = max(curve.bounds, key=lambda one: one.missed)

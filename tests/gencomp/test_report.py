@@ -209,7 +209,7 @@ class TestPage:
         assert "prove for no image that the line misses more than 1 nat" in said(bounds=[healthy])
         wrong = healthy._replace(missed=97.0, at_least=95.9, worst=134.2, flagged=5)
         text = said(bounds=[healthy, wrong])
-        assert "The line is wrong for 5 of 6 test images" in text
+        assert "The line is too high for 5 of 6 test images" in text
         assert "95.9 nats or more" in text and "134" in text
         assert "(error unknown)" in said(bounds=[healthy._replace(missed_error=None)])
 
