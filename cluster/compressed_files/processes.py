@@ -14,6 +14,7 @@ from gencomp.errors import InputError
 from shards.pool import in_order, usable_cpus
 
 # The CPU time that a process takes to start: it imports torch and reads the run.
+# Unlike the clock, CPU time does not depend on what else the machine does.
 START_SECONDS = 3.0
 
 Work = Callable[[Job], Done]
@@ -30,9 +31,9 @@ def work_on(
 ) -> Iterator[Done | Failed]:
     """Work on files and give their results in order; a bad file does not stop the others.
 
-    Without a number of processes, this process works alone for as long as another takes to start.
-    Then it knows how long the pixels that are left will take, and several processes take over only
-    if each has enough of them.
+    Without a number of processes, this process works alone for as much CPU time as another takes to
+    start. Then it knows what the pixels that are left will take, and several processes take over
+    only if each has enough of them.
 
     Args:
         jobs: The files to do.
@@ -46,9 +47,9 @@ def work_on(
     if processes is not None:
         yield from _in_processes(work, jobs, min(processes, len(jobs)))
         return
-    begin, done = time.monotonic(), 0
+    begin, done = time.process_time(), 0
     for number, job in enumerate(jobs):
-        if (spent := time.monotonic() - begin) >= START_SECONDS:
+        if (spent := time.process_time() - begin) >= START_SECONDS:
             left = sum(_pixels(job, keep) for job in jobs[number:])
             count = worth(spent * left / max(1, done), usable_cpus())
             yield from _in_processes(work, jobs[number:], count)
@@ -61,7 +62,7 @@ def worth(seconds: float, cpus: int) -> int:
     """The number of processes that some work is worth: each works as long as it takes to start.
 
     Args:
-        seconds: The time that the work takes one process.
+        seconds: The CPU time that the work takes.
         cpus: The number of CPUs, and so of processes at most.
     """
     return max(1, min(cpus, int(seconds / START_SECONDS)))
