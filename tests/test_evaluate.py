@@ -73,7 +73,7 @@ def test_a_table_and_a_file(words: list[str], capsys: pytest.CaptureFixture[str]
     assert "95 % interval" in out
     assert "rate 0: MSE" in out
     content = json.loads((directory(words) / "metrics.json").read_text())
-    assert {"mse", "rfid", "sfid", "rkid", "rate0_rfid", "mmd", "bpp"} <= set(content["metrics"])
+    assert {"mse", "rfd", "sfd", "rkd", "rate0_rfd", "mmd", "bpp"} <= set(content["metrics"])
     # The same command again only writes the same file.
     before = tiny.tree(directory(words))
     assert main(words) == 0

@@ -30,7 +30,7 @@ def curves(
     Args:
         results: Results to draw.
         file: The file that the figure is written to.
-        metrics: Some of mse,psnr,ms_ssim,lpips,mmd,pv,rfid,rkid; each metric gets an axis.
+        metrics: Some of mse,psnr,ms_ssim,lpips,mmd,pv,rfid,rkid,rfd,rkd; each metric gets an axis.
         evaluation: Name of the evaluation to take from each run.
         classical: Some of jpeg,webp,jpeg2000,avif,jpegxl: engineered codecs to draw as lines for
             mse, psnr and ms_ssim; this command measures them on the same images.
