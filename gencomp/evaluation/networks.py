@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,13 +135,23 @@ def load(path: Path, device: torch.device) -> Any:
 
 
 def to_file(network: nn.Module) -> bytes:
-    """The content of a TorchScript file with a network, which does not depend on a file's name."""
-    buffer = io.BytesIO()
+    """The content of a TorchScript file with a network.
+
+    It depends on the code and the weights of the network and on the version of torch, but neither
+    on the file's name nor on the place where the code is installed.
+    """
+    written = io.BytesIO()
     with warnings.catch_warnings():
         # Feature networks are exchanged in this format, whatever torch recommends for deployment.
         warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.save(torch.jit.script(network), buffer)
-    return buffer.getvalue()
+        torch.jit.save(torch.jit.script(network), written)
+    content = io.BytesIO()
+    with zipfile.ZipFile(written) as whole, zipfile.ZipFile(content, "w") as kept:
+        for entry in whole.infolist():
+            # Both are optional; they hold, or depend on, the paths of source files.
+            if not entry.filename.endswith((".debug_pkl", "/.data/serialization_id")):
+                kept.writestr(zipfile.ZipInfo(entry.filename), whole.read(entry))
+    return content.getvalue()
 
 
 def _answer(module: Any, name: str, *images: Tensor, **wanted: bool) -> Tensor:

@@ -23,6 +23,7 @@ from gencomp.systems import build_system
 from gencomp.systems.classifier.recipe import ClassifierRecipe
 from gencomp.systems.classifier.system import Classifier
 from tests import scripted, tiny
+from tests.conftest import ROOT
 from tests.shards.handmade import make_set, sample
 
 START = Progress(step=0, samples=0, epoch_length=64)
@@ -175,6 +176,7 @@ class TestRun:
         assert main(["features", str(run), str(file)]) == 0
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         assert capsys.readouterr().out == f"{file}: SHA-256 {digest}\n"
+        assert str(ROOT).encode() not in file.read_bytes()
         # The same network is the same file under any name, and an existing file is kept.
         other, before = tmp_path / "other.pt", file.stat().st_mtime_ns
         assert main(["features", str(run), str(other)]) == 0
