@@ -23,19 +23,25 @@ from gencomp.systems.common.objectives import Objective, SystemOfObjectives
 
 
 class Seen(NamedTuple):
-    """The classes that the networks see in a batch.
+    """What the networks see in a batch.
 
     Attributes:
-        class_B: the most probable class of each image, int64.
+        right_B: whether the most probable class of an image is its label, bool.
         cross_entropy_B: the cross-entropy of its label, −log p(label), in nats.
     """
 
-    class_B: Tensor
+    right_B: Tensor
     cross_entropy_B: Tensor
 
 
+def logits(networks: nn.ModuleDict, images_BCHW: Tensor) -> Tensor:
+    """The logits of the classes for each image, [B, classes], in float32 at least."""
+    features_BD = networks["trunk"](pixels.to_signed(images_BCHW))
+    return at_least_float32(networks["head"](features_BD))
+
+
 def classified(networks: nn.ModuleDict, batch: Batch, classes: int) -> Seen:
-    """What the networks see in a batch, in float32 at least.
+    """The classes that the networks see in a batch, held against the labels.
 
     Raises:
         InputError: an image has no label, or one beyond the classes.
@@ -47,9 +53,9 @@ def classified(networks: nn.ModuleDict, batch: Batch, classes: int) -> Seen:
             f"an image has {what}, but a classifier of {classes} classes needs labels from 0 to"
             f" {classes - 1}"
         )
-    features_BD = networks["trunk"](pixels.to_signed(batch.images_BCHW))
-    logits_BL = at_least_float32(networks["head"](features_BD))
-    return Seen(logits_BL.argmax(1), F.cross_entropy(logits_BL, labels_B, reduction="none"))
+    logits_BL = logits(networks, batch.images_BCHW)
+    cross_entropy_B = F.cross_entropy(logits_BL, labels_B, reduction="none")
+    return Seen(logits_BL.argmax(1) == labels_B, cross_entropy_B)
 
 
 class CrossEntropyPhase(Phase):
@@ -61,7 +67,7 @@ class CrossEntropyPhase(Phase):
 
     def forward(self, batch: Batch, draws: Draws, progress: Progress) -> PhaseLoss:
         seen = classified(self.networks, batch, self.classes)
-        right_B = (seen.class_B == batch.labels_B).to(seen.cross_entropy_B.dtype)
+        right_B = seen.right_B.to(seen.cross_entropy_B.dtype)
         loss, accuracy = global_means(seen.cross_entropy_B, right_B)
         return PhaseLoss(loss, {"accuracy": accuracy.detach()})
 
@@ -85,7 +91,7 @@ class Classifier(SystemOfObjectives):
     def evaluate(self, batch: Batch, draws: Draws) -> Sums:
         seen = classified(self.networks, batch, self.classes)
         sums = Sums()
-        sums.add("accuracy", seen.class_B == batch.labels_B)
+        sums.add("accuracy", seen.right_B)
         sums.add("cross_entropy", seen.cross_entropy_B)
         return sums
 
@@ -100,12 +106,15 @@ class Classifier(SystemOfObjectives):
 
     def pictures(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """The images in the order of the classes that are seen in them."""
-        seen = classified(self.networks, batch, self.classes)
-        return {"by class": batch.images_BCHW[seen.class_B.argsort(stable=True)]}
+        class_B = logits(self.networks, batch.images_BCHW).argmax(1)
+        return {"by class": batch.images_BCHW[class_B.argsort(stable=True)]}
 
     def feature_network(self) -> nn.Module:
         """The layers before the last one, a copy in evaluation mode."""
         trunk = self.networks["trunk"]
         assert isinstance(trunk, FeatureTrunk)
         copied = copy.deepcopy(trunk).to(torch.device("cpu"), torch.float32)
-        return FeatureNetwork(copied.to(memory_format=torch.contiguous_format)).eval()
+        # The files of runs hold contiguous weights, so those of feature networks do too.
+        for parameter in copied.parameters():
+            parameter.data = parameter.data.contiguous()
+        return FeatureNetwork(copied).eval()
