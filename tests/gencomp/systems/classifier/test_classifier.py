@@ -122,7 +122,7 @@ class TestObjective:
 
     def test_the_published_size(self) -> None:
         system = build_system(recipes.load("classifier_mnist"), {})
-        assert sum(p.numel() for p in system.networks.parameters()) == 242_474
+        assert sum(p.numel() for p in system.networks.parameters()) == 246_682
 
     def test_widths_that_cannot_be_normalised_are_refused(self) -> None:
         with pytest.raises(InputError, match=r"networks.widths.1 is 12, but .* multiple of 8"):
