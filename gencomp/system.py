@@ -18,7 +18,7 @@ Every method can rely on the following:
 - State that is neither a weight nor an optimizer's (rate controllers, entropy-coder tables) is in
   buffers of `networks`, so checkpoints and codecs have it.
 - Figures and evaluations use a method through hooks that may answer None: `reconstruct`, `latents`,
-  `sample`, `latent_decoder` and `codec`.
+  `sample`, `latent_decoder`, `codec` and `feature_network`.
 
 On paper, the systems fit the hooks as follows:
 
@@ -431,6 +431,14 @@ class System(ABC):
 
     def latent_decoder(self) -> LatentDecoder | None:
         """The generator of these weights in evaluation mode; None for a method that has none."""
+        return None
+
+    def feature_network(self) -> nn.Module | None:
+        """The network whose features distances between sets of images compare, or None.
+
+        It maps uint8 images [B, 3, H, W] to features [B, D], float32 on the CPU, in evaluation
+        mode, and can be scripted by TorchScript.
+        """
         return None
 
 

@@ -75,7 +75,7 @@ def test_a_table_and_a_file(words: list[str], capsys: pytest.CaptureFixture[str]
     assert out.index("a negative one means") < out.index("95 % interval")
     assert "rate 0: MSE" in out
     content = json.loads((directory(words) / "metrics.json").read_text())
-    assert {"mse", "rfid", "sfid", "rkid", "rate0_rfid", "mmd", "nominal_bpp"} <= set(
+    assert {"mse", "rfd", "sfd", "rkd", "rate0_rfd", "mmd", "nominal_bpp"} <= set(
         content["metrics"]
     )
     # The same command again only writes the same file.

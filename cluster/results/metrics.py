@@ -24,7 +24,9 @@ from gencomp.figures.curves import Panel, Point
 _SEED = 7  # the default seed of evaluations
 _Found = tuple[float, tuple[float, float] | None, dict[str, Any]]  # value, interval, protocol
 _OF_DRAWS = ("pv", "rate0_pv")  # the metrics whose estimates depend on the number of draws
-_OF_FEATURES = ("rfid", "rkid", "rate0_rfid", "rate0_rkid")
+_OF_FEATURES = tuple(
+    f"{place}r{name}" for place in ("", "rate0_") for name in ("fid", "kid", "fd", "kd")
+)
 
 
 @dataclass(frozen=True)
@@ -223,6 +225,8 @@ def remarks(panels: Sequence[Panel]) -> list[str]:
             said += ", reconstructed from files"
         draws = protocol.get("draws of each image")
         name = f"{panel.metric} from {draws} draws of each" if draws else panel.metric
+        if network := protocol.get("feature network"):
+            name += f" by the feature network {network}"
         metrics.setdefault(said, []).append(name)
     lines = [f"{said}: {', '.join(names)}" for said, names in metrics.items()]
     points = [point for panel in panels for point in panel.points]

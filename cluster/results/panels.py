@@ -12,8 +12,9 @@ from gencomp.coding.classical import ClassicalCodec
 from gencomp.errors import InputError
 from gencomp.figures.curves import Panel, Point, require_one_protocol
 
-METRICS = ("mse", "psnr", "ms_ssim", "lpips", "mmd", "pv", "rfid", "rkid")
-_ZERO_RATE = {"mse": "rate0_mse", "pv": "rate0_pv", "rfid": "rate0_rfid", "rkid": "rate0_rkid"}
+_OF_FEATURES = ("rfid", "rkid", "rfd", "rkd")
+METRICS = ("mse", "psnr", "ms_ssim", "lpips", "mmd", "pv", *_OF_FEATURES)
+_ZERO_RATE = {name: f"rate0_{name}" for name in ("mse", "pv", *_OF_FEATURES)}
 
 
 def parse(text: str) -> list[str]:

@@ -56,6 +56,7 @@ COMMANDS: dict[str, Command] = {
     "decompress": Command("Coding", "write a compressed file back to an image", folder="compress"),
     "evaluate": Command("Evaluation", "measure a finished run, with intervals"),
     "files": Command("Evaluation", "write, read and measure a real file of each held-out picture"),
+    "features": Command("Evaluation", "write a run's feature network to a file for evaluate"),
     "slurm evaluate": Command("Evaluation", "measure a finished run in many jobs"),
     "slurm files": Command("Evaluation", "measure real files of held-out pictures in many jobs"),
     "slurm ais": Command("Evaluation", "measure a rate-distortion curve by AIS in many jobs"),

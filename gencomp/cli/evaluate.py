@@ -27,7 +27,9 @@ class _Metrics(Options):
         description="Some of mse,psnr,ms_ssim,pv,fid,kid,lpips,rate0,mmd; by default mse, psnr and"
         " ms_ssim if the run reconstructs images, fid and kid with --features, and lpips with"
         " --lpips. pv is the variance over several reconstructions of an image, rate0 the point"
-        " without any bits, and mmd the distance of the latents from the prior.",
+        " without any bits, and mmd the distance of the latents from the prior. Results call fid"
+        " and kid so for the Inception network alone; for any other they are fd and kd, the Fréchet"
+        " and the kernel distance of its features.",
     )
 
 

@@ -1,8 +1,8 @@
-"""The inputs that feature networks take, and how images become such inputs; without torch."""
+"""The inputs of feature networks, and the names of distances of features; without torch."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 # Either uint8 images as they are, or float32 images on [−1, 1] at 299×299 pixels.
 Input = Literal["uint8", "signed-299"]
@@ -12,3 +12,20 @@ RESIZE_RULES: dict[Input, str] = {
     "signed-299": "float32 v/127.5 − 1, resized to 299×299 by torch's bilinear interpolation with"
     " antialiasing",
 }
+INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
+
+
+class DistanceNames(NamedTuple):
+    """The names of the Fréchet distance and of the kernel distance of features."""
+
+    frechet: str
+    kernel: str
+
+
+def distance_names(sha256: str) -> DistanceNames:
+    """The names that distances have: fid and kid with the Inception network, fd and kd with others.
+
+    Args:
+        sha256: the SHA-256 of the feature network's file.
+    """
+    return DistanceNames("fid", "kid") if sha256 == INCEPTION_SHA256 else DistanceNames("fd", "kd")

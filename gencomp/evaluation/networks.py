@@ -1,4 +1,4 @@
-"""Networks from TorchScript files, named by path and identified by SHA-256; none is downloaded.
+"""Networks in TorchScript files, named by path and identified by SHA-256; none is downloaded.
 
 A feature network maps images [B, 3, H, W] to one vector each. Most published Fréchet Inception
 distances of PyTorch code use a TorchScript translation of TensorFlow's Inception of 2015-12-05:
@@ -20,18 +20,20 @@ hash.
 from __future__ import annotations
 
 import hashlib
+import io
+import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from gencomp.errors import InputError
-from gencomp.evaluation.feature_inputs import Input
+from gencomp.evaluation.feature_inputs import INCEPTION_SHA256, Input
 
-INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 INCEPTION_URL = (
     "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/"
     "inception-2015-12-05.pt"
@@ -130,6 +132,26 @@ def load(path: Path, device: torch.device) -> Any:
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{path} is not a TorchScript network: {reason}") from None
+
+
+def to_file(network: nn.Module) -> bytes:
+    """The content of a TorchScript file with a network.
+
+    It depends on the code and the weights of the network and on the version of torch, but neither
+    on the file's name nor on the place where the code is installed.
+    """
+    written = io.BytesIO()
+    with warnings.catch_warnings():
+        # Feature networks are exchanged in this format, whatever torch recommends for deployment.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.save(torch.jit.script(network), written)
+    content = io.BytesIO()
+    with zipfile.ZipFile(written) as whole, zipfile.ZipFile(content, "w") as kept:
+        for entry in whole.infolist():
+            # Both are optional; they hold, or depend on, the paths of source files.
+            if not entry.filename.endswith((".debug_pkl", "/.data/serialization_id")):
+                kept.writestr(zipfile.ZipInfo(entry.filename), whole.read(entry))
+    return content.getvalue()
 
 
 def _answer(module: Any, name: str, *images: Tensor, **wanted: bool) -> Tensor:

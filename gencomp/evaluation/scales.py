@@ -15,7 +15,11 @@ UNITS = {
     **dict.fromkeys(("bpp", "file_bpp", "nominal_bpp"), "bits per pixel"),
     **dict.fromkeys(("encode_seconds", "decode_seconds"), "s"),
 }
-_KERNEL_DISTANCES = {"mmd": "MMD", "rkid": "KID", "rate0_rkid": "KID", "skid": "KID"}
+_KERNEL_DISTANCES = {
+    "mmd": "MMD",
+    **dict.fromkeys(("rkid", "rate0_rkid", "skid"), "KID"),
+    **dict.fromkeys(("rkd", "rate0_rkd", "skd"), "kernel distances"),
+}
 
 
 def negative(names: Iterable[str]) -> str:

@@ -38,9 +38,11 @@ LABELS: dict[str, tuple[str, str]] = {
     "pv": ("Diversity: conditional pixel variance", "PV on [−1, 1]"),
     "rfid": ("Perception: rFID", "FID of reconstructions"),
     "rkid": ("Perception: rKID", "KID of reconstructions"),
+    "rfd": ("Perception: Fréchet distance of features", "Fréchet distance of reconstructions"),
+    "rkd": ("Perception: kernel distance of features", "kernel distance of reconstructions"),
 }
 _LOGARITHMIC = ("mse", "pv")
-_FROM_ZERO = ("pv", "mmd", "rfid")
+_FROM_ZERO = ("pv", "mmd", "rfid", "rfd")
 _PANEL = (4.4, 3.3)  # inches
 _MOST_TICKS = 7
 _CLOSE = 1.3  # the factor within which rates share a tick

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from gencomp.errors import InputError
 from gencomp.recipes import shipped
 from gencomp.recipes.schema import RECORD_FIELDS, BaseRecipe
+from gencomp.systems.classifier.recipe import ClassifierRecipe
 from gencomp.systems.dplc import recipe as dplc
 from gencomp.systems.vae.recipe import VaeRecipe
 from gencomp.validation import sentence
@@ -27,6 +28,7 @@ RECIPES: dict[tuple[str, str], type[BaseRecipe]] = {
     ("dplc", "cae"): dplc.CaeRecipe,
     ("dplc", "gc"): dplc.GcRecipe,
     ("vae", "elbo"): VaeRecipe,
+    ("classifier", "cross_entropy"): ClassifierRecipe,
 }
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from gencomp.errors import InputError
 from gencomp.recipes.schema import BaseRecipe
+from gencomp.systems.classifier.recipe import ClassifierRecipe
 from gencomp.systems.dplc import recipe as dplc
 from gencomp.systems.vae.recipe import VaeRecipe
 
@@ -25,6 +26,7 @@ def build_system(recipe: BaseRecipe, parents: Mapping[str, BaseRecipe]) -> Syste
     Raises:
         InputError: a parent is a run of the wrong system or stage.
     """
+    from gencomp.systems.classifier.system import Classifier
     from gencomp.systems.dplc import coders, generators
 
     match recipe:
@@ -42,6 +44,8 @@ def build_system(recipe: BaseRecipe, parents: Mapping[str, BaseRecipe]) -> Syste
             return coders.RateConstrainedCodec(recipe, generator)
         case dplc.CaeRecipe() | dplc.GcRecipe():
             return coders.Baseline(recipe)
+        case ClassifierRecipe():
+            return Classifier(recipe)
         case VaeRecipe():
             from gencomp.systems.vae.system import Vae
 

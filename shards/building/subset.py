@@ -8,7 +8,7 @@ be spread over all shards of the set.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -42,6 +42,8 @@ def split_set(
     test_fraction: float | None = None,
     seed: int = 0,
     from_split: str | None = None,
+    name: str = "test",
+    keep: bool = False,
     shard_size: int = 1000,
     processes: int | None = None,
     progress: Progress | None = None,
@@ -51,11 +53,14 @@ def split_set(
     Args:
         location: The set, a directory or a URI.
         out: The directory to make; nothing there is ever overwritten.
-        test_images: The number of samples in the test split; give either this or `test_fraction`.
-        test_fraction: The fraction of the samples that goes into the test split.
+        test_images: The number of samples that are drawn; give either this or `test_fraction`.
+        test_fraction: The fraction of the samples that is drawn.
         seed: The seed of the draw.
         from_split: The split to divide, while the others are left out; by default the samples of
             all splits are divided.
+        name: The name of the split of the drawn samples, if it is not to be test.
+        keep: Whether the splits other than `from_split` stay in the set as they are; what is left
+            of `from_split` then keeps its name, which is train otherwise.
         shard_size, processes, progress: The same arguments as of `shards.building.build.build`.
 
     The draw depends on the images' bytes alone, not on how they lie in shards. An image that occurs
@@ -63,21 +68,32 @@ def split_set(
     order. Raises `ShardError` for bad input and when `out` holds anything else.
     """
     shard_set = open_set(location)
-    rows = _rows(shard_set, from_split)
-    count = _test_count(len(rows.numbers), test_images, test_fraction)
-    alone = stands_alone(rows.hashes)
-    if not 1 <= count < len(alone) or count > alone.sum():
+    kept, rest = _kept(shard_set, from_split) if keep else ([], "train")
+    if name in (rest, *kept):
         raise ShardError(
-            f"a test split of {count} of the {len(alone)} samples of {location} is not possible: "
-            f"choose 1 to {min(int(alone.sum()), len(alone) - 1)}, since only images that stand "
+            f"the drawn split cannot be called {name!r}, which another split of {out} is called"
+        )
+    rows = _rows(shard_set, None if from_split is None else [from_split, *kept])
+    place = list(shard_set.splits).index
+    others = {split: rows.splits == place(split) for split in kept}
+    divided = ~np.isin(rows.splits, [place(split) for split in kept])
+    total = int(divided.sum())
+    count = _test_count(total, test_images, test_fraction)
+    candidates = np.flatnonzero(stands_alone(rows.hashes) & divided)
+    if not 1 <= count < total or count > len(candidates):
+        raise ShardError(
+            f"a {name} split of {count} of the {total} samples of {location} is not possible: "
+            f"choose 1 to {min(len(candidates), total - 1)}, since only images that stand "
             "once can be drawn"
         )
-    test = np.zeros(len(alone), dtype=bool)
-    test[_drawn(rows.hashes, np.flatnonzero(alone), count, seed)] = True
+    drawn = np.zeros(len(divided), dtype=bool)
+    drawn[_drawn(rows.hashes, candidates, count, seed)] = True
+    parameters = {"test_images": count, "seed": seed, "from_split": from_split}
+    if name != "test" or keep:
+        parameters |= {"name": name, "keep": keep}
     return _cut(
-        "split", shard_set, out, rows, {"train": ~test, "test": test},
-        {"test_images": count, "seed": seed, "from_split": from_split},
-        shard_size, processes, progress,
+        "split", shard_set, out, rows, {rest: divided & ~drawn, name: drawn, **others},
+        parameters, shard_size, processes, progress,
     )  # fmt: skip
 
 
@@ -107,7 +123,7 @@ def sample_set(
     if count < 1:
         raise ShardError(f"a sample of {count} is not possible: choose at least 1")
     shard_set = open_set(location)
-    rows = _rows(shard_set, split)
+    rows = _rows(shard_set, None if split is None else [split])
     chosen = {}
     for number, name in enumerate(shard_set.splits):
         drawn = _drawn(rows.hashes, np.flatnonzero(rows.splits == number), count, seed)
@@ -136,11 +152,22 @@ class _Rows(NamedTuple):
     keys: np.ndarray
 
 
-def _rows(shard_set: ShardSet, only: str | None) -> _Rows:
-    """All rows of a set, or the rows of one split."""
-    if only is not None and only not in shard_set.splits:
-        there = ", ".join(shard_set.splits)
-        raise ShardError(f"{shard_set.where} has no split {only!r}: it has {there}")
+def _kept(shard_set: ShardSet, divided: str | None) -> tuple[list[str], str]:
+    """The splits that stay as they are, and the name of what is left of the divided split."""
+    if divided is None:
+        raise ShardError(
+            f"the other splits of {shard_set.where} can stay only beside one that is divided: name"
+            " the split to divide"
+        )
+    return [split for split in shard_set.splits if split != divided], divided
+
+
+def _rows(shard_set: ShardSet, only: Sequence[str] | None) -> _Rows:
+    """All rows of a set, or the rows of some splits."""
+    for name in only or ():
+        if name not in shard_set.splits:
+            there = ", ".join(shard_set.splits)
+            raise ShardError(f"{shard_set.where} has no split {name!r}: it has {there}")
     names = pa.array(list(shard_set.splits))
     parts = []
     begin = 0
@@ -149,7 +176,7 @@ def _rows(shard_set: ShardSet, only: str | None) -> _Rows:
         numbers = begin + np.arange(table.num_rows)
         begin += table.num_rows
         if only is not None:
-            here = pc.equal(table["split"], only)
+            here = pc.is_in(table["split"], pa.array(list(only)))
             numbers, table = numbers[here.to_numpy()], table.filter(here)
         splits = pc.index_in(table["split"], names).to_numpy().astype(np.int16)
         keys = (xxhash.xxh3_64_intdigest(key.encode()) for key in table["key"].to_pylist())

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import gencomp
+from gencomp import recipes
 from gencomp.collectives import gather_rows, global_mean
 from gencomp.draws import Draws
 from gencomp.errors import InputError
@@ -27,6 +28,7 @@ from gencomp.losses import gradient_penalties, mmd, rmse
 from gencomp.networks.batch_norm import GlobalBatchNorm2d
 from gencomp.networks.dplc import Critic
 from gencomp.system import Batch, Progress, System, evaluation_mode
+from gencomp.systems import build_system
 from gencomp.systems.vae.system import Vae
 from tests.gencomp import vae_cases
 from tests.gencomp.dplc_cases import ADVERSARIAL, made
@@ -192,7 +194,15 @@ def all_systems() -> dict[tuple[str, int], System]:
         for decoder, overrides in VAES.items()
         for rows in SYSTEM_ROWS
     }
-    return {**dplc, **vaes}
+    classifiers = {("classifier", rows): made_classifier() for rows in SYSTEM_ROWS}
+    return {**dplc, **vaes, **classifiers}
+
+
+def made_classifier() -> System:
+    """A narrow classifier with a class for each image of a batch, since row i has the label i."""
+    torch.manual_seed(0)
+    sizes = {"networks.widths": [8, 8], "networks.classes": max(SYSTEM_ROWS)}
+    return build_system(recipes.load("classifier_mnist", sizes), {})
 
 
 def run_systems(
@@ -313,7 +323,7 @@ def test_every_rank_gets_the_single_process_step(
 
 
 @pytest.mark.parametrize("rows", SYSTEM_ROWS)
-@pytest.mark.parametrize("name", [*SYSTEMS, *(f"vae, {decoder}" for decoder in VAES)])
+@pytest.mark.parametrize("name", [*SYSTEMS, *(f"vae, {decoder}" for decoder in VAES), "classifier"])
 def test_every_phase_makes_the_single_process_step(
     name: str,
     rows: int,

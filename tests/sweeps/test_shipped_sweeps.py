@@ -27,7 +27,9 @@ def test_every_point_builds(name: str) -> None:
         with torch.device("meta"):
             build_system(recipe, {"generator": generator})
     if "networks.code_channels" in sweep.space:
-        assert {point["networks.code_channels"] for point in found} >= {2, 8, 32}
+        # The narrow generator of digits has 16 latent dimensions, which bound the channels.
+        rates = {1, 2, 8} if name.endswith("mnist") else {2, 8, 32}
+        assert {point["networks.code_channels"] for point in found} >= rates
 
 
 @pytest.mark.parametrize("name", [name for name in SHIPPED if "rates" in name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,18 +19,15 @@ from cluster.evaluations.tables import Collected, finite, metrics_table
 from cluster.files import write_text
 from gencomp.errors import InputError
 from gencomp.evaluation import frechet, intervals, kernel, pixels
+from gencomp.evaluation.feature_inputs import distance_names
 from gencomp.evaluation.frechet import Gaussian
 from gencomp.evaluation.psnr import psnr, psnr_ends
 from gencomp.system import Codec
 
 _VALUES = ("mse", "ms_ssim", "lpips", "pv", "rate0_mse", "rate0_pv", "bpp", "file_bpp")
-# The sets of features that are compared with the features of the images, and the names of the
-# two distances.
-_COMPARED: dict[FeatureSet, tuple[str, str]] = {
-    "reconstructions": ("rfid", "rkid"),
-    "rate0": ("rate0_rfid", "rate0_rkid"),
-    "samples": ("sfid", "skid"),
-}
+# The sets of features that are compared with the features of the images, and what stands before the
+# names of their distances.
+_COMPARED: dict[FeatureSet, str] = {"reconstructions": "r", "rate0": "rate0_r", "samples": "s"}
 
 
 class Result(NamedTuple):
@@ -169,7 +167,7 @@ def _of_features(
     images = _stored(evaluation, found, "images")
     reference = images.sums().gaussian() if settings.asks("fid") and len(images) > 1 else None
     for which in compared:
-        fid, kid = _COMPARED[which]
+        fid, kid = (_COMPARED[which] + name for name in distance_names(settings.features or ""))
         others = _stored(evaluation, found, which)
         counts = {"samples": len(others)} if which == "samples" else {}
         if min(len(images), len(others)) < 2:
@@ -277,6 +275,8 @@ def shown(evaluation: Evaluation, result: Result) -> Collected:
     counted = {name: name for name in ("images", "samples", "draws")}
     table = metrics_table(content["run"], content["metrics"], counted)
     notes = []
+    if file := evaluation.plan.features_file:
+        notes.append(f"features of {Path(file).name}, SHA-256 {evaluation.plan.settings.features}")
     if identity := content.get("zero_rate_identity"):
         notes.append(
             f"rate 0: MSE {identity['mse']:.6g}; variance of images, variance of draws and distance"

@@ -19,12 +19,16 @@ def split(
     test_fraction: float | None = None,
     seed: int = 0,
     from_: Annotated[str | None, tyro.conf.arg(name="from")] = None,
+    name: str = "test",
+    keep: bool = False,
     shard_size: int = 1000,
     processes: int | None = None,
 ) -> None:
     """Divide the samples of a shard set anew into train and test; members are copied as they are.
 
-    Images that occur more than once in the set are never drawn for the test split.
+    Images that occur more than once in the set are never drawn for the test split. With --from
+    train --name validation --keep, a validation split is taken out of the training samples and the
+    test split stays as it is.
 
     Args:
         location: The shard set, a directory or a URI.
@@ -34,6 +38,8 @@ def split(
         seed: Seed of the draw.
         from_: The split to divide, while the others are left out; by default the samples of all
             splits are divided.
+        name: Name of the split of the drawn samples.
+        keep: Keep the splits other than that of --from as they are.
         shard_size: How many samples a tar holds.
         processes: How many processes work at once; by default as many as pay off on this machine.
     """
@@ -47,6 +53,8 @@ def split(
             test_fraction=test_fraction,
             seed=seed,
             from_split=from_,
+            name=name,
+            keep=keep,
             shard_size=shard_size,
             processes=processes,
             progress=show,

@@ -210,7 +210,7 @@ def test_batches_and_blocks_do_not_matter(run: Run, tmp_path: Path) -> None:
     _, large = measured(run, "large", batch_size=20, block=40, **asked)
     for name, entry in large["metrics"].items():
         assert small["metrics"][name]["value"] == pytest.approx(entry["value"], rel=1e-4), name
-    assert large["metrics"]["sfid"]["samples"] == 30
+    assert large["metrics"]["sfd"]["samples"] == 30
 
 
 def test_a_size_that_is_stated_holds_for_all(run: Run, photographs: Path) -> None:

@@ -21,7 +21,7 @@ from cluster.evaluations.metrics.settings import METRICS, parse_metrics
 from cluster.evaluations.processes import make_parts
 from cluster.runs import Run
 from gencomp.errors import InputError
-from gencomp.evaluation import frechet, kernel, pixels, ssim
+from gencomp.evaluation import feature_inputs, frechet, kernel, pixels, ssim
 from gencomp.evaluation.draws import ItemDraws
 from gencomp.evaluation.psnr import psnr
 from gencomp.losses import mmd
@@ -158,12 +158,12 @@ def test_values_are_those_of_a_plain_loop(codec: Run, photos: Path, nets: dict[s
         "rate0_pv": torch.stack(zero).double().var(0, unbiased=False).mean().item() / 127.5**2,
         "mmd": mmd(latents.double(), prior.double()).item(),
         "nominal_bpp": 2 * 16 / 4096,
-        "rfid": fid(made),
-        "rate0_rfid": fid(first_zero),
-        "sfid": fid(drawn),
-        "rkid": kid(made),
-        "rate0_rkid": kid(first_zero),
-        "skid": kid(drawn),
+        "rfd": fid(made),
+        "rate0_rfd": fid(first_zero),
+        "sfd": fid(drawn),
+        "rkd": kid(made),
+        "rate0_rkd": kid(first_zero),
+        "skd": kid(drawn),
     }
     # A pixel may round to the other side of a half in a batch of another size.
     assert values(found) == pytest.approx(expected, rel=1e-4, abs=1e-7)
@@ -172,7 +172,7 @@ def test_values_are_those_of_a_plain_loop(codec: Run, photos: Path, nets: dict[s
             low, high = entry["interval"]
             assert low <= entry["value"] * (1 + 1e-12) and entry["value"] <= high * (1 + 1e-12)
             assert entry["images"] == 47
-    assert found["metrics"]["sfid"]["samples"] == 20
+    assert found["metrics"]["sfd"]["samples"] == 20
     assert found["metrics"]["mmd"]["samples"] == 47
     assert found["metrics"]["pv"]["draws"] == 3
     assert found["complete"] is True and found["images"] == 47
@@ -189,8 +189,8 @@ def test_what_was_made_for_an_image_is_not_compared_with_it(
     (tensors, _), (samples, _) = (parts.read_part(evaluation, block) for block in (0, 1))
     images = tensors["features/images"].numpy()
     for name, made in (
-        ("rkid", tensors["features/reconstructions"]),
-        ("skid", samples["features/samples"]),
+        ("rkd", tensors["features/reconstructions"]),
+        ("skd", samples["features/samples"]),
     ):
         paired = kernel.subset_distance(images, made.numpy(), True)
         entry = found["metrics"][name]
@@ -222,7 +222,7 @@ def test_reconstructions_of_files_are_what_real_files_decode_to(
 
     # Their features, but not those of the images, are others than those of the networks' images.
     plain = measured(codec, "plain", batch_size=4, block=4, **some)
-    assert found["metrics"]["rkid"] != plain["metrics"]["rkid"]
+    assert found["metrics"]["rkd"] != plain["metrics"]["rkd"]
     assert found["metrics"]["rate0_mse"] == plain["metrics"]["rate0_mse"]
     assert "bpp" not in plain["metrics"]
     assert found["protocol"]["hash"] != plain["protocol"]["hash"]
@@ -293,12 +293,12 @@ def test_blocks_of_one_image(codec: Run, nets: dict[str, Any]) -> None:
     first = results.collect(measurement).content
     assert set(first["metrics"]) == {"mse", "nominal_bpp"} and first["images"] == 1
     assert first["warnings"] == [
-        "rfid and rkid are left out: they need two images or more",
+        "rfd and rkd are left out: they need two images or more",
         "mmd is left out: it needs two images or more",
     ]
     work.make_part(place, 5)
     warnings = results.collect(measurement).content["warnings"]
-    assert "sfid and skid are left out: they need two samples or more" in warnings
+    assert "sfd and skd are left out: they need two samples or more" in warnings
     ones = measured(codec, "ones", block=1, **some)
     assert values(ones) == pytest.approx(values(measured(codec, "whole", **some)), rel=1e-4)
 
@@ -424,8 +424,16 @@ def test_networks_and_data_may_move(generator: Run, nets: dict[str, Any], tmp_pa
 def test_few_images_for_many_features_are_warned_of(generator: Run, nets: dict[str, Any]) -> None:
     found = measured(generator, metrics=("fid",), images=5, samples=0, **nets)
     (warning,) = found["warnings"]
-    assert warning.startswith("rfid compares 5 with 5 images of 6 features")
-    assert found["metrics"]["rfid"]["value"] > 0
+    assert warning.startswith("rfd compares 5 with 5 images of 6 features")
+    assert found["metrics"]["rfd"]["value"] > 0
+
+
+def test_distances_are_called_fid_and_kid_for_inception_alone(
+    generator: Run, nets: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_inputs, "INCEPTION_SHA256", nets["features_sha256"])
+    some = {"metrics": ("fid", "kid"), "samples": 9, **nets}
+    assert set(values(measured(generator, **some))) == {"rfid", "sfid", "rkid", "skid"}
 
 
 def test_the_result_carries_its_protocol(codec: Run, nets: dict[str, Any]) -> None:
@@ -478,7 +486,7 @@ def test_what_a_run_cannot_do_is_refused(
     with pytest.raises(InputError, match="--metrics is"):
         plan.make(sampler, **SMALL)
     features = {k: v for k, v in nets.items() if k.startswith("features")}
-    assert set(values(measured(sampler, samples=9, **features))) == {"sfid", "skid"}
+    assert set(values(measured(sampler, samples=9, **features))) == {"sfd", "skd"}
 
 
 def test_parse_metrics() -> None:

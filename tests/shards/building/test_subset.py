@@ -111,6 +111,31 @@ class TestSplit:
         with pytest.raises(ShardError, match="no split 'dev': it has train, val"):
             split_set(handmade.path, tmp_path / "x", test_images=5, from_split="dev")
 
+    def test_a_third_split_beside_the_others(self, handmade: ShardSet, tmp_path: Path) -> None:
+        """The kept split stays as it is, and none of its images is drawn out of the other."""
+        made = split_set(
+            handmade.path,
+            tmp_path / "out",
+            test_images=16,
+            from_split="train",
+            name="choice",
+            keep=True,
+        )
+        assert made.splits == {"train": 6, "choice": 16, "val": 12}
+        assert members(made, "val") == members(handmade, "val")
+        assert members(made, "train") | members(made, "choice") == members(handmade, "train")
+        # Four are copies inside train, and t08 has its copy in val.
+        twice = {"t03", "t05", "t08", "again3", "again5"}
+        assert twice < set(members(made, "train"))
+        arguments = {"test_images": 3, "from_split": "val", "keep": True}
+        other = split_set(handmade.path, tmp_path / "other", **arguments, name="few")
+        assert other.splits == {"val": 9, "few": 3, "train": 22}
+        for name in ("val", "train"):
+            with pytest.raises(ShardError, match=f"cannot be called '{name}'"):
+                split_set(handmade.path, tmp_path / "x", **arguments, name=name)
+        with pytest.raises(ShardError, match="name the split to divide"):
+            split_set(handmade.path, tmp_path / "x", test_images=3, keep=True)
+
     def test_the_draw_looks_at_images_alone(self, tmp_path: Path) -> None:
         """Neither the shards nor the order nor the keys decide; the seed does."""
         train = [sample(f"a{i}", noise(i)) for i in range(30)]
