@@ -16,6 +16,7 @@ from gencomp.errors import InputError
 from gencomp.recipes import shipped
 from gencomp.recipes.schema import RECORD_FIELDS, BaseRecipe
 from gencomp.systems.dplc import recipe as dplc
+from gencomp.systems.urdp import recipe as urdp
 from gencomp.systems.vae.recipe import VaeRecipe
 from gencomp.validation import sentence
 
@@ -26,6 +27,9 @@ RECIPES: dict[tuple[str, str], type[BaseRecipe]] = {
     ("dplc", "codec"): dplc.CodecRecipe,
     ("dplc", "cae"): dplc.CaeRecipe,
     ("dplc", "gc"): dplc.GcRecipe,
+    ("urdp", "end_to_end"): urdp.EndToEndRecipe,
+    ("urdp", "universal"): urdp.UniversalRecipe,
+    ("urdp", "refinement"): urdp.RefinementRecipe,
     ("vae", "elbo"): VaeRecipe,
 }
 

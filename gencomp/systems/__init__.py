@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from gencomp.errors import InputError
 from gencomp.recipes.schema import BaseRecipe
 from gencomp.systems.dplc import recipe as dplc
+from gencomp.systems.urdp import recipe as urdp
 from gencomp.systems.vae.recipe import VaeRecipe
 
 if TYPE_CHECKING:  # recipes are read without torch
@@ -26,6 +27,7 @@ def build_system(recipe: BaseRecipe, parents: Mapping[str, BaseRecipe]) -> Syste
         InputError: a parent is a run of the wrong system or stage.
     """
     from gencomp.systems.dplc import coders, generators
+    from gencomp.systems.urdp import system as urdp_systems
     from gencomp.systems.vae.system import Vae
 
     match recipe:
@@ -43,6 +45,25 @@ def build_system(recipe: BaseRecipe, parents: Mapping[str, BaseRecipe]) -> Syste
             return coders.RateConstrainedCodec(recipe, generator)
         case dplc.CaeRecipe() | dplc.GcRecipe():
             return coders.Baseline(recipe)
+        case urdp.EndToEndRecipe():
+            return urdp_systems.EndToEnd(recipe)
+        case urdp.UniversalRecipe():
+            return urdp_systems.Universal(recipe, _encoder_run(recipe, parents))
+        case urdp.RefinementRecipe():
+            return urdp_systems.Refinement(recipe, _encoder_run(recipe, parents))
         case VaeRecipe():
             return Vae(recipe)
     raise TypeError(f"no system for {type(recipe).__name__}")
+
+
+def _encoder_run(
+    recipe: urdp.UniversalRecipe | urdp.RefinementRecipe, parents: Mapping[str, BaseRecipe]
+) -> urdp.EndToEndRecipe:
+    """The recipe of the run whose encoder a stage freezes."""
+    parent = parents["encoder"]
+    if not isinstance(parent, urdp.EndToEndRecipe):
+        raise InputError(
+            f"{recipe.parents.encoder} is a run of {parent.system}/{parent.stage}; a"
+            f" urdp/{recipe.stage} needs one of urdp/end_to_end"
+        )
+    return parent
