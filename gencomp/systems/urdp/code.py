@@ -10,13 +10,21 @@ within the centres, |f + u| lies within Δ/2 of them: the quantizer never overlo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from gencomp import quantizer
+from gencomp.coding.dither import unit_dither
+from gencomp.draws import Draws
 from gencomp.systems.urdp.recipe import CodeSection, Dither, Gradient
+
+# The dithers among which k shared bits choose are the same for every model.
+_CODEBOOK_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -27,12 +35,15 @@ class Code:
         latents: the number d of latents.
         centres: the quantizer of every latent.
         dither: who knows the dither.
+        shared_bits: the number k of shared bits that choose an image's dither; None for a dither of
+            its own for each image.
         gradient: the gradient of the quantizer in training.
     """
 
     latents: int
     centres: quantizer.Quantizer
     dither: Dither
+    shared_bits: int | None
     gradient: Gradient
 
     @classmethod
@@ -41,7 +52,7 @@ class Code:
         centres = quantizer.grid(
             section.levels, section.sharpness, "absolute", section.low, section.high
         )
-        return cls(section.latents, centres, section.dither, section.gradient)
+        return cls(section.latents, centres, section.dither, section.shared_bits, section.gradient)
 
     @property
     def levels(self) -> int:
@@ -58,7 +69,37 @@ class Code:
     def name(self) -> str:
         """All that decides which symbols an encoder sends and what they mean, as text."""
         first, last = self.centres.centres[0], self.centres.centres[-1]
-        return f"{self.latents} latents {self.levels} levels {first!r} {last!r} {self.dither}"
+        return (
+            f"{self.latents} latents {self.levels} levels {first!r} {last!r} {self.dither}"
+            f" {self.shared_bits}"
+        )
+
+    def random_units(self, draws: Draws, purpose: str) -> Tensor:
+        """A random dither for each row of `draws` in units of the step, in [−½, ½), [B, K]."""
+        if self.shared_bits is None:
+            return draws.uniform(purpose, -0.5, 0.5, self.latents)
+        numbers_B = draws.uniform(purpose, 0, 1 << self.shared_bits).long()
+        codebook = unit_dither(_CODEBOOK_SEED, range(1 << self.shared_bits), self.latents)
+        return torch.from_numpy(codebook).to(numbers_B.device, torch.float32)[numbers_B]
+
+    def keyed_units(self, seed: int, indices_B: Sequence[int]) -> npt.NDArray[np.float64]:
+        """The dither of pictures in units of the step, [B, K], which only (seed, index) decide.
+
+        Args:
+            seed: the seed that sender and receiver share, 0..2^64 − 1.
+            indices_B: the index of each picture, 0..2^64 − 1.
+        """
+        if self.shared_bits is None:
+            return unit_dither(seed, indices_B, self.latents)
+        mask = (1 << self.shared_bits) - 1
+        first_words = unit_dither(seed, indices_B, latents=1)[:, 0]
+        numbers = [int(word) & mask for word in words_of(first_words)]
+        return unit_dither(_CODEBOOK_SEED, numbers, self.latents)
+
+
+def words_of(units: npt.NDArray[np.float64]) -> npt.NDArray[np.uint64]:
+    """The words w of a dither (w + ½)/2^32 − ½."""
+    return ((units + 0.5) * 2.0**32).astype(np.uint64)
 
 
 def received(f_BK: Tensor, unit_BK: Tensor, code: Code, training: bool) -> Tensor:

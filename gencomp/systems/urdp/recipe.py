@@ -26,6 +26,13 @@ class CodeSection(Section):
         description="who knows the dither: shared is sender and receiver, private is the receiver"
         " alone, which adds it to the code, and none is no dither",
     )
+    shared_bits: int | None = Field(
+        None,
+        ge=1,
+        le=16,
+        description="number k of bits of randomness that sender and receiver share for an image,"
+        " which choose one of 2^k dithers; null for a dither of its own for each image",
+    )
     gradient: Gradient = Field(
         "soft",
         description="gradient of the quantizer: soft is that of a softmax over the centres as in"
@@ -50,11 +57,20 @@ class CodeSection(Section):
         return self
 
     @model_validator(mode="after")
-    def _noise_is_the_channel(self) -> CodeSection:
-        if self.gradient == "noise" and self.dither != "shared":
+    def _something_is_shared(self) -> CodeSection:
+        if self.shared_bits is not None and self.dither != "shared":
             raise ValueError(
-                f"gradient is noise, but with dither {self.dither} the quantizer's error is not"
-                " uniform noise; allowed are soft and identity"
+                f"shared_bits is {self.shared_bits}, but with dither {self.dither} nothing is"
+                " shared; allowed is null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _noise_is_the_channel(self) -> CodeSection:
+        if self.gradient == "noise" and (self.dither != "shared" or self.shared_bits):
+            raise ValueError(
+                "gradient is noise, but the quantizer's error is uniform noise only with dither"
+                " shared and shared_bits null; allowed are soft and identity"
             )
         return self
 

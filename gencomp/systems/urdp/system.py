@@ -14,12 +14,13 @@ from gencomp.errors import InputError
 from gencomp.networks import urdp as networks
 from gencomp.rate_distortion.perception import unpenalised_gap
 from gencomp.sums import Sums
-from gencomp.system import Batch, Progress, Supply, Update
+from gencomp.system import Batch, Progress, Supply, System, Update
 from gencomp.systems.common.calibration import calibration_batches
 from gencomp.systems.common.evaluation_sums import errors_summary, squared_errors
 from gencomp.systems.common.objectives import Objective, SystemOfObjectives
 from gencomp.systems.common.pixels import Pixels
 from gencomp.systems.urdp import code as coding
+from gencomp.systems.urdp.codec import CodedLayer, UrdpCodec
 from gencomp.systems.urdp.objectives import (
     CodecPhase,
     CriticPhase,
@@ -147,7 +148,7 @@ class UrdpSystem(SystemOfObjectives):
             encoder = nets[name]
             with torch.set_grad_enabled(torch.is_grad_enabled() and self.learns(name)):
                 f_BK = encoder(x_BCHW)
-            unit_BK = draws.uniform(f"dither {number}", -0.5, 0.5, code.latents)
+            unit_BK = code.random_units(draws, f"dither {number}")
             parts.append(coding.received(f_BK, unit_BK, code, encoder.training))
         return torch.cat(parts, dim=1)
 
@@ -211,6 +212,32 @@ class UrdpSystem(SystemOfObjectives):
             "originals": batch.images_BCHW,
             "reconstructions": self.reconstruct(batch, draws),
         }
+
+    def codec(self) -> UrdpCodec:
+        return self._codec({self.networks["decoder"]: 1.0})
+
+    def mixed_codec(self, other: System, share: float) -> UrdpCodec:
+        """The codec of (1 − a)·g(y) + a·g'(y) for this decoder g and the other's g'.
+
+        Raises:
+            InputError: the other decoder reads the streams of another encoder.
+        """
+        if not isinstance(other, UrdpSystem) or (
+            other.codec().layer_fingerprints != self.codec().layer_fingerprints
+        ):
+            raise InputError(
+                "the two runs have decoders of different encoders, so no stream can be shown"
+                " between them"
+            )
+        return self._codec({self.networks["decoder"]: 1 - share, other.networks["decoder"]: share})
+
+    def _codec(self, decoders: Mapping[nn.Module, float]) -> UrdpCodec:
+        layers = []
+        for layer in self.layers:
+            tables = self.every(layer.tables)
+            assert isinstance(tables, LatentTables)
+            layers.append(CodedLayer(self.every(layer.encoder), tables, layer.code))
+        return UrdpCodec(layers, decoders, self.pixels)
 
     def _reconstructed(self, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor]:
         """The images of a batch and their reconstructions, [B, C, H, W] on [0, 1]."""
