@@ -38,10 +38,12 @@ On paper, the systems fit the hooks as follows:
 - Relative entropy coding: the prior is a hierarchy, so `latents` and `latent_decoder` are None, and
   `sample` takes its size from `like`. Variance ratios and index models are fitted in `finalise`.
 
-On paper, their codecs fit into `Codec` as follows:
+Codecs that decode in floating point (all but a lossless one with a checksum of its image) write
+the digests of `gencomp.coding.digest`. On paper, the codecs fit into `Codec` as follows:
 
-- DPLC: a picture is one section. B's noise is a function of the reader, the code and the draw, so
-  it costs no bit, and decoders that share E read the same streams with different noise.
+- DPLC: a picture is one section. B's noise is a function of the reader, the code, a salt of a few
+  bits in the section, and the draw. Decoders that share E read the same streams with different
+  noise.
 - Universal rate-distortion-perception: the dither of a picture is a function of (seed, its index,
   layer, latent). 1,000 digits at 4.755 bits are one container with shared sections: the seed and
   the first index, all symbols as one number, and all symbols of the refinement layer as another.
@@ -72,6 +74,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gencomp.coding.container import MAX_PIXELS
 from gencomp.draws import Draws
 from gencomp.sums import Sums
 
@@ -225,9 +228,14 @@ class Codec(Protocol):
         place: int = 0,
         maps: Mapping[str, np.ndarray] | None = None,
         draw: int | None = None,
+        max_pixels: int = MAX_PIXELS,
         name: str = "stream",
     ) -> np.ndarray:
         """One image of a container, uint8 [H, W, 3].
+
+        The image has the pixels that the writer's decoder has shown, or is refused: see
+        `gencomp.coding.digest`. A refusal takes neither the time nor the memory that the stream
+        claims to need.
 
         Args:
             stream: the bytes that `compress` or `compress_jointly` returned.
@@ -236,11 +244,14 @@ class Codec(Protocol):
             draw: the number of the draw of the decoder's noise. None and 0 are the draw that every
                 decoder shows; any other number is another draw, and always the same one. A decoder
                 without noise shows the same image for all draws.
+            max_pixels: the number of pixels that are decoded at most; a stream that claims more is
+                refused before any work, and so is one that is too short for what it claims.
             name: the name of the stream in an error message.
 
         Raises:
-            InputError: the stream is damaged or comes from another writer, or there is no such
-                picture or draw.
+            InputError: the stream is damaged or comes from another writer, claims too many pixels
+                or decodes to other ones than where it was written, or there is no such picture or
+                draw.
         """
         ...
 
@@ -249,7 +260,7 @@ class Codec(Protocol):
         ...
 
     def code_bits(self, stream: bytes) -> int:
-        """The bits that a stream spends on the code of all its pictures, without the container."""
+        """The bits that a stream spends on its pictures' code and salt, without the container."""
         ...
 
     def nominal_bits(self, height: int, width: int) -> int | None:

@@ -1,88 +1,226 @@
 """An entropy coder for T codes of N symbols whose statistics are known.
 
-The frequencies come from integer tables, the bytes from `gencomp.coding.range_coder`. The codes of
-one image are coded one after the other, and each one is added to the statistics of the next ones
-with `_WEIGHT` times the weight of a training image, so that the tables adapt to large images. The
-parents of a symbol may be any symbols before it, so this decoder reads symbol by symbol; a model
-whose steps are known in advance is a coder of `gencomp.coding.coders`. Each sequence of codes has
-exactly one stream, and a stream that the encoder would not have written is refused.
+The frequencies come from integer tables, the bytes from `gencomp.coding.range_coder`. A code is
+coded in steps: first the symbols without parents, then those whose parents are known by then, and
+so on. The codes of one image are coded in blocks, step by step and all codes of a block at once, so
+there is no Python for a single symbol. After a block, its codes are added to the statistics of the
+next ones with `_WEIGHT` times the weight of a training image, so that the tables adapt to large
+images. A model whose steps are known in advance is a coder of `gencomp.coding.coders`. Each
+sequence of codes has exactly one stream, and a stream that the encoder would not have written is
+refused.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import constriction
 import numpy as np
 import numpy.typing as npt
 
-from gencomp.coding.range_coder import MODEL, damaged, shortest, words
-from gencomp.coding.tables import Integers, Tables, frequencies
+from gencomp.coding.range_coder import MODEL, damaged, require_read, shortest, words
+from gencomp.coding.tables import MIN_BITS, PRECISION, Integers, Tables, frequencies
 
+MAX_SALT_BITS = 24
 _WEIGHT = 16
+_FIRST_BLOCK = 4
+# So many symbols are coded at once, whose weights fit into the processor's cache.
+_AT_ONCE = 1 << 14
+# From so many symbols on, a model that is made for one row is faster than a row for each.
+_WORTH_A_MODEL = 8
+
+Symbols = npt.NDArray[np.int32]
+Weights = npt.NDArray[np.float64]
+RangeEncoder = constriction.stream.queue.RangeEncoder
+RangeDecoder = constriction.stream.queue.RangeDecoder
+Categorical = constriction.stream.model.Categorical
+Uniform = constriction.stream.model.Uniform
 
 
-def encode(symbols_TN: Integers, tables: Tables) -> bytes:
-    """Encode the codes of one image.
+class EntropyCoder:
+    """An encoder and decoder of codes with the same statistics, which are prepared once.
 
     Args:
-        symbols_TN: integers 0..L−1.
-        tables: the statistics of these codes.
+        tables: the statistics of the codes.
     """
-    adaptive = _Adaptive(tables)
-    encoder = constriction.stream.queue.RangeEncoder()
-    for symbols_N in symbols_TN:
-        encoder.encode(symbols_N.astype(np.int32), MODEL, adaptive.rows(symbols_N))
-        adaptive.count(symbols_N)
-    return shortest(encoder)
-
-
-def decode(data: bytes, tables: Tables, codes: int) -> Integers:
-    """Decode `codes` codes, [T, N]; the inverse of `encode`.
-
-    Raises:
-        InputError: `encode` writes `data` for no symbols.
-    """
-    adaptive = _Adaptive(tables)
-    decoder = constriction.stream.queue.RangeDecoder(words(data))
-    symbols_TN = np.empty((codes, tables.count), np.int64)
-    try:
-        for symbols_N in symbols_TN:
-            adaptive.decode(decoder, symbols_N)
-            adaptive.count(symbols_N)
-    except AssertionError:  # constriction raises it for a state that no symbol leads to
-        raise damaged() from None
-    if encode(symbols_TN, tables) != data:
-        raise damaged()
-    return symbols_TN
-
-
-class _Adaptive:
-    """Tables that count symbols while these are coded."""
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self._counts_NCL = tables.counts_NCL.copy()
-        self._places_N = np.arange(tables.count)
-        self._back = [[int(back) for back in row if back] for row in tables.back_NP]
+        depths_N = _depths(tables)
+        every = _every_symbol(tables, np.argsort(depths_N, kind="stable"))
+        self._every, ends = every, np.cumsum(np.bincount(depths_N))
+        self._steps = [every.part(end - size, end) for end, size in zip(ends, np.bincount(depths_N), strict=True)]
+        self._statistics = _Statistics(tables.counts_NCL.reshape(-1, tables.levels))
 
-    def rows(self, symbols_N: Integers) -> npt.NDArray[np.float64]:
-        """The weights of each symbol's levels in its context, in the coder's form, [N, L]."""
-        contexts_N = self._tables.contexts(symbols_N[None])[0]
-        return _weights(self._counts_NCL[self._places_N, contexts_N])
+    def least_bytes(self, codes: int) -> int:
+        """A number of bytes that no stream of so many codes falls short of."""
+        bits_R = PRECISION - np.log2(self._statistics.weights_RL.max(axis=1) + 1)
+        known = float(bits_R.reshape(self._tables.count, -1).min(axis=1).sum())
+        adapted = self._tables.count * MIN_BITS
+        bits = min(codes, _FIRST_BLOCK) * known + max(0, codes - _FIRST_BLOCK) * adapted
+        return max(0, int(bits * (1 - 1e-9) / 8) - 1)  # a hair less, for these roundings
 
-    def count(self, symbols_N: Integers) -> None:
-        contexts_N = self._tables.contexts(symbols_N[None])[0]
-        self._counts_NCL[self._places_N, contexts_N, symbols_N] += _WEIGHT
+    def encode(self, symbols_TN: Integers, salt: int = 0, salt_bits: int = 0) -> bytes:
+        """Encode the codes of one image.
 
-    def decode(self, decoder: constriction.stream.queue.RangeDecoder, symbols_N: Integers) -> None:
-        """Read one code symbol by symbol, since each symbol decides the contexts of later ones."""
-        weights_NCL = _weights(self._counts_NCL)
-        levels = self._tables.levels
-        for place, distances in enumerate(self._back):
-            context = 0
-            for back in distances:
-                context = context * levels + int(symbols_N[place - back])
-            symbols_N[place] = decoder.decode(MODEL, weights_NCL[place, context : context + 1])[0]
+        Args:
+            symbols_TN: integers 0..L−1.
+            salt: a number of `salt_bits` bits that comes before the symbols.
+            salt_bits: 0..24.
+        """
+        encoder, statistics = RangeEncoder(), self._statistics
+        if salt_bits:
+            encoder.encode(salt, Uniform(1 << salt_bits))
+        for chosen in _blocks(len(symbols_TN)):
+            block_NB = _empty_block(self._tables, chosen)
+            block_NB[:-1] = symbols_TN[chosen].T
+            rows_NB = self._every.rows(block_NB)
+            symbols_NB = block_NB[self._every.places_G]
+            for part, model in self._models(rows_NB, statistics.weights_RL):
+                encoder.encode(symbols_NB[part].ravel(), *model)
+            if chosen.stop < len(symbols_TN):
+                statistics = statistics.after(rows_NB, symbols_NB)
+        return shortest(encoder)
+
+    def decode(self, data: bytes, codes: int, salt_bits: int = 0) -> tuple[Integers, int]:
+        """Decode `codes` codes, [T, N], and the salt; the inverse of `encode`.
+
+        Raises:
+            InputError: `encode` writes `data` for no symbols.
+        """
+        decoder, statistics = _CheckedDecoder(data), self._statistics
+        salt = int(decoder.decode(1, Uniform(1 << salt_bits))[0]) if salt_bits else 0
+        symbols_TN = np.empty((codes, self._tables.count), np.int64)
+        for chosen in _blocks(codes):
+            block_NB = _empty_block(self._tables, chosen)
+            for step in self._steps:
+                rows_GB = step.rows(block_NB)
+                found = [
+                    decoder.decode(rows_GB[part].size, *model)
+                    for part, model in self._models(rows_GB, statistics.weights_RL)
+                ]
+                block_NB[step.places_G] = np.concatenate(found).reshape(rows_GB.shape)
+            symbols_TN[chosen] = block_NB[:-1].T
+            if chosen.stop < codes:
+                rows_NB = self._every.rows(block_NB)
+                statistics = statistics.after(rows_NB, block_NB[self._every.places_G])
+        decoder.finish()
+        return symbols_TN, salt
+
+    def _models(
+        self, rows_GB: Integers, weights_RL: Weights
+    ) -> Iterator[tuple[slice, tuple[Any, ...]]]:
+        """Parts of a step that are coded at once, and their probabilities in the coder's form.
+
+        One model for all symbols of a row, and a row for each symbol, mean the same.
+        """
+        places, codes = rows_GB.shape
+        if self._tables.counts_NCL.shape[1] == 1 and codes >= _WORTH_A_MODEL:
+            for place, row in enumerate(rows_GB[:, 0]):
+                yield slice(place, place + 1), (Categorical(weights_RL[row], perfect=False),)
+            return
+        size = max(1, _AT_ONCE // codes)
+        for start in range(0, places, size):
+            part = slice(start, start + size)
+            yield part, (MODEL, weights_RL.take(rows_GB[part].ravel(), axis=0))
 
 
-def _weights(counts_xL: Integers) -> npt.NDArray[np.float64]:
-    return (frequencies(counts_xL) - 1).astype(np.float64)
+class _CheckedDecoder:
+    """A decoder that encodes again what it decodes, which exposes a stream that no encoder writes."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._decoder, self._again = data, RangeDecoder(words(data)), RangeEncoder()
+
+    def decode(self, count: int, model: Any, *weights: Weights) -> Symbols:
+        try:
+            symbols = self._decoder.decode(model, *(weights or (count,)))
+        except AssertionError:  # constriction raises it for a state that no symbol leads to
+            raise damaged() from None
+        self._again.encode(symbols, model, *weights)
+        require_read(self._again.pos()[0], self._data)
+        return symbols
+
+    def finish(self) -> None:
+        if shortest(self._again) != self._data:
+            raise damaged()
+
+
+class _Statistics:
+    """The counts and the coder's weights of all rows: L levels of each place in each context."""
+
+    def __init__(self, counts_RL: Integers) -> None:
+        self._counts_RL = counts_RL
+        self.weights_RL = (frequencies(counts_RL) - 1).astype(np.float64)
+
+    def after(self, rows_NB: Integers, symbols_NB: Symbols) -> _Statistics:
+        """The statistics after a block of symbols in their rows."""
+        cells_NB = rows_NB * self._counts_RL.shape[1] + symbols_NB
+        seen = np.bincount(cells_NB.ravel(), minlength=self._counts_RL.size)
+        return _Statistics(self._counts_RL + _WEIGHT * seen.reshape(self._counts_RL.shape))
+
+
+class _Step(NamedTuple):
+    """Symbols of a code whose parents were all coded in earlier steps.
+
+    Attributes:
+        places_G: their places in the code.
+        parents_PG: the places of their parents; N for a parent that a symbol lacks.
+        first_G1: the first of the rows of each symbol, which has a row for each context.
+        levels: the size L of the alphabet.
+    """
+
+    places_G: Integers
+    parents_PG: Integers
+    first_G1: Integers
+    levels: int
+
+    def part(self, start: int, stop: int) -> _Step:
+        chosen = slice(start, stop)
+        parents_PG = self.parents_PG[:, chosen]
+        used_P = (parents_PG < self.parents_PG.shape[1]).any(axis=1)
+        return self._replace(
+            places_G=self.places_G[chosen],
+            parents_PG=parents_PG[used_P],
+            first_G1=self.first_G1[chosen],
+        )
+
+    def rows(self, block_NB: Symbols) -> Integers:
+        """The row of each symbol in its context, [G, B]; the last row of the block is 0."""
+        if not len(self.parents_PG):
+            return np.repeat(self.first_G1, block_NB.shape[1], axis=1)
+        contexts_GB = block_NB[self.parents_PG[0]]
+        for parents_G in self.parents_PG[1:]:
+            contexts_GB *= self.levels
+            contexts_GB += block_NB[parents_G]
+        return contexts_GB + self.first_G1
+
+
+def _every_symbol(tables: Tables, places_N: Integers) -> _Step:
+    """All symbols of a code in an order that puts each one behind its parents."""
+    count, contexts = tables.counts_NCL.shape[:2]
+    back_NP = tables.back_NP[places_N]
+    parents_NP = np.where(back_NP > 0, places_N[:, None] - back_NP, count)
+    return _Step(places_N, parents_NP.T, contexts * places_N[:, None], tables.levels)
+
+
+def _depths(tables: Tables) -> Integers:
+    """The number of the step in which each symbol can be coded at the earliest."""
+    depths_N = np.zeros(tables.count, np.int64)
+    for place, back_P in enumerate(tables.back_NP):
+        parents = place - back_P[back_P > 0]
+        depths_N[place] = (depths_N[parents] + 1).max(initial=0)
+    return depths_N
+
+
+def _empty_block(tables: Tables, codes: slice) -> Symbols:
+    """Room for the symbols of codes, [N + 1, B]; the last row stands for parents that are lacking."""
+    return np.zeros((tables.count + 1, codes.stop - codes.start), np.int32)
+
+
+def _blocks(codes: int) -> Iterator[slice]:
+    """The blocks of T codes: each one but the first is half as long as all before it."""
+    start, stop = 0, min(codes, _FIRST_BLOCK)
+    while start < codes:
+        yield slice(start, stop)
+        start, stop = stop, min(codes, stop + max(_FIRST_BLOCK, stop // 2))

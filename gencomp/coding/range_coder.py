@@ -5,9 +5,12 @@ probability is exactly its frequency f over 2^P, for a stated P of at most 24: t
 2^(24−P)·f − 1 as float64; these weights sum to 2^24 − L, so it scales them by exactly 1 and adds 1
 to each. Its own rounding costs about 0.0002 bits a symbol.
 
-The bytes are the range coder's words, most significant byte first, cut to the fewest bytes that
-decode to the same symbols when zeros follow them. Each sequence of symbols has exactly one stream,
-and a stream that the encoder would not have written is refused.
+The symbols end in an interval of numbers, all of which decode to them; its size is about their
+probability. The bytes are the first number of the interval that ends in enough zero bytes, which
+are left out: so many that an interval of this size surely holds such a number, or one more where it
+happens to hold one. So symbols of probability 2^-B take at least B/8 − 1 bytes, and the length of a
+stream bounds what it can hold. Each sequence of symbols has exactly one stream, and a stream that
+the encoder would not have written is refused.
 """
 
 from __future__ import annotations
@@ -70,7 +73,7 @@ class Encoder:
     def words(self) -> int:
         """The number of 4-byte words that no further symbol changes.
 
-        `data` is shorter by at most 2 words.
+        `data` is no shorter than these.
         """
         return int(self._encoder.pos()[0])
 
@@ -99,8 +102,7 @@ class Decoder:
         except AssertionError:  # constriction raises it for a state that no symbol leads to
             raise damaged() from None
         self._again.append(symbols_B, weights_BL)
-        if _WORD_BYTES * self._again.words > len(self._data) + _STATE_BYTES:
-            raise damaged()  # zeros would be read behind the end for ever
+        require_read(self._again.words, self._data)
         return symbols_B.astype(np.int64)
 
     def finish(self) -> None:
@@ -114,7 +116,7 @@ class Decoder:
 
 
 def shortest(encoder: constriction.stream.queue.RangeEncoder) -> bytes:
-    """The fewest bytes that decode to what was encoded; the last state has bytes to spare."""
+    """The bytes that stand for what was encoded; the last state has bytes to spare."""
     stream = encoder.get_compressed().astype(">u4").tobytes()
     position, (low, size) = encoder.pos()
     bits = 8 * (_STATE_BYTES + _WORD_BYTES * position)
@@ -122,14 +124,26 @@ def shortest(encoder: constriction.stream.queue.RangeEncoder) -> bytes:
     # bits of low; its stream is a number in that interval, which gives the higher bits.
     point = int.from_bytes(stream, "big") << (bits - 8 * len(stream))
     low = point - (point - low) % 2 ** (8 * _STATE_BYTES)
-    for length in range(max(0, len(stream) - _STATE_BYTES), len(stream)):
+    # Numbers of so many bytes lie no further apart than size.
+    enough = -(-(bits - (size.bit_length() - 1)) // 8)
+    for length in (enough - 1, enough):
         unit = bits - 8 * length
-        kept = point >> unit
-        # Cutting bytes off can only lower the point; the next one up may still be inside.
-        for candidate in (kept, kept + 1):
-            if low <= candidate << unit < low + size:
-                return candidate.to_bytes(length, "big")
-    return stream
+        kept = -(-low >> unit)
+        if kept << unit < low + size:
+            break
+    return kept.to_bytes(length, "big")
+
+
+def require_read(words: int, data: bytes) -> None:
+    """Refuse a stream that was decoded to more than it can hold: the zeros behind it have no end.
+
+    Args:
+        words: the number of words, in the stream of the symbols so far, that no further symbol
+            changes.
+        data: the stream.
+    """
+    if _WORD_BYTES * words > len(data):
+        raise damaged()
 
 
 def words(data: bytes) -> npt.NDArray[np.uint32]:

@@ -49,8 +49,9 @@ class CodingSystem(ReconstructingSystem):
         nets: Mapping[str, nn.Module],
         objectives: Mapping[str, Objective],
         sizes: CodeNetworks,
+        salt_bits: int = 0,
     ) -> None:
-        self.sizes = sizes
+        self.sizes, self._salt_bits = sizes, salt_bits
         self._symbols = sizes.code_channels * networks.CODE_SIDE**2
         tables = CodeTables(self._symbols, sizes.levels)
         super().__init__({**nets, "code_tables": tables}, objectives, sizes.bn_mode)
@@ -62,7 +63,7 @@ class CodingSystem(ReconstructingSystem):
     def codec(self) -> DplcCodec:
         """The codec, with the statistics of `finalise` for any `bn_mode`: images decode alone."""
         used = {name: self.networks[name] for name in (*_CODER, "generator", "code_tables")}
-        return DplcCodec(nn.ModuleDict(used), self.sizes.levels)
+        return DplcCodec(nn.ModuleDict(used), self.sizes.levels, self._salt_bits)
 
     @torch.no_grad()
     def calibrate_coder(self, batches: list[tuple[Batch, Draws]]) -> None:
@@ -113,7 +114,7 @@ class RateConstrainedCodec(CodingSystem):
             **discriminator_objective(nets, _CODER, self.encode, penalty, discriminator),
             "codec": Objective(phase, recipe.optimizer),
         }
-        super().__init__(nets, objectives, self.sizes)
+        super().__init__(nets, objectives, self.sizes, recipe.codec.salt_bits)
 
     def initialise(self, parents: Mapping[str, Mapping[str, Tensor]], supply: Supply) -> None:
         """Load the frozen generator; E and B keep their fresh weights."""
@@ -155,7 +156,8 @@ class Baseline(CodingSystem):
             )
         phase = AutoencoderPhase(nets, trains, self.encode, adversary=adversary)
         objectives["codec"] = Objective(phase, recipe.optimizer)
-        super().__init__(nets, objectives, sizes)
+        salt_bits = recipe.codec.salt_bits if isinstance(recipe, GcRecipe) else 0
+        super().__init__(nets, objectives, sizes, salt_bits)
 
     def finalise(self, supply: Supply) -> None:
         """Re-estimate the batch statistics of E, B and G, in this order, over training images."""

@@ -226,6 +226,19 @@ class CodecNetworks(CodeNetworks):
     stochastic: bool = Field(True, description="give B noise beside the code")
 
 
+class FilesSection(Section):
+    """What the codec writes into a file beside the code."""
+
+    salt_bits: int = Field(
+        8,
+        ge=0,
+        le=24,
+        description="number of bits of each picture's salt, a key of the decoder's noise: pictures"
+        " with equal codes are shown as different images, but one pair in 2^salt_bits; with 0 bits"
+        " they are shown as equal images",
+    )
+
+
 class CodecParents(Section):
     generator: str = Field(
         description="directory of a finished run of stage wae, wgan_gp or wasserstein_pp"
@@ -246,6 +259,7 @@ class CodecRecipe(DplcRecipe):
     networks: CodecNetworks = CodecNetworks()
     loss: CodecLoss = CodecLoss()
     latent_discriminator: LatentDiscriminatorSection = LatentDiscriminatorSection()
+    codec: FilesSection = FilesSection()
 
     @model_validator(mode="after")
     def _one_latent_penalty(self) -> CodecRecipe:
@@ -290,6 +304,7 @@ class GcRecipe(DplcRecipe):
     networks: GcNetworks = GcNetworks()
     loss: GcLoss = GcLoss()
     critic: CriticSection = CriticSection()
+    codec: FilesSection = FilesSection()
 
 
 def _require_one_penalty(mmd_weight: float, discriminator: LatentDiscriminatorSection) -> None:

@@ -5,15 +5,26 @@ from __future__ import annotations
 import random
 import tracemalloc
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gencomp.coding import container as module
 from gencomp.coding import fixed_length
-from gencomp.coding.container import Container, Member, member_at, pack, require_writer, unpack
+from gencomp.coding.container import (
+    MAX_PIXELS,
+    Container,
+    Digests,
+    Member,
+    member_at,
+    pack,
+    require_writer,
+    unpack,
+)
+from gencomp.coding.fields import varints
+from gencomp.coding.joint import MAX_ENTRIES
 from gencomp.errors import InputError
 
 WRITER = bytes.fromhex("0123456789ab")
@@ -30,6 +41,8 @@ JOINT = Container(
     ),
     (b"seed", b"tables"),
 )
+
+CHECKED = Container(WRITER, ONE.members, digests=Digests(b"RR", b"pix1"))
 
 members = st.builds(
     Member,
@@ -52,12 +65,21 @@ singles = st.builds(
 )
 
 
+@st.composite
+def checked(draw: st.DrawFn) -> Container:
+    """Any container with digests."""
+    found = draw(containers | singles)
+    size = 4 * len(found.members)
+    pixels = draw(st.binary(min_size=size, max_size=size))
+    return Container(found.fingerprint, found.members, found.shared, Digests(b"RR", pixels))
+
+
 def sealed(body: bytes) -> bytes:
     """Bytes with the right checksum, whatever they say."""
     return body + zlib.crc32(body).to_bytes(4, "big")
 
 
-@given(containers | singles)
+@given(containers | singles | checked())
 def test_round_trip(container: Container) -> None:
     data = pack(container)
     assert unpack(data) == container
@@ -66,10 +88,13 @@ def test_round_trip(container: Container) -> None:
 
 @given(st.integers(1, 65535), st.integers(1, 65535), st.binary(max_size=300))
 def test_a_picture_has_a_header_of_at_most_16_bytes(height: int, width: int, code: bytes) -> None:
-    """And, behind the content, the checksum."""
+    """And, behind the content, the checksum; digests take 6 bytes more."""
     data = pack(Container(WRITER, (Member(height, width, (code,)),)))
     assert data[-4 - len(code) : -4] == code
     assert len(data) - len(code) - 4 <= 15
+    digests = Digests(b"RR", b"abcd")
+    more = pack(Container(WRITER, (Member(height, width, (code,)),), digests=digests))
+    assert len(more) == len(data) + 6 <= len(code) + 25
 
 
 class TestLayout:
@@ -77,21 +102,33 @@ class TestLayout:
 
     def test_of_one_picture(self) -> None:
         data = pack(ONE)
-        assert data[:11] == bytes([0x9D, 0x47, 0x20]) + WRITER + bytes([64, 64])
+        assert data[:11] == bytes([0x9D, 0x47, 0x30]) + WRITER + bytes([64, 64])
         assert data[11:27] == bytes(range(16))
         assert data[27:] == zlib.crc32(data[:27]).to_bytes(4, "big") and len(data) == 31
-        assert data.hex() == "9d47200123456789ab4040" + bytes(range(16)).hex() + "85fd13d7"
+        assert data.hex() == "9d47300123456789ab4040" + bytes(range(16)).hex() + "ddea34b9"
+
+    def test_of_one_picture_with_digests(self) -> None:
+        data = pack(CHECKED)
+        assert data[:17] == bytes([0x9D, 0x47, 0x34]) + WRITER + bytes([64, 64]) + b"RRpix1"
+        assert data[17:-4] == bytes(range(16))
+
+    def test_of_many_pictures_with_digests(self) -> None:
+        plain = pack(JOINT)
+        data = pack(Container(WRITER, JOINT.members, JOINT.shared, Digests(b"RR", bytes(20))))
+        content = JOINT.code_bytes + 4
+        assert data[2] == 0x35 and len(data) == len(plain) + 22
+        assert data[3:-4] == plain[3:-content] + b"RR" + bytes(20) + plain[-content:-4]
 
     def test_of_several_sections(self) -> None:
         data = pack(LAYERED)
         # 300 = 2·128 + 44, 20000 = 128² + 28·128 + 32; three sections, the first two lengths.
-        assert data[:3] == bytes([0x9D, 0x47, 0x22])
+        assert data[:3] == bytes([0x9D, 0x47, 0x32])
         assert data[9:17] == bytes([0xAC, 2, 0xA0, 0x9C, 1, 3, 3, 0])
         assert data[17:-4] == b"\xff\xff\xfftop"
 
     def test_of_many_pictures(self) -> None:
         data = pack(JOINT)
-        assert data[:9] == bytes([0x9D, 0x47, 0x21]) + WRITER
+        assert data[:9] == bytes([0x9D, 0x47, 0x31]) + WRITER
         assert (
             data[9:]
             == bytes.fromhex(
@@ -133,8 +170,8 @@ class TestJointContainers:
         assert unpack(pack(found)).members[537].sections == (bytes([537 % 256]),)
 
     def test_one_picture_that_shares_nothing_has_the_form_for_one(self) -> None:
-        assert pack(Container(WRITER, JOINT.members[:1]))[2] == 0x22
-        assert pack(Container(WRITER, JOINT.members[:1], (b"",)))[2] == 0x21
+        assert pack(Container(WRITER, JOINT.members[:1]))[2] == 0x32
+        assert pack(Container(WRITER, JOINT.members[:1], (b"",)))[2] == 0x31
 
     def test_layers_can_be_left_out(self) -> None:
         base = tuple(one._replace(sections=one.sections[:1]) for one in JOINT.members)
@@ -152,7 +189,7 @@ class TestJointContainers:
 
 
 class TestDamage:
-    @given(containers | singles)
+    @given(containers | singles | checked())
     @settings(max_examples=30)
     def test_every_changed_byte_is_found(self, container: Container) -> None:
         data = pack(container)
@@ -163,7 +200,9 @@ class TestDamage:
                 with pytest.raises(InputError):
                     unpack(bytes(damaged))
 
-    @pytest.mark.parametrize("container", [ONE, LAYERED, JOINT], ids=["one", "layered", "joint"])
+    @pytest.mark.parametrize(
+        "container", [ONE, LAYERED, JOINT, CHECKED], ids=["one", "layered", "joint", "checked"]
+    )
     def test_every_value_of_every_byte_is_found(self, container: Container) -> None:
         data = pack(container)
         for at in range(len(data)):
@@ -173,7 +212,7 @@ class TestDamage:
                     with pytest.raises(InputError):
                         unpack(damaged)
 
-    @given(containers | singles)
+    @given(containers | singles | checked())
     @settings(max_examples=30)
     def test_every_cut_and_every_addition_is_found(self, container: Container) -> None:
         data = pack(container)
@@ -194,8 +233,11 @@ class TestDamage:
             (pack(ONE)[:25], "checksum is wrong: it is damaged or cut"),
             (pack(ONE) + b"xy", "checksum is wrong: it is damaged or cut"),
             (b"\x9dG\x01\x15\x04dplc", "written by an older gencomp: format version 1"),
-            (b"\x9dG\x30" + pack(ONE)[3:], "format version 3, kind 0, which is not supported"),
-            (b"\x9dG\x24" + pack(ONE)[3:], "format version 2, kind 4, which is not supported"),
+            (b"\x9dG\x20" + pack(ONE)[3:], "an older gencomp: format version 2, which is no longer"),
+            (b"\x9dG\x21" + pack(ONE)[3:], "an older gencomp: format version 2, .* version 3"),
+            (b"\x9dG\x40" + pack(ONE)[3:], "format version 4, kind 0, which is not supported"),
+            (b"\x9dG\x38" + pack(ONE)[3:], "format version 3, kind 8, which is not supported"),
+            (b"\x9dG\x00" + pack(ONE)[3:], "format version 0, kind 0, which is not supported"),
         ],
     )
     def test_refusals_say_what_is_wrong(self, data: bytes, sentence: str) -> None:
@@ -206,9 +248,9 @@ class TestDamage:
 class TestHostileHeaders:
     """Containers with a right checksum that say what they cannot hold."""
 
-    HEAD = bytes([0x9D, 0x47, 0x21]) + WRITER
-    ONE_HEAD = bytes([0x9D, 0x47, 0x20]) + WRITER
-    MANY_HEAD = bytes([0x9D, 0x47, 0x22]) + WRITER
+    HEAD = bytes([0x9D, 0x47, 0x31]) + WRITER
+    ONE_HEAD = bytes([0x9D, 0x47, 0x30]) + WRITER
+    MANY_HEAD = bytes([0x9D, 0x47, 0x32]) + WRITER
 
     @pytest.mark.parametrize(
         ("body", "sentence"),
@@ -247,38 +289,83 @@ class TestHostileHeaders:
             HEAD + b"\x01\x02\x1c\x1c\x01\x00\x80\x94\xeb\xdc\x03\x00",
             # 65,536 pictures of 64 empty sections each.
             HEAD + b"\x01\x80\x80\x04\x1c\x1c\x40\x01" + b"\x00\x00" * 64,
+            # The digests of pictures that are not there.
+            bytes([0x9D, 0x47, 0x35]) + WRITER + b"\x01\x80\x80\x04\x1c\x1c\x00\x01" + bytes(600),
             MANY_HEAD + b"\x40\x40\x40" + b"\x80\x94\xeb\xdc\x03" * 63,
         ],
     )
     def test_allocate_nothing(self, body: bytes) -> None:
-        tracemalloc.start()
-        try:
-            with pytest.raises(InputError):
-                unpack(sealed(body))
-            assert tracemalloc.get_traced_memory()[1] < 200_000
-        finally:
-            tracemalloc.stop()
+        peak = traced(lambda: unpack(sealed(body)))
+        assert peak < 200_000
 
-    @given(st.binary(max_size=40), st.integers(0, 3))
+    def test_the_largest_headers_take_memory_in_proportion(self) -> None:
+        """Runs of one picture each, in the longest numbers, and the most pictures with sections."""
+        numbers = np.random.default_rng(0).integers(1 << 28, 1 << 35, 4 * MAX_ENTRIES)
+        runs = varints([MAX_ENTRIES]) + varints(numbers)
+        assert traced(lambda: unpack(sealed(self.HEAD + runs))) < 100e6
+        half = MAX_ENTRIES // 2
+        table = varints([0, half, 28, 28, 1])[1:]
+        hollow = self.HEAD + b"\x01" + table + b"\x00\x05\x00"
+        assert traced(lambda: unpack(sealed(hollow + b"x"))) < 20e6
+
+    @given(st.binary(max_size=40), st.integers(0, 7))
     @settings(max_examples=500)
     def test_any_bytes_are_refused_or_are_what_would_be_written(
         self, fields: bytes, kind: int
     ) -> None:
-        data = sealed(b"\x9dG" + bytes([0x20 | kind]) + WRITER + fields)
+        data = sealed(b"\x9dG" + bytes([0x30 | kind]) + WRITER + fields)
         try:
             found = unpack(data)
         except InputError:
             return
         assert pack(found) == data
 
-    def test_pictures_beyond_the_free_ones_need_a_bit_each(self) -> None:
-        free = module._FREE_ENTRIES
-        assert len(unpack(pack(Container(WRITER, (Member(28, 28),) * free))).members) == free
-        with pytest.raises(InputError, match=r"needs at least a bit .* with 600 bytes .* 65536"):
-            Container(WRITER, (Member(28, 28),) * (free + 1), (bytes(600),))
-        code = bytes((free + 8) // 8)
-        more = Container(WRITER, (Member(28, 28),) * (free + 8), (code,))
-        assert unpack(pack(more)) == more
+    def test_a_container_lists_so_much_and_no_more(self) -> None:
+        many = tuple(Member(28, 28, (bytes([i % 7]),)) for i in range(MAX_ENTRIES // 2))
+        found = unpack(pack(Container(WRITER, many)))
+        assert len(found.members) == len(many) and found.members[-1] == many[-1]
+        sentence = rf"at most {MAX_ENTRIES} pictures and sections, not {MAX_ENTRIES + 1}"
+        with pytest.raises(InputError, match=sentence):
+            Container(WRITER, (*many, Member(28, 28)))
+        with pytest.raises(InputError, match=sentence):
+            Container(WRITER, (Member(28, 28),) * (MAX_ENTRIES + 1), (bytes(600),))
+
+
+def traced(refused: Callable[[], object]) -> int:
+    """The most memory in bytes that Python held while it refused something."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError):
+            refused()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+class TestMembers:
+    """The pictures of an opened container are cut out of it one by one."""
+
+    def test_are_those_that_were_packed(self) -> None:
+        found = unpack(pack(JOINT)).members
+        assert [found[i] for i in range(len(found))] == list(JOINT.members) == list(found)
+        assert found[-1] == JOINT.members[-1] and found[1:3] == JOINT.members[1:3]
+        assert found == JOINT.members and hash(found) == hash(JOINT.members)
+        with pytest.raises(IndexError):
+            found[5]
+
+    def test_can_be_packed_again(self) -> None:
+        found = unpack(pack(JOINT))
+        assert pack(Container(WRITER, found.members, found.shared)) == pack(JOINT)
+
+    def test_pixels_beyond_the_limit_are_refused(self) -> None:
+        large = Container(WRITER, (Member(1, 1), Member(8193, 8192)))
+        assert member_at(large, 0, "a.gcp", MAX_PIXELS).height == 1
+        with pytest.raises(
+            InputError,
+            match=r"a.gcp claims a picture of 8193×8192 pixels, .* limit of 67108864 .*--max-pixels",
+        ):
+            member_at(large, 1, "a.gcp", MAX_PIXELS)
+        assert member_at(large, 1, "a.gcp", 8193 * 8192).height == 8193
 
 
 def test_another_writer_is_refused() -> None:
@@ -299,6 +386,8 @@ def test_another_writer_is_refused() -> None:
         ({"members": (Member(64, 65536),)}, "64×65536"),
         ({"members": (Member(8, 8, (b"",) * 65),)}, "at most 64 sections of a picture, not 65"),
         ({"shared": (b"",) * 65}, "at most 64 sections"),
+        ({"digests": Digests(b"R", bytes(4))}, "2 bytes of the reader and 4 of the pixels, not 1 and"),
+        ({"digests": Digests(b"RR", bytes(8))}, "1 pictures have .* not 2 and 8"),
     ],
 )
 def test_bad_fields_are_refused(change: dict[str, object], sentence: str) -> None:

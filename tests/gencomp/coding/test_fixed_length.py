@@ -64,11 +64,23 @@ def test_rate() -> None:
     assert packed_bits(0, 3) == 0 and pack(np.zeros(0), 3) == b""
 
 
-def test_a_large_code_of_an_odd_alphabet() -> None:
-    symbols = np.random.default_rng(0).integers(0, 5, 40_000)
-    data = pack(symbols, 5)
-    assert len(data) == math.ceil(40_000 * math.log2(5) / 8)
-    assert np.array_equal(unpack(data, 5, 40_000), symbols)
+@pytest.mark.parametrize("levels", [3, 5, 7, 100, 255, 300])
+def test_large_codes_of_odd_alphabets(levels: int) -> None:
+    """Several integers, at most 0.1 % longer than one; a code of one integer is exact."""
+    block = 128 * int(63 / math.log2(levels))
+    for count in (block - 1, block, block + 1, 3 * block, 40_000):
+        symbols = np.random.default_rng(count).integers(0, levels, count)
+        data = pack(symbols, levels)
+        exact = count * math.log2(levels)
+        assert len(data) == math.ceil(packed_bits(count, levels) / 8)
+        assert exact <= packed_bits(count, levels) <= 1.001 * exact + 1
+        assert packed_bits(count, levels) == math.ceil(exact) or count > block
+        assert np.array_equal(unpack(data, levels, count), symbols)
+
+
+def test_sizes_of_codes_that_nobody_has_are_known_at_once() -> None:
+    """The largest picture has 10^6 tiles; this took minutes when it was one power of 3."""
+    assert packed_bits(2**40, 3) == pytest.approx(2**40 * math.log2(3), rel=1e-3)
 
 
 def test_damaged_codes_are_refused() -> None:

@@ -7,24 +7,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gencomp.coding.tables import PRECISION, cumulative, empty, fit, max_parents
+from gencomp.coding.tables import PRECISION, empty, fit, frequencies, max_parents
 
 
 @given(
-    st.lists(st.integers(0, 2**33), min_size=2, max_size=256).map(lambda c: np.array(c, np.int64))
+    st.lists(st.integers(0, 2**29), min_size=2, max_size=256).map(lambda c: np.array(c, np.int64))
 )
 def test_probabilities_are_exact_integers(counts_L: np.ndarray) -> None:
-    edges = cumulative(counts_L)
-    assert edges.dtype == np.int64 and edges[0] == 0
-    assert edges[-1] == 2**PRECISION - len(counts_L)
-    assert (np.diff(edges) >= 0).all()
-    exact = np.cumsum((2 * counts_L + 1).astype(object)) * int(edges[-1])
+    found = frequencies(counts_L)
+    least = 2**14 // len(counts_L)
+    assert found.dtype == np.int64 and found.sum() == 2**PRECISION and found.min() >= least
+    exact = np.cumsum((2 * counts_L + 1).astype(object)) * (2**PRECISION - least * len(counts_L))
     total = sum(2 * int(c) + 1 for c in counts_L)
-    assert [int(edge) for edge in edges[1:]] == [int(e) // total for e in exact]
+    edges = [0, *(int(edge) // total for edge in exact)]
+    assert found.tolist() == [b - a + least for a, b in zip(edges[:-1], edges[1:], strict=True)]
+
+
+@pytest.mark.parametrize("levels", [2, 3, 16, 256])
+def test_no_symbol_is_free(levels: int) -> None:
+    """Whatever was counted, a symbol costs 0.0007 bits, so files bound their symbols."""
+    counts = np.zeros(levels, np.int64)
+    counts[0] = 2**33
+    assert 7e-4 < PRECISION - np.log2(frequencies(counts)[0]) < 1.5e-3
 
 
 def test_without_counts_all_levels_are_alike() -> None:
-    assert np.ptp(np.diff(cumulative(empty(3, 5).counts_NCL))) <= 1
+    assert np.ptp(frequencies(empty(3, 5).counts_NCL)) <= 1
 
 
 @pytest.mark.parametrize(
