@@ -50,7 +50,10 @@ class EntropyCoder:
         depths_N = _depths(tables)
         every = _every_symbol(tables, np.argsort(depths_N, kind="stable"))
         self._every, ends = every, np.cumsum(np.bincount(depths_N))
-        self._steps = [every.part(end - size, end) for end, size in zip(ends, np.bincount(depths_N), strict=True)]
+        self._steps = [
+            every.part(end - size, end)
+            for end, size in zip(ends, np.bincount(depths_N), strict=True)
+        ]
         self._statistics = _Statistics(tables.counts_NCL.reshape(-1, tables.levels))
 
     def least_bytes(self, codes: int) -> int:

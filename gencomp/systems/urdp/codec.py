@@ -349,6 +349,8 @@ def _exact(network: nn.Module) -> nn.Module:
 
 
 def _require_indices(indices: Sequence[int]) -> None:
+    if not indices:
+        raise InputError("a container needs at least one picture")
     for index in indices:
         if not 0 <= index <= MAX_INDEX:
             raise InputError(f"the index of a picture is 0 to {MAX_INDEX}, not {index}")
@@ -361,8 +363,7 @@ def _require_indices(indices: Sequence[int]) -> None:
 
 
 def _index_section(flags: int, indices: Sequence[int]) -> bytes:
-    counted = list(range(indices[0], indices[0] + len(indices))) if indices else []
-    if list(indices) == counted:
+    if list(indices) == list(range(indices[0], indices[0] + len(indices))):
         return bytes([flags]) + indices[0].to_bytes(_INDEX_BYTES, "big").lstrip(b"\0")
     listed = b"".join(index.to_bytes(_INDEX_BYTES, "big") for index in indices)
     return bytes([flags | _LISTED]) + listed

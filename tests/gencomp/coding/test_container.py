@@ -233,7 +233,10 @@ class TestDamage:
             (pack(ONE)[:25], "checksum is wrong: it is damaged or cut"),
             (pack(ONE) + b"xy", "checksum is wrong: it is damaged or cut"),
             (b"\x9dG\x01\x15\x04dplc", "written by an older gencomp: format version 1"),
-            (b"\x9dG\x20" + pack(ONE)[3:], "an older gencomp: format version 2, which is no longer"),
+            (
+                b"\x9dG\x20" + pack(ONE)[3:],
+                "an older gencomp: format version 2, which is no longer",
+            ),
             (b"\x9dG\x21" + pack(ONE)[3:], "an older gencomp: format version 2, .* version 3"),
             (b"\x9dG\x40" + pack(ONE)[3:], "format version 4, kind 0, which is not supported"),
             (b"\x9dG\x38" + pack(ONE)[3:], "format version 3, kind 8, which is not supported"),
@@ -386,7 +389,10 @@ def test_another_writer_is_refused() -> None:
         ({"members": (Member(64, 65536),)}, "64×65536"),
         ({"members": (Member(8, 8, (b"",) * 65),)}, "at most 64 sections of a picture, not 65"),
         ({"shared": (b"",) * 65}, "at most 64 sections"),
-        ({"digests": Digests(b"R", bytes(4))}, "2 bytes of the reader and 4 of the pixels, not 1 and"),
+        (
+            {"digests": Digests(b"R", bytes(4))},
+            "2 bytes of the reader and 4 of the pixels, not 1 and",
+        ),
         ({"digests": Digests(b"RR", bytes(8))}, "1 pictures have .* not 2 and 8"),
     ],
 )

@@ -97,7 +97,7 @@ class TestRoundTrips:
     def test_shared_bits_choose_among_so_many_dithers(self, bits):
         codec = finished(**{"code.shared_bits": bits}).codec()
         image = pictures(1)[0].image_HWC
-        shown = {codec.reconstruct(Picture(image, index=i)).tobytes() for i in range(64 << bits)}
+        shown = {codec.reconstruct(Picture(image, index=i)).tobytes() for i in range(4 << bits)}
         assert len(shown) <= 1 << bits
         assert len(shown) > (1 << bits) / 4
         stream = codec.compress(Picture(image, index=5))
@@ -300,7 +300,7 @@ class TestRefusals:
             codec.compress(Picture(np.zeros((28, 30, 3), np.uint8)))
         with pytest.raises(InputError, match="index of a picture is 0 to"):
             codec.compress(Picture(good[0].image_HWC, index=-1))
-        with pytest.raises(InputError, match="A container needs at least one picture"):
+        with pytest.raises(InputError, match="container needs at least one picture"):
             codec.compress_jointly([])
 
     def test_every_byte_flipped(self, codec):
