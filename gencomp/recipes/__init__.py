@@ -97,6 +97,11 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     return others, overrides
 
 
+def override_words(overrides: Mapping[str, Any]) -> list[str]:
+    """The words of a command line that `split_overrides` reads as these overrides."""
+    return [f"--{key}={json.dumps(value)}" for key, value in overrides.items()]
+
+
 def with_overrides(raw: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of a raw recipe with dotted keys replaced; `validate` finds unknown keys."""
     result = copy.deepcopy(dict(raw))
