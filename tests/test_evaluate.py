@@ -70,7 +70,9 @@ main(sys.argv[3:])
 def test_a_table_and_a_file(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 0
     out = capsys.readouterr().out
-    assert "95 % interval" in out
+    assert "95 % interval" in out and "pixels on [-1, 1]" in out
+    # What a negative distance means is said before the first number.
+    assert out.index("a negative one means") < out.index("95 % interval")
     assert "rate 0: MSE" in out
     content = json.loads((directory(words) / "metrics.json").read_text())
     assert {"mse", "rfid", "sfid", "rkid", "rate0_rfid", "mmd", "bpp"} <= set(content["metrics"])

@@ -55,7 +55,8 @@ def test_a_sweep(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[0].startswith(f"{runs / 'sweep'}: running, process ")
     for words in ("4 trials", "1 finished", "1 failed", "1 running", "1 pending"):
         assert words in lines[0]
-    header, *rows = lines[2:6]
+    assert lines[2].startswith("  mse: pixels on [-1, 1]. MMD: ") and "negative" in lines[2]
+    header, *rows = lines[3:7]
     assert header.split()[:4] == ["trial", "mmd_weight", "state", "progress"]
     assert [row.split()[:3] for row in rows[:3]] == [
         ["trial0", "0", "finished"],

@@ -14,6 +14,7 @@ from torch import Tensor
 from cluster import data
 from cluster.runs import Run
 from gencomp.errors import InputError
+from gencomp.evaluation.psnr import PEAK_TO_PEAK
 from gencomp.external import decoders
 from gencomp.system import LatentDecoder
 from shards.reading.reader import Split
@@ -89,6 +90,34 @@ def read_images(subject: Run | OfModel, split: Split, rows: Sequence[int]) -> Te
     else:
         host = read_batch(split, np.array(rows, dtype=np.int64))
     return data.to_batch(host, torch.device("cpu")).images_BCHW.contiguous()
+
+
+def value_range(decoder: LatentDecoder, height: int, width: int) -> tuple[float, float] | None:
+    """Black and white on the decoder's scale; None if white is not above black on it.
+
+    Args:
+        decoder: the decoder.
+        height, width: the size of its images.
+    """
+    ends = [torch.full((1, 3, height, width), value, dtype=torch.uint8) for value in (0, 255)]
+    low, high = (round(float(decoder.target(image).double().mean()), 6) for image in ends)
+    return (low, high) if low < high else None
+
+
+def distortion_per_mse(
+    distortion: str, values: int, value_range: tuple[float, float] | None
+) -> float | None:
+    """The distortion of an image with an MSE of 1 of pixels on [−1, 1]; None if it has no MSE.
+
+    Args:
+        distortion: the name of the distortion; only squared_error has an MSE.
+        values: the number of values of an image.
+        value_range: black and white on the decoder's scale, where they are known.
+    """
+    if distortion != "squared_error" or value_range is None:
+        return None
+    low, high = value_range
+    return values * ((high - low) / PEAK_TO_PEAK) ** 2
 
 
 def stated_variance(decoder: LatentDecoder) -> Tensor:

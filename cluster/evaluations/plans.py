@@ -38,11 +38,14 @@ class Block(Protocol):
 
 
 class Plan(BaseModel):
-    """The plan of an evaluation. Everything in it but the places of files is its identity.
+    """The plan of an evaluation.
+
+    Everything in it is its identity, but places of files and what follows from the rest.
 
     Attributes:
         FILE: the name of the plan's file in the directory.
         LOCATIONS: the fields that hold places of files, and are no part of the identity.
+        DERIVED: the fields that follow from the others, and are no part of the identity either.
         COMMAND: the command that makes such an evaluation, for messages.
         checkpoint: the choice of the run's checkpoint that is measured.
     """
@@ -51,6 +54,7 @@ class Plan(BaseModel):
 
     FILE: ClassVar[str]
     LOCATIONS: ClassVar[tuple[str, ...]]
+    DERIVED: ClassVar[tuple[str, ...]] = ()
     COMMAND: ClassVar[str]
 
     if TYPE_CHECKING:  # each kind declares its own settings, at their place among its fields
@@ -70,7 +74,7 @@ class Plan(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """The identity as a flat dictionary, in which the settings stand beside the rest."""
-        values = self.model_dump(mode="json", exclude={*self.LOCATIONS})
+        values = self.model_dump(mode="json", exclude={*self.LOCATIONS, *self.DERIVED})
         return {**values.pop("settings"), **values}
 
     def differences(self, other: Self) -> list[str]:

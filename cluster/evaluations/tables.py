@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gencomp.evaluation import scales
+
 
 class Table(NamedTuple):
-    """A table of words; every row is as long as the header."""
+    """A table of words; every row is as long as the header.
+
+    The remark is what a reader must know before the numbers; it is empty if there is nothing.
+    """
 
     header: list[str]
     rows: list[list[str]]
     title: str = ""
+    remark: str = ""
 
 
 class Collected(NamedTuple):
@@ -48,11 +54,21 @@ def metrics_table(
     """
     rows = []
     for name, entry in metrics.items():
-        low, high = entry.get("interval", (None, None))
-        interval = "" if low is None else f"{low:.6g} to {high:.6g}"
         counts = [f"{entry[key]} {word}" for key, word in counted.items() if key in entry]
-        rows.append([name, f"{entry['value']:.6g}", interval, ", ".join(counts)])
-    return Table(["metric", "value", "95 % interval", "of"], rows, title)
+        interval = _interval(entry["interval"]) if "interval" in entry else ""
+        rows.append([name, scales.UNITS.get(name, ""), f"{entry['value']:.6g}"])
+        rows[-1] += [interval, ", ".join(counts)]
+    return Table(
+        ["metric", "unit", "value", "95 % interval", "of"], rows, title, scales.negative(metrics)
+    )
+
+
+def _interval(ends: Sequence[float | None] | None) -> str:
+    """An interval in words; an end that is None in a JSON file is infinite."""
+    if ends is None:
+        return "unknown"
+    low, high = (math.inf if end is None else end for end in ends)
+    return f"{low:.6g} to {high:.6g}"
 
 
 def finite(value: Any) -> Any:

@@ -12,9 +12,9 @@ from torch import Tensor
 from cluster.results.pictures import as_tiles
 from gencomp.coding import classical
 from gencomp.errors import InputError
-from gencomp.evaluation import bootstrap
+from gencomp.evaluation import intervals
 from gencomp.evaluation.pixels import squared_error
-from gencomp.evaluation.psnr import psnr
+from gencomp.evaluation.psnr import psnr, psnr_ends
 from gencomp.evaluation.ssim import ms_ssim
 from gencomp.figures.curves import Point
 
@@ -41,11 +41,11 @@ class Rung:
         """The rung as a point on the axis of another point that was measured on the same images."""
         values_N = self.values["ms_ssim" if metric == "ms_ssim" else "mse"]
         value = float(values_N.mean())
-        low, high = bootstrap.interval(bootstrap.resampled_means(values_N, seed=0))
+        ends = intervals.at_least(0.0, intervals.of_mean(values_N))
         if metric == "psnr":
-            value, low, high = psnr(value), psnr(high), psnr(low)
+            value, ends = psnr(value), psnr_ends(ends)
         name = f"{self.codec}, whole files"
-        return Point(name, self.bpp, value, (low, high), name, beside.protocol, reference=True)
+        return Point(name, self.bpp, value, ends, name, beside.protocol, reference=True)
 
 
 def parse(text: str) -> list[classical.ClassicalCodec]:

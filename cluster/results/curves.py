@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from cluster.evaluations.curve.plan import Evaluation, Plan
-from cluster.evaluations.decoders import OfModel, open_decoder
+from cluster.evaluations.decoders import OfModel, distortion_per_mse, open_decoder, value_range
 from cluster.results import curve_tables, metrics
 from gencomp.errors import InputError
 from gencomp.figures.convergence import Convergence
@@ -32,7 +31,7 @@ from gencomp.rate_distortion.units import nats_to_bpp
 from gencomp.report import content
 
 _MIDDLE = (0.1, 0.9)  # the quantiles over images at the ends of bands of convergence
-_METRICS_WIDTH = 2.0  # the width of the scale of `gencomp evaluate`, [−1, 1]
+_UNKNOWN = (np.nan, np.nan)  # the ends of the interval of one image, which draw nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,16 +71,19 @@ class MeasuredCurve:
                 float(asked[np.abs(np.log(asked / one["beta"])).argmin()]),
                 one["gap"],
                 one["gap_standard_error"],
-                tuple(one["gap_interval"]),
+                tuple(one["gap_interval"] or _UNKNOWN),
             )
             for one in self.means["bdmc"]
         ]
 
     def curve(self) -> DrawnCurve:
         """The mean curve over the images with its band."""
-        names = ("beta", "rate", "distortion", "lagrangian", "lagrangian_interval")
-        beta_T, rate_T, distortion_T, total_T, ends_T2 = (
+        names = ("beta", "rate", "distortion", "lagrangian")
+        beta_T, rate_T, distortion_T, total_T = (
             np.array([point[name] for point in self.means["points"]]) for name in names
+        )
+        ends_T2 = np.array(
+            [point["lagrangian_interval"] or _UNKNOWN for point in self.means["points"]]
         )
         ends = distortion_interval(beta_T, distortion_T, total_T, ends_T2.T)
         return DrawnCurve(self.label, beta_T, rate_T, distortion_T, *ends, self.gaps, self.remark)
@@ -117,11 +119,10 @@ class MeasuredCurve:
         """
         if self.plan.settings.distortion != "squared_error":
             return None
+        if self.plan.value_range is not None:
+            return self.plan.value_range
         decoder, _ = open_decoder(self.evaluation.subject)
-        shape = (1, 3, self.plan.height, self.plan.width)
-        ends = [torch.full(shape, value, dtype=torch.uint8) for value in (0, 255)]
-        low, high = (round(float(decoder.target(image).double().mean()), 6) for image in ends)
-        return low, high
+        return value_range(decoder, self.plan.height, self.plan.width)
 
     @property
     def units(self) -> Units:
@@ -276,10 +277,9 @@ def operating_points(
     Raises:
         InputError: a codec has no rate or no MSE, or was measured on other images.
     """
-    if (scale := beside.value_range) is None:
+    name, values = beside.plan.settings.distortion, beside.plan.values
+    if (per_mse := distortion_per_mse(name, values, beside.value_range)) is None:
         raise InputError("--runs needs curves of squared errors: codecs are measured by their MSE")
-    values = beside.plan.values
-    per_mse = values * ((scale[1] - scale[0]) / _METRICS_WIDTH) ** 2
     nats_per_bpp = 1 / nats_to_bpp(1.0, beside.plan.pixels)
     points = []
     for codec in codecs:

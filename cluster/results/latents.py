@@ -12,17 +12,18 @@ from cluster.results import pictures
 from cluster.runs import Run
 from gencomp.draws import Draws
 from gencomp.errors import InputError
+from gencomp.evaluation.kernel import KernelDistance
 from gencomp.evaluation.latents import prior_samples
-from gencomp.figures.latents import LatentSet, Mmd, measure, null_spread
+from gencomp.figures.latents import LatentSet, measure, null_spread
 
-MOST_IMAGES = 2048  # the kernels of all pairs of images are in memory at once
+MOST_IMAGES = 2048  # all latents of all runs are in memory at once
 
 
 class Compared(NamedTuple):
     """Latents of several runs on the same images, with the MMDs that chance alone would give."""
 
     sets: list[LatentSet]
-    measured: list[Mmd]
+    measured: list[KernelDistance]
     null: np.ndarray
 
     @property
@@ -66,7 +67,7 @@ def compare(
             )
     null = null_spread(
         len(images.rows),
-        *_prior(sets[0]),
+        sets[0].variance,
         lambda draw, count: _samples(sets[0], seed, ("chance", draw), count),
     )
     return Compared(sets, [against_prior(one, seed) for one in sets], null)
@@ -78,7 +79,7 @@ def encoded(run: Run, name: str, images: pictures.Images, seed: int) -> LatentSe
     return LatentSet(name, z_BK.double().numpy(), variance)
 
 
-def against_prior(found: LatentSet, seed: int) -> Mmd:
+def against_prior(found: LatentSet, seed: int) -> KernelDistance:
     """The MMD between latents and as many samples of their prior, the same ones for every run."""
     prior_NM = _samples(found, seed, ("prior",), len(found.z_NM))
     return measure(found.z_NM, prior_NM, found.variance)

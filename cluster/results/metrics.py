@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,10 +16,10 @@ from cluster.data import evaluation_protocol
 from cluster.results import latents, pictures
 from cluster.runs import Run
 from gencomp.errors import InputError
-from gencomp.evaluation.psnr import psnr
+from gencomp.evaluation import intervals
+from gencomp.evaluation.psnr import psnr_ends
 from gencomp.figures.curves import Panel, Point
 
-_NORMAL_95 = 1.96
 _SEED = 7  # the default seed of evaluations
 _Found = tuple[float, tuple[float, float] | None, dict[str, Any]]  # value, interval, protocol
 _OF_DRAWS = ("pv", "rate0_pv")  # the metrics whose estimates depend on the number of draws
@@ -56,6 +57,8 @@ class RunResult:
         if found is None:
             return None
         value, interval, protocol = found
+        if interval is not None and not math.isfinite(interval[1]):
+            interval = None  # the PSNR of an error that may be 0 has no upper end to draw
         rate = self.bpp if bpp is None else bpp
         return Point(self.series, rate, value, interval, self.name, protocol)
 
@@ -80,16 +83,18 @@ class RunResult:
             entry = self.evaluation["metrics"].get(metric)
             if entry is None or entry["value"] is None:
                 return None
-            low, high = entry.get("interval", (None, None))
+            low, high = entry.get("interval") or (None, None)  # an end without a bound is None too
             interval = None if low is None or high is None else (low, high)
             return entry["value"], interval, self._protocol(metric)
         assert self.run is not None
         result = self.run.result() or {}
         if metric not in ("mse", "psnr") or metric not in result:
             return None
-        mse, half = result["mse"], _NORMAL_95 * result["mse_standard_error"]
-        ends = max(mse - half, 0.0), mse + half
-        interval = ends if metric == "mse" else (psnr(ends[1]), psnr(ends[0]))
+        ends = intervals.of_estimate(
+            result["mse"], result["mse_standard_error"], int(result["images"]) - 1
+        )
+        ends = intervals.at_least(0.0, ends)
+        interval = ends if metric == "mse" else psnr_ends(ends)
         return result[metric], interval, self._protocol_of_training(result)
 
     def _mmd(self) -> _Found | None:

@@ -68,17 +68,21 @@ def short_duration(seconds: float | None) -> str:
     return text.removeprefix("0:") if seconds < 3599.5 else text
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table of strings, with a title unless it is empty.
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], remark: str = ""
+) -> None:
+    """Print a table of strings, below a title and a remark unless they are empty.
 
     On a terminal the table is drawn; elsewhere it is printed as aligned lines.
     """
     if sys.stdout.isatty():
-        draw_table(title, columns, rows)
+        draw_table("\n".join(filter(None, (title, remark))), columns, rows)
         return
     widths = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
     if title:
         print(f"{title}:")
+    if remark:
+        print(("  " if title else "") + remark)
     for row in (columns, *rows):
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print(("  " if title else "") + "  ".join(cells).rstrip())
@@ -118,7 +122,7 @@ def show(found: Collected) -> None:
     for number, table in enumerate(found.tables):
         if number:
             print()
-        print_table(table.title, table.header, table.rows)
+        print_table(table.title, table.header, table.rows, table.remark)
     for note in found.notes:
         print(note)
     for warning in found.warnings:

@@ -16,6 +16,7 @@ from cluster import run_status
 from cluster.run_status import Standing
 from gencomp.cli.console import duration, print_table
 from gencomp.errors import InputError
+from gencomp.evaluation import scales
 from sweeps import sweep_status
 from sweeps.sweep_status import SweepStatus
 
@@ -99,17 +100,19 @@ def _show_sweep(sweep: SweepStatus, now: float) -> None:
     keys = list(dict.fromkeys(key for point, _ in sweep.trials for key in point))
     rows = []
     for point, run in sweep.trials:
-        measured = run.evaluation or {}
+        found = run.evaluation or {}
         rows.append(
             [
                 run.path.name,
                 *(_cell(point.get(key)) for key in keys),
                 *_columns(run, now),
-                *(_cell(measured.get(name)) for name in _METRICS),
+                *(_cell(found.get(name)) for name in _METRICS),
             ]
         )
     short = [key.rsplit(".")[-1] for key in keys]
-    print_table("trials", ["trial", *short, *_HEADER, *_METRICS], rows)
+    measured = {name for _, run in sweep.trials for name in run.evaluation or {}}
+    shown = scales.remark(name for name in _METRICS if name in measured)
+    print_table("trials", ["trial", *short, *_HEADER, *_METRICS], rows, shown)
     for _, run in sweep.trials:
         if run.state in ("failed", "interrupted"):
             print(f"  {run.path.name} {run.state}: {run.detail}")

@@ -13,6 +13,7 @@ import tyro
 from gencomp import recipes
 from gencomp.cli import recipe_words
 from gencomp.cli.console import print_table
+from gencomp.evaluation import scales
 from gencomp.exit_codes import DONE, FAILED, STOPPED
 
 if TYPE_CHECKING:
@@ -175,6 +176,7 @@ def _print_rows(title: str, rows: list[dict[str, Any]], sweep: Sweep) -> None:
         title,
         [key.rsplit(".")[-1] for key in columns],
         [[_cell(row.get(column)) for column in columns] for row in rows],
+        scales.remark(name for name in (*_SHOWN, *goal) if any(name in row for row in rows)),
     )
 
 

@@ -6,6 +6,12 @@ The means and unbiased covariances come from sums that can be merged, and the la
 eigenvalues of a symmetric matrix. The estimate is biased upwards, the more so the fewer the images;
 compare distances at equal counts only.
 
+An image and its reconstruction are a pair of dependent vectors. No term holds such a pair alone, so
+none is left out, as the kernel distance must do. But the sampling errors of the two fits go
+together, and the bias is smaller than that of independent samples, by the factor 0.18 for features
+that are correlated by 0.9. So a distance of reconstructions does not compare with one of samples of
+the prior, even at equal counts.
+
 A bootstrap that recomputed the distance for each resample would decompose two 2048×2048 matrices a
 thousand times. Each resample would also have fewer distinct images, so its distances would be
 biased upwards once more, and their percentiles would lie beside the estimate. Instead, the
@@ -15,8 +21,9 @@ computed once:
     dd² = 2 (μ₁ − μ₂)·(x − μ₁) + |x − μ₁|² − tr C₁ − (x − μ₁)ᵀ T (x − μ₁) + tr T C₁
 
 for an image x of the first set, where T = C₁^−½ (C₁^½ C₂ C₁^½)^½ C₁^−½ is the linear part of the
-optimal transport from the first Gaussian to the second. The bootstrap resamples these changes, so
-the interval has the bootstrap's width and lies around the estimate.
+optimal transport from the first Gaussian to the second. The distance changes by the mean of these
+values, so its interval is that of this mean around the estimate. It covers the error of sampling,
+and not the bias.
 """
 
 from __future__ import annotations

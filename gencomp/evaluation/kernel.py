@@ -2,31 +2,95 @@
 
 A distance is the mean over S disjoint subsets of about a thousand images. Item i belongs to subset
 i mod S, so the subsets depend neither on how images are divided into blocks nor on chance, and
-neighbours, which may be crops of one photograph, are in different subsets. The estimate may be
-negative.
+neighbours, which may be crops of one photograph, are in different subsets.
+
+**The estimate.** Of two independent samples it is the U-statistic (Gretton et al., 2012, eq. 3)
+
+    mean_{i≠j} k(x_i, x_j) + mean_{i≠j} k(y_i, y_j) − 2 mean_{i,j} k(x_i, y_j).
+
+Features of images and of their reconstructions are pairs (x_i, y_i) of dependent vectors. There the
+last mean must leave out i = j as well, since k(x_i, y_i) does not estimate E k(x, y) of independent
+x and y: of n pairs, it would move the estimate by −2/n (E k(x_i, y_i) − E k(x_i, y_j)), which is of
+the size of published distances. The estimate is 0 on average where the distributions are equal, so
+it is negative about every other time.
+
+**Its error.** Each mean of kernels is split into its value, the effects of the single items, and
+the rest, which sums to 0 over each item (Hoeffding, 1948; as the analysis of variance of a diallel
+cross, Griffing, 1956). That gives unbiased estimates of the two parts of the variance:
+
+    Var = L + Q,    L = 4 Var(effect of x)/m + 4 Var(effect of y)/n,
+                    Q = 2 Var(rest of x, x)/m(m−1) + 2 Var(rest of y, y)/n(n−1)
+                        + 4 Var(rest of x, y)/mn.
+
+Where the distributions are equal, L is 0 (the U-statistic is degenerate). A bootstrap of the images
+does not know this: it takes the rest, as it remains in the estimated effects, for effects, and its
+standard errors are √3 times too large.
+
+**The interval** of the distance θ holds all θ at which the estimate has a probable error, as
+Wilson's interval of a proportion does: (estimate − θ)² ≤ t² (Q + c θ), where c θ stands for L. Both
+L and θ grow with the square of a small difference between the distributions. The constant c is the
+greater of two estimates of L/θ, of which the unbiased one serves where the distance is large
+against its error, and the other one, from sums that include i = j, where it is small.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from gencomp.evaluation import bootstrap
+from gencomp.evaluation import intervals
 from gencomp.losses import MMD_SCALES
 
 SUBSET = 1000
+_LEAST = 4  # items whose effects and rest can be told apart
 
 # ([M, D], [N, D]) -> [M, N]
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class KernelDistance(NamedTuple):
-    """An estimate with the replicates of its bootstrap, [REPLICATES]."""
+    """An estimate with the parts of its variance.
+
+    Attributes:
+        value: the unbiased estimate, which may be negative.
+        linear: L, the unbiased estimate of the variance that comes from the effects of single
+            items; it may be negative.
+        quadratic: Q, the rest of the variance; not a number for fewer than four items.
+        biased_value, biased_linear: θ and L with i = j; neither is negative.
+        degrees: the degrees of freedom of L.
+    """
 
     value: float
-    replicates_R: np.ndarray
+    linear: float
+    quadratic: float
+    biased_value: float
+    biased_linear: float
+    degrees: float
+
+    @property
+    def standard_error(self) -> float:
+        """The standard error at the estimate; not a number if it is unknown."""
+        return math.sqrt(max(self.linear, 0.0) + self.quadratic)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The ends of the interval of `intervals.LEVEL`; None where the error is unknown."""
+        if not math.isfinite(self.quadratic):
+            return None
+        linear = max(self.linear, 0.0)
+        # Q has too many degrees of freedom to matter (Welch and Satterthwaite).
+        share = linear / (linear + self.quadratic) if linear else 0.0
+        t = intervals.quantile(self.degrees / share**2 if share else math.inf)
+        least = t * math.sqrt(self.quadratic)
+        ratios = [(linear, max(self.value, least)), (self.biased_linear, self.biased_value)]
+        slope = max((above / below for above, below in ratios if below > 0), default=0.0)
+        half = slope * t**2 / 2
+        root = math.sqrt(max(half**2 + 2 * half * self.value + least**2, 0.0))
+        # A distance below 0 would have the error of distance 0.
+        return self.value - max(root - half, least), self.value + max(root + half, least)
 
 
 def cubic(x_MD: np.ndarray, y_ND: np.ndarray) -> np.ndarray:
@@ -41,19 +105,24 @@ def inverse_multiquadric(x_MD: np.ndarray, y_ND: np.ndarray) -> np.ndarray:
     deviation, which the loss has in C_s.
     """
     squares_MN = (x_MD**2).sum(1)[:, None] + (y_ND**2).sum(1) - 2 * x_MD @ y_ND.T
-    constants = [2 * x_MD.shape[1] * scale for scale in MMD_SCALES]
-    return np.sum([constant / (constant + squares_MN) for constant in constants], axis=0)
+    total_MN = np.zeros_like(squares_MN)
+    for scale in MMD_SCALES:
+        constant = 2 * x_MD.shape[1] * scale
+        total_MN += constant / (constant + squares_MN)
+    return total_MN
 
 
 def subsets(first: int, second: int) -> int:
-    """The number of subsets of two sets of these sizes; each has at least two items of both sets.
+    """The number of subsets of two sets of these sizes.
+
+    Each subset has four items or more of both sets, as its error needs, if the sets have them.
 
     Raises:
         ValueError: one of the sets has fewer than two items.
     """
     if min(first, second) < 2:
         raise ValueError(f"a kernel distance needs two images or more, not {min(first, second)}")
-    return max(1, min(-(-max(first, second) // SUBSET), min(first, second) // 2))
+    return max(1, min(-(-max(first, second) // SUBSET), min(first, second) // _LEAST))
 
 
 def members(subset: int, count: int, items: int) -> np.ndarray:
@@ -61,53 +130,138 @@ def members(subset: int, count: int, items: int) -> np.ndarray:
     return np.arange(subset, items, count)
 
 
-def subset_distance(
-    x_MD: np.ndarray,
-    y_ND: np.ndarray,
-    paired: bool,
-    seed: int,
-    subset: int = 0,
-    kernel: Kernel = cubic,
+def distance(
+    x_MD: np.ndarray, y_ND: np.ndarray, paired: bool, kernel: Kernel = cubic
 ) -> KernelDistance:
-    """The unbiased MMD² of one subset and of its resamples, float64.
-
-    The estimate leaves out the pairs of an image with itself, and a resample leaves out the pairs
-    of copies of one image, so that resampling adds no bias.
+    """The distance of two sets of features that are in memory, as the mean over their subsets.
 
     Args:
         x_MD, y_ND: the features of both sides.
-        paired: whether row i of both sides belongs to one image, so that both are resampled
-            together.
-        seed: the seed of the bootstrap.
-        subset: the number of the subset.
+        paired: whether row i of both sides belongs to one image.
+        kernel: the kernel of float64 features.
+
+    Raises:
+        ValueError: one of the sides has fewer than two rows.
+    """
+    count = subsets(len(x_MD), len(y_ND))
+    of_each = [
+        subset_distance(
+            x_MD[members(i, count, len(x_MD))], y_ND[members(i, count, len(y_ND))], paired, kernel
+        )
+        for i in range(count)
+    ]
+    return mean(of_each)
+
+
+def subset_distance(
+    x_MD: np.ndarray, y_ND: np.ndarray, paired: bool, kernel: Kernel = cubic
+) -> KernelDistance:
+    """The distance of one subset, float64, from its two rows or more on each side.
+
+    Args:
+        x_MD, y_ND: the features of both sides.
+        paired: whether row i of both sides belongs to one image; then both have equally many rows.
         kernel: the kernel of float64 features.
     """
     x, y = x_MD.astype(np.float64), y_ND.astype(np.float64)
     within_x, within_y, between = kernel(x, x), kernel(y, y), kernel(x, y)
-    np.fill_diagonal(within_x, 0)
-    np.fill_diagonal(within_y, 0)
-
-    def statistic(u_RM: np.ndarray, v_RN: np.ndarray) -> np.ndarray:
-        return (
-            _form(u_RM, within_x, u_RM) / (u_RM.sum(1) ** 2 - (u_RM**2).sum(1))
-            + _form(v_RN, within_y, v_RN) / (v_RN.sum(1) ** 2 - (v_RN**2).sum(1))
-            - 2 * _form(u_RM, between, v_RN) / (u_RM.sum(1) * v_RN.sum(1))
-        )
-
-    value = statistic(np.ones((1, len(x))), np.ones((1, len(y))))[0]
-    u_RM = bootstrap.resampled_counts(len(x), seed, 2 * subset)
-    v_RN = u_RM if paired else bootstrap.resampled_counts(len(y), seed, 2 * subset + 1)
-    with np.errstate(invalid="ignore", divide="ignore"):  # a resample may hold one image alone
-        return KernelDistance(float(value), statistic(u_RM, v_RN))
+    if paired:
+        return _of_pairs(within_x + within_y - between - between.T)
+    return _of_samples(within_x, within_y, between)
 
 
-def mean(distances: list[KernelDistance]) -> KernelDistance:
-    """The mean of the distances of all subsets."""
-    values = [one.value for one in distances]
+def mean(distances: Sequence[KernelDistance]) -> KernelDistance:
+    """The mean of the distances of all subsets, which are independent."""
+    count = len(distances)
+    every = KernelDistance(*(math.fsum(values) for values in zip(*distances, strict=True)))
     return KernelDistance(
-        float(np.mean(values)), np.mean([one.replicates_R for one in distances], axis=0)
+        value=every.value / count,
+        linear=every.linear / count**2,
+        quadratic=every.quadratic / count**2,
+        biased_value=every.biased_value / count,
+        biased_linear=every.biased_linear / count**2,
+        degrees=every.degrees,
     )
 
 
-def _form(u_RM: np.ndarray, kernel_MN: np.ndarray, v_RN: np.ndarray) -> np.ndarray:
-    return np.einsum("rn,rn->r", u_RM @ kernel_MN, v_RN)
+class _Symmetric(NamedTuple):
+    """A symmetric matrix outside its diagonal: its mean, the effects of rows, and the rest.
+
+    The effects sum to 0, and the rest sums to 0 over each row; of the rest there is the variance.
+    """
+
+    mean: float
+    effects_N: np.ndarray
+    rest: float
+
+    @classmethod
+    def of(cls, matrix_NN: np.ndarray) -> _Symmetric:
+        count = len(matrix_NN)
+        rows_N = _means_of_others(matrix_NN)
+        mean = float(rows_N.mean())
+        effects_N = (rows_N - mean) * (count - 1) / (count - 2)
+        rest_NN = matrix_NN - mean - effects_N[:, None] - effects_N
+        np.fill_diagonal(rest_NN, 0)
+        return cls(mean, effects_N, float((rest_NN**2).sum()) / (count * (count - 3)))
+
+
+def _of_pairs(kernel_NN: np.ndarray) -> KernelDistance:
+    """The distance from k(x_i, x_j) + k(y_i, y_j) − k(x_i, y_j) − k(y_i, x_j)."""
+    count = len(kernel_NN)
+    if count < _LEAST:
+        return _without_error(float(_means_of_others(kernel_NN).mean()))
+    found = _Symmetric.of(kernel_NN)
+    effect = _variance(found.effects_N)
+    return KernelDistance(
+        value=found.mean,
+        linear=4 * (effect - found.rest / (count - 2)) / count,
+        quadratic=2 * found.rest / (count * (count - 1)),
+        biased_value=float(kernel_NN.mean()),
+        biased_linear=4 * effect / count,
+        degrees=count - 1,
+    )
+
+
+def _of_samples(
+    within_MM: np.ndarray, within_NN: np.ndarray, between_MN: np.ndarray
+) -> KernelDistance:
+    """The distance of independent samples from the kernels within both and between them."""
+    (rows, columns), middle = between_MN.shape, float(between_MN.mean())
+    if min(rows, columns) < _LEAST:
+        within = _means_of_others(within_MM).mean() + _means_of_others(within_NN).mean()
+        return _without_error(float(within) - 2 * middle)
+    x, y = _Symmetric.of(within_MM), _Symmetric.of(within_NN)
+    of_x_M, of_y_N = between_MN.mean(1) - middle, between_MN.mean(0) - middle
+    rest_MN = between_MN - middle - of_x_M[:, None] - of_y_N
+    rest = float((rest_MN**2).sum()) / ((rows - 1) * (columns - 1))
+    effect_x, effect_y = _variance(x.effects_N - of_x_M), _variance(y.effects_N - of_y_N)
+    unbiased_x = effect_x - x.rest / (rows - 2) - rest / columns
+    unbiased_y = effect_y - y.rest / (columns - 2) - rest / rows
+    linear_x, linear_y = 4 * effect_x / rows, 4 * effect_y / columns
+    squares = linear_x**2 / (rows - 1) + linear_y**2 / (columns - 1)
+    return KernelDistance(
+        value=x.mean + y.mean - 2 * middle,
+        linear=4 * unbiased_x / rows + 4 * unbiased_y / columns,
+        quadratic=2 * x.rest / (rows * (rows - 1))
+        + 2 * y.rest / (columns * (columns - 1))
+        + 4 * rest / (rows * columns),
+        biased_value=float(within_MM.mean() + within_NN.mean()) - 2 * middle,
+        biased_linear=linear_x + linear_y,
+        degrees=(linear_x + linear_y) ** 2 / squares if squares else rows + columns - 2,
+    )
+
+
+def _without_error(value: float) -> KernelDistance:
+    unknown = math.nan
+    return KernelDistance(value, unknown, unknown, unknown, unknown, degrees=1)
+
+
+def _means_of_others(matrix_NN: np.ndarray) -> np.ndarray:
+    """The mean of each row outside the diagonal."""
+    result: np.ndarray = (matrix_NN.sum(1) - matrix_NN.diagonal()) / (len(matrix_NN) - 1)
+    return result
+
+
+def _variance(effects_N: np.ndarray) -> float:
+    """The variance of effects, which sum to 0."""
+    return float(effects_N @ effects_N) / (len(effects_N) - 1)

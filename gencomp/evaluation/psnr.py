@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 
+PEAK_TO_PEAK = 2.0  # the difference of white and black on [−1, 1], the scale of every `mse`
 
-def psnr(mse: float, peak_to_peak: float = 2.0) -> float:
-    """The ratio 10·log10(peak²/MSE) in dB, which is infinite for an MSE of 0.
 
-    Args:
-        mse: the mean squared error.
-        peak_to_peak: the largest difference of two values on the scale of the error, which is 2 on
-            [−1, 1].
+def psnr(mse: float) -> float:
+    """The ratio 10·log10(4/MSE) in dB, for an MSE on [−1, 1]; infinite for an MSE of 0."""
+    return math.inf if mse <= 0 else 10 * math.log10(PEAK_TO_PEAK**2 / mse)
+
+
+def psnr_ends(ends: tuple[float, float] | None) -> tuple[float, float] | None:
+    """The interval of the ratio from that of the MSE; None where that is None.
+
+    Decibels fall with the error, so the ends change places.
     """
-    return math.inf if mse <= 0 else 10 * math.log10(peak_to_peak**2 / mse)
+    return ends and (psnr(ends[1]), psnr(ends[0]))

@@ -8,15 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
+from gencomp.evaluation import kernel
+from gencomp.evaluation.kernel import KernelDistance
 from gencomp.figures.style import (
     COLOURS,
     GRID,
@@ -26,27 +27,13 @@ from gencomp.figures.style import (
     style,
     titled,
 )
-from gencomp.losses import MMD_SCALES, mmd
 
 NULL_DRAWS = 200
-_NULL_SIZE = 400
+_NULL_SIZE = 200
 _LEVELS = np.concatenate(
     [[0.001, 0.002, 0.005], np.linspace(0.01, 0.99, 99), [0.995, 0.998, 0.999]]
 )
 _NORMAL_95 = 1.96
-
-
-class Mmd(NamedTuple):
-    """An estimate of the MMD with its standard error over images and samples of the prior."""
-
-    value: float
-    standard_error: float
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval by the normal approximation."""
-        half = _NORMAL_95 * self.standard_error
-        return self.value - half, self.value + half
 
 
 @dataclass(frozen=True)
@@ -64,54 +51,47 @@ class LatentSet:
     variance: float
 
 
-def measure(z_NM: np.ndarray, prior_NM: np.ndarray, variance: float) -> Mmd:
-    """The MMD to the prior, as in `gencomp.losses.mmd`, with its standard error.
-
-    The standard error is that of the first-order (Hájek) projection of the U-statistic: the
-    estimate changes with one latent q by 2/n times the centred h(q) = mean k(q, z) − mean k(q, p),
-    and in the same way with one sample of the prior. Where latents follow the prior, the projection
-    vanishes; then use `null_spread` to see what chance alone gives.
+def measure(z_NM: np.ndarray, prior_NM: np.ndarray, variance: float) -> KernelDistance:
+    """The MMD to the prior, as `gencomp evaluate` measures it.
 
     Args:
         z_NM: the latents.
         prior_NM: the same number of samples of the prior.
         variance: the variance σ² of the prior.
     """
-    z, prior = torch.from_numpy(z_NM).double(), torch.from_numpy(prior_NM).double()
-    size = len(z)
-    zz, pp, zp = (_kernel(a, b, variance) for a, b in ((z, z), (prior, prior), (z, prior)))
-    h_z = (zz.sum(1) - zz.diagonal()) / (size - 1) - zp.mean(1)
-    h_p = (pp.sum(1) - pp.diagonal()) / (size - 1) - zp.mean(0)
-    error = 2 * math.sqrt(float(h_z.var() + h_p.var()) / size)
-    return Mmd(float(mmd(z, prior, variance)), error)
+    sigma = math.sqrt(variance)
+    return kernel.distance(z_NM / sigma, prior_NM / sigma, False, kernel.inverse_multiquadric)
 
 
-def null_spread(
-    size: int, dimensions: int, variance: float, sample: Callable[[int, int], np.ndarray]
-) -> np.ndarray:
+def null_spread(size: int, variance: float, sample: Callable[[int, int], np.ndarray]) -> np.ndarray:
     """The MMDs that chance alone gives, between pairs of sets of prior samples, [NULL_DRAWS].
 
     Between equal distributions the statistic is degenerate, so its spread is proportional to 1/size
-    (Gretton et al., 2012). So large sets are replaced by smaller ones, whose MMDs are scaled.
+    (Gretton et al., 2012). So large subsets are replaced by smaller ones, whose MMDs are scaled.
 
     Args:
         size: the number of samples in each set.
-        dimensions: the number m of latent dimensions.
         variance: the variance σ² of the prior.
         sample: maps (number of a draw, count) to [count, m] samples of the prior.
     """
-    drawn = min(size, _NULL_SIZE)
+    subsets = kernel.subsets(size, size)
+    whole = size / subsets
+    drawn = min(math.ceil(whole), _NULL_SIZE)
+
+    def mmd(both_NM: np.ndarray) -> float:
+        form = kernel.inverse_multiquadric
+        return kernel.subset_distance(both_NM[:drawn], both_NM[drawn:], False, form).value
+
     found = []
     for draw in range(NULL_DRAWS):
-        both = torch.from_numpy(sample(draw, 2 * drawn)).double()
-        assert both.shape == (2 * drawn, dimensions)
-        found.append(float(mmd(both[:drawn], both[drawn:], variance)))
-    return np.array(found) * drawn / size
+        standard_NM = sample(draw, 2 * drawn * subsets) / math.sqrt(variance)
+        found.append(np.mean([mmd(both_NM) for both_NM in np.split(standard_NM, subsets)]))
+    return np.array(found) * drawn / whole
 
 
 def draw(
     sets: Sequence[LatentSet],
-    measured: Sequence[Mmd],
+    measured: Sequence[KernelDistance],
     null: np.ndarray,
     title: str,
     remarks: Sequence[str],
@@ -207,17 +187,18 @@ def _norms(axes: Axes, sets: Sequence[LatentSet]) -> None:
 
 
 def _distances(
-    axes: Axes, sets: Sequence[LatentSet], measured: Sequence[Mmd], null: np.ndarray
+    axes: Axes, sets: Sequence[LatentSet], measured: Sequence[KernelDistance], null: np.ndarray
 ) -> None:
     """Draw the estimates with 95 % intervals beside the range that chance alone gives."""
     low, high = np.quantile(null, [0.025, 0.975])
     axes.axvspan(low, high, color=GRID, zorder=0)
     axes.axvline(0, color=MUTED, linewidth=0.8)
     for number, one in enumerate(measured):
+        begin, end = one.interval or (one.value, one.value)  # without an error, no bar
         axes.errorbar(
             [one.value],
             [number],
-            xerr=[_NORMAL_95 * one.standard_error],
+            xerr=[[one.value - begin], [end - one.value]],
             color=COLOURS[number],
             marker=MARKERS[number],
             markersize=6,
@@ -238,14 +219,4 @@ def _distances(
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.grid(axis="y", visible=False)
     axes.set_title("MMD to the prior, 95 %; grey: 95 % by chance")
-    axes.set_xlabel("MMD (seven kernels, unbiased)")
-
-
-def _kernel(a_NM: torch.Tensor, b_NM: torch.Tensor, variance: float) -> torch.Tensor:
-    """The inverse multiquadric kernel, summed over the scales, [N, N]."""
-    squares = torch.cdist(a_NM, b_NM).square()
-    total = torch.zeros_like(squares)
-    for scale in MMD_SCALES:
-        constant = 2 * a_NM.shape[1] * variance * scale
-        total += constant / (constant + squares)
-    return total
+    axes.set_xlabel("MMD (unbiased: below 0, no difference found)")

@@ -82,7 +82,8 @@ class DrawnCurve:
         beta_T: the inverse temperatures, increasing.
         rate_T: the rates in nats per image.
         distortion_T: the distortions in the units of the axes.
-        low_T, high_T: the ends of the 95 % interval of the distortion at equal rate.
+        low_T, high_T: the ends of the 95 % interval of the distortion at equal rate; not numbers
+            where it is unknown, as for one image.
         gaps: the gaps of bidirectional Monte Carlo, if there are any.
         remark: text after the label, such as what is missing.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from gencomp.evaluation import scales
 from gencomp.evaluation.psnr import psnr
 from gencomp.rate_distortion.units import nats_to_bpp
 from gencomp.report import analysis, figures
@@ -37,7 +38,7 @@ _STATUS = {
 _PERCEPTION = (
     "Distortion against how well the latents keep the generator’s prior, for every trial. MMD "
     "estimates the squared maximum mean discrepancy between the latents that the codec decodes "
-    "and samples of the prior (0: the same distribution; estimates may be negative). The nearer "
+    "and samples of the prior (0: the same distribution). The nearer "
     "to 0, the closer the reconstructions keep to the distribution of the generator’s own "
     "samples, whatever the rate."
 )
@@ -221,9 +222,16 @@ def _sweep(sweep: Sweep) -> str:
         heading,
         f"<p>{text(sweep.objective)}. The sweep <code>{text(sweep.name)}</code> ran "
         f"{len(sweep.trials)} trials: "
-        f"{', '.join(counts)}.</p>{_best_table(sweep)}{drawings}<h3>All trials, best score "
-        f"first</h3>{_trial_table(sweep)}",
+        f"{', '.join(counts)}.</p>{_scales(sweep)}{_best_table(sweep)}{drawings}"
+        f"<h3>All trials, best score first</h3>{_trial_table(sweep)}",
     )
+
+
+def _scales(sweep: Sweep) -> str:
+    """What the reader of the tables must know about their metrics first."""
+    named = {name for trial in sweep.trials for name in trial.metrics}
+    said = scales.remark(name for name in ("mse", "mmd") if name in named)
+    return f'<p class="muted">{text(said)}.</p>' if said else ""
 
 
 def _best_table(sweep: Sweep) -> str:

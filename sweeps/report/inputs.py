@@ -82,17 +82,18 @@ def find(generator: Path | None, sweep: Path | None, curve: Path | None) -> Foun
 
 
 def _of_colours(evaluation: Evaluation) -> Evaluation:
-    """Codecs are held against a run's curve of squared errors of RGB values.
+    """Codecs are held against a run's curve of squared errors of RGB values on [−1, 1].
 
     Raises:
         InputError: this one is of something else.
     """
     plan = evaluation.plan
     known = plan.settings.distortion == "squared_error" and plan.values == 3 * plan.pixels
+    known = known and plan.value_range in (None, (-1.0, 1.0))  # None: a plan of an older version
     if not known or isinstance(plan.subject, OfModel):
         raise InputError(
-            f"{evaluation.path} is not a run's curve of squared errors in colour, which reports "
-            "hold codecs against; `gencomp figure ais` draws it"
+            f"{evaluation.path} is not a run's curve of squared errors in colour on [-1, 1], "
+            "which reports hold codecs against; `gencomp figure ais` draws it"
         )
     return evaluation
 

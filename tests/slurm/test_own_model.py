@@ -67,7 +67,8 @@ def test_from_command_to_closed_form(own: list[str], capsys: pytest.CaptureFixtu
     np.testing.assert_allclose(found_IT, exact.log_z_IT.numpy(), atol=0.6)
     for p, point in enumerate(curve["points"]):
         assert point["log_z"] == pytest.approx(found_IT[:, p].mean())
-        assert point["mse"] == pytest.approx(point["distortion"] / 192)
+        # The decoder works on [0, 1], and an MSE is of pixels on [−1, 1].
+        assert point["mse"] == pytest.approx(4 * point["distortion"] / 192)
         assert point["log_z_integral"] == pytest.approx(point["log_z"], abs=0.1)
 
     # Both bounds are tight here: their difference has a standard deviation of 0.07 nats.

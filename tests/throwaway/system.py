@@ -65,7 +65,7 @@ class Identity(SystemOfObjectives):
         return squared_errors(x, pixels.to_signed(self.reconstruct(batch, draws)))
 
     def summary(self, sums: Sums) -> dict[str, float]:
-        return errors_summary(sums, peak_to_peak=2.0)
+        return errors_summary(sums)
 
     def pictures(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         return {"original": batch.images_BCHW, "decoded": self.reconstruct(batch, draws)}

@@ -31,7 +31,14 @@ from cluster.checkpoints.store import LAST
 from cluster.data import stored
 from cluster.evaluations import evaluation, plans
 from cluster.evaluations.curve.settings import Settings
-from cluster.evaluations.decoders import OfModel, OfRun, open_decoder, read_images, stated_variance
+from cluster.evaluations.decoders import (
+    OfModel,
+    OfRun,
+    open_decoder,
+    read_images,
+    stated_variance,
+    value_range,
+)
 from cluster.evaluations.plans import spaced
 from cluster.runs import Run
 from gencomp.errors import InputError
@@ -62,6 +69,7 @@ class Plan(plans.Plan):
     FILE: ClassVar[str] = "plan.json"
     # The places of files do not change what is measured.
     LOCATIONS: ClassVar[tuple[str, ...]] = ("shards", "features_file")
+    DERIVED: ClassVar[tuple[str, ...]] = ("value_range",)
     COMMAND: ClassVar[str] = "gencomp slurm ais"
 
     format: Literal[2] = 2
@@ -78,6 +86,8 @@ class Plan(plans.Plan):
     height: int
     width: int
     values: int
+    # Black and white on the decoder's scale; None in plans of older versions.
+    value_range: tuple[float, float] | None = None
     settings: Settings
 
     def identity(self) -> dict[str, Any]:
@@ -218,6 +228,7 @@ def _make(subject: Run | OfModel, location: str, chosen: Settings, features: Pat
         height=height,
         width=width,
         values=decoder.values,
+        value_range=value_range(decoder, height, width),
         settings=chosen,
     )
 

@@ -1,7 +1,7 @@
 """The parts of a curve are merged into the curve.
 
 `curve.parquet` holds every measured image at every reported temperature. `curve.json` holds the
-means over the images with bootstrap intervals, and the gaps of bidirectional Monte Carlo. For each
+means over the images with intervals, and the gaps of bidirectional Monte Carlo. For each
 image and in expectation, rate + β·distortion lies above the least possible value at that β, and the
 pair (rate, distortion) lies above the image's curve. The rate alone, or the distortion alone, at
 one β may lie on either side of its exact value.
@@ -23,16 +23,16 @@ import torch
 from cluster.evaluations.curve import parts
 from cluster.evaluations.curve.context import protocol
 from cluster.evaluations.curve.plan import Evaluation, Plan, nearest
+from cluster.evaluations.decoders import distortion_per_mse
 from cluster.evaluations.evaluation import name_blocks
 from cluster.evaluations.tables import Collected, Table
 from cluster.files import write_bytes, write_json
 from gencomp.errors import InputError
-from gencomp.evaluation import bootstrap
+from gencomp.evaluation import intervals, scales
 from gencomp.rate_distortion.bdmc import Gap
 from gencomp.rate_distortion.tuning import Tuning
 from gencomp.rate_distortion.units import nats_to_bpp
 
-BOOTSTRAP_SEED = 0
 _ESTIMATOR = "annealed importance sampling with resampling"
 _DISTORTIONS = {
     "squared_error": "summed squared error",
@@ -104,8 +104,7 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> CollectedCurve
             "width": plan.width,
             "values": plan.values,
             "expected_single_chain_gap": tuning.expected_gap,
-            "interval": f"{bootstrap.LEVEL:.0%} percentile bootstrap over images,"
-            f" {bootstrap.REPLICATES} resamples, seed {BOOTSTRAP_SEED}",
+            "interval": intervals.RULE,
             "versions": [{"gencomp": g, "torch": t} for g, t in sorted(versions)],
         },
     }
@@ -151,7 +150,9 @@ def _points(curve: pa.Table, plan: Plan) -> list[dict[str, Any]]:
     column = {name: curve[name].to_numpy().reshape(-1, points) for name in curve.column_names}
     averaged = {name: column[name] for name in ("rate", "distortion", "log_z")}
     averaged["lagrangian"] = -column["log_z"]
-    means = summaries(averaged, plan.pixels, plan.values, plan.settings.distortion)
+    distortion = plan.settings.distortion
+    per_mse = distortion_per_mse(distortion, plan.values, plan.value_range)
+    means = summaries(averaged, plan.pixels, per_mse)
     return [
         {
             "temperature": int(column["temperature"][0, p]),
@@ -169,37 +170,38 @@ def _points(curve: pa.Table, plan: Plan) -> list[dict[str, Any]]:
 
 
 def summaries(
-    columns: Mapping[str, np.ndarray], pixels: int, values: int, distortion: str
+    columns: Mapping[str, np.ndarray], pixels: int, per_mse: float | None
 ) -> list[dict[str, Any]]:
-    """Means over images with standard errors and bootstrap intervals, one entry per point.
+    """Means over images with standard errors and intervals, one entry per point.
 
     Args:
         columns: name -> [I, P] values; among the names are rate (nats) and distortion (per image).
         pixels: height times width, for bits per pixel.
-        values: the number of values of an image, for the mean squared error.
-        distortion: the name of the distortion; only squared_error has a mean squared error.
+        per_mse: the distortion of an MSE of 1; None if distortions have no MSE.
     """
-    images, points = columns["rate"].shape
-    counts_RI = bootstrap.resampled_counts(images, BOOTSTRAP_SEED) / images
+    points = columns["rate"].shape[1]
     result = []
     for p in range(points):
-        means = {name: _mean(column[:, p], counts_RI) for name, column in columns.items()}
+        means = {name: _mean(column[:, p]) for name, column in columns.items()}
         means["bpp"] = _Mean(*(nats_to_bpp(v, pixels) for v in means["rate"]))
-        if distortion == "squared_error":
-            means["mse"] = _Mean(*(v / values for v in means["distortion"]))
+        if per_mse is not None:
+            means["mse"] = _Mean(*(v / per_mse for v in means["distortion"]))
         entry: dict[str, Any] = {}
         for name, (value, error, low, high) in means.items():
             entry |= {
                 name: value,
                 f"{name}_standard_error": error,
-                f"{name}_interval": [low, high],
+                f"{name}_interval": None if math.isnan(low) else [low, high],
             }
         result.append(entry)
     return result
 
 
 class _Mean(NamedTuple):
-    """A mean over images with its standard error and the ends of its interval."""
+    """A mean over images with its standard error and the ends of its interval.
+
+    The ends are not numbers for a single image, or where an image has no finite value.
+    """
 
     value: float
     standard_error: float  # 0 for a single image, where it is unknown
@@ -207,9 +209,10 @@ class _Mean(NamedTuple):
     high: float
 
 
-def _mean(values_I: np.ndarray, counts_RI: np.ndarray) -> _Mean:
+def _mean(values_I: np.ndarray) -> _Mean:
     error = float(values_I.std(ddof=1) / math.sqrt(len(values_I))) if len(values_I) > 1 else 0.0
-    return _Mean(float(values_I.mean()), error, *bootstrap.interval(counts_RI @ values_I))
+    ends = intervals.of_mean(values_I) or (math.nan, math.nan)
+    return _Mean(float(values_I.mean()), error, *ends)
 
 
 def _gaps(tables: Mapping[int, pa.Table], plan: Plan, tuning: Tuning) -> list[dict[str, Any]]:
@@ -231,7 +234,6 @@ def _gaps(tables: Mapping[int, pa.Table], plan: Plan, tuning: Tuning) -> list[di
         )
         temperature = nearest(tuning.betas, asked)
         gap = Gap(float(tuning.betas[temperature]), lower_I, upper_I)
-        gaps_R = bootstrap.resampled_means((upper_I - lower_I).numpy(), BOOTSTRAP_SEED)
         result.append(
             {
                 "beta": gap.beta,
@@ -239,7 +241,7 @@ def _gaps(tables: Mapping[int, pa.Table], plan: Plan, tuning: Tuning) -> list[di
                 "temperature": temperature,
                 "gap": gap.gap,
                 "gap_standard_error": gap.standard_error,
-                "gap_interval": list(bootstrap.interval(gaps_R)),
+                "gap_interval": intervals.of_mean((upper_I - lower_I).numpy()),
                 "forward": lower_I.mean().item(),
                 "backward": upper_I.mean().item(),
                 "images": len(both),
@@ -266,7 +268,7 @@ def points_table(points: list[dict[str, Any]], quality: list[tuple[str, str, str
         points: the points of the result.
         quality: more columns, each with its heading, the name of its entry and its format.
     """
-    # The distortion per value, where it has one; else the distortion per image.
+    # The distortion as an MSE of pixels on [−1, 1], where it has one; else per image.
     distortion = "mse" if "mse" in points[0] else "distortion"
     columns = [
         ("beta", "beta", ".4g"),
@@ -278,7 +280,7 @@ def points_table(points: list[dict[str, Any]], quality: list[tuple[str, str, str
         *quality,
     ]
     rows = [[f"{point[name]:{form}}" for _, name, form in columns] for point in points]
-    return Table([heading for heading, *_ in columns], rows)
+    return Table([heading for heading, *_ in columns], rows, remark=scales.remark(points[0]))
 
 
 def _gaps_table(gaps: list[dict[str, Any]]) -> Table:

@@ -17,7 +17,7 @@ import gencomp
 import shards
 from cluster import data
 from cluster.evaluations import evaluation, plans
-from cluster.evaluations.decoders import open_decoder, read_images, stated_variance
+from cluster.evaluations.decoders import open_decoder, read_images, stated_variance, value_range
 from cluster.evaluations.encoders.settings import Settings
 from cluster.evaluations.plans import spaced
 from cluster.runs import Run
@@ -37,6 +37,7 @@ class Plan(plans.Plan):
 
     FILE: ClassVar[str] = "baseline.json"
     LOCATIONS: ClassVar[tuple[str, ...]] = ("shards",)
+    DERIVED: ClassVar[tuple[str, ...]] = ("value_range",)
     COMMAND: ClassVar[str] = "gencomp slurm variational"
 
     format: Literal[1] = 1
@@ -51,6 +52,8 @@ class Plan(plans.Plan):
     height: int
     width: int
     values: int
+    # Black and white on the decoder's scale; None in plans of older versions.
+    value_range: tuple[float, float] | None = None
     settings: Settings
 
     @property
@@ -127,5 +130,6 @@ def make(run: Run, *, training_images: int | None, **chosen: Any) -> Plan:
         height=height,
         width=width,
         values=decoder.values,
+        value_range=value_range(decoder, height, width),
         settings=settings,
     )

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import torch
 
 from cluster.evaluations.curve.results import points_table, summaries
+from cluster.evaluations.decoders import distortion_per_mse
 from cluster.evaluations.encoders.plan import Evaluation, Plan
 from cluster.evaluations.tables import Collected
 from cluster.files import read_json, write_bytes, write_json
@@ -49,7 +50,8 @@ def write(evaluation: Evaluation, points_P2I: np.ndarray) -> None:
         "distortion": distortion_IP,
         "lagrangian": rate_IP + beta_P * distortion_IP,
     }
-    means = summaries(columns, plan.pixels, plan.values, settings.distortion)
+    per_mse = distortion_per_mse(settings.distortion, plan.values, plan.value_range)
+    means = summaries(columns, plan.pixels, per_mse)
     content = {
         "images": images,
         "points": [{"beta": b, **m} for b, m in zip(settings.betas, means, strict=True)],

@@ -13,7 +13,7 @@ from cluster.evaluations.files.settings import FileOptions, Settings
 from cluster.evaluations.plans import spaced
 from cluster.runs import Run
 from gencomp.errors import InputError
-from gencomp.evaluation import bootstrap
+from gencomp.evaluation import intervals
 from gencomp.system import Codec
 from gencomp.validation import checked
 
@@ -131,6 +131,5 @@ def rules() -> dict[str, str]:
         "psnr": "10 log10(4 / MSE) of the mean MSE",
         "ms_ssim": "Wang et al. 2003, on as many scales as the picture has; none below 11 pixels",
         "seconds": "one picture at a time with the networks loaded; median over pictures",
-        "interval": f"{bootstrap.LEVEL:.0%} percentile bootstrap over pictures,"
-        f" {bootstrap.REPLICATES} resamples",
+        "interval": intervals.RULE,
     }

@@ -12,8 +12,8 @@ from cluster.evaluations.files.plan import Evaluation
 from cluster.evaluations.tables import Collected, finite, metrics_table
 from cluster.files import write_json
 from gencomp.errors import InputError
-from gencomp.evaluation import bootstrap
-from gencomp.evaluation.psnr import psnr
+from gencomp.evaluation import intervals
+from gencomp.evaluation.psnr import psnr, psnr_ends
 
 _RATES = {"bpp": "code_bits", "file_bpp": "file_bits", "nominal_bpp": "nominal_bits"}
 _SECONDS = ("encode_seconds", "decode_seconds")
@@ -56,7 +56,7 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
         "images": len(values["pixels"]),
         "images_planned": plan.settings.images,
         "missing_blocks": missing,
-        "metrics": summary(values, plan.settings.seed),
+        "metrics": summary(values),
         "protocol": {
             "hash": plan.hash,
             **plan.model_dump(mode="json"),
@@ -67,35 +67,40 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
     return Result(content, missing)
 
 
-def summary(values: dict[str, np.ndarray], seed: int) -> dict[str, dict[str, Any]]:
+def summary(values: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
     """Means over pictures with intervals, and medians of seconds.
 
     Args:
         values: each name of `parts.VALUES` -> its values, float64 [N].
-        seed: the seed of the bootstrap.
     """
     found: dict[str, dict[str, Any]] = {}
     for name, bits in _RATES.items():
-        found |= _mean(name, values[bits] / values["pixels"], seed)
-    found |= _mean("mse", values["mse"], seed)
+        found |= _mean(name, values[bits] / values["pixels"])
+    found |= _mean("mse", values["mse"])
     mse = found["mse"]
-    # Decibels fall with the error, so the ends change places.
-    low, high = (psnr(end) for end in reversed(mse["interval"]))
-    found["psnr"] = {"value": psnr(mse["value"]), "interval": [low, high]}
-    found["psnr"]["images"] = mse["images"]
-    found |= _mean("ms_ssim", values["ms_ssim"], seed)
+    found["psnr"] = {
+        **mse,
+        "value": psnr(mse["value"]),
+        "interval": _listed(psnr_ends(mse["interval"])),
+    }
+    found |= _mean("ms_ssim", values["ms_ssim"])
     for name in _SECONDS:
         found[name] = {"value": float(np.median(values[name])), "images": len(values[name])}
     return found
 
 
-def _mean(name: str, values_N: np.ndarray, seed: int) -> dict[str, dict[str, Any]]:
+def _mean(name: str, values_N: np.ndarray) -> dict[str, dict[str, Any]]:
     """The entry of one value, over the pictures that have it; empty if no picture has it."""
     known_N = values_N[~np.isnan(values_N)]
     if not len(known_N):
         return {}
-    ends = bootstrap.interval(bootstrap.resampled_means(known_N, seed))
-    return {name: {"value": float(known_N.mean()), "interval": list(ends), "images": len(known_N)}}
+    ends = intervals.at_least(0.0, intervals.of_mean(known_N))
+    entry = {"value": float(known_N.mean()), "interval": _listed(ends), "images": len(known_N)}
+    return {name: entry}
+
+
+def _listed(ends: tuple[float, float] | None) -> list[float] | None:
+    return ends and list(ends)
 
 
 def shown(evaluation: Evaluation, result: Result) -> Collected:

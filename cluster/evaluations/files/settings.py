@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cluster.evaluations.options import Options, Seed, Threads
+from cluster.evaluations.options import Options, Threads
 
 ImageCount = Annotated[int, Field(ge=1)]
 
@@ -21,7 +21,6 @@ class FileOptions(Options):
     block: int = Field(
         16, ge=1, description="Pictures of a part; a process that is killed loses one part at most."
     )
-    seed: Seed = Field(7, description="Seed of the intervals.")
 
 
 class Settings(FileOptions):

@@ -18,7 +18,7 @@ from cluster.evaluations.metrics.settings import OF_FEATURES, Metric, Settings
 from cluster.evaluations.plans import spaced
 from cluster.runs import Run
 from gencomp.errors import InputError
-from gencomp.evaluation import bootstrap, kernel, networks, ssim
+from gencomp.evaluation import intervals, kernel, networks, ssim
 from gencomp.evaluation.feature_inputs import RESIZE_RULES
 from gencomp.validation import checked
 
@@ -40,6 +40,7 @@ class Plan(plans.Plan):
 
     FILE: ClassVar[str] = "protocol.json"
     LOCATIONS: ClassVar[tuple[str, ...]] = ("shards", "features_file", "lpips_file")
+    DERIVED: ClassVar[tuple[str, ...]] = ("sizes",)
     COMMAND: ClassVar[str] = "gencomp evaluate"
 
     format: Literal[1] = 1
@@ -61,9 +62,6 @@ class Plan(plans.Plan):
     features_file: str | None
     lpips_file: str | None
     settings: Settings
-
-    def identity(self) -> dict[str, Any]:
-        return {key: value for key, value in super().identity().items() if key != "sizes"}
 
     def differences(self, other: Self) -> list[str]:
         """The changes that `other` would make to this plan, in words.
@@ -206,8 +204,7 @@ def rules(settings: Settings, sizes: Sequence[tuple[int, int]]) -> dict[str, str
     said = {
         "images": "evenly spaced over the split; every mean weights each image once",
         "pixels": "reconstructions and samples rounded to 8 bits; errors on the scale [-1, 1]",
-        "interval": f"{bootstrap.LEVEL:.0%} percentile bootstrap over images,"
-        f" {bootstrap.REPLICATES} resamples",
+        "interval": intervals.RULE,
     }
     if settings.asks("psnr"):
         said["psnr"] = "10 log10(4 / MSE) of the mean MSE"
@@ -231,7 +228,8 @@ def rules(settings: Settings, sizes: Sequence[tuple[int, int]]) -> dict[str, str
         said["fid"] = "unbiased covariances; interval by influence functions"
     if settings.asks("kid"):
         said["kid"] = (
-            f"unbiased, kernel (x.y/D + 1)^3, mean over strided subsets of up to {kernel.SUBSET}"
+            "unbiased, kernel (x.y/D + 1)^3, no image with what was made for it, mean over strided"
+            f" subsets of up to {kernel.SUBSET}"
         )
     if settings.asks("mmd"):
         said["mmd"] = (

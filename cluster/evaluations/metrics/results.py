@@ -16,9 +16,9 @@ from cluster.evaluations.metrics.settings import Settings
 from cluster.evaluations.tables import Collected, finite, metrics_table
 from cluster.files import write_text
 from gencomp.errors import InputError
-from gencomp.evaluation import bootstrap, frechet, kernel, pixels
+from gencomp.evaluation import frechet, intervals, kernel, pixels
 from gencomp.evaluation.frechet import Gaussian
-from gencomp.evaluation.psnr import psnr
+from gencomp.evaluation.psnr import psnr, psnr_ends
 from gencomp.system import Codec
 
 _VALUES = ("mse", "ms_ssim", "lpips", "pv", "rate0_mse", "rate0_pv")
@@ -147,13 +147,11 @@ def _of_values(values: dict[str, np.ndarray], settings: Settings) -> dict[str, d
     for name in _VALUES:
         if name not in values:
             continue
-        replicates = bootstrap.resampled_means(values[name], settings.seed)
-        mean, (low, high) = float(values[name].mean()), bootstrap.interval(replicates)
-        metrics[name] = _entry(mean, (low, high), len(values[name]))
+        mean, count = float(values[name].mean()), len(values[name])
+        ends = intervals.at_least(0.0, intervals.of_mean(values[name]))
+        metrics[name] = _entry(mean, ends, count)
         if name == "mse" and settings.asks("psnr"):
-            # Decibels fall with the error, so the ends change places.
-            ends = psnr(high), psnr(low)
-            metrics["psnr"] = _entry(psnr(mean), ends, len(values[name]))
+            metrics["psnr"] = _entry(psnr(mean), psnr_ends(ends), count)
     return metrics
 
 
@@ -178,7 +176,7 @@ def _of_features(
             continue
         if reference is not None:
             dimension = len(reference.mean_D)
-            metrics[fid] = _frechet(images, reference, others, settings.seed) | counts
+            metrics[fid] = _frechet(images, reference, others) | counts
             if min(len(images), len(others)) <= dimension:
                 warnings.append(
                     f"{fid} compares {len(others)} with {len(images)} images of {dimension} "
@@ -186,7 +184,7 @@ def _of_features(
                     f"compares only with values of the same counts ({kid} is not biased)"
                 )
         if settings.asks("kid"):
-            metrics[kid] = _kernel(images, others, settings.seed) | counts
+            metrics[kid] = _kernel(images, others, kernel.cubic) | counts
     return metrics
 
 
@@ -198,7 +196,7 @@ def _of_latents(
     if len(latents) < 2:
         warnings.append("mmd is left out: it needs two images or more")
         return {}
-    entry = _kernel(latents, prior, evaluation.plan.settings.seed, kernel.inverse_multiquadric)
+    entry = _kernel(latents, prior, kernel.inverse_multiquadric)
     return {"mmd": entry | {"samples": len(prior)}}
 
 
@@ -207,33 +205,25 @@ def _stored(evaluation: Evaluation, found: Parts, which: FeatureSet) -> StoredFe
     return StoredFeatures(which, [evaluation.part(b) for b in files], list(files.values()))
 
 
-def _frechet(
-    images: StoredFeatures, reference: Gaussian, others: StoredFeatures, seed: int
-) -> dict[str, Any]:
+def _frechet(images: StoredFeatures, reference: Gaussian, others: StoredFeatures) -> dict[str, Any]:
     fitted = others.sums().gaussian()
     forth = frechet.Transport(reference, fitted)
     value = frechet.distance(reference, fitted, forth)
     of_images = frechet.influence(images.blocks(), reference, fitted, forth).numpy()
     of_others = frechet.influence(others.blocks(), fitted, reference).numpy()
-    if others.which == "samples":
-        changes = bootstrap.resampled_means(of_images, seed)
-        changes = changes + bootstrap.resampled_means(of_others, seed, stream=1)
-    else:  # each image has features in both sets
-        changes = bootstrap.resampled_means(of_images + of_others, seed)
-    low, high = bootstrap.interval(changes)
-    ends = max(value + low, 0.0), max(value + high, 0.0)
-    return _entry(value, ends, len(images))
+    if _paired(images, others):
+        ends = intervals.of_mean(of_images + of_others + value)
+    else:
+        ends = intervals.of_mean(of_images + value, of_others)
+    return _entry(value, intervals.at_least(0.0, ends), len(images))
 
 
-def _kernel(
-    images: StoredFeatures, others: StoredFeatures, seed: int, form: kernel.Kernel = kernel.cubic
-) -> dict[str, Any]:
+def _kernel(images: StoredFeatures, others: StoredFeatures, form: kernel.Kernel) -> dict[str, Any]:
     """The kernel distance of two sets of features.
 
     Args:
         images: the features of the images, whose number goes into the entry.
-        others: the features to compare, which belong to the same images unless they are samples.
-        seed: the seed of the bootstrap.
+        others: the features to compare.
         form: the form of the kernel.
     """
     count = kernel.subsets(len(images), len(others))
@@ -241,15 +231,23 @@ def _kernel(
     def subset(which: StoredFeatures, number: int) -> np.ndarray:
         return which.at(kernel.members(number, count, len(which)))
 
-    paired = others.which not in ("samples", "prior")
+    paired = _paired(images, others)
     whole = kernel.mean(
         [
-            kernel.subset_distance(subset(images, i), subset(others, i), paired, seed, i, form)
+            kernel.subset_distance(subset(images, i), subset(others, i), paired, form)
             for i in range(count)
         ]
     )
-    entry = _entry(whole.value, bootstrap.interval(whole.replicates_R), len(images))
-    return entry | {"subsets": count}
+    return _entry(whole.value, whole.interval, len(images)) | {"subsets": count}
+
+
+def _paired(images: StoredFeatures, others: StoredFeatures) -> bool:
+    """Whether row i of both sets may depend on image i.
+
+    A sample has the maps of the image of its number, where the method takes maps; only samples of
+    the prior of latents know no image. Pairs that are independent lose nothing by being called so.
+    """
+    return others.which != "prior" and len(images) == len(others)
 
 
 def _identity(found: Parts, images: int, draws: int) -> dict[str, float]:
@@ -267,8 +265,8 @@ def _identity(found: Parts, images: int, draws: int) -> dict[str, float]:
     return {**both._asdict(), "right_side": both.right_side}
 
 
-def _entry(value: float, ends: tuple[float, float], count: int) -> dict[str, Any]:
-    return {"value": value, "interval": list(ends), "images": count}
+def _entry(value: float, ends: tuple[float, float] | None, count: int) -> dict[str, Any]:
+    return {"value": value, "interval": ends and list(ends), "images": count}
 
 
 def shown(evaluation: Evaluation, result: Result) -> Collected:

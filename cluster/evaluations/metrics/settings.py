@@ -42,7 +42,7 @@ class MetricOptions(Options):
     block: int = Field(
         256, ge=1, description="Images of a part; a process that is killed loses one part at most."
     )
-    seed: Seed = Field(7, description="Seed of noise, samples and intervals.")
+    seed: Seed = Field(7, description="Seed of noise and samples.")
     features_input: Input = Field(
         "uint8",
         description="Form of the images that the feature network is given: uint8 of any size, or"

@@ -11,6 +11,7 @@ from gencomp.cli.console import print_table
 from gencomp.cli.figure.drawing import FigureFile
 from gencomp.cli.figure.options import Runs, checkpoint_remarks
 from gencomp.errors import InputError
+from gencomp.evaluation import scales
 
 _MOST_LATENTS = 6
 
@@ -49,11 +50,12 @@ def latent(
     compared = compare(opened, names_of(opened), chosen, seed)
     low, high = compared.chance
     rows = [
-        [one.name, f"{found.value:.5f}", "{:.5f} to {:.5f}".format(*found.interval)]
+        [one.name, f"{found.value:.5f}", _said(found.interval)]
         for one, found in zip(compared.sets, compared.measured, strict=True)
     ]
-    rows.append(["chance", f"{compared.null.mean():.5f}", f"{low:.5f} to {high:.5f}"])
-    print_table(f"MMD to the prior, {chosen.said} images", ["run", "MMD", "95 %"], rows)
+    rows.append(["chance", f"{compared.null.mean():.5f}", _said((low, high))])
+    title = f"MMD to the prior, {chosen.said} images"
+    print_table(title, ["run", "MMD", "95 %"], rows, scales.negative(["mmd"]))
     dimensions, variance = compared.sets[0].z_NM.shape[1], compared.sets[0].variance
     remarks = [
         f"{chosen.said} images; prior N(0, {variance:g} I) of {dimensions} dimensions;"
@@ -64,3 +66,7 @@ def latent(
         compared.sets, compared.measured, compared.null, "Latents and their prior", remarks
     )
     file.write(figure)
+
+
+def _said(ends: tuple[float, float] | None) -> str:
+    return "unknown" if ends is None else "{:.5f} to {:.5f}".format(*ends)

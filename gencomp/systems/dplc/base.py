@@ -86,7 +86,7 @@ class ReconstructingSystem(DplcSystem):
     def summary(self, sums: Sums) -> dict[str, float]:
         # There is no MMD without a prior or for a single image.
         latent = {"mmd": sums.mean("mmd")} if "mmd" in sums.values else {}
-        return {**errors_summary(sums, peak_to_peak=2), **latent, "images": sums.count("mse")}
+        return {**errors_summary(sums), **latent, "images": sums.count("mse")}
 
     def reconstruct(self, batch: Batch, draws: Draws) -> Tensor:
         require_size(batch)

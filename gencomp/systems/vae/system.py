@@ -114,18 +114,18 @@ class Vae(SystemOfObjectives):
         self.pixels.require(batch.images_BCHW)
         x_BN = self.pixels.to_values(batch.images_BCHW)
         found = bound(self.networks, x_BN, draws)
-        sums = squared_errors(x_BN, found.mean_BN)
+        sums = squared_errors(x_BN, found.mean_BN, self.pixels.range)
         sums.add("elbo", found.elbo_B)
         sums.add("kl", found.kl_B)
         return sums
 
     def summary(self, sums: Sums) -> dict[str, float]:
-        """The ELBO and KL in nats per image; the MSE and the variance on the decoder's scale."""
+        """The ELBO and KL in nats per image, and the variance on the decoder's scale."""
         return {
             "elbo": sums.mean("elbo"),
             "elbo_standard_error": sums.standard_error("elbo"),
             "kl": sums.mean("kl"),
-            **errors_summary(sums, self.pixels.range),
+            **errors_summary(sums),
             "variance": float(self._log_variance().exp()),
             "images": sums.count("mse"),
         }

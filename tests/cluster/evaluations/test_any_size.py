@@ -60,7 +60,7 @@ class OnePixel(SystemOfObjectives):
         return squared_errors(x_BCHW, self.networks["mix"](x_BCHW))
 
     def summary(self, sums: Sums) -> dict[str, float]:
-        return {**errors_summary(sums, peak_to_peak=2), "images": sums.count("mse")}
+        return {**errors_summary(sums), "images": sums.count("mse")}
 
     def reconstruct(self, batch: Batch, draws: Draws) -> Tensor:
         return pixels.to_bytes(self.networks["mix"](pixels.to_signed(batch.images_BCHW)))

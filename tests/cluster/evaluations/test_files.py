@@ -129,10 +129,16 @@ def test_small_pictures_have_no_ms_ssim_and_methods_without_a_length_no_nominal_
     values = {name: np.full(3, 2.0) for name in parts.VALUES}
     values["ms_ssim"] = np.array([np.nan, 0.5, 0.7])
     values["nominal_bits"] = np.full(3, np.nan)
-    found = results.summary(values, seed=7)
+    found = results.summary(values)
     assert found["ms_ssim"]["images"] == 2
     assert found["ms_ssim"]["value"] == pytest.approx(0.6)
     assert "nominal_bpp" not in found
+
+
+def test_one_picture_has_no_intervals() -> None:
+    found = results.summary({name: np.full(1, 2.0) for name in parts.VALUES})
+    for name in ("bpp", "file_bpp", "nominal_bpp", "mse", "psnr", "ms_ssim"):
+        assert found[name]["interval"] is None and found[name]["images"] == 1
 
 
 def test_another_codec_and_damaged_parts_are_refused_by_name(codec: Run) -> None:

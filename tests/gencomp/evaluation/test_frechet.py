@@ -8,7 +8,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from gencomp.evaluation import bootstrap, frechet
+from gencomp.evaluation import frechet
 
 
 def features(count: int, dimension: int, seed: int) -> Tensor:
@@ -105,19 +105,34 @@ def test_influence_is_the_derivative_by_the_weight_of_an_image() -> None:
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_the_interval_is_as_wide_as_that_of_a_full_bootstrap(paired: bool) -> None:
-    """1000 replicates each: their standard deviations have relative errors of 2 %."""
+    """1000 resamples: their standard deviation has a relative error of 2 %."""
     x = features(400, 4, 1)
     y = (0.8 * x + 0.5 * features(400, 4, 2)) if paired else features(400, 4, 2)
     one, two = fitted(x), fitted(y)
     of_x = frechet.influence([x], one, two).numpy()
     of_y = frechet.influence([y], two, one).numpy()
-    streams = (0, 0) if paired else (0, 1)
-    linear = bootstrap.resampled_means(of_x, 3, streams[0])
-    linear = linear + bootstrap.resampled_means(of_y, 3, streams[1])
-    full = [
-        frechet.distance(fitted(x[torch.from_numpy(u)]), fitted(y[torch.from_numpy(v)]))
-        for u, v in zip(*(bootstrap.resamples(400, 3, one) for one in streams), strict=True)
-    ]
-    assert linear.std() == pytest.approx(np.std(full), rel=0.1)
+    if paired:
+        linear = (of_x + of_y).std(ddof=1) / 20
+    else:
+        linear = np.hypot(of_x.std(ddof=1), of_y.std(ddof=1)) / 20
+    numbers, full = np.random.default_rng(3), []
+    for _ in range(1000):
+        u, v = torch.from_numpy(numbers.integers(0, 400, (2, 400)))
+        full.append(frechet.distance(fitted(x[u]), fitted(y[u if paired else v])))
+    assert linear == pytest.approx(np.std(full), rel=0.1)
     # Why it is not taken: it lies above the estimate.
     assert np.mean(full) > frechet.distance(one, two)
+
+
+def test_pairs_have_less_bias_than_independent_samples() -> None:
+    """At distance 0, of 200 images of 16 features: with features that are correlated by 0.9 the
+    bias is 0.15 instead of 0.84. The bounds lie 5 standard errors of 100 repeats away.
+    """
+    numbers = torch.Generator().manual_seed(0)
+    for correlation, bias, error in ((0.0, 0.836, 0.010), (0.9, 0.150, 0.0017)):
+        found = []
+        for _ in range(100):
+            x, noise = torch.randn(2, 200, 16, generator=numbers, dtype=torch.float64)
+            y = correlation * x + (1 - correlation**2) ** 0.5 * noise
+            found.append(frechet.distance(fitted(x), fitted(y)))
+        assert np.mean(found) == pytest.approx(bias, abs=5 * error)

@@ -6,12 +6,17 @@ import math
 
 import pytest
 
-from gencomp.evaluation.psnr import psnr
+from gencomp.evaluation.psnr import psnr, psnr_ends
 
 
 def test_a_hundredth_of_the_square_of_the_peak_is_20_decibels() -> None:
     assert psnr(0.04) == pytest.approx(20)
-    assert psnr(0.01, peak_to_peak=1.0) == pytest.approx(20)
+
+
+def test_the_ends_of_an_interval_change_places() -> None:
+    assert psnr_ends((0.04, 0.4)) == pytest.approx((10, 20))
+    assert psnr_ends((0.0, 0.4)) == pytest.approx((10, math.inf))
+    assert psnr_ends(None) is None
 
 
 def test_no_error_is_infinite_and_an_unknown_one_unknown() -> None:

@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 
 from gencomp.errors import InputError
-from gencomp.evaluation import bootstrap
+from gencomp.evaluation import intervals
 from gencomp.figures import convergence
 from gencomp.figures.convergence import Convergence
 from gencomp.figures.rate_axes import DistortionName, Units
@@ -64,8 +64,7 @@ def images(latents: int = 6, count: int = 12) -> tuple[ImageCurves, np.ndarray]:
 
 def curve(label: str = "VAE", latents: int = 6, gaps: tuple[Gap, ...] = ()) -> DrawnCurve:
     one, total_IT = images(latents)
-    means = np.stack([total_IT[drawn].mean(0) for drawn in bootstrap.resamples(12, seed=0)])
-    ends = np.percentile(means, [2.5, 97.5], axis=0)
+    ends = np.array([intervals.of_mean(total_I) for total_I in total_IT.T]).T
     rate, distortion = one.rate_IT.mean(0), one.distortion_IT.mean(0)
     low, high = distortion_interval(BETAS, distortion, total_IT.mean(0), ends)
     return DrawnCurve(label, BETAS, rate, distortion, low, high, gaps)
@@ -95,6 +94,17 @@ def test_a_curve_and_its_band_are_the_measured_values() -> None:
     corners = {(float(a), float(b)) for a, b in band.get_paths()[0].vertices}
     for low, high, rate in zip(one.low_T, one.high_T, one.rate_T, strict=True):
         assert (low, rate) in corners and (high, rate) in corners
+
+
+def test_a_curve_of_one_image_has_no_band() -> None:
+    one = curve()
+    unknown = np.full_like(one.low_T, np.nan)
+    single = replace(one, low_T=unknown, high_T=unknown)
+    axes = rendered(draw([single], UNITS, "Curve", [])).axes[0]
+    x, _ = points(axes.lines[0])
+    np.testing.assert_array_equal(x, one.distortion_T)
+    (band,) = [part for part in axes.collections if isinstance(part, PolyCollection)]
+    assert not band.get_paths()
 
 
 def test_the_band_is_the_curve_of_images_that_are_as_much_harder() -> None:

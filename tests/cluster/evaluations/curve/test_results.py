@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.evaluations.curve.results import collect
+from cluster.results import curves
 from gencomp.errors import InputError
 from tests import tiny
 from tests.curves import Evaluate, measure
@@ -64,6 +65,17 @@ def test_means_and_errors_are_those_of_the_images(tuned: Evaluate) -> None:
     protocol = curve.means["protocol"]
     assert protocol["plan"] == evaluation.plan.hash
     assert protocol["settings"]["seed"] == 7
+
+
+def test_one_image_has_no_interval(tuned: Evaluate) -> None:
+    evaluation = tuned(images=1, pilot_images=1)
+    measure(evaluation, (0,))
+    collect(evaluation)
+    stored = json.loads((evaluation.path / "curve.json").read_text())
+    for point in stored["points"]:
+        assert point["lagrangian_interval"] is None and point["bpp_interval"] is None
+    drawn = curves.read([str(evaluation.path)])[0].curve()
+    assert np.isnan(drawn.low_T).all() and np.isnan(drawn.high_T).all()
 
 
 def test_the_curve_is_a_curve(tuned: Evaluate) -> None:

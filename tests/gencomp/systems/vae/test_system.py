@@ -244,10 +244,11 @@ class TestEvaluation:
             float(found.elbo_B.std() / math.sqrt(6)), rel=1e-4
         )
         assert metrics["kl"] == pytest.approx(float(found.kl_B.mean()), rel=1e-6)
-        mse = float((found.mean_BN - values(system)).square().mean())
+        # The decoders work on [−1, 1] (dcgan) or on [0, 1]; the MSE is always that of [−1, 1].
+        to_signed = 1 if kind == "dcgan" else 2
+        mse = float((to_signed * (found.mean_BN - values(system))).square().mean())
         assert metrics["mse"] == pytest.approx(mse, rel=1e-6)
-        peak = 4 if kind == "dcgan" else 1
-        assert metrics["psnr"] == pytest.approx(10 * math.log10(peak / mse))
+        assert metrics["psnr"] == pytest.approx(10 * math.log10(4 / mse))
         assert metrics["variance"] == pytest.approx(0.03) and metrics["images"] == 6
 
     @pytest.mark.parametrize("kind", KINDS)
@@ -372,9 +373,9 @@ def run(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tiny.Run:
 
 class TestRuns:
     def test_it_learns(self, run: tiny.Run) -> None:
-        """The mean image, the best without a code, has a MSE of 0.034 and an ELBO of 17."""
+        """The mean image, the best without a code, has an MSE of 0.136 and an ELBO of 17."""
         result = tiny.result(run)
-        assert result["mse"] < 0.006 and result["variance"] < 0.006
+        assert result["mse"] < 0.024 and result["variance"] < 0.006
         assert result["elbo"] > 70 and 3 < result["kl"] < 20
         losses = tiny.losses(run, "elbo")
         assert losses[0] > 0 and losses[-1] < -60
@@ -393,6 +394,16 @@ class TestRuns:
         file = run.path / "evaluations" / "metrics" / "metrics.json"
         metrics = json.loads(file.read_text())["metrics"]
         assert metrics["mse"]["value"] < 0.03 and metrics["rate0_mse"]["value"] > 0.1
+
+    def test_its_training_and_its_evaluation_have_one_scale(self, run: tiny.Run) -> None:
+        """They differ by the noise of the encoder and by rounding to 8 bits."""
+        words = ["--metrics", "mse,psnr", "--name", "scale"]
+        assert main(["evaluate", str(run.path), *words]) == 0
+        file = run.path / "evaluations" / "scale" / "metrics.json"
+        metrics = json.loads(file.read_text())["metrics"]
+        trained = tiny.result(run)
+        assert metrics["mse"]["value"] == pytest.approx(trained["mse"], rel=0.2)
+        assert metrics["psnr"]["value"] == pytest.approx(trained["psnr"], abs=0.8)
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_crashed_and_resumed(

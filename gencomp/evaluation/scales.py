@@ -1,0 +1,36 @@
+"""The scales of metrics in words, for tables and figures; without torch.
+
+One name is one scale everywhere: `mse` is of pixels on [−1, 1], also where a network works on
+another scale. So are `pv` and the errors and variances at rate 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+PIXELS = "pixels on [-1, 1]"
+UNITS = {
+    **dict.fromkeys(("mse", "pv", "rate0_mse", "rate0_pv"), PIXELS),
+    "psnr": "dB",
+    **dict.fromkeys(("bpp", "file_bpp", "nominal_bpp"), "bits per pixel"),
+    **dict.fromkeys(("encode_seconds", "decode_seconds"), "s"),
+}
+_KERNEL_DISTANCES = {"mmd": "MMD", "rkid": "KID", "rate0_rkid": "KID", "skid": "KID"}
+
+
+def negative(names: Iterable[str]) -> str:
+    """What a negative value of the kernel distances among some metrics means; empty for none."""
+    found = sorted({_KERNEL_DISTANCES[name] for name in names if name in _KERNEL_DISTANCES})
+    if not found:
+        return ""
+    return (
+        f"{' and '.join(found)}: unbiased estimates of a squared distance; a negative one means"
+        " that no difference was found"
+    )
+
+
+def remark(names: Iterable[str]) -> str:
+    """What the reader of a table of some metrics must know first, where it names no units."""
+    names = list(names)
+    scale = f"mse: {PIXELS}" if "mse" in names else ""
+    return ". ".join(filter(None, (scale, negative(names))))
