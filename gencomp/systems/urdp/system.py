@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gencomp.coding.fixed_length import packed_bits
 from gencomp.draws import Draws
 from gencomp.errors import InputError
+from gencomp.evaluation.psnr import PEAK_TO_PEAK
 from gencomp.networks import urdp as networks
 from gencomp.rate_distortion.perception import unpenalised_gap
 from gencomp.sums import Sums
@@ -179,9 +180,9 @@ class UrdpSystem(SystemOfObjectives):
         return self.networks[name] if name in self.networks else self.frozen[name]
 
     def evaluate(self, batch: Batch, draws: Draws) -> Sums:
-        """The squared errors on [0, 1], and the critic's scores of images and reconstructions."""
+        """The squared errors, and the critic's scores of images and reconstructions."""
         x_BCHW, x_hat_BCHW = self._reconstructed(batch, draws)
-        sums = squared_errors(x_BCHW, x_hat_BCHW)
+        sums = squared_errors(x_BCHW, x_hat_BCHW, self.pixels.range)
         critic = self.networks["critic"]
         sums.add("real_score", scores_B(critic, x_BCHW))
         sums.add("fake_score", scores_B(critic, x_hat_BCHW))
@@ -190,14 +191,15 @@ class UrdpSystem(SystemOfObjectives):
     def summary(self, sums: Sums) -> dict[str, float]:
         """The rate, the errors, and the gap of the critic that was trained with the decoder.
 
-        The `critic_gap` is mean D(x) − mean D(x̂), the published perception. `critic_distance` is
+        The published errors are `mse_unit`, of pixels on [0, 1]. The `critic_gap` is mean D(x) − mean D(x̂), the published perception. `critic_distance` is
         the Wasserstein-1 distance behind it, corrected for the bias of the gradient penalty.
         """
         gap = sums.mean("real_score") - sums.mean("fake_score")
         bits = sum(packed_bits(layer.code.latents, layer.code.levels) for layer in self.layers)
         return {
             "bpp": bits / (self.pixels.height * self.pixels.width),
-            **errors_summary(sums, self.pixels.range),
+            **errors_summary(sums),
+            "mse_unit": sums.mean("mse") / PEAK_TO_PEAK**2,
             "critic_gap": gap,
             "critic_distance": unpenalised_gap(gap, self.recipe.critic.penalty_weight),
             "images": sums.count("mse"),

@@ -214,7 +214,8 @@ class TestEvaluation:
         original = urdp_cases.batch(system).images_BCHW.double() / 255
         mse = (images.double() / 255 - original).square().mean().item()
         # The image was rounded to 8 bits, the metric was not.
-        assert metrics["mse"] == pytest.approx(mse, abs=2e-4)
+        assert metrics["mse_unit"] == pytest.approx(mse, abs=2e-4)
+        assert metrics["mse"] == pytest.approx(4 * metrics["mse_unit"])
         assert metrics["critic_distance"] <= metrics["critic_gap"] or metrics["critic_gap"] <= 0
 
     def test_a_drifted_encoder_is_evaluated_by_its_own_statistics(self):
