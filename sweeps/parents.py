@@ -46,8 +46,8 @@ def before(sweep: Sweep, directory: Path, overrides: Mapping[str, Any]) -> dict[
         overrides: the recipe values of the command line, of which `shared` keeps some.
 
     Raises:
-        InputError: a sweep names one that does not exist, or itself, or its space makes recipes that
-            are not valid.
+        InputError: a sweep names one that does not exist, or itself, or its space makes recipes
+            that are not valid.
     """
     seen: dict[Path, Sweep] = {}
     _visit(sweep, directory, shared(overrides), (directory.resolve(),), seen)

@@ -30,6 +30,7 @@ RECIPES: dict[tuple[str, str], type[BaseRecipe]] = {
     ("urdp", "end_to_end"): urdp.EndToEndRecipe,
     ("urdp", "universal"): urdp.UniversalRecipe,
     ("urdp", "refinement"): urdp.RefinementRecipe,
+    ("urdp", "critic"): urdp.CriticRecipe,
     ("vae", "elbo"): VaeRecipe,
 }
 

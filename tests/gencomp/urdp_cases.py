@@ -22,6 +22,7 @@ RECIPES = {
     "end_to_end": "urdp_mnist",
     "universal": "urdp_universal_mnist",
     "refinement": "urdp_refinement_mnist",
+    "critic": "urdp_critic_mnist",
 }
 
 
@@ -33,14 +34,23 @@ def recipe(stage: str = "end_to_end", **overrides: Any) -> BaseRecipe:
 def made(
     stage: str = "end_to_end", parent: BaseRecipe | None = None, **overrides: Any
 ) -> UrdpSystem:
-    """A system with the weights of its start; the frozen encoder is another fresh one."""
+    """A system with the weights of its start, on a fresh end-to-end system for later stages.
+
+    Args:
+        stage: the stage.
+        parent: the recipe of the end-to-end system; for that stage itself it is what is made.
+        overrides: recipe keys of the stage.
+    """
+    base = parent or recipe()
     torch.manual_seed(0)
-    parents = {} if stage == "end_to_end" else {"encoder": parent or recipe()}
-    found = build_system(recipe(stage, **overrides), parents)
-    assert isinstance(found, UrdpSystem)
-    if found.frozen:
-        found.load_frozen({"encoder": parent_state(parent)})
+    if stage == "end_to_end":
+        found = build_system(parent or recipe(stage, **overrides), {})
+    else:
+        role = "decoder" if stage == "critic" else "encoder"
+        found = build_system(recipe(stage, **overrides), {role: base})
+        found.load_frozen({role: parent_state(base)})
         found.frozen.eval().requires_grad_(False)
+    assert isinstance(found, UrdpSystem)
     return found
 
 

@@ -236,8 +236,8 @@ class UrdpCodec:
         grey = bool((image_HWC == image_HWC[..., :1]).all())
         if pixels.channels == 1 and not grey:
             raise InputError("this codec takes grey images, not one in colour")
-        x_BCHW = torch.from_numpy(np.ascontiguousarray(image_HWC)).permute(2, 0, 1)[None]
-        return x_BCHW[:, : pixels.channels].double() / 255
+        x_HWC = torch.from_numpy(image_HWC[..., : pixels.channels] / 255)
+        return x_HWC.permute(2, 0, 1)[None]
 
     @torch.no_grad()
     def _decoded(self, symbols: Sequence[Integers], index: int, draw: int) -> np.ndarray:

@@ -149,19 +149,33 @@ class EncoderParents(Section):
     )
 
 
+class FrozenEncoderSection(Section):
+    statistics: Literal["frozen", "drifting"] = Field(
+        "frozen",
+        description="batch-norm statistics of the frozen encoder: frozen keeps those of its run,"
+        " drifting takes those of each batch and moves the running ones as the authors' code does,"
+        " so that the encoder is another one afterwards",
+    )
+
+
 class UrdpRecipe(BaseRecipe):
     """The parts of a recipe that all stages share."""
 
     system: Literal["urdp"] = "urdp"
-    loss: LossSection
     critic: CriticSection
+
+
+class CodecRecipe(UrdpRecipe):
+    """The parts of a recipe that the stages with a codec share."""
+
+    loss: LossSection
     optimizer: CodecOptimizer = CodecOptimizer()
 
     def batch_statistics(self) -> str:
         return "the statistics of batch norm"
 
 
-class EndToEndRecipe(UrdpRecipe):
+class EndToEndRecipe(CodecRecipe):
     """Train an encoder, a decoder and a critic for one perception weight λ."""
 
     RATE_KEYS: ClassVar[tuple[str, ...]] = ("code.latents", "code.levels")
@@ -173,25 +187,20 @@ class EndToEndRecipe(UrdpRecipe):
     critic: CriticSection = CriticSection()
 
 
-class UniversalRecipe(UrdpRecipe):
+class UniversalRecipe(CodecRecipe):
     """Train a decoder and a critic for another λ on the frozen encoder of an end-to-end run."""
 
     stage: Literal["universal"] = "universal"
     parents: EncoderParents
     loss: LossSection = LossSection()
     critic: ParentCriticSection = ParentCriticSection()
-    encoder_statistics: Literal["frozen", "drifting"] = Field(
-        "frozen",
-        description="batch-norm statistics of the frozen encoder: frozen keeps those of its run,"
-        " drifting takes those of each batch and moves the running ones as the authors' code does,"
-        " so that the encoder is another one afterwards",
-    )
+    encoder: FrozenEncoderSection = FrozenEncoderSection()
 
     def parent_runs(self) -> dict[str, str]:
         return {"encoder": self.parents.encoder}
 
 
-class RefinementRecipe(UrdpRecipe):
+class RefinementRecipe(CodecRecipe):
     """Train a second encoder beside a frozen one, and a decoder that reads both codes."""
 
     RATE_KEYS: ClassVar[tuple[str, ...]] = ("code.latents", "code.levels")
@@ -204,3 +213,27 @@ class RefinementRecipe(UrdpRecipe):
 
     def parent_runs(self) -> dict[str, str]:
         return {"encoder": self.parents.encoder}
+
+
+class CriticParents(Section):
+    decoder: str = Field(
+        description="directory of a finished run of stage end_to_end, universal or refinement,"
+        " whose images the critic judges"
+    )
+    encoder: str | None = Field(
+        None,
+        description="directory of the end_to_end run that the decoder's run started from; null if"
+        " the decoder's run is of stage end_to_end itself",
+    )
+
+
+class CriticRecipe(UrdpRecipe):
+    """Train a fresh critic on the images of a finished decoder, to measure its perception."""
+
+    stage: Literal["critic"] = "critic"
+    parents: CriticParents
+    critic: CriticSection = CriticSection()
+
+    def parent_runs(self) -> dict[str, str]:
+        runs = {"decoder": self.parents.decoder}
+        return runs if self.parents.encoder is None else runs | {"encoder": self.parents.encoder}

@@ -14,6 +14,7 @@ from gencomp.errors import InputError
 from gencomp.evaluation.psnr import PEAK_TO_PEAK
 from gencomp.networks import urdp as networks
 from gencomp.rate_distortion.perception import unpenalised_gap
+from gencomp.recipes.schema import BaseRecipe
 from gencomp.sums import Sums
 from gencomp.system import Batch, Progress, Supply, System, Update
 from gencomp.systems.common.calibration import calibration_batches
@@ -31,6 +32,7 @@ from gencomp.systems.urdp.objectives import (
     start_weight,
 )
 from gencomp.systems.urdp.recipe import (
+    CriticRecipe,
     EndToEndLoss,
     EndToEndRecipe,
     NetworksSection,
@@ -62,8 +64,10 @@ class UrdpSystem(SystemOfObjectives):
         recipe: the recipe of the stage.
         sizes: the sizes of the networks, which are those of the encoder's run.
         layers: the layers of the code, the base first.
-        nets: the networks that a checkpoint holds, but for decoder and critic.
-        frozen: the networks of a parent, in evaluation mode.
+        nets: the networks that a checkpoint holds, `critic` among them.
+        frozen: the networks of parents, in evaluation mode.
+        trains: the names of the networks that the codec's phase trains; with none there is no such
+            phase.
     """
 
     def __init__(
@@ -73,45 +77,23 @@ class UrdpSystem(SystemOfObjectives):
         layers: Sequence[Layer],
         nets: Mapping[str, nn.Module],
         frozen: Mapping[str, nn.Module],
+        trains: Sequence[str],
     ) -> None:
-        self.recipe, self.layers = recipe, layers
-        side, channels = sizes.image_size, sizes.channels
-        self.pixels = Pixels(channels, side, side, signed=False)
+        self.recipe, self.layers, self._trains = recipe, layers, frozenset(trains)
+        self.pixels = Pixels(sizes.channels, sizes.image_size, sizes.image_size, signed=False)
         self.frozen = nn.ModuleDict(frozen)
-        latents = sum(layer.code.latents for layer in layers)
-        every = {
-            **nets,
-            "decoder": networks.decoder(side, channels, latents, sizes.decoder_width),
-            "critic": networks.critic(side, channels, sizes.decoder_width),
-        }
-        encoders = {layer.encoder: {**every, **frozen}[layer.encoder] for layer in layers}
-        used = {**encoders, "decoder": every["decoder"], "critic": every["critic"]}
-        evaluates = tuple(name for name in encoders if name in frozen)
-        trains = (*(name for name in encoders if self.learns(name)), "decoder")
-        critic = recipe.critic
-        objectives = {
-            "critic": Objective(
-                CriticPhase(
-                    used,
-                    evaluates,
-                    self.channel,
-                    self.to_unit,
-                    penalty_weight=critic.penalty_weight,
-                ),
-                critic.optimizer,
-            ),
-            "codec": Objective(
-                CodecPhase(
-                    used, trains, evaluates, self.channel, self.to_unit, self.perception_weight
-                ),
-                recipe.optimizer,
-            ),
-        }
-        super().__init__(every, objectives)
-
-    def learns(self, encoder: str) -> bool:
-        """Whether an encoder of that name is trained."""
-        return encoder == "encoder"
+        every = {**nets, **frozen}
+        used = {name: every[name] for name in (*_encoders(layers), "decoder", "critic")}
+        evaluates = tuple(name for name in used if name in frozen)
+        settings = recipe.critic
+        critic = CriticPhase(used, evaluates, self.channel, self.to_unit, settings.penalty_weight)
+        objectives = {"critic": Objective(critic, settings.optimizer)}
+        if trains:
+            codec = CodecPhase(
+                used, trains, evaluates, self.channel, self.to_unit, self.perception_weight
+            )
+            objectives["codec"] = Objective(codec, recipe.optimizer)
+        super().__init__(nets, objectives)
 
     def updates(self, progress: Progress) -> Sequence[Update]:
         """One update on a fresh batch, of the critic or of the codec by its number in the epoch.
@@ -147,7 +129,7 @@ class UrdpSystem(SystemOfObjectives):
         parts = []
         for number, (name, _, code) in enumerate(self.layers):
             encoder = nets[name]
-            with torch.set_grad_enabled(torch.is_grad_enabled() and self.learns(name)):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and name in self._trains):
                 f_BK = encoder(x_BCHW)
             unit_BK = code.random_units(draws, f"dither {number}")
             parts.append(coding.received(f_BK, unit_BK, code, encoder.training))
@@ -191,8 +173,9 @@ class UrdpSystem(SystemOfObjectives):
     def summary(self, sums: Sums) -> dict[str, float]:
         """The rate, the errors, and the gap of the critic that was trained with the decoder.
 
-        The published errors are `mse_unit`, of pixels on [0, 1]. The `critic_gap` is mean D(x) − mean D(x̂), the published perception. `critic_distance` is
-        the Wasserstein-1 distance behind it, corrected for the bias of the gradient penalty.
+        The published errors are `mse_unit`, of pixels on [0, 1], and the published perception is
+        `critic_gap`, mean D(x) − mean D(x̂). `critic_distance` is the Wasserstein-1 distance behind
+        it, corrected for the bias of the gradient penalty.
         """
         gap = sums.mean("real_score") - sums.mean("fake_score")
         bits = sum(packed_bits(layer.code.latents, layer.code.levels) for layer in self.layers)
@@ -216,7 +199,7 @@ class UrdpSystem(SystemOfObjectives):
         }
 
     def codec(self) -> UrdpCodec:
-        return self._codec({self.networks["decoder"]: 1.0})
+        return self._codec({self.every("decoder"): 1.0})
 
     def mixed_codec(self, other: System, share: float) -> UrdpCodec:
         """The codec of (1 − a)·g(y) + a·g'(y) for this decoder g and the other's g'.
@@ -246,16 +229,16 @@ class UrdpSystem(SystemOfObjectives):
         self.pixels.require(batch.images_BCHW)
         x_BCHW = self.to_unit(batch.images_BCHW)
         nets = nn.ModuleDict({layer.encoder: self.every(layer.encoder) for layer in self.layers})
-        return x_BCHW, self.networks["decoder"](self.channel(nets, x_BCHW, draws))
+        return x_BCHW, self.every("decoder")(self.channel(nets, x_BCHW, draws))
 
 
 class EndToEnd(UrdpSystem):
     """Encoder, decoder and critic for one λ."""
 
     def __init__(self, recipe: EndToEndRecipe) -> None:
-        sizes, code = recipe.networks, coding.Code.of(recipe.code)
-        nets = {"encoder": build_encoder(sizes, code), "tables": LatentTables(code)}
-        super().__init__(recipe, sizes, [Layer("encoder", "tables", code)], nets, frozen={})
+        sizes, layer = recipe.networks, Layer("encoder", "tables", coding.Code.of(recipe.code))
+        nets = {**layer_networks(sizes, layer), **decoder_and_critic(sizes, [layer])}
+        super().__init__(recipe, sizes, [layer], nets, {}, trains=("encoder", "decoder"))
 
 
 class SecondStage(UrdpSystem):
@@ -264,9 +247,7 @@ class SecondStage(UrdpSystem):
     recipe: UniversalRecipe | RefinementRecipe
 
     def load_frozen(self, parents: Mapping[str, Mapping[str, Tensor]]) -> None:
-        for own, name in (("base_encoder", "encoder"), ("base_tables", "tables")):
-            if own in self.frozen:
-                self.frozen[own].load_state_dict(part(parents["encoder"], name))
+        load_base(self.frozen, parents["encoder"])
 
     def initialise(self, parents: Mapping[str, Mapping[str, Tensor]], supply: Supply) -> None:
         super().initialise(parents, supply)
@@ -278,42 +259,97 @@ class Universal(SecondStage):
     """A decoder and a critic for another λ on the encoder of an end-to-end run."""
 
     def __init__(self, recipe: UniversalRecipe, parent: EndToEndRecipe) -> None:
-        base = base_layer(parent)
-        found = base_networks(parent)
-        self._drifting = recipe.encoder_statistics == "drifting"
-        nets, frozen = (found, {}) if self._drifting else ({}, found)
-        super().__init__(recipe, parent.networks, [base], nets, frozen)
+        sizes, base = parent.networks, base_layer(parent)
+        nets, encoder = decoder_and_critic(sizes, [base]), layer_networks(sizes, base)
+        self._drifting = recipe.encoder.statistics == "drifting"
+        own, frozen = ({**encoder, **nets}, {}) if self._drifting else (nets, encoder)
+        super().__init__(recipe, sizes, [base], own, frozen, trains=("decoder",))
 
     def initialise(self, parents: Mapping[str, Mapping[str, Tensor]], supply: Supply) -> None:
         super().initialise(parents, supply)
         if self._drifting:
-            for own, name in (("base_encoder", "encoder"), ("base_tables", "tables")):
-                self.networks[own].load_state_dict(part(parents["encoder"], name))
+            load_base(self.networks, parents["encoder"])
 
 
 class Refinement(SecondStage):
     """A second encoder beside the frozen one of an end-to-end run; the decoder reads both codes."""
 
     def __init__(self, recipe: RefinementRecipe, parent: EndToEndRecipe) -> None:
-        code = coding.Code.of(recipe.code)
-        layers = [base_layer(parent), Layer("encoder", "tables", code)]
-        nets = {"encoder": build_encoder(parent.networks, code), "tables": LatentTables(code)}
-        super().__init__(recipe, parent.networks, layers, nets, base_networks(parent))
+        sizes = parent.networks
+        base, fine = base_layer(parent), Layer("encoder", "tables", coding.Code.of(recipe.code))
+        nets = {**layer_networks(sizes, fine), **decoder_and_critic(sizes, [base, fine])}
+        frozen = layer_networks(sizes, base)
+        super().__init__(recipe, sizes, [base, fine], nets, frozen, trains=("encoder", "decoder"))
+
+
+class FreshCritic(UrdpSystem):
+    """A critic of fixed budget for the images of a finished decoder, which measures perception."""
+
+    def __init__(self, recipe: CriticRecipe, decoder: BaseRecipe, base: EndToEndRecipe) -> None:
+        match decoder:
+            case UniversalRecipe():
+                layers = [base_layer(base)]
+            case RefinementRecipe():
+                fine = Layer("encoder", "tables", coding.Code.of(decoder.code))
+                layers = [base_layer(base), fine]
+            case _:
+                layers = [Layer("encoder", "tables", coding.Code.of(base.code))]
+        sizes, frozen = base.networks, {}
+        for layer in layers:
+            frozen |= layer_networks(sizes, layer)
+        nets = decoder_and_critic(sizes, layers)
+        frozen["decoder"] = nets.pop("decoder")
+        super().__init__(recipe, sizes, layers, nets, frozen, trains=())
+
+    def load_frozen(self, parents: Mapping[str, Mapping[str, Tensor]]) -> None:
+        own = parents["decoder"]
+        for name, network in self.frozen.items():
+            if not (state := part(own, name)):  # the encoder of a universal decoder's own parent
+                state = part(parents["encoder"], name.removeprefix(_BASE))
+            network.load_state_dict(state)
+
+    def updates(self, progress: Progress) -> Sequence[Update]:
+        """Every batch is for the critic."""
+        return (Update("critic", fresh_batch=True),)
+
+    def summary(self, sums: Sums) -> dict[str, float]:
+        """The summary of the decoder, with the critic's figures under names of their own."""
+        found = super().summary(sums)
+        for name in ("critic_gap", "critic_distance"):
+            found[f"fresh_{name}"] = found.pop(name)
+        return found
+
+
+_BASE = "base_"
 
 
 def base_layer(parent: EndToEndRecipe) -> Layer:
-    """The layer of the encoder of an end-to-end run."""
-    return Layer("base_encoder", "base_tables", coding.Code.of(parent.code))
+    """The layer of the encoder of an end-to-end run, as later stages name its networks."""
+    return Layer(f"{_BASE}encoder", f"{_BASE}tables", coding.Code.of(parent.code))
 
 
-def base_networks(parent: EndToEndRecipe) -> dict[str, nn.Module]:
-    """The encoder and the tables of an end-to-end run, under their names in later stages."""
-    code = coding.Code.of(parent.code)
-    return {"base_encoder": build_encoder(parent.networks, code), "base_tables": LatentTables(code)}
+def layer_networks(sizes: NetworksSection, layer: Layer) -> dict[str, nn.Module]:
+    """A fresh encoder and fresh tables of a layer, under their names."""
+    code = layer.code
+    encoder = networks.encoder(sizes.image_size, sizes.channels, code.latents, sizes.width)
+    return {layer.encoder: encoder, layer.tables: LatentTables(code)}
 
 
-def build_encoder(sizes: NetworksSection, code: coding.Code) -> nn.Sequential:
-    return networks.encoder(sizes.image_size, sizes.channels, code.latents, sizes.width)
+def decoder_and_critic(sizes: NetworksSection, layers: Sequence[Layer]) -> dict[str, nn.Module]:
+    """A fresh decoder of all layers and a fresh critic, under their names."""
+    side, channels, width = sizes.image_size, sizes.channels, sizes.decoder_width
+    latents = sum(layer.code.latents for layer in layers)
+    return {
+        "decoder": networks.decoder(side, channels, latents, width),
+        "critic": networks.critic(side, channels, width),
+    }
+
+
+def load_base(own: nn.ModuleDict, parent: Mapping[str, Tensor]) -> None:
+    """Load the encoder and the tables of an end-to-end run where `own` has them."""
+    for name, network in own.items():
+        if name.startswith(_BASE):
+            network.load_state_dict(part(parent, name.removeprefix(_BASE)))
 
 
 def part(state: Mapping[str, Tensor], network: str) -> dict[str, Tensor]:
@@ -322,3 +358,7 @@ def part(state: Mapping[str, Tensor], network: str) -> dict[str, Tensor]:
     return {
         name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
     }
+
+
+def _encoders(layers: Sequence[Layer]) -> tuple[str, ...]:
+    return tuple(layer.encoder for layer in layers)

@@ -212,7 +212,10 @@ class TestReceiversChoice:
             other.decompress(stream)
 
     def test_a_drifted_encoder_is_another_one(self):
-        base, drifted = finished(), urdp_cases.made("universal", encoder_statistics="drifting")
+        base, drifted = (
+            finished(),
+            urdp_cases.made("universal", **{"encoder.statistics": "drifting"}),
+        )
         state = {"encoder": base.networks.state_dict()}
         drifted.initialise(state, urdp_cases.supply(drifted))
         stream = base.codec().compress(pictures(1)[0])

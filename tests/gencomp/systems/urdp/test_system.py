@@ -123,7 +123,7 @@ class TestUpdates:
 
     def test_the_encoder_of_the_authors_drifts(self):
         """Its weights stay, and its running statistics move with every batch."""
-        system = urdp_cases.made("universal", encoder_statistics="drifting")
+        system = urdp_cases.made("universal", **{"encoder.statistics": "drifting"})
         assert not system.frozen
         system.initialise({"encoder": urdp_cases.parent_state()}, urdp_cases.supply(system))
         encoder = system.networks["base_encoder"]
@@ -219,7 +219,7 @@ class TestEvaluation:
         assert metrics["critic_distance"] <= metrics["critic_gap"] or metrics["critic_gap"] <= 0
 
     def test_a_drifted_encoder_is_evaluated_by_its_own_statistics(self):
-        system = urdp_cases.made("universal", encoder_statistics="drifting")
+        system = urdp_cases.made("universal", **{"encoder.statistics": "drifting"})
         with evaluation_mode(system.networks):
             a = system.reconstruct(urdp_cases.batch(system), urdp_cases.draws())
             b = system.reconstruct(urdp_cases.batch(system), urdp_cases.draws())
@@ -235,6 +235,53 @@ class TestEvaluation:
         universal.finalise(urdp_cases.supply(universal))
         for name, value in universal.frozen.state_dict().items():
             assert torch.equal(value, frozen[name])
+
+
+class TestFreshCritic:
+    def test_it_alone_learns(self):
+        system = urdp_cases.made("critic")
+        before = copy.deepcopy(system.frozen.state_dict())
+        weights = [p.clone() for p in system.networks["critic"].parameters()]
+        assert list(system.networks) == ["critic"]
+        assert system.updates(Progress(7, 7 * 64, 640)) == (("critic", True),)
+        urdp_cases.update(system, "critic")
+        for name, value in system.frozen.state_dict().items():
+            assert torch.equal(value, before[name]), name
+        pairs = zip(weights, system.networks["critic"].parameters(), strict=True)
+        assert any(not torch.equal(*pair) for pair in pairs)
+
+    def test_its_figures_have_names_of_their_own(self):
+        system = urdp_cases.made("critic")
+        with evaluation_mode(system.networks):
+            metrics = system.summary(system.evaluate(urdp_cases.batch(system), urdp_cases.draws()))
+        assert {"fresh_critic_gap", "fresh_critic_distance", "mse_unit"} <= metrics.keys()
+        assert "critic_gap" not in metrics
+
+    def test_it_judges_every_stage(self):
+        base = urdp_cases.recipe()
+        for stage in ("universal", "refinement"):
+            decoder = urdp_cases.made(stage)
+            recipe = urdp_cases.recipe("critic", **{"parents.encoder": "encoder"})
+            system = build_system(recipe, {"decoder": decoder.recipe, "encoder": base})
+            system.load_frozen(
+                {"decoder": decoder.networks.state_dict(), "encoder": urdp_cases.parent_state()}
+            )
+            system.frozen.eval()
+            batch, draws = urdp_cases.batch(decoder), urdp_cases.draws()
+            with evaluation_mode(decoder.networks), evaluation_mode(system.networks):
+                pair = [one.reconstruct(batch, draws) for one in (decoder, system)]
+            assert torch.equal(*pair)
+            assert system.codec().reader_fingerprint == decoder.codec().reader_fingerprint
+
+    def test_parents_that_do_not_fit_are_refused(self):
+        base, universal = urdp_cases.recipe(), urdp_cases.recipe("universal")
+        both = urdp_cases.recipe("critic", **{"parents.encoder": "encoder"})
+        with pytest.raises(InputError, match=r"parents\.encoder must be null"):
+            build_system(both, {"decoder": base, "encoder": base})
+        with pytest.raises(InputError, match="reads the code of another run"):
+            build_system(urdp_cases.recipe("critic"), {"decoder": universal})
+        with pytest.raises(InputError, match="a urdp/critic needs one of"):
+            build_system(urdp_cases.recipe("critic"), {"decoder": vae_cases.recipe()})
 
 
 class TestStarts:
