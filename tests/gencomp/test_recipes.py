@@ -28,9 +28,15 @@ class TestShipped:
                 for images in ("celeba", "lsun", "photos")
             ),
             *sorted(
-                f"urdp_{stage}{images}"
-                for stage in ("critic_", "", "refinement_", "universal_")
-                for images in ("mnist", "svhn")
+                [
+                    "urdp_celeba",
+                    "urdp_photos",
+                    *(
+                        f"urdp_{stage}{images}"
+                        for stage in ("critic_", "", "refinement_", "universal_")
+                        for images in ("mnist", "svhn")
+                    ),
+                ]
             ),
             *(f"vae_{kind}" for kind in ("conv_cifar10", "digits", "linear_mnist", "mnist")),
         ]
