@@ -3,7 +3,7 @@
 recipe.yaml       the resolved recipe
 parents/          the recipe of each run that this one starts from: <role>.yaml
 identity.json     the run's identity: recipe values, hash of the data, weights of the parents
-environment.json  the versions of the software that the run was started with
+environment.json  the code, command line, processor and software that the run was started with
 checkpoints/      see cluster/checkpoints/store.py
 metrics.jsonl     one row per logged step, one per evaluation
 logs/             what each process did, see cluster/logs/process_log.py
@@ -17,19 +17,16 @@ result.json       the final metrics, written last, when training is complete
 from __future__ import annotations
 
 import json
-import platform
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-import gencomp
-from cluster import data, tensor_files
+from cluster import data, provenance, tensor_files
 from cluster.checkpoints import retention, store
 from cluster.checkpoints.store import LAST, Checkpoint, Choice
 from cluster.files import write_text
@@ -266,7 +263,7 @@ def enter(path: Path, recipe: BaseRecipe, history: Mapping[str, Any] | None = No
     for role, parent in recipe.parent_runs().items():
         write_text(partial / "parents" / f"{role}.yaml", recipes.dump(open_run(parent).recipe()))
     write_text(partial / "recipe.yaml", recipes.dump(recipe))
-    write_text(partial / "environment.json", json.dumps(_environment(), indent=1))
+    write_text(partial / provenance.FILE, json.dumps(provenance.environment(), indent=1))
     write_text(partial / "identity.json", json.dumps(identity, indent=1))
     partial.rename(path)
     return run
@@ -293,13 +290,3 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         for key in sorted({*old, *new})
         if old.get(key) != new.get(key) and key not in _RECORD  # only older runs have these keys
     ]
-
-
-def _environment() -> dict[str, str]:
-    packages = {name: metadata.version(name) for name in ("torch", "numpy", "pyarrow")}
-    return {
-        "gencomp": gencomp.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        **packages,
-    }

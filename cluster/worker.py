@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 import gencomp
-from cluster import data
+from cluster import data, provenance
 from cluster.files import write_text
 from cluster.logs import process_log
 from cluster.logs.watchdog import STALL_SECONDS, Beat, watchdog
@@ -277,6 +277,8 @@ def _log_start(worker: WorkerInfo, step: int) -> None:
                 "python": platform.python_version(),
                 "torch": torch.__version__,
                 "cuda": torch.version.cuda if cuda else None,
+                # One rank asks git, as hundreds at once would burden a shared file system.
+                **(provenance.code() if worker.rank == 0 else {}),
             },
         ),
     )

@@ -61,9 +61,9 @@ class SweepResult:
         """The best rows, see `best`."""
         return best(self.rows, self.sweep)
 
-    def run(self, row: Mapping[str, Any]) -> runs.Run:
-        """The run of the trial in a row."""
-        return runs.open_run(self.directory / "trials" / row["trial"])
+    def run(self, row: Mapping[str, Any], checkpoint: str = "last") -> runs.Run:
+        """The run of the trial in a row, with the choice of its checkpoint."""
+        return runs.open_run(self.directory / "trials" / row["trial"], checkpoint)
 
     def evaluations(self, row: Mapping[str, Any]) -> list[dict[str, float]]:
         """All evaluations of the trial in a row, see `Trial.evaluations`."""

@@ -206,9 +206,24 @@ def test_figures(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
     # A point is drawn from the evaluation, and what is measured beside it is of its checkpoint.
     capsys.readouterr()
+    files = ["files", str(run.path), "--images", "2"]
     measured(run, "metrics", "--checkpoint", "best")
+    assert main([*files, "--checkpoint", "best"]) == 0
     curves = drawn("curves", str(run.path), "--metrics", "mse,mmd")
-    shutil.rmtree(run.path / "evaluations")
+    shutil.rmtree(run.path / "evaluations" / "files")
+    assert main(files) == 0
+    words = [
+        "figure",
+        "curves",
+        str(run.path),
+        "--metrics",
+        "mse",
+        "--out",
+        str(tmp_path / "f.png"),
+    ]
+    assert main(words) == 2
+    assert "do not belong to what was measured: their weights" in capsys.readouterr().err
+    shutil.rmtree(run.path / "evaluations" / "metrics")
     measured(run, "metrics")
     assert curves != drawn("curves", str(run.path), "--metrics", "mse,mmd")
 

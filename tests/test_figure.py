@@ -16,6 +16,7 @@ from PIL import Image
 from cluster.results import classical, pictures
 from cluster.runs import open_run
 from gencomp.cli import main
+from gencomp.coding.classical import archive
 from gencomp.draws import Draws
 from gencomp.figures import curves
 from gencomp.losses import mmd
@@ -39,6 +40,7 @@ def codecs(
     for path in paths:
         words = ["--metrics", "mse,psnr,pv,rate0", "--images", "20", "--draws", "3"]
         assert main(["evaluate", str(path), *words]) == 0
+    assert main(["files", *map(str, paths), "--images", "20"]) == 0
     return paths
 
 
@@ -134,6 +136,7 @@ class TestLatent:
         prior = system.prior.sample(Draws(7, ("prior",), 30), torch.float64)
         assert f"{float(mmd(z, prior)):.5f}" in out
         assert "dplc/codec, 2 channels, λ 10" in out and "dplc/wae" in out and "chance" in out
+        assert out.index("a negative one means") < out.index("dplc/wae")
 
     def test_latents_of_frozen_statistics_do_not_depend_on_the_batch(
         self, codecs: list[Path]
@@ -155,7 +158,11 @@ class TestCurves:
         found = read([str(path) for path in codecs], "metrics")
         assert [one.series for one in found] == ["λ 10", "λ 10", "λ 0"]
         points = [one.point("mse") for one in found]
-        assert [p.bpp for p in points if p] == [0.0078125, 0.015625, 0.015625]
+        for path, point in zip(codecs, points, strict=True):
+            rates = json.loads((path / "evaluations/files/rates.json").read_text())["metrics"]
+            assert point is not None
+            assert point.bpp == rates["joint_bpp"]["value"] < rates["nominal_bpp"]["value"] + 1e-12
+            assert point.file_bpp == rates["joint_file_bpp"]["value"] > point.bpp
         content = json.loads((codecs[0] / "evaluations/metrics/metrics.json").read_text())
         first = points[0]
         assert first is not None and first.value == content["metrics"]["mse"]["value"]
@@ -167,13 +174,43 @@ class TestCurves:
         two, four, free = codecs
         file = tmp_path / "elsewhere.json"
         shutil.copy(free / "evaluations/metrics/metrics.json", file)
+        shutil.copy(free / "evaluations/files/rates.json", tmp_path / "rates.json")
         words = [f"λ = 10={two},{four}", str(file)]
         found = read(words, "metrics")
         assert [one.series for one in found] == ["λ = 10", "λ = 10", "dplc/codec"]
         assert found[2].run is None and found[2].point("mmd") is None
         assert draw("curves", *words, "--metrics", "mse,psnr,pv,mmd").std() > 10
 
-    def test_a_run_without_an_evaluation_speaks_by_its_last_one(self, codec_run: Path) -> None:
+    def test_rates_are_of_the_weights_and_pictures_of_the_metrics(
+        self, codecs: list[Path], tmp_path: Path, refused_figure: Callable[..., str]
+    ) -> None:
+        """Rates that were not measured are never stood in for by nominal ones."""
+        two, four = (Path(shutil.copytree(path, tmp_path / path.name)) for path in codecs[:2])
+        rates = two / "evaluations/files/rates.json"
+        content = json.loads(rates.read_text())
+        for key, what in (("weights", "weights"), ("data", "data")):
+            changed = {**content, "protocol": {**content["protocol"], key: "0" * 32}}
+            rates.write_text(json.dumps(changed))
+            said = refused_figure("curves", two)
+            assert f"do not belong to what was measured: their {what} is 0000" in said
+        del content["metrics"]["joint_bpp"]
+        rates.write_text(json.dumps(content))
+        assert "has no joint containers" in refused_figure("curves", two)
+        rates.unlink()
+        said = refused_figure("curves", two, "--metrics", "mse")
+        assert f"run {two} has no measured rates: `gencomp files {two}` writes" in said
+        shutil.rmtree(four / "evaluations/files")
+        said = refused_figure("curves", two, four, "--files", "mine")
+        assert "2 runs have no measured rates" in said
+        assert f"`gencomp files {two} {four} --name mine` writes their files" in said
+        file = shutil.copy(two / "evaluations/metrics/metrics.json", tmp_path / "m.json")
+        assert "lies outside its run, and no rates.json" in refused_figure("curves", file)
+
+    def test_a_run_without_an_evaluation_speaks_by_its_last_one(
+        self, codecs: list[Path], tmp_path: Path
+    ) -> None:
+        codec_run = Path(shutil.copytree(codecs[0], tmp_path / "codec"))
+        shutil.rmtree(codec_run / "evaluations" / "metrics")
         (one,) = read([str(codec_run)], "metrics")
         result = open_run(codec_run).result()
         mse, psnr = one.point("mse"), one.point("psnr")
@@ -198,14 +235,16 @@ class TestCurves:
         assert beside is not None
         rungs = classical.measure([codec], images, 100.0, ["mse", "ms_ssim"])
         assert len(rungs) == len(codec.ladder)
-        coded = [codec.code(image, codec.ladder[3]) for image in pictures.as_tiles(images)]
+        files = [codec.encode(image, codec.ladder[3]) for image in pictures.as_tiles(images)]
         point = rungs[3].point("mse", beside)
-        assert point.bpp == pytest.approx(np.mean([c.bits for c in coded]) / 64**2)
+        # They are counted as joint containers are: in one archive of all images.
+        assert 64**2 * 20 * point.bpp / 8 <= len(archive(files)) < sum(map(len, files))
+        assert rungs[3].file_bpp == 8 * sum(map(len, files)) / 64**2 / 20
         assert rungs[-1].point("psnr", beside).value > point.value
         assert 0 < rungs[3].point("ms_ssim", beside).value < 1
         curves.require_one_protocol(curves.Panel("mse", [beside, point]))
         # Not further than a little beyond the rates of the others.
-        assert len(classical.measure([codec], images, 0.01, ["mse"])) == 1
+        assert len(classical.measure([codec], images, 0.005, ["mse"])) == 1
 
     def test_the_mmd_is_measured_on_the_evaluated_images(self, codecs: list[Path]) -> None:
         (one,) = read([str(codecs[0])], "metrics")
@@ -216,11 +255,7 @@ class TestCurves:
 
 class TestRefusals:
     def test_different_protocols(
-        self,
-        codecs: list[Path],
-        codec_run: Path,
-        refused_figure: Callable[..., str],
-        tmp_path: Path,
+        self, codecs: list[Path], refused_figure: Callable[..., str], tmp_path: Path
     ) -> None:
         other = shutil.copytree(codecs[1], tmp_path / "other")
         shutil.rmtree(other / "evaluations/metrics")
@@ -229,7 +264,8 @@ class TestRefusals:
         said = refused_figure("curves", codecs[0], other, "--metrics", "pv")
         assert "draws of each image is 3 of the first and 2 of the second" in said
         # The last evaluation of the training took other images.
-        said = refused_figure("curves", codecs[0], codec_run, "--metrics", "mse")
+        shutil.rmtree(other / "evaluations/metrics")
+        said = refused_figure("curves", codecs[0], other, "--metrics", "mse")
         assert "images is 20 of 47 images, evenly spaced of the first and 12 of 47" in said
 
     def test_an_evaluation_that_is_not_complete(

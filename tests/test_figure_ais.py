@@ -71,6 +71,7 @@ def codec(codec_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, images in (("metrics", 3), ("more", 4)):
         words = ["--metrics", "mse", "--images", str(images), "--name", name]
         assert main(["evaluate", str(path), *words]) == 0
+    assert main(["files", str(path), "--images", "3"]) == 0
     return path
 
 
@@ -129,6 +130,7 @@ class TestCurves:
         content = json.loads((measured / "wide" / "curve.json").read_text())
         gap = content["bdmc"][1]
         words = ["k", "=", "4", f"{gap['beta']:.4g}", f"{gap['gap']:.4f}"]
+        assert f"{gap['worst_gap']:.4f}" in [word for line in lines for word in line]
         assert any(line[:5] == words for line in lines)
 
     def test_a_pdf(self, measured: Path, tmp_path: Path) -> None:
@@ -144,7 +146,7 @@ class TestCurves:
         (path / "parts" / f"block-{backward:05d}.parquet").unlink()
         assert main(["slurm", "collect", str(path)]) == 0
         (one,) = curves.read([str(path)])
-        assert one.remark == " (PARTIAL: simulated images are missing)"
+        assert one.remark == " (PARTIAL: a certificate is missing)"
         assert [gap.asked for gap in one.gaps] == [0.01]
         draw("ais", path)
         one.means.update(images=2)
@@ -177,11 +179,12 @@ class TestCodecs:
         self, measured: Path, codec: Path, draw: Callable[..., np.ndarray]
     ) -> None:
         content = json.loads((codec / "evaluations/metrics/metrics.json").read_text())["metrics"]
+        rates = json.loads((codec / "evaluations/files/rates.json").read_text())["metrics"]
         for name, factor in (("signed", 1.0), ("unit", 0.25)):
             (beside,) = curves.read([str(measured / name)])
             (point,) = curves.operating_points(read([f"λ = 10={codec}"], "metrics"), beside)
             assert point.series == "λ = 10"
-            assert point.rate == pytest.approx(content["bpp"]["value"] * 4096 * math.log(2))
+            assert point.rate == pytest.approx(rates["joint_bpp"]["value"] * 4096 * math.log(2))
             assert point.distortion == pytest.approx(content["mse"]["value"] * 12288 * factor)
             assert point.interval is not None
             assert point.interval[0] < point.distortion < point.interval[1]

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from cluster import data
 from cluster.runs import Run
+from gencomp.draws import Draws
 from gencomp.errors import InputError
 from gencomp.evaluation.psnr import PEAK_TO_PEAK
 from gencomp.external import decoders
-from gencomp.system import LatentDecoder
+from gencomp.system import LatentDecoder, evaluation_mode
 from shards.reading.reader import Split
 from shards.reading.stream import read_batch
 
@@ -118,6 +119,36 @@ def distortion_per_mse(
         return None
     low, high = value_range
     return values * ((high - low) / PEAK_TO_PEAK) ** 2
+
+
+def encoded(
+    run: Run, split: Split, rows: Sequence[int], draws: int, seed: int, device: str = "cpu"
+) -> Tensor | None:
+    """Latents of images by the run's encoder, [B, draws, K], or None if the run has no encoder.
+
+    Args:
+        run: the run.
+        split: the split of the images.
+        rows: the rows of the images.
+        draws: the number of latents of each image; those of an encoder without noise are equal.
+        seed: the seed of the encoder's noise.
+        device: the device on which the encoder runs.
+
+    Raises:
+        ShardError: an image cannot be read.
+    """
+    system, where = run.system(), torch.device(device)
+    system.to(where)
+    batch = data.to_batch(data.held_out_rows(run.recipe(), split, rows), where)
+    found = []
+    with evaluation_mode(system.networks):
+        for draw in range(draws):
+            key: tuple[str | int, ...] = ("latents", *rows, draw)
+            latents = system.latents(batch, Draws(seed, key, len(rows), device=where))
+            if latents is None:
+                return None
+            found.append(latents.z_BK.flatten(1))
+    return torch.stack(found, dim=1)
 
 
 def stated_variance(decoder: LatentDecoder) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
 
+from cluster import provenance
 from cluster.evaluations import plans
 from cluster.evaluations.plans import Plan
 from cluster.runs import Run, open_run
@@ -72,8 +73,12 @@ class Evaluation:
         return (Path(path) / cls.PLAN.FILE).is_file()
 
     def enter(self) -> Self:
-        """Make the directory and write the plan into it, unless that has been done before."""
+        """Make the directory and write the plan into it, unless that has been done before.
+
+        The environment of this process is added to the record in environment.json.
+        """
         plans.enter_at(self.path, self.plan)
+        provenance.note(self.path)
         return self
 
     @property

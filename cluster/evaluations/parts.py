@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-import gencomp
-from cluster import tensor_files
+from cluster import provenance, tensor_files
 from gencomp.errors import InputError
 
 MEND = "remove it and run the evaluation again"
@@ -26,8 +24,7 @@ def write(path: Path, tensors: dict[str, Tensor], plan: str, block: int) -> None
     metadata = {
         "plan": plan,
         "block": str(block),
-        "gencomp": gencomp.__version__,
-        "torch": torch.__version__,
+        **provenance.of_part(),
     }
     tensor_files.write(path, tensors, metadata)
     for leftover in path.parent.glob(f".{path.name}.*"):  # killed attempts have left these files

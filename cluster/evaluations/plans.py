@@ -47,6 +47,8 @@ class Plan(BaseModel):
         LOCATIONS: the fields that hold places of files, and are no part of the identity.
         DERIVED: the fields that follow from the others, and are no part of the identity either.
         COMMAND: the command that makes such an evaluation, for messages.
+        BEFORE: the fields and settings whose values are no part of the identity as long as they are
+            these.
         checkpoint: the choice of the run's checkpoint that is measured.
     """
 
@@ -56,6 +58,8 @@ class Plan(BaseModel):
     LOCATIONS: ClassVar[tuple[str, ...]]
     DERIVED: ClassVar[tuple[str, ...]] = ()
     COMMAND: ClassVar[str]
+    # Plans that were written before these choices existed have these values, and keep their hash.
+    BEFORE: ClassVar[dict[str, Any]] = {"checkpoint": LAST}
 
     if TYPE_CHECKING:  # each kind declares its own settings, at their place among its fields
         settings: Any
@@ -75,11 +79,12 @@ class Plan(BaseModel):
     def identity(self) -> dict[str, Any]:
         """The identity as a flat dictionary, in which the settings stand beside the rest."""
         values = self.model_dump(mode="json", exclude={*self.LOCATIONS, *self.DERIVED})
-        return {**values.pop("settings"), **values}
+        flat = {**values.pop("settings"), **values}
+        return {k: v for k, v in flat.items() if k not in self.BEFORE or v != self.BEFORE[k]}
 
     def differences(self, other: Self) -> list[str]:
         """The changes that `other` would make to this plan, in words."""
-        old, new = ({"checkpoint": LAST, **plan.identity()} for plan in (self, other))
+        old, new = ({**self.BEFORE, **plan.identity()} for plan in (self, other))
         return [
             f"{k} was {_short(old[k])}, would be {_short(new[k])}" for k in old if old[k] != new[k]
         ]

@@ -29,12 +29,14 @@ class Rung:
 
     Attributes:
         codec: the codec's name.
-        bpp: the mean rate of the files, including headers.
+        bpp: the rate of one archive of all files, headers included, over all pixels.
+        file_bpp: the rate of the files, each counted alone.
         values: the mse and ms_ssim of each image, as far as they were asked for.
     """
 
     codec: str
     bpp: float
+    file_bpp: float
     values: dict[str, np.ndarray]
 
     def point(self, metric: str, beside: Point) -> Point:
@@ -44,7 +46,7 @@ class Rung:
         ends = intervals.at_least(0.0, intervals.of_mean(values_N))
         if metric == "psnr":
             value, ends = psnr(value), psnr_ends(ends)
-        name = f"{self.codec}, whole files"
+        name = f"{self.codec}, one archive of files"
         return Point(name, self.bpp, value, ends, name, beside.protocol, reference=True)
 
 
@@ -90,16 +92,23 @@ def measure(
 def _rung(
     codec: classical.ClassicalCodec, quality: float, images_BCHW: Tensor, with_ssim: bool
 ) -> Rung:
-    bits = 0
+    files: list[bytes] = []
+    others: list[bytes] = []
     values: dict[str, list[Tensor]] = {"mse": [], "ms_ssim": []}
     for batch_BCHW in images_BCHW.split(_BATCH):
-        coded = [codec.code(image, quality) for image in as_tiles(batch_BCHW)]
-        bits += sum(one.bits for one in coded)
-        shown = np.stack([one.image_HWC for one in coded])
+        images = as_tiles(batch_BCHW)
+        coded = [codec.encode(image_HWC, quality) for image_HWC in images]
+        if codec.in_archive is not None:
+            others += [codec.in_archive(image_HWC, quality) for image_HWC in images]
+        shown = np.stack([codec.decode(file) for file in coded])
         made_BCHW = torch.from_numpy(shown).permute(0, 3, 1, 2)
+        files += coded
         values["mse"].append(squared_error(batch_BCHW, made_BCHW))
         if with_ssim:
             values["ms_ssim"].append(ms_ssim(batch_BCHW, made_BCHW))
     count, _, height, width = images_BCHW.shape
     joined = {name: torch.cat(parts).numpy() for name, parts in values.items() if parts}
-    return Rung(codec.name, bits / (count * height * width), joined)
+    pixels = count * height * width
+    archives = [len(classical.archive(those)) for those in (files, others) if those]
+    single = sum(map(len, files))
+    return Rung(codec.name, 8 * min(archives) / pixels, 8 * single / pixels, joined)

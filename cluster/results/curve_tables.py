@@ -13,6 +13,7 @@ from cluster.evaluations.curve.plan import Evaluation
 from cluster.evaluations.decoders import read_images
 from gencomp.errors import InputError
 from gencomp.report import Curve
+from gencomp.report.content import MeasuredBound, SimulatedGap
 
 
 def read(evaluation: Evaluation) -> Curve:
@@ -46,7 +47,42 @@ def read(evaluation: Evaluation) -> Curve:
         width=plan.width,
         missing="" if content["complete"] else missing,
         single_chain_gap=content["protocol"].get("expected_single_chain_gap"),
+        gaps=_gaps(content),
+        bounds=_bounds(content),
     )
+
+
+def _gaps(content: dict[str, Any]) -> list[SimulatedGap]:
+    found = [
+        SimulatedGap(
+            one["beta"],
+            one["gap"],
+            one["gap_standard_error"],
+            tuple(one["gap_interval"]),
+            one.get("worst_gap"),
+            one["images"],
+        )
+        for one in content["bdmc"]
+    ]
+    return sorted(found)
+
+
+def _bounds(content: dict[str, Any]) -> list[MeasuredBound]:
+    found = [
+        MeasuredBound(
+            one["beta"],
+            one["missed"],
+            one["missed_standard_error"],
+            one["missed_at_least"],
+            one["worst_missed_at_least"],
+            len(one["flagged"]),
+            one["images"],
+            one["confidence"],
+            one["tolerance"],
+        )
+        for one in content.get("certificate", ())
+    ]
+    return sorted(found)
 
 
 def means(evaluation: Evaluation) -> dict[str, Any]:

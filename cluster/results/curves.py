@@ -54,13 +54,28 @@ class MeasuredCurve:
 
     @property
     def remark(self) -> str:
-        """A remark behind the label about missing parts; empty if none are missing."""
+        """A remark behind the label about missing parts and images for which the curve is wrong."""
+        return self._partial + self._wrong
+
+    @property
+    def _wrong(self) -> str:
+        flagged = [one for one in self.means.get("certificate", ()) if one["flagged"]]
+        if not flagged:
+            return ""
+        worst = max(flagged, key=lambda one: one["missed_at_least"])
+        return (
+            f" (WRONG for {len(worst['flagged'])} of {worst['images']} images at"
+            f" β = {worst['beta']:.3g}: misses {worst['missed_at_least']:.3g} nats or more)"
+        )
+
+    @property
+    def _partial(self) -> str:
         if self.means["complete"]:
             return ""
         images, planned = self.means["images"], self.means["images_planned"]
         if images < planned:
             return f" (PARTIAL: {images} of {planned} images)"
-        return " (PARTIAL: simulated images are missing)"
+        return " (PARTIAL: a certificate is missing)"
 
     @property
     def gaps(self) -> list[Gap]:
@@ -72,6 +87,7 @@ class MeasuredCurve:
                 one["gap"],
                 one["gap_standard_error"],
                 tuple(one["gap_interval"] or _UNKNOWN),
+                one.get("worst_gap"),
             )
             for one in self.means["bdmc"]
         ]
@@ -227,6 +243,13 @@ def require_gaps(measured: Sequence[MeasuredCurve]) -> None:
             f"{measured[0].evaluation.path} has no BDMC gap to draw; `gencomp slurm ais` measures"
             " it with --bdmc-images 16"
         )
+
+
+def band(measured: Sequence[MeasuredCurve]) -> str:
+    """The meaning of the bands of some curves, in words."""
+    if all(one.means["images"] < 2 for one in measured):
+        return "no band: the error of a single image is unknown"
+    return "band: 95 % interval over images, at equal rate"
 
 
 def images_and_chains(measured: Sequence[MeasuredCurve]) -> str:

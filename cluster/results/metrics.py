@@ -12,8 +12,9 @@ from typing import Any
 
 import shards
 from cluster.checkpoints.store import LAST
-from cluster.data import evaluation_protocol
-from cluster.results import latents, pictures
+from cluster.data import evaluation_protocol, open_held_out
+from cluster.results import file_rates, latents, pictures
+from cluster.results.file_rates import FileRates
 from cluster.runs import Run
 from gencomp.errors import InputError
 from gencomp.evaluation import intervals
@@ -36,22 +37,26 @@ class RunResult:
             `joined`.
         run: the run, if it is at hand.
         evaluation: the content of metrics.json, if there is an evaluation.
+        rates: the rates of the run's real files, if they were measured.
+        files: the name of the evaluation that measures them.
     """
 
     name: str
     series: str
     run: Run | None
     evaluation: dict[str, Any] | None
+    rates: FileRates | None = None
+    files: str = "files"
 
     def point(self, metric: str, bpp: float | None = None) -> Point | None:
         """A metric as a point; None if this result does not have the metric.
 
         Args:
             metric: the metric's name in metrics.json, or mmd.
-            bpp: the rate at which to draw the point, if not at the rate of the run.
+            bpp: the rate at which to draw the point, if not at the rate of the run's files.
 
         Raises:
-            InputError: the run has no rate.
+            InputError: the run has no rate, or its files were not measured.
         """
         found = self._mmd() if metric == "mmd" else self._value(metric)
         if found is None:
@@ -59,24 +64,46 @@ class RunResult:
         value, interval, protocol = found
         if interval is not None and not math.isfinite(interval[1]):
             interval = None  # the PSNR of an error that may be 0 has no upper end to draw
-        rate = self.bpp if bpp is None else bpp
-        return Point(self.series, rate, value, interval, self.name, protocol)
+        if bpp is not None:
+            return Point(self.series, bpp, value, interval, self.name, protocol)
+        rates = self.measured_rates
+        point = Point(self.series, rates.code_bpp, value, interval, self.name, protocol)
+        return replace(point, file_bpp=rates.file_bpp, rate_of=rates.pictures)
 
-    @cached_property
+    @property
     def bpp(self) -> float:
-        """The rate of the run in bits per pixel.
+        """The measured rate of the run: bits of code in joint containers, per pixel.
 
         Raises:
-            InputError: the run has no rate.
+            InputError: the run has no rate, or its files were not measured.
         """
+        return self.measured_rates.code_bpp
+
+    @cached_property
+    def measured_rates(self) -> FileRates:
+        """The rates of the run's real files, which belong to the weights and data of its metrics.
+
+        Raises:
+            InputError: the run has no codec, or its files were not measured or are others.
+        """
+        if self.rates is None:
+            if self.run is None:
+                raise InputError(
+                    f"{self.name} lies outside its run, and no {file_rates.FILE} of `gencomp files`"
+                    " lies beside it, so it has no rate"
+                )
+            pictures.require_codec(self.run)
+            raise file_rates.missing([self.run.path], self.files)
         if self.evaluation is not None:
-            if "bpp" in self.evaluation["metrics"]:
-                return float(self.evaluation["metrics"]["bpp"]["value"])
-            raise InputError(f"{self.name} has no bpp: its run has no codec with a nominal rate")
-        assert self.run is not None
-        if (rate := (self.run.result() or {}).get("bpp")) is None:
-            raise InputError(f"{pictures.stage(self.run)} has no codec, so it has no rate")
-        return float(rate)
+            own = self.evaluation["protocol"]
+            split = own["settings"]["split"]
+            self.rates.require(own["weights"], own["data"], split, own["transforms"])
+        elif self.run is not None:
+            recipe, weights = self.run.recipe(), self.run.final_checkpoint().networks_hash()
+            index_hash = open_held_out(recipe).index_hash
+            split, transforms = recipe.evaluation.split, evaluation_protocol(recipe)
+            self.rates.require(weights, index_hash, split, transforms)
+        return self.rates
 
     def _value(self, metric: str) -> _Found | None:
         if self.evaluation is not None:
@@ -150,6 +177,8 @@ class RunResult:
             "the rule of pixels": plan["rules"].get("pixels"),
             "the transforms of images": plan["transforms"],
         }
+        if (kind := chosen.get("reconstructions", "networks")) != "networks":
+            found["the source of reconstructions"] = kind
         if metric in _OF_DRAWS:
             found["draws of each image"] = chosen["draws"]
         if metric in _OF_FEATURES:
@@ -190,26 +219,43 @@ def remarks(panels: Sequence[Panel]) -> list[str]:
     for panel in panels:
         protocol = panel.points[0].protocol
         said = f"{protocol['data set']}, {protocol['split']} split, {protocol['images']}"
+        if "the source of reconstructions" in protocol:
+            said += ", reconstructed from files"
         draws = protocol.get("draws of each image")
         name = f"{panel.metric} from {draws} draws of each" if draws else panel.metric
         metrics.setdefault(said, []).append(name)
     lines = [f"{said}: {', '.join(names)}" for said, names in metrics.items()]
+    points = [point for panel in panels for point in panel.points]
+    for behind in dict.fromkeys(point.rate_of for point in points if point.rate_of):
+        lines.append(
+            f"rates: code in joint containers of {behind}; a thin line ends at all their bits"
+        )
+    if any(point.reference for point in points):
+        lines.append("rates of classical codecs: all bits of one archive of their files")
     return [*lines, "bars: 95 % intervals over images"]
 
 
-def of_run(path: Path, evaluation: str) -> RunResult:
-    """A finished run with its evaluation of a given name, if there is one.
+def of_run(path: Path, evaluation: str, files: str) -> RunResult:
+    """A finished run with its evaluation and its rates of given names, as far as they are there.
+
+    Args:
+        path: the run's directory.
+        evaluation: the name of its metrics.
+        files: the name of the measurement of its files.
 
     Raises:
-        InputError: the directory holds no finished run, or the evaluation is not complete.
+        InputError: the directory holds no finished run, or an evaluation is not complete.
     """
     file = path / "evaluations" / evaluation / "metrics.json"
     content = _content(file) if file.is_file() else None
-    return RunResult(str(path), "", _finished(path, content), content)
+    run = _finished(path, content)
+    return RunResult(str(path), "", run, content, file_rates.of_run(path, files), files)
 
 
-def of_file(path: Path) -> RunResult:
-    """A metrics.json, with its run if it lies in one.
+def of_file(path: Path, files: str) -> RunResult:
+    """A metrics.json, with its run and the run's rates if it lies in one.
+
+    Outside a run, the rates are those of a rates.json beside it.
 
     Raises:
         InputError: the file cannot be read, is something else, or is not complete.
@@ -217,8 +263,11 @@ def of_file(path: Path) -> RunResult:
     content = _content(path)
     place = path.absolute().parents
     inside = len(place) > 2 and place[1].name == "evaluations"
-    inside = inside and (place[2] / "identity.json").is_file()
-    return RunResult(str(path), "", _finished(place[2], content) if inside else None, content)
+    if not (inside and (place[2] / "identity.json").is_file()):
+        beside = file_rates.read(path.with_name(file_rates.FILE))
+        return RunResult(str(path), "", None, content, beside, files)
+    rates = file_rates.of_run(place[2], files)
+    return RunResult(str(path), "", _finished(place[2], content), content, rates, files)
 
 
 def _finished(path: Path, content: dict[str, Any] | None) -> Run:

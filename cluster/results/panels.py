@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from cluster.results import classical
+from cluster.results import classical, file_rates
 from cluster.results.metrics import RunResult
 from gencomp.coding.classical import ClassicalCodec
 from gencomp.errors import InputError
@@ -45,10 +45,18 @@ def panels(
         InputError: No result has a metric, points of one metric were measured in different ways,
             or no axis has a place for the engineered codecs.
     """
+    _require_rates(measured)
     found = [_panel(metric, measured) for metric in metrics]
     for panel in found:
         require_one_protocol(panel)
     return _with_references(found, measured, codecs) if codecs else found
+
+
+def _require_rates(measured: Sequence[RunResult]) -> None:
+    """Raise one `InputError` for all the codecs whose files were not measured."""
+    runs = [one.run for one in measured if one.rates is None and one.run is not None]
+    if codecs := [run.path for run in runs if run.system().codec() is not None]:
+        raise file_rates.missing(codecs, measured[0].files)
 
 
 def _panel(metric: str, measured: Sequence[RunResult]) -> Panel:
@@ -87,7 +95,8 @@ def _with_references(
     images = first.images()
     assert first.run is not None
     pixels = torch.cat([batch.images_BCHW for batch in images.batches(first.run.recipe())])
-    highest = max(point.bpp for panel in fitting for point in panel.points)
+    points = [point for panel in fitting for point in panel.points]
+    highest = max(point.file_bpp or point.bpp for point in points)
     rungs = classical.measure(codecs, pixels, highest, [panel.metric for panel in fitting])
     return [
         Panel(

@@ -21,7 +21,7 @@ from gencomp.evaluation.pixels import squared_error
 from gencomp.evaluation.psnr import psnr
 from gencomp.recipes.schema import BaseRecipe
 from gencomp.report.wording import value_of
-from gencomp.system import Batch, Latents, System, evaluation_mode
+from gencomp.system import Batch, Latents, Picture, System, evaluation_mode
 from shards import open_set
 from shards.reading.reader import ShardSet, Split
 
@@ -53,6 +53,12 @@ class Images:
         for start in range(0, len(self.rows), _BATCH):
             host = data.held_out_rows(recipe, self.split, self.rows[start : start + _BATCH])
             yield data.to_batch(host, torch.device("cpu"))
+
+    def pictures(self, recipe: BaseRecipe) -> Iterator[Picture]:
+        """The images in order, as a codec takes them."""
+        for row in self.rows:
+            host = data.held_out_rows(recipe, self.split, [row])
+            yield Picture(host.images[0], {name: maps[0] for name, maps in host.maps.items()}, row)
 
 
 def finished(path: Path, checkpoint: str | int = LAST) -> Run:
@@ -170,18 +176,10 @@ def require_one_generator(runs: Sequence[Run]) -> None:
         )
 
 
-def nominal_bits(run: Run, system: System, height: int, width: int) -> int:
-    """The bits of an image at the fixed length of a run's code.
-
-    Raises:
-        InputError: the run has no codec, or its codec has no fixed length or takes no images of
-            this size.
-    """
-    if (codec := system.codec()) is None:
-        raise InputError(f"{stage(run)} has no codec: its stage makes no code, so it has no rate")
-    if (bits := codec.nominal_bits(height, width)) is None:
-        raise InputError(f"the code of {stage(run)} has no fixed length, so it has no nominal rate")
-    return bits
+def require_codec(run: Run) -> None:
+    """Raise `InputError` unless a run has a codec."""
+    if run.system().codec() is None:
+        raise InputError(f"{stage(run)} has no codec, so it has no rate")
 
 
 def differing(runs: Sequence[Run], rates: bool = True) -> list[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
+from typing import Any
 
-from cluster.checkpoints import store
+from cluster import provenance
 from cluster.evaluations.curve.plan import Evaluation
+from cluster.files import read_json
 from cluster.results import curve_tables
 from cluster.runs import Run
-from gencomp.errors import InputError
 from gencomp.report import Curve
 from gencomp.report.markup import count as whole
 from shards.reading.reader import ShardSet
@@ -17,15 +18,12 @@ Pairs = list[tuple[str, str]]
 
 
 def weights_of(run: Run) -> str:
-    """The hash of the newest weights of a run.
+    """The hash of the weights of a run's chosen checkpoint, which is the newest one by default.
 
     Raises:
-        InputError: the run has no checkpoint yet.
+        InputError: the run has no such checkpoint.
     """
-    checkpoint = store.newest(run.checkpoints)
-    if checkpoint is None:
-        raise InputError(f"run {run.path} has no checkpoint yet")
-    return checkpoint.networks_hash()
+    return run.chosen_checkpoint().networks_hash()
 
 
 def of_data(shard_set: ShardSet, run: Run) -> Pairs:
@@ -44,7 +42,8 @@ def of_data(shard_set: ShardSet, run: Run) -> Pairs:
         ("PSNR", "10·log10(4/MSE), of the mean MSE"),
         (
             "rate of codecs",
-            "nominal: symbols at the fixed length; files add sizes, a fingerprint and a checksum",
+            "measured on real files: bits of code, and all bits of joint containers; nominal where"
+            " a table says so: symbols at the fixed length",
         ),
     ]
 
@@ -52,15 +51,31 @@ def of_data(shard_set: ShardSet, run: Run) -> Pairs:
 def of_run(run: Run) -> Pairs:
     """How a run was trained, with the hash of its weights first."""
     recipe, result = run.recipe(), run.result() or {}
-    environment = json.loads((run.path / "environment.json").read_text())
+    environment = read_json(run.path / provenance.FILE) or {}
     return [
         ("weights", weights_of(run)),
         ("stage", f"{recipe.system}/{recipe.stage}"),
         ("length", f"{whole(result['step'])} steps" if "step" in result else "not finished"),
         ("seed", str(recipe.training.seed)),
         ("batch", f"{recipe.data.batch_size} images"),
-        ("versions", ", ".join(f"{name} {version}" for name, version in environment.items())),
+        *of_environment(environment),
     ]
+
+
+def of_environment(environment: Mapping[str, Any]) -> Pairs:
+    """The code, command line, processor and software of a record; older records have less."""
+    found = dict(environment)
+    commit, dirty = found.pop("commit", provenance.UNKNOWN), found.pop("dirty", None)
+    changed = " with uncommitted changes" if dirty else ""
+    flags = found.pop("cpu_flags", "")
+    processor = " ".join(str(found.pop(key, "")) for key in ("cpu", "cpu_capability"))
+    pairs = [
+        ("code", f"commit {commit}{changed}"),
+        ("command", found.pop("command", "")),
+        ("processor", f"{processor} ({flags})" if flags else processor.strip()),
+    ]
+    versions = ", ".join(f"{name} {version}" for name, version in found.items())
+    return [(name, said) for name, said in (*pairs, ("versions", versions)) if said]
 
 
 def of_curve(evaluation: Evaluation, curve: Curve) -> Pairs:

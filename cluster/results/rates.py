@@ -9,6 +9,7 @@ from torch import Tensor
 from cluster.results import pictures
 from cluster.results.pictures import Images
 from cluster.runs import Run
+from gencomp.errors import InputError
 from gencomp.figures.tiles import Column
 from gencomp.system import System
 
@@ -35,6 +36,9 @@ def choose(runs: Sequence[Run], split: str, count: int | None, rows: Sequence[in
 def along_the_rate(runs: Sequence[Run], chosen: Images, draws: int, seed: int) -> list[Column]:
     """The columns of the originals, of samples of the prior (0 bpp) and of every rate.
 
+    A rate is that of the code in one container of the images. The remark of its column has the bits
+    of code and the bytes of the whole container, both for an image.
+
     Args:
         runs: The runs of codecs on one generator.
         chosen: The images, from the shard set on which the runs are evaluated.
@@ -51,10 +55,14 @@ def along_the_rate(runs: Sequence[Run], chosen: Images, draws: int, seed: int) -
     ]
     height, width = originals[0].shape[:2]
     labels = pictures.differing(runs, rates=False)
-    coded: list[tuple[int, str, Run, System]] = []
+    coded: list[tuple[float, float, str, Run, System]] = []
     for run, label in zip(runs, labels, strict=True):
         system = run.system()
-        coded.append((pictures.nominal_bits(run, system, height, width), label, run, system))
+        if (codec := system.codec()) is None:
+            raise InputError(f"{pictures.stage(run)} has no codec, so it has no rate")
+        stream = codec.compress_jointly(list(chosen.pictures(run.recipe())))
+        count = len(originals)
+        coded.append((codec.code_bits(stream) / count, len(stream) / count, label, run, system))
     coded.sort(key=lambda one: one[0])
 
     def column(heading: str, remark: str, made: list[Tensor]) -> Column:
@@ -62,11 +70,11 @@ def along_the_rate(runs: Sequence[Run], chosen: Images, draws: int, seed: int) -
         return Column(heading, remark, [list(row) for row in zip(*tiles, strict=True)])
 
     columns = [Column("original", "", [[tile] * draws for tile in originals])]
-    _, _, run, system = coded[0]
+    *_, run, system = coded[0]
     samples = pictures.prior_samples(run, system, chosen, seed, draws)
     columns.append(column("0 bpp", "prior", samples))
-    for bits, label, run, system in coded:
-        remark = f"{bits} bits" + (f", {label}" if len(set(labels)) > 1 else "")
+    for bits, whole, label, run, system in coded:
+        remark = f"{bits:.4g} bits in {whole:.3g} bytes" + f", {label}" * (len(set(labels)) > 1)
         made = pictures.reconstructions(run, system, chosen, seed, draws)
         columns.append(column(f"{bits / (height * width):.3g} bpp", remark, made))
     return columns

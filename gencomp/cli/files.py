@@ -11,10 +11,11 @@ from cluster.evaluations.files.settings import FileOptions
 from gencomp.cli.arguments import Checkpoint
 from gencomp.cli.console import show
 from gencomp.cli.measuring import measure_here, require_processes
+from gencomp.errors import InputError
 
 
 def files(
-    run: Path,
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")],
     /,
     *,
     name: str = "files",
@@ -25,12 +26,15 @@ def files(
 ) -> None:
     """Write and read a real file of each held-out picture, and measure bits, errors and seconds.
 
-    The pictures are measured in blocks, and finished blocks are kept: the same command goes on
-    after an interruption. `gencomp slurm files` does the same in jobs. The result is written to
+    The same pictures are then put into joint containers, as small images should be, and their bits
+    and bytes are measured too. `gencomp figure curves` and `gencomp report` take their rates from
+    here. The pictures are measured in blocks, and finished blocks are kept: the same command goes
+    on after an interruption. `gencomp slurm files` does the same in jobs. The result is written to
     RUN/evaluations/NAME/rates.json.
 
     Args:
-        run: Directory of a finished run that has a codec.
+        runs: Directories of finished runs that have a codec; a sweep stands for its finished
+            trials.
         name: Name of the evaluation, a directory in RUN/evaluations.
         file: The pictures that are measured.
         processes: How many processes of this machine share the blocks.
@@ -39,14 +43,20 @@ def files(
     from cluster.evaluations.files import plan, results
     from cluster.evaluations.files.work import open_maker
     from cluster.runs import open_run
+    from sweeps.operating_points import runs_of
 
     require_processes(processes)
-    opened = open_run(run, checkpoint)
-    wanted = plan.make(opened, file, threads)
-    evaluation = plan.Evaluation.find(opened, name, wanted).enter()
+    if not runs:
+        raise InputError("gencomp files needs one run or more")
+    found = []
+    for path in (run for word in runs for run in runs_of(word)):
+        opened = open_run(path, checkpoint)
+        found.append(plan.Evaluation.find(opened, name, plan.make(opened, file, threads)))
+    for evaluation in found:
+        evaluation.enter()
 
-    def collect() -> None:
-        show(results.shown(evaluation, results.collect(evaluation, require_all=True)))
+        def collect(evaluation: plan.Evaluation = evaluation) -> None:
+            show(results.shown(evaluation, results.collect(evaluation, require_all=True)))
 
-    measure_here(evaluation, open_maker, processes, collect)
-    print(f"wrote {evaluation.result}")
+        measure_here(evaluation, open_maker, processes, collect)
+        print(f"wrote {evaluation.result}")

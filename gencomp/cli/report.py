@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gencomp.cli.arguments import Checkpoint
 from gencomp.errors import InputError
 
 
@@ -11,17 +12,22 @@ def report(
     generator: Path | None = None,
     sweep: Path | None = None,
     curve: Path | None = None,
+    checkpoint: Checkpoint = "last",
     out: Path = Path("runs/report.html"),
     images: int = 8,
 ) -> None:
     """Write one self-contained HTML page from finished runs.
 
-    A part whose run does not exist is left out, and the page says so.
+    A part whose run does not exist is left out, and the page says so. Rates are those of real
+    files: by `gencomp files` where it has measured a codec under its usual name, and else of 128
+    held-out images that this command measures and keeps.
 
     Args:
         generator: Run of the generative model; runs/generator by default.
         sweep: Directory of the sweep over codecs; runs/rates by default.
         curve: Collected AIS evaluation; evaluations/ais in the generator's run by default.
+        checkpoint: Checkpoint of the sweep's codecs: last, best (by training.keep_best_metric), or
+            the number of a step.
         out: HTML file to write.
         images: How many test images to show.
     """
@@ -34,7 +40,7 @@ def report(
     from sweeps.report.inputs import find
     from sweeps.report.page import report as content
 
-    html = render(content(find(generator, sweep, curve), images, say=_say))
+    html = render(content(find(generator, sweep, curve, checkpoint), images, say=_say))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, html)
     print(f"wrote {out} ({out.stat().st_size / 2**20:.1f} MiB)")

@@ -21,7 +21,7 @@ from sweeps import sweep_status
 from sweeps.sweep_status import SweepStatus
 
 _LAST_FAILURES = 5
-_METRICS = ("bpp", "mse", "psnr", "mmd")
+_METRICS = ("nominal_bpp", "mse", "psnr", "mmd")
 
 
 def status(

@@ -41,7 +41,7 @@ class Options:
         return self.runs / (self.name or Path(file).stem)
 
 
-_SHOWN = ("bpp", "mse", "psnr", "mmd")
+_SHOWN = ("nominal_bpp", "mse", "psnr", "mmd")
 
 
 def sweep(words: Sequence[str]) -> int:

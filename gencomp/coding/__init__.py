@@ -7,8 +7,11 @@ range_coder   codes symbols by integer frequencies that are given step by step
 coders        are pairs of encode and decode, which compose into larger ones
 payload       is the shorter of a fixed-length and an entropy-coded form
 container     is the file format of every codec
+joint         is the header of a container of many pictures
+fields        are the numbers of a header
+digest        finds pictures that decode to other pixels than where they were written
 fingerprint   names weights, so that a codec recognises the streams that it can read
 tiles         cuts images of any size into square tiles
-noise         is what decoders draw without a bit in the file
+noise         is what decoders draw, by the code and a few bits of salt
 classical     runs JPEG, WebP, JPEG 2000, AVIF and JPEG XL for comparison
 """

@@ -3,6 +3,8 @@
 The paper's reference was BPG. Here the codecs are JPEG, WebP, JPEG 2000 and AVIF through Pillow,
 and JPEG XL through `imagecodecs` where that is installed. A rate is that of a whole file without
 metadata but with its headers, which are a large part of the files of tiny images and of low rates.
+Beside a joint container of many images stands an archive of their files (`archive`), in which the
+headers that all of them share cost next to nothing.
 
 Each codec has a ladder of settings, ordered from small files to large ones. The rate need not grow
 at every single step of it: a deblocking filter or a better search may make the next file smaller.
@@ -10,6 +12,8 @@ at every single step of it: a deblocking filter or a better search may make the 
 
 from __future__ import annotations
 
+import lzma
+import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -19,7 +23,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, features
 
+from gencomp.coding import fixed_length
 from gencomp.errors import InputError
+
+_SMALL_FILE = 4096  # bytes
 
 Encode = Callable[[np.ndarray, float], bytes]
 Decode = Callable[[bytes], np.ndarray]
@@ -46,12 +53,15 @@ class ClassicalCodec:
     Attributes:
         name: the codec's name, as figures show it.
         ladder: the settings, ordered from the smallest to the largest files.
+        in_archive: another way to write files that decode to the same pixels. Alone they are
+            larger, but they have more in common with each other; None if there is none.
     """
 
     name: str
     ladder: tuple[float, ...]
     _encode: Encode = field(repr=False)
     _decode: Decode = field(repr=False)
+    in_archive: Encode | None = field(default=None, repr=False)
 
     def encode(self, image_HWC: np.ndarray, quality: float) -> bytes:
         """The file of a uint8 RGB image [H, W, 3]."""
@@ -102,6 +112,25 @@ def curve(
         yield [codec.code(image_HWC, quality) for quality in qualities or codec.ladder]
 
 
+def archive(files: Sequence[bytes]) -> bytes:
+    """One archive of many files: a table of their lengths, and the files one after another.
+
+    The whole is compressed by LZMA, as a solid 7-Zip archive is, where that makes it smaller. So it
+    is the counterpart of a joint container, which states common things once.
+
+    Args:
+        files: one file or more. Where they have more than 4 KiB on average, headers hardly matter
+            and LZMA is left out.
+    """
+    lengths_N = np.array([len(file) for file in files])
+    least, bits = int(lengths_N.min()), int(np.ptp(lengths_N)).bit_length()
+    excess = fixed_length.pack(lengths_N - least, 1 << bits) if bits else b""
+    plain = struct.pack("<IIB", len(files), least, bits) + excess + b"".join(files)
+    if lengths_N.mean() > _SMALL_FILE:
+        return plain
+    return min(plain, lzma.compress(plain, lzma.FORMAT_ALONE, preset=9), key=len)
+
+
 def _pillow(form: str, options: Callable[[float], dict[str, Any]]) -> tuple[Encode, Decode]:
     def encode(image_HWC: np.ndarray, quality: float) -> bytes:
         buffer = BytesIO()
@@ -118,10 +147,14 @@ def _pillow(form: str, options: Callable[[float], dict[str, Any]]) -> tuple[Enco
 def _jpeg() -> ClassicalCodec:
     """Baseline DCT with optimised Huffman tables and halved colour resolution."""
     ladder = (1, 2, 3, 4, 5, 6, 8, *range(10, 96, 5))
-    coders = _pillow(
-        "JPEG", lambda q: {"quality": int(q), "optimize": True, "subsampling": "4:2:0"}
-    )
-    return ClassicalCodec("JPEG", ladder, *coders)
+
+    def options(optimize: bool) -> Callable[[float], dict[str, Any]]:
+        return lambda q: {"quality": int(q), "optimize": optimize, "subsampling": "4:2:0"}
+
+    encode, decode = _pillow("JPEG", options(optimize=True))
+    # All files have the standard Huffman tables then, which an archive holds once.
+    in_archive, _ = _pillow("JPEG", options(optimize=False))
+    return ClassicalCodec("JPEG", ladder, encode, decode, in_archive)
 
 
 def _webp() -> ClassicalCodec:

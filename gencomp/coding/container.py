@@ -5,7 +5,7 @@ A container of one picture:
 | bytes | field | content |
 |---|---|---|
 | 2 | magic | 9D 47 |
-| 1 | version and kind | high nibble: format version 3; low nibble: 1 joint, 2 not one section, 4 digests |
+| 1 | version and kind | high nibble: 3; low nibble: 1 joint, 2 not one section, 4 digests |
 | 6 | writer's fingerprint | hash of the encoder, the quantizer, the tables and the codec's id |
 | 1..3 | height | varint, 1..65535 pixels |
 | 1..3 | width | varint, 1..65535 pixels |

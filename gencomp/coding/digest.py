@@ -34,7 +34,7 @@ def hashed(image_HWC: np.ndarray, reader: bytes) -> bytes:
     """
     shape = " ".join(map(str, image_HWC.shape)).encode()
     digest = hashlib.blake2b(shape + b"\n", key=reader, digest_size=DIGEST_BYTES, person=b"pixels")
-    digest.update(np.ascontiguousarray(image_HWC))
+    digest.update(np.ascontiguousarray(image_HWC).data)
     return digest.digest()
 
 

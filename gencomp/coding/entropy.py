@@ -23,14 +23,13 @@ from gencomp.coding.range_coder import MODEL, damaged, require_read, shortest, w
 from gencomp.coding.tables import MIN_BITS, PRECISION, Integers, Tables, frequencies
 
 MAX_SALT_BITS = 24
-_WEIGHT = 16
+_WEIGHT = 32
 _FIRST_BLOCK = 4
 # So many symbols are coded at once, whose weights fit into the processor's cache.
 _AT_ONCE = 1 << 14
 # From so many symbols on, a model that is made for one row is faster than a row for each.
 _WORTH_A_MODEL = 8
 
-Symbols = npt.NDArray[np.int32]
 Weights = npt.NDArray[np.float64]
 RangeEncoder = constriction.stream.queue.RangeEncoder
 RangeDecoder = constriction.stream.queue.RangeDecoder
@@ -79,9 +78,9 @@ class EntropyCoder:
             block_NB = _empty_block(self._tables, chosen)
             block_NB[:-1] = symbols_TN[chosen].T
             rows_NB = self._every.rows(block_NB)
-            symbols_NB = block_NB[self._every.places_G]
+            symbols_NB = block_NB.take(self._every.places_G, axis=0)
             for part, model in self._models(rows_NB, statistics.weights_RL):
-                encoder.encode(symbols_NB[part].ravel(), *model)
+                encoder.encode(symbols_NB[part].ravel().astype(np.int32), *model)
             if chosen.stop < len(symbols_TN):
                 statistics = statistics.after(rows_NB, symbols_NB)
         return shortest(encoder)
@@ -94,22 +93,20 @@ class EntropyCoder:
         """
         decoder, statistics = _CheckedDecoder(data), self._statistics
         salt = int(decoder.decode(1, Uniform(1 << salt_bits))[0]) if salt_bits else 0
-        symbols_TN = np.empty((codes, self._tables.count), np.int64)
+        symbols_NT = np.empty((self._tables.count, codes), np.int64)
         for chosen in _blocks(codes):
             block_NB = _empty_block(self._tables, chosen)
             for step in self._steps:
                 rows_GB = step.rows(block_NB)
-                found = [
-                    decoder.decode(rows_GB[part].size, *model)
-                    for part, model in self._models(rows_GB, statistics.weights_RL)
-                ]
-                block_NB[step.places_G] = np.concatenate(found).reshape(rows_GB.shape)
-            symbols_TN[chosen] = block_NB[:-1].T
+                for part, model in self._models(rows_GB, statistics.weights_RL):
+                    found_GB = decoder.decode(rows_GB[part].size, *model)
+                    block_NB[step.places_G[part]] = found_GB.reshape(-1, rows_GB.shape[1])
+            symbols_NT[:, chosen] = block_NB[:-1]
             if chosen.stop < codes:
                 rows_NB = self._every.rows(block_NB)
                 statistics = statistics.after(rows_NB, block_NB[self._every.places_G])
         decoder.finish()
-        return symbols_TN, salt
+        return symbols_NT.T, salt
 
     def _models(
         self, rows_GB: Integers, weights_RL: Weights
@@ -130,12 +127,12 @@ class EntropyCoder:
 
 
 class _CheckedDecoder:
-    """A decoder that encodes again what it decodes, which exposes a stream that no encoder writes."""
+    """A decoder that encodes what it decodes, which exposes a stream that no encoder writes."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self._decoder, self._again = data, RangeDecoder(words(data)), RangeEncoder()
 
-    def decode(self, count: int, model: Any, *weights: Weights) -> Symbols:
+    def decode(self, count: int, model: Any, *weights: Weights) -> npt.NDArray[np.int32]:
         try:
             symbols = self._decoder.decode(model, *(weights or (count,)))
         except AssertionError:  # constriction raises it for a state that no symbol leads to
@@ -156,7 +153,7 @@ class _Statistics:
         self._counts_RL = counts_RL
         self.weights_RL = (frequencies(counts_RL) - 1).astype(np.float64)
 
-    def after(self, rows_NB: Integers, symbols_NB: Symbols) -> _Statistics:
+    def after(self, rows_NB: Integers, symbols_NB: Integers) -> _Statistics:
         """The statistics after a block of symbols in their rows."""
         cells_NB = rows_NB * self._counts_RL.shape[1] + symbols_NB
         seen = np.bincount(cells_NB.ravel(), minlength=self._counts_RL.size)
@@ -188,15 +185,16 @@ class _Step(NamedTuple):
             first_G1=self.first_G1[chosen],
         )
 
-    def rows(self, block_NB: Symbols) -> Integers:
+    def rows(self, block_NB: Integers) -> Integers:
         """The row of each symbol in its context, [G, B]; the last row of the block is 0."""
         if not len(self.parents_PG):
             return np.repeat(self.first_G1, block_NB.shape[1], axis=1)
-        contexts_GB = block_NB[self.parents_PG[0]]
+        rows_GB = block_NB.take(self.parents_PG[0], axis=0)
         for parents_G in self.parents_PG[1:]:
-            contexts_GB *= self.levels
-            contexts_GB += block_NB[parents_G]
-        return contexts_GB + self.first_G1
+            rows_GB *= self.levels
+            rows_GB += block_NB.take(parents_G, axis=0)
+        rows_GB += self.first_G1
+        return rows_GB
 
 
 def _every_symbol(tables: Tables, places_N: Integers) -> _Step:
@@ -216,13 +214,13 @@ def _depths(tables: Tables) -> Integers:
     return depths_N
 
 
-def _empty_block(tables: Tables, codes: slice) -> Symbols:
-    """Room for the symbols of codes, [N + 1, B]; the last row stands for parents that are lacking."""
-    return np.zeros((tables.count + 1, codes.stop - codes.start), np.int32)
+def _empty_block(tables: Tables, codes: slice) -> Integers:
+    """Room for the symbols of codes, [N + 1, B]; the last row stands for parents that lack."""
+    return np.zeros((tables.count + 1, codes.stop - codes.start), np.int64)
 
 
 def _blocks(codes: int) -> Iterator[slice]:
-    """The blocks of T codes: each one but the first is half as long as all before it."""
+    """The blocks of T codes: each one is half as long as all before it, or as long as the first."""
     start, stop = 0, min(codes, _FIRST_BLOCK)
     while start < codes:
         yield slice(start, stop)

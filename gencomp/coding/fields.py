@@ -26,15 +26,17 @@ def varints(numbers: Iterable[int] | Integers) -> bytes:
     Raises:
         InputError: a number has more than 35 bits.
     """
-    numbers_N = np.fromiter(numbers, np.int64)
-    if numbers_N.size and int(numbers_N.max()) >> MAX_BITS:
-        raise InputError(f"A container cannot hold a section of {int(numbers_N.max())} bytes.")
-    groups_NK = numbers_N[:, None] >> np.arange(0, MAX_BITS, 7)
+    numbers_N = np.fromiter(numbers, np.int64) if not isinstance(numbers, np.ndarray) else numbers
+    most = int(numbers_N.max(initial=0))
+    if most >> MAX_BITS:
+        raise InputError(f"A container cannot hold a section of {most} bytes.")
+    if most < 0x80:
+        return numbers_N.astype(np.uint8).tobytes()
+    groups_NK = numbers_N[:, None] >> np.arange(0, most.bit_length(), 7)
     # A byte is written if it is the first one or if it, or one after it, is not 0.
     written_NK = groups_NK > 0
     written_NK[:, 0] = True
-    more_NK = groups_NK > 0x7F
-    bytes_NK = (groups_NK & 0x7F | more_NK * 0x80).astype(np.uint8)
+    bytes_NK = groups_NK.astype(np.uint8) & 0x7F | (groups_NK > 0x7F).astype(np.uint8) << 7
     return bytes_NK[written_NK].tobytes()
 
 

@@ -6,7 +6,7 @@ is opened in milliseconds, and one of its pictures is read without the others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, overload

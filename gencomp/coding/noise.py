@@ -26,7 +26,7 @@ def salt_of(image_HWC: np.ndarray, bits: int) -> int:
     """
     shape = " ".join(map(str, image_HWC.shape)).encode()
     digest = hashlib.blake2b(shape + b"\n", digest_size=8, person=b"salt")
-    digest.update(np.ascontiguousarray(image_HWC))
+    digest.update(np.ascontiguousarray(image_HWC).data)
     return int.from_bytes(digest.digest(), "little") & ((1 << bits) - 1)
 
 

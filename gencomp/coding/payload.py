@@ -1,7 +1,8 @@
 """The payload of one image: its codes packed at a fixed length, or entropy-coded if shorter.
 
 No bit says which of the two forms it is: a payload of the fixed length is packed, and a shorter one
-is entropy-coded. So a payload never exceeds ⌈T·N·log2 L⌉ bits and those of the salt, in whole
+is entropy-coded; where both have that length, it is packed. So codes have exactly one payload, any
+other is refused, and a payload never exceeds ⌈T·N·log2 L⌉ bits and those of the salt, in whole
 bytes. The salt (`gencomp.coding.noise`) is a number of a few bits; it comes behind the packed
 symbols, and before the entropy-coded ones.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from gencomp.coding import fixed_length
 from gencomp.coding.entropy import MAX_SALT_BITS, EntropyCoder
+from gencomp.coding.range_coder import damaged
 from gencomp.coding.tables import Integers, Tables
 from gencomp.errors import InputError
 
@@ -63,7 +65,10 @@ class PayloadCoder:
         number = _without_padding(data, bits + self._salt_bits)
         packed = _padded(number >> self._salt_bits, bits)
         symbols_TN = fixed_length.unpack(packed, self._levels, count).reshape(codes, self._count)
-        return symbols_TN, number & ((1 << self._salt_bits) - 1)
+        salt = number & ((1 << self._salt_bits) - 1)
+        if len(self._entropy.encode(symbols_TN, salt, self._salt_bits)) < len(data):
+            raise damaged()
+        return symbols_TN, salt
 
 
 def _padded(number: int, bits: int) -> bytes:

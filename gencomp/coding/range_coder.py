@@ -154,7 +154,7 @@ def words(data: bytes) -> npt.NDArray[np.uint32]:
 
 def damaged() -> InputError:
     """The error for a stream that no encoder writes."""
-    return InputError("The encoder never writes this entropy-coded data: it is damaged.")
+    return InputError("The encoder never writes this data: it is damaged.")
 
 
 def weights(frequencies_BL: Integers, precision: int) -> npt.NDArray[np.float64]:

@@ -39,6 +39,13 @@ LEVEL = 0.95
 RULE = f"{LEVEL:.0%}, Student's t over images, corrected for skewness (Hall, 1992)"
 
 
+def standard_error(values_N: np.ndarray) -> float:
+    """The standard error of the mean of independent values; not a number for a single one."""
+    if len(values_N) < 2:
+        return math.nan
+    return float(values_N.std(ddof=1)) / math.sqrt(len(values_N))
+
+
 def of_mean(*samples_N: np.ndarray) -> tuple[float, float] | None:
     """The ends of the interval of a mean, or of the sum of the means of independent samples.
 

@@ -45,6 +45,7 @@ from gencomp.evaluation import intervals
 from gencomp.losses import MMD_SCALES
 
 SUBSET = 1000
+INTERVAL_RULE = "score interval from the components of the variance"
 _LEAST = 4  # items whose effects and rest can be told apart
 
 # ([M, D], [N, D]) -> [M, N]

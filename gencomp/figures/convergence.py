@@ -19,6 +19,7 @@ from gencomp.figures.rate_distortion import Gap
 from gencomp.figures.style import INK, MARKERS, MUTED, line_looks, plain, style, titled
 
 _LINEAR = 0.01  # nats; up to here the axis is linear, since noise makes small gaps negative
+_WORST: dict[str, Any] = {"marker": "x", "markersize": 4.5, "markeredgewidth": 1.2}
 _MARGIN = 1.5  # the factor by which the axis of T extends on either side
 
 
@@ -34,7 +35,8 @@ class Convergence:
         ess_3T: the effective sample size as a fraction of the number of chains.
         acceptance_3T: the acceptance probability of the moves.
         gaps: the gaps of bidirectional Monte Carlo.
-        expected_gap: l²/2K in nats.
+        expected_gap: the mean shortfall of log Z, in nats, of one chain whose moves are independent
+            of each other.
     """
 
     label: str
@@ -115,14 +117,19 @@ def _gap_panel(
             bar = [[max(gap.value - low, 0)], [max(high - gap.value, 0)]]
             bars: dict[str, Any] = {"elinewidth": 1, "capsize": 2.5, "markeredgecolor": "white"}
             axes.errorbar([x], [gap.value], yerr=bar, color=colour, **marker, **bars)
-    square = np.mean([2 * (one.temperatures - 1) * one.expected_gap for one in evaluations])  # l²
+            if gap.worst is not None:
+                axes.plot([x], [gap.worst], color=colour, linestyle="none", **_WORST)
+    if any(gap.worst is not None for one in evaluations for gap in one.gaps):
+        axes.plot([], [], color=MUTED, linestyle="none", label="worst image", **_WORST)
+    # It is ½ Σ (Δβ)² Var[d], so that it falls with the number of steps of the same kind.
+    times_steps = np.mean([(one.temperatures - 1) * one.expected_gap for one in evaluations])
     axes.plot(
         reach_2,
-        square / (2 * (reach_2 - 1)),
+        times_steps / (reach_2 - 1),
         color=INK,
         linewidth=1,
         linestyle=(0, (4, 3)),
-        label=f"one perfect chain\nto β = {plain(evaluations[0].beta_T[-1])}, l²/2K",
+        label=f"one chain to β = {plain(evaluations[0].beta_T[-1])},\nindependent moves",
     )
     axes.axhline(0, color=MUTED, linewidth=0.8)
     axes.set_xscale("log")
@@ -134,7 +141,7 @@ def _gap_panel(
     axes.set_yscale("symlog", linthresh=_LINEAR, linscale=0.5)
     axes.yaxis.set_major_formatter(FuncFormatter(plain))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_title("BDMC gap, 95 %")
+    axes.set_title("BDMC gap, simulated images")
     axes.set_xlabel("temperatures, T = K + 1")
-    axes.set_ylabel("gap, nats")
+    axes.set_ylabel("gap, nats (bars: 95 %)")
     return axes.get_legend_handles_labels()[0]

@@ -43,6 +43,7 @@ _LOGARITHMIC = ("mse", "pv")
 _FROM_ZERO = ("pv", "mmd", "rfid")
 _PANEL = (4.4, 3.3)  # inches
 _MOST_TICKS = 7
+_CLOSE = 1.3  # the factor within which rates share a tick
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,14 @@ class Point:
 
     Attributes:
         series: the name of the line that the point belongs to.
-        bpp: the rate in bits per pixel.
+        bpp: the rate in bits per pixel: of the code, or of the whole archive for a reference.
         value: the value of the metric.
         interval: the 95 % interval, where it is known.
         source: the place that the value comes from, for messages.
         protocol: the properties, such as data and split, that all points of an axis must share.
         reference: whether the point is that of an engineered codec, which is drawn in grey.
+        file_bpp: the rate of whole files, at which a thin line from the point ends.
+        rate_of: the pictures whose files have this rate, in words; empty where there are no files.
     """
 
     series: str
@@ -66,6 +69,8 @@ class Point:
     source: str
     protocol: Mapping[str, Any] = field(default_factory=dict)
     reference: bool = False
+    file_bpp: float | None = None
+    rate_of: str = ""
 
 
 class Panel(NamedTuple):
@@ -76,11 +81,18 @@ class Panel(NamedTuple):
 
 
 def require_one_protocol(panel: Panel) -> None:
-    """Require that all points of a panel were measured in the same way.
+    """Require that all points of a panel, and their rates, were measured in the same way.
 
     Raises:
         InputError: two points were measured in different ways; the message names the difference.
     """
+    rates = {point.rate_of: point.source for point in panel.points if point.rate_of}
+    if len(rates) > 1:
+        (pictures, source), (other_pictures, other_source), *_ = rates.items()
+        raise InputError(
+            f"rates of {source} and of {other_source} cannot stand on one axis: they are of files"
+            f" of {pictures} and of {other_pictures}"
+        )
     first, *others = panel.points
     for other in others:
         for key in dict.fromkeys([*first.protocol, *other.protocol]):
@@ -173,10 +185,13 @@ def _draw_panel(axes: Axes, panel: Panel, looks: Mapping[str, Mapping[str, Any]]
             markeredgewidth=0.5,
             **looks[name],
         )
+        for point in points:
+            if point.file_bpp is not None:
+                _draw_container(axes, point, point.file_bpp, looks[name]["color"])
     title, label = LABELS[panel.metric]
     axes.set_title(title)
     axes.set_ylabel(label)
-    axes.set_xlabel("rate, bits per pixel")
+    axes.set_xlabel("measured rate, bits per pixel")
     axes.margins(x=0.06, y=0.1)
     _rate_axis(axes, panel.points)
     values = [point.value for point in panel.points]
@@ -188,12 +203,23 @@ def _draw_panel(axes: Axes, panel: Panel, looks: Mapping[str, Mapping[str, Any]]
         axes.set_ylim(bottom=0)
 
 
+def _draw_container(axes: Axes, point: Point, file_bpp: float, colour: str) -> None:
+    """Draw the thin line from the rate of a point's code to that of its whole files."""
+    x, y = (point.bpp, file_bpp), (point.value, point.value)
+    axes.plot(x, y, color=colour, linewidth=0.8, alpha=0.7, zorder=2)
+    axes.plot(x[1:], y[1:], color=colour, marker="|", markersize=5, alpha=0.7, zorder=2)
+
+
 def _rate_axis(axes: Axes, points: Sequence[Point]) -> None:
     """Make the axis of rates logarithmic, with room for a rate of 0.
 
-    Its ticks stand at the rates of the runs and at round rates above them.
+    Its ticks stand at the rates of the runs, one for those that lie close together, and at round
+    rates above them.
     """
-    rates = sorted({point.bpp for point in points if not point.reference})
+    rates: list[float] = []
+    for rate in sorted({point.bpp for point in points if not point.reference}):
+        if not rates or rates[-1] <= 0 or rate > _CLOSE * rates[-1]:
+            rates.append(rate)
     positive = [rate for rate in rates if rate > 0]
     if not positive:
         return
@@ -203,7 +229,7 @@ def _rate_axis(axes: Axes, points: Sequence[Point]) -> None:
     else:
         axes.set_xscale("log")
     if len(rates) <= _MOST_TICKS:
-        highest = max(point.bpp for point in points)
+        highest = max(point.file_bpp or point.bpp for point in points)
         above = [x for x in (0.25, 0.5, 1, 2, 4, 8, 16) if 2.5 * rates[-1] < x < 1.2 * highest]
         axes.xaxis.set_major_locator(FixedLocator([*rates, *above]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))

@@ -61,6 +61,8 @@ class Gap(NamedTuple):
         value: the mean gap over simulated images in nats.
         standard_error: the standard error over these images in nats.
         interval: the 95 % interval in nats.
+        worst: the gap of the simulated image with the largest one, in nats; None where a result
+            does not say.
     """
 
     beta: float
@@ -68,9 +70,14 @@ class Gap(NamedTuple):
     value: float
     standard_error: float
     interval: tuple[float, float]
+    worst: float | None = None
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} ± {self.standard_error:.3f}".replace("-", "−")
+        low, high = self.interval
+        said = f"{self.value:.3g} ({low:.3g} to {high:.3g})"
+        if self.worst is not None:
+            said += f"\nworst image {self.worst:.3g}"
+        return said.replace("-", "−")
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,8 +236,8 @@ def draw(
             handles.append(Line2D([], [], color=MUTED, label=label, **_VARIATIONAL))
         handles += drawn
         if any(curve.gaps for curve in curves):
-            label = "BDMC gap ± standard error" if labels else "BDMC gap"
-            handles.append(Line2D([], [], color=MUTED, label=f"{label}, nats", **_STAR))
+            label = "BDMC gap on simulated images, nats" + (" (95 %)" if labels else "")
+            handles.append(Line2D([], [], color=MUTED, label=label, **_STAR))
         widest = max(len(str(handle.get_label())) for handle in handles)
         columns = min(len(handles), max(1, _LETTERS // (widest + 8)))
         figure.legend(handles=handles, loc="outside lower center", ncols=columns)

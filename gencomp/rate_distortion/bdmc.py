@@ -14,7 +14,6 @@ Salakhutdinov, Grosse: On the quantitative analysis of decoder-based generative 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor
 
 from gencomp.errors import InputError
+from gencomp.evaluation import intervals
 from gencomp.rate_distortion import ais, random
 from gencomp.rate_distortion.distortion import Distortion
 from gencomp.rate_distortion.priors import Prior
@@ -44,16 +44,24 @@ class Gap(NamedTuple):
     backward_I: Tensor  # the upper bound, in expectation
 
     @property
+    def gap_I(self) -> Tensor:
+        """The gap backward - forward of each image."""
+        return self.backward_I - self.forward_I
+
+    @property
     def gap(self) -> float:
-        """The mean of backward - forward over images, which is not negative in expectation."""
-        return (self.backward_I - self.forward_I).mean().item()
+        """The mean gap over images, which is not negative in expectation."""
+        return self.gap_I.mean().item()
 
     @property
     def standard_error(self) -> float:
         """The standard error of ``gap`` over the images; not a number for a single image."""
-        if len(self.forward_I) < 2:
-            return math.nan
-        return (self.backward_I - self.forward_I).std().item() / math.sqrt(len(self.forward_I))
+        return intervals.standard_error(self.gap_I.cpu().numpy())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of ``gap``; not numbers for a single image."""
+        return intervals.of_mean(self.gap_I.cpu().numpy()) or (math.nan, math.nan)
 
 
 def simulate(
@@ -80,7 +88,9 @@ def simulate(
         raise InputError(f"images cannot be simulated at beta {beta}; it must be positive.")
     x_IN = distortion.x_IN
     # z* has its own key, since the first chain of a run with the same seed must not start at z*.
-    z_IK = prior.draw(_latent_seed(seed), ids, 1)[:, 0].to(x_IN.device, x_IN.dtype)
+    z_IK = prior.draw(random.derived_seed(seed, "simulated latent"), ids, 1)[:, 0].to(
+        x_IN.device, x_IN.dtype
+    )
     normals_IN = torch.from_numpy(random.simulation_normals(seed, ids, x_IN.shape[1]))
     return Simulated(z_IK, distortion.simulate(z_IK, beta, normals_IN.to(x_IN)))
 
@@ -167,8 +177,3 @@ def _final(run: ais.Walk, state: ais.AISState) -> ais.Row:
     while not ais.done(run, state):
         state, row = ais.advance(run, state)
     return row
-
-
-def _latent_seed(seed: int) -> int:
-    digest = hashlib.blake2b(repr(("simulated latent", seed)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1

@@ -26,6 +26,11 @@ class Prior(Protocol):
         """A text that contains everything that the density depends on; it enters hashes."""
         ...
 
+    @property
+    def log_normaliser(self) -> float:
+        """The constant that ``potential_and_grad`` leaves out of -log p(z)."""
+        ...
+
     def draw(self, seed: int, image_ids: Sequence[int], chains: int) -> Tensor:
         """Exact samples [I, M, K], float64 on the CPU, keyed by (seed, image id, chain)."""
         ...
@@ -61,6 +66,10 @@ class Gaussian:
     @property
     def identity(self) -> str:
         return repr(self)
+
+    @property
+    def log_normaliser(self) -> float:
+        return self.latent_dim * (0.5 * math.log(2 * math.pi) + math.log(self.scale))
 
     def draw(self, seed: int, image_ids: Sequence[int], chains: int) -> Tensor:
         uniforms = random.start_uniforms(seed, image_ids, chains, self.latent_dim)
@@ -123,6 +132,10 @@ class GaussianMixture:
             f"means={self._mean_CK.tolist()})"
         )
 
+    @property
+    def log_normaliser(self) -> float:
+        return self.latent_dim * 0.5 * math.log(2 * math.pi)
+
     def draw(self, seed: int, image_ids: Sequence[int], chains: int) -> Tensor:
         uniforms = random.start_uniforms(seed, image_ids, chains, self.latent_dim + 1)
         edges_C = np.cumsum(self._weight_C)[:-1]
@@ -177,6 +190,7 @@ class FromDistribution:
             raise InputError("a prior needs an identity that names its density and parameters.")
         self.latent_dim = latent_dim
         self.identity = identity
+        self.log_normaliser = 0.0  # the density of a distribution is normalised
         self._log_prob: Callable[[Tensor], Tensor] = distribution.log_prob
         self._sample: Callable[[tuple[int]], Tensor] = distribution.sample
 

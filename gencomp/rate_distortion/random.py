@@ -10,6 +10,7 @@ version of numpy. Chain m has its own words, whatever the number of chains.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -50,6 +51,12 @@ def check_keys(seed: int, image_ids: Sequence[int]) -> tuple[int, ...]:
         twice = next(image_id for image_id in ids if ids.count(image_id) > 1)
         raise InputError(f"image id {twice} appears twice; every image needs an id of its own.")
     return ids
+
+
+def derived_seed(seed: int, purpose: str) -> int:
+    """Another seed, for a purpose whose numbers must not be those of the seed itself."""
+    digest = hashlib.blake2b(repr((purpose, seed)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
 
 
 def start_uniforms(seed: int, image_ids: Sequence[int], chains: int, width: int) -> np.ndarray:

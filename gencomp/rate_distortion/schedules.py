@@ -97,6 +97,34 @@ def thermodynamic_length(betas: np.ndarray, sd_d: np.ndarray) -> float:
     return float(_cumulative_length(betas, sd_d)[-1])
 
 
+def expected_gap(betas: np.ndarray, pilot_betas: np.ndarray, sd_d: np.ndarray) -> float:
+    """The mean shortfall of log Z, in nats, of one chain that moves independently at each β.
+
+    It is Σ_j KL(q_{β_j} ‖ q_{β_{j+1}}) = Σ_j ∫ (β_{j+1} - β) Var_β[d] dβ over each step, or about
+    ½ Σ (Δβ)² Var_β[d]. For steps of equal thermodynamic length l it is l²/2K. Chains whose moves
+    depend on each other lag behind by more: in steps that are small against the change of q_β, the
+    shortfall is this one times the integrated autocorrelation time 1 + 2 Σ ρ of d, counted in
+    transitions. (Neal: Annealed importance sampling, 2001; Sivak and Crooks: Thermodynamic metrics
+    and optimal paths, 2012.)
+
+    Args:
+        betas: [T] the schedule.
+        pilot_betas: [P] inverse temperatures from 0 to the schedule's last one or beyond.
+        sd_d: [P] the standard deviation of d at each of them.
+    """
+    grid = np.union1d(betas, pilot_betas[pilot_betas < betas[-1]])
+    variance = np.interp(grid, pilot_betas, sd_d**2)
+    left, right = grid[:-1], grid[1:]
+    end = betas[np.searchsorted(betas, right)]  # of the step that each piece of the grid lies in
+    # Simpson's rule is exact for the product of two linear functions.
+    pieces = (
+        (end - left) * variance[:-1]
+        + (2 * end - left - right) * (variance[:-1] + variance[1:])
+        + (end - right) * variance[1:]
+    )
+    return float(((right - left) / 6 * pieces).sum())
+
+
 def report_points(temperatures: int, points: int) -> list[int]:
     """At most ``points`` temperature indices, evenly spaced from the first step to the last."""
     if temperatures < 2 or points < 1:

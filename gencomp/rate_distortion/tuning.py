@@ -82,14 +82,15 @@ class Tuning:
 
     @property
     def expected_gap(self) -> float:
-        """The mean shortfall l²/2K, in nats, of the log Z of a single chain that mixes perfectly.
+        """The mean shortfall of the log Z of one chain, in nats, if its moves are independent.
 
-        It is not a number without a pilot.
+        It follows from the pilot's fluctuations of d and the schedule (``schedules.expected_gap``),
+        and is not a number without a pilot. Chains whose moves depend on each other fall short by
+        their integrated autocorrelation time as many times.
         """
         if not len(self.pilot_betas):
             return float("nan")
-        length = schedules.thermodynamic_length(self.pilot_betas, self.pilot_sd_d)
-        return length**2 / (2 * (self.temperatures - 1))
+        return schedules.expected_gap(self.betas, self.pilot_betas, self.pilot_sd_d)
 
     def factor(self, temperature: int) -> np.ndarray | None:
         """The A for which A Aᵀ is the metric at a temperature.

@@ -6,12 +6,25 @@ call `render`. It needs numpy, matplotlib and Pillow.
 
 from __future__ import annotations
 
-from gencomp.report.content import Best, Curve, Generator, History, PictureRow, Report, Sweep, Trial
+from gencomp.report.content import (
+    Best,
+    Curve,
+    CurveFiles,
+    Files,
+    Generator,
+    History,
+    PictureRow,
+    Report,
+    Sweep,
+    Trial,
+)
 from gencomp.report.page import render
 
 __all__ = [
     "Best",
     "Curve",
+    "CurveFiles",
+    "Files",
     "Generator",
     "History",
     "PictureRow",

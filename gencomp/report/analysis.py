@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gencomp.evaluation.psnr import psnr
 from gencomp.report.content import Curve
 
 
@@ -26,22 +27,32 @@ class Means(NamedTuple):
 
 
 class Held(NamedTuple):
-    """A codec compared with the curve.
+    """A codec compared with the curve; all errors are standard errors over the images.
 
     Attributes:
-        mse_at_rate: the curve's MSE at the codec's rate.
+        mse_at_rate, mse_at_rate_error: the curve's MSE at the codec's rate.
         beyond: whether the codec's rate is above the curve's last rate; the curve's last MSE is
             then used as a bound.
-        excess, excess_error: the codec's MSE minus `mse_at_rate`, and the standard error of the
-            paired difference.
-        rate_at_mse: the curve's rate at the codec's MSE in nats per image; None outside the curve.
+        excess, excess_error: the codec's MSE minus `mse_at_rate`, paired image by image.
+        behind, behind_error: the same difference in dB, paired image by image.
+        rate_at_mse, rate_error: the curve's rate at the codec's MSE in nats per image; None outside
+            the curve.
+        gap: the gap on simulated images at the codec's rate in nats, by which the curve may be too
+            high there; None if it was not measured.
+        behind_by_gap: what that gap would add to `behind`, in dB; None if it was not measured.
     """
 
     mse_at_rate: float
+    mse_at_rate_error: float
     beyond: bool
     excess: float
     excess_error: float
+    behind: float
+    behind_error: float
     rate_at_mse: float | None
+    rate_error: float | None
+    gap: float | None
+    behind_by_gap: float | None
 
 
 def means(curve: Curve) -> Means:
@@ -50,13 +61,14 @@ def means(curve: Curve) -> Means:
     return Means(curve.rate_IT.mean(0), curve.distortion_IT.mean(0) / curve.values, error_T)
 
 
-def held_against(curve: Curve, nats: float, mse_I: np.ndarray) -> Held | None:
-    """Compare a codec of a fixed rate with the curve on the same images.
+def held_against(curve: Curve, nats_I: np.ndarray, mse_I: np.ndarray) -> Held | None:
+    """Compare a codec with the curve on the same images, by the rate and the MSE of each.
 
     The result is None where the codec's rate is below the curve's first. Neighbouring points of the
     curve are joined by their chord, which time sharing can reach. Beyond its last point the curve
     cannot rise.
     """
+    nats = float(nats_I.mean())
     rate_T, mse_T, _ = means(curve)
     order = np.argsort(rate_T, kind="stable")
     rates, mses = rate_T[order], mse_T[order]
@@ -66,14 +78,44 @@ def held_against(curve: Curve, nats: float, mse_I: np.ndarray) -> Held | None:
     mse_at_rate = float(np.interp(nats, rates, mses))
     near = int(np.abs(rate_T - nats).argmin())
     if beyond:
-        above_I = mse_I - curve.distortion_IT[:, near] / curve.values
+        curve_I = own_I = curve.distortion_IT[:, near] / curve.values
     else:
-        # Each image's height above the tangent at the nearest point; its own difficulty cancels.
-        above_I = mse_I + (nats + curve.log_z_IT[:, near]) / curve.beta_T[near] / curve.values
+        # The tangent at the nearest point; each image's own difficulty cancels in differences.
+        curve_I = -(nats + curve.log_z_IT[:, near]) / curve.beta_T[near] / curve.values
+        # The same at the rate of each image, which hard images need more of.
+        own_I = curve_I - (nats_I - nats) / curve.beta_T[near] / curve.values
     mse = float(mse_I.mean())
-    inside = mses[-1] <= mse <= mses[0]
-    rate_at_mse = float(np.interp(-mse, -mses, rates)) if inside else None
-    return Held(mse_at_rate, beyond, mse - mse_at_rate, float(standard_error(above_I)), rate_at_mse)
+    rate_at_mse = rate_error = None
+    if mses[-1] <= mse <= mses[0]:
+        rate_at_mse = float(np.interp(-mse, -mses, rates))
+        at = int(np.abs(mse_T - mse).argmin())
+        rate_I = -curve.log_z_IT[:, at] - curve.beta_T[at] * curve.values * mse_I
+        rate_error = float(standard_error(rate_I))
+    gap = gap_at(curve, float(curve.beta_T[near]))
+    lower = mse_at_rate
+    if gap is not None:
+        lower -= max(gap, 0.0) / curve.beta_T[near] / curve.values
+    return Held(
+        mse_at_rate,
+        float(standard_error(curve_I)),
+        beyond,
+        mse - mse_at_rate,
+        float(standard_error(mse_I - own_I)),
+        psnr(mse_at_rate) - psnr(mse),
+        float(standard_error(mse_I / mse - own_I / mse_at_rate)) * 10 / math.log(10),
+        rate_at_mse,
+        rate_error,
+        gap,
+        None if gap is None else psnr(lower) - psnr(mse_at_rate) if lower > 0 else math.inf,
+    )
+
+
+def gap_at(curve: Curve, beta: float) -> float | None:
+    """The gap on simulated images at a β, in nats, between or beside those that were measured."""
+    if not curve.gaps:
+        return None
+    betas = np.log([gap.beta for gap in curve.gaps])
+    return float(np.interp(math.log(beta), betas, [gap.value for gap in curve.gaps]))
 
 
 def standard_error(values: np.ndarray) -> np.ndarray:

@@ -64,21 +64,54 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Files:
+    """The cost of real files of some images, and what they decode to.
+
+    Attributes:
+        images: the number of images.
+        code_bpp: the bits of code in joint containers, over all pixels.
+        file_bpp: all bits of joint containers, over all pixels.
+        bytes_alone: the mean size of the file of a single image.
+        mse: the mean squared error of the decoded images.
+        mse_interval: its 95 % interval over images, or no interval.
+    """
+
+    images: int
+    code_bpp: float
+    file_bpp: float
+    bytes_alone: float
+    mse: float
+    mse_interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class CurveFiles:
+    """The cost of real files of the curve's images, and what they decode to.
+
+    Attributes:
+        bits_I: the bits of code of each image, alone in a file.
+        mse_I: the mean squared error of each decoded image.
+        file_bpp: all bits of one joint container, over all pixels.
+    """
+
+    bits_I: np.ndarray
+    mse_I: np.ndarray
+    file_bpp: float
+
+
+@dataclass(frozen=True)
 class Best:
     """The best trial of a group, with its codec.
 
     Attributes:
-        nominal_bits: the bits of one image at the code's fixed length, without the container.
-        file_bytes: the mean size of the files of the pictured images, container included.
-        mse_I: the mean squared error of each image of the curve, decoded from files; None if there
-            is no curve.
+        held_out: the files of held-out images; None for a stage without a codec.
+        on_curve: the files of the curve's images; None if there is no curve.
     """
 
     trial: Trial
     history: History
-    nominal_bits: int | None = None
-    file_bytes: float | None = None
-    mse_I: np.ndarray | None = None
+    held_out: Files | None = None
+    on_curve: CurveFiles | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +131,50 @@ class Sweep:
     best: Sequence[Best]
 
 
+class SimulatedGap(NamedTuple):
+    """The gap between two bounds of log Z on images of the model, in nats per image.
+
+    Attributes:
+        beta: the inverse temperature.
+        value: the mean gap over the images.
+        standard_error: the standard error of the mean.
+        interval: the 95 % interval of the mean.
+        worst: the gap of the image with the largest one; None where the result does not say.
+        images: the number of simulated images.
+    """
+
+    beta: float
+    value: float
+    standard_error: float
+    interval: tuple[float, float]
+    worst: float | None
+    images: int
+
+
+class MeasuredBound(NamedTuple):
+    """What the curve certainly misses of log Z on its own images, in nats per image.
+
+    Attributes:
+        beta: the inverse temperature.
+        missed: the mean estimate of log Z by chains from modes, minus that of the curve.
+        missed_error: its standard error; None for a single image.
+        at_least: what the curve misses at least on average, with the `confidence` of all bounds.
+        worst: what it misses at least on the image for which that is most.
+        flagged: the number of images for which it misses more than `tolerance`.
+        images: the number of measured images that were certified.
+    """
+
+    beta: float
+    missed: float
+    missed_error: float | None
+    at_least: float
+    worst: float
+    flagged: int
+    images: int
+    confidence: float
+    tolerance: float
+
+
 @dataclass(frozen=True, eq=False)
 class Curve:
     """The rate-distortion curve of each image for a generator, by annealed importance sampling.
@@ -110,8 +187,10 @@ class Curve:
         ess_IT: the effective sample sizes, 1 to `chains`.
         acceptance_IT: the mean acceptance probabilities of the moves.
         missing: a text that names what is not measured yet; empty for a complete curve.
-        single_chain_gap: the mean shortfall, in nats, of the log Z of one chain that mixes
-            perfectly, as the pilot predicts it.
+        single_chain_gap: the mean shortfall, in nats, of the log Z of one chain whose moves are
+            independent of each other, as the pilot predicts it.
+        gaps: the gaps of bidirectional Monte Carlo on images of the model, by increasing β.
+        bounds: the certificate of the measured images, by increasing β.
     """
 
     beta_T: np.ndarray
@@ -126,6 +205,8 @@ class Curve:
     width: int
     missing: str = ""
     single_chain_gap: float | None = None
+    gaps: Sequence[SimulatedGap] = ()
+    bounds: Sequence[MeasuredBound] = ()
 
     @property
     def images(self) -> int:

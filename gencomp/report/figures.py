@@ -44,9 +44,11 @@ def rate_distortion(
     with style():
         figure, axes_RC = new(10.4, 5.2)
         axes: Axes = axes_RC[0, 0]
-        bits = [b.nominal_bits for b in best if b.nominal_bits]
+        rates = [one.held_out.code_bpp for one in best if one.held_out] + [
+            float(one.on_curve.bits_I.mean()) / pixels for one in best if one.on_curve
+        ]
         if curve is not None:
-            _draw_curve(axes, curve, lowest_bpp=_LOWEST_RATE * min(bits) / pixels if bits else 0.0)
+            _draw_curve(axes, curve, lowest_bpp=_LOWEST_RATE * min(rates) if rates else 0.0)
         for i, one in enumerate(best):
             _draw_codec(axes, one, i, pixels)
         free = generator.metrics.get("mse") if generator else None
@@ -55,7 +57,7 @@ def rate_distortion(
         axes.margins(x=0.06, y=0.08)
         log_axis(axes, "x")
         log_axis(axes, "y")
-        axes.set_xlabel("rate, bits per pixel")
+        axes.set_xlabel("rate, bits per pixel (of codecs: measured)")
         axes.set_ylabel("MSE on [−1, 1]")
         _other_units(axes, pixels)
         figure.legend(handles=_handles(curve, best, generator), loc="outside right upper")
@@ -201,16 +203,29 @@ def _draw_curve(axes: Axes, curve: Curve, lowest_bpp: float) -> None:
     axes.plot(bpp, mse, color=INK, linewidth=1.8, zorder=3)
     if len(bpp) <= 60:
         axes.plot(bpp, mse, color=INK, marker=".", markersize=3.5, linestyle="none", zorder=3)
+    _draw_gaps(axes, curve, lowest_bpp)
+
+
+def _draw_gaps(axes: Axes, curve: Curve, lowest_bpp: float) -> None:
+    """Draw each gap below the curve, as far as it would move the curve along the distortion."""
+    mean, log_beta_T = analysis.means(curve), np.log(curve.beta_T)
+    for gap in curve.gaps:
+        at = math.log(gap.beta)
+        bpp = float(nats_to_bpp(np.interp(at, log_beta_T, mean.rate_T), curve.pixels))
+        if bpp <= lowest_bpp:
+            continue
+        mse = float(np.interp(at, log_beta_T, mean.mse_T))
+        for nats, width in ((gap.value, 2.6), (gap.interval[1], 0.9)):
+            end = max(mse - max(nats, 0.0) / gap.beta / curve.values, mse / 10)
+            axes.vlines(bpp, end, mse, color=MUTED, linewidth=width, zorder=2)
 
 
 def _draw_codec(axes: Axes, one: Best, i: int, pixels: int) -> None:
-    """Draw a codec with a filled marker for the curve's images and a hollow one for the sweep's.
+    """Draw a codec with a filled marker for the curve's images and a hollow one for held-out ones.
 
-    The hollow marker is fainter where there is a filled one too.
+    A marker stands at the rate of the code, and a thin line from it ends at that of whole joint
+    containers. The hollow marker is fainter where there is a filled one too.
     """
-    if not one.nominal_bits:
-        return
-    bpp = one.nominal_bits / pixels
     look: dict[str, Any] = {
         "color": GROUPS[i % 6],
         "marker": MARKERS[i % 6],
@@ -220,19 +235,27 @@ def _draw_codec(axes: Axes, one: Best, i: int, pixels: int) -> None:
         "elinewidth": 1.2,
         "zorder": 4,
     }
-    if _number(one.trial, "mse"):
-        faint = 0.75 if one.mse_I is not None else 1.0
+
+    def whole_files(code_bpp: float, file_bpp: float, mse: float) -> None:
+        axes.plot([code_bpp, file_bpp], [mse, mse], color=look["color"], linewidth=0.8, zorder=3)
+
+    if (found := one.held_out) is not None:
+        low, high = found.mse_interval or (found.mse, found.mse)
         axes.errorbar(
-            [bpp],
-            [_number(one.trial, "mse")],
-            yerr=[_number(one.trial, "mse_standard_error")],
+            [found.code_bpp],
+            [found.mse],
+            yerr=[[max(found.mse - low, 0)], [max(high - found.mse, 0)]],
             **look,
             markerfacecolor=PAPER,
-            alpha=faint,
+            alpha=0.75 if one.on_curve is not None else 1.0,
         )
-    if one.mse_I is not None:
-        error = float(np.nan_to_num(analysis.standard_error(one.mse_I)))
-        axes.errorbar([bpp], [one.mse_I.mean()], yerr=[error], **{**look, "zorder": 5})
+        if one.on_curve is None:
+            whole_files(found.code_bpp, found.file_bpp, found.mse)
+    if (files := one.on_curve) is not None:
+        bpp, mse = float(files.bits_I.mean()) / pixels, float(files.mse_I.mean())
+        error = float(np.nan_to_num(analysis.standard_error(files.mse_I)))
+        axes.errorbar([bpp], [mse], yerr=[error], **{**look, "zorder": 5})
+        whole_files(bpp, files.file_bpp, mse)
 
 
 def _other_units(axes: Axes, pixels: int) -> None:
@@ -261,17 +284,17 @@ def _handles(
                 [], [], color=INK, linewidth=1.8, label=f"generator by AIS, {curve.images} images"
             )
         )
+        if curve.gaps:
+            label = "its BDMC gap on simulated images"
+            handles.append(Line2D([], [], color=MUTED, linewidth=2.6, label=label))
     for i, one in enumerate(best):
-        if one.nominal_bits:
+        if one.held_out or one.on_curve:
             handles.append(_handle(GROUPS[i % 6], MARKERS[i % 6], one.history.name, "none"))
-    matched = [one for one in best if one.mse_I is not None]
-    counts = sorted({int(b.trial.metrics.get("images") or 0) for b in best if b.nominal_bits})
+    matched = [one for one in best if one.on_curve is not None]
+    counts = sorted({one.held_out.images for one in best if one.held_out})
     if counts:
-        label = (
-            f"hollow: the sweep's {' / '.join(map(str, counts))} images"
-            if matched
-            else "codecs of the sweep"
-        )
+        said = f"{' / '.join(map(str, counts))} held-out images"
+        label = f"hollow: {said}" if matched else f"codecs, {said}"
         hollow = _handle(MUTED, "o", label, "none")
         hollow.set_markerfacecolor(PAPER)
         handles.append(hollow)

@@ -50,7 +50,12 @@ def fixed(value: float | None, decimals: int) -> str:
 
 
 def plus_minus(value: float | None, error: float | None) -> str:
-    """A value and its standard error, both rounded to the error's two leading digits."""
+    """A value and its standard error, both rounded to the error's two leading digits.
+
+    An error that is not a number is said to be unknown.
+    """
+    if value is not None and error is not None and math.isnan(error):
+        return f'{number(value)}<span class="pm"> (error unknown)</span>'
     if value is None or error is None or not math.isfinite(error) or error <= 0:
         return number(value)
     decimals = min(8, max(0, 1 - math.floor(math.log10(error))))

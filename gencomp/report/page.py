@@ -6,9 +6,7 @@ import math
 from collections.abc import Sequence
 
 from gencomp.evaluation import scales
-from gencomp.evaluation.psnr import psnr
-from gencomp.rate_distortion.units import nats_to_bpp
-from gencomp.report import analysis, figures
+from gencomp.report import curve_sections, figures
 from gencomp.report.content import Best, Curve, Generator, PictureRow, Report, Sweep, Trial
 from gencomp.report.markup import (
     DASH,
@@ -85,15 +83,15 @@ def _lede(report: Report) -> str:
 
 def _rate_distortion(report: Report) -> str:
     best = report.sweep.best if report.sweep else ()
-    codecs = [one for one in best if one.nominal_bits]
+    codecs = [one for one in best if one.held_out or one.on_curve]
     if report.pixels is None or not (report.curve or codecs):
         return ""
     drawing = figures.rate_distortion(report.curve, codecs, report.generator, report.pixels)
     parts = [figure(drawing, _caption(report.curve, codecs))]
     if report.curve and codecs:
-        parts.append(_held_against(report.curve, codecs))
+        parts.append(curve_sections.held_against(report.curve, codecs))
     if report.curve:
-        parts.append(_curve_quality(report.curve))
+        parts.append(curve_sections.quality(report.curve))
     return section("Rate and distortion", "".join(parts))
 
 
@@ -103,95 +101,28 @@ def _caption(curve: Curve | None, codecs: Sequence[Best]) -> str:
         "mean MSE; both scales are logarithmic in MSE."
     ]
     if curve:
-        words.append(
-            f"Line: mean over {curve.images} test images at equal inverse temperature β; band: ± "
-            "one standard error over images, drawn along the distortion."
+        band = (
+            "± one standard error over images, drawn along the distortion"
+            if curve.images > 1
+            else "none, as the error of a single image is unknown"
         )
+        words.append(
+            f"Line: mean over {curve.images} test images at equal inverse temperature β; band: "
+            f"{band}."
+        )
+        if curve.gaps:
+            words.append(
+                "Bars below the line: its BDMC gap on simulated images, along the distortion, with "
+                "the upper end of the 95 % interval as a thin line."
+            )
     if codecs:
         words.append(
-            "Points: codecs, ± one standard error over images; their rate is nominal, that of "
-            "symbols packed at log<sub>2</sub> L bits, without the file’s container."
+            "Points: codecs by their real files. A point stands at the bits of code, and the thin "
+            "line from it ends at all bits of the joint container that holds the files of many "
+            "images. Filled: the curve’s images, ± one standard error; hollow: held-out images, "
+            "95 % interval."
         )
     return " ".join(words)
-
-
-def _held_against(curve: Curve, codecs: Sequence[Best]) -> str:
-    matched = [one for one in codecs if one.mse_I is not None]
-    if not matched:
-        return ""
-    rows = []
-    for one in matched:
-        assert one.mse_I is not None and one.nominal_bits is not None
-        nats = one.nominal_bits * math.log(2)
-        mse = float(one.mse_I.mean())
-        start = [
-            text(one.history.name),
-            fixed(nats, 1),
-            number(one.nominal_bits / curve.pixels, 3),
-            plus_minus(mse, float(analysis.standard_error(one.mse_I))),
-        ]
-        held = analysis.held_against(curve, nats, one.mse_I)
-        if held is None:
-            rows.append([*start, "below the curve’s rates", *[DASH] * 4])
-            continue
-        at_mse, beyond = held.rate_at_mse, held.beyond
-        rows.append(
-            [
-                *start,
-                ("≤ " if beyond else "") + number(held.mse_at_rate),
-                ("≥ " if beyond else "") + plus_minus(held.excess, held.excess_error),
-                ("≥ " if beyond else "") + fixed(psnr(held.mse_at_rate) - psnr(mse), 2),
-                fixed(at_mse, 1),
-                number(None if at_mse is None else nats_to_bpp(at_mse, curve.pixels), 3),
-            ]
-        )
-    columns = [
-        Column("codec", words=True),
-        Column("rate,<br>nats"),
-        Column("rate,<br>bpp"),
-        Column("MSE"),
-        Column("curve’s MSE<br>at that rate"),
-        Column("codec’s excess<br>MSE"),
-        Column("behind,<br>dB"),
-        Column("curve’s nats<br>at that MSE"),
-        Column("curve’s bpp<br>at that MSE"),
-    ]
-    return (
-        f"<h3>Each codec against the curve, on the same {curve.images} images</h3>"
-        + table(columns, rows)
-        + '<p class="muted">The excess is paired image by image, so that hard and easy images '
-        "cancel in its standard "
-        "error. ≤ and ≥: the codec’s rate lies beyond the curve’s last point, from where it "
-        "cannot rise.</p>"
-    )
-
-
-def _curve_quality(curve: Curve) -> str:
-    gap = (
-        "The pilot expects log Z of one perfectly mixing chain to fall short by "
-        f"{number(curve.single_chain_gap, 2)} nats on average; {curve.chains} chains together "
-        "fall short by less. "
-        if curve.single_chain_gap is not None
-        else ""
-    )
-    lowest = float((curve.ess_IT / curve.chains).min())
-    caption = (
-        "Means over the images, bands from the 10th to the 90th percentile. The smallest effective "
-        f"sample size of any image is {number(lowest * curve.chains, 3)} of {curve.chains} "
-        "chains; below half of them, chains are resampled."
-    )
-    return (
-        '<h3>What the line does and does not say</h3><div class="aside"><div>'
-        "<p>The line is estimated by annealed importance sampling. In expectation it is an upper "
-        "bound: the rate-distortion curve of this generator lies on it or below, up to the band. "
-        f"If the chains mix badly, the true curve lies lower still. {gap}</p><p>Its rate is the "
-        "mean divergence KL(q(z|x) ‖ p(z)) to the generator’s prior, which relative entropy "
-        "coding approaches up to a logarithmic overhead. It speaks of this generator and this "
-        "prior, not of all codecs. A codec whose latents leave the prior (a large MMD) may lie "
-        "below the line without contradiction: it no longer preserves the distribution of the "
-        "generator’s samples. Standard errors take the images as independent, which crops of "
-        f"one photograph are not.</p></div>{figure(figures.quality(curve), caption)}</div>"
-    )
 
 
 def _sweep(sweep: Sweep) -> str:
@@ -239,22 +170,24 @@ def _best_table(sweep: Sweep) -> str:
     keys.sort(key=lambda key: key != sweep.group_by)
     columns = [
         *(Column(text(key_name(key))) for key in keys),
-        Column("nominal bits<br>an image"),
         Column("nominal<br>bpp"),
-        Column("file,<br>bytes"),
+        Column("code,<br>bpp"),
+        Column("joint file,<br>bpp"),
+        Column("file alone,<br>bytes"),
         *_metric_columns(),
         Column("images"),
         Column("trial", words=True),
     ]
     rows = []
     for one in sweep.best:
-        metrics = one.trial.metrics
+        metrics, files = one.trial.metrics, one.held_out
         rows.append(
             [
                 *(text(value_text(one.trial.point.get(key, DASH))) for key in keys),
-                count(one.nominal_bits),
-                number(metrics.get("bpp"), 3),
-                fixed(one.file_bytes, 0),
+                number(metrics.get("nominal_bpp"), 3),
+                number(files.code_bpp if files else None, 3),
+                number(files.file_bpp if files else None, 3),
+                fixed(files.bytes_alone if files else None, 0),
                 *_metric_cells(one.trial, sweep),
                 count(metrics.get("images")),
                 f"<code>{text(one.trial.id)}</code>",
@@ -271,7 +204,21 @@ def _best_table(sweep: Sweep) -> str:
         if missed
         else ""
     )
-    return table(columns, rows) + note
+    return table(columns, rows) + note + _rates_note(sweep)
+
+
+def _rates_note(sweep: Sweep) -> str:
+    """What the columns of rates mean, if there are any."""
+    counts = sorted({one.held_out.images for one in sweep.best if one.held_out})
+    if not counts:
+        return ""
+    images = " / ".join(map(str, counts))
+    return (
+        '<p class="muted">Nominal: symbols at log<sub>2</sub> L bits each, which no file need '
+        f"have. Code and files: measured on real files of {images} held-out images, in joint "
+        "containers and each alone. MSE (on [−1, 1]), PSNR and MMD: the sweep’s last evaluation, "
+        "on as many images as the table says.</p>"
+    )
 
 
 def _trial_table(sweep: Sweep) -> str:
@@ -296,7 +243,7 @@ def _trial_table(sweep: Sweep) -> str:
                 f'<span class="{trial.status}">{_STATUS[trial.status]}</span>',
                 *(text(value_text(trial.point.get(key, DASH))) for key in keys),
                 count(trial.metrics.get("step")),
-                number(trial.metrics.get("bpp"), 3),
+                number(trial.metrics.get("nominal_bpp"), 3),
                 *_metric_cells(trial, sweep),
                 number(trial.score if math.isfinite(trial.score) else None),
                 *([f'<span class="wrap">{text(trial.error or "")}</span>'] if failed else []),

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from submitit.helpers import DelayedSubmission
 
-from cluster.evaluations.curve.plan import Evaluation
+from cluster.evaluations.curve.plan import Evaluation, Kind
 from cluster.evaluations.evaluation import Evaluation as AnyEvaluation
 from cluster.evaluations.tables import Collected
 from cluster.files import read_json
@@ -15,12 +15,20 @@ from slurm.jobs.job import COLLECT, PILOT, Job
 from slurm.jobs.restartable import Restartable
 from slurm.kinds.evaluation_jobs import EvaluationJobs
 
+_STAGE_OF: dict[Kind, str] = {
+    "measure": "measure",
+    "forward": "bdmc",
+    "backward": "bdmc",
+    "certify": "certify",
+    "repeat": "certify",
+}
+
 
 class CurveJobs(EvaluationJobs[Evaluation]):
     """The jobs of a curve. A job's steps are the transitions of its blocks."""
 
     KIND: ClassVar[str] = "ais"
-    STAGES: ClassVar[tuple[str, ...]] = ("measure", "bdmc")
+    STAGES: ClassVar[tuple[str, ...]] = ("measure", "bdmc", "certify")
     COLLECTS: ClassVar[bool] = True
     EVALUATION: ClassVar[type[AnyEvaluation]] = Evaluation
 
@@ -38,7 +46,7 @@ class CurveJobs(EvaluationJobs[Evaluation]):
         return self.evaluation.pilot_steps
 
     def stage(self, block: int) -> str:
-        return "measure" if self.evaluation.plan.blocks[block].kind == "measure" else "bdmc"
+        return _STAGE_OF[self.evaluation.plan.blocks[block].kind]
 
     def task(self, job: Job) -> Callable[[], None]:
         if job.stage == PILOT:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.checkpoints.store import LAST
 from cluster.evaluations.curve.plan import Evaluation
 from cluster.evaluations.decoders import OfModel
 from cluster.results.protocol import weights_of
@@ -18,11 +19,12 @@ _GENERATOR, _SWEEP = Path("runs/generator"), Path("runs/rates")
 
 @dataclass(frozen=True)
 class Found:
-    """The inputs that there are."""
+    """The inputs that there are, with the choice of the checkpoint of the codecs."""
 
     run: Run | None
     sweep: SweepResult | None
     evaluation: Evaluation | None
+    checkpoint: str = "last"
 
     @property
     def missing(self) -> list[str]:
@@ -40,7 +42,9 @@ class Found:
     @property
     def best(self) -> list[tuple[dict[str, Any], Run]]:
         """Row and run of each group's best trial."""
-        return [(row, self.sweep.run(row)) for row in self.sweep.best()] if self.sweep else []
+        if self.sweep is None:
+            return []
+        return [(row, self.sweep.run(row, self.checkpoint)) for row in self.sweep.best()]
 
     @property
     def any_run(self) -> Run | None:
@@ -48,8 +52,15 @@ class Found:
         return self.run or next((run for _, run in self.best), None)
 
 
-def find(generator: Path | None, sweep: Path | None, curve: Path | None) -> Found:
+def find(
+    generator: Path | None, sweep: Path | None, curve: Path | None, checkpoint: str = "last"
+) -> Found:
     """Open what was named, and what else lies in its usual place and is of the same generator.
+
+    Args:
+        generator, sweep, curve: the places of the generator's run, the sweep and the curve.
+        checkpoint: the choice of the checkpoint of the sweep's codecs. They were trained on the
+            generator's last one.
 
     Raises:
         InputError: a named path is not what it should be, parts belong to different generators, or
@@ -67,9 +78,13 @@ def find(generator: Path | None, sweep: Path | None, curve: Path | None) -> Foun
     results = read_results(sweep) if sweep else None
     if results is None and (_SWEEP / "results.parquet").is_file():
         usual_sweep = read_results(_SWEEP)
-        same = _of_one_generator(Found(run, usual_sweep, evaluation))
+        same = _of_one_generator(Found(run, usual_sweep, evaluation, checkpoint))
         results = usual_sweep if same else None
-    found = Found(run, results, evaluation)
+    found = Found(run, results, evaluation, checkpoint)
+    if results is None and checkpoint != LAST:
+        raise InputError(
+            f"--checkpoint {checkpoint} is that of the codecs of a sweep: name --sweep"
+        )
     if run is results is evaluation is None:
         raise InputError(
             f"there is nothing to report: no run in {_GENERATOR} and no sweep in {_SWEEP}; name "

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-import gencomp
+from cluster import provenance
+from cluster.checkpoints.store import LAST
 from cluster.results import curve_tables, generators
 from cluster.results.pictures import evaluation_set
-from cluster.results.protocol import Pairs, of_curve, of_data, of_run, weights_of
+from cluster.results.protocol import Pairs, of_curve, of_data, of_environment, of_run, weights_of
 from gencomp.report import Curve, Generator, PictureRow, Report
 from gencomp.report.markup import count as whole
 from shards.reading.reader import ShardSet
@@ -47,7 +48,9 @@ def report(found: Found, images: int, say: Callable[[str], None] = lambda text: 
     sweep, decoded = None, list[PictureRow]()
     if found.sweep:
         matched = curve_tables.images(found.evaluation) if found.evaluation else []
-        sweep, decoded = sweep_part.read(found.sweep, originals.images, matched, say)
+        sweep, decoded = sweep_part.read(
+            found.sweep, originals.images, matched, say, found.checkpoint
+        )
     return Report(
         title=title,
         date=f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -101,8 +104,10 @@ def _protocol(
         ]
         first = of_run(found.best[0][1])[1:] if found.best else []
         seed = [("sweep seed", str(found.sweep.sweep.seed))]
+        if found.checkpoint != LAST:
+            seed.append(("checkpoint", found.checkpoint))
         parts.append(("Codecs", [("sweep", found.sweep.directory.name), *trials, *seed, *first]))
     if found.evaluation and curve:
         parts.append(("Curve", of_curve(found.evaluation, curve)))
-    parts.append(("This page", [("gencomp", gencomp.__version__)]))
+    parts.append(("This page", of_environment(provenance.environment())))
     return parts

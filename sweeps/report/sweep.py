@@ -11,10 +11,11 @@ import numpy as np
 from cluster.results import histories
 from cluster.results.pictures import psnr_captions, squared_error_of
 from cluster.runs import Run
-from gencomp.report import Best, PictureRow, Sweep, Trial
+from gencomp.report import Best, CurveFiles, PictureRow, Sweep, Trial
 from gencomp.report.content import Line
 from gencomp.report.wording import metric_name, point_label
-from gencomp.system import Codec, Picture
+from sweeps.report import codec_files
+from sweeps.report.codec_files import Decoded
 from sweeps.results import SweepResult
 from sweeps.sweep_file import Objective
 
@@ -24,6 +25,7 @@ def read(
     originals: Sequence[np.ndarray],
     matched: Sequence[np.ndarray],
     say: Callable[[str], None] = lambda text: None,
+    checkpoint: str = "last",
 ) -> tuple[Sweep, list[PictureRow]]:
     """All trials, and the best ones with the originals as their codecs decode them.
 
@@ -32,33 +34,29 @@ def read(
         originals: images to show, uint8 [H, W, 3] each.
         matched: the images of the generator's curve; none without a curve.
         say: called with what is being done.
+        checkpoint: the choice of the checkpoint of the codecs.
     """
-    plan = result.sweep
+    sweep = result.sweep
     every = {row["trial"]: _trial(result, row) for row in result.rows}
     best, pictures = [], []
     for row in result.best():
         trial = every[row["trial"]]
-        label = point_label(trial.point, plan.group_by)
+        label = point_label(trial.point, sweep.group_by)
         say(f"coding with the codec of trial {trial.id} ({label})")
-        one, decoded = _best(trial, result.run(row), label, originals, matched)
+        one, decoded = _best(trial, result.run(row, checkpoint), label, originals, matched, say)
         best.append(one)
-        if one.nominal_bits and one.file_bytes:
-            bpp = one.nominal_bits / (decoded[0].shape[0] * decoded[0].shape[1])
-            note = (
-                f"nominal {bpp:.4g} bpp: {one.nominal_bits} bits, in files of"
-                f" {one.file_bytes:.0f} bytes"
-            )
-            captions = psnr_captions(originals, decoded)
-            pictures.append(PictureRow(label.capitalize(), note, decoded, captions))
-    sweep = Sweep(
+        if decoded is not None:
+            captions = psnr_captions(originals, decoded.images)
+            pictures.append(PictureRow(label.capitalize(), decoded.note, decoded.images, captions))
+    shown = Sweep(
         name=result.directory.name,
-        objective=_objective(plan.objective),
-        group_by=plan.group_by,
-        bounds=plan.objective.subject_to,
+        objective=_objective(sweep.objective),
+        group_by=sweep.group_by,
+        bounds=sweep.objective.subject_to,
         trials=list(every.values()),
         best=best,
     )
-    return sweep, pictures
+    return shown, pictures
 
 
 def _trial(result: SweepResult, row: Mapping[str, Any]) -> Trial:
@@ -94,26 +92,17 @@ def _best(
     label: str,
     originals: Sequence[np.ndarray],
     matched: Sequence[np.ndarray],
-) -> tuple[Best, list[np.ndarray]]:
-    """A best trial and the pictures as its files decode to."""
+    say: Callable[[str], None],
+) -> tuple[Best, Decoded | None]:
+    """A best trial, and the originals as its files decode to; None without a codec."""
     history, _ = histories.read(run, label)
     codec = run.system().codec()
     if codec is None:
-        return Best(trial, history), []
-    height, width = originals[0].shape[:2]
-    decoded, sizes = _through_files(codec, originals)
-    mse_I = None
+        return Best(trial, history), None
+    on_curve = None
     if matched:
-        reconstructions, _ = _through_files(codec, matched)
-        mse_I = np.array(
-            [squared_error_of(a, b) for a, b in zip(matched, reconstructions, strict=True)]
-        )
-    bits = codec.nominal_bits(height, width)
-    return Best(trial, history, bits, float(np.mean(sizes)), mse_I), decoded
-
-
-def _through_files(
-    codec: Codec, images: Sequence[np.ndarray]
-) -> tuple[list[np.ndarray], list[int]]:
-    streams = [codec.compress(Picture(image_HWC)) for image_HWC in images]
-    return [codec.decompress(stream) for stream in streams], [len(stream) for stream in streams]
+        found = codec_files.through_files(codec, matched)
+        mse_I = [squared_error_of(a, b) for a, b in zip(matched, found.images, strict=True)]
+        on_curve = CurveFiles(np.array(found.bits), np.array(mse_I), found.file_bpp)
+    best = Best(trial, history, codec_files.held_out(run, say), on_curve)
+    return best, codec_files.through_files(codec, originals)

@@ -15,6 +15,8 @@ from gencomp.rate_distortion.closed_form import linear_gaussian
 from gencomp.report import (
     Best,
     Curve,
+    CurveFiles,
+    Files,
     Generator,
     History,
     PictureRow,
@@ -24,7 +26,7 @@ from gencomp.report import (
     analysis,
     render,
 )
-from gencomp.report.content import Line
+from gencomp.report.content import Line, MeasuredBound, SimulatedGap
 from gencomp.report.markup import DASH, number, plus_minus
 from gencomp.report.wording import point_label
 from tests.html_pages import Page, assert_self_contained, pictures_of
@@ -55,13 +57,17 @@ def exact_curve(images: int = 6, points: int = 400) -> Curve:
         height=_SIDE,
         width=_SIDE,
         single_chain_gap=0.31,
+        gaps=[
+            SimulatedGap(0.01, 0.42, 0.08, (0.25, 0.59), 1.3, 16),
+            SimulatedGap(10.0, 10.05, 1.7, (6.43, 13.67), 23.4, 16),
+        ],
     )
 
 
 def trial(number: int, **changes: Any) -> Trial:
     metrics = {
         "step": 1200 + number,
-        "bpp": 0.5,
+        "nominal_bpp": 0.5,
         "mse": 0.0512 + 0.01 * number,
         "mse_standard_error": 0.0021,
         "psnr": 18.93,
@@ -90,6 +96,14 @@ def history(name: str = "8 channels, λ 3") -> History:
     )
 
 
+def files(code_bpp: float, mse: float) -> Files:
+    return Files(90, code_bpp, code_bpp + 0.125, 31.0, mse, (0.9 * mse, 1.1 * mse))
+
+
+def on_curve(bits: float, mse: float, images: int = 6) -> CurveFiles:
+    return CurveFiles(np.full(images, bits), np.full(images, mse), (bits + 3) / _SIDE**2)
+
+
 @pytest.fixture(scope="module")
 def full() -> Report:
     """A report with every part."""
@@ -111,8 +125,8 @@ def full() -> Report:
         trial(4, status="pending", metrics={}, score=math.inf, scores=Line([], [])),
     ]
     best = [
-        Best(every[0], history("2 channels, λ 0"), 8, 31.0, np.full(curve.images, 0.06)),
-        Best(every[1], history("4 channels, λ 3"), 16, 32.0, np.full(curve.images, 0.05)),
+        Best(every[0], history("2 channels, λ 0"), files(0.31, 0.06), on_curve(4.5, 0.06)),
+        Best(every[1], history("4 channels, λ 3"), files(0.62, 0.05), on_curve(9.5, 0.05)),
     ]
     return Report(
         title="dplc on photos",
@@ -165,10 +179,39 @@ class TestPage:
             "5 of 6 images",
             "0.0214 ± 0.0011",
             "0.31 nats",
+            "BDMC gap on simulated images",
+            "10.1 ± 1.7",
+            "6.43 to 13.7",
+            "23.4",
             "1.25 of 8",
             "20.1 dB",
+            # Measured rates, each by its name, and the nominal one by its own.
+            "files of 90 held-out images",
+            "nominal bpp",
+            "0.310",
+            "0.435",
+            "hollow: 90 held-out images",
         ):
             assert said in text, said
+
+    def test_a_page_says_what_its_certificates_say(self, full: Report) -> None:
+        """A gap is no proof for test images, a bound is; nothing measured is said to be nothing."""
+        assert full.curve
+
+        def said(**changes: Any) -> str:
+            curve = dataclasses.replace(full.curve, **changes)  # type: ignore[type-var]
+            return Page(render(dataclasses.replace(full, curve=curve))).text
+
+        assert "no proof for the test images" in said()
+        assert "fall short by less" not in said()
+        assert "How much lower was not measured." in said(gaps=[])
+        healthy = MeasuredBound(10.0, 0.12, 0.05, -0.03, 0.4, 0, 6, 0.99, 1.0)
+        assert "prove for no image that the line misses more than 1 nat" in said(bounds=[healthy])
+        wrong = healthy._replace(missed=97.0, at_least=95.9, worst=134.2, flagged=5)
+        text = said(bounds=[healthy, wrong])
+        assert "The line is wrong for 5 of 6 test images" in text
+        assert "95.9 nats or more" in text and "134" in text
+        assert "(error unknown)" in said(bounds=[healthy._replace(missed_error=None)])
 
     @pytest.mark.parametrize(
         ("part", "gone"),
@@ -221,7 +264,12 @@ class TestPage:
             point={HOSTILE: HOSTILE, "other." + HOSTILE: 3},
         )
         sweep = Sweep(
-            HOSTILE, HOSTILE, HOSTILE, {"mmd": 0.0}, [bad], [Best(bad, history(HOSTILE), 8)]
+            HOSTILE,
+            HOSTILE,
+            HOSTILE,
+            {"mmd": 0.0},
+            [bad],
+            [Best(bad, history(HOSTILE), files(0.5, 0.1))],
         )
         report = Report(
             title=HOSTILE,
@@ -237,6 +285,12 @@ class TestPage:
         )
         page = assert_self_contained(render(report))
         assert page.text.count(HOSTILE) >= 15
+
+    def test_scales_and_negative_mmds_are_explained_before_the_tables(self, html: str) -> None:
+        text = re.sub(r"<svg.*?</svg>", "", html, flags=re.DOTALL)
+        said = text.index("mse: pixels on [-1, 1]. MMD: unbiased estimates")
+        assert "a negative one means" in text[said:]
+        assert said < text.index("MMD</th>")
 
     def test_follows_light_and_dark(self, html: str) -> None:
         """Figures have no colours of their own, so that they are seen on both."""
@@ -258,7 +312,7 @@ class TestAnalysis:
         curve = exact_curve()
         near = 250
         held = analysis.held_against(
-            curve, float(curve.rate_IT[:, near].mean()), curve.distortion_IT[:, near] / curve.values
+            curve, curve.rate_IT[:, near], curve.distortion_IT[:, near] / curve.values
         )
         assert held is not None and not held.beyond
         assert abs(held.excess) < 1e-9
@@ -268,8 +322,8 @@ class TestAnalysis:
         curve = exact_curve(points=40)
         fine = exact_curve(points=4000)
         nats = float(curve.rate_IT.mean(0)[[20, 21]].mean())
-        coarse_held = analysis.held_against(curve, nats, np.full(6, 0.2))
-        fine_held = analysis.held_against(fine, nats, np.full(6, 0.2))
+        coarse_held = analysis.held_against(curve, np.full(6, nats), np.full(6, 0.2))
+        fine_held = analysis.held_against(fine, np.full(6, nats), np.full(6, 0.2))
         assert coarse_held and fine_held
         # A convex curve lies below its chords, so the bound stays one.
         assert fine_held.mse_at_rate < coarse_held.mse_at_rate < 1.02 * fine_held.mse_at_rate
@@ -292,23 +346,75 @@ class TestAnalysis:
         expected = float(analysis.standard_error(c_I1[:, 0])) / hard.values
         np.testing.assert_allclose(analysis.means(hard).mse_error_T, expected, rtol=1e-6)
         mse_I = hard.distortion_IT[:, 200] / hard.values + 0.01
-        held = analysis.held_against(hard, float(hard.rate_IT[0, 200]), mse_I)
+        held = analysis.held_against(hard, hard.rate_IT[:, 200], mse_I)
         assert held is not None
         assert held.excess == pytest.approx(0.01)
         assert held.excess_error < 1e-9
 
+    def test_bits_that_follow_the_image_cancel_as_its_hardness_does(self) -> None:
+        """A codec on every image's own tangent is as far from the curve on each of them."""
+        curve, near = exact_curve(), 200
+        more_I = np.linspace(-1.0, 1.0, 6)
+        mse_I = (curve.distortion_IT[:, near] - more_I / curve.beta_T[near]) / curve.values
+        held = analysis.held_against(curve, curve.rate_IT[:, near] + more_I, mse_I + 0.01)
+        assert held is not None
+        assert held.excess == pytest.approx(0.01) and held.excess_error < 1e-9
+
+    def test_columns_carry_the_error_of_the_curve(self) -> None:
+        """On 400 sets of 6 images the codec's column varies as its errors say, within 30 %."""
+        curve = exact_curve(images=2400)
+        nats, near = float(curve.rate_IT[:, 250].mean()), 250
+        noise_I = np.random.default_rng(0).normal(0, 0.01, 2400)
+        mse_I = curve.distortion_IT[:, near] / curve.values + 0.03 + noise_I
+        found = []
+        for part_I in np.arange(2400).reshape(400, 6):
+            one = dataclasses.replace(
+                curve,
+                rate_IT=curve.rate_IT[part_I],
+                distortion_IT=curve.distortion_IT[part_I],
+                log_z_IT=curve.log_z_IT[part_I],
+                ess_IT=curve.ess_IT[part_I],
+                acceptance_IT=curve.acceptance_IT[part_I],
+            )
+            held = analysis.held_against(one, np.full(6, nats), mse_I[part_I])
+            assert held is not None
+            found.append(held)
+        for value, error in (
+            ("mse_at_rate", "mse_at_rate_error"),
+            ("excess", "excess_error"),
+            ("behind", "behind_error"),
+            ("rate_at_mse", "rate_error"),
+        ):
+            values = np.array([getattr(held, value) for held in found])
+            errors = np.array([getattr(held, error) for held in found])
+            assert np.sqrt((errors**2).mean()) == pytest.approx(values.std(), rel=0.3), value
+
+    def test_the_gap_puts_a_codec_further_behind(self) -> None:
+        """By the decibels between the curve and the curve lowered by gap / β."""
+        curve, near = exact_curve(), 250
+        nats = float(curve.rate_IT[:, near].mean())
+        gap = SimulatedGap(float(curve.beta_T[near]), 2.0, 0.5, (1.0, 3.0), 4.0, 16)
+        one = dataclasses.replace(curve, gaps=[gap])
+        held = analysis.held_against(one, np.full(6, nats), np.full(6, 0.2))
+        assert held is not None and held.gap == pytest.approx(2.0)
+        lower = held.mse_at_rate - 2.0 / curve.beta_T[near] / curve.values
+        assert held.behind_by_gap == pytest.approx(10 * math.log10(held.mse_at_rate / lower))
+        bare = dataclasses.replace(curve, gaps=[])
+        without = analysis.held_against(bare, np.full(6, nats), np.full(6, 0.2))
+        assert without is not None and without.behind_by_gap is None
+
     def test_outside_the_curve(self) -> None:
         curve = exact_curve()
         mse_I = np.linspace(0.1, 0.2, 6)
-        beyond = analysis.held_against(curve, 1e4, mse_I)
+        beyond = analysis.held_against(curve, np.full(6, 1e4), mse_I)
         assert beyond is not None and beyond.beyond
         assert beyond.mse_at_rate == pytest.approx(curve.distortion_IT[:, -1].mean() / curve.values)
-        assert analysis.held_against(curve, 0.0, mse_I) is None
+        assert analysis.held_against(curve, np.zeros(6), mse_I) is None
 
     def test_a_single_image_has_no_error(self) -> None:
         curve = exact_curve(images=1)
         assert np.isnan(analysis.means(curve).mse_error_T).all()
-        held = analysis.held_against(curve, float(curve.rate_IT[0, 200]), np.array([0.2]))
+        held = analysis.held_against(curve, curve.rate_IT[:, 200], np.array([0.2]))
         assert held is not None and math.isnan(held.excess_error)
         assert_self_contained(render(Report("one", "today", pixels=16, curve=curve)))
 
@@ -332,7 +438,8 @@ def test_numbers(value: float | None, shown: str) -> None:
 
 def test_errors_decide_the_digits() -> None:
     assert plus_minus(0.123456, 0.0123) == '0.123<span class="pm"> ± 0.012</span>'
-    assert plus_minus(0.123456, math.nan) == "0.1235"
+    assert plus_minus(0.123456, None) == "0.1235"
+    assert plus_minus(0.123456, math.nan) == '0.1235<span class="pm"> (error unknown)</span>'
 
 
 def test_points_in_words() -> None:

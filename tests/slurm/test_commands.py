@@ -84,8 +84,9 @@ def test_all_in_this_process_with_a_certificate(
     assert main(["slurm", "collect", str(directory(run))]) == 0
     out = capsys.readouterr().out
     assert "1 images, complete" in out
-    assert re.search(r"beta +gap \[nats\] +± s.e. +log Z at least +at most +simulated", out)
-    assert re.search(r"^0\.1 +-?\d+\.\d+ .* 2$", out, re.MULTILINE)
+    assert re.search(r"beta +gap \[nats\] +± s.e. +95 % +worst image", out)
+    assert "BDMC gap, on simulated images" in out
+    assert re.search(r"^ *0\.1 +-?\d+\.\d+ .* 2$", out, re.MULTILINE)
 
 
 def test_a_failing_pilot_ends_the_command(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

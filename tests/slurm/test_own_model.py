@@ -37,6 +37,7 @@ CERTIFIED = {
     "pilot_images": 2,
     "bdmc_images": 4,
     "bdmc_betas": "1 20",
+    "certify_betas": 20,
 }
 
 
@@ -45,9 +46,9 @@ def collected(directory: str = "curve") -> dict[str, Any]:
 
 
 def test_from_command_to_closed_form(own: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["slurm", "ais", *own, *options(executor="debug", **CERTIFIED)]
+    words = ["slurm", "ais", *own, "--certify", *options(executor="debug", **CERTIFIED)]
     assert main(words) == 0
-    assert "10 of 10 blocks to measure, a pilot and 4 jobs" in capsys.readouterr().out
+    assert "14 of 14 blocks to measure, a pilot and 6 jobs" in capsys.readouterr().out
     curve = collected()
     assert curve["complete"]
     assert curve["protocol"]["subject"] == "my_linear:Linear"
@@ -85,9 +86,16 @@ def test_from_command_to_closed_form(own: list[str], capsys: pytest.CaptureFixtu
     # log Z falls with beta.
     assert high["forward"] < low["forward"] < 0
 
+    # Bounds for the measured images by jobs of their own: below the exact log Z, and close to it.
+    # One that is wrong at all has a probability below 0.01.
+    (certificate,) = curve["certificate"]
+    for image, log_z in zip(certificate["by_image"], exact.log_z_IT[:, -1].tolist(), strict=True):
+        assert 0 < log_z - image["log_z_at_least"] < 1
+    assert certificate["flagged"] == certificate["silent"] == []
+
     # Again: nothing is missing; other weights are another curve.
     assert main(words) == 0
-    assert "all 10 blocks are finished" in capsys.readouterr().out
+    assert "all 14 blocks are finished" in capsys.readouterr().out
     torch.save({"state_dict": {k: v * 2 for k, v in state.items()}}, "linear.pt")
     before = tiny.tree(Path("curve"))
     assert main(words) == 2

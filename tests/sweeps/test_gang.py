@@ -85,7 +85,7 @@ def file(photos: Path, generator_run: Path, tmp_path: Path) -> Path:
         "search": {"sampler": "tpe"},
         "seed": 3,
         "budget": {"trials": 2},
-        "objective": {"minimise": "bpp"},
+        "objective": {"minimise": "nominal_bpp"},
         "scheduler": {"grace": 12, "reduction": 2},
         "workers": 2,
         "concurrent": 1,

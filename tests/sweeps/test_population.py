@@ -95,7 +95,7 @@ class TestRefusals:
                 {"space": {"networks.code_channels": {"grid": [1]}}},
                 "cannot change networks.code_cha",
             ),
-            ({"objective": {"against": ["bpp"]}}, "ranks trials by one number"),
+            ({"objective": {"against": ["nominal_bpp"]}}, "ranks trials by one number"),
             (
                 {"population": {"size": 8, "every": 10, "replaced": 0.6}},
                 "less than or equal to 0.5",

@@ -47,7 +47,7 @@ def words(photos: Path, generator_run: Path, tmp_path: Path) -> Callable[..., li
             },
             "search": {"sampler": "nsga2", "population": 2},
             "budget": {"trials": 5},
-            "objective": {"minimise": "mse", "against": ["bpp"]},
+            "objective": {"minimise": "mse", "against": ["nominal_bpp"]},
             "max_failures": 0,
         }
         (tmp_path / "search.yaml").write_text(yaml.safe_dump(sweep | dict(parts)))

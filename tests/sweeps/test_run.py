@@ -36,7 +36,7 @@ def file(photos: Path, generator_run: Path, tmp_path: Path) -> Path:
     sweep = {
         "base": str(base),
         "space": {"networks.code_channels": {"grid": [1, 2, 3, 4, 5]}},
-        "objective": {"minimise": "bpp"},
+        "objective": {"minimise": "nominal_bpp"},
         "scheduler": {"grace": 20, "reduction": 2},
         "concurrent": 2,
         "max_failures": 0,
@@ -161,6 +161,21 @@ def test_stopped_mended_and_complete(
     assert main(words) == 0  # nothing to do: no cluster is started
     shown = capsys.readouterr().out
     assert "5 trials, 5 done" in shown
+
+
+def test_a_table_says_its_scale_and_what_negative_means(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from types import SimpleNamespace
+
+    from gencomp.cli.sweep import _print_rows
+
+    sweep: Any = SimpleNamespace(space={}, objective=SimpleNamespace(minimised=["mse"]))
+    _print_rows("trials", [{"trial": "a", "mse": 0.25, "mmd": -0.001}], sweep)
+    _print_rows("trials", [{"trial": "a", "bpp": 0.5}], sweep)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("  mse: pixels on [-1, 1]. MMD: ") and "negative" in lines[1]
+    assert lines[2].split()[0] == "trial" and lines[5].split()[0] == "trial"
 
 
 def test_events_are_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:

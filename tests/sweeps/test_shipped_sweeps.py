@@ -72,6 +72,6 @@ def test_members_of_the_population_are_evaluated_when_they_are_compared() -> Non
 @pytest.mark.parametrize("name", [name for name in SHIPPED if "joint" in name])
 def test_a_joint_search_has_one_winner_under_a_budget_of_bits(name: str) -> None:
     sweep = sweep_file.load(name, {})
-    assert sweep.group_by is None and "bpp" in sweep.objective.subject_to
+    assert sweep.group_by is None and "nominal_bpp" in sweep.objective.subject_to
     weights = {point["loss.mmd_weight"] for point in sweep_file.points(sweep)}
     assert len(weights) == len(list(sweep_file.points(sweep)))

@@ -146,7 +146,7 @@ class TestFiles:
                 "search leaves no room for group_by and samples",
             ),
             (
-                {"objective": {"against": ["bpp"]}, "scheduler": {"grace": 5}},
+                {"objective": {"against": ["nominal_bpp"]}, "scheduler": {"grace": 5}},
                 "a scheduler or population ranks trials by one number",
             ),
             ({"objective": {"against": ["mse"]}}, "minimise and against name a metric twice"),

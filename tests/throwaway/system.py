@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gencomp import quantizer
-from gencomp.coding import container, fixed_length
+from gencomp.coding import container, digest, fixed_length
 from gencomp.coding.fingerprint import fingerprint
 from gencomp.draws import Draws
 from gencomp.sums import Sums
@@ -89,11 +89,15 @@ class IdentityCodec:
         return self.compress_jointly([picture])
 
     def compress_jointly(self, pictures: Sequence[Picture]) -> bytes:
-        members = [
+        members = tuple(
             container.Member(*one.image_HWC.shape[:2], (self._pack(one.image_HWC),))
             for one in pictures
-        ]
-        return container.pack(container.Container(self.writer_fingerprint, tuple(members)))
+        )
+        hashes = (digest.hashed(self.reconstruct(one), self.reader_fingerprint) for one in pictures)
+        digests = digest.of(hashes, self.reader_fingerprint)
+        return container.pack(
+            container.Container(self.writer_fingerprint, members, digests=digests)
+        )
 
     def decompress(
         self,
@@ -102,12 +106,16 @@ class IdentityCodec:
         place: int = 0,
         maps: Mapping[str, np.ndarray] | None = None,
         draw: int | None = None,
+        max_pixels: int = container.MAX_PIXELS,
         name: str = "stream",
     ) -> np.ndarray:
-        member = container.member_at(self._open(stream, name), place, name)
+        found = self._open(stream, name)
+        member = container.member_at(found, place, name, max_pixels)
         shape = (member.height, member.width, 3)
         symbols = fixed_length.unpack(member.sections[0], self.cells.levels, int(np.prod(shape)))
-        return self._decode(torch.from_numpy(symbols.reshape(shape)))
+        image_HWC = self._decode(torch.from_numpy(symbols.reshape(shape)))
+        digest.require(found, place, image_HWC, self.reader_fingerprint, name)
+        return image_HWC
 
     def reconstruct(self, picture: Picture, *, draw: int | None = None) -> np.ndarray:
         return self._decode(self._symbols(picture.image_HWC))

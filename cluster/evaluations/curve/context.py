@@ -13,6 +13,7 @@ from torch import Tensor
 import shards
 from cluster.evaluations import decoders
 from cluster.evaluations.curve.plan import Evaluation, Plan
+from cluster.evaluations.decoders import OfModel
 from gencomp.errors import InputError
 from gencomp.evaluation import networks
 from gencomp.rate_distortion.distortion import (
@@ -24,6 +25,9 @@ from gencomp.rate_distortion.distortion import (
 from gencomp.rate_distortion.pullback import Forces
 from gencomp.rate_distortion.tuning import Tuning
 from gencomp.system import LatentDecoder
+from shards.reading.reader import Split
+
+_SUGGESTED = 4  # latents of an image by an encoder, from which modes are looked for
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,17 @@ class Context:
     def images(self, rows: tuple[int, ...]) -> Distortion:
         """The distortion of images of the plan's split."""
         return distortion(self.plan, self.decoder, read_images(self.evaluation, rows))
+
+    def suggested(self, rows: tuple[int, ...]) -> Tensor | None:
+        """Latents of images by the run's own encoder, [I, S, K]; None if it has none."""
+        plan, subject = self.plan, self.evaluation.subject
+        if isinstance(subject, OfModel):
+            return None
+        split = open_split(self.evaluation)
+        seed, device = plan.settings.certify_seed, plan.settings.device
+        found = decoders.encoded(subject, split, rows, _SUGGESTED, seed, device)
+        fits = found is not None and found.shape[-1] == self.decoder.latent_dim
+        return found if fits else None
 
     def protocol(self, block: int) -> dict[str, str]:
         """The hashes that a part must share with the others, and its block's number and kind."""
@@ -101,13 +116,22 @@ def read_images(evaluation: Evaluation, rows: tuple[int, ...]) -> Tensor:
         InputError: the shard set is no longer that of the plan.
         ShardError: an image cannot be read.
     """
+    return decoders.read_images(evaluation.subject, open_split(evaluation), rows)
+
+
+def open_split(evaluation: Evaluation) -> Split:
+    """The plan's split.
+
+    Raises:
+        InputError: the shard set is no longer that of the plan.
+    """
     plan = evaluation.plan
     shard_set = shards.open_set(plan.shards)
     if shard_set.index_hash != plan.data:
         raise InputError(
             f"shard set {plan.shards} is another one than when the evaluation was planned"
         )
-    return decoders.read_images(evaluation.subject, shard_set.split(plan.settings.split), rows)
+    return shard_set.split(plan.settings.split)
 
 
 def distortion(plan: Plan, decoder: LatentDecoder, images_BCHW: Tensor) -> Distortion:

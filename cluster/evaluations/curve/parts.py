@@ -3,7 +3,8 @@
 The part of a measured block has a row for each image and reported temperature. The part of a
 simulated block has one row for each simulated image, at the end of its path, with a bound of log Z:
 a path that starts at the prior ("forward") gives the lower bound, and a path that starts at the
-latents from which the images were drawn ("backward") gives the upper bound.
+latents from which the images were drawn ("backward") gives the upper bound. The part of a certified
+block has a row for each image and group of chains from modes.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ COLUMNS = (
 )
 SCHEMA = pa.schema(
     [
-        ("kind", pa.string()),  # measure, forward or backward
+        ("kind", pa.string()),  # that of the block
         ("image", pa.int64()),  # row of the split, or number of a simulated image
         ("temperature", pa.int32()),  # index into the schedule
         ("beta", pa.float64()),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cluster import tensor_files
+from cluster.evaluations.curve.chain_files import load_chains, remove
 from cluster.evaluations.curve.context import distortion, open_decoder, read_images
 from cluster.evaluations.curve.plan import Evaluation
-from cluster.evaluations.curve.work import load_chains, remove
 from gencomp.rate_distortion import pilot
 from gencomp.rate_distortion.pilot import PilotRun, PilotState
 

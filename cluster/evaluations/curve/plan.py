@@ -7,10 +7,10 @@
     jobs.json, progress/, logs/   the files of the jobs that share the blocks, if there are any
     curve.parquet, curve.json   the result that is merged from the parts
 
-A block is a unit of work whose chains move together: a few images to measure, or a few simulated
-images whose chains go forward or backward to one inverse temperature. The last bits of a result
-depend on which images share a block, so the blocks belong to the plan. They do not depend on the
-number of jobs that share the blocks.
+A block is a unit of work whose chains move together: a few images to measure or to certify, or a
+few simulated images whose chains go forward or backward to one inverse temperature. The last bits
+of a result depend on which images share a block, so the blocks belong to the plan. They do not
+depend on the number of jobs that share the blocks.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ from cluster.evaluations.decoders import (
 from cluster.evaluations.plans import spaced
 from cluster.runs import Run
 from gencomp.errors import InputError
+from gencomp.rate_distortion.certificate import TRANSITIONS
 from gencomp.rate_distortion.schedules import report_points
 from gencomp.rate_distortion.tuning import Tuning
 
-Kind = Literal["measure", "forward", "backward"]
+Kind = Literal["measure", "forward", "backward", "certify", "repeat"]
 
 
 class Block(NamedTuple):
@@ -53,9 +54,11 @@ class Block(NamedTuple):
 
     Attributes:
         kind: measure for images of the split; forward or backward for simulated images, whose log Z
-            is bounded from below or from above.
+            is bounded from below or from above; certify for images of the split, whose log Z is
+            bounded from below by chains from modes; repeat for images of the split that are
+            measured with another seed.
         items: the rows of the images in the split, or the numbers of the simulated images.
-        beta: the inverse temperature of simulated images, as it was asked for.
+        beta: the inverse temperature of a certificate, as it was asked for.
     """
 
     kind: Kind
@@ -103,7 +106,12 @@ class Plan(plans.Plan):
         for beta in self.settings.bdmc_betas:
             for numbers in _cut(range(self.settings.bdmc_images), size):
                 simulated += [Block("forward", numbers, beta), Block("backward", numbers, beta)]
-        return tuple(measured + simulated)
+        certified: list[Block] = []
+        if self.settings.certify:
+            certified = [Block("repeat", one.items) for one in measured]
+            for beta in self.settings.certify_betas:
+                certified += [Block("certify", one.items, beta) for one in measured]
+        return tuple(measured + simulated + certified)
 
     @cached_property
     def reported(self) -> list[int]:
@@ -140,10 +148,12 @@ class Evaluation(evaluation.Evaluation):
         """The number of transitions of a block.
 
         Until the pilot has found the schedule, simulated paths count as if they went through all
-        of it.
+        of it. The search for modes counts as one step.
         """
         found = self.plan.blocks[block]
-        if found.kind != "measure" and self.tuning.exists():
+        if found.kind == "certify":
+            return 1 + TRANSITIONS
+        if found.kind in ("forward", "backward") and self.tuning.exists():
             betas = _schedule(self.tuning, self.tuning.stat().st_mtime_ns)
             return nearest(betas, found.beta)
         return self.plan.settings.temperatures - 1
@@ -236,6 +246,11 @@ def _make(subject: Run | OfModel, location: str, chosen: Settings, features: Pat
 def nearest(betas: np.ndarray, beta: float) -> int:
     """The index of the schedule's temperature nearest to a beta, on a logarithmic scale."""
     return 1 + int(np.abs(np.log(betas[1:] / beta)).argmin())
+
+
+def nearest_reported(betas: np.ndarray, reported: Sequence[int], beta: float) -> int:
+    """The index of the reported temperature nearest to a beta, on a logarithmic scale."""
+    return reported[int(np.abs(np.log(betas[list(reported)] / beta)).argmin())]
 
 
 @lru_cache(maxsize=4)

@@ -1,7 +1,7 @@
 """The parts of a curve are merged into the curve.
 
 `curve.parquet` holds every measured image at every reported temperature. `curve.json` holds the
-means over the images with intervals, and the gaps of bidirectional Monte Carlo. For each
+means over the images with intervals, and the certificates (`certificates`). For each
 image and in expectation, rate + β·distortion lies above the least possible value at that β, and the
 pair (rate, distortion) lies above the image's curve. The rate alone, or the distortion alone, at
 one β may lie on either side of its exact value.
@@ -12,24 +12,23 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
-from cluster.evaluations.curve import parts
+from cluster.evaluations.curve import certificates, parts
 from cluster.evaluations.curve.context import protocol
-from cluster.evaluations.curve.plan import Evaluation, Plan, nearest
+from cluster.evaluations.curve.plan import Evaluation, Plan
 from cluster.evaluations.decoders import distortion_per_mse
 from cluster.evaluations.evaluation import name_blocks
 from cluster.evaluations.tables import Collected, Table
 from cluster.files import write_bytes, write_json
 from gencomp.errors import InputError
 from gencomp.evaluation import intervals, scales
-from gencomp.rate_distortion.bdmc import Gap
+from gencomp.rate_distortion.certificate import GROUPS
 from gencomp.rate_distortion.tuning import Tuning
 from gencomp.rate_distortion.units import nats_to_bpp
 
@@ -75,22 +74,25 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> CollectedCurve
         raise InputError(f"{evaluation.path} lacks {name_blocks(evaluation.block_sizes, missing)}")
     tuning = Tuning.load(evaluation.tuning)
     shared = protocol(plan, tuning)
-    tables, versions = {}, set()
+    tables, modes, versions = {}, {}, set()
     for block in there:
         table, found = parts.read(evaluation.part(block))
         expected = {**shared, "block": str(block), "kind": plan.blocks[block].kind}
         _check(evaluation, block, table, found, expected)
         versions.add((found["gencomp"], found["torch"]))
+        modes[block] = found.get("modes", [])
         tables[block] = table.drop_columns("kind").replace_schema_metadata(None)
     curve = pa.concat_tables([tables[block] for block in measured])
+    points = _points(curve, plan)
     means = {
         "complete": not missing,
         "images": len(curve) // len(plan.reported),
         "images_planned": len(plan.rows),
         "missing_blocks": missing,
         "missing_images": _rows(plan, missing),
-        "points": _points(curve, plan),
-        "bdmc": _gaps(tables, plan, tuning),
+        "points": points,
+        "bdmc": certificates.gaps(tables, plan, tuning, points),
+        **_certified(tables, modes, plan, tuning),
         "protocol": {
             **shared,
             "subject": plan.identity()["subject"],
@@ -116,11 +118,20 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> CollectedCurve
     return CollectedCurve(curve, means, missing)
 
 
+def _certified(
+    tables: Mapping[int, pa.Table], modes: Mapping[int, list[int]], plan: Plan, tuning: Tuning
+) -> dict[str, Any]:
+    """The entry of the measured images' certificate; empty if none was asked for."""
+    if not plan.settings.certify:
+        return {}
+    return {"certificate": certificates.certificates(tables, modes, plan, tuning)}
+
+
 def _check(
     evaluation: Evaluation,
     block: int,
     table: pa.Table,
-    found: dict[str, str],
+    found: dict[str, Any],
     expected: dict[str, str],
 ) -> None:
     path = evaluation.part(block)
@@ -131,7 +142,8 @@ def _check(
                 "remove it and run `gencomp slurm ais` again"
             )
     plan = evaluation.plan
-    points = len(plan.reported) if expected["kind"] == "measure" else 1
+    many = {"measure": len(plan.reported), "repeat": len(plan.reported), "certify": GROUPS}
+    points = many.get(expected["kind"], 1)
     if not np.array_equal(table["image"], np.repeat(plan.blocks[block].items, points)):
         raise InputError(
             f"{path} does not hold the images of block {block}; remove it and measure again"
@@ -183,82 +195,59 @@ def summaries(
     result = []
     for p in range(points):
         means = {name: _mean(column[:, p]) for name, column in columns.items()}
-        means["bpp"] = _Mean(*(nats_to_bpp(v, pixels) for v in means["rate"]))
+        means["bpp"] = means["rate"].scaled(lambda nats: nats_to_bpp(nats, pixels))
         if per_mse is not None:
-            means["mse"] = _Mean(*(v / per_mse for v in means["distortion"]))
+            means["mse"] = means["distortion"].scaled(lambda summed: summed / per_mse)
         entry: dict[str, Any] = {}
-        for name, (value, error, low, high) in means.items():
+        for name, (value, error, interval) in means.items():
             entry |= {
                 name: value,
                 f"{name}_standard_error": error,
-                f"{name}_interval": None if math.isnan(low) else [low, high],
+                f"{name}_interval": interval,
             }
         result.append(entry)
     return result
 
 
 class _Mean(NamedTuple):
-    """A mean over images with its standard error and the ends of its interval.
+    """A mean over images, its standard error and the ends of its interval.
 
-    The ends are not numbers for a single image, or where an image has no finite value.
+    The error of a single image is unknown (None), and so are the ends where an image has no finite
+    value.
     """
 
     value: float
-    standard_error: float  # 0 for a single image, where it is unknown
-    low: float
-    high: float
+    standard_error: float | None
+    interval: list[float] | None
+
+    def scaled(self, convert: Callable[[float], float]) -> _Mean:
+        """The same in another unit."""
+        value, error, ends = self
+        if error is None or ends is None:
+            return _Mean(convert(value), None, None)
+        return _Mean(convert(value), convert(error), [convert(end) for end in ends])
 
 
 def _mean(values_I: np.ndarray) -> _Mean:
-    error = float(values_I.std(ddof=1) / math.sqrt(len(values_I))) if len(values_I) > 1 else 0.0
-    ends = intervals.of_mean(values_I) or (math.nan, math.nan)
-    return _Mean(float(values_I.mean()), error, *ends)
-
-
-def _gaps(tables: Mapping[int, pa.Table], plan: Plan, tuning: Tuning) -> list[dict[str, Any]]:
-    """The gaps between the bounds of log Z, for each beta where two images or more have both."""
-    result = []
-    for asked in plan.settings.bdmc_betas:
-        bounds: dict[str, dict[int, float]] = {"forward": {}, "backward": {}}
-        for number, table in tables.items():
-            block = plan.blocks[number]
-            if block.beta == asked:
-                found = zip(block.items, table["log_z"].to_pylist(), strict=True)
-                bounds[block.kind].update(found)
-        both = sorted(bounds["forward"].keys() & bounds["backward"].keys())
-        if len(both) < 2:
-            continue
-        lower_I, upper_I = (
-            torch.tensor([bound[image] for image in both], dtype=torch.float64)
-            for bound in bounds.values()
-        )
-        temperature = nearest(tuning.betas, asked)
-        gap = Gap(float(tuning.betas[temperature]), lower_I, upper_I)
-        result.append(
-            {
-                "beta": gap.beta,
-                "asked": asked,
-                "temperature": temperature,
-                "gap": gap.gap,
-                "gap_standard_error": gap.standard_error,
-                "gap_interval": intervals.of_mean((upper_I - lower_I).numpy()),
-                "forward": lower_I.mean().item(),
-                "backward": upper_I.mean().item(),
-                "images": len(both),
-            }
-        )
-    return result
+    mean, error = float(values_I.mean()), intervals.standard_error(values_I)
+    ends = intervals.of_mean(values_I) or (None, None)
+    return _Mean(mean, error if math.isfinite(error) else None, *ends)
 
 
 def shown(evaluation: Evaluation, curve: CollectedCurve) -> Collected:
-    """Ten points of a curve in words, and the bounds of log Z on simulated images."""
+    """Ten points of a curve in words, and its certificates."""
     points = curve.means["points"]
     chosen = sorted({round(i * (len(points) - 1) / 9) for i in range(10)})
     quality = [("ESS", "ess", ".1f"), ("acceptance", "acceptance", ".2f")]
     tables = [points_table([points[i] for i in chosen], quality)]
+    warnings = []
     if gaps := curve.means["bdmc"]:
-        tables.append(_gaps_table(gaps))
-    return Collected(tables, [], [], evaluation.result, curve.means["images"], curve.missing)
+        tables.append(certificates.gaps_table(gaps))
+        warnings += certificates.gap_warnings(gaps)
+    if certified := curve.means.get("certificate"):
+        tables.append(certificates.certificates_table(certified))
+        warnings += certificates.certificate_warnings(certified)
+    return Collected(tables, [], warnings, evaluation.result, curve.means["images"], curve.missing)
 
 
 def points_table(points: list[dict[str, Any]], quality: list[tuple[str, str, str]]) -> Table:
@@ -279,22 +268,8 @@ def points_table(points: list[dict[str, Any]], quality: list[tuple[str, str, str
         ("± s.e.", f"{distortion}_standard_error", ".2g"),
         *quality,
     ]
-    rows = [[f"{point[name]:{form}}" for _, name, form in columns] for point in points]
+    rows = [
+        [certificates.shown_error(point[name], form) for _, name, form in columns]
+        for point in points
+    ]
     return Table([heading for heading, *_ in columns], rows, remark=scales.remark(points[0]))
-
-
-def _gaps_table(gaps: list[dict[str, Any]]) -> Table:
-    return Table(
-        ["beta", "gap [nats]", "± s.e.", "log Z at least", "at most", "simulated images"],
-        [
-            [
-                f"{gap['beta']:.4g}",
-                f"{gap['gap']:.3f}",
-                f"{gap['gap_standard_error']:.3f}",
-                f"{gap['forward']:.3f}",
-                f"{gap['backward']:.3f}",
-                str(gap["images"]),
-            ]
-            for gap in gaps
-        ],
-    )

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from cluster.evaluations.options import Device, Options, Seed, Threads
 from gencomp.errors import InputError
@@ -14,10 +14,11 @@ from gencomp.validation import checked
 
 BdmcImages = Annotated[int, Field(ge=0)]
 BdmcChains = Annotated[int, Field(ge=1)]
-# The number of simulated images of a certificate, unless it is given.
-_BDMC_IMAGES = 4
+# The number of simulated images of a certificate, unless it is given. The gap of four images can
+# look small while that of most images is large.
+_BDMC_IMAGES = 16
 # The betas at which the chains are certified, as parts of beta_max, unless betas are given.
-_BDMC_PARTS = (0.01, 0.1, 1.0)
+_CERTIFIED_PARTS = (0.01, 0.1, 1.0)
 
 
 class CurveOptions(Options):
@@ -88,13 +89,13 @@ class PilotOptions(Options):
 
 
 class CertificateOptions(Options):
-    """The options of the certificate: bidirectional Monte Carlo on simulated images shows how far
-    the estimate can be off."""
+    """The options of the certificates, which show how far the estimate can be off: bidirectional
+    Monte Carlo on simulated images, and chains from modes for the measured images."""
 
     bdmc_images: BdmcImages | None = Field(
         None,
-        description="Simulated images for each beta, 0 for no certificate; by default 4, or 0 where"
-        " the distortion is that of features.",
+        description="Simulated images for each beta, 0 for no gap; by default 16, or 0 where the"
+        " distortion is that of features.",
     )
     bdmc_betas: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (),
@@ -106,6 +107,24 @@ class CertificateOptions(Options):
         description="Chains per simulated image and direction; by default the number of --chains.",
     )
     simulation_seed: Seed = Field(8, description="Seed of the simulated images.")
+    certify: bool = Field(
+        False,
+        description="Certify the measured images themselves: bound log Z of each from below by"
+        " chains from modes, which an encoder and optimisation find, and measure each with another"
+        " seed once more.",
+    )
+    certify_betas: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (),
+        description="Inverse temperatures near which measured images are certified, each at the"
+        " nearest reported one; by default a hundredth of beta-max, a tenth of it, and beta-max"
+        " itself.",
+    )
+    certify_starts: int = Field(
+        16, ge=1, description="Starts of the search for modes, for each image and beta."
+    )
+    certify_seed: Seed = Field(
+        9, description="Seed of the certificate of measured images; no other seed may be the same."
+    )
 
 
 class Settings(CertificateOptions, PilotOptions, SamplerOptions, CurveOptions):
@@ -133,7 +152,27 @@ class Settings(CertificateOptions, PilotOptions, SamplerOptions, CurveOptions):
         if (self.distortion == "features") != (self.features is not None):
             raise ValueError("--distortion features and --features FILE need each other")
         self._fit_bdmc()
+        self._fit_certify()
         return self
+
+    @model_serializer(mode="wrap")
+    def _serialise(self, all_fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Plans that were written before measured images could be certified keep their identity.
+        values: dict[str, Any] = all_fields(self)
+        if not self.certify:
+            values = {name: v for name, v in values.items() if not name.startswith("certify")}
+        return values
+
+    def _fit_certify(self) -> None:
+        if self.certify != bool(self.certify_betas):
+            raise ValueError("--certify and --certify-betas need each other")
+        if self.certify_betas and max(self.certify_betas) > self.beta_max:
+            raise ValueError(
+                f"--certify-betas goes to {max(self.certify_betas):g}, beyond --beta-max "
+                f"{self.beta_max:g}"
+            )
+        if self.certify and self.certify_seed in (self.seed, self.tuning_seed):
+            raise ValueError("certify_seed must differ from seed and tuning_seed")
 
     def _fit_bdmc(self) -> None:
         if bool(self.bdmc_images) != bool(self.bdmc_betas):
@@ -190,7 +229,9 @@ def complete(
     if certificate.bdmc_chains is None:
         values["bdmc_chains"] = sampler.chains
     if values["bdmc_images"] and not certificate.bdmc_betas:
-        values["bdmc_betas"] = tuple(part * curve.beta_max for part in _BDMC_PARTS)
+        values["bdmc_betas"] = tuple(part * curve.beta_max for part in _CERTIFIED_PARTS)
+    if certificate.certify and not certificate.certify_betas:
+        values["certify_betas"] = tuple(part * curve.beta_max for part in _CERTIFIED_PARTS)
     return settings(**values)
 
 

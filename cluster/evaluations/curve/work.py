@@ -7,25 +7,21 @@ same plan and tuning give the same part, bit for bit, on one kind of machine.
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from cluster import tensor_files
-from cluster.evaluations.curve import parts
+from cluster.evaluations.curve import certify, parts
+from cluster.evaluations.curve.chain_files import load_chains, remove
 from cluster.evaluations.curve.context import Context
 from cluster.evaluations.curve.plan import Kind, nearest
-from gencomp.errors import InputError
+from cluster.evaluations.work import Work
 from gencomp.rate_distortion import ais, bdmc
 from gencomp.rate_distortion.resampling import effective_sample_size
-
-log = logging.getLogger(__name__)
 
 # The factors of the row at the end of a path down to the prior: its weights estimate 1/Z, and it
 # is not a point of a curve.
@@ -56,7 +52,8 @@ class BlockWork:
     @property
     def reported(self) -> list[int]:
         """The transitions after which a row is kept."""
-        return self.context.plan.reported if self.kind == "measure" else [self.run.length]
+        whole = self.kind in ("measure", "repeat")
+        return self.context.plan.reported if whole else [self.run.length]
 
     @property
     def done(self) -> bool:
@@ -96,8 +93,8 @@ class BlockWork:
         remove(self.context.evaluation.chains(self.number))
 
 
-def open_block(context: Context, number: int) -> BlockWork:
-    """A block as it was saved in its file, or at its start if there is no file.
+def open_block(context: Context, number: int) -> Work:
+    """The work on a block as it was saved in its file, or at its start if there is no file.
 
     Raises:
         InputError: the data are no longer those of the plan.
@@ -108,9 +105,12 @@ def open_block(context: Context, number: int) -> BlockWork:
         context.decoder.prior,
         context.plan.settings,
     )
-    if block.kind == "measure":
+    if block.kind == "certify":
+        return certify.open_certification(context, number)
+    if block.kind in ("measure", "repeat"):
         images = context.images(block.items)
-        run = ais.Walk(images, prior, context.tuning, settings.seed, block.items)
+        seed = settings.seed if block.kind == "measure" else settings.certify_seed
+        run = ais.Walk(images, prior, context.tuning, seed, block.items)
         at = _load(context, run, number) or _snapshot(ais.start(run, settings.chains))
         return BlockWork(context, number, run, at)
     last = nearest(context.tuning.betas, block.beta)
@@ -154,7 +154,7 @@ def advanced(run: ais.Walk, at: Snapshot, reported: list[int]) -> Snapshot:
 def write_part(context: Context, number: int, reported_RIC: Tensor) -> None:
     """Write the part of a block: one row for each image and reported temperature."""
     plan, block = context.plan, context.plan.blocks[number]
-    if block.kind == "measure":
+    if block.kind in ("measure", "repeat"):
         temperatures = plan.reported
     else:
         temperatures = [nearest(context.tuning.betas, block.beta)]
@@ -176,34 +176,6 @@ def write_part(context: Context, number: int, reported_RIC: Tensor) -> None:
             "expected_gap": repr(context.tuning.expected_gap),
         },
     )
-
-
-def remove(path: Path) -> None:
-    """Remove a file, and the temporary files that killed attempts at writing it have left."""
-    path.unlink(missing_ok=True)
-    for leftover in path.parent.glob(f".{path.name}.*"):
-        leftover.unlink(missing_ok=True)
-
-
-def load_chains(path: Path, expected: Mapping[str, str], what: str) -> dict[str, Tensor] | None:
-    """The tensors in a file of chains; None if there is no file, or it cannot be trusted.
-
-    Args:
-        path: the file.
-        expected: the protocol that the file must have.
-        what: the work that starts anew if the file cannot be trusted, for messages.
-    """
-    if not path.exists():
-        return None
-    try:
-        tensors, metadata = tensor_files.read(path)
-    except InputError as error:
-        log.warning("%s; %s starts anew", error, what)
-        return None
-    if metadata != expected:
-        log.warning("%s belongs to another evaluation; %s starts anew", path, what)
-        return None
-    return tensors
 
 
 def _snapshot(state: ais.AISState) -> Snapshot:

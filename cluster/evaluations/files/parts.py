@@ -1,4 +1,7 @@
-"""The part that a finished block of files leaves behind: float64 values, one for each picture."""
+"""The part that a finished block of files leaves behind, float64.
+
+A block of single files has one value for each picture, and a joint container has one of each.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ VALUES = (
     "encode_seconds",
     "decode_seconds",
 )
+JOINT_VALUES = ("pictures", "pixels", "code_bits", "file_bits")
 
 
 def write_part(evaluation: Evaluation, block: int, values: dict[str, Tensor]) -> None:
@@ -33,7 +37,8 @@ def read_part(evaluation: Evaluation, block: int) -> tuple[dict[str, Tensor], di
     """
     path = evaluation.part(block)
     values, metadata = parts.read(path, evaluation.plan.hash, block)
-    items = len(evaluation.plan.blocks[block].items)
-    if set(values) != set(VALUES) or any(len(value) != items for value in values.values()):
-        raise InputError(f"{path} does not hold the values of {items} pictures; {parts.MEND}")
+    kind, items = evaluation.plan.blocks[block]
+    names, length = (VALUES, len(items)) if kind == "single" else (JOINT_VALUES, 1)
+    if set(values) != set(names) or any(len(value) != length for value in values.values()):
+        raise InputError(f"{path} does not hold the values of {len(items)} pictures; {parts.MEND}")
     return values, metadata

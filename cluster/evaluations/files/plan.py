@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import gencomp
@@ -19,8 +20,14 @@ from gencomp.validation import checked
 
 
 class Block(NamedTuple):
-    """A unit of work: the places of its pictures among the measured ones."""
+    """A unit of work.
 
+    Attributes:
+        kind: whether each picture becomes a file of its own, or all of them one joint container.
+        items: the places of the pictures among the measured ones.
+    """
+
+    kind: Literal["single", "joint"]
     items: range
 
 
@@ -31,8 +38,9 @@ class Plan(plans.Plan):
     LOCATIONS: ClassVar[tuple[str, ...]] = ("shards",)
     COMMAND: ClassVar[str] = "gencomp files"
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     gencomp: str
+    weights: str
     codec: str
     writer: str
     reader: str
@@ -52,9 +60,13 @@ class Plan(plans.Plan):
 
     @property
     def blocks(self) -> list[Block]:
-        """All units of work."""
+        """All units of work, single files first."""
         count, size = self.settings.images, self.settings.block
-        return [Block(range(a, min(a + size, count))) for a in range(0, count, size)]
+        single = [range(a, min(a + size, count)) for a in range(0, count, size)]
+        return [
+            *(Block("single", part) for part in single),
+            *(Block("joint", part) for part in _equal_parts(count, self.settings.joint)),
+        ]
 
 
 @dataclass(frozen=True)
@@ -90,6 +102,7 @@ def make(run: Run, chosen: FileOptions, threads: int) -> Plan:
     return Plan(
         checkpoint=run.checkpoint,
         gencomp=gencomp.__version__,
+        weights=run.final_checkpoint().networks_hash(),
         codec=codec.codec_id,
         writer=codec.writer_fingerprint.hex(),
         reader=codec.reader_fingerprint.hex(),
@@ -102,6 +115,13 @@ def make(run: Run, chosen: FileOptions, threads: int) -> Plan:
         shards=plans.absolute(location),
         settings=settings,
     )
+
+
+def _equal_parts(count: int, size: int) -> list[range]:
+    """Consecutive parts of `size` items or fewer, as equal in length as possible."""
+    parts = -(-count // size)
+    cuts = [count * part // parts for part in range(parts + 1)]
+    return [range(a, b) for a, b in pairwise(cuts)]
 
 
 def open_codec(run: Run) -> Codec:
@@ -123,9 +143,14 @@ def open_codec(run: Run) -> Codec:
 def rules() -> dict[str, str]:
     """The meaning of the numbers, in words."""
     return {
-        "pictures": "evenly spaced over the split, of any size; each is a file of its own",
+        "pictures": "evenly spaced over the split, of any size; each is a file of its own, and a"
+        " member of a joint container",
         "bpp": "bits that the file spends on code, over the picture's pixels; mean over pictures",
         "file_bpp": "all bits of the file, over the picture's pixels; mean over pictures",
+        "bytes_alone": "bytes of the file; mean over pictures",
+        "joint_bpp": "bits that joint containers spend on code, over all pixels",
+        "joint_file_bpp": "all bits of joint containers, over all pixels; some of their pictures"
+        " are read back and compared",
         "nominal_bpp": "the method's fixed length, which no file need have",
         "mse": "decoded pixels against the picture, 8 bits, on the scale [-1, 1]",
         "psnr": "10 log10(4 / MSE) of the mean MSE",

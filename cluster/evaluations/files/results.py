@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from cluster import provenance
 from cluster.evaluations.evaluation import name_blocks
 from cluster.evaluations.files import parts
 from cluster.evaluations.files.plan import Evaluation
@@ -45,23 +47,30 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
     if not there:
         raise InputError(f"{evaluation.path} has no finished block yet")
     read = [parts.read_part(evaluation, block) for block in there]
-    values = {
-        name: np.concatenate([tensors[name].numpy() for tensors, _ in read])
-        for name in parts.VALUES
-    }
-    versions = {(metadata["gencomp"], metadata["torch"]) for _, metadata in read}
+    single, joint = (
+        [
+            {name: tensor.numpy() for name, tensor in tensors.items()}
+            for block, (tensors, _) in zip(there, read, strict=True)
+            if plan.blocks[block].kind == kind
+        ]
+        for kind in ("single", "joint")
+    )
+    if not single:
+        raise InputError(f"{evaluation.path} has no finished block of single files yet")
+    values = {name: np.concatenate([one[name] for one in single]) for name in parts.VALUES}
     content = {
         "run": evaluation.run.name,
         "complete": not missing,
         "images": len(values["pixels"]),
         "images_planned": plan.settings.images,
         "missing_blocks": missing,
-        "metrics": summary(values),
+        "metrics": summary(values) | joint_rates(joint),
         "protocol": {
             "hash": plan.hash,
             **plan.model_dump(mode="json"),
-            "versions": [{"gencomp": g, "torch": t} for g, t in sorted(versions)],
+            "versions": provenance.of_parts(metadata for _, metadata in read),
         },
+        "environment": provenance.recorded(evaluation.path),
     }
     write_json(evaluation.result, finite(content))
     return Result(content, missing)
@@ -76,6 +85,10 @@ def summary(values: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name, bits in _RATES.items():
         found |= _mean(name, values[bits] / values["pixels"])
+    found["bytes_alone"] = {
+        "value": float(values["file_bits"].mean() / 8),
+        "images": len(values["file_bits"]),
+    }
     found |= _mean("mse", values["mse"])
     mse = found["mse"]
     found["psnr"] = {
@@ -87,6 +100,22 @@ def summary(values: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
     for name in _SECONDS:
         found[name] = {"value": float(np.median(values[name])), "images": len(values[name])}
     return found
+
+
+def joint_rates(containers: Sequence[dict[str, np.ndarray]]) -> dict[str, dict[str, Any]]:
+    """The rates of joint containers together; they have no intervals, as pictures share bytes.
+
+    Args:
+        containers: for each container, name of `parts.JOINT_VALUES` -> its value, float64 [1].
+    """
+    if not containers:
+        return {}
+    total = {name: sum(float(one[name][0]) for one in containers) for name in parts.JOINT_VALUES}
+    counts = {"images": int(total["pictures"]), "containers": len(containers)}
+    return {
+        name: {"value": total[bits] / total["pixels"], **counts}
+        for name, bits in (("joint_bpp", "code_bits"), ("joint_file_bpp", "file_bits"))
+    }
 
 
 def _mean(name: str, values_N: np.ndarray) -> dict[str, dict[str, Any]]:
@@ -106,5 +135,6 @@ def _listed(ends: tuple[float, float] | None) -> list[float] | None:
 def shown(evaluation: Evaluation, result: Result) -> Collected:
     """The rates in words."""
     content = result.content
-    table = metrics_table(content["run"], content["metrics"], {"images": "files"})
+    counted = {"images": "pictures", "containers": "containers"}
+    table = metrics_table(content["run"], content["metrics"], counted)
     return Collected([table], [], [], evaluation.result, content["images"], result.missing)

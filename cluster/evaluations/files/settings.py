@@ -21,6 +21,12 @@ class FileOptions(Options):
     block: int = Field(
         16, ge=1, description="Pictures of a part; a process that is killed loses one part at most."
     )
+    joint: int = Field(
+        1000,
+        ge=1,
+        description="Most pictures of a joint container, which is one part: a process that is"
+        " killed loses it whole.",
+    )
 
 
 class Settings(FileOptions):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from gencomp.evaluation import pixels, ssim
 from gencomp.recipes.schema import BaseRecipe
 from gencomp.system import Codec, Picture
 from shards.reading.reader import Split
+
+_READ_BACK = 8  # pictures of a joint container that are decoded again
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,21 @@ class Context:
         host = data.held_out_rows(self.recipe, self.split, [row])
         maps = {name: map_BHW[0] for name, map_BHW in host.maps.items()}
         return Picture(host.images[0], maps, row)
+
+
+class Pictures(Sequence[Picture]):
+    """Some of the measured pictures, each read when it is asked for."""
+
+    def __init__(self, context: Context, items: range) -> None:
+        self._context, self._items = context, items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return Pictures(self._context, self._items[place])
+        return self._context.picture(self._items[place])
 
 
 def open_context(evaluation: Evaluation) -> Context:
@@ -93,13 +111,18 @@ def make_part(
         ShardError: a picture cannot be read.
         RuntimeError: a file does not decode to what the encoder promised.
     """
+    kind, items = context.evaluation.plan.blocks[number]
     measured: list[dict[str, float]] = []
-    for item in context.evaluation.plan.blocks[number].items:
-        measured.append(measure(context.codec, context.picture(item)))
-        advanced(len(measured))
+    if kind == "joint":
+        measured.append(measure_jointly(context.codec, Pictures(context, items)))
+        advanced(len(items))
+    else:
+        for item in items:
+            measured.append(measure(context.codec, context.picture(item)))
+            advanced(len(measured))
     values = {
         name: torch.tensor([one[name] for one in measured], dtype=torch.float64)
-        for name in parts.VALUES
+        for name in measured[0]
     }
     parts.write_part(context.evaluation, number, values)
 
@@ -134,6 +157,30 @@ def measure(codec: Codec, picture: Picture) -> dict[str, float]:
         "ms_ssim": math.nan if small else ssim.ms_ssim(*both).item(),
         "encode_seconds": written - began,
         "decode_seconds": read - written,
+    }
+
+
+def measure_jointly(codec: Codec, pictures: Sequence[Picture]) -> dict[str, float]:
+    """The values of one joint container, under the names of `parts.JOINT_VALUES`.
+
+    Raises:
+        InputError: a picture does not fit the codec.
+        RuntimeError: a member does not decode to what the encoder promised.
+    """
+    stream = codec.compress_jointly(pictures)
+    last = len(pictures) - 1
+    for place in np.linspace(0, last, min(last + 1, _READ_BACK)).round().astype(int).tolist():
+        found = codec.decompress(stream, place=place)
+        if not np.array_equal(found, codec.reconstruct(pictures[place])):
+            raise RuntimeError(
+                f"picture {pictures[place].index} of a joint container does not decode to its"
+                f" reconstruction: this is a fault of the codec {codec.codec_id}"
+            )
+    return {
+        "pictures": len(pictures),
+        "pixels": sum(one.image_HWC.shape[0] * one.image_HWC.shape[1] for one in pictures),
+        "code_bits": codec.code_bits(stream),
+        "file_bits": 8 * len(stream),
     }
 
 

@@ -42,11 +42,18 @@ class Plan(plans.Plan):
     LOCATIONS: ClassVar[tuple[str, ...]] = ("shards", "features_file", "lpips_file")
     DERIVED: ClassVar[tuple[str, ...]] = ("sizes",)
     COMMAND: ClassVar[str] = "gencomp evaluate"
+    BEFORE: ClassVar[dict[str, Any]] = {
+        **plans.Plan.BEFORE,
+        "reconstructions": "networks",
+        "reader": None,
+    }
 
     format: Literal[1] = 1
     gencomp: str
     system: str
     weights: str
+    # The fingerprint of the codec's reader, where reconstructions go through files.
+    reader: str | None = None
     data: str
     stored: dict[str, Any]
     transforms: dict[str, Any]
@@ -150,7 +157,9 @@ def make(
     location = recipe.evaluation_shards()
     shard_set = shards.open_set(location)
     split = shard_set.split(chosen["split"])
-    abilities = Abilities.of(run, split)
+    codec = run.system().codec() if chosen["reconstructions"] == "files" else None
+    through_files = chosen["reconstructions"] == "files"
+    abilities = Abilities.of_files(run, split) if through_files else Abilities.of(run, split)
     if metrics is None:
         metrics = abilities.usual_metrics(features is not None, lpips is not None)
     abilities.require(metrics, samples)
@@ -175,6 +184,7 @@ def make(
         gencomp=gencomp.__version__,
         system=f"{recipe.system}/{recipe.stage}",
         weights=checkpoint.networks_hash(),
+        reader=None if codec is None else codec.reader_fingerprint.hex(),
         data=split.index_hash,
         stored=data.stored(shard_set.info),
         transforms=data.evaluation_protocol(recipe),
@@ -206,6 +216,12 @@ def rules(settings: Settings, sizes: Sequence[tuple[int, int]]) -> dict[str, str
         "pixels": "reconstructions and samples rounded to 8 bits; errors on the scale [-1, 1]",
         "interval": intervals.RULE,
     }
+    if settings.reconstructions == "files":
+        said["reconstructions"] = (
+            "what the real file of each image decodes to, by the codec; draw i by the decoder's"
+            " draw i; bpp is the bits of code in the file and file_bpp all its bits, over the"
+            " image's pixels, mean over images"
+        )
     if settings.asks("psnr"):
         said["psnr"] = "10 log10(4 / MSE) of the mean MSE"
     if settings.asks("ms_ssim"):
@@ -229,12 +245,13 @@ def rules(settings: Settings, sizes: Sequence[tuple[int, int]]) -> dict[str, str
     if settings.asks("kid"):
         said["kid"] = (
             "unbiased, kernel (x.y/D + 1)^3, no image with what was made for it, mean over strided"
-            f" subsets of up to {kernel.SUBSET}"
+            f" subsets of up to {kernel.SUBSET}; {kernel.INTERVAL_RULE}"
         )
     if settings.asks("mmd"):
         said["mmd"] = (
             "unbiased, the seven kernels of the training loss, latents against as many samples of"
-            f" the prior, mean over strided subsets of up to {kernel.SUBSET}"
+            f" the prior, mean over strided subsets of up to {kernel.SUBSET};"
+            f" {kernel.INTERVAL_RULE}"
         )
     return said
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cluster import provenance
 from cluster.evaluations.metrics import parts
 from cluster.evaluations.metrics.parts import FeatureSet, StoredFeatures
 from cluster.evaluations.metrics.plan import Evaluation, Plan
@@ -21,7 +22,7 @@ from gencomp.evaluation.frechet import Gaussian
 from gencomp.evaluation.psnr import psnr, psnr_ends
 from gencomp.system import Codec
 
-_VALUES = ("mse", "ms_ssim", "lpips", "pv", "rate0_mse", "rate0_pv")
+_VALUES = ("mse", "ms_ssim", "lpips", "pv", "rate0_mse", "rate0_pv", "bpp", "file_bpp")
 # The sets of features that are compared with the features of the images, and the names of the
 # two distances.
 _COMPARED: dict[FeatureSet, tuple[str, str]] = {
@@ -50,13 +51,13 @@ class Parts(NamedTuple):
         values: name of a metric -> its values, float64 [N].
         sums: name of a tensor -> its int64 sums over pixels.
         lengths: set of features -> block -> number of items, for the blocks that hold the set.
-        versions: the versions of gencomp and torch that made the parts.
+        metadata: the metadata of the parts.
     """
 
     values: dict[str, np.ndarray]
     sums: dict[str, Tensor]
     lengths: dict[FeatureSet, dict[int, int]]
-    versions: set[tuple[str, str]]
+    metadata: list[dict[str, str]]
 
 
 def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
@@ -85,7 +86,7 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
         metrics |= _of_latents(evaluation, found, warnings)
     codec = evaluation.run.system().codec()
     if codec is not None and (rate := _nominal_rate(codec, plan)) is not None:
-        metrics["bpp"] = {"value": rate, "nominal": True}
+        metrics["nominal_bpp"] = {"value": rate}
     if plan.settings.asks("pv"):
         metrics["pv"]["draws"] = plan.settings.draws
     if plan.settings.asks("rate0"):
@@ -104,8 +105,9 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
     content["protocol"] = {
         "hash": plan.hash,
         **plan.model_dump(mode="json"),
-        "versions": [{"gencomp": g, "torch": t} for g, t in sorted(found.versions)],
+        "versions": provenance.of_parts(found.metadata),
     }
+    content["environment"] = provenance.recorded(evaluation.path)
     write_text(evaluation.result, json.dumps(finite(content), indent=1, allow_nan=False) + "\n")
     return Result(content, missing)
 
@@ -123,12 +125,12 @@ def _nominal_rate(codec: Codec, plan: Plan) -> float | None:
 def _read(evaluation: Evaluation, missing: list[int]) -> Parts:
     """Read and check the parts, one at a time."""
     values: dict[str, list[np.ndarray]] = {}
-    found = Parts({}, {}, {}, set())
+    found = Parts({}, {}, {}, [])
     for block in range(len(evaluation.plan.blocks)):
         if block in missing:
             continue
         tensors, metadata = parts.read_part(evaluation, block)
-        found.versions.add((metadata["gencomp"], metadata["torch"]))
+        found.metadata.append(metadata)
         for name, tensor in tensors.items():
             if name in _VALUES:
                 values.setdefault(name, []).append(tensor.numpy())

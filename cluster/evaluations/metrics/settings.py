@@ -10,6 +10,8 @@ from cluster.evaluations.options import Device, Options, Seed, Threads
 from gencomp.errors import InputError
 from gencomp.evaluation.feature_inputs import Input
 
+# What reconstructions are: what the networks make of an image, or what its real file decodes to.
+Reconstructions = Literal["networks", "files"]
 Metric = Literal["mse", "psnr", "ms_ssim", "pv", "fid", "kid", "lpips", "rate0", "mmd"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 OF_RECONSTRUCTIONS: tuple[Metric, ...] = ("mse", "psnr", "ms_ssim", "pv", "lpips")
@@ -37,6 +39,11 @@ class MetricOptions(Options):
         ge=1,
         le=10_000,
         description="Reconstructions of each image for pv, and samples for rate0.",
+    )
+    reconstructions: Reconstructions = Field(
+        "networks",
+        description="What the metrics of reconstructions measure: what the networks make of an"
+        " image in float32 with fresh noise, or what its real file decodes to, by the run's codec.",
     )
     batch_size: int = Field(64, ge=1, description="Images that go through the networks at once.")
     block: int = Field(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from gencomp.evaluation import networks, pixels, ssim
 from gencomp.evaluation.draws import ItemDraws
 from gencomp.evaluation.latents import standardised
 from gencomp.recipes.schema import BaseRecipe
-from gencomp.system import Batch, System, evaluation_mode
+from gencomp.system import Batch, Codec, Picture, System, evaluation_mode
 from shards.reading.reader import Split
 
 Tensors = dict[str, Tensor]
@@ -39,6 +40,7 @@ class Context:
     device: torch.device
     features: networks.FeatureNetwork | None
     lpips: networks.PerceptualNetwork | None
+    codec: Codec | None = None
 
     @property
     def settings(self) -> Settings:
@@ -78,7 +80,6 @@ def open_context(evaluation: Evaluation, gpu: int = 0) -> Context:
             f"shard set {plan.shards} is another one than in the protocol of {evaluation.path}"
         )
     system = run.system()
-    system.to(device)
     features = lpips = None
     if plan.features_file is not None:
         module, name = _network(plan.features_file, settings.features, "features", device)
@@ -87,7 +88,11 @@ def open_context(evaluation: Evaluation, gpu: int = 0) -> Context:
         lpips = networks.PerceptualNetwork(
             *_network(plan.lpips_file, settings.lpips, "lpips", device)
         )
-    return Context(evaluation, run.recipe(), system, split, device, features, lpips)
+    codec = system.codec() if settings.reconstructions == "files" else None
+    if (codec and codec.reader_fingerprint.hex()) != plan.reader:
+        raise InputError(f"run {run.path} has another codec than the protocol of {evaluation.path}")
+    system.to(device)
+    return Context(evaluation, run.recipe(), system, split, device, features, lpips, codec)
 
 
 def open_maker(directory: Path, number: int = 0) -> MakePart:
@@ -156,12 +161,17 @@ def _of_images(context: Context, batch: Batch) -> Tensors:
     settings, images_BCHW = context.settings, batch.images_BCHW
     rows = batch.rows_B.tolist()
     found: Tensors = {}
+    files = None if context.codec is None else _Files(context.codec, batch)
 
     def reconstruct(draw: int) -> Tensor:
+        if files is not None:
+            return files.decoded(draw).to(context.device)
         made = context.system.reconstruct(batch, context.draws("reconstruct", draw, rows))
         assert made is not None
         return made
 
+    if files is not None:
+        found |= files.rates()
     if context.evaluation.plan.reconstructs:
         first_BCHW = reconstruct(0)
         found |= _compared(context, images_BCHW, first_BCHW)
@@ -178,6 +188,38 @@ def _of_images(context: Context, batch: Batch) -> Tensors:
         found |= _of_latents(context, batch, rows)
     found |= _features(context, "images", images_BCHW)
     return {name: tensor.cpu() for name, tensor in found.items()}
+
+
+class _Files:
+    """The real files of a batch, each of one image."""
+
+    def __init__(self, codec: Codec, batch: Batch) -> None:
+        self._codec = codec
+        self._images = batch.images_BCHW.permute(0, 2, 3, 1).cpu().contiguous().numpy()
+        maps = {name: map_BHW.cpu().numpy() for name, map_BHW in batch.maps.items()}
+        self._streams = [
+            codec.compress(Picture(image_HWC, {name: one[i] for name, one in maps.items()}, row))
+            for i, (image_HWC, row) in enumerate(
+                zip(self._images, batch.rows_B.tolist(), strict=True)
+            )
+        ]
+
+    def decoded(self, draw: int) -> Tensor:
+        """What the files decode to by one draw of the decoder, uint8 [B, 3, H, W]."""
+        made = [self._codec.decompress(stream, draw=draw) for stream in self._streams]
+        return torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2).contiguous()
+
+    def rates(self) -> Tensors:
+        """The rates of the files in bits per pixel, float64 [B]: of their code, and all bits."""
+        _, height, width, _ = self._images.shape
+        bits = {
+            "bpp": [self._codec.code_bits(stream) for stream in self._streams],
+            "file_bpp": [8 * len(stream) for stream in self._streams],
+        }
+        return {
+            name: torch.tensor(one, dtype=torch.float64) / (height * width)
+            for name, one in bits.items()
+        }
 
 
 def _compared(context: Context, images_BCHW: Tensor, made_BCHW: Tensor) -> Tensors:

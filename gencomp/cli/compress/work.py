@@ -108,13 +108,16 @@ def compress_file(run: Path, checkpoint: str, keep: bool, job: files.Job) -> Don
     return _done(codec, stream, str(job.target), keep)
 
 
-def decompress_file(run: Path, checkpoint: str, draw: int, keep: bool, job: files.Job) -> Done:
+def decompress_file(
+    run: Path, checkpoint: str, draw: int, max_pixels: int, keep: bool, job: files.Job
+) -> Done:
     """Decompress one file.
 
     Args:
         run: The directory of the run whose codec wrote the file.
         checkpoint: The checkpoint of the run.
         draw: The number of the draw of the decoder's noise.
+        max_pixels: The number of pixels that are decoded at most.
         keep: Whether to keep a target that is this very image; otherwise it is replaced.
         job: The compressed file and its PNG image.
 
@@ -134,7 +137,7 @@ def decompress_file(run: Path, checkpoint: str, draw: int, keep: bool, job: file
                 " --overwrite to replace it"
             )
         return _done(codec, stream, str(job.source), kept=True)
-    image_HWC = codec.decompress(stream, draw=draw, name=str(job.source))
+    image_HWC = codec.decompress(stream, draw=draw, max_pixels=max_pixels, name=str(job.source))
     done = _done(codec, stream, str(job.source), kept=False)
     write_bytes(job.target, files.png(image_HWC, comes_from))
     return done

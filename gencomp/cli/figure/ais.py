@@ -7,8 +7,8 @@ from typing import Annotated
 
 import tyro
 
+from gencomp.cli.figure.certificates import print_certificates
 from gencomp.cli.figure.drawing import FigureFile
-from gencomp.cli.figure.gaps import print_gaps
 from gencomp.cli.figure.options import Cuts, Evaluations
 
 
@@ -49,12 +49,12 @@ def ais(
     trained = [curves.variational(path, measured) for path in variational]
     codecs = operating_points.read(runs, evaluation) if runs else []
     points = curves.operating_points(codecs, measured[0]) if runs else []
-    print_gaps(measured)
+    print_certificates(measured)
     figure = rate_distortion.draw(
         [cut.cut(one.curve()) for one in measured],
         measured[0].units,
         "Rate-distortion curves" if len(measured) > 1 else "Rate-distortion curve",
-        [curves.images_and_chains(measured), "band: 95 % interval over images, at equal rate"],
+        [curves.images_and_chains(measured), curves.band(measured)],
         trained,
         points,
     )

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import tyro
 
+from gencomp.cli.figure.certificates import print_certificates
 from gencomp.cli.figure.drawing import FigureFile
-from gencomp.cli.figure.gaps import print_gaps
 from gencomp.cli.figure.options import Evaluations
 
 
@@ -31,7 +31,7 @@ def convergence(
     measured = curves.read(evaluations)
     curves.require_one_protocol(measured, one_decoder=True)
     curves.require_gaps(measured)
-    print_gaps(measured)
+    print_certificates(measured)
     figure = convergence.draw(
         [one.convergence() for one in measured],
         "Convergence",

@@ -47,7 +47,8 @@ def interpolation(
         [
             f"{chosen.data_set}, {tile.split} split, image {image}",
             "Held fixed along a row: image, generator and the noise that B sees",
-            "(0 bpp: a sample of the prior, which knows nothing of the image; rates are nominal)",
+            "0 bpp: a sample of the prior, which knows nothing of the image",
+            "Rates: bits of code in the image's file; bytes: the whole file",
             *checkpoint_remarks(checkpoint),
         ],
         upright,

@@ -48,7 +48,8 @@ def rates(
             f"{chosen.said} images (number {', '.join(map(str, chosen.rows))})",
             f"{tile.draws} draws of the noise each; 0 bpp: samples of the prior, whatever the"
             " image",
-            "Rates are nominal, those of a code of fixed length",
+            "Rates: bits of code in one container of these images; bytes: the whole container;"
+            " both for an image",
             *checkpoint_remarks(checkpoint),
         ],
         [alone, *others],

@@ -123,7 +123,8 @@ class DplcCodec:
         """The image that the decoder will show for a picture, without a container."""
         symbols_TN = self._encode(picture.image_HWC)
         salt = salt_of(picture.image_HWC, self.salt_bits)
-        return self._decode(symbols_TN, salt, *picture.image_HWC.shape[:2], draw)
+        height, width = picture.image_HWC.shape[:2]
+        return self._decode(symbols_TN, salt, height, width, draw)
 
     def code_bits(self, stream: bytes) -> int:
         """The bits of the sections of a stream, in whole bytes; the salt is a part of them.

@@ -58,7 +58,7 @@ class CodingSystem(ReconstructingSystem):
 
     def summary(self, sums: Sums) -> dict[str, float]:
         bits = packed_bits(self._symbols, self.sizes.levels)
-        return {"bpp": bits / networks.IMAGE_SIDE**2, **super().summary(sums)}
+        return {"nominal_bpp": bits / networks.IMAGE_SIDE**2, **super().summary(sums)}
 
     def codec(self) -> DplcCodec:
         """The codec, with the statistics of `finalise` for any `bn_mode`: images decode alone."""

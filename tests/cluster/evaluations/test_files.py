@@ -67,7 +67,15 @@ def test_values_are_those_of_the_files_themselves(codec: Run, photos: Path) -> N
     nominal = writer.nominal_bits(64, 64)
     assert nominal is not None
     assert found["nominal_bpp"]["value"] == pytest.approx(nominal / 64**2)
-    assert found["bpp"]["value"] <= found["nominal_bpp"]["value"] < found["file_bpp"]["value"]
+    salt = 8 / 64**2
+    assert found["bpp"]["value"] <= nominal / 64**2 + salt < found["file_bpp"]["value"]
+    # Five pictures share one container of less than five.
+    together = writer.compress_jointly([Picture(split.image(row)) for row in evaluation.plan.rows])
+    pixels = len(evaluation.plan.rows) * 64**2
+    assert found["joint_file_bpp"]["value"] == 8 * len(together) / pixels
+    assert found["joint_bpp"]["value"] == writer.code_bits(together) / pixels
+    assert found["bpp"]["value"] < found["joint_file_bpp"]["value"] < found["file_bpp"]["value"]
+    assert (found["joint_file_bpp"]["images"], found["joint_file_bpp"]["containers"]) == (5, 1)
     for name in ("bpp", "mse", "psnr", "ms_ssim"):
         low, high = found[name]["interval"]
         assert low <= found[name]["value"] <= high
@@ -81,7 +89,7 @@ def test_blocks_and_processes_change_nothing_but_seconds(codec: Run) -> None:
         without_seconds(two, b) for b in range(3)
     ]
     whole = measure(entered(codec, "whole", block=16))["metrics"]
-    for name in ("bpp", "file_bpp", "mse", "ms_ssim"):
+    for name in ("bpp", "file_bpp", "joint_bpp", "joint_file_bpp", "mse", "ms_ssim"):
         assert first[name] == second[name] == whole[name]
 
 
@@ -98,10 +106,10 @@ def test_what_is_killed_loses_a_block_at_most(codec: Run) -> None:
     work.make_part(context, 0)
     with pytest.raises(Killed):
         work.make_part(context, 1, killed)
-    assert evaluation.missing() == [1, 2]
+    assert evaluation.missing() == [1, 2, 3]
     partial_result = results.collect(evaluation)
     assert partial_result.content["images"] == 2 and not partial_result.content["complete"]
-    with pytest.raises(InputError, match=r"lacks 2 of 3 blocks \(3 images\): blocks 1, 2"):
+    with pytest.raises(InputError, match=r"lacks 3 of 4 blocks \(8 images\): blocks 1, 2, 3"):
         results.collect(evaluation, require_all=True)
     assert measure(evaluation)["complete"]
 
@@ -123,6 +131,16 @@ def test_a_file_that_decodes_to_something_else_is_a_failure(codec: Run) -> None:
     picture = Picture(np.zeros((64, 64, 3), np.uint8))
     with pytest.raises(RuntimeError, match="does not decode to its reconstruction"):
         work.measure(Lying(), picture)  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="of a joint container does not decode to its"):
+        work.measure_jointly(Lying(), [picture, picture])  # type: ignore[arg-type]
+
+
+def test_a_large_set_fills_several_joint_containers(codec: Run) -> None:
+    found = measure(entered(codec, joint=2))["metrics"]
+    assert (found["joint_file_bpp"]["images"], found["joint_file_bpp"]["containers"]) == (5, 3)
+    one = measure(entered(codec, "one"))["metrics"]
+    assert found["joint_bpp"]["value"] == one["joint_bpp"]["value"]
+    assert found["joint_file_bpp"]["value"] > one["joint_file_bpp"]["value"]
 
 
 def test_small_pictures_have_no_ms_ssim_and_methods_without_a_length_no_nominal_rate() -> None:
@@ -160,17 +178,17 @@ def test_the_command_and_its_jobs(codec: Run, capsys: pytest.CaptureFixture[str]
     sizes = ["--images", "4", "--block", "2"]
     assert main(["files", str(codec.path), *sizes]) == 0
     out = capsys.readouterr().out
-    assert "file_bpp" in out and "4 files" in out and "rates.json" in out
+    assert "joint_file_bpp" in out and "4 pictures, 1 containers" in out and "rates.json" in out
     jobs = ["slurm", "files", str(codec.path), *sizes, "--name", "jobs"]
     assert main([*jobs, "--executor", "debug", "--jobs", "2"]) == 0
     directory = codec.path / "evaluations" / "jobs"
     assert main(["slurm", "status", str(directory)]) == 0
-    assert "2 of 2 blocks are finished" in capsys.readouterr().out
+    assert "3 of 3 blocks are finished" in capsys.readouterr().out
     assert main(["slurm", "collect", str(directory), "--require-all"]) == 0
     assert "4 images, complete" in capsys.readouterr().out
     here = json.loads((codec.path / "evaluations" / "files" / "rates.json").read_text())
     there = json.loads((directory / "rates.json").read_text())
-    for name in ("bpp", "file_bpp", "mse", "psnr", "ms_ssim"):
+    for name in ("bpp", "file_bpp", "joint_file_bpp", "mse", "psnr", "ms_ssim"):
         assert here["metrics"][name] == there["metrics"][name]
 
 

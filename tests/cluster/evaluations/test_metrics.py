@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import shards
-from cluster import tensor_files
+from cluster import provenance, tensor_files
 from cluster.evaluations.metrics import parts, plan, results, work
 from cluster.evaluations.metrics.plan import Evaluation
 from cluster.evaluations.metrics.settings import METRICS, parse_metrics
@@ -25,7 +25,7 @@ from gencomp.evaluation import frechet, kernel, pixels, ssim
 from gencomp.evaluation.draws import ItemDraws
 from gencomp.evaluation.psnr import psnr
 from gencomp.losses import mmd
-from gencomp.system import Batch, evaluation_mode
+from gencomp.system import Batch, Picture, evaluation_mode
 from gencomp.systems.common.pixels import to_signed
 from gencomp.systems.dplc.base import ReconstructingSystem
 from tests import scripted, tiny
@@ -37,6 +37,7 @@ SMALL: dict[str, Any] = {
     "images": None,
     "samples": None,
     "draws": 3,
+    "reconstructions": "networks",
     "features": None,
     "features_sha256": None,
     "features_input": "uint8",
@@ -156,7 +157,7 @@ def test_values_are_those_of_a_plain_loop(codec: Run, photos: Path, nets: dict[s
         "rate0_mse": np.mean([pixels.squared_error(images, z).mean().item() for z in zero]),
         "rate0_pv": torch.stack(zero).double().var(0, unbiased=False).mean().item() / 127.5**2,
         "mmd": mmd(latents.double(), prior.double()).item(),
-        "bpp": 2 * 16 / 4096,
+        "nominal_bpp": 2 * 16 / 4096,
         "rfid": fid(made),
         "rate0_rfid": fid(first_zero),
         "sfid": fid(drawn),
@@ -167,7 +168,7 @@ def test_values_are_those_of_a_plain_loop(codec: Run, photos: Path, nets: dict[s
     # A pixel may round to the other side of a half in a batch of another size.
     assert values(found) == pytest.approx(expected, rel=1e-4, abs=1e-7)
     for name, entry in found["metrics"].items():
-        if name != "bpp":
+        if name != "nominal_bpp":
             low, high = entry["interval"]
             assert low <= entry["value"] * (1 + 1e-12) and entry["value"] <= high * (1 + 1e-12)
             assert entry["images"] == 47
@@ -175,6 +176,84 @@ def test_values_are_those_of_a_plain_loop(codec: Run, photos: Path, nets: dict[s
     assert found["metrics"]["mmd"]["samples"] == 47
     assert found["metrics"]["pv"]["draws"] == 3
     assert found["complete"] is True and found["images"] == 47
+
+
+def test_what_was_made_for_an_image_is_not_compared_with_it(
+    codec: Run, nets: dict[str, Any]
+) -> None:
+    """As many samples as images are pairs too, since samples may have the maps of images."""
+    some = {"metrics": ("kid",), "features": nets["features"], "images": 12}
+    some |= {"features_sha256": nets["features_sha256"], "samples": 12}
+    found = measured(codec, block=12, **some)
+    evaluation = Evaluation.open(codec.path / "evaluations" / "metrics")
+    (tensors, _), (samples, _) = (parts.read_part(evaluation, block) for block in (0, 1))
+    images = tensors["features/images"].numpy()
+    for name, made in (
+        ("rkid", tensors["features/reconstructions"]),
+        ("skid", samples["features/samples"]),
+    ):
+        paired = kernel.subset_distance(images, made.numpy(), True)
+        entry = found["metrics"][name]
+        assert entry["value"] == pytest.approx(paired.value, rel=1e-12)
+        assert entry["interval"] == pytest.approx(paired.interval)
+
+
+def test_reconstructions_of_files_are_what_real_files_decode_to(
+    codec: Run, photos: Path, nets: dict[str, Any]
+) -> None:
+    some = {"metrics": tuple(m for m in ALL if m != "mmd"), "images": 6, "samples": 0, **nets}
+    found = measured(codec, "files", reconstructions="files", batch_size=4, block=4, **some)
+    writer, split = codec.system().codec(), shards.open_set(photos).split("test")
+    assert writer is not None
+    rows = [i * 47 // 6 for i in range(6)]
+    streams = [writer.compress(Picture(split.image(row), index=row)) for row in rows]
+    decoded = [
+        np.stack([writer.decompress(one, draw=draw) for one in streams]) for draw in range(3)
+    ]
+    images = np.stack([split.image(row) for row in rows])
+    mse = float(np.square(images.astype(float) - decoded[0]).mean() / 127.5**2)
+    assert found["metrics"]["mse"]["value"] == pytest.approx(mse, rel=1e-12)
+    pv = float(np.stack(decoded).astype(float).var(0).mean() / 127.5**2)
+    assert pv > 0 and found["metrics"]["pv"]["value"] == pytest.approx(pv, rel=1e-9)
+    bits = sum(writer.code_bits(stream) for stream in streams) / 6 / 64**2
+    assert found["metrics"]["bpp"]["value"] == pytest.approx(bits, rel=1e-12)
+    size = 8 * sum(map(len, streams)) / 6 / 64**2
+    assert found["metrics"]["file_bpp"]["value"] == pytest.approx(size, rel=1e-12)
+
+    # Their features, but not those of the images, are others than those of the networks' images.
+    plain = measured(codec, "plain", batch_size=4, block=4, **some)
+    assert found["metrics"]["rkid"] != plain["metrics"]["rkid"]
+    assert found["metrics"]["rate0_mse"] == plain["metrics"]["rate0_mse"]
+    assert "bpp" not in plain["metrics"]
+    assert found["protocol"]["hash"] != plain["protocol"]["hash"]
+    assert "real file" in found["protocol"]["rules"]["reconstructions"]
+    assert found["protocol"]["reader"] == writer.reader_fingerprint.hex()
+
+
+def test_both_kinds_of_reconstructions_are_never_merged(codec: Run, generator: Run) -> None:
+    networks = entered(codec, "one", images=4)
+    chosen = plan.make(codec, **{**SMALL, "images": 4, "reconstructions": "files"})
+    with pytest.raises(InputError, match="reconstructions was 'networks', would be 'files'"):
+        Evaluation.find(codec, "one", chosen)
+    files = Evaluation.find(codec, "two", chosen).enter()
+    for measurement in (networks, files):
+        measure(measurement, 1)
+    shutil.copy(networks.part(0), files.part(0))
+    with pytest.raises(InputError, match="belongs to another evaluation"):
+        results.collect(files)
+    other = files.plan.model_copy(update={"reader": "00"})
+    with pytest.raises(InputError, match="has another codec than the protocol"):
+        work.open_context(Evaluation(files.path, other))
+    with pytest.raises(InputError, match="shows no latents with --reconstructions files: no mmd"):
+        plan.make(codec, **{**SMALL, "metrics": ("mmd",), "reconstructions": "files"})
+    with pytest.raises(InputError, match=r"has no codec: no --reconstructions files"):
+        plan.make(generator, **{**SMALL, "reconstructions": "files"})
+
+
+def test_plans_from_before_the_choice_of_reconstructions_keep_their_hash(codec: Run) -> None:
+    made = plan.make(codec, **SMALL)
+    identity = made.identity()
+    assert "reconstructions" not in identity and "reader" not in identity
 
 
 def test_the_zero_rate_identity_holds(codec: Run) -> None:
@@ -212,7 +291,7 @@ def test_blocks_of_one_image(codec: Run, nets: dict[str, Any]) -> None:
     place = work.open_context(measurement)
     work.make_part(place, 0)
     first = results.collect(measurement).content
-    assert set(first["metrics"]) == {"mse", "bpp"} and first["images"] == 1
+    assert set(first["metrics"]) == {"mse", "nominal_bpp"} and first["images"] == 1
     assert first["warnings"] == [
         "rfid and rkid are left out: they need two images or more",
         "mmd is left out: it needs two images or more",
@@ -350,14 +429,17 @@ def test_few_images_for_many_features_are_warned_of(generator: Run, nets: dict[s
 
 
 def test_the_result_carries_its_protocol(codec: Run, nets: dict[str, Any]) -> None:
-    protocol = measured(codec, metrics=("fid", "ms_ssim"), samples=0, **nets)["protocol"]
+    content = measured(codec, metrics=("fid", "ms_ssim"), samples=0, **nets)
+    protocol = content["protocol"]
     final = codec.final_checkpoint()
     assert protocol["weights"] == final.networks_hash()
     assert protocol["settings"]["features"] == nets["features_sha256"]
     assert protocol["stored"]["storage"] == "png"
     assert protocol["rules"]["features"].startswith("uint8 at its own size")
     assert protocol["rules"]["ms_ssim"].endswith("scales 0.071055, 0.452974, 0.475971")
-    assert [set(one) for one in protocol["versions"]] == [{"gencomp", "torch"}]
+    (made_by,) = protocol["versions"]
+    assert made_by == provenance.of_part() and {"commit", "dirty", "cpu"} <= set(made_by)
+    assert content["environment"] == [provenance.environment()]
 
 
 @pytest.mark.parametrize(

@@ -79,9 +79,9 @@ class TestWhatOptionsLeaveOpen:
         assert found.threads == 2 and found.chains == chains
         return found.bdmc_images, found.bdmc_betas, found.bdmc_chains
 
-    def test_a_certificate_has_four_images_at_parts_of_the_last_beta(self) -> None:
+    def test_a_certificate_has_sixteen_images_at_parts_of_the_last_beta(self) -> None:
         found = self._complete(CurveOptions(beta_max=20.0), CertificateOptions())
-        assert found == (4, (0.2, 2.0, 20.0), 6)
+        assert found == (16, (0.2, 2.0, 20.0), 6)
 
     def test_what_is_given_stays(self) -> None:
         certificate = CertificateOptions(bdmc_images=3, bdmc_betas=(0.5,), bdmc_chains=9)

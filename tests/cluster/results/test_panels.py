@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cluster.results import panels
+from cluster.results.file_rates import FileRates
 from cluster.results.metrics import RunResult, remarks
 from gencomp.coding import classical
 from gencomp.errors import InputError
@@ -19,9 +22,10 @@ def measured(name: str, series: str, bpp: float, draws: int = 3, **values: float
         for key, value in values.items()
     }
     content = {
-        "metrics": {**metrics, "bpp": {"value": bpp}},
+        "metrics": metrics,
         "images": 20,
         "protocol": {
+            "weights": "w",
             "data": "0123456789abcdef",
             "stored": {"name": "photos"},
             "settings": {"split": "test", "draws": draws},
@@ -30,7 +34,10 @@ def measured(name: str, series: str, bpp: float, draws: int = 3, **values: float
             "transforms": {},
         },
     }
-    return RunResult(name, series, None, content)
+    rates = {"joint_bpp": {"value": bpp}, "joint_file_bpp": {"value": 2 * bpp}}
+    own = {"weights": "w", "data": content["protocol"]["data"], "settings": {"split": "test"}}
+    found = FileRates(Path("rates.json"), rates, {**own, "transforms": {}}, "all 47 images")
+    return RunResult(name, series, None, content, found)
 
 
 def test_the_point_without_bits_stands_once_in_a_series() -> None:
@@ -48,7 +55,10 @@ def test_the_point_without_bits_stands_once_in_a_series() -> None:
         ("λ 2", 0.0, 0.8),
     ]
     said = "photos, test split, 20 of 47 images, evenly spaced: mse"
-    assert remarks([panel]) == [said, "bars: 95 % intervals over images"]
+    rates = "rates: code in joint containers of all 47 images; a thin line ends at all their bits"
+    assert remarks([panel]) == [said, rates, "bars: 95 % intervals over images"]
+    # A whole container has more bytes than its code; nothing is sent at 0 bpp.
+    assert [p.file_bpp for p in panel.points] == [0.2, 0.4, 0.4, None, None]
 
 
 def test_a_metric_that_nobody_has_is_named_with_the_mend() -> None:
@@ -65,6 +75,29 @@ def test_other_protocols_do_not_share_an_axis() -> None:
     assert len(panels.panels(["mse"], results)) == 1
     with pytest.raises(InputError, match="draws of each image is 3 of the first and 4"):
         panels.panels(["pv"], results)
+
+
+def test_rates_of_other_pictures_do_not_share_an_axis() -> None:
+    results = [measured("a", "", 0.1, mse=0.2), measured("b", "", 0.2, mse=0.1)]
+    assert results[1].rates is not None
+    fewer = replace(results[1].rates, pictures="20 of 47 images, evenly spaced")
+    with pytest.raises(InputError, match="of files of all 47 images and of 20 of 47 images"):
+        panels.panels(["mse"], [results[0], replace(results[1], rates=fewer)])
+
+
+def test_a_point_without_bits_needs_no_files() -> None:
+    generator = replace(measured("g", "G", 0.1, rate0_mse=0.9), rates=None)
+    (panel,) = panels.panels(["mse"], [measured("a", "", 0.1, mse=0.2), generator])
+    assert [(p.bpp, p.value) for p in panel.points] == [(0.1, 0.2), (0.0, 0.9)]
+
+
+def test_reconstructions_of_files_and_of_networks_do_not_share_an_axis() -> None:
+    results = [measured("a", "", 0.1, mse=0.2), measured("b", "", 0.2, mse=0.1)]
+    assert results[1].evaluation is not None
+    results[1].evaluation["protocol"]["settings"]["reconstructions"] = "files"
+    with pytest.raises(InputError, match="source of reconstructions is None of the first and fil"):
+        panels.panels(["mse"], results)
+    assert "reconstructed from files" in remarks(panels.panels(["mse"], results[1:]))[0]
 
 
 def test_engineered_codecs_need_an_axis_of_distortion_and_the_images() -> None:

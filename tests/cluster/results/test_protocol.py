@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster import provenance
 from cluster.evaluations.curve.results import collect
 from cluster.results import curve_tables, pictures, protocol
 from cluster.runs import Run
@@ -18,7 +19,16 @@ def test_a_run_is_known_by_its_weights(run: Run) -> None:
     pairs = dict(protocol.of_run(run))
     assert pairs["weights"] == protocol.weights_of(run) == run.final_checkpoint().networks_hash()
     assert (pairs["stage"], pairs["length"], pairs["batch"]) == ("dplc/wae", "3 steps", "8 images")
-    assert "torch" in pairs["versions"]
+    assert "torch" in pairs["versions"] and "constriction" in pairs["versions"]
+    assert pairs["code"].startswith("commit ") and pairs["command"] == provenance.command()
+    assert pairs["processor"].startswith(provenance.processor()["cpu"])
+
+
+def test_records_of_older_runs_say_less() -> None:
+    assert protocol.of_environment({"gencomp": "0.1.0", "torch": "2.13"}) == [
+        ("code", "commit unknown"),
+        ("versions", "gencomp 0.1.0, torch 2.13"),
+    ]
 
 
 def test_a_run_that_was_never_saved_has_no_weights(photos: Path, tmp_path: Path) -> None:

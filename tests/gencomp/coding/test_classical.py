@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import lzma
+
 import numpy as np
 import pytest
 from skimage import data
@@ -53,6 +55,36 @@ class TestEach:
         chosen = codec.ladder[3:6]
         rows = list(classical.curve([image, image[::-1]], codec, chosen))
         assert [[point.quality for point in row] for row in rows] == [list(chosen)] * 2
+
+
+@pytest.mark.parametrize("codec", INSTALLED, ids=lambda codec: codec.name)
+def test_an_archive_of_small_files_has_their_headers_once(
+    codec: classical.ClassicalCodec, image: np.ndarray
+) -> None:
+    """A second file for an archive decodes to the same pixels."""
+    crops = [image[y : y + 32, x : x + 32] for y in range(0, 33, 4) for x in range(0, 49, 4)]
+    quality = codec.ladder[2]
+    files = [codec.encode(crop, quality) for crop in crops]
+    if (in_archive := codec.in_archive) is not None:
+        others = [in_archive(crop, quality) for crop in crops]
+        for file, other in zip(files, others, strict=True):
+            assert np.array_equal(codec.decode(file), codec.decode(other))
+        assert len(classical.archive(others)) < len(classical.archive(files))
+        files = others
+    # The length table and the archive's own header are all that one file costs more.
+    assert len(classical.archive(files[:1])) <= len(files[0]) + 9
+    assert len(classical.archive(files)) < sum(map(len, files))
+
+
+def test_the_archive_holds_every_byte() -> None:
+    rng = np.random.default_rng(0)
+    files = [rng.bytes(length) for length in (40, 3, 5000, 700)]
+    plain = classical.archive(files)
+    assert plain.endswith(b"".join(files)) and len(plain) == 9 + 7 + 5743
+    alike = [bytes(range(200)) + rng.bytes(20) for _ in range(50)]
+    assert b"".join(alike) in lzma.decompress(classical.archive(alike))
+    large = [bytes(8000)] * 3
+    assert classical.archive(large).endswith(b"".join(large))
 
 
 def test_unknown_or_missing_codecs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -20,7 +22,7 @@ def test_probabilities_are_exact_integers(counts_L: np.ndarray) -> None:
     exact = np.cumsum((2 * counts_L + 1).astype(object)) * (2**PRECISION - least * len(counts_L))
     total = sum(2 * int(c) + 1 for c in counts_L)
     edges = [0, *(int(edge) // total for edge in exact)]
-    assert found.tolist() == [b - a + least for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    assert found.tolist() == [b - a + least for a, b in pairwise(edges)]
 
 
 @pytest.mark.parametrize("levels", [2, 3, 16, 256])

@@ -152,7 +152,13 @@ def test_a_bracket_ends_as_far_below_the_curve_as_the_gap() -> None:
         rendered(draw([curve()], UNITS, "", [])).axes[0].get_ylim()[0]
     )
     written = [text.get_text() for text in axes.texts]
-    assert written == ["0.400 ± 0.100", "−0.100 ± 0.100", "1000000.000 ± 1.000"]
+    assert written == ["0.4 (0.25 to 0.6)", "−0.1 (−0.25 to 0.1)", "1e+06 (1e+06 to 1e+06)"]
+    (handle,) = [text for text in figure.legends[0].get_texts() if "BDMC" in text.get_text()]
+    assert handle.get_text() == "BDMC gap on simulated images, nats (95 %)"
+
+
+def test_a_gap_names_its_worst_image() -> None:
+    assert str(gap(1.0, 0.4, 0.1)._replace(worst=2.345)) == "0.4 (0.25 to 0.6)\nworst image 2.35"
 
 
 def test_a_bracket_between_reported_temperatures_lies_on_the_line() -> None:
@@ -281,11 +287,19 @@ class TestConvergence:
             np.testing.assert_allclose(y, [one.value, one.value / 4])
             np.testing.assert_allclose(x, [500, 2000], rtol=0.15)
         assert len(found["β = 200"][0]) == 1
+        assert "worst image" not in found
         bars = [bar.get_segments()[0][:, 1] for bar in axes.collections]
         expected = [one.interval for one in (*GAPS, *better)]
         np.testing.assert_allclose(sorted(map(tuple, bars)), sorted(expected))
-        x, y = found["one perfect chain\nto β = 200, l²/2K"]
+        x, y = found["one chain to β = 200,\nindependent moves"]
         np.testing.assert_allclose(y, 14.9**2 / (2 * (x - 1)))
+
+    def test_worst_images_are_marked(self) -> None:
+        gaps = tuple(one._replace(worst=10 * one.value) for one in GAPS)
+        axes = rendered(convergence.draw([converged(500, gaps)], "", [])).axes[2]
+        marks = [points(line)[1] for line in axes.lines if line.get_marker() == "x"]
+        assert [one.worst for one in gaps] == [y[0] for y in marks if len(y)]
+        assert any(line.get_label() == "worst image" for line in axes.lines)
 
     def test_points_of_one_evaluation_do_not_hide_each_other(self) -> None:
         axes = rendered(convergence.draw([converged(500)], "", [])).axes[2]

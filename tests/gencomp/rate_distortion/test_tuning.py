@@ -113,7 +113,8 @@ def test_refusals(tuning, change, words):
 
 
 def test_expected_gap(tuning):
-    assert tuning.expected_gap == pytest.approx(4**2 / (2 * 2))  # length 8 · 0.5
+    # Var = 0.25 everywhere, and steps of 1 and 3.
+    assert tuning.expected_gap == pytest.approx(0.5 * 0.25 * (1**2 + 3**2))
     without = dataclasses.replace(tuning, pilot_betas=np.zeros(0), pilot_sd_d=np.zeros(0))
     assert np.isnan(without.expected_gap)
 

@@ -17,6 +17,7 @@ from cluster.evaluations.curve.results import collect
 from cluster.evaluations.curve.settings import settings
 from cluster.runs import open_run
 from gencomp.cli import main
+from gencomp.report.markup import number
 from gencomp.system import Picture
 from shards.building.build import build
 from sweeps import plan, sweep_file
@@ -81,9 +82,24 @@ class TestCommand:
         page = assert_self_contained(html)
         assert "dplc on photos" in page.text
         assert "left out" not in page.text
-        # 2·4·4 symbols of two levels in 64·64 pixels.
-        assert "nominal 0.007812 bpp: 32 bits" in page.text
         result = read_results(at_work / "runs" / "rates")
+        split = shards.open_set(at_work / "photos").split("test")
+        originals = [Picture(split.image(0)), Picture(split.image(len(split) // 2))]
+        for row in result.best():
+            run = result.run(row)
+            codec = run.system().codec()
+            assert codec is not None
+            # The rates beside pictures are those of files of just these pictures.
+            bits = sum(codec.code_bits(codec.compress(one)) for one in originals)
+            joint = 8 * len(codec.compress_jointly(originals))
+            words = f"{bits / 2 / 64**2:.3g} bpp of code, {joint / 2 / 64**2:.3g} bpp as one joint"
+            assert words in page.text
+            # The operating points are those of a measurement that stays with the trial.
+            rates = json.loads((run.path / "evaluations/report/rates.json").read_text())
+            assert rates["images"] == len(split)
+            for name in ("joint_bpp", "joint_file_bpp", "nominal_bpp"):
+                assert number(rates["metrics"][name]["value"], 3) in page.text
+        assert f"files of {len(split)} held-out images" in page.text
         for row in result.rows:
             assert row["trial"] in page.text
             assert f"{row['psnr']:.2f}" in page.text
@@ -105,6 +121,16 @@ class TestCommand:
                 again = codec.decompress(codec.compress(Picture(original)))
                 assert np.array_equal(shown[4 + 2 * place + i], again)
         assert len(shown) == 2 * (1 + 1 + 2 + 1)
+
+    def test_codecs_of_another_checkpoint_have_rates_of_their_own(
+        self, at_work: Path, tmp_path: Path
+    ) -> None:
+        words = ["--sweep", "runs/rates", "--checkpoint", "3", "--images", "1"]
+        assert main(["report", *words, "--out", str(tmp_path / "page.html")]) == 0
+        result = read_results(at_work / "runs" / "rates")
+        for row in result.best():
+            rates = result.run(row).path / "evaluations/report-3/rates.json"
+            assert json.loads(rates.read_text())["protocol"]["checkpoint"] == 3
 
     def test_what_is_not_there_is_left_out(self, at_work: Path, tmp_path: Path) -> None:
         lonely = tmp_path / "elsewhere"
@@ -130,6 +156,7 @@ class TestCommand:
             (["--images", "0"], "at least one image"),
             (["--images", "1000"], "fewer than the 1000 asked for"),
             (["--out", "runs"], "cannot be written"),
+            (["--checkpoint", "7"], "keeps no checkpoint of step 7"),
         ],
     )
     def test_refusals(

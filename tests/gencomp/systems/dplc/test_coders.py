@@ -186,7 +186,7 @@ def test_rate(stage: str, channels: int, levels: int, bpp: float) -> None:
     system = made(stage, **{"networks.code_channels": channels, "networks.levels": levels})
     with evaluation_mode(system.networks):
         sums = system.evaluate(batch(), draws())
-    assert system.summary(sums.all_reduced())["bpp"] == bpp
+    assert system.summary(sums.all_reduced())["nominal_bpp"] == bpp
 
 
 class TestCodecs:

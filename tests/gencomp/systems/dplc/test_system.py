@@ -269,7 +269,7 @@ class TestEvaluation:
         assert metrics["psnr"] == pytest.approx(10 * math.log10(4 / metrics["mse"]))
         assert metrics["images"] == 8
         assert ("mmd" in metrics) == (stage not in BASELINES)
-        assert ("bpp" in metrics) == (stage not in GENERATORS)
+        assert ("nominal_bpp" in metrics) == (stage not in GENERATORS)
 
     def test_an_empty_share(self) -> None:
         """A rank may get no image of the last batch."""

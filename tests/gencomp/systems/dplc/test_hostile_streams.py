@@ -1,0 +1,227 @@
+"""Mangled streams and hostile headers: refused by name, with little time and memory, or harmless.
+
+Half of the mangled streams have the right checksum, since a hostile sender knows how to compute
+one. Every stream ends in an `InputError`, or is a file that the encoder may have written, shown as
+its digest says: never in another error. The default suite bounds the memory of each refusal, and
+the slow one its CPU time as well.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from gencomp.coding import container, joint
+from gencomp.coding.fields import varints
+from gencomp.errors import InputError
+from gencomp.system import Picture
+from gencomp.systems.dplc.codec import DplcCodec
+from tests.gencomp.dplc_cases import finalised, made
+
+MEMORY = 100e6
+SECONDS = 0.1
+
+
+@pytest.fixture(scope="module")
+def codec() -> DplcCodec:
+    """A codec whose tables have counted images, so that its files are entropy-coded."""
+    found = finalised(made("codec"), 64).codec()
+    assert isinstance(found, DplcCodec)
+    return found
+
+
+@pytest.fixture(scope="module")
+def streams(codec: DplcCodec) -> list[bytes]:
+    """Files of one picture and of several, with and without digests."""
+    generator = np.random.default_rng(0)
+
+    def picture(*size: int) -> Picture:
+        return Picture(generator.integers(0, 256, (*size, 3), dtype=np.uint8))
+
+    found = [
+        codec.compress(picture(64, 64)),
+        codec.compress(picture(64, 70)),
+        codec.compress_jointly([picture(64, 64), picture(64, 64), picture(30, 20)]),
+    ]
+    opened = [container.unpack(stream) for stream in found]
+    plain = (container.Container(one.fingerprint, one.members) for one in opened)
+    return [*found, *map(container.pack, plain)]
+
+
+def sealed(body: bytes) -> bytes:
+    return body + zlib.crc32(body).to_bytes(4, "big")
+
+
+def mangled(streams: list[bytes], generator: np.random.Generator) -> bytes:
+    """A stream with bytes changed, cut, added, moved or taken from another stream; in half of the
+    cases with the right checksum."""
+    data = bytearray(streams[generator.integers(len(streams))])
+    for _ in range(generator.integers(1, 4)):
+        at = int(generator.integers(len(data) + 1))
+        kind = generator.integers(6)
+        if kind <= 1 and at < len(data):
+            data[at] ^= int(generator.integers(1, 256))
+        elif kind == 2:
+            del data[at : at + int(generator.integers(1, 9))]
+        elif kind == 3:
+            data[at:at] = generator.bytes(int(generator.integers(1, 9)))
+        elif kind == 4:
+            other = streams[generator.integers(len(streams))]
+            data[at:] = other[int(generator.integers(len(other))) :]
+        elif at < len(data):
+            data[at] = int(generator.choice([0, 1, 0x7F, 0x80, 0xFF]))
+    return sealed(bytes(data[:-4])) if generator.integers(2) else bytes(data)
+
+
+def header(codec: DplcCodec, generator: np.random.Generator) -> bytes:
+    """A container with the right checksum and writer, whose header says what it likes."""
+    kind = int(generator.integers(8))
+    number = [
+        lambda: int(generator.integers(4)),
+        lambda: int(generator.integers(1, 300)),
+        lambda: int(generator.integers(60_000, 70_000)),
+        lambda: 1 << int(generator.integers(35)),
+        lambda: int(generator.choice([8192, 65535, 65536, 2**17, 2**26, 2**32 - 1, 2**35 - 1])),
+    ]
+    fields = b"".join(
+        varints([number[generator.integers(len(number))]()])
+        for _ in range(generator.integers(1, 12))
+    )
+    rest = generator.bytes(int(generator.choice([0, 1, 8, 40, 300])))
+    prefix = container.MAGIC + bytes([container.VERSION << 4 | kind]) + codec.writer_fingerprint
+    return sealed(prefix + fields + rest)
+
+
+class Cost:
+    """The most that a refusal took, in CPU seconds and in bytes that Python held.
+
+    A picture that decodes to other pixels is refused after it was decoded, so it costs what a
+    picture costs, and is not counted here.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = self.memory = 0.0
+        self.refused = self.late = self.shown = 0
+
+    def attempt(self, decode: Callable[[], np.ndarray]) -> np.ndarray | None:
+        tracemalloc.reset_peak()
+        held, began = tracemalloc.get_traced_memory()[0], time.process_time()
+        try:
+            image_HWC = decode()
+        except InputError as error:
+            spent = time.process_time() - began
+            self.refused += 1
+            if "decodes to other pixels" in str(error):
+                self.late += 1
+                return None
+            self.memory = max(self.memory, tracemalloc.get_traced_memory()[1] - held)
+            if spent > SECONDS:  # a busy machine slows any work down, but not every time
+                spent = min(spent, *(self._again(decode) for _ in range(5)))
+            self.seconds = max(self.seconds, spent)
+            return None
+        self.shown += 1
+        return image_HWC
+
+    @staticmethod
+    def _again(decode: Callable[[], np.ndarray]) -> float:
+        began = time.process_time()
+        with pytest.raises(InputError):
+            decode()
+        return time.process_time() - began
+
+    def __str__(self) -> str:
+        return (
+            f"{self.refused} refused, {self.late} of them by their digest, {self.shown} shown; at"
+            f" most {self.seconds * 1e3:.1f} ms and {self.memory / 1e6:.2f} MB a refusal"
+        )
+
+
+@pytest.fixture
+def cost() -> Iterator[Cost]:
+    tracemalloc.start()
+    yield Cost()
+    tracemalloc.stop()
+
+
+def check_shown(codec: DplcCodec, data: bytes, place: int, image_HWC: np.ndarray) -> None:
+    """Somebody computed the checksum: the file is one that the encoder may have written."""
+    found = container.unpack(data)
+    assert data == container.pack(found) and found.fingerprint == codec.writer_fingerprint
+    member = found.members[place]
+    assert image_HWC.shape == (member.height, member.width, 3)
+    symbols_TN, salt = codec._read(member, "stream")
+    assert codec._payload.pack(symbols_TN, salt) == member.sections[0]
+
+
+def decode_all(
+    codec: DplcCodec, made: Callable[[], bytes], count: int, limit: int, cost: Cost
+) -> None:
+    for number in range(count):
+        data, place = made(), number % 3 * (number % 2)
+        image_HWC = cost.attempt(lambda: codec.decompress(data, place=place, max_pixels=limit))  # noqa: B023
+        if image_HWC is not None:
+            check_shown(codec, data, place, image_HWC)
+
+
+# A stream whose checksum was computed anew may be a whole file, which is then decoded: so these
+# files are small.
+SMALL = 4 * 4096
+
+
+def test_mangled_streams(codec: DplcCodec, streams: list[bytes], cost: Cost) -> None:
+    generator = np.random.default_rng(1)
+    decode_all(codec, lambda: mangled(streams, generator), 2000, SMALL, cost)
+    assert cost.refused > 1500 and cost.late > 10 and cost.memory < MEMORY / 10
+
+
+def test_hostile_headers(codec: DplcCodec, cost: Cost) -> None:
+    generator = np.random.default_rng(2)
+    decode_all(codec, lambda: header(codec, generator), 2000, container.MAX_PIXELS, cost)
+    assert cost.refused > 1900 and cost.memory < MEMORY / 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_10_000_mangled_streams_and_1_000_hostile_headers(
+    codec: DplcCodec, streams: list[bytes], cost: Cost, seed: int
+) -> None:
+    """Ten times; also the resident memory of the process, which counts what other libraries
+    hold."""
+    generator = np.random.default_rng(100 + seed)
+    codec.decompress(streams[1])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    decode_all(codec, lambda: header(codec, generator), 1000, container.MAX_PIXELS, cost)
+    decode_all(codec, lambda: mangled(streams, generator), 10_000, SMALL, cost)
+    print(f"seed {seed}: {cost}")
+    assert cost.refused > 10_000
+    assert cost.seconds < SECONDS and cost.memory < MEMORY
+    assert 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) < MEMORY
+
+
+@pytest.mark.slow
+def test_the_largest_containers_are_refused_in_time(codec: DplcCodec, cost: Cost) -> None:
+    """Headers that list as much as a header may, and payloads as long as their claims need."""
+    half = joint.MAX_ENTRIES // 2
+    generator = np.random.default_rng(4)
+    prefix = container.MAGIC + bytes([container.VERSION << 4 | 1]) + codec.writer_fingerprint
+    long = varints(generator.integers(1 << 28, 1 << 35, 4 * joint.MAX_ENTRIES))
+    short = varints(np.tile([1, 8, 8, 0, 1, 8, 9, 0], half))
+    # As many bytes as 8192² pixels need at least, of symbols that are all likely.
+    least = codec._payload._entropy.least_bytes(16384)
+    for body in (
+        prefix + varints([joint.MAX_ENTRIES]) + long,
+        prefix + varints([joint.MAX_ENTRIES]) + short + b"\0",
+        prefix + varints([1, half, 8192, 8192, 1, 0, 0]) + b"\0",
+        prefix[:2] + b"\x30" + prefix[3:] + varints([8192, 8192]) + bytes(least + 1),
+        prefix[:2] + b"\x30" + prefix[3:] + varints([8192, 8192]) + generator.bytes(least + 1),
+        prefix[:2] + b"\x30" + prefix[3:] + varints([8192, 8192]) + generator.bytes(30_000),
+    ):
+        assert cost.attempt(lambda: codec.decompress(sealed(body), place=0)) is None  # noqa: B023
+        print(cost)
+    assert cost.seconds < SECONDS and cost.memory < MEMORY
