@@ -230,8 +230,8 @@ class _Mean(NamedTuple):
 
 def _mean(values_I: np.ndarray) -> _Mean:
     mean, error = float(values_I.mean()), intervals.standard_error(values_I)
-    ends = intervals.of_mean(values_I) or (None, None)
-    return _Mean(mean, error if math.isfinite(error) else None, *ends)
+    ends = intervals.of_mean(values_I)
+    return _Mean(mean, error if math.isfinite(error) else None, ends and list(ends))
 
 
 def shown(evaluation: Evaluation, curve: CollectedCurve) -> Collected:
