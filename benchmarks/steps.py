@@ -154,7 +154,7 @@ def plain(recipe: Any, steps: int, in_memory: bool) -> list[Times]:
 
 
 def ours(recipe: Any, steps: int, work: Path) -> list[Times]:
-    from cluster.runs import enter
+    from cluster.run_entry import enter
     from cluster.training.worker_info import WorkerInfo
     from cluster.worker import Host, train
 

@@ -118,7 +118,7 @@ def throughput_torchrun(
     more: Sequence[str] = (),
     batch_size: int = 64,
 ) -> float:
-    from cluster.runs import enter
+    from cluster.run_entry import enter
     from gencomp import recipes
 
     words = [*overrides(shards, steps, 10), f"--data.batch_size={batch_size}", *more]

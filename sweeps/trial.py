@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cluster import runs
+from cluster import run_entry, runs
 from cluster.files import write_text
 from cluster.logs import evaluation_rows, json_lines
 from gencomp import recipes
@@ -71,7 +71,7 @@ class Trial:
         """Create the run, the state that it starts from and trial.json, unless they exist."""
         # A stretch of a population was trained with more than its recipe says.
         history = {"schedule": self.schedule()} if self.until is not None else None
-        runs.enter(self.path, self.recipe, history)
+        run_entry.enter(self.path, self.recipe, history)
         known = (self.path / STATUS_FILE).exists()
         if self.parent is not None and not (known and self.status() in ENDED):
             warm_start.copy_state(self.parent.path, self.first_step, self.path)
@@ -142,7 +142,7 @@ class TrialFactory:
         """
         raw = recipes.with_overrides(self._raw, {**self._overrides, **point})
         recipe = recipes.validate(raw, f"trial {_label(point)}")
-        identity = runs.identify(recipe)
+        identity = run_entry.identify(recipe)
         if until is not None:
             identity |= {"until": until, "from": parent and parent.id}
         id_ = recipes.digest(identity)[:12]

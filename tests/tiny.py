@@ -16,7 +16,8 @@ from torch import Tensor
 
 from cluster.checkpoints import store
 from cluster.logs import json_lines
-from cluster.runs import Run, enter
+from cluster.run_entry import enter
+from cluster.runs import Run
 from cluster.training import state as state_of_training
 from cluster.training.worker_info import WorkerInfo
 from cluster.worker import Host, Outcome, train

@@ -90,7 +90,7 @@ def keys(source: str, width: int) -> key_help.KeyHelp:
 
 
 def _train(recipe: BaseRecipe, path: Path, supervision: Supervision) -> int:
-    from cluster.runs import enter
+    from cluster.run_entry import enter
 
     run = enter(path, recipe)
     if (result := run.result()) is not None:

@@ -192,7 +192,7 @@ def require_writer(container: Container, codec_id: str, fingerprint: bytes, name
         )
 
 
-def member_at(container: Container, place: int, name: str, max_pixels: int = MAX_SIDE**2) -> Member:
+def member_at(container: Container, place: int, name: str, max_pixels: int = MAX_PIXELS) -> Member:
     """The picture at one place of a container, counted from 0.
 
     Args:

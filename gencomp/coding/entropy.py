@@ -13,6 +13,7 @@ refused.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import constriction
@@ -47,20 +48,19 @@ class EntropyCoder:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
         depths_N = _depths(tables)
-        every = _every_symbol(tables, np.argsort(depths_N, kind="stable"))
-        self._every, ends = every, np.cumsum(np.bincount(depths_N))
-        self._steps = [
-            every.part(end - size, end)
-            for end, size in zip(ends, np.bincount(depths_N), strict=True)
-        ]
+        self._every = _every_symbol(tables, np.argsort(depths_N, kind="stable"))
+        ends = [0, *np.cumsum(np.bincount(depths_N)).tolist()]
+        self._steps = [self._every.part(start, stop) for start, stop in pairwise(ends)]
         self._statistics = _Statistics(tables.counts_NCL.reshape(-1, tables.levels))
-
-    def least_bytes(self, codes: int) -> int:
-        """A number of bytes that no stream of so many codes falls short of."""
+        # The least bits of a code before the tables have adapted.
         bits_R = PRECISION - np.log2(self._statistics.weights_RL.max(axis=1) + 1)
-        known = float(bits_R.reshape(self._tables.count, -1).min(axis=1).sum())
-        adapted = self._tables.count * MIN_BITS
-        bits = min(codes, _FIRST_BLOCK) * known + max(0, codes - _FIRST_BLOCK) * adapted
+        self._least_bits = float(bits_R.reshape(tables.count, -1).min(axis=1).sum())
+
+    def least_bytes(self, codes: int, salt_bits: int = 0) -> int:
+        """A number of bytes that no stream of so many codes and such a salt falls short of."""
+        first = min(codes, _FIRST_BLOCK)
+        later = (codes - first) * self._tables.count * MIN_BITS
+        bits = salt_bits + first * self._least_bits + later
         return max(0, int(bits * (1 - 1e-9) / 8) - 1)  # a hair less, for these roundings
 
     def encode(self, symbols_TN: Integers, salt: int = 0, salt_bits: int = 0) -> bytes:
@@ -168,17 +168,20 @@ class _Step(NamedTuple):
         parents_PG: the places of their parents; N for a parent that a symbol lacks.
         first_G1: the first of the rows of each symbol, which has a row for each context.
         levels: the size L of the alphabet.
+        count: the number N of symbols of a code.
     """
 
     places_G: Integers
     parents_PG: Integers
     first_G1: Integers
     levels: int
+    count: int
 
     def part(self, start: int, stop: int) -> _Step:
         chosen = slice(start, stop)
         parents_PG = self.parents_PG[:, chosen]
-        used_P = (parents_PG < self.parents_PG.shape[1]).any(axis=1)
+        # Parents that all symbols lack stand first, and make no difference to contexts.
+        used_P = np.logical_or.accumulate((parents_PG < self.count).any(axis=1))
         return self._replace(
             places_G=self.places_G[chosen],
             parents_PG=parents_PG[used_P],
@@ -202,7 +205,7 @@ def _every_symbol(tables: Tables, places_N: Integers) -> _Step:
     count, contexts = tables.counts_NCL.shape[:2]
     back_NP = tables.back_NP[places_N]
     parents_NP = np.where(back_NP > 0, places_N[:, None] - back_NP, count)
-    return _Step(places_N, parents_NP.T, contexts * places_N[:, None], tables.levels)
+    return _Step(places_N, parents_NP.T, contexts * places_N[:, None], tables.levels, count)
 
 
 def _depths(tables: Tables) -> Integers:

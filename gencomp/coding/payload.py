@@ -54,8 +54,9 @@ class PayloadCoder:
         """
         count = codes * self._count
         bits = fixed_length.packed_bits(count, self._levels)
-        most, least = -(-(bits + self._salt_bits) // 8), self._entropy.least_bytes(codes)
-        if len(data) > most or len(data) < min(least, most):
+        most = -(-(bits + self._salt_bits) // 8)
+        least = min(most, self._entropy.least_bytes(codes, self._salt_bits))
+        if not least <= len(data) <= most:
             raise InputError(
                 f"{count} symbols of {self._levels} levels take at least {least} and at most"
                 f" {most} bytes, the code has {len(data)}."

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import ndtri
 
 from gencomp.errors import InputError
 
@@ -97,6 +96,10 @@ def transition_numbers(
 
 def normals(uniforms: np.ndarray) -> np.ndarray:
     """The standard normals of the same shape, one for each uniform number."""
+    # Imported by those that draw: importing scipy takes as long as decoding some images, and
+    # whatever decodes them knows its prior too.
+    from scipy.special import ndtri
+
     return ndtri(uniforms)
 
 

@@ -91,10 +91,10 @@ def held_against(curve: Curve, nats_I: np.ndarray, mse_I: np.ndarray) -> Held | 
         at = int(np.abs(mse_T - mse).argmin())
         rate_I = -curve.log_z_IT[:, at] - curve.beta_T[at] * curve.values * mse_I
         rate_error = float(standard_error(rate_I))
-    gap = gap_at(curve, float(curve.beta_T[near]))
-    lower = mse_at_rate
-    if gap is not None:
-        lower -= max(gap, 0.0) / curve.beta_T[near] / curve.values
+    behind_by_gap = None
+    if (gap := gap_at(curve, float(curve.beta_T[near]))) is not None:
+        lower = mse_at_rate - max(gap, 0.0) / float(curve.beta_T[near]) / curve.values
+        behind_by_gap = psnr(lower) - psnr(mse_at_rate)
     return Held(
         mse_at_rate,
         float(standard_error(curve_I)),
@@ -106,7 +106,7 @@ def held_against(curve: Curve, nats_I: np.ndarray, mse_I: np.ndarray) -> Held | 
         rate_at_mse,
         rate_error,
         gap,
-        None if gap is None else psnr(lower) - psnr(mse_at_rate) if lower > 0 else math.inf,
+        behind_by_gap,
     )
 
 

@@ -15,7 +15,8 @@ import pytest
 import torch.distributed as dist
 
 from cluster import data, worker
-from cluster.runs import Run, identify
+from cluster.run_entry import identify
+from cluster.runs import Run
 from cluster.training.worker_info import WorkerInfo
 from gencomp.errors import InputError
 from shards.building.build import build

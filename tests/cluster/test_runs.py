@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from cluster import data, files, runs
+from cluster import data, files, run_entry
 from cluster.checkpoints import store
 from cluster.files import locked
-from cluster.runs import enter, open_run
+from cluster.run_entry import enter
+from cluster.runs import open_run
 from cluster.training.evaluate import evaluate
 from gencomp.errors import InputError
 from shards.errors import ShardError
@@ -172,17 +173,17 @@ def test_a_crash_while_entering_is_no_dead_end(
     """Whatever was written when the process died, the same command enters the run."""
     raw = tiny.codec(photos, generator_run)
     left = iter(range(writes))
-    write = runs.write_text
+    write = run_entry.write_text
 
     def dying(path: Path, text: str) -> None:
         if next(left, None) is None:
             raise tiny.Crash
         write(path, text)
 
-    monkeypatch.setattr(runs, "write_text", dying)
+    monkeypatch.setattr(run_entry, "write_text", dying)
     with pytest.raises(tiny.Crash):
         tiny.started(tmp_path / "run", raw)
-    monkeypatch.setattr(runs, "write_text", write)
+    monkeypatch.setattr(run_entry, "write_text", write)
     run = tiny.started(tmp_path / "run", raw)
     assert run.parent_recipes()["generator"] == tiny.checked(tiny.generator(photos))
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
@@ -254,9 +255,9 @@ def test_one_writer(photos: Path, tmp_path: Path) -> None:
 
 def test_text_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    runs.write_text(path, "old")
+    run_entry.write_text(path, "old")
     with pytest.raises(TypeError):
-        runs.write_text(path, 3)  # type: ignore[arg-type]
+        run_entry.write_text(path, 3)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         files.write_bytes(path, 3)  # type: ignore[arg-type]
     assert path.read_text() == "old"

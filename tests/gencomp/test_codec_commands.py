@@ -245,15 +245,6 @@ class TestImages:
             )
             assert code == 2 and "a draw is a number from 0 to" in said
 
-    def test_files_of_several_pictures_are_refused(
-        self, run: Run, codec: Codec, tmp_path: Path
-    ) -> None:
-        picture = Picture(pixels(write_image(tmp_path / "a.png", 1)))
-        (tmp_path / "a.gcp").write_bytes(codec.compress_jointly([picture, picture]))
-        code, _, said = run("decompress", tmp_path / "a.gcp", tmp_path / "back.png")
-        assert code == 2 and "a.gcp holds 2 pictures, a file for this command holds one" in said
-        assert not (tmp_path / "back.png").exists()
-
     def test_a_file_that_claims_too_many_pixels_is_refused(
         self, run: Run, codec: Codec, tmp_path: Path
     ) -> None:
@@ -282,6 +273,134 @@ class TestImages:
         run("compress", tmp_path / "turned.jpg", tmp_path / "a.gcp")
         (found,) = container.unpack((tmp_path / "a.gcp").read_bytes()).members
         assert (found.height, found.width) == (128, 64)
+
+
+class TestJointFiles:
+    """Several images in one file, through the command line."""
+
+    @pytest.fixture
+    def images(self, tmp_path: Path) -> list[Path]:
+        """Eleven images, whose places have two digits."""
+        sizes = [(64, 64)] * 9 + [(70, 130), (20, 30)]
+        return [
+            write_image(tmp_path / "in" / f"{i:02}.png", i, *size) for i, size in enumerate(sizes)
+        ]
+
+    def test_there_and_back(
+        self, run: Run, images: list[Path], codec: Codec, tmp_path: Path
+    ) -> None:
+        """In the order in which they are named, each as it is alone, in fewer bytes."""
+        code, said, _ = run("compress", *images[::-1], tmp_path / "all.gcp")
+        stream = (tmp_path / "all.gcp").read_bytes()
+        assert code == 0 and f"11 images in {len(stream)} bytes = " in said
+        members = container.unpack(stream).members
+        assert [(one.height, one.width) for one in members[:2]] == [(20, 30), (70, 130)]
+        code, said, _ = run("decompress", tmp_path / "all.gcp", tmp_path / "out")
+        assert code == 0
+        assert names(tmp_path / "out") == [f"{place:02}.png" for place in range(11)]
+        values = said.splitlines()[-1].split()
+        assert values[:3] == ["11", "0", str(len(stream))]
+        alone = 0
+        for place, image in enumerate(images[::-1]):
+            picture = Picture(pixels(image))
+            decoded = pixels(tmp_path / "out" / f"{place:02}.png")
+            assert np.array_equal(decoded, codec.reconstruct(picture))
+            alone += len(codec.compress(picture))
+        assert len(stream) < alone
+
+    def test_a_folder(self, run: Run, images: list[Path], tmp_path: Path) -> None:
+        """It gives the same file as its images in the order of their names."""
+        assert run("compress", *images, tmp_path / "named.gcp")[0] == 0
+        assert run("compress", tmp_path / "in", tmp_path / "folder.gcp", "--joint")[0] == 0
+        assert (tmp_path / "folder.gcp").read_bytes() == (tmp_path / "named.gcp").read_bytes()
+
+    def test_one_picture_of_them(self, run: Run, images: list[Path], tmp_path: Path) -> None:
+        gcp = tmp_path / "all.gcp"
+        run("compress", *images, gcp)
+        run("decompress", gcp, tmp_path / "out")
+        code, said, _ = run("decompress", gcp, tmp_path / "nine.png", "--place", 9)
+        assert code == 0 and "130×70 pixels" in said
+        shown = pixels(tmp_path / "nine.png")
+        assert np.array_equal(shown, pixels(tmp_path / "out" / "09.png"))
+        for place in (-1, 11):
+            code, _, said = run("decompress", gcp, tmp_path / "no.png", "--place", place)
+            assert code == 2 and f"holds 11 pictures, there is no number {place}" in said
+
+    def test_what_is_there_is_kept(self, run: Run, images: list[Path], tmp_path: Path) -> None:
+        gcp, out = tmp_path / "all.gcp", tmp_path / "out"
+        run("compress", *images, gcp)
+        assert run("decompress", gcp, out)[0] == 0
+        (out / "03.png").unlink()
+        shutil.copy(out / "05.png", out / "07.png")  # another picture of the same file
+        before = (out / "04.png").stat().st_mtime_ns
+        code, said, errors = run("decompress", gcp, out)
+        assert code == 1 and "1 of 11 images failed" in errors
+        assert "07.png exists and is not what" in errors
+        assert said.splitlines()[-1].split()[:2] == ["10", "9"]
+        assert len(names(out)) == 11 and (out / "04.png").stat().st_mtime_ns == before
+        assert run("decompress", gcp, out, "--overwrite")[0] == 0
+        # The joint file itself is whole or not there, so nothing of it is kept.
+        code, _, said = run("compress", *images, gcp)
+        assert code == 2 and "all.gcp exists; add --overwrite" in said
+        whole = gcp.read_bytes()
+        assert run("compress", *images, gcp, "--overwrite")[0] == 0 and gcp.read_bytes() == whole
+
+    def test_processes_do_not_matter(self, run: Run, images: list[Path], tmp_path: Path) -> None:
+        run("compress", *images, tmp_path / "all.gcp")
+        for processes, out in ((1, tmp_path / "1"), (2, tmp_path / "2")):
+            assert run("decompress", tmp_path / "all.gcp", out, "--processes", processes)[0] == 0
+        for name in names(tmp_path / "1"):
+            assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+
+    def test_refusals(self, run: Run, images: list[Path], tmp_path: Path) -> None:
+        joint, broken, out = tmp_path / "all.gcp", tmp_path / "broken.png", tmp_path / "o.gcp"
+        run("compress", *images, joint)
+        broken.write_bytes(images[0].read_bytes()[:100])
+        Image.new("RGB", (65536, 1)).save(tmp_path / "wide.png")
+        (tmp_path / "gcps").mkdir()
+        shutil.copy(joint, tmp_path / "gcps" / "a.gcp")
+        for words, sentence in (
+            (("compress", images[0]), "missing OUT"),
+            (("compress",), "missing IMAGE, OUT"),
+            (("compress", *images), "10.png is the name of an image; end the compressed file in"),
+            (("compress", images[0], tmp_path / "in", out), "is a folder: name image files, or"),
+            (("compress", *images, tmp_path / "in"), "is a folder, but one file is to be written"),
+            (("compress", *images, broken, out), "broken.png is not a readable image"),
+            (("compress", *images, tmp_path / "no.png", out), "no.png does not exist"),
+            (("compress", *images, tmp_path / "wide.png", out), "wide.png cannot be compressed: "),
+            (("decompress", joint, tmp_path / "o.png"), "holds 11 pictures: name a folder"),
+            (("decompress", joint, images[0]), "holds 11 pictures: name a folder"),
+            (("decompress", joint, joint), "is a file, but many files need a folder"),
+            (("decompress", tmp_path / "gcps", tmp_path / "o", "--place", 1), "is a folder"),
+        ):
+            code, _, said = run(*words)
+            assert code == 2 and sentence in said, (words, said)
+            assert not out.exists() and not (tmp_path / "o").exists()
+        code, _, said = run("decompress", tmp_path / "gcps", tmp_path / "o")
+        assert code == 1 and "a.gcp holds 11 pictures, which need a folder of their own" in said
+
+
+# What a codec has no use for, and what would take longer to import than an image to decode.
+UNUSED = {"matplotlib", "optuna", "pandas", "pyarrow", "ray", "scipy", "skimage", "submitit"}
+_MODULES = """
+import sys
+from gencomp.cli import main
+code = main(sys.argv[1:])
+print(*{name.partition(".")[0] for name in sys.modules})
+sys.exit(code)
+"""
+
+
+def test_one_image_imports_what_a_codec_needs(codec_run: Path, tmp_path: Path) -> None:
+    image = write_image(tmp_path / "a.png", 1)
+    for words in (
+        ("compress", codec_run, image, tmp_path / "a.gcp"),
+        ("decompress", codec_run, tmp_path / "a.gcp", tmp_path / "back.png"),
+    ):
+        command = [sys.executable, "-c", _MODULES, *map(str, words)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        imported = set(done.stdout.splitlines()[-1].split())
+        assert {"gencomp", "torch"} <= imported and not imported & UNUSED
 
 
 def test_a_killed_command_goes_on(codec_run: Path, tmp_path: Path) -> None:

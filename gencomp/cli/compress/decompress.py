@@ -7,9 +7,11 @@ from pathlib import Path
 
 import tyro
 
+from cluster.compressed_files import images, places, work
+from cluster.compressed_files.places import Job
+from cluster.compressed_files.processes import require_processes, work_on
 from gencomp.cli.arguments import Checkpoint
-from gencomp.cli.compress import files, work
-from gencomp.cli.compress.summary import conclude
+from gencomp.cli.compress.summary import conclude, followed
 from gencomp.coding.container import MAX_PIXELS
 from gencomp.coding.noise import require_draw
 from gencomp.errors import InputError
@@ -21,6 +23,7 @@ def decompress(
     stream: tyro.conf.Positional[Path],
     out: tyro.conf.Positional[Path],
     /,
+    place: int | None = None,
     draw: int = 0,
     max_pixels: int = MAX_PIXELS,
     checkpoint: Checkpoint = "last",
@@ -29,36 +32,58 @@ def decompress(
 ) -> int:
     """Write a compressed file, or all compressed files of a folder, back to PNG images.
 
-    The images of a folder keep their sub-folders and names: sub/a.png.gcp becomes sub/a.png, and
-    b.jpg.gcp becomes b.jpg.png. An image that exists already is kept if this command would write
-    the same image.
+    The pictures of a joint file go to a folder and are named by their numbers: those of a thousand
+    are 000.png to 999.png. The images of a folder keep their sub-folders and names: sub/a.png.gcp
+    becomes sub/a.png, and b.jpg.gcp becomes b.jpg.png. An image that exists already is kept if this
+    command would write the same image.
 
     Args:
         run: The run whose codec wrote the files.
         stream: A compressed file, or a folder with .gcp files.
         out: The PNG file to write, or the folder for the images.
+        place: The number, from 0, of the picture of a joint file that is written alone.
         draw: The number of the draw of the decoder's noise; each number gives another draw.
         max_pixels: The number of pixels of an image that are decoded at most; a file that claims
             more is refused before any work.
         overwrite: Replace files that exist.
-        processes: How many processes work on a folder at once; by default one for each CPU.
+        processes: How many processes work on many images at once; by default as many as they are
+            worth, up to one for each CPU.
     """
     require_draw(draw)
     if max_pixels < 1:
         raise InputError(f"--max-pixels is {max_pixels}, it must be at least 1")
-    if stream.is_dir():
-        files.require_folder(out)
-        jobs = files.stream_jobs(stream, out)
-        count = work.processes_for(jobs, not overwrite, processes)
-        work.opened(run, checkpoint)
-        function = partial(work.decompress_file, run, checkpoint, draw, max_pixels, not overwrite)
-        results = work.all_files("decompressing", stream, function, jobs, count)
-        return conclude(f"Decompressed to {out}", list(results))
-    files.require_place(out, overwrite)
-    if out.suffix.lower() != ".png":
+    require_processes(processes)
+    if joint := not stream.is_dir():
+        stated = work.pixels(stream)
+        if place is not None or len(stated) == 1:
+            job = Job(stream, out, place)
+            return _one(run, checkpoint, draw, max_pixels, overwrite, job)
+        if out.suffix.lower() == ".png":
+            raise InputError(
+                f"{stream} holds {len(stated)} pictures: name a folder for them, or choose one by"
+                " --place"
+            )
+        jobs = places.picture_jobs(stream, stated, out)
+    else:
+        if place is not None:
+            raise InputError(f"--place chooses a picture of one file, but {stream} is a folder")
+        jobs = places.stream_jobs(stream, out)
+    places.require_folder(out)
+    codec = work.opened(run, checkpoint)
+    function = partial(work.decompress_file, run, checkpoint, draw, max_pixels, not overwrite)
+    results = followed(
+        "decompressing", stream, len(jobs), work_on(jobs, function, not overwrite, processes)
+    )
+    file = work.content(codec, images.read(stream)) if joint else None
+    return conclude(f"Decompressed to {out}", results, file)
+
+
+def _one(run: Path, checkpoint: str, draw: int, max_pixels: int, overwrite: bool, job: Job) -> int:
+    places.require_file(job.target, overwrite)
+    if job.target.suffix.lower() != ".png":
         raise InputError(
-            f"{out} must end in .png: another format would not keep the decoded pixels"
+            f"{job.target} must end in .png: another format would not keep the decoded pixels"
         )
-    done = work.decompress_file(run, checkpoint, draw, max_pixels, False, files.Job(stream, out))
-    print(f"{out}: {done.width}×{done.height} pixels")
+    done = work.decompress_file(run, checkpoint, draw, max_pixels, False, job)
+    print(f"{job.target}: {done.width}×{done.height} pixels")
     return DONE

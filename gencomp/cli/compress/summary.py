@@ -1,27 +1,49 @@
-"""The summary of compressing or decompressing a folder, as a table."""
+"""The progress of compressing or decompressing many images, and the summary of their files."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from gencomp.cli.compress import work
-from gencomp.cli.console import print_table
+from cluster.compressed_files.processes import Failed
+from cluster.compressed_files.work import Content, Done
+from gencomp.cli.console import print_table, progress
 from gencomp.exit_codes import DONE, FAILED, SPEAKER
 
 
-def conclude(title: str, results: Sequence[work.Done | work.Failed]) -> int:
-    """Print the summary of a folder's files; returns the exit code, which is 1 if some failed."""
-    done = [result for result in results if isinstance(result, work.Done)]
-    failed = [result for result in results if isinstance(result, work.Failed)]
+def followed(
+    verb: str, source: Path, count: int, results: Iterator[Done | Failed]
+) -> list[Done | Failed]:
+    """The results of all images, which are counted on the terminal as they come."""
+    found = []
+    with progress(verb, "images") as show:
+        show(str(source), 0, count)
+        for number, result in enumerate(results, start=1):
+            show(str(source), number, count)
+            found.append(result)
+    return found
+
+
+def conclude(title: str, results: Sequence[Done | Failed], joint: Content | None = None) -> int:
+    """Print the summary of many images; returns the exit code, which is 1 if some failed.
+
+    Args:
+        title: The title of the table.
+        results: What became of each image.
+        joint: The content of the one file of all images; None if each image has its own.
+    """
+    done = [result for result in results if isinstance(result, Done)]
+    failed = [result for result in results if isinstance(result, Failed)]
+    files = [one.file for one in done if one.file is not None] if joint is None else [joint]
     if done:
         columns = {
             "images": f"{len(done)}",
             "kept": f"{sum(one.kept for one in done)}",
-            "bytes": f"{sum(one.bytes for one in done)}",
-            "bpp nominal": nominal_bpp(done) or "–",
-            "bpp of code": bpp(sum(one.code_bits for one in done), done),
-            "bpp of containers": bpp(sum(one.container_bits for one in done), done),
+            "bytes": f"{sum(one.bytes for one in files)}",
+            "bpp nominal": _nominal_bpp(files) or "–",
+            "bpp of code": _bpp(sum(one.code_bits for one in files), files),
+            "bpp of containers": _bpp(sum(one.container_bits for one in files), files),
         }
         print_table(title, list(columns), [list(columns.values())])
     if failed:
@@ -31,12 +53,22 @@ def conclude(title: str, results: Sequence[work.Done | work.Failed]) -> int:
     return FAILED if failed else DONE
 
 
-def nominal_bpp(done: Sequence[work.Done]) -> str:
+def sentence(file: Content) -> str:
+    """The size of a compressed file in words, with the bits of code and of the container."""
+    nominal = _nominal_bpp([file])
+    return (
+        f"{file.bytes} bytes = {file.code_bits} bits of code ({_bpp(file.code_bits, [file])}"
+        f" bpp{f'; nominal {file.nominal_bits} bits, {nominal} bpp' if nominal else ''})"
+        f" + {file.container_bits} bits of container"
+    )
+
+
+def _nominal_bpp(files: Sequence[Content]) -> str:
     """The bits per pixel at the method's fixed length; empty for a method without fixed length."""
-    nominal = [one.nominal_bits for one in done if one.nominal_bits is not None]
-    return bpp(sum(nominal), done) if len(nominal) == len(done) else ""
+    nominal = [one.nominal_bits for one in files if one.nominal_bits is not None]
+    return _bpp(sum(nominal), files) if len(nominal) == len(files) else ""
 
 
-def bpp(bits: int, done: Sequence[work.Done]) -> str:
-    """The bits of several files divided by the number of pixels of their images, as text."""
-    return f"{bits / sum(one.height * one.width for one in done):.4g}"
+def _bpp(bits: int, files: Sequence[Content]) -> str:
+    """The bits of several files divided by the number of pixels of their pictures, as text."""
+    return f"{bits / sum(one.pixels for one in files):.4g}"

@@ -50,22 +50,23 @@ def train(words: Sequence[str]) -> int:
 
 
 def _train(recipe: BaseRecipe, path: Path, options: Options, allocation: Allocation) -> int:
-    from cluster import runs
+    from cluster import run_entry
+    from cluster.runs import Run
     from cluster.train import require_sensible
     from slurm.sessions.session import session
     from slurm.sessions.session_jobs import SessionJobs
 
     supervision = options.supervision()
-    require_sensible(supervision, runs.Run(path), recipe)
+    require_sensible(supervision, Run(path), recipe)
     home = path.resolve()
     words = _driver(home, options)
     order = allocation.order("train", words, *supervision.workers, options.gpu)
     found = SessionJobs(session(home, order))
     if allocation.dry_run:
-        runs.identify(recipe)
+        run_entry.identify(recipe)
         return allocation.show(found)
     require_slurm("gencomp train")
-    if (result := runs.enter(path, recipe).result()) is not None:
+    if (result := run_entry.enter(path, recipe).result()) is not None:
         print(f"run {path} is finished: {metrics_line(result)}")
         return DONE
     return allocation.submit(found)

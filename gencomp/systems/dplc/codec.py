@@ -7,15 +7,14 @@ latent map's noise is a function of the reader, the tile's symbols, its place in
 and a few bits of salt in the section, so decoding is deterministic, and pictures with equal codes
 are still shown as different images.
 
-All networks run in float64 and in evaluation mode. A tile then depends neither on the other tiles
-of a batch, nor on the number of threads, nor on the convolution algorithm: sums in another order
-differ by 1e-12 grey levels, and the rounding to 8 bits hides that in all but one value in about
-10^12. The container's digests find that one.
+All networks run in float64 and in evaluation mode (`gencomp.networks.float64`). A tile then depends
+neither on the other tiles of a batch, nor on the number of threads, nor on the way in which a
+convolution is computed: sums in another order differ by 1e-12 grey levels, and the rounding to 8
+bits hides that in all but one value in about 10^12. The container's digests find that one.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -30,6 +29,7 @@ from gencomp.coding.payload import PayloadCoder
 from gencomp.coding.tables import Integers
 from gencomp.errors import InputError
 from gencomp.networks.dplc import CODE_SIDE, IMAGE_SIDE, LatentMapper
+from gencomp.networks.float64 import in_float64
 from gencomp.system import Picture
 from gencomp.systems.dplc.code_tables import CodeTables
 
@@ -37,8 +37,8 @@ CODEC_ID = "dplc"
 # The networks that write a stream; the others only read it.
 _WRITER = ("code_encoder", "code_tables")
 _READER_FINGERPRINT_BYTES = 8
-# In float64 on a CPU larger batches are no faster, and memory stays small.
-_TILES_AT_ONCE = 4
+# So many share the reading of the weights. More are hardly faster, and memory stays small.
+_TILES_AT_ONCE = 8
 
 
 class DplcCodec:
@@ -55,7 +55,7 @@ class DplcCodec:
     def __init__(self, networks: nn.ModuleDict, levels: int, salt_bits: int) -> None:
         self.levels = levels
         self._cells = quantizer.cells(levels)
-        self._networks = copy.deepcopy(networks).cpu().double().eval().requires_grad_(False)
+        self._networks = nn.ModuleDict({name: in_float64(net) for name, net in networks.items()})
         mapper, tables = self._networks["latent_mapper"], self._networks["code_tables"]
         assert isinstance(mapper, LatentMapper) and isinstance(tables, CodeTables)
         self._code_shape = (mapper.code_channels, CODE_SIDE, CODE_SIDE)

@@ -11,13 +11,15 @@ against a critic D of images with a gradient penalty. The weight λ trades disto
     end_to_end   encoder, decoder and critic for one λ
     universal    a decoder and a critic for another λ on the frozen encoder of an end-to-end run
     refinement   a second encoder beside a frozen one, and a decoder that reads both codes
+    critic       a fresh critic of fixed budget that measures the perception of a finished decoder
 
 One stream of the encoder is thus read by any of its decoders, and the receiver chooses λ.
 
     recipe       the sections of the recipes; imports no torch
     code         the dithered quantizer and its gradients
     objectives   the phases and their alternation
-    system       the three stages
+    system       the stages, and the critic that measures them
+    build        the system of a recipe, and which parents fit it
     tables       the integer tables of the entropy coder, given the dither
     codec        the codec, which writes pictures as one container and reads them
 

@@ -41,6 +41,7 @@ from gencomp.coding.noise import require_draw
 from gencomp.coding.range_coder import Decoder, Encoder
 from gencomp.coding.tables import Integers
 from gencomp.errors import InputError
+from gencomp.networks.float64 import in_float64
 from gencomp.system import Picture
 from gencomp.systems.common.pixels import Pixels
 from gencomp.systems.urdp import code as coding
@@ -82,10 +83,10 @@ class UrdpCodec:
     ) -> None:
         self._pixels = pixels
         self._layers = [
-            CodedLayer(_exact(layer.encoder), copy.deepcopy(layer.tables), layer.code)
+            CodedLayer(in_float64(layer.encoder), copy.deepcopy(layer.tables), layer.code)
             for layer in layers
         ]
-        self._decoders = [(_exact(decoder), weight) for decoder, weight in decoders.items()]
+        self._decoders = [(in_float64(decoder), weight) for decoder, weight in decoders.items()]
         self.layer_fingerprints = tuple(self._fingerprints(layers))
         # Every stream of the base can be read, with or without a refinement.
         self.writer_fingerprint = self.layer_fingerprints[0]
@@ -341,11 +342,6 @@ def without_refinement(stream: bytes) -> bytes:
     head = bytes([found.shared[0][0] & ~_CODED[1]]) + found.shared[0][1:]
     kept = container.Container(found.fingerprint, found.members, (head, found.shared[1]))
     return container.pack(kept)
-
-
-def _exact(network: nn.Module) -> nn.Module:
-    """A copy in float64 and in evaluation mode, on the CPU."""
-    return copy.deepcopy(network).cpu().double().eval().requires_grad_(False)
 
 
 def _require_indices(indices: Sequence[int]) -> None:

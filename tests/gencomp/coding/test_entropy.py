@@ -48,7 +48,7 @@ def test_round_trip(levels: int, codes: int) -> None:
             data = made.encode(symbols, salt, bits)
             found, found_salt = made.decode(data, codes, bits)
             assert found.dtype == np.int64 and (found == symbols).all() and found_salt == salt
-            assert len(data) >= made.least_bytes(codes)
+            assert len(data) >= made.least_bytes(codes, bits)
 
 
 @given(st.data())

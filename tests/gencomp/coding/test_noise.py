@@ -1,4 +1,4 @@
-"""Noise without bits: uniform, keyed by everything that it should be, the same everywhere."""
+"""Noise of decoders: uniform, keyed by everything that it should be, the same everywhere."""
 
 from __future__ import annotations
 
@@ -25,13 +25,15 @@ def test_it_is_uniform() -> None:
 
 def test_everything_counts() -> None:
     first = keyed_uniform(b"ab", MODEL, (8, 4, 4))
-    assert np.array_equal(first, keyed_uniform(b"ab", MODEL, (8, 4, 4), 0, 0))
+    assert np.array_equal(first, keyed_uniform(b"ab", MODEL, (8, 4, 4), 0, 0, salt=0))
     others = [
         keyed_uniform(b"ac", MODEL, (8, 4, 4)),
         keyed_uniform(b"ab", b"12345679", (8, 4, 4)),
         keyed_uniform(b"ab", MODEL, (8, 4, 4), place=1),
         keyed_uniform(b"ab", MODEL, (8, 4, 4), draw=1),
         keyed_uniform(b"ab", MODEL, (8, 4, 4), draw=MAX_DRAW),
+        keyed_uniform(b"ab", MODEL, (8, 4, 4), salt=1),
+        keyed_uniform(b"ab", MODEL, (8, 4, 4), salt=2**24 - 1),
     ]
     for i, one in enumerate([first, *others]):
         for other in others[i:]:

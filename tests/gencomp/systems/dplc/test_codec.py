@@ -303,7 +303,7 @@ class TestRefusals:
         ((section,),) = (one.sections for one in found.members)
         for sections, sentence in (
             ((bytes(6),), "at most 5 bytes, the code has 6"),
-            ((bytes(1),), "take at least 2 and"),
+            ((bytes(1),), "(take at least|is damaged)"),
             ((section, section), "it has 2 sections"),
         ):
             stream = container.pack(
@@ -424,7 +424,7 @@ class TestSeveralDecoders:
 
 class TestFingerprints:
     def test_the_reader_is_every_weight_and_buffer(self) -> None:
-        networks = system().codec()._networks  # type: ignore[union-attr]
+        networks = system().networks
         one = DplcCodec(networks, 2, 8)
         assert one.reader_fingerprint == DplcCodec(copy.deepcopy(networks), 2, 8).reader_fingerprint
         assert one.reader_fingerprint != DplcCodec(networks, 4, 8).reader_fingerprint
@@ -441,7 +441,7 @@ class TestFingerprints:
 
     def test_the_reader_is_a_hash_that_stays(self) -> None:
         """It keys the decoder's noise and its digests: decoded images must stay what they are."""
-        networks = system().codec()._networks  # type: ignore[union-attr]
+        networks = system().networks
         digest = hashlib.blake2b(b"dplc 2 8", digest_size=8)
         for name, tensor in sorted(networks.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -532,14 +532,13 @@ class TestDigests:
     def moved(made: DplcCodec, amount: float) -> DplcCodec:
         """The same decoder by name, whose arithmetic gives values that differ by `amount`."""
         other = copy.deepcopy(made)
-        last = [m for m in other._networks["generator"].modules() if hasattr(m, "bias")]
-        with torch.no_grad():
-            next(m.bias for m in reversed(last) if m.bias is not None).add_(amount)
+        generator = other._networks["generator"]
+        generator.register_forward_hook(lambda _, inputs, x_BCHW: x_BCHW + amount)
         assert other.reader_fingerprint == made.reader_fingerprint
         return other
 
     def test_a_pixel_that_flips_is_refused(self, codec: DplcCodec) -> None:
-        """The smallest step of the last bias that flips at least a value of one picture."""
+        """The smallest shift of all values that flips at least a value of one picture."""
         pictures = [Picture(image) for image in images(3)]
         shown = [codec.reconstruct(picture) for picture in pictures]
         amount = 1e-12

@@ -187,6 +187,7 @@ def test_hostile_headers(codec: DplcCodec, cost: Cost) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(10))
 def test_10_000_mangled_streams_and_1_000_hostile_headers(
     codec: DplcCodec, streams: list[bytes], cost: Cost, seed: int

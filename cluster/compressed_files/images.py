@@ -1,0 +1,82 @@
+"""The pixels of image files, and PNG files that say what they were decoded from."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, PngImagePlugin
+
+from gencomp.errors import InputError
+from shards.reading import decode
+
+_ORIGIN = "gencomp"  # the key of the PNG text that names the stream and the draw of an image
+
+
+def read(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def read_image(path: Path) -> np.ndarray:
+    """The pixels of an image, uint8 RGB [H, W, 3], turned upright by the file's orientation tag.
+
+    Raises:
+        InputError: The file is no image that can be read.
+    """
+    try:
+        return np.asarray(ImageOps.exif_transpose(decode.open_rgb(read(path))))
+    except (ValueError, SyntaxError, struct.error) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is not a readable image: {error}") from None
+
+
+def pixels(path: Path) -> int:
+    """The number of pixels that an image file states; 0 for a file that states none."""
+    try:
+        with Image.open(path) as image:
+            return image.width * image.height
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
+        return 0
+
+
+def origin(
+    codec_id: str, fingerprint: bytes, draw: int, stream: bytes, place: int | None = None
+) -> str:
+    """A text that names what an image was decoded from: model, draw of the noise, and stream."""
+    digest = hashlib.blake2b(stream, digest_size=16).hexdigest()
+    picture = "" if place is None else f"picture {place} of "
+    return f"{codec_id} {fingerprint.hex()} draw {draw} of {picture}{digest}"
+
+
+def png(image_HWC: np.ndarray, comes_from: str) -> bytes:
+    """The bytes of a PNG file of the pixels, which holds their origin as a text."""
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text(_ORIGIN, comes_from)
+    buffer = BytesIO()
+    Image.fromarray(image_HWC).save(buffer, format="PNG", pnginfo=texts)
+    return buffer.getvalue()
+
+
+def is_whole_png(path: Path, comes_from: str) -> bool:
+    """Whether a file is an undamaged image of that origin."""
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            found = image.info.get(_ORIGIN)
+            image.verify()
+    except (OSError, SyntaxError, ValueError, struct.error):
+        return False
+    return bool(found == comes_from)

@@ -1,0 +1,124 @@
+"""The names of images and of compressed files, and whether a file may be written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from gencomp.errors import InputError
+from shards.reading import decode
+
+SUFFIX = ".gcp"
+_IMAGE_ENDINGS = frozenset(f".{ending}" for ending in decode.EXTENSIONS)
+
+
+class Job(NamedTuple):
+    """A file to read, and the file to write for it.
+
+    Attributes:
+        source, target: The two files.
+        place: The place of the picture in a joint file; None for a file of one picture.
+        pixels: The number of pixels of the picture, where it is known without reading the source.
+    """
+
+    source: Path
+    target: Path
+    place: int | None = None
+    pixels: int | None = None
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files below a folder, sorted by their names.
+
+    Raises:
+        InputError: The folder holds no images.
+    """
+    names = _below(folder, _IMAGE_ENDINGS)
+    if not names:
+        raise InputError(f"{folder} holds no images ({', '.join(sorted(_IMAGE_ENDINGS))})")
+    return [folder / name for name in names]
+
+
+def image_jobs(folder: Path, out: Path) -> list[Job]:
+    """A job for each image file below a folder: sub/a.png is written to sub/a.png.gcp.
+
+    Raises:
+        InputError: The folder holds no images.
+    """
+    return [
+        Job(image, out / f"{image.relative_to(folder)}{SUFFIX}") for image in image_files(folder)
+    ]
+
+
+def stream_jobs(folder: Path, out: Path) -> list[Job]:
+    """A job for each compressed file below a folder: sub/a.png.gcp is written to sub/a.png.
+
+    Raises:
+        InputError: The folder holds no compressed files, or two of them would become one image.
+    """
+    names = _below(folder, {SUFFIX})
+    if not names:
+        raise InputError(f"{folder} holds no compressed files ({SUFFIX})")
+    sources: dict[Path, Path] = {}
+    for name in names:
+        inner = name.with_suffix("")
+        image = inner if inner.suffix.lower() == ".png" else inner.with_name(f"{inner.name}.png")
+        if image in sources:
+            raise InputError(
+                f"{folder / sources[image]} and {folder / name} would both become {image}: rename"
+                " one"
+            )
+        sources[image] = name
+    return [Job(folder / name, out / image) for image, name in sources.items()]
+
+
+def picture_jobs(stream: Path, pixels: Sequence[int], out: Path) -> list[Job]:
+    """A job for each picture of a joint file; those of 1,000 are written to 000.png ... 999.png.
+
+    Args:
+        stream: The joint file.
+        pixels: The number of pixels of each of its pictures.
+        out: The folder for the images.
+    """
+    digits = len(str(len(pixels) - 1))
+    return [
+        Job(stream, out / f"{place:0{digits}}.png", place, count)
+        for place, count in enumerate(pixels)
+    ]
+
+
+def require_file(path: Path, overwrite: bool) -> None:
+    """Raise `InputError` for a file that exists, and for a place where no file can be made."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, but one file is to be written")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists; add --overwrite to replace it")
+    _require_parent(path)
+
+
+def require_stream_name(path: Path) -> None:
+    """Raise `InputError` for the name of an image: a forgotten name would replace an image."""
+    if path.suffix.lower() in _IMAGE_ENDINGS:
+        raise InputError(f"{path} is the name of an image; end the compressed file in {SUFFIX}")
+
+
+def require_folder(path: Path) -> None:
+    """Raise `InputError` for a path where no folder can be made."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file, but many files need a folder to go to")
+    _require_parent(path)
+
+
+def _below(folder: Path, endings: set[str] | frozenset[str]) -> Sequence[Path]:
+    """The files with one of these endings, relative to the folder, sorted; hidden ones left out."""
+    return sorted(
+        path.relative_to(folder)
+        for path in folder.rglob("*")
+        if path.suffix.lower() in endings and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def _require_parent(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise InputError(f"the directory {path.parent} does not exist")

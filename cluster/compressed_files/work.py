@@ -1,0 +1,255 @@
+"""One file at a time: compressed from an image or from many, or decompressed."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple, overload
+
+import torch
+
+from cluster.compressed_files import images
+from cluster.compressed_files.places import Job
+from cluster.files import write_bytes
+from cluster.runs import open_run
+from gencomp.coding import container
+from gencomp.errors import InputError
+from gencomp.system import Codec, Picture
+
+
+class Content(NamedTuple):
+    """What a compressed file holds, and how long it is.
+
+    Attributes:
+        pictures: The number of pictures.
+        pixels: The number of pixels of all pictures.
+        bytes: The size of the file in bytes.
+        code_bits: The number of bits of the code in the file.
+        nominal_bits: The number of bits of the code at the method's fixed length; None for a method
+            without one.
+    """
+
+    pictures: int
+    pixels: int
+    bytes: int
+    code_bits: int
+    nominal_bits: int | None
+
+    @property
+    def container_bits(self) -> int:
+        return 8 * self.bytes - self.code_bits
+
+
+class Done(NamedTuple):
+    """One image and its compressed file.
+
+    Attributes:
+        height, width: The size of the image in pixels.
+        file: What the compressed file holds; None if the image is one of several in a joint file.
+        kept: Whether the file to write existed already and was kept.
+    """
+
+    height: int
+    width: int
+    file: Content | None
+    kept: bool
+
+
+@cache
+def opened(run: Path, checkpoint: str) -> Codec:
+    """The codec of a run, loaded once in a process.
+
+    Args:
+        run: The directory of the run.
+        checkpoint: The checkpoint of the run, as the command line names it.
+
+    Raises:
+        InputError: There is no run, the run has no such checkpoint, or it has no codec.
+    """
+    if multiprocessing.parent_process() is not None:
+        torch.set_num_threads(1)  # each process has one CPU
+    found = open_run(run, checkpoint)
+    codec = found.system().codec()
+    recipe = found.recipe()
+    if codec is None:
+        raise InputError(
+            f"run {run} ({recipe.system}/{recipe.stage}) has no codec: its stage makes no code"
+        )
+    return codec
+
+
+def compress_file(run: Path, checkpoint: str, keep: bool, job: Job) -> Done:
+    """Compress one image.
+
+    Args:
+        run: The directory of the run whose codec is used.
+        checkpoint: The checkpoint of the run.
+        keep: Whether to keep a target that is an undamaged file of this codec; otherwise it is
+            replaced.
+        job: The image and its compressed file.
+
+    Raises:
+        InputError: The image cannot be read, or with `keep` the target exists and is something
+            else.
+    """
+    codec = opened(run, checkpoint)
+    if keep and job.target.exists():
+        stream = _whole_stream(codec, job.target)
+    else:
+        keep = False
+        picture = Picture(images.read_image(job.source))
+        try:
+            stream = codec.compress(picture)
+        except InputError as error:
+            raise InputError(f"{job.source} cannot be compressed: {error}") from None
+        write_bytes(job.target, stream)
+    return _done(codec, stream, Job(job.target, job.target), keep)
+
+
+def compress_jointly(
+    run: Path, checkpoint: str, sources: Sequence[Path], target: Path, show: Callable[[int], None]
+) -> Content:
+    """Compress images to one joint file, whole or not at all.
+
+    Args:
+        run: The directory of the run whose codec is used.
+        checkpoint: The checkpoint of the run.
+        sources: The images, in the order in which the file will hold them.
+        target: The joint file, which is replaced if it exists.
+        show: A function that is called with the number of images that were read.
+
+    Raises:
+        InputError: An image cannot be read or compressed.
+    """
+    codec = opened(run, checkpoint)
+    pictures = _Pictures(sources, show)
+    try:
+        stream = codec.compress_jointly(pictures)
+    except InputError as error:
+        if (latest := pictures.latest) is None:
+            raise
+        raise InputError(f"{latest} cannot be compressed: {error}") from None
+    write_bytes(target, stream)
+    return content(codec, stream)
+
+
+def decompress_file(
+    run: Path, checkpoint: str, draw: int, max_pixels: int, keep: bool, job: Job
+) -> Done:
+    """Decompress one picture of a file.
+
+    Args:
+        run: The directory of the run whose codec wrote the file.
+        checkpoint: The checkpoint of the run.
+        draw: The number of the draw of the decoder's noise.
+        max_pixels: The number of pixels that are decoded at most.
+        keep: Whether to keep a target that is this very image; otherwise it is replaced.
+        job: The compressed file, the place of the picture in it, and its PNG image.
+
+    Raises:
+        InputError: The stream cannot be decoded, or with `keep` the target exists and is something
+            else.
+    """
+    codec = opened(run, checkpoint)
+    stream = images.read(job.source)
+    comes_from = images.origin(codec.codec_id, codec.reader_fingerprint, draw, stream, job.place)
+    if keep and job.target.exists():
+        if not images.is_whole_png(job.target, comes_from):
+            raise InputError(
+                f"{job.target} exists and is not what {job.source} decodes to with draw {draw}; add"
+                " --overwrite to replace it"
+            )
+        return _done(codec, stream, job, kept=True)
+    image_HWC = codec.decompress(
+        stream, place=job.place or 0, draw=draw, max_pixels=max_pixels, name=str(job.source)
+    )
+    done = _done(codec, stream, job, kept=False)
+    write_bytes(job.target, images.png(image_HWC, comes_from))
+    return done
+
+
+def content(codec: Codec, stream: bytes) -> Content:
+    """What a compressed file holds, and how long it is."""
+    members = container.unpack(stream).members
+    nominal = [codec.nominal_bits(one.height, one.width) for one in members]
+    known = [bits for bits in nominal if bits is not None]
+    return Content(
+        len(members),
+        sum(one.height * one.width for one in members),
+        len(stream),
+        codec.code_bits(stream),
+        sum(known) if len(known) == len(nominal) else None,
+    )
+
+
+def pixels(stream: Path) -> list[int]:
+    """The number of pixels that a compressed file states for each of its pictures.
+
+    Raises:
+        InputError: The file cannot be read, or it is no undamaged compressed file.
+    """
+    data = images.read(stream)
+    try:
+        members = container.unpack(data).members
+    except InputError as error:
+        raise InputError(f"{stream} cannot be decoded: {error}") from None
+    return [one.height * one.width for one in members]
+
+
+class _Pictures(Sequence[Picture]):
+    """The pictures of image files, each read when it is asked for, so that one is in memory.
+
+    Attributes:
+        latest: The file that was read last; None while one is read, as that names itself.
+    """
+
+    def __init__(self, sources: Sequence[Path], show: Callable[[int], None]) -> None:
+        self._sources, self._show = sources, show
+        self.latest: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    @overload
+    def __getitem__(self, place: int) -> Picture: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Picture]: ...
+    def __getitem__(self, place: int | slice) -> Picture | Sequence[Picture]:
+        if isinstance(place, slice):
+            return _Pictures(self._sources[place], self._show)
+        source, self.latest = self._sources[place], None
+        picture = Picture(images.read_image(source), index=place)
+        self.latest = source
+        self._show(place + 1)
+        return picture
+
+
+def _whole_stream(codec: Codec, path: Path) -> bytes:
+    stream = images.read(path)
+    try:
+        found = container.unpack(stream)
+        container.require_writer(found, codec.codec_id, codec.writer_fingerprint, str(path))
+    except InputError as error:
+        raise InputError(
+            f"{path} exists and is no whole file of this codec ({error}); add --overwrite to"
+            " replace it"
+        ) from None
+    return stream
+
+
+def _done(codec: Codec, stream: bytes, job: Job, kept: bool) -> Done:
+    """The result for one picture of a stream.
+
+    Raises:
+        InputError: The stream holds several pictures, and the job names none of them.
+    """
+    members = container.unpack(stream).members
+    if job.place is None and len(members) > 1:
+        raise InputError(
+            f"{job.source} holds {len(members)} pictures, which need a folder of their own:"
+            " decompress this file alone"
+        )
+    height, width = members[job.place or 0][:2]
+    return Done(height, width, content(codec, stream) if job.place is None else None, kept)
