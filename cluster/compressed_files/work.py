@@ -99,7 +99,8 @@ def compress_file(run: Path, checkpoint: str, keep: bool, job: Job) -> Done:
         stream = _whole_stream(codec, job.target)
     else:
         keep = False
-        picture = Picture(images.read_image(job.source))
+        index = images.first_index([job.source])
+        picture = Picture(images.read_image(job.source), index=index)
         try:
             stream = codec.compress(picture)
         except InputError as error:
@@ -207,6 +208,7 @@ class _Pictures(Sequence[Picture]):
 
     def __init__(self, sources: Sequence[Path], show: Callable[[int], None]) -> None:
         self._sources, self._show = sources, show
+        self._first = images.first_index(sources)
         self.latest: Path | None = None
 
     def __len__(self) -> int:
@@ -218,9 +220,9 @@ class _Pictures(Sequence[Picture]):
     def __getitem__(self, place: slice) -> Sequence[Picture]: ...
     def __getitem__(self, place: int | slice) -> Picture | Sequence[Picture]:
         if isinstance(place, slice):
-            return _Pictures(self._sources[place], self._show)
+            return [self[i] for i in range(*place.indices(len(self)))]
         source, self.latest = self._sources[place], None
-        picture = Picture(images.read_image(source), index=place)
+        picture = Picture(images.read_image(source), index=self._first + place)
         self.latest = source
         self._show(place + 1)
         return picture

@@ -180,7 +180,7 @@ class UrdpSystem(SystemOfObjectives):
         gap = sums.mean("real_score") - sums.mean("fake_score")
         bits = sum(packed_bits(layer.code.latents, layer.code.levels) for layer in self.layers)
         return {
-            "bpp": bits / (self.pixels.height * self.pixels.width),
+            "nominal_bpp": bits / (self.pixels.height * self.pixels.width),
             **errors_summary(sums),
             "mse_unit": sums.mean("mse") / PEAK_TO_PEAK**2,
             "critic_gap": gap,

@@ -209,7 +209,7 @@ class TestEvaluation:
             metrics = system.summary(found)
             images = system.reconstruct(urdp_cases.batch(system), urdp_cases.draws())
         bits = 10 if stage == "refinement" else 5
-        assert metrics["bpp"] == bits / 784
+        assert metrics["nominal_bpp"] == bits / 784
         assert metrics["images"] == 6
         original = urdp_cases.batch(system).images_BCHW.double() / 255
         mse = (images.double() / 255 - original).square().mean().item()
