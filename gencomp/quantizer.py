@@ -72,10 +72,12 @@ def grid(
     levels: int,
     sharpness: float = 1.0,
     distance: Literal["squared", "absolute"] = "squared",
+    low: float = -1.0,
+    high: float = 1.0,
 ) -> Quantizer:
-    """A quantizer with L equally spaced centres from −1 to 1 inclusive, c_l = −1 + 2l/(L − 1)."""
+    """A quantizer with L equally spaced centres from `low` to `high` inclusive."""
     _require_levels(levels)
-    centres = tuple(-1 + 2 * level / (levels - 1) for level in range(levels))
+    centres = tuple(low + (high - low) * level / (levels - 1) for level in range(levels))
     return Quantizer(centres, sharpness, distance)
 
 

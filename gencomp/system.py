@@ -429,6 +429,17 @@ class System(ABC):
         """The codec of these weights; None for a stage that has no code."""
         return None
 
+    def mixed_codec(self, other: System, share: float) -> Codec | None:
+        """The codec of images between those of this decoder and of another one of the same encoder.
+
+        It shows (1 − a)·x̂ + a·x̂' for this decoder's x̂, the other's x̂' and the share a, before the
+        values are rounded. The result is None for a method whose encoders have one decoder each.
+
+        Raises:
+            InputError: the other system's decoder belongs to another encoder.
+        """
+        return None
+
     def latent_decoder(self) -> LatentDecoder | None:
         """The generator of these weights in evaluation mode; None for a method that has none."""
         return None

@@ -186,10 +186,28 @@ class Budget(Section):
         return math.inf if self.seconds is None else self.seconds
 
 
+class ParentTrial(Section):
+    """A trial of another sweep, from whose run the trials of this one start."""
+
+    sweep: str = Field(
+        description="sweep file, or the name of one that ships; its directory lies beside that of"
+        " this sweep"
+    )
+    point: dict[str, Any] = Field(
+        {},
+        description="recipe key -> value for enough keys of that sweep's space to name one trial",
+    )
+
+
 class Sweep(Section):
     """A sweep as its file describes it."""
 
     base: str = Field(description="recipe that every trial starts from")
+    parents: dict[str, ParentTrial] = Field(
+        {},
+        description="role of a parent run in the recipe -> the trial of another sweep; that sweep"
+        " runs first",
+    )
     overrides: dict[str, Any] = Field({}, description="dotted recipe keys set in every trial")
     space: dict[str, Entry] = Field(min_length=1)
     samples: int = Field(1, ge=1, description="random draws per point of the grids")

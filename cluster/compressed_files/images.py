@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -51,6 +52,21 @@ def pixels(path: Path) -> int:
             return image.width * image.height
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
         return 0
+
+
+def first_index(sources: Sequence[Path]) -> int:
+    """The index of the first of some pictures, from which those of the others count up.
+
+    Sender and receiver derive randomness from it, which no other pictures may share, so it is a
+    hash of the files: other files get other indices, and the same ones get the same again.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
+    digest = hashlib.blake2b(digest_size=8, person=b"index")
+    for source in sources:
+        digest.update(hashlib.blake2b(read(source)).digest())
+    return int.from_bytes(digest.digest(), "big") >> 1  # so that counting up stays below 2^64
 
 
 def origin(

@@ -57,16 +57,30 @@ class Done(NamedTuple):
     kept: bool
 
 
+class Toward(NamedTuple):
+    """A point between the decoder of a run and that of another one.
+
+    Attributes:
+        run: The directory of the other run.
+        share: The share of the other run's image, 0..1.
+    """
+
+    run: Path
+    share: float
+
+
 @cache
-def opened(run: Path, checkpoint: str) -> Codec:
-    """The codec of a run, loaded once in a process.
+def opened(run: Path, checkpoint: str, toward: Toward | None = None) -> Codec:
+    """The codec of a run, or of a point between two runs, loaded once in a process.
 
     Args:
         run: The directory of the run.
         checkpoint: The checkpoint of the run, as the command line names it.
+        toward: The other run, whose newest checkpoint is used.
 
     Raises:
-        InputError: There is no run, the run has no such checkpoint, or it has no codec.
+        InputError: There is no run, the run has no such checkpoint, it has no codec, or the two
+            runs have none between them.
     """
     if multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)  # each process has one CPU
@@ -77,7 +91,18 @@ def opened(run: Path, checkpoint: str) -> Codec:
         raise InputError(
             f"run {run} ({recipe.system}/{recipe.stage}) has no codec: its stage makes no code"
         )
-    return codec
+    if toward is None:
+        return codec
+    try:
+        mixed = found.system().mixed_codec(open_run(toward.run).system(), toward.share)
+    except InputError as error:
+        raise InputError(f"{run} and {toward.run}: {error}") from None
+    if mixed is None:
+        raise InputError(
+            f"run {run} ({recipe.system}/{recipe.stage}) has the only decoder of its encoder, so"
+            " there is none to move toward"
+        )
+    return mixed
 
 
 def compress_file(run: Path, checkpoint: str, keep: bool, job: Job) -> Done:
@@ -99,7 +124,8 @@ def compress_file(run: Path, checkpoint: str, keep: bool, job: Job) -> Done:
         stream = _whole_stream(codec, job.target)
     else:
         keep = False
-        picture = Picture(images.read_image(job.source))
+        index = images.first_index([job.source])
+        picture = Picture(images.read_image(job.source), index=index)
         try:
             stream = codec.compress(picture)
         except InputError as error:
@@ -136,13 +162,20 @@ def compress_jointly(
 
 
 def decompress_file(
-    run: Path, checkpoint: str, draw: int, max_pixels: int, keep: bool, job: Job
+    run: Path,
+    checkpoint: str,
+    toward: Toward | None,
+    draw: int,
+    max_pixels: int,
+    keep: bool,
+    job: Job,
 ) -> Done:
     """Decompress one picture of a file.
 
     Args:
         run: The directory of the run whose codec wrote the file.
         checkpoint: The checkpoint of the run.
+        toward: The other run of a point between two runs.
         draw: The number of the draw of the decoder's noise.
         max_pixels: The number of pixels that are decoded at most.
         keep: Whether to keep a target that is this very image; otherwise it is replaced.
@@ -152,7 +185,7 @@ def decompress_file(
         InputError: The stream cannot be decoded, or with `keep` the target exists and is something
             else.
     """
-    codec = opened(run, checkpoint)
+    codec = opened(run, checkpoint, toward)
     stream = images.read(job.source)
     comes_from = images.origin(codec.codec_id, codec.reader_fingerprint, draw, stream, job.place)
     if keep and job.target.exists():
@@ -207,6 +240,7 @@ class _Pictures(Sequence[Picture]):
 
     def __init__(self, sources: Sequence[Path], show: Callable[[int], None]) -> None:
         self._sources, self._show = sources, show
+        self._first = images.first_index(sources)
         self.latest: Path | None = None
 
     def __len__(self) -> int:
@@ -218,9 +252,9 @@ class _Pictures(Sequence[Picture]):
     def __getitem__(self, place: slice) -> Sequence[Picture]: ...
     def __getitem__(self, place: int | slice) -> Picture | Sequence[Picture]:
         if isinstance(place, slice):
-            return _Pictures(self._sources[place], self._show)
+            return [self[i] for i in range(*place.indices(len(self)))]
         source, self.latest = self._sources[place], None
-        picture = Picture(images.read_image(source), index=place)
+        picture = Picture(images.read_image(source), index=self._first + place)
         self.latest = source
         self._show(place + 1)
         return picture

@@ -55,9 +55,10 @@ def sweep(words: Sequence[str]) -> int:
     ) -> int:
         """Run the trials of a sweep that are not done yet, and print the table of all of them.
 
-        A sweep may be killed and started again anywhere: the same command goes on. Recipe values
-        set by --section.field VALUE hold in every trial. gencomp sweep SWEEP --help lists the keys
-        that its space may name.
+        A sweep may be killed and started again anywhere: the same command goes on. Sweeps that the
+        file names as parents run first. Recipe values set by --section.field VALUE hold in every
+        trial, and those of data, training and evaluation in the sweeps before it too. gencomp sweep
+        SWEEP --help lists the keys that its space may name.
 
         Args:
             file: A sweep file, or the name of a sweep that ships with gencomp.
@@ -76,13 +77,27 @@ def keys(source: str, width: int) -> KeyHelp:
 
 
 def _sweep(file: str, overrides: dict[str, Any], directory: Path, concurrent: int | None) -> int:
+    from sweeps import parents
+
+    last = load(file, overrides, concurrent)
+    earlier = parents.before(last, directory, overrides)
+    code = DONE
+    for where, sweep in [*earlier.items(), (directory, last)]:
+        ended = _run(parents.resolved(_with_concurrent(sweep, concurrent), where), where)
+        if ended == STOPPED:
+            return STOPPED
+        code = max(code, ended)
+    return code
+
+
+def _run(loaded: Sweep, directory: Path) -> int:
+    """Run one sweep, print its tables, and return the exit code."""
     from cluster.files import locked
     from sweeps import plan, results
     from sweeps.run import room_needed, run
     from sweeps.trial import ENDED
     from sweeps.trial_queue import TrialQueue
 
-    loaded = load(file, overrides, concurrent)
     # The faults of a new sweep are reported before anything is written.
     planned = [] if plan.has_begun(directory) else plan.make(loaded, directory)
     with room_needed(directory):
@@ -116,10 +131,13 @@ def load(file: str, overrides: dict[str, Any], concurrent: int | None) -> Sweep:
     """The sweep in a file; if `concurrent` is given, it replaces the value in the file."""
     from sweeps import sweep_file
 
-    loaded = sweep_file.load(file, overrides)
+    return _with_concurrent(sweep_file.load(file, overrides), concurrent)
+
+
+def _with_concurrent(sweep: Sweep, concurrent: int | None) -> Sweep:
     if concurrent is None:
-        return loaded
-    return loaded.model_copy(update={"concurrent": max(concurrent, 1)})
+        return sweep
+    return sweep.model_copy(update={"concurrent": max(concurrent, 1)})
 
 
 def _over_budget(sweep: Sweep, trials: Sequence[Trial], directory: Path) -> str:

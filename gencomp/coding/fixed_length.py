@@ -3,7 +3,7 @@
 The symbols are the digits of one integer in base L, the first symbol being the most significant
 digit. The integer is written in ⌈N·log2 L⌉ bits, most significant bit first, and zero bits at the
 end fill the last byte. For L = 2^b that is b bits a symbol, one symbol after the other. For other L
-the time to convert an integer grows with its square, so an integer stands for at most 128·w
+the time to convert an integer grows with its square, so an integer stands for at most 160·w
 symbols, where w is the largest number with L^w < 2^63. Longer codes are several integers, each one
 but the last of so many symbols and in whole bytes, which are at most 0.1 % more bits.
 
@@ -23,7 +23,7 @@ import numpy.typing as npt
 from gencomp.errors import InputError
 
 # One integer stands for the symbols of so many words of 63 bits, where L is no power of two.
-_WORDS = 128
+_WORDS = 160
 
 
 def packed_bits(count: int, levels: int) -> int:

@@ -66,6 +66,14 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         self.running_var.lerp_(unbiased_C.to(self.running_var.dtype), factor)
 
 
+class GlobalBatchNorm1d(GlobalBatchNorm2d):
+    """The same for vectors [B, C], as `nn.BatchNorm1d` normalises them."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise [B, C]; the shape stays the same."""
+        return super().forward(input[:, :, None, None])[:, :, 0, 0]
+
+
 @contextmanager
 def batch_statistics(*networks: nn.Module, local: bool = False) -> Iterator[None]:
     """Let batch norms normalise by their batch, without moving their running statistics.

@@ -17,6 +17,7 @@ from gencomp.recipes import shipped
 from gencomp.recipes.schema import RECORD_FIELDS, BaseRecipe
 from gencomp.systems.classifier.recipe import ClassifierRecipe
 from gencomp.systems.dplc import recipe as dplc
+from gencomp.systems.urdp import recipe as urdp
 from gencomp.systems.vae.recipe import VaeRecipe
 from gencomp.validation import sentence
 
@@ -27,6 +28,10 @@ RECIPES: dict[tuple[str, str], type[BaseRecipe]] = {
     ("dplc", "codec"): dplc.CodecRecipe,
     ("dplc", "cae"): dplc.CaeRecipe,
     ("dplc", "gc"): dplc.GcRecipe,
+    ("urdp", "end_to_end"): urdp.EndToEndRecipe,
+    ("urdp", "universal"): urdp.UniversalRecipe,
+    ("urdp", "refinement"): urdp.RefinementRecipe,
+    ("urdp", "critic"): urdp.CriticRecipe,
     ("vae", "elbo"): VaeRecipe,
     ("classifier", "cross_entropy"): ClassifierRecipe,
 }
@@ -93,6 +98,11 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         except yaml.YAMLError:
             raise InputError(f"the value {text!r} of --{key} is not valid YAML") from None
     return others, overrides
+
+
+def override_words(overrides: Mapping[str, Any]) -> list[str]:
+    """The words of a command line that `split_overrides` reads as these overrides."""
+    return [f"--{key}={json.dumps(value)}" for key, value in overrides.items()]
 
 
 def with_overrides(raw: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

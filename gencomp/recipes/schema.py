@@ -7,6 +7,7 @@ anything heavy starts.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
@@ -111,6 +112,9 @@ class DataSection(Section):
         return self
 
 
+_Factor = Annotated[float, Field(gt=0, le=1)]
+
+
 class OptimizerSection(Section):
     """Adam with a multi-step decay of the learning rate."""
 
@@ -126,8 +130,10 @@ class OptimizerSection(Section):
         description="epochs at which the learning rate is multiplied by decay_factor, in"
         " increasing order",
     )
-    decay_factor: float = Field(
-        0.1, gt=0, le=1, description="factor of the learning rate at each of decay_epochs"
+    decay_factor: _Factor | tuple[_Factor, ...] = Field(
+        0.1,
+        description="factor of the learning rate at each of decay_epochs, or a list with the factor"
+        " at each of them",
     )
 
     @model_validator(mode="after")
@@ -136,9 +142,21 @@ class OptimizerSection(Section):
             raise ValueError("decay_epochs must increase")
         return self
 
+    @model_validator(mode="after")
+    def _a_factor_each(self) -> OptimizerSection:
+        factors = self.decay_factor
+        if isinstance(factors, tuple) and len(factors) != len(self.decay_epochs):
+            raise ValueError(
+                f"decay_factor lists {len(factors)} factors for {len(self.decay_epochs)}"
+                " decay_epochs, but there must be one for each"
+            )
+        return self
+
     def rate_at(self, epoch: float) -> float:
         """The learning rate during an epoch, counted from 0 and possibly fractional."""
         passed = sum(epoch >= boundary for boundary in self.decay_epochs)
+        if isinstance(self.decay_factor, tuple):
+            return self.learning_rate * math.prod(self.decay_factor[:passed])
         return self.learning_rate * self.decay_factor**passed
 
 

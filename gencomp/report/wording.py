@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_NAMES = {"mmd_weight": "λ", "code_channels": "channels"}
+_NAMES = {"mmd_weight": "λ", "perception_weight": "λ", "code_channels": "channels"}
 _METRICS = {"mse": "MSE", "rmse": "RMSE", "mmd": "MMD", "psnr": "PSNR"}
 
 

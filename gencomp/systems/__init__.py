@@ -9,6 +9,7 @@ from gencomp.errors import InputError
 from gencomp.recipes.schema import BaseRecipe
 from gencomp.systems.classifier.recipe import ClassifierRecipe
 from gencomp.systems.dplc import recipe as dplc
+from gencomp.systems.urdp import recipe as urdp
 from gencomp.systems.vae.recipe import VaeRecipe
 
 if TYPE_CHECKING:  # recipes are read without torch
@@ -26,7 +27,6 @@ def build_system(recipe: BaseRecipe, parents: Mapping[str, BaseRecipe]) -> Syste
     Raises:
         InputError: a parent is a run of the wrong system or stage.
     """
-    from gencomp.systems.classifier.system import Classifier
     from gencomp.systems.dplc import coders, generators
 
     match recipe:
@@ -45,7 +45,13 @@ def build_system(recipe: BaseRecipe, parents: Mapping[str, BaseRecipe]) -> Syste
         case dplc.CaeRecipe() | dplc.GcRecipe():
             return coders.Baseline(recipe)
         case ClassifierRecipe():
+            from gencomp.systems.classifier.system import Classifier
+
             return Classifier(recipe)
+        case urdp.UrdpRecipe():
+            from gencomp.systems.urdp.build import build
+
+            return build(recipe, parents)
         case VaeRecipe():
             from gencomp.systems.vae.system import Vae
 

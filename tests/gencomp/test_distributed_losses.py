@@ -29,8 +29,9 @@ from gencomp.networks.batch_norm import GlobalBatchNorm2d
 from gencomp.networks.dplc import Critic
 from gencomp.system import Batch, Progress, System, evaluation_mode
 from gencomp.systems import build_system
+from gencomp.systems.urdp.system import UrdpSystem
 from gencomp.systems.vae.system import Vae
-from tests.gencomp import vae_cases
+from tests.gencomp import urdp_cases, vae_cases
 from tests.gencomp.dplc_cases import ADVERSARIAL, made
 from tests.waiting import PATIENCE
 
@@ -109,6 +110,8 @@ VAES: dict[str, dict[str, Any]] = {
     "deep": {"networks.image_size": [64, 64], "networks.channels": 3},
     "dcgan": {"likelihood.variance": "fixed"},
 }
+# Stages of urdp, for the part of the images that they take.
+URDP = ("end_to_end", "universal", "refinement", "critic")
 
 
 def batch(rows: int) -> tuple[Tensor, Tensor]:
@@ -145,8 +148,9 @@ def run_all(rank: int, world: int) -> dict[str, Result]:
 def run_system(system: System, rows: int, rank: int, world: int) -> dict[str, Result]:
     """Every phase of a system, one after the other on the same weights, and its evaluation."""
     system.networks.double()
+    system.frozen.double()
     x_BCHW = batch(rows)[0]
-    if isinstance(system, Vae):
+    if isinstance(system, Vae | UrdpSystem):
         x_BCHW = x_BCHW[:, :, : system.pixels.height, : system.pixels.width]
     index = torch.arange(rows)[rank::world]
     share = Batch((x_BCHW[rank::world] + 1) / 2, index, index, index)
@@ -195,7 +199,13 @@ def all_systems() -> dict[tuple[str, int], System]:
         for rows in SYSTEM_ROWS
     }
     classifiers = {("classifier", rows): made_classifier() for rows in SYSTEM_ROWS}
-    return {**dplc, **vaes, **classifiers}
+    colour = urdp_cases.recipe(**{"networks.channels": 3})
+    urdp = {
+        (f"urdp, {stage}", rows): urdp_cases.made(stage, parent=colour)
+        for stage in URDP
+        for rows in SYSTEM_ROWS
+    }
+    return {**dplc, **vaes, **classifiers, **urdp}
 
 
 def made_classifier() -> System:
@@ -323,7 +333,15 @@ def test_every_rank_gets_the_single_process_step(
 
 
 @pytest.mark.parametrize("rows", SYSTEM_ROWS)
-@pytest.mark.parametrize("name", [*SYSTEMS, *(f"vae, {decoder}" for decoder in VAES), "classifier"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *SYSTEMS,
+        *(f"vae, {decoder}" for decoder in VAES),
+        "classifier",
+        *(f"urdp, {stage}" for stage in URDP),
+    ],
+)
 def test_every_phase_makes_the_single_process_step(
     name: str,
     rows: int,

@@ -29,15 +29,29 @@ class TestShipped:
                 for stage in stages
                 for images in ("celeba", "lsun", *(("mnist",) if stage in digits else ()), "photos")
             ),
+            *sorted(
+                [
+                    "urdp_celeba",
+                    "urdp_glyphs",
+                    "urdp_photos",
+                    *(
+                        f"urdp_{stage}{images}"
+                        for stage in ("critic_", "", "refinement_", "universal_")
+                        for images in ("mnist", "svhn")
+                    ),
+                ]
+            ),
             *(f"vae_{kind}" for kind in ("conv_cifar10", "digits", "linear_mnist", "mnist")),
         ]
         for name in recipes.names():
             recipe = recipes.load(name)
-            stage = f"{recipe.stage}_" if recipe.system == "dplc" else ""
+            only = ("elbo", "end_to_end", "classifier")
+            stage = "" if recipe.stage in only else f"{recipe.stage}_"
             assert name.startswith(f"{recipe.system}_{stage}")
-            assert set(recipe.parent_runs()) == (
-                {"generator"} if recipe.stage == "codec" else set()
-            )
+            roles = {"codec": "generator", "critic": "decoder"}
+            roles |= {"universal": "encoder", "refinement": "encoder"}
+            expected = {roles[recipe.stage]} if recipe.stage in roles else set()
+            assert set(recipe.parent_runs()) == expected
 
     def test_the_published_sizes(self) -> None:
         """Parameters of F, G and E + B as in the paper's code, 8 code channels; 0.03125 bpp."""

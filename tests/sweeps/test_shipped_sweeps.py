@@ -9,8 +9,8 @@ import torch
 
 import sweeps
 from gencomp import recipes
+from gencomp.recipes.schema import BaseRecipe
 from gencomp.systems import build_system
-from gencomp.systems.dplc.recipe import CodecRecipe
 from sweeps import sweep_file
 
 SHIPPED = sorted(path.stem for path in Path(sweeps.__file__).parent.glob("*.yaml"))
@@ -19,17 +19,42 @@ SHIPPED = sorted(path.stem for path in Path(sweeps.__file__).parent.glob("*.yaml
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_point_builds(name: str) -> None:
     sweep = sweep_file.load(name, {})
-    generator = recipes.load(sweep.base.replace("codec", "wasserstein_pp"))
+    if name.startswith("dplc"):
+        parents = {"generator": recipes.load(sweep.base.replace("codec", "wasserstein_pp"))}
+    else:
+        parents = {role: parent_recipe(one) for role, one in sweep.parents.items()}
     found = [*sweep_file.points(sweep), *sweep_file.extremes(sweep)]
     for point in found:
         recipe = recipes.load(sweep.base, {**sweep.overrides, **point})
-        assert isinstance(recipe, CodecRecipe)
         with torch.device("meta"):
-            build_system(recipe, {"generator": generator})
+            assert build_system(recipe, parents).codec is not None
     if "networks.code_channels" in sweep.space:
         # The narrow generator of digits has 16 latent dimensions, which bound the channels.
         rates = {1, 2, 8} if name.endswith("mnist") else {2, 8, 32}
         assert {point["networks.code_channels"] for point in found} >= rates
+
+
+def parent_recipe(parent: sweep_file.ParentTrial) -> BaseRecipe:
+    """The recipe of the trial that a sweep names as a parent; it must be a point of that sweep."""
+    sweep = sweep_file.load(parent.sweep, {})
+    assert parent.point in list(sweep_file.points(sweep))
+    return recipes.load(sweep.base, {**sweep.overrides, **parent.point})
+
+
+def test_the_published_models_of_universal_codecs() -> None:
+    """52 models in all, and the chains that they form."""
+    counts = {
+        name: len(list(sweep_file.points(sweep_file.load(name, {}))))
+        for name in SHIPPED
+        if name.startswith("urdp") and "narrow" not in name
+    }
+    assert sum(counts.values()) == 52
+    assert counts["urdp_mnist"] == 9 and counts["urdp_universal_svhn"] == 7
+    for images, weight in (("mnist", 0.015), ("svhn", 0.002)):
+        for stage, expected in (("universal", weight), ("refinement", 0)):
+            parent = sweep_file.load(f"urdp_{stage}_{images}", {}).parents["encoder"]
+            assert parent.sweep == f"urdp_{images}"
+            assert parent.point == {"loss.perception_weight": expected}
 
 
 @pytest.mark.parametrize("name", [name for name in SHIPPED if "rates" in name])

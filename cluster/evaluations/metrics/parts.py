@@ -5,7 +5,8 @@ A part of n items holds these tensors:
     <metric>         float64 [n], the values of a metric
     features/<set>   float32 [n, D], the features of one of the sets images, reconstructions, rate0
                      and samples; the set latents holds the latent of each image, and the set prior
-                     as many samples of the prior
+                     as many samples of the prior; the sets image_slices and made_slices hold the
+                     projections of images and reconstructions on random directions
     pixels/<what>    int64 [3, H, W], sums for the rate-0 identity
 
 The features are stored, and not their sums of products: if a block has fewer than D images, the
@@ -30,7 +31,16 @@ from cluster.evaluations.metrics.plan import Evaluation
 from gencomp.errors import InputError
 from gencomp.evaluation.frechet import FeatureSums
 
-FeatureSet = Literal["images", "reconstructions", "rate0", "samples", "latents", "prior"]
+FeatureSet = Literal[
+    "images",
+    "reconstructions",
+    "rate0",
+    "samples",
+    "latents",
+    "prior",
+    "image_slices",
+    "made_slices",
+]
 PIXEL_TOTAL, PIXEL_SQUARES, DRAWN_TOTAL = "pixels/total", "pixels/squares", "pixels/drawn"
 
 

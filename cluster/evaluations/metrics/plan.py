@@ -18,7 +18,7 @@ from cluster.evaluations.metrics.settings import OF_FEATURES, Metric, Settings
 from cluster.evaluations.plans import spaced
 from cluster.runs import Run
 from gencomp.errors import InputError
-from gencomp.evaluation import intervals, kernel, networks, ssim
+from gencomp.evaluation import intervals, kernel, networks, sliced_wasserstein, ssim
 from gencomp.evaluation.feature_inputs import RESIZE_RULES
 from gencomp.validation import checked
 
@@ -246,6 +246,16 @@ def rules(settings: Settings, sizes: Sequence[tuple[int, int]]) -> dict[str, str
         said["kid"] = (
             "unbiased, kernel (x.y/D + 1)^3, no image with what was made for it, mean over strided"
             f" subsets of up to {kernel.SUBSET}; {kernel.INTERVAL_RULE}"
+        )
+    if settings.asks("swd"):
+        if len(sizes) > 1:
+            raise InputError(
+                "--metrics swd needs images of one size, but those of the split have"
+                f" {len(sizes)} sizes: leave it out, or state evaluation.transforms"
+            )
+        said["swd"] = (
+            "mean Wasserstein-1 distance of the projections on"
+            f" {sliced_wasserstein.DIRECTIONS} random directions, pixels on [0, 1]"
         )
     if settings.asks("mmd"):
         said["mmd"] = (

@@ -18,7 +18,7 @@ from cluster.evaluations.metrics.settings import Settings
 from cluster.evaluations.tables import Collected, finite, metrics_table
 from cluster.files import write_text
 from gencomp.errors import InputError
-from gencomp.evaluation import frechet, intervals, kernel, pixels
+from gencomp.evaluation import frechet, intervals, kernel, pixels, sliced_wasserstein
 from gencomp.evaluation.feature_inputs import distance_names
 from gencomp.evaluation.frechet import Gaussian
 from gencomp.evaluation.psnr import psnr, psnr_ends
@@ -28,6 +28,8 @@ _VALUES = ("mse", "ms_ssim", "lpips", "pv", "rate0_mse", "rate0_pv", "bpp", "fil
 # The sets of features that are compared with the features of the images, and what stands before the
 # names of their distances.
 _COMPARED: dict[FeatureSet, str] = {"reconstructions": "r", "rate0": "rate0_r", "samples": "s"}
+
+_OTHER_SETS: tuple[FeatureSet, ...] = ("latents", "prior", "image_slices", "made_slices")
 
 
 class Result(NamedTuple):
@@ -82,6 +84,8 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
     metrics |= _of_features(evaluation, found, warnings)
     if plan.settings.asks("mmd"):
         metrics |= _of_latents(evaluation, found, warnings)
+    if plan.settings.asks("swd"):
+        metrics |= _of_slices(evaluation, found)
     codec = evaluation.run.system().codec()
     if codec is not None and (rate := _nominal_rate(codec, plan)) is not None:
         metrics["nominal_bpp"] = {"value": rate}
@@ -134,7 +138,7 @@ def _read(evaluation: Evaluation, missing: list[int]) -> Parts:
                 values.setdefault(name, []).append(tensor.numpy())
             elif name.startswith("pixels/"):
                 found.sums[name] = found.sums[name] + tensor if name in found.sums else tensor
-        for which in (*_COMPARED, "images", "latents", "prior"):
+        for which in (*_COMPARED, "images", *_OTHER_SETS):
             if (features := tensors.get(parts.feature_name(which))) is not None:
                 found.lengths.setdefault(which, {})[block] = len(features)
     found.values.update({name: np.concatenate(those) for name, those in values.items()})
@@ -198,6 +202,19 @@ def _of_latents(
         return {}
     entry = _kernel(latents, prior, kernel.inverse_multiquadric)
     return {"mmd": entry | {"samples": len(prior)}}
+
+
+def _of_slices(evaluation: Evaluation, found: Parts) -> dict[str, dict[str, Any]]:
+    """The sliced Wasserstein distance of images and their reconstructions."""
+    images, made = (
+        stored.at(np.arange(len(stored)))
+        for stored in (
+            _stored(evaluation, found, which) for which in ("image_slices", "made_slices")
+        )
+    )
+    distance = sliced_wasserstein.distance(images, made)
+    ends = intervals.at_least(0.0, intervals.of_mean(distance.influence_N + distance.value))
+    return {"swd": _entry(distance.value, ends, len(images))}
 
 
 def _stored(evaluation: Evaluation, found: Parts, which: FeatureSet) -> StoredFeatures:

@@ -12,9 +12,9 @@ from gencomp.evaluation.feature_inputs import Input
 
 # What reconstructions are: what the networks make of an image, or what its real file decodes to.
 Reconstructions = Literal["networks", "files"]
-Metric = Literal["mse", "psnr", "ms_ssim", "pv", "fid", "kid", "lpips", "rate0", "mmd"]
+Metric = Literal["mse", "psnr", "ms_ssim", "pv", "fid", "kid", "swd", "lpips", "rate0", "mmd"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
-OF_RECONSTRUCTIONS: tuple[Metric, ...] = ("mse", "psnr", "ms_ssim", "pv", "lpips")
+OF_RECONSTRUCTIONS: tuple[Metric, ...] = ("mse", "psnr", "ms_ssim", "pv", "swd", "lpips")
 OF_FEATURES: tuple[Metric, ...] = ("fid", "kid")
 _OF_DRAWS: tuple[Metric, ...] = ("pv", "rate0")
 # An interval needs two images.

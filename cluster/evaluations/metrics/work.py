@@ -19,7 +19,7 @@ from cluster.evaluations.metrics.plan import Block, Evaluation, divided
 from cluster.evaluations.metrics.settings import Settings
 from cluster.evaluations.work import MakePart
 from gencomp.errors import InputError
-from gencomp.evaluation import networks, pixels, ssim
+from gencomp.evaluation import networks, pixels, sliced_wasserstein, ssim
 from gencomp.evaluation.draws import ItemDraws
 from gencomp.evaluation.latents import standardised
 from gencomp.recipes.schema import BaseRecipe
@@ -182,6 +182,8 @@ def _of_images(context: Context, batch: Batch) -> Tensors:
                 repeats.add(reconstruct(draw))
             found["pv"] = repeats.variance_B()
         found |= _features(context, "reconstructions", first_BCHW)
+        if settings.asks("swd"):
+            found |= _slices(context, images_BCHW, first_BCHW)
     if settings.asks("rate0"):
         found |= _of_zero_rate(context, batch, rows)
     if settings.asks("mmd"):
@@ -272,6 +274,17 @@ def _of_samples(context: Context, like: Batch, items: list[int]) -> Tensors:
     made_BCHW = context.system.sample(context.draws("sample", 0, items), like)
     assert made_BCHW is not None
     return _features(context, "samples", made_BCHW)
+
+
+def _slices(context: Context, images_BCHW: Tensor, made_BCHW: Tensor) -> Tensors:
+    """The projections of images and their reconstructions on the directions of the evaluation."""
+    values = images_BCHW[0].numel()
+    theta = torch.from_numpy(sliced_wasserstein.directions(values, context.settings.seed))
+    both = {"image_slices": images_BCHW, "made_slices": made_BCHW}
+    return {
+        f"features/{which}": (x_BCHW.cpu().flatten(1).double() / 255 @ theta).float()
+        for which, x_BCHW in both.items()
+    }
 
 
 def _features(context: Context, which: FeatureSet, images_BCHW: Tensor) -> Tensors:

@@ -25,6 +25,8 @@ def decompress(
     /,
     place: int | None = None,
     draw: int = 0,
+    toward: Path | None = None,
+    share: float = 0.5,
     max_pixels: int = MAX_PIXELS,
     checkpoint: Checkpoint = "last",
     overwrite: bool = False,
@@ -43,6 +45,9 @@ def decompress(
         out: The PNG file to write, or the folder for the images.
         place: The number, from 0, of the picture of a joint file that is written alone.
         draw: The number of the draw of the decoder's noise; each number gives another draw.
+        toward: Another run whose decoder reads the same files, to show images between those of the
+            two decoders.
+        share: The share of the other run's image, from 0 to 1; 0 is the image of the first run.
         max_pixels: The number of pixels of an image that are decoded at most; a file that claims
             more is refused before any work.
         overwrite: Replace files that exist.
@@ -53,11 +58,14 @@ def decompress(
     if max_pixels < 1:
         raise InputError(f"--max-pixels is {max_pixels}, it must be at least 1")
     require_processes(processes)
+    if not 0 <= share <= 1:
+        raise InputError(f"--share is {share:g}, it must be from 0 to 1")
+    between = None if toward is None else work.Toward(toward, share)
     if joint := not stream.is_dir():
         stated = work.pixels(stream)
         if place is not None or len(stated) == 1:
             job = Job(stream, out, place)
-            return _one(run, checkpoint, draw, max_pixels, overwrite, job)
+            return _one(run, checkpoint, between, draw, max_pixels, overwrite, job)
         if out.suffix.lower() == ".png":
             raise InputError(
                 f"{stream} holds {len(stated)} pictures: name a folder for them, or choose one by"
@@ -69,8 +77,9 @@ def decompress(
             raise InputError(f"--place chooses a picture of one file, but {stream} is a folder")
         jobs = places.stream_jobs(stream, out)
     places.require_folder(out)
-    codec = work.opened(run, checkpoint)
-    function = partial(work.decompress_file, run, checkpoint, draw, max_pixels, not overwrite)
+    codec = work.opened(run, checkpoint, between)
+    chosen = (run, checkpoint, between, draw, max_pixels)
+    function = partial(work.decompress_file, *chosen, not overwrite)
     results = followed(
         "decompressing", stream, len(jobs), work_on(jobs, function, not overwrite, processes)
     )
@@ -78,12 +87,20 @@ def decompress(
     return conclude(f"Decompressed to {out}", results, file)
 
 
-def _one(run: Path, checkpoint: str, draw: int, max_pixels: int, overwrite: bool, job: Job) -> int:
+def _one(
+    run: Path,
+    checkpoint: str,
+    toward: work.Toward | None,
+    draw: int,
+    max_pixels: int,
+    overwrite: bool,
+    job: Job,
+) -> int:
     places.require_file(job.target, overwrite)
     if job.target.suffix.lower() != ".png":
         raise InputError(
             f"{job.target} must end in .png: another format would not keep the decoded pixels"
         )
-    done = work.decompress_file(run, checkpoint, draw, max_pixels, False, job)
+    done = work.decompress_file(run, checkpoint, toward, draw, max_pixels, False, job)
     print(f"{job.target}: {done.width}×{done.height} pixels")
     return DONE

@@ -33,7 +33,8 @@ def sweep(words: Sequence[str]) -> int:
         The file and the recipes of its trials are checked here, before anything is submitted. At a
         time limit, and when the job is preempted, the trials save their checkpoints, the job waits
         in the queue again, and the sweep goes on by itself; no trial runs twice. A sweep that has
-        ended early or has become larger is submitted again by the same command. The command returns
+        ended early or has become larger is submitted again by the same command. Sweeps that the
+        file names as parents run first, in the same job. The command returns
         after submission, unless --wait is given. gencomp slurm sweep SWEEP --help lists the keys
         that the sweep's space may name.
 
@@ -58,16 +59,20 @@ def _sweep(
     from cluster.files import locked, write_text
     from slurm.sessions.session import FOLDER, SweepSession
     from slurm.sessions.session_jobs import SessionJobs
-    from sweeps import plan, sweep_file
+    from sweeps import parents, plan, sweep_file
 
     loaded = load(file, overrides, concurrent)
     home = directory.resolve()
     plan.has_begun(directory)  # raises for a directory that is no sweep
     words = ["sweep", str(home / _FILE), "--runs", str(home.parent), "--name", home.name]
+    if loaded.parents:  # the file holds what is set in its own trials, not in those of the parents
+        words += recipes.override_words(parents.shared(overrides))
     most = loaded.workers * (loaded.concurrent or 1)
     order = allocation.order("sweep", words, loaded.workers, most, loaded.gpu)
     found = SweepSession(home / FOLDER, order)
-    plan.make(loaded, home)  # raises for a sweep whose trials cannot be made
+    for where, sweep in [*parents.before(loaded, home, overrides).items(), (home, loaded)]:
+        if not sweep.parents:
+            plan.make(sweep, where)  # raises for a sweep whose trials cannot be made
     if allocation.dry_run:
         return allocation.show(SessionJobs(found))
     require_slurm("gencomp sweep")

@@ -18,6 +18,7 @@ from shards.info import Skipped, Transform
 SOURCES = {
     "photos": "shards.building.sources.photos:photos",
     "digits": "shards.building.sources.digits:digits",
+    "glyphs": "shards.building.sources.glyphs:glyphs",
     "folder": "shards.building.sources.folder:folder",
     "kodak": "shards.building.sources.folder:kodak",
     "clic": "shards.building.sources.folder:clic",

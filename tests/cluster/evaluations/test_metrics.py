@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 import shards
 from cluster import provenance, tensor_files
@@ -21,7 +22,7 @@ from cluster.evaluations.metrics.settings import METRICS, parse_metrics
 from cluster.evaluations.processes import make_parts
 from cluster.runs import Run
 from gencomp.errors import InputError
-from gencomp.evaluation import feature_inputs, frechet, kernel, pixels, ssim
+from gencomp.evaluation import feature_inputs, frechet, kernel, pixels, sliced_wasserstein, ssim
 from gencomp.evaluation.draws import ItemDraws
 from gencomp.evaluation.psnr import psnr
 from gencomp.losses import mmd
@@ -147,8 +148,11 @@ def test_values_are_those_of_a_plain_loop(codec: Run, photos: Path, nets: dict[s
         paired = len(x) == len(reference)
         return kernel.subset_distance(reference.numpy(), x.numpy(), paired).value
 
+    theta = sliced_wasserstein.directions(3 * 64 * 64, seed=7)
+    sliced = [(x.flatten(1).double().numpy() / 255 @ theta).T for x in (images, draws[0])]
     mse = pixels.squared_error(images, draws[0]).mean().item()
     expected = {
+        "swd": np.mean([stats.wasserstein_distance(*pair) for pair in zip(*sliced, strict=True)]),
         "mse": mse,
         "psnr": psnr(mse),
         "ms_ssim": ssim.ms_ssim(images, draws[0]).mean().item(),

@@ -1,0 +1,121 @@
+"""Sweeps that start from trials of other sweeps, such as decoders on an encoder that a sweep chose.
+
+A sweep file names each parent run of its trials by the sweep that trains it and the point of that
+sweep:
+
+    parents:
+      encoder: {sweep: urdp_mnist, point: {loss.perception_weight: 0.015}}
+
+The other sweep lies beside this one, under its own name. Sweeps form a chain in this way, and
+`gencomp sweep` on the last one runs all of them in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gencomp import recipes
+from gencomp.errors import InputError
+from gencomp.recipes.schema import BaseRecipe
+from sweeps import plan, sweep_file
+from sweeps.sweep_file import ParentTrial, Sweep
+
+# The sections that every recipe has, so that a value for one sweep of a chain suits the others.
+_SHARED_SECTIONS = ("data", "training", "evaluation")
+assert set(_SHARED_SECTIONS) <= set(BaseRecipe.model_fields)
+
+
+def directory_of(parent: str, directory: Path) -> Path:
+    """The directory of a sweep that a sweep in `directory` names as a parent."""
+    return directory.parent / Path(parent).stem
+
+
+def shared(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The overrides of a command line that hold in every sweep of a chain."""
+    return {key: value for key, value in overrides.items() if key.split(".")[0] in _SHARED_SECTIONS}
+
+
+def before(sweep: Sweep, directory: Path, overrides: Mapping[str, Any]) -> dict[Path, Sweep]:
+    """The sweeps that must have run before a sweep, in their order, by their directories.
+
+    Args:
+        sweep: the last sweep of the chain.
+        directory: its directory.
+        overrides: the recipe values of the command line, of which `shared` keeps some.
+
+    Raises:
+        InputError: a sweep names one that does not exist, or itself, or its space makes recipes
+            that are not valid.
+    """
+    seen: dict[Path, Sweep] = {}
+    _visit(sweep, directory, shared(overrides), (directory.resolve(),), seen)
+    return seen
+
+
+def _visit(
+    sweep: Sweep,
+    directory: Path,
+    overrides: Mapping[str, Any],
+    above: tuple[Path, ...],
+    seen: dict[Path, Sweep],
+) -> None:
+    raw = recipes.read(sweep.base)
+    for point in sweep_file.extremes(sweep):  # hours may pass before such a trial is made
+        recipes.validate(recipes.with_overrides(raw, {**sweep.overrides, **point}), sweep.base)
+    for role, parent in sweep.parents.items():
+        where = directory_of(parent.sweep, directory)
+        if where.resolve() in above:
+            raise InputError(
+                f"the sweep {parent.sweep}, which parents.{role} names, starts from itself"
+            )
+        if where in seen:
+            continue
+        found = sweep_file.load(parent.sweep, overrides)
+        _visit(found, where, overrides, (*above, where.resolve()), seen)
+        seen[where] = found
+
+
+def resolved(sweep: Sweep, directory: Path) -> Sweep:
+    """The sweep with the runs of its parents as values of the recipe.
+
+    Raises:
+        InputError: a parent's sweep has not run, has no such trial or several, or has not finished
+            it.
+    """
+    found = {
+        f"parents.{role}": str(_trial(role, parent, directory))
+        for role, parent in sweep.parents.items()
+    }
+    return sweep.model_copy(update={"overrides": {**sweep.overrides, **found}})
+
+
+def _trial(role: str, parent: ParentTrial, directory: Path) -> Path:
+    where = directory_of(parent.sweep, directory)
+    if not plan.has_begun(where):
+        raise InputError(
+            f"parents.{role} is a trial of the sweep {where}, which has not run: run `gencomp sweep"
+            f" {parent.sweep}` first"
+        )
+    point = ", ".join(f"{key}={value}" for key, value in parent.point.items())
+    trials = plan.make(sweep_file.load(where / plan.SWEEP_FILE, {}), where)
+    found = [
+        trial
+        for trial in trials
+        if all(trial.point.get(key) == value for key, value in parent.point.items())
+    ]
+    if len(found) != 1:
+        known = "; ".join(
+            ", ".join(f"{key}={value}" for key, value in trial.point.items()) for trial in trials
+        )
+        raise InputError(
+            f"parents.{role} asks for the trial of {where} with {point}, but there are {len(found)}"
+            f" such trials; its trials are {known}"
+        )
+    if found[0].status() != "finished":
+        raise InputError(
+            f"parents.{role} is the trial of {where} with {point}, which has not finished: run"
+            f" `gencomp sweep {parent.sweep}` again"
+        )
+    return found[0].path

@@ -1,0 +1,122 @@
+"""One file through many decoders, by the command line: compress, decompress, mix, draw, refuse."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import shards
+from cluster.runs import open_run
+from gencomp.cli import main
+from gencomp.coding import container
+from tests import tiny
+from tests.gencomp import vae_cases
+from tests.gencomp.systems.urdp.test_training import raw
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an end-to-end run, two universal decoders of it, and a stranger."""
+    folder = tmp_path_factory.mktemp("urdp")
+    blobs = vae_cases.blobs(folder, side=28)
+    tiny.trained(folder / "base", raw("end_to_end", blobs))
+    for name, weight in (("sharp", 0.05), ("smooth", 0)):
+        overrides = {"loss.perception_weight": weight}
+        tiny.trained(folder / name, raw("universal", blobs, folder / "base", **overrides))
+    tiny.trained(folder / "stranger", raw("end_to_end", blobs, **{"training.seed": 5}))
+    split = shards.open_set(blobs).split("test")
+    (folder / "images").mkdir()
+    for row in range(5):
+        Image.fromarray(split.read(row).image).save(folder / "images" / f"{row}.png")
+    return folder
+
+
+@pytest.fixture
+def here(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("base", "sharp", "smooth", "stranger", "images"):
+        (tmp_path / name).symlink_to(runs / name)
+    return tmp_path
+
+
+def run(words: str) -> int:
+    return main(words.split())
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def test_one_file_and_every_decoder(here: Path) -> None:
+    assert run("compress base images digits.gcp --joint") == 0
+    shown = []
+    for name in ("base", "sharp", "smooth"):
+        assert run(f"decompress {name} digits.gcp {name}_out") == 0
+        images = [pixels(here / f"{name}_out" / f"{i}.png") for i in range(5)]
+        codec = open_run(here / name).system().codec()
+        assert codec is not None
+        stream = (here / "digits.gcp").read_bytes()
+        for place, image in enumerate(images):
+            assert np.array_equal(image, codec.decompress(stream, place=place))
+        shown.append(np.stack(images).astype(float))
+    assert not np.array_equal(shown[1], shown[2])
+    assert run("decompress sharp digits.gcp half --toward smooth --share 0.25") == 0
+    half = np.stack([pixels(here / "half" / f"{i}.png") for i in range(5)])
+    assert np.abs(half - (0.75 * shown[1] + 0.25 * shown[2])).max() <= 1
+
+
+def test_a_decoder_writes_files_too(here: Path) -> None:
+    """The writer of a universal decoder is the encoder of its base, so the code is the same."""
+    for name in ("base", "sharp"):
+        assert run(f"compress {name} images/0.png {name}.gcp") == 0
+    found = [container.unpack((here / f"{name}.gcp").read_bytes()) for name in ("base", "sharp")]
+    assert found[0].fingerprint == found[1].fingerprint
+    assert found[0].shared == found[1].shared
+
+
+def test_other_pictures_have_other_indices(here: Path) -> None:
+    heads = set()
+    for row in range(5):
+        assert run(f"compress base images/{row}.png {row}.gcp") == 0
+        heads.add(container.unpack((here / f"{row}.gcp").read_bytes()).shared[0])
+    assert len(heads) == 5
+    first = (here / "0.gcp").read_bytes()
+    assert run("compress base images/0.png 0.gcp --overwrite") == 0
+    assert (here / "0.gcp").read_bytes() == first
+
+
+def test_figures(here: Path) -> None:
+    assert run("compress base images digits.gcp --joint") == 0
+    assert run("figure choice digits.gcp base sharp smooth --out choice.png --images 3") == 0
+    assert run("figure tradeoff base sharp smooth --out tradeoff.png") == 0
+    assert run("figure gaussian --out gaussian.pdf --rates 0.5 1") == 0
+    for name in ("choice.png", "tradeoff.png"):
+        assert min(Image.open(here / name).size) > 100
+    assert (here / "gaussian.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_refusals(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("compress base images digits.gcp --joint") == 0
+    colour = np.zeros((28, 28, 3), np.uint8)
+    colour[5:20, 5:20, 0] = 200
+    Image.fromarray(colour).save(here / "colour.png")
+    Image.new("RGB", (30, 28)).save(here / "wide.png")
+    shutil.copy(here / "images/0.png", here / "again.png")
+    capsys.readouterr()
+    for words, said in (
+        ("decompress stranger digits.gcp out", "cannot be decoded by the codec urdp"),
+        ("decompress base digits.gcp out --toward stranger", "decoders of different encoders"),
+        ("decompress base digits.gcp out --toward sharp --share 1.5", "--share is 1.5"),
+        ("compress base colour.png x.gcp", "takes grey images, not one in colour"),
+        ("compress base wide.png x.gcp", "28×28 pixels, not uint8 of shape 28×30×3"),
+        ("figure choice digits.gcp stranger --out x.png", "cannot be decoded by the codec urdp"),
+        ("figure tradeoff base --out x.png --perception none", "has no none; it has"),
+        ("figure gaussian --out x.png --rates 0", "each above 0"),
+    ):
+        assert run(words) == 2, words
+        assert said in capsys.readouterr().err, words
+    assert not (here / "out").exists() and not (here / "x.gcp").exists()
