@@ -159,9 +159,9 @@ def _uniform_plus_gaussian_entropy(step: float, sigma: float) -> float:
     reach = step / 2 + 12 * sigma
     y = np.linspace(-reach, reach, 40_001)
     root = math.sqrt(2) * sigma
-    erfc = np.frompyfunc(math.erfc, 1, 1)
+    erfc = np.vectorize(math.erfc, otypes=[np.float64])
     # Differences of the upper tails of |y|, since those of the lower ones would cancel.
     far, near = (np.abs(y) + step / 2) / root, (np.abs(y) - step / 2) / root
-    density = (erfc(near).astype(np.float64) - erfc(far).astype(np.float64)) / (2 * step)
+    density = (erfc(near) - erfc(far)) / (2 * step)
     terms = -density * np.log2(density, out=np.zeros_like(density), where=density > 0)
     return float(np.trapezoid(terms, y))

@@ -32,6 +32,7 @@ from gencomp.systems.urdp.objectives import (
     start_weight,
 )
 from gencomp.systems.urdp.recipe import (
+    CodecRecipe,
     CriticRecipe,
     EndToEndLoss,
     EndToEndRecipe,
@@ -114,6 +115,7 @@ class UrdpSystem(SystemOfObjectives):
 
     def perception_weight(self, progress: Progress) -> float:
         """The weight λ at one position of the run."""
+        assert isinstance(self.recipe, CodecRecipe)
         loss = self.recipe.loss
         if isinstance(loss, EndToEndLoss) and loss.perception_weight == 0:
             return start_weight(progress.epoch, loss.start_weight, loss.start_epochs)
@@ -294,7 +296,8 @@ class FreshCritic(UrdpSystem):
                 layers = [base_layer(base), fine]
             case _:
                 layers = [Layer("encoder", "tables", coding.Code.of(base.code))]
-        sizes, frozen = base.networks, {}
+        sizes = base.networks
+        frozen: dict[str, nn.Module] = {}
         for layer in layers:
             frozen |= layer_networks(sizes, layer)
         nets = decoder_and_critic(sizes, layers)
