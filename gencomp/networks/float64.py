@@ -108,7 +108,7 @@ class TransposedConvolution(nn.Module):
         rows, columns = map(_phases, self.kernel, stride, padding)
         # For each phase: its place, the offset of its first window, and its taps.
         self.phases = [
-            (a, b, (row, column), weight_OKKC[:, of_row][:, :, of_column].contiguous())
+            (a, b, (row, column), weight_OKKC[:, of_row, of_column].flip(1, 2).contiguous())
             for a, (row, of_row) in enumerate(rows)
             for b, (column, of_column) in enumerate(columns)
         ]
@@ -219,12 +219,12 @@ def _enlarged(size: int, taps: int, stride: int, padding: int, output_padding: i
     return (size - 1) * stride - 2 * padding + taps + output_padding
 
 
-def _phases(taps: int, stride: int, padding: int) -> list[tuple[int, list[int]]]:
-    """The first offset d of each phase, and its taps in the order of their offsets."""
+def _phases(taps: int, stride: int, padding: int) -> list[tuple[int, slice]]:
+    """The first offset d of each phase, and its taps, the last of which belongs to that offset."""
     found = []
-    for phase in range(stride):
-        own = [tap for tap in reversed(range(taps)) if (phase + padding - tap) % stride == 0]
-        found.append(((phase + padding - own[0]) // stride, own))
+    for place in range(padding, padding + stride):
+        own = range(place % stride, taps, stride)
+        found.append(((place - own[-1]) // stride, slice(own.start, None, stride)))
     return found
 
 
