@@ -154,7 +154,9 @@ def test_the_bound_is_a_mean_less_a_margin():
 
 
 @pytest.mark.parametrize(
-    "prior", [PRIOR, Gaussian(2, 1.7), GaussianMixture(2, (0.5, 0.5), (1.0, 3.0))], ids=str
+    "prior",
+    [PRIOR, Gaussian(2, 1.7), GaussianMixture(2, (0.5, 0.5), (1.0, 3.0))],
+    ids=["standard", "wider", "mixture"],
 )
 def test_the_mixture_is_a_density_with_its_gradient(toy, prior):
     """Samples have the density that is computed: E [uniform(box) / q] = 1 at 4 standard errors, and
@@ -189,7 +191,7 @@ def prior_potential(prior, z_BMK):
 @pytest.mark.parametrize(
     "prior",
     [Gaussian(1, 1.7), GaussianMixture(1, (0.2, 0.8), (1.0, 4.0), [[1.0], [-2.0]])],
-    ids=str,
+    ids=["gaussian", "mixture"],
 )
 def test_priors_state_what_their_potential_leaves_out(prior):
     z_1MK = torch.linspace(-60, 60, 40_001, dtype=torch.float64)[None, :, None]
