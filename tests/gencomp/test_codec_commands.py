@@ -370,6 +370,7 @@ class TestJointFiles:
             (("compress", *images, tmp_path / "wide.png", out), "wide.png cannot be compressed: "),
             (("decompress", joint, tmp_path / "o.png"), "holds 11 pictures: name a folder"),
             (("decompress", joint, images[0]), "holds 11 pictures: name a folder"),
+            (("decompress", joint, tmp_path / "o", "--max-pixels", 9099), "of 9100 pixels, which"),
             (("decompress", joint, joint), "is a file, but many files need a folder"),
             (("decompress", tmp_path / "gcps", tmp_path / "o", "--place", 1), "is a folder"),
         ):

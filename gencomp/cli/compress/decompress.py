@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -61,15 +62,20 @@ def decompress(
     if not 0 <= share <= 1:
         raise InputError(f"--share is {share:g}, it must be from 0 to 1")
     between = None if toward is None else work.Toward(toward, share)
+    function = partial(work.decompress_file, run, checkpoint, between, draw, max_pixels)
     if joint := not stream.is_dir():
         stated = work.pixels(stream)
         if place is not None or len(stated) == 1:
-            job = Job(stream, out, place)
-            return _one(run, checkpoint, between, draw, max_pixels, overwrite, job)
+            return _one(function, overwrite, Job(stream, out, place))
         if out.suffix.lower() == ".png":
             raise InputError(
                 f"{stream} holds {len(stated)} pictures: name a folder for them, or choose one by"
                 " --place"
+            )
+        if max(stated) > max_pixels:
+            raise InputError(
+                f"{stream} claims a picture of {max(stated)} pixels, which is more than the limit"
+                f" of {max_pixels}; raise --max-pixels for it, or choose another one by --place"
             )
         jobs = places.picture_jobs(stream, stated, out)
     else:
@@ -78,29 +84,18 @@ def decompress(
         jobs = places.stream_jobs(stream, out)
     places.require_folder(out)
     codec = work.opened(run, checkpoint, between)
-    chosen = (run, checkpoint, between, draw, max_pixels)
-    function = partial(work.decompress_file, *chosen, not overwrite)
-    results = followed(
-        "decompressing", stream, len(jobs), work_on(jobs, function, not overwrite, processes)
-    )
+    results = work_on(jobs, partial(function, not overwrite), not overwrite, processes)
+    found = followed("decompressing", stream, len(jobs), results)
     file = work.content(codec, images.read(stream)) if joint else None
-    return conclude(f"Decompressed to {out}", results, file)
+    return conclude(f"Decompressed to {out}", found, file)
 
 
-def _one(
-    run: Path,
-    checkpoint: str,
-    toward: work.Toward | None,
-    draw: int,
-    max_pixels: int,
-    overwrite: bool,
-    job: Job,
-) -> int:
+def _one(function: Callable[[bool, Job], work.Done], overwrite: bool, job: Job) -> int:
     places.require_file(job.target, overwrite)
     if job.target.suffix.lower() != ".png":
         raise InputError(
             f"{job.target} must end in .png: another format would not keep the decoded pixels"
         )
-    done = work.decompress_file(run, checkpoint, toward, draw, max_pixels, False, job)
+    done = function(False, job)
     print(f"{job.target}: {done.width}×{done.height} pixels")
     return DONE
