@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import tyro
 from PIL import Image
 
 from gencomp.cli.console import print_table
@@ -19,27 +21,99 @@ _IMAGE = "photo.png"
 _IMAGE_ROW = 410  # the row of a test crop with much detail
 
 
-def demo(directory: Path = Path("demo")) -> int:
-    """Make shards, train, sweep, measure a rate-distortion curve, write a real file and a report.
+def demo(
+    what: tyro.conf.Positional[Literal["photos", "urdp"]] = "photos",
+    /,
+    directory: Path = Path("demo"),
+) -> int:
+    """Do the main job here, by the commands that one types, and write a report.
 
-    The same command goes on where an earlier one was stopped.
+    photos: make shards of photographs, train a generator, search codecs on it, measure its
+    rate-distortion curve, write a real file. urdp: train an encoder of letters and three decoders
+    of it, write letters to one file, and show it through every decoder. The same command goes on
+    where an earlier one was stopped.
 
     Args:
+        what: The job.
         directory: The directory to which everything is written.
     """
-    from cluster.ray_runtime import usable_cpus
-
     directory.mkdir(parents=True, exist_ok=True)
-    workers = str(min(2, usable_cpus()))
-    seconds: list[tuple[str, float]] = []
+    steps = _Steps(directory)
+    page = _photos(steps) if what == "photos" else _urdp(steps)
+    print()
+    print_table(
+        "seconds",
+        ["step", "s"],
+        [[title, f"{spent:.0f}"] for title, spent in [*steps.seconds, ("all", steps.total)]],
+    )
+    print(f"\nThe report: {(directory / page).absolute()}")
+    return DONE
 
-    def step(title: str, *commands: str) -> None:
-        print(f"\n== {len(seconds) + 1}. {title}", flush=True)
+
+class _Steps:
+    """The steps of a demo, which run in its directory and are timed."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.seconds: list[tuple[str, float]] = []
+
+    @property
+    def total(self) -> float:
+        return sum(spent for _, spent in self.seconds)
+
+    def __call__(self, title: str, *commands: str) -> None:
+        print(f"\n== {len(self.seconds) + 1}. {title}", flush=True)
         start = time.monotonic()
         for command in commands:
-            _gencomp(command, directory)
-        seconds.append((title, time.monotonic() - start))
+            _gencomp(command, self.directory)
+        self.seconds.append((title, time.monotonic() - start))
 
+
+def _urdp(step: _Steps) -> str:
+    """One encoder of letters, three decoders of it, and one file that all of them read."""
+    from sweeps.results import read_results
+
+    step("Letters of matplotlib's fonts to shards", "shards build glyphs --out data/glyphs")
+    step(
+        "Train an encoder, and decoders of it for three perception weights, as a chain of sweeps",
+        "sweep urdp_universal_glyphs",
+    )
+    found = read_results(step.directory / "runs/urdp_universal_glyphs")
+    rows = sorted(found.rows, key=lambda row: row["loss.perception_weight"])
+    runs = [f"runs/urdp_universal_glyphs/trials/{row['trial']}" for row in rows]
+    _write_letters(step.directory)
+    step(
+        "200 letters to one file, which the decoders of the least and the largest λ read",
+        f"compress {runs[-1]} letters letters.gcp --joint --overwrite",
+        f"decompress {runs[0]} letters.gcp smooth --overwrite",
+        f"decompress {runs[-1]} letters.gcp sharp --overwrite",
+        f"decompress {runs[0]} letters.gcp between --toward {runs[-1]} --share 0.5 --overwrite",
+    )
+    drawn = " ".join(runs)
+    step(
+        "Figures and report",
+        f"figure choice letters.gcp {drawn} --images 12 --out choice.png --overwrite",
+        f"figure tradeoff runs/urdp_glyphs {drawn} --out tradeoff.png --overwrite",
+        "report --sweep runs/urdp_universal_glyphs --out report.html",
+    )
+    return "report.html"
+
+
+def _write_letters(directory: Path) -> None:
+    """Write 200 held-out letters as images."""
+    import shards
+
+    split = shards.open_set(directory / "data/glyphs").split("test")
+    (directory / "letters").mkdir(exist_ok=True)
+    for row in range(200):
+        Image.fromarray(split.read(row).image).save(directory / f"letters/{row:03d}.png")
+
+
+def _photos(step: _Steps) -> str:
+    """The photographs' generator, its codecs, and what it allows."""
+    from cluster.ray_runtime import usable_cpus
+
+    directory, workers = step.directory, str(min(2, usable_cpus()))
     step(
         "Photographs to WebDataset shards with a Parquet index",
         "shards build photos --out data/photos",
@@ -70,15 +144,7 @@ def demo(directory: Path = Path("demo")) -> int:
         "report --generator runs/generator --sweep runs/rates"
         " --curve runs/generator/evaluations/ais --out report.html",
     )
-    total = sum(spent for _, spent in seconds)
-    print()
-    print_table(
-        "seconds",
-        ["step", "s"],
-        [[title, f"{spent:.0f}"] for title, spent in [*seconds, ("all", total)]],
-    )
-    print(f"\nThe report: {(directory / 'report.html').absolute()}")
-    return DONE
+    return "report.html"
 
 
 def _gencomp(command: str, directory: Path) -> None:

@@ -34,6 +34,7 @@ class TestShipped:
                     "urdp_celeba",
                     "urdp_glyphs",
                     "urdp_photos",
+                    "urdp_universal_glyphs",
                     *(
                         f"urdp_{stage}{images}"
                         for stage in ("critic_", "", "refinement_", "universal_")
