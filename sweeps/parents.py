@@ -4,7 +4,7 @@ A sweep file names each parent run of its trials by the sweep that trains it and
 sweep:
 
     parents:
-      encoder: {sweep: urdp_mnist, point: {loss.perception_weight: 0.015}}
+      encoder: {sweep: urdp_lambda_mnist, point: {loss.perception_weight: 0.015}}
 
 The other sweep lies beside this one, under its own name. Sweeps form a chain in this way, and
 `gencomp sweep` on the last one runs all of them in order.
@@ -61,9 +61,10 @@ def _visit(
     above: tuple[Path, ...],
     seen: dict[Path, Sweep],
 ) -> None:
-    raw = recipes.read(sweep.base)
-    for point in sweep_file.extremes(sweep):  # hours may pass before such a trial is made
-        recipes.validate(recipes.with_overrides(raw, {**sweep.overrides, **point}), sweep.base)
+    if sweep.parents:  # hours may pass before such a trial is made
+        raw = recipes.read(sweep.base)
+        for point in sweep_file.extremes(sweep):
+            recipes.validate(recipes.with_overrides(raw, {**sweep.overrides, **point}), sweep.base)
     for role, parent in sweep.parents.items():
         where = directory_of(parent.sweep, directory)
         if where.resolve() in above:

@@ -66,7 +66,7 @@ class TestTrain:
         assert f"data.batch_size is 8, but there are {workers} workers" in said
 
     def test_a_missing_recipe_names_what_ships(self, refused: Callable[..., str]) -> None:
-        assert "shipped recipes are dplc_cae_celeba" in refused("train", "missing.yaml")
+        assert "shipped recipes are classifier_mnist" in refused("train", "missing.yaml")
         assert "nor one of" in refused("train", "nothing") or "neither" in refused(
             "train", "nothing"
         )

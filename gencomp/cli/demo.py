@@ -76,11 +76,11 @@ def _urdp(step: _Steps) -> str:
     step("Letters of matplotlib's fonts to shards", "shards build glyphs --out data/glyphs")
     step(
         "Train an encoder, and decoders of it for three perception weights, as a chain of sweeps",
-        "sweep urdp_universal_glyphs",
+        "sweep urdp_lambda_universal_glyphs",
     )
-    found = read_results(step.directory / "runs/urdp_universal_glyphs")
+    found = read_results(step.directory / "runs/urdp_lambda_universal_glyphs")
     rows = sorted(found.rows, key=lambda row: row["loss.perception_weight"])
-    runs = [f"runs/urdp_universal_glyphs/trials/{row['trial']}" for row in rows]
+    runs = [f"runs/urdp_lambda_universal_glyphs/trials/{row['trial']}" for row in rows]
     _write_letters(step.directory)
     step(
         "200 letters to one file, which the decoders of the least and the largest λ read",
@@ -93,8 +93,8 @@ def _urdp(step: _Steps) -> str:
     step(
         "Figures and report",
         f"figure choice letters.gcp {drawn} --images 12 --out choice.png --overwrite",
-        f"figure tradeoff runs/urdp_glyphs {drawn} --out tradeoff.png --overwrite",
-        "report --sweep runs/urdp_universal_glyphs --out report.html",
+        f"figure tradeoff runs/urdp_lambda_glyphs {drawn} --out tradeoff.png --overwrite",
+        "report --sweep runs/urdp_lambda_universal_glyphs --out report.html",
     )
     return "report.html"
 

@@ -49,11 +49,11 @@ def test_the_published_models_of_universal_codecs() -> None:
         if name.startswith("urdp") and not {"narrow", "short", "glyphs"} & {*name.split("_")}
     }
     assert sum(counts.values()) == 52
-    assert counts["urdp_mnist"] == 9 and counts["urdp_universal_svhn"] == 7
+    assert counts["urdp_lambda_mnist"] == 9 and counts["urdp_lambda_universal_svhn"] == 7
     for images, weight in (("mnist", 0.015), ("svhn", 0.002)):
         for stage, expected in (("universal", weight), ("refinement", 0)):
-            parent = sweep_file.load(f"urdp_{stage}_{images}", {}).parents["encoder"]
-            assert parent.sweep == f"urdp_{images}"
+            parent = sweep_file.load(f"urdp_lambda_{stage}_{images}", {}).parents["encoder"]
+            assert parent.sweep == f"urdp_lambda_{images}"
             assert parent.point == {"loss.perception_weight": expected}
 
 

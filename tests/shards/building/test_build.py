@@ -458,7 +458,10 @@ def test_other_things_are_not_overwritten(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"source": "celebs"}, "no source 'celebs': use one of photos, digits, folder, kodak"),
+        (
+            {"source": "celebs"},
+            "no source 'celebs': use one of photos, digits, glyphs, folder",
+        ),
         ({"source": "photos", "path": "x"}, "takes no path"),
         ({"source": "photos", "options": {"size": "4096"}}, "8 to 256 pixels"),
         ({"source": "photos", "options": {"size": "32x64"}}, "8 to 256 pixels"),

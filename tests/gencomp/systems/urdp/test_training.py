@@ -32,7 +32,8 @@ SHORT: dict[str, Any] = {
 
 
 def raw(stage: str, blobs: Path, parent: Path | None = None, **overrides: Any) -> dict[str, Any]:
-    narrow = NARROW if stage == "end_to_end" else {"parents.encoder": str(parent)}
+    role = "decoder" if stage == "critic" else "encoder"
+    narrow = NARROW if stage == "end_to_end" else {f"parents.{role}": str(parent)}
     where = {"data.shards": str(blobs)}
     return recipes.with_overrides(
         recipes.read(RECIPES[stage]), {**narrow, **SHORT, **where, **overrides}
