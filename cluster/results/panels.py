@@ -12,7 +12,8 @@ from gencomp.coding.classical import ClassicalCodec
 from gencomp.errors import InputError
 from gencomp.figures.curves import Panel, Point, require_one_protocol
 
-_OF_FEATURES = ("rfid", "rkid", "rfd", "rkd")
+# The metrics of features, with the word by which `gencomp evaluate` measures each.
+_OF_FEATURES = {"rfid": "fid", "rkid": "kid", "rfd": "fid", "rkd": "kid"}
 METRICS = ("mse", "psnr", "ms_ssim", "lpips", "mmd", "pv", *_OF_FEATURES)
 _ZERO_RATE = {name: f"rate0_{name}" for name in ("mse", "pv", *_OF_FEATURES)}
 
@@ -79,7 +80,7 @@ def _panel(metric: str, measured: Sequence[RunResult]) -> Panel:
     if not points:
         raise InputError(
             f"no result has the metric {metric}; measure it with"
-            f" `gencomp evaluate RUN --metrics {metric}`"
+            f" `gencomp evaluate RUN --metrics {_OF_FEATURES.get(metric, metric)}`"
         )
     return Panel(metric, points)
 

@@ -61,9 +61,30 @@ def test_the_point_without_bits_stands_once_in_a_series() -> None:
     assert [p.file_bpp for p in panel.points] == [0.2, 0.4, 0.4, None, None]
 
 
-def test_a_metric_that_nobody_has_is_named_with_the_mend() -> None:
-    with pytest.raises(InputError, match="no result has the metric lpips; measure it with"):
-        panels.panels(["lpips"], [measured("a", "", 0.1, mse=0.2)])
+@pytest.mark.parametrize(("metric", "word"), [("lpips", "lpips"), ("rfid", "fid"), ("rkd", "kid")])
+def test_a_metric_that_nobody_has_is_named_with_the_mend(metric: str, word: str) -> None:
+    said = f"no result has the metric {metric}; measure it with .* --metrics {word}`"
+    with pytest.raises(InputError, match=said):
+        panels.panels([metric], [measured("a", "", 0.1, mse=0.2)])
+
+
+def test_distances_of_another_network_have_an_axis_that_names_it() -> None:
+    results = [
+        measured("a", "λ 1", 0.1, rfd=2.0, rate0_rfd=3.0),
+        measured("b", "λ 1", 0.2, rfd=1.0),
+    ]
+    for one in results:
+        assert one.evaluation is not None
+        settings = one.evaluation["protocol"]["settings"]
+        settings |= {"features": "fedcba9876543210", "features_input": "uint8"}
+    (panel,) = panels.panels(["rfd"], results)
+    assert [(p.bpp, p.value) for p in panel.points] == [(0.1, 2.0), (0.2, 1.0), (0.0, 3.0)]
+    said = "photos, test split, 20 of 47 images, evenly spaced"
+    assert remarks([panel])[0] == f"{said}: rfd by the feature network fedcba987654"
+    assert results[1].evaluation is not None
+    results[1].evaluation["protocol"]["settings"]["features"] = "0000000000000000"
+    with pytest.raises(InputError, match="feature network is fedcba987654 of the first"):
+        panels.panels(["rfd"], results)
 
 
 def test_other_protocols_do_not_share_an_axis() -> None:
