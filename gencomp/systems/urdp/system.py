@@ -1,4 +1,4 @@
-"""The systems of the three stages, whose steps are batches for the critic and for the decoder."""
+"""The systems of the stages, whose steps are batches for the critic or for the decoder."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ class UrdpSystem(SystemOfObjectives):
                 "the two runs have decoders of different encoders, so no stream can be shown"
                 " between them"
             )
-        return self._codec({self.networks["decoder"]: 1 - share, other.networks["decoder"]: share})
+        return self._codec({self.every("decoder"): 1 - share, other.every("decoder"): share})
 
     def _codec(self, decoders: Mapping[nn.Module, float]) -> UrdpCodec:
         layers = []
