@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from cluster.runs import Run
+from gencomp import recipes
 from gencomp.cli.sweep import sweep as command
 from gencomp.errors import InputError
 from sweeps import parents, plan, results, sweep_file
@@ -109,3 +110,11 @@ class TestRefusals:
         with pytest.raises(InputError, match=r"perception_weight is -1"):
             command([str(files / "wrong.yaml"), "--runs", str(tmp_path / "runs")])
         assert not (tmp_path / "runs").exists()
+
+
+def test_what_holds_in_the_whole_chain_is_written_as_words() -> None:
+    """A Slurm job of a chain gets these words, since its file holds those of its own trials."""
+    given = {"data.shards": "a b", "training.epochs": 2.5, "optimizer.decay_epochs": [1, 2]}
+    kept = parents.shared(given | {"evaluation.limit": None})
+    assert kept == {"data.shards": "a b", "training.epochs": 2.5, "evaluation.limit": None}
+    assert recipes.split_overrides(recipes.override_words(given)) == ([], given)
