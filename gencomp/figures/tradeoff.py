@@ -137,7 +137,7 @@ def draw_gaussian(rates: Sequence[float], title: str) -> Figure:
 
 def _axis(kind: str, metric: str) -> str:
     unit = scales.UNITS.get(metric)
-    return f"{kind}: {metric}" + (f" ({unit})" if unit else "")
+    return f"{kind}: {metric}" + (f"\n({unit})" if unit else "")
 
 
 def _bars(

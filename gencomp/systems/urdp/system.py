@@ -164,12 +164,11 @@ class UrdpSystem(SystemOfObjectives):
         return self.networks[name] if name in self.networks else self.frozen[name]
 
     def evaluate(self, batch: Batch, draws: Draws) -> Sums:
-        """The squared errors, and the critic's scores of images and reconstructions."""
+        """The squared errors, and the critic's score of each image minus its reconstruction's."""
         x_BCHW, x_hat_BCHW = self._reconstructed(batch, draws)
         sums = squared_errors(x_BCHW, x_hat_BCHW, self.pixels.range)
         critic = self.networks["critic"]
-        sums.add("real_score", scores_B(critic, x_BCHW))
-        sums.add("fake_score", scores_B(critic, x_hat_BCHW))
+        sums.add("critic_gap", scores_B(critic, x_BCHW) - scores_B(critic, x_hat_BCHW))
         return sums
 
     def summary(self, sums: Sums) -> dict[str, float]:
@@ -179,14 +178,17 @@ class UrdpSystem(SystemOfObjectives):
         `critic_gap`, mean D(x) − mean D(x̂). `critic_distance` is the Wasserstein-1 distance behind
         it, corrected for the bias of the gradient penalty.
         """
-        gap = sums.mean("real_score") - sums.mean("fake_score")
+        gap, weight = sums.mean("critic_gap"), self.recipe.critic.penalty_weight
         bits = sum(packed_bits(layer.code.latents, layer.code.levels) for layer in self.layers)
+        errors = errors_summary(sums)
         return {
             "nominal_bpp": bits / (self.pixels.height * self.pixels.width),
-            **errors_summary(sums),
-            "mse_unit": sums.mean("mse") / PEAK_TO_PEAK**2,
+            **errors,
+            "mse_unit": errors["mse"] / PEAK_TO_PEAK**2,
+            "mse_unit_standard_error": errors["mse_standard_error"] / PEAK_TO_PEAK**2,
             "critic_gap": gap,
-            "critic_distance": unpenalised_gap(gap, self.recipe.critic.penalty_weight),
+            "critic_gap_standard_error": sums.standard_error("critic_gap"),
+            "critic_distance": unpenalised_gap(gap, weight),
             "images": sums.count("mse"),
         }
 
@@ -318,9 +320,10 @@ class FreshCritic(UrdpSystem):
     def summary(self, sums: Sums) -> dict[str, float]:
         """The summary of the decoder, with the critic's figures under names of their own."""
         found = super().summary(sums)
-        for name in ("critic_gap", "critic_distance"):
-            found[f"fresh_{name}"] = found.pop(name)
-        return found
+        return {
+            f"fresh_{name}" if name.startswith("critic_") else name: value
+            for name, value in found.items()
+        }
 
 
 _BASE = "base_"

@@ -25,7 +25,7 @@ def test_points_lines_and_bars() -> None:
     joins = [line for line in axes.lines if line.get_color() == GRID]
     assert [list(line.get_xdata()) for line in joins] == [[0.05, 0.07]]
     assert [list(line.get_ydata()) for line in joins] == [[2.0, 0.5]]
-    assert axes.get_xlabel() == "distortion: mse_unit (pixels on [0, 1])"
+    assert axes.get_xlabel() == "distortion: mse_unit\n(pixels on [0, 1])"
     assert "critic_distance" in axes.get_ylabel()
     assert [text.get_text() for text in axes.texts] == ["λ 0", "λ 1", "λ 2"]
     legend = {text.get_text() for text in figure.legends[0].get_texts()}
