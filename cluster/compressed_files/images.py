@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 
@@ -31,14 +31,18 @@ def read(path: Path) -> bytes:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def read_image(path: Path) -> np.ndarray:
+def decoded(data: bytes, path: Path) -> np.ndarray:
     """The pixels of an image, uint8 RGB [H, W, 3], turned upright by the file's orientation tag.
+
+    Args:
+        data: The content of the file.
+        path: The file, for messages.
 
     Raises:
         InputError: The file is no image that can be read.
     """
     try:
-        return np.asarray(ImageOps.exif_transpose(decode.open_rgb(read(path))))
+        return np.asarray(ImageOps.exif_transpose(decode.open_rgb(data)))
     except (ValueError, SyntaxError, struct.error) as error:
         if isinstance(error, InputError):
             raise
@@ -54,18 +58,18 @@ def pixels(path: Path) -> int:
         return 0
 
 
-def first_index(sources: Sequence[Path]) -> int:
+def first_index(files: Iterable[bytes]) -> int:
     """The index of the first of some pictures, from which those of the others count up.
 
     Sender and receiver derive randomness from it, which no other pictures may share, so it is a
     hash of the files: other files get other indices, and the same ones get the same again.
 
-    Raises:
-        InputError: A file cannot be read.
+    Args:
+        files: The content of each picture's file.
     """
     digest = hashlib.blake2b(digest_size=8, person=b"index")
-    for source in sources:
-        digest.update(hashlib.blake2b(read(source)).digest())
+    for data in files:
+        digest.update(hashlib.blake2b(data).digest())
     return int.from_bytes(digest.digest(), "big") >> 1  # so that counting up stays below 2^64
 
 

@@ -124,8 +124,8 @@ def compress_file(run: Path, checkpoint: str, keep: bool, job: Job) -> Done:
         stream = _whole_stream(codec, job.target)
     else:
         keep = False
-        index = images.first_index([job.source])
-        picture = Picture(images.read_image(job.source), index=index)
+        data = images.read(job.source)
+        picture = Picture(images.decoded(data, job.source), index=images.first_index([data]))
         try:
             stream = codec.compress(picture)
         except InputError as error:
@@ -240,7 +240,7 @@ class _Pictures(Sequence[Picture]):
 
     def __init__(self, sources: Sequence[Path], show: Callable[[int], None]) -> None:
         self._sources, self._show = sources, show
-        self._first = images.first_index(sources)
+        self._first = images.first_index(map(images.read, sources))
         self.latest: Path | None = None
 
     def __len__(self) -> int:
@@ -254,7 +254,8 @@ class _Pictures(Sequence[Picture]):
         if isinstance(place, slice):
             return [self[i] for i in range(*place.indices(len(self)))]
         source, self.latest = self._sources[place], None
-        picture = Picture(images.read_image(source), index=self._first + place)
+        image_HWC = images.decoded(images.read(source), source)
+        picture = Picture(image_HWC, index=self._first + place)
         self.latest = source
         self._show(place + 1)
         return picture

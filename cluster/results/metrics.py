@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -119,10 +119,7 @@ class RunResult:
         result = self.run.result() or {}
         if metric not in ("mse", "psnr") or metric not in result:
             return None
-        ends = intervals.of_estimate(
-            result["mse"], result["mse_standard_error"], int(result["images"]) - 1
-        )
-        ends = intervals.at_least(0.0, ends)
+        ends = intervals.at_least(0.0, training_interval(result, "mse"))
         interval = ends if metric == "mse" else psnr_ends(ends)
         return result[metric], interval, self._protocol_of_training(result)
 
@@ -200,6 +197,19 @@ class RunResult:
             "the rule of pixels": "reconstructions not rounded; errors on the scale [-1, 1]",
             "the transforms of images": evaluation_protocol(recipe),
         }
+
+
+def training_interval(result: Mapping[str, Any], name: str) -> tuple[float, float] | None:
+    """The interval of a metric at the end of a training; None where its error is unknown.
+
+    Args:
+        result: the content of result.json.
+        name: the metric, whose error is `<name>_standard_error`.
+    """
+    error = result.get(f"{name}_standard_error")
+    if error is None:
+        return None
+    return intervals.of_estimate(result[name], error, int(result["images"]) - 1)
 
 
 def joined(measured: Sequence[RunResult]) -> list[RunResult]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from cluster.results import pictures
+from cluster.results.metrics import training_interval
 from cluster.runs import Run
 from gencomp import recipes
 from gencomp.errors import InputError
-from gencomp.evaluation import intervals
 from gencomp.figures.tradeoff import Point
 from gencomp.report.wording import value_of
 
@@ -42,8 +41,8 @@ def points(paths: Sequence[Path], distortion: str, perception: str) -> list[Poin
                 series=f"{recipe.system}/{recipe.stage}",
                 x=result[distortion],
                 y=result[perception],
-                x_interval=_interval(result, distortion),
-                y_interval=_interval(result, perception),
+                x_interval=training_interval(result, distortion),
+                y_interval=training_interval(result, perception),
                 label=", ".join(value_of(key, flat[key]) for key in keys if key in flat),
                 name=str(run.path.resolve()),
                 bases=tuple(
@@ -59,16 +58,7 @@ def _varying(runs: Sequence[Run]) -> list[str]:
     """The keys of the methods' losses that differ among the runs, for labels."""
     flats = [recipes.flatten(run.recipe().model_dump(mode="json")) for run in runs]
     keys = dict.fromkeys(key for flat in flats for key in flat if key.startswith("loss."))
-    shared = [key for key in keys if len({flat[key] for flat in flats if key in flat}) > 1]
-    return shared[:1]
-
-
-def _interval(result: dict[str, Any], name: str) -> tuple[float, float] | None:
-    error = result.get(f"{name}_standard_error")
-    images = result.get("images", 0)
-    if error is None or images < 2:
-        return None
-    return intervals.of_estimate(result[name], error, images - 1)
+    return [key for key in keys if len({flat[key] for flat in flats if key in flat}) > 1]
 
 
 def _require_one_data(runs: Sequence[Run]) -> None:

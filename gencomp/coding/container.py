@@ -173,6 +173,25 @@ def unpack(data: bytes) -> Container:
     return found
 
 
+def open_for(data: bytes, codec_id: str, fingerprint: bytes, name: str) -> Container:
+    """The container that a codec is to decode.
+
+    Args:
+        data: the bytes of the stream.
+        codec_id, fingerprint: the id of the codec, and its writer's fingerprint.
+        name: the name of the stream in the message, such as its path.
+
+    Raises:
+        InputError: the stream is no whole container, or another encoder has written it.
+    """
+    try:
+        found = unpack(data)
+    except InputError as error:
+        raise InputError(f"{name} cannot be decoded: {error}") from None
+    require_writer(found, codec_id, fingerprint, name)
+    return found
+
+
 def require_writer(container: Container, codec_id: str, fingerprint: bytes, name: str) -> None:
     """Refuse a container that another encoder has written.
 

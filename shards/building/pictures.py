@@ -47,6 +47,19 @@ class Pictures:
     size: tuple[int, int] | None
     storage: str
 
+    def square(self, least: int, most: int, what: str, asked: str | None) -> int:
+        """The side of images that must be square; raises `ShardError` for any other size.
+
+        For the message, `what` names the images, such as `a photo crop`, and `asked` is the size as
+        it was asked for.
+        """
+        side = self.size[0] if self.size else 0
+        if self.size != (side, side) or not least <= side <= most:
+            raise ShardError(
+                f"the size of {what} is one side of {least} to {most} pixels, not {asked}"
+            )
+        return side
+
     def transform(self) -> Transform:
         """The description of the transform for `dataset.json`."""
         if self.storage == "original":

@@ -82,8 +82,7 @@ def held_out(run: Run, say: Callable[[str], None]) -> Files | None:
         data.evaluation_protocol(recipe),
     )
     mse, alone = found.metrics["mse"], found.metrics["bytes_alone"]["value"]
-    low, high = mse["interval"]
-    interval = None if low is None or high is None else (low, high)
+    interval = mse["interval"] and tuple(mse["interval"])
     return Files(mse["images"], found.code_bpp, found.file_bpp, alone, mse["value"], interval)
 
 

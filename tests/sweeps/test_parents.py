@@ -17,6 +17,7 @@ from sweeps.sweep_file import Sweep
 from tests import tiny
 from tests.gencomp import vae_cases
 from tests.gencomp.systems.urdp.test_training import raw
+from tests.processes import Driver
 
 POINTS = [0.0, 0.01]
 
@@ -52,10 +53,19 @@ def encoder_of(sweep: Path, weight: float) -> str:
     return str(found.run(row).path.resolve())
 
 
+def run_sweep(file: Path, runs: Path) -> None:
+    """Run a sweep in a process of its own, as Ray settles its token once for a process."""
+    words = ["sweep", str(file), "--runs", str(runs), "--concurrent", "1"]
+    driver = Driver([*words, "--evaluation.limit", "16"], runs.parent)
+    try:
+        assert driver.end() == 0, driver.words()
+    finally:
+        driver.close()
+
+
 def test_one_command_runs_the_chain(files: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
-    words = ["--runs", str(runs), "--concurrent", "1"]
-    assert command([str(files / "decoders.yaml"), *words, "--evaluation.limit", "16"]) == 0
+    run_sweep(files / "decoders.yaml", runs)
     assert not (runs / "layers").exists()
     for name in ("encoders", "decoders"):
         found = results.read_results(runs / name)
@@ -66,7 +76,7 @@ def test_one_command_runs_the_chain(files: Path, tmp_path: Path) -> None:
             if name == "decoders":
                 assert recipe.parents.encoder == encoder_of(runs / "encoders", 0.01)
     before = tiny.tree(runs / "encoders" / "trials")
-    assert command([str(files / "layers.yaml"), *words, "--evaluation.limit", "16"]) == 0
+    run_sweep(files / "layers.yaml", runs)
     # The encoders are there already, and stay as they are.
     assert tiny.tree(runs / "encoders" / "trials") == before
     layers = results.read_results(runs / "layers")

@@ -127,9 +127,7 @@ class IdentityCodec:
         return fixed_length.packed_bits(height * width * 3, self.cells.levels)
 
     def _open(self, stream: bytes, name: str) -> container.Container:
-        found = container.unpack(stream)
-        container.require_writer(found, self.codec_id, self.writer_fingerprint, name)
-        return found
+        return container.open_for(stream, self.codec_id, self.writer_fingerprint, name)
 
     def _symbols(self, image_HWC: np.ndarray) -> Tensor:
         x_HWC = torch.from_numpy(image_HWC.copy()).double() / 127.5 - 1

@@ -157,12 +157,7 @@ class DplcCodec:
         return member, digest.hashed(shown_HWC, self.reader_fingerprint)
 
     def _open(self, stream: bytes, name: str) -> container.Container:
-        try:
-            found = container.unpack(stream)
-        except InputError as error:
-            raise InputError(f"{name} cannot be decoded: {error}") from None
-        container.require_writer(found, self.codec_id, self.writer_fingerprint, name)
-        return found
+        return container.open_for(stream, self.codec_id, self.writer_fingerprint, name)
 
     def _tiles(self, height: int, width: int) -> int:
         rows, columns = tiles.tile_counts(height, width, IMAGE_SIDE)

@@ -87,7 +87,9 @@ class UrdpCodec:
             for layer in layers
         ]
         self._decoders = [(in_float64(decoder), weight) for decoder, weight in decoders.items()]
-        self.layer_fingerprints = tuple(self._fingerprints(layers))
+        self.layer_fingerprints = layer_fingerprints(layers, pixels)
+        # The container that was read last: its pictures are asked for one by one, but share a code.
+        self._latest: tuple[object, tuple[list[Integers], list[int]]] | None = None
         # Every stream of the base can be read, with or without a refinement.
         self.writer_fingerprint = self.layer_fingerprints[0]
         weights = " ".join(repr(weight) for weight in decoders.values())
@@ -112,25 +114,23 @@ class UrdpCodec:
         Raises:
             InputError: there is no picture, two have one index, or `compress` refuses one of them.
         """
-        indices = [picture.index for picture in pictures]
+        # Each picture is read once, since it may come from a file.
+        encoded = [(picture.index, self._encoded(picture)) for picture in pictures]
+        indices = [index for index, _ in encoded]
         _require_indices(indices)
-        units = [self._units(number, indices) for number in range(len(self._layers))]
-        symbols = [
-            self._encoded(pictures, layer, unit_NK)
-            for layer, unit_NK in zip(self._layers, units, strict=True)
-        ]
+        symbols = [np.stack(layer) for layer in zip(*(one for _, one in encoded), strict=True)]
         flags, payloads = 0, []
         for number, layer in enumerate(self._layers):
-            payload, coded = _written(symbols[number], units[number], layer)
+            payload, coded = _written(symbols[number], self._units(number, indices), layer)
             flags |= _CODED[number] * coded
             payloads.append((self.layer_fingerprints[number] if number else b"") + payload)
         side = self._pixels.height, self._pixels.width
         return container.pack(
             container.Container(
                 self.writer_fingerprint,
-                tuple(container.Member(*side) for _ in pictures),
+                (container.Member(*side),) * len(indices),
                 (_index_section(flags, indices), *payloads),
-                self._digests(symbols, units, indices),
+                self._digests(symbols, indices),
             )
         )
 
@@ -162,10 +162,11 @@ class UrdpCodec:
                 f" but this codec shows {self._pixels.height}×{self._pixels.width}"
             )
         try:
-            symbols, index = self._read(found, place)
+            symbols, indices = self._read(found)
         except InputError as error:
             raise InputError(f"{name} cannot be decoded: {error}") from None
-        image_HWC = self._rounded(self._decoded(symbols, index, draw or 0))
+        chosen = [symbols_NK[place] for symbols_NK in symbols]
+        image_HWC = self._rounded(self._decoded(chosen, indices[place], draw or 0))
         if not draw:
             digest.require(found, place, image_HWC, self.reader_fingerprint, name)
         return image_HWC
@@ -173,12 +174,7 @@ class UrdpCodec:
     def reconstruct(self, picture: Picture, *, draw: int | None = None) -> np.ndarray:
         """The image that the decoder will show for a picture, without a container."""
         require_draw(draw or 0)
-        _require_indices([picture.index])
-        symbols = [
-            self._encoded([picture], layer, self._units(number, [picture.index]))[0]
-            for number, layer in enumerate(self._layers)
-        ]
-        return self._rounded(self._decoded(symbols, picture.index, draw or 0))
+        return self._rounded(self._decoded(self._encoded(picture), picture.index, draw or 0))
 
     def code_bits(self, stream: bytes) -> int:
         """The bits of the symbols of a stream's pictures, in whole bytes; indices are not counted.
@@ -198,14 +194,6 @@ class UrdpCodec:
             for layer in self._layers
         )
 
-    def _fingerprints(self, layers: Sequence[CodedLayer]) -> list[bytes]:
-        found: list[bytes] = []
-        for layer in layers:
-            heading = f"{CODEC_ID} {self._pixels} {layer.code.name} {b''.join(found).hex()}"
-            writer = nn.ModuleDict({"encoder": layer.encoder, "tables": layer.tables})
-            found.append(fingerprint(heading, writer, container.FINGERPRINT_BYTES))
-        return found
-
     def _units(self, number: int, indices: Sequence[int]) -> np.ndarray:
         """The dither of a layer in units of its step, float64 [N, K]; 0 where none is shared."""
         code = self._layers[number].code
@@ -215,15 +203,15 @@ class UrdpCodec:
         return code.keyed_units(seed, indices)
 
     @torch.no_grad()
-    def _encoded(
-        self, pictures: Sequence[Picture], layer: CodedLayer, unit_NK: np.ndarray
-    ) -> Integers:
-        """The symbols of a layer, [N, K]; each picture runs alone, so others cannot change it."""
-        rows = []
-        for picture, unit_K in zip(pictures, unit_NK, strict=True):
-            f_BK = layer.encoder(self._unit_image(picture))
-            rows.append(coding.symbols(f_BK, torch.from_numpy(unit_K)[None], layer.code)[0])
-        return torch.stack(rows).numpy()
+    def _encoded(self, picture: Picture) -> list[Integers]:
+        """The symbols of each layer, [K]; a picture runs alone, so others cannot change it."""
+        _require_indices([picture.index])
+        x_BCHW = self._unit_image(picture)
+        found = []
+        for number, layer in enumerate(self._layers):
+            unit_BK = torch.from_numpy(self._units(number, [picture.index]))
+            found.append(coding.symbols(layer.encoder(x_BCHW), unit_BK, layer.code)[0].numpy())
+        return found
 
     def _unit_image(self, picture: Picture) -> torch.Tensor:
         """The image of a picture on [0, 1], float64 [1, C, H, W]."""
@@ -279,7 +267,6 @@ class UrdpCodec:
     def _digests(
         self,
         symbols: Sequence[Integers],
-        units: Sequence[np.ndarray],
         indices: Sequence[int],
     ) -> container.Digests | None:
         """The digests of all pictures, if one of them has a value at the border of two levels."""
@@ -292,12 +279,7 @@ class UrdpCodec:
         return digest.of(hashes, self.reader_fingerprint) if close else None
 
     def _open(self, stream: bytes, name: str) -> container.Container:
-        try:
-            found = container.unpack(stream)
-        except InputError as error:
-            raise InputError(f"{name} cannot be decoded: {error}") from None
-        container.require_writer(found, self.codec_id, self.writer_fingerprint, name)
-        return found
+        return container.open_for(stream, self.codec_id, self.writer_fingerprint, name)
 
     def _require_layers(self, found: container.Container) -> None:
         """Refuse a container that does not have the sections of this codec's layers."""
@@ -318,16 +300,34 @@ class UrdpCodec:
             payloads.append(found.shared[2][container.FINGERPRINT_BYTES :])
         return payloads
 
-    def _read(self, found: container.Container, place: int) -> tuple[list[Integers], int]:
-        """The symbols of each layer of one picture, [K], and its index."""
+    def _read(self, found: container.Container) -> tuple[list[Integers], list[int]]:
+        """The symbols of each layer of all pictures, [N, K], and their indices."""
+        key = (found.shared, len(found.members))
+        if self._latest is not None and self._latest[0] == key:
+            return self._latest[1]
         self._require_layers(found)
         flags, indices = _indices(found.shared[0], len(found.members), len(found.shared) - 1)
-        symbols = []
-        for number, payload in enumerate(self._payloads(found)):
-            units_NK = self._units(number, indices)
-            coded = bool(flags & _CODED[number])
-            symbols.append(_symbols(payload, coded, units_NK, self._layers[number])[place])
-        return symbols, indices[place]
+        symbols = [
+            _symbols(
+                payload,
+                bool(flags & _CODED[number]),
+                self._units(number, indices),
+                self._layers[number],
+            )
+            for number, payload in enumerate(self._payloads(found))
+        ]
+        self._latest = (key, (symbols, indices))
+        return symbols, indices
+
+
+def layer_fingerprints(layers: Sequence[CodedLayer], pixels: Pixels) -> tuple[bytes, ...]:
+    """The fingerprint of each layer's encoder, code and tables, and of the layers before it."""
+    found: list[bytes] = []
+    for layer in layers:
+        heading = f"{CODEC_ID} {pixels} {layer.code.name} {b''.join(found).hex()}"
+        writer = nn.ModuleDict({"encoder": layer.encoder, "tables": layer.tables})
+        found.append(fingerprint(heading, writer, container.FINGERPRINT_BYTES))
+    return tuple(found)
 
 
 def without_refinement(stream: bytes) -> bytes:

@@ -22,7 +22,7 @@ from gencomp.systems.common.evaluation_sums import errors_summary, squared_error
 from gencomp.systems.common.objectives import Objective, SystemOfObjectives
 from gencomp.systems.common.pixels import Pixels
 from gencomp.systems.urdp import code as coding
-from gencomp.systems.urdp.codec import CodedLayer, UrdpCodec
+from gencomp.systems.urdp.codec import CodedLayer, UrdpCodec, layer_fingerprints
 from gencomp.systems.urdp.objectives import (
     CodecPhase,
     CriticPhase,
@@ -212,7 +212,8 @@ class UrdpSystem(SystemOfObjectives):
             InputError: the other decoder reads the streams of another encoder.
         """
         if not isinstance(other, UrdpSystem) or (
-            other.codec().layer_fingerprints != self.codec().layer_fingerprints
+            layer_fingerprints(other.coded_layers(), other.pixels)
+            != layer_fingerprints(self.coded_layers(), self.pixels)
         ):
             raise InputError(
                 "the two runs have decoders of different encoders, so no stream can be shown"
@@ -220,13 +221,17 @@ class UrdpSystem(SystemOfObjectives):
             )
         return self._codec({self.every("decoder"): 1 - share, other.every("decoder"): share})
 
-    def _codec(self, decoders: Mapping[nn.Module, float]) -> UrdpCodec:
-        layers = []
+    def coded_layers(self) -> list[CodedLayer]:
+        """The layers with their networks, as the codec takes them."""
+        found = []
         for layer in self.layers:
             tables = self.every(layer.tables)
             assert isinstance(tables, LatentTables)
-            layers.append(CodedLayer(self.every(layer.encoder), tables, layer.code))
-        return UrdpCodec(layers, decoders, self.pixels)
+            found.append(CodedLayer(self.every(layer.encoder), tables, layer.code))
+        return found
+
+    def _codec(self, decoders: Mapping[nn.Module, float]) -> UrdpCodec:
+        return UrdpCodec(self.coded_layers(), decoders, self.pixels)
 
     def _reconstructed(self, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor]:
         """The images of a batch and their reconstructions, [B, C, H, W] on [0, 1]."""

@@ -89,9 +89,7 @@ def glyphs(
     if path is not None:
         raise ShardError(f"the source glyphs takes no path ({path}): did you mean `folder`?")
     stored = pictures(size or "28", storage, "png", arrays=True)
-    side = stored.size[0] if stored.size else 0
-    if stored.size != (side, side) or not 16 <= side <= 128:
-        raise ShardError(f"the size of a glyph is one side of 16 to 128 pixels, not {size}")
+    side = stored.square(16, 128, "a glyph", size)
     for file in itertools.chain.from_iterable(FONTS.values()):
         _font(file, side)
     splits = {

@@ -69,9 +69,7 @@ def photos(
     if path is not None:
         raise ShardError(f"the source photos takes no path ({path}): did you mean `folder`?")
     stored = pictures(size or "64", storage, "png", arrays=True)
-    side = stored.size[0] if stored.size else 0
-    if stored.size != (side, side) or not 8 <= side <= 256:
-        raise ShardError(f"the size of a photo crop is one side of 8 to 256 pixels, not {size}")
+    side = stored.square(8, 256, "a photo crop", size)
     splits = {
         split: sorted(
             itertools.chain.from_iterable(

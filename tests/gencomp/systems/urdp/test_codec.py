@@ -355,3 +355,37 @@ def test_digests_are_written_only_where_a_pixel_is_at_a_border(codec, monkeypatc
     wrong._decoders[0][0].register_forward_hook(lambda _, inputs, x_BCHW: x_BCHW + 0.1)
     with pytest.raises(InputError, match="decodes to other pixels"):
         wrong.decompress(close)
+
+
+class TestWorkIsDoneOnce:
+    def test_each_picture_is_read_once(self, codec):
+        """Pictures may be read from files when they are asked for."""
+        read = []
+
+        class Pictures(list):
+            def __iter__(self):
+                for place in range(len(self)):
+                    read.append(place)
+                    yield self[place]
+
+        codec.compress_jointly(Pictures(pictures(6)))
+        assert read == list(range(6))
+
+    def test_a_container_is_decoded_once_for_all_its_pictures(self, codec, monkeypatch):
+        """It is decoded again after another one has been."""
+        decoded = []
+        whole = codecs._symbols
+
+        def counted(payload, *rest):
+            decoded.append(payload)
+            return whole(payload, *rest)
+
+        monkeypatch.setattr(codecs, "_symbols", counted)
+        batches = pictures(5), pictures(5, first=77)
+        joint = [codec.compress_jointly(batch) for batch in batches]
+        for which in (0, 1, 0):
+            before = len(decoded)
+            for place, picture in enumerate(batches[which]):
+                image = codec.decompress(joint[which], place=place)
+                assert np.array_equal(image, codec.reconstruct(picture))
+            assert len(decoded) == before + 1
