@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from gencomp.errors import InputError
 from gencomp.recipes import shipped
-from gencomp.recipes.schema import RECORD_FIELDS, BaseRecipe
+from gencomp.recipes.schema import RECORD_FIELDS, BaseRecipe, WritingSection
 from gencomp.systems.classifier.recipe import ClassifierRecipe
 from gencomp.systems.dplc import recipe as dplc
 from gencomp.systems.urdp import recipe as urdp
@@ -139,6 +139,38 @@ def validate(raw: Mapping[str, Any], source: str | Path = "recipe") -> BaseRecip
 def load(source: str | Path, overrides: Mapping[str, Any] | None = None) -> BaseRecipe:
     """Read, override and validate a recipe."""
     return validate(with_overrides(read(source), overrides or {}), source)
+
+
+def writing(recipe: BaseRecipe) -> dict[str, Any]:
+    """The values of how the codec writes files, by dotted key; none for most methods."""
+    return {
+        f"{name}.{key}": value
+        for name, section in recipe
+        if isinstance(section, WritingSection)
+        for key, value in section.model_dump(mode="json").items()
+    }
+
+
+def rewriting(recipe: BaseRecipe, values: Mapping[str, Any], source: str | Path) -> BaseRecipe:
+    """The recipe with other values of how the codec writes files.
+
+    Args:
+        recipe: the recipe of a finished run.
+        values: the values, by dotted key.
+        source: the name of the run in a message.
+
+    Raises:
+        InputError: a key says something else than how files are written, or a value is refused.
+    """
+    allowed = writing(recipe)
+    for key in values:
+        if key not in allowed:
+            said = f"only {', '.join(allowed)}" if allowed else "nothing"
+            raise InputError(
+                f"{source} is trained, so --{key} cannot be set any more: {said} can be chosen when"
+                f" a run of {recipe.system}/{recipe.stage} writes files"
+            )
+    return validate(with_overrides(recipe.model_dump(mode="json"), values), source)
 
 
 def with_absolute_paths(recipe: BaseRecipe) -> BaseRecipe:
