@@ -1,0 +1,77 @@
+"""The Bjøntegaard delta rate, which compares two rate-distortion curves by one number.
+
+It is the average over quality of log(R/R'), as a percentage of the rate: −20 % means that the first
+codec needs 20 % fewer bits for the same quality (Bjøntegaard, VCEG-M33, 2001). The logarithm of the
+rate is interpolated over quality by monotone cubic pieces (PCHIP), as the later standards do, and
+not by one cubic, which swings between points. The average is taken over the qualities that both
+curves reach, and no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from gencomp.errors import InputError
+
+_LEAST_POINTS = 2
+
+
+class BdRate(NamedTuple):
+    """How much more rate one codec takes than another.
+
+    Attributes:
+        percent: the delta rate; negative if the codec takes fewer bits.
+        low, high: the ends of the range of qualities over which it is the average.
+    """
+
+    percent: float
+    low: float
+    high: float
+
+
+def bd_rate(
+    rates: Sequence[float],
+    qualities: Sequence[float],
+    other_rates: Sequence[float],
+    other_qualities: Sequence[float],
+) -> BdRate | None:
+    """The delta rate of a codec against another one; None if they reach no quality in common.
+
+    Args:
+        rates, qualities: the points of the codec, in any order; a quality, such as PSNR in dB,
+            grows with the rate.
+        other_rates, other_qualities: the points of the other codec.
+
+    Raises:
+        InputError: a curve has fewer than two points, or a rate is not above 0.
+    """
+    from scipy.interpolate import PchipInterpolator
+
+    curves = []
+    for rate, quality in ((rates, qualities), (other_rates, other_qualities)):
+        rate_P, quality_P = _rising(rate, quality)
+        curves.append(PchipInterpolator(quality_P, np.log(rate_P)))
+    low, high = (
+        float(end(*(curve.x[at] for curve in curves))) for end, at in ((max, 0), (min, -1))
+    )
+    if low >= high:
+        return None
+    own, other = (float(curve.integrate(low, high)) / (high - low) for curve in curves)
+    return BdRate(100 * float(np.expm1(own - other)), low, high)
+
+
+def _rising(rates: Sequence[float], qualities: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """The points in the order of their quality, without those that a cheaper point exceeds."""
+    rate_P, quality_P = np.array(rates, float), np.array(qualities, float)
+    if not (rate_P > 0).all():
+        raise InputError("a rate-distortion curve has rates above 0")
+    order_P = np.lexsort((-quality_P, rate_P))
+    rate_P, quality_P = rate_P[order_P], quality_P[order_P]
+    best_P = np.maximum.accumulate(quality_P)
+    kept_P = np.append(True, quality_P[1:] > best_P[:-1])
+    if kept_P.sum() < _LEAST_POINTS:
+        raise InputError(f"a delta rate needs {_LEAST_POINTS} points of each codec or more")
+    return rate_P[kept_P], quality_P[kept_P]
