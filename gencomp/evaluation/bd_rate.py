@@ -54,9 +54,8 @@ def bd_rate(
     for rate, quality in ((rates, qualities), (other_rates, other_qualities)):
         rate_P, quality_P = _rising(rate, quality)
         curves.append(PchipInterpolator(quality_P, np.log(rate_P)))
-    low, high = (
-        float(end(*(curve.x[at] for curve in curves))) for end, at in ((max, 0), (min, -1))
-    )
+    low = max(float(curve.x[0]) for curve in curves)
+    high = min(float(curve.x[-1]) for curve in curves)
     if low >= high:
         return None
     own, other = (float(curve.integrate(low, high)) / (high - low) for curve in curves)
