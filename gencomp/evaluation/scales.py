@@ -17,7 +17,8 @@ UNITS = {
         "Euclidean norm of images on [0, 1]",
     ),
     "psnr": "dB",
-    **dict.fromkeys(("bpp", "file_bpp", "nominal_bpp"), "bits per pixel"),
+    **dict.fromkeys(("bpp", "file_bpp", "nominal_bpp", "ideal_bpp"), "bits per pixel"),
+    "bits_per_dim": "bits per value",
     **dict.fromkeys(("encode_seconds", "decode_seconds"), "s"),
 }
 _KERNEL_DISTANCES = {
