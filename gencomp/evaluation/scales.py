@@ -24,7 +24,7 @@ UNITS = {
     ),
     **dict.fromkeys(
         (
-            *("bpd", "file_bpd", "ideal_bpd", "joint_bpd", "joint_file_bpd"),
+            *("bits_per_dim", "bpd", "file_bpd", "ideal_bpd", "joint_bpd", "joint_file_bpd"),
             *(f"{joint}{name}_bpd" for joint in ("", "joint_") for name in _LOSSLESS),
         ),
         "bits per colour value",

@@ -17,6 +17,7 @@ from gencomp.recipes import shipped
 from gencomp.recipes.schema import RECORD_FIELDS, BaseRecipe, WritingSection
 from gencomp.systems.classifier.recipe import ClassifierRecipe
 from gencomp.systems.dplc import recipe as dplc
+from gencomp.systems.irec import recipe as irec
 from gencomp.systems.urdp import recipe as urdp
 from gencomp.systems.vae.recipe import VaeRecipe
 from gencomp.validation import sentence
@@ -32,6 +33,9 @@ RECIPES: dict[tuple[str, str], type[BaseRecipe]] = {
     ("urdp", "universal"): urdp.UniversalRecipe,
     ("urdp", "refinement"): urdp.RefinementRecipe,
     ("urdp", "critic"): urdp.CriticRecipe,
+    ("irec", "rvae"): irec.RvaeRecipe,
+    ("irec", "two_level"): irec.TwoLevelRecipe,
+    ("irec", "one_level"): irec.OneLevelRecipe,
     ("vae", "elbo"): VaeRecipe,
     ("classifier", "cross_entropy"): ClassifierRecipe,
 }
