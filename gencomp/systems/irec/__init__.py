@@ -13,6 +13,10 @@ divergence KL from the prior.
     system         the stages: their start, their evaluation and their samples
     build          the system of a recipe
     latent_models  the models of one image at a time, as the coders of latents take them
+    latent_coders  the three coders of latents
+    codec          files of pictures, lossless and lossy
+    writing        the section of the recipe that says how files are written
+    ideal          what files would be if the coder of latents lost nothing
 
 The ResNet VAE is trained without inverse autoregressive flow: it makes posteriors that are not
 Gaussian, which relative entropy coding cannot send.

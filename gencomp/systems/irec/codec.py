@@ -34,6 +34,7 @@ decoders of a run read all files of the run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -57,7 +58,8 @@ from gencomp.systems.irec.latent_coders import (
     RelativeEntropy,
     Universal,
 )
-from gencomp.systems.irec.pictures import Kind, Tile, cut, required, whole
+from gencomp.systems.irec.latent_models import Tile
+from gencomp.systems.irec.pictures import Kind, cut, required, whole
 from gencomp.systems.irec.writing import CodecSection, CoderName
 
 CODEC_ID = "irec"
@@ -357,6 +359,19 @@ class IrecCodec:
             for image_HWC in images
             for tile in self._coded.tiles(*image_HWC.shape[:2])
         ]
+
+
+def least_bits(scale: float) -> float:
+    """The least bits that a value of a pixel can cost in a lossless file, on average.
+
+    The likeliest value is the first or the last level where the mean is the middle of that level,
+    or a little farther out, as the means of the coder are rounded (`gencomp.coding.logistic`).
+
+    Args:
+        scale: the scale of the likelihood, of values on [−½, ½].
+    """
+    half = 0.5 / (logistic.LEVELS * scale)
+    return math.log2(1 + math.exp(-half - 1 / 16))
 
 
 def settings_of(writing: CodecSection) -> relative_entropy.Settings:

@@ -8,8 +8,6 @@ longer, and what they show is a little worse.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,30 +15,20 @@ import torch
 from gencomp.coding import logistic
 from gencomp.coding.latent_model import Floats, Gaussian
 from gencomp.system import Ideal, Picture
-from gencomp.systems.irec.latent_coders import Model
-from gencomp.systems.irec.pictures import Kind, Tile, cut, required
+from gencomp.systems.irec.codec import Coded
+from gencomp.systems.irec.pictures import cut, required
 
 
-def of_picture(
-    model: Model[Any],
-    kind: Kind,
-    tiles: Callable[[int, int], Sequence[Tile]],
-    picture: Picture,
-) -> Ideal:
+def of_picture(coded: Coded, picture: Picture) -> Ideal:
     """What the file of a picture would be; a picture always gets the same sample.
-
-    Args:
-        model: the model of the codec.
-        kind: what the model's posteriors are like, and whether it is lossless.
-        tiles: the tiles into which the codec cuts images of a size.
-        picture: the picture.
 
     Raises:
         InputError: the codec does not take the image.
     """
+    model, kind = coded.model, coded.kind
     image_HWC = required(picture.image_HWC)
     shown_HWC, nats = np.empty_like(image_HWC), 0.0
-    for number, tile in enumerate(tiles(*image_HWC.shape[:2])):
+    for number, tile in enumerate(coded.tiles(*image_HWC.shape[:2])):
         part_HWC = cut(image_HWC, tile)
         draw = np.random.Generator(np.random.Philox(key=[picture.index % 2**64, number]))
         state = model.start(tile.height, tile.width, part_HWC)

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
 from gencomp.coding.container import MAX_SIDE
 from gencomp.errors import InputError
+from gencomp.systems.irec.latent_models import Tile
 
 # Whether a model is lossless, or lossy with posteriors that are Gaussian or uniform of width 1.
 Kind = Literal["lossless", "gaussian", "uniform"]
-
-
-class Tile(NamedTuple):
-    """A rectangle of a picture, in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
 
 
 def whole(height: int, width: int) -> list[Tile]:

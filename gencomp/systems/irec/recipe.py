@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from gencomp.recipes.schema import BaseRecipe, OptimizerSection, Section
+from gencomp.systems.irec.writing import CodecSection
 
 Distortion = Literal["mse", "ms_ssim"]
 
@@ -96,6 +97,7 @@ class IrecRecipe(BaseRecipe):
     """The parts of a recipe that all stages share."""
 
     system: Literal["irec"] = "irec"
+    codec: CodecSection = CodecSection()
 
 
 class RvaeRecipe(IrecRecipe):

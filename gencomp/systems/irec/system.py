@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +20,13 @@ from gencomp.networks.weight_norm import starting
 from gencomp.rate_distortion.priors import Gaussian
 from gencomp.rate_distortion.units import nats_to_bpp
 from gencomp.sums import Sums
-from gencomp.system import Batch, LatentDecoder, Supply
+from gencomp.system import Batch, Ideal, LatentDecoder, Picture, Supply
 from gencomp.systems.common.evaluation_sums import errors_summary, squared_errors
 from gencomp.systems.common.objectives import Objective, SystemOfObjectives
+from gencomp.systems.irec.codec import Coded, IrecCodec, least_bits
 from gencomp.systems.irec.expected_kl import ExpectedKl
-from gencomp.systems.irec.latent_models import LossyLatents, RvaeLatents
+from gencomp.systems.irec.ideal import of_picture
+from gencomp.systems.irec.latent_models import LossyLatents, RvaeLatents, tiles
 from gencomp.systems.irec.objectives import (
     WHITE,
     BoundPhase,
@@ -38,6 +41,7 @@ from gencomp.systems.irec.objectives import (
     total_nats_B,
     warm_up,
 )
+from gencomp.systems.irec.pictures import Kind
 from gencomp.systems.irec.recipe import (
     IrecRecipe,
     LossyRecipe,
@@ -93,6 +97,21 @@ class IrecSystem(SystemOfObjectives):
     @abstractmethod
     def to_images(self, output_BCHW: Tensor) -> Tensor:
         """Map outputs of the model to uint8 images."""
+
+    @abstractmethod
+    def coded(self) -> Coded:
+        """The model as its codec takes it."""
+
+    def codec(self) -> IrecCodec:
+        """The codec of these weights.
+
+        Raises:
+            InputError: the recipe names a coder that does not fit this model.
+        """
+        return IrecCodec(self.coded(), self.recipe.codec)
+
+    def ideal(self) -> Callable[[Picture], Ideal]:
+        return partial(of_picture, self.coded())
 
     @torch.no_grad()
     def finalise(self, supply: Supply) -> None:
@@ -186,6 +205,12 @@ class Lossless(IrecSystem):
         with starting(model):
             model(padded(x_BCHW, model.stride, model.least), noise_of(draws), from_prior=True)
 
+    def coded(self) -> Coded:
+        likelihood = self.networks["likelihood"]
+        assert isinstance(likelihood, logistic.LogisticPixels)
+        scale = float(likelihood.log_scale.detach().double().exp())
+        return Coded(self.latent_model(), "lossless", self.networks, tiles, least_bits(scale))
+
     def passed(self, batch: Batch, draws: Draws) -> Passed:
         return bound(self.networks, batch.images_BCHW, draws)[0]
 
@@ -244,6 +269,10 @@ class Lossy(IrecSystem):
             warm_up(loss.warm_up_steps),
         )
         super().__init__(model, model.channels, {}, Objective(phase, recipe.optimizer))
+
+    def coded(self) -> Coded:
+        kind: Kind = "uniform" if self._uniform else "gaussian"
+        return Coded(self.latent_model(), kind, self.networks)
 
     def passed(self, batch: Batch, draws: Draws) -> Passed:
         return reconstructed(self.model, to_unit(batch.images_BCHW), draws, self._uniform)
