@@ -1,0 +1,80 @@
+"""Small codecs of every kind, pictures for them, and streams with their checksums made anew."""
+
+from __future__ import annotations
+
+import binascii
+import zlib
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from skimage import data
+
+from gencomp.coding import container
+from gencomp.system import Picture
+from gencomp.systems.irec.codec import IrecCodec
+from gencomp.systems.irec.system import IrecSystem
+from gencomp.systems.irec.writing import CodecSection
+from tests.gencomp import irec_cases
+
+# Each kind of codec with its stage, and the keys of its recipe.
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "relative_entropy": ("rvae", {}),
+    "bits_back": ("rvae", {"codec.coder": "bits_back"}),
+    "two_level": ("two_level", {}),
+    "one_level": ("one_level", {}),
+    "universal": ("two_level", {"networks.posterior": "uniform"}),
+}
+LOSSLESS = ("relative_entropy", "bits_back")
+LOSSY = ("two_level", "one_level", "universal")
+
+
+@cache
+def system(stage: str, posterior: str = "gaussian") -> IrecSystem:
+    """A system with moved weights and a table of expected divergences."""
+    more = {} if posterior == "gaussian" else {"networks.posterior": posterior}
+    found = irec_cases.made(stage, **more)
+    numbers = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in found.networks.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=numbers))
+    if stage == "rvae":
+        found.networks["likelihood"].log_scale.data.fill_(-3.0)  # as in trained models
+    found.finalise(irec_cases.supply(128))
+    return found
+
+
+@cache
+def codec(kind: str, **writing: Any) -> IrecCodec:
+    stage, keys = KINDS[kind]
+    chosen = {key.removeprefix("codec."): x for key, x in keys.items() if key.startswith("codec.")}
+    found = system(stage, keys.get("networks.posterior", "gaussian"))
+    return IrecCodec(found.coded(), CodecSection(**{**chosen, **writing}))
+
+
+def crops(count: int, least: int = 4, most: int = 40, seed: int = 0) -> list[Picture]:
+    """Crops of photographs, of random sizes at random places."""
+    photos = [data.astronaut(), data.coffee(), data.chelsea(), data.rocket()]
+    numbers = np.random.default_rng(seed)
+    found = []
+    for index in range(count):
+        photo = photos[int(numbers.integers(len(photos)))]
+        height, width = numbers.integers(least, most + 1, 2).tolist()
+        top = int(numbers.integers(photo.shape[0] - height))
+        left = int(numbers.integers(photo.shape[1] - width))
+        image_HWC = photo[top : top + height, left : left + width]
+        found.append(Picture(np.ascontiguousarray(image_HWC), index=index))
+    return found
+
+
+def sealed(body: bytes) -> bytes:
+    """Bytes with the right checksum behind them, whatever they say."""
+    if body[2] & 8:
+        return body + binascii.crc_hqx(body, 0xFFFF).to_bytes(2, "big")
+    return body + zlib.crc32(body).to_bytes(4, "big")
+
+
+def body(stream: bytes) -> bytes:
+    """A stream without its checksum."""
+    return stream[: -2 if container.unpack(stream).is_exact else -4]
