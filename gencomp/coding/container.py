@@ -47,9 +47,9 @@ integers.
 An exact container (kind 8) holds pictures that decode to the very images that were written. The
 4 bytes of each picture's hash then do most of the work of the other fields: no decoder need be
 named, as all show the same image, the fingerprint keeps its first 4 bytes, and the checksum is a
-CRC-16 (CCITT's, from FFFF) in 2 bytes. So 15 bytes stand around the content of a picture of at most
-127 pixels a side, its hash included. What the 2 bytes let pass (a file changed in many places, with
-a probability of 2^-16) the hash stops with one of 2^-32 more.
+CRC-16 in 2 bytes (CCITT's, from FFFF and inverted). So 15 bytes stand around the content of a
+picture of at most 127 pixels a side, its hash included. What the 2 bytes let pass (a file changed
+in many places, with a probability of 2^-16) the hash stops with one of 2^-32 more.
 
 A varint has seven bits a byte, least significant first; the top bit is set on all bytes but the
 last. Every container has exactly one form in bytes, and any other way to write it is refused.
@@ -349,5 +349,5 @@ def _require_digests(digests: Digests, pictures: int) -> None:
 
 def _checksum(data: bytes, exact: bool) -> bytes:
     if exact:
-        return binascii.crc_hqx(data, 0xFFFF).to_bytes(_EXACT_CHECKSUM_BYTES, "big")
+        return (binascii.crc_hqx(data, 0xFFFF) ^ 0xFFFF).to_bytes(_EXACT_CHECKSUM_BYTES, "big")
     return zlib.crc32(data).to_bytes(_CHECKSUM_BYTES, "big")

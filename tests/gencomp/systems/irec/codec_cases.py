@@ -71,7 +71,7 @@ def crops(count: int, least: int = 4, most: int = 40, seed: int = 0) -> list[Pic
 def sealed(body: bytes) -> bytes:
     """Bytes with the right checksum behind them, whatever they say."""
     if body[2] & 8:
-        return body + binascii.crc_hqx(body, 0xFFFF).to_bytes(2, "big")
+        return body + (binascii.crc_hqx(body, 0xFFFF) ^ 0xFFFF).to_bytes(2, "big")
     return body + zlib.crc32(body).to_bytes(4, "big")
 
 
