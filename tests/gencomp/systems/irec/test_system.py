@@ -67,7 +67,7 @@ class TestLossless:
 
     def test_free_bits(self):
         """A channel that costs less than its free bits counts as they do, and gets no gradient."""
-        none, some, much = (irec_cases.made(**{"loss.free_bits": x}) for x in (0, 0.5, 1e9))
+        none, some, much = (irec_cases.made(**{"loss.free_bits": x}) for x in (0, 8, 1e9))
         losses = {one: loss_of(one) for one in (none, some, much)}
         kl = losses[none].terms["kl"].item()
         assert losses[none].terms["kl_charged"].item() == pytest.approx(kl)
@@ -76,9 +76,9 @@ class TestLossless:
             none.networks, irec_cases.batch().images_BCHW, irec_cases.draws()
         )
         each = torch.cat(passed.nats_BC, dim=1).mean(0)
-        assert (each < 0.5).any() and (each > 0.5).any()
+        assert (each < 8).any() and (each > 8).any()
         assert losses[some].terms["kl_charged"].item() == pytest.approx(
-            each.clamp_min(0.5).sum().item()
+            each.clamp_min(8).sum().item()
         )
         # A prior has a gradient from the rate alone.
         for system, moved in ((none, True), (much, False)):
@@ -181,8 +181,8 @@ class TestLossy:
             metrics = system.summary(system.evaluate(irec_cases.batch(), irec_cases.draws()))
         assert metrics["ideal_bpp"] == pytest.approx(terms["ideal_bpp"].item(), rel=1e-5)
         assert metrics["loss"] == pytest.approx(loss.item(), rel=1e-5)
-        # The metric's errors are of images of 8 bits on [−1, 1], those of the loss are not rounded.
-        assert metrics["mse"] == pytest.approx(metrics["distortion"] / 127.5**2, rel=0.05)
+        # The metric's errors are of images of 8 bits on [−1, 1]; those of the loss are not clipped.
+        assert metrics["mse"] == pytest.approx(metrics["distortion"] / 127.5**2, rel=0.1)
 
     def test_ms_ssim_has_exponents_of_1(self):
         system = irec_cases.made("one_level", **{"loss.distortion": "ms_ssim"})
