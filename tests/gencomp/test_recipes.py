@@ -29,6 +29,9 @@ class TestShipped:
                 for stage in stages
                 for images in ("celeba", "lsun", *(("mnist",) if stage in digits else ()), "photos")
             ),
+            "irec_one_level_photos",
+            *(f"irec_rvae_{images}" for images in ("cifar10", "imagenet32", "narrow_cifar10")),
+            *(f"irec_two_level_{images}" for images in ("clic", "photos")),
             *sorted(
                 [
                     "urdp_celeba",
