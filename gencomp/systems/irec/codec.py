@@ -396,7 +396,7 @@ def _fitting(kind: Kind, coder: CoderName | None) -> CoderName:
     if coder not in fitting:
         what = {
             "lossless": "a lossless model",
-            "gaussian": "a lossy model, whose receiver cannot give bits back",
+            "gaussian": "a lossy model, whose receiver cannot give bits back,",
             "uniform": "a model with uniform posteriors",
         }[kind]
         raise InputError(

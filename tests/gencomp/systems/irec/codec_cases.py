@@ -27,20 +27,24 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "universal": ("two_level", {"networks.posterior": "uniform"}),
 }
 LOSSLESS = ("relative_entropy", "bits_back")
+_STEPS = 60
 LOSSY = ("two_level", "one_level", "universal")
 
 
 @cache
 def system(stage: str, posterior: str = "gaussian") -> IrecSystem:
-    """A system with moved weights and a table of expected divergences."""
+    """A system after some steps of training, with its table of expected divergences."""
     more = {} if posterior == "gaussian" else {"networks.posterior": posterior}
     found = irec_cases.made(stage, **more)
-    numbers = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in found.networks.parameters():
-            parameter.add_(0.02 * torch.randn(parameter.shape, generator=numbers))
-    if stage == "rvae":
-        found.networks["likelihood"].log_scale.data.fill_(-3.0)  # as in trained models
+    phase = found.phases["model"]
+    phase.take_over()
+    optimizer = torch.optim.Adam(phase.trained_parameters(), lr=1e-2)
+    for step in range(_STEPS):
+        loss = phase(irec_cases.batch(seed=step), irec_cases.draws(step), irec_cases.START).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    found.networks.eval()
     found.finalise(irec_cases.supply(128))
     return found
 
