@@ -15,12 +15,16 @@ the encoder would not have written is refused.
 
 from __future__ import annotations
 
+from typing import Any
+
 import constriction
 import numpy as np
 import numpy.typing as npt
 
 from gencomp.coding.tables import PRECISION, Integers
 from gencomp.errors import InputError
+
+Weights = npt.NDArray[np.float64]
 
 MODEL = constriction.stream.model.Categorical(perfect=False)
 MAX_UNIFORM_LEVELS = 1 << 16
@@ -34,37 +38,26 @@ class Encoder:
     def __init__(self) -> None:
         self._encoder = constriction.stream.queue.RangeEncoder()
 
-    def put(
-        self, symbols_B: Integers, frequencies_BL: Integers, precision: int = PRECISION
-    ) -> None:
-        """Append B symbols, each coded by its own frequencies.
+    def put(self, symbols_B: Integers, frequencies: Integers, precision: int = PRECISION) -> None:
+        """Append B symbols.
 
         Args:
             symbols_B: integers 0..L−1.
-            frequencies_BL: integers of at least 1; each row sums to 2^precision.
+            frequencies: integers of at least 1, a row for each symbol [B, L] or one row that all
+                symbols share [L]; each row sums to 2^precision.
             precision: 1..24.
 
         Raises:
             InputError: the frequencies have another sum, or a symbol lies outside the alphabet.
         """
-        weights_BL = weights(frequencies_BL, precision)
-        count, levels = weights_BL.shape
-        if symbols_B.shape != (count,):
-            raise InputError(
-                f"A step of {count} rows of frequencies codes {count} symbols, not an array of"
-                f" shape {symbols_B.shape}."
-            )
-        if count and not 0 <= int(symbols_B.min()) <= int(symbols_B.max()) < levels:
-            raise InputError(
-                f"Symbols run from {int(symbols_B.min())} to {int(symbols_B.max())}, allowed are 0"
-                f" to {levels - 1}."
-            )
-        if count and levels > 1:
-            self.append(symbols_B.astype(np.int32), weights_BL)
+        weights_ = weights(frequencies, precision)
+        require_symbols(symbols_B, weights_)
+        if len(symbols_B) and weights_.shape[-1] > 1:
+            self.append(symbols_B.astype(np.int32), weights_)
 
-    def append(self, symbols_B: npt.NDArray[np.int32], weights_BL: npt.NDArray[np.float64]) -> None:
+    def append(self, symbols_B: npt.NDArray[np.int32], weights_: Weights) -> None:
         """Append symbols as `put` does, with the weights that `weights` returned."""
-        self._encoder.encode(symbols_B, MODEL, weights_BL)
+        self._encoder.encode(symbols_B, *model(weights_))
 
     def put_uniform(self, symbols_B: Integers, levels: int) -> None:
         """Append B symbols, all of which are equally likely.
@@ -107,21 +100,28 @@ class Decoder:
         # Encodes the decoded symbols again, which exposes a stream that no encoder writes.
         self._again = Encoder()
 
-    def take(self, frequencies_BL: Integers, precision: int = PRECISION) -> Integers:
-        """The next B symbols, given the frequencies and the precision with which they were put.
+    def take(
+        self, frequencies: Integers, precision: int = PRECISION, count: int | None = None
+    ) -> Integers:
+        """The next symbols, given the frequencies and the precision with which they were put.
+
+        Args:
+            frequencies: a row for each symbol [B, L], or one row that all of them share [L].
+            precision: 1..24.
+            count: the number B of symbols, where they share a row.
 
         Raises:
             InputError: the frequencies have another sum, or the stream holds no such symbols.
         """
-        weights_BL = weights(frequencies_BL, precision)
-        count, levels = weights_BL.shape
-        if not count or levels == 1:
-            return np.zeros(count, np.int64)
+        weights_ = weights(frequencies, precision)
+        many = len(weights_) if count is None else count
+        if not many or weights_.shape[-1] == 1:
+            return np.zeros(many, np.int64)
         try:
-            symbols_B = self._decoder.decode(MODEL, weights_BL)
+            symbols_B = self._decoder.decode(*decodable(weights_, many))
         except AssertionError:  # constriction raises it for a state that no symbol leads to
             raise damaged() from None
-        self._again.append(symbols_B, weights_BL)
+        self._again.append(symbols_B, weights_)
         require_read(self._again.words, self._data)
         return symbols_B.astype(np.int64)
 
@@ -206,25 +206,59 @@ def damaged() -> InputError:
     return InputError("The encoder never writes this data: it is damaged.")
 
 
-def weights(frequencies_BL: Integers, precision: int) -> npt.NDArray[np.float64]:
-    """The weights that the coder needs for these frequencies.
+def weights(frequencies: Integers, precision: int) -> Weights:
+    """The weights that the coder needs for these frequencies, in the same shape.
 
     Raises:
         InputError: the arguments are not frequencies of that precision.
     """
     if not 1 <= precision <= PRECISION:
         raise InputError(f"A precision of {precision} bits is not one of 1 to {PRECISION}.")
-    if frequencies_BL.ndim != 2 or frequencies_BL.dtype.kind not in "iu":
+    if frequencies.ndim not in (1, 2) or frequencies.dtype.kind not in "iu":
         raise InputError(
-            "Frequencies are integers [symbols, levels], not"
-            f" {frequencies_BL.dtype} of shape {frequencies_BL.shape}."
+            "Frequencies are integers [symbols, levels] or [levels], not"
+            f" {frequencies.dtype} of shape {frequencies.shape}."
         )
-    if frequencies_BL.size and int(frequencies_BL.min()) < 1:
-        raise InputError(f"A frequency is {int(frequencies_BL.min())}, but it must be at least 1.")
-    sums_B = frequencies_BL.sum(axis=1, dtype=np.int64)
-    if (wrong_B := sums_B != 1 << precision).any():
+    if frequencies.size and int(frequencies.min()) < 1:
+        raise InputError(f"A frequency is {int(frequencies.min())}, but it must be at least 1.")
+    sums = np.atleast_1d(frequencies.sum(axis=-1, dtype=np.int64))
+    if (wrong := sums != 1 << precision).any():
         raise InputError(
-            f"The frequencies of a symbol sum to {int(sums_B[wrong_B][0])}, but they must sum to"
+            f"The frequencies of a symbol sum to {int(sums[wrong][0])}, but they must sum to"
             f" 2^{precision} = {1 << precision}."
         )
-    return ((frequencies_BL.astype(np.int64) << (PRECISION - precision)) - 1).astype(np.float64)
+    return ((frequencies.astype(np.int64) << (PRECISION - precision)) - 1).astype(np.float64)
+
+
+def require_symbols(symbols_B: Integers, weights_: Weights) -> None:
+    """Refuse symbols that these weights do not belong to.
+
+    Raises:
+        InputError: there are more or fewer rows than symbols, or a symbol is out of range.
+    """
+    levels = weights_.shape[-1]
+    if symbols_B.ndim != 1 or (weights_.ndim == 2 and len(symbols_B) != len(weights_)):
+        raise InputError(
+            f"A step of {len(weights_)} rows of frequencies codes {len(weights_)} symbols, not an"
+            f" array of shape {symbols_B.shape}."
+        )
+    if len(symbols_B) and not 0 <= int(symbols_B.min()) <= int(symbols_B.max()) < levels:
+        raise InputError(
+            f"Symbols run from {int(symbols_B.min())} to {int(symbols_B.max())}, allowed are 0"
+            f" to {levels - 1}."
+        )
+
+
+def model(weights_: Weights) -> tuple[Any, ...]:
+    """The weights as constriction takes them to encode: a row for each symbol, or one for all.
+
+    Both mean the same, and one row for all is faster.
+    """
+    if weights_.ndim == 2:
+        return MODEL, weights_
+    return (constriction.stream.model.Categorical(weights_, perfect=False),)
+
+
+def decodable(weights_: Weights, count: int) -> tuple[Any, ...]:
+    """The weights as constriction takes them to decode so many symbols."""
+    return model(weights_) if weights_.ndim == 2 else (*model(weights_), count)

@@ -1,0 +1,306 @@
+"""Bits-back coding of images with a model of latents, chained over a set.
+
+The sender holds a stack (`gencomp.coding.ans`). For each image it pops latents from their
+posterior, top-down, which draws a sample and takes bits off the stack; then it pushes the image
+given the latents, and the latents by their prior. A receiver does the inverse from the last image
+to the first: it pops the latents by their prior and the image, and pushes the latents back by the
+posterior, which the image tells, and so restores the bits that the sender had taken.
+
+    stack of the sender               pop z_1 … z_L        push x           push z_L … z_1
+                                      ~ q(z_l | x, z_<l)   ~ p(x | z)       ~ p(z_l | z_<l)
+                                    ┌─────────────┐
+    ┌─────────────┐                 │             │      ┌───────────┐      ┌───────────┐
+    │  images     │                 └·············┘      │     x     │      │ z_1 … z_L │
+    │  before     │      ──▶        ┌─────────────┐  ──▶ ├───────────┤  ──▶ ├───────────┤
+    ├─────────────┤                 │  images     │      │  images   │      │     x     │
+    │initial bits │                 │  before     │      │  before   │      ├───────────┤
+    └─────────────┘                 ├─────────────┤      ├───────────┤      │  before   │
+                                    │initial bits │      │  initial  │      │ & initial │
+                                    └─────────────┘      └───────────┘      └───────────┘
+     length                            + log2 q(z)         − log2 p(x|z)      − log2 p(z)
+
+So an image adds −log2 p(x, z) + log2 q(z | x) bits, the negative ELBO on average (Townsend, Bird
+and Barber, 2019; for layers HiLLoC: Townsend, Bird, Kunze and Barber, 2020). The first image pops
+bits that nobody has pushed: these initial bits are part of the stream. An image can only be decoded
+after all that follow it.
+
+**Bins.** A latent takes one of the values of some bins of its prior, most of which have the same
+mass 2^-p. The outermost bin of each side is halved again and again, to 2^-20, since a posterior may
+lie in the tail of its prior. The posterior of a bin is its mass under the posterior; the value of a
+bin is its median under the prior. Let w be a bin's width where the posterior lies. The bins cost
+(w/σ_q)⁴/576 nats a latent: to second order, what the image loses by the larger variance of the
+sample is what the bins win by having less Kullback-Leibler divergence than the densities (for a
+posterior that is exact and much narrower than its prior). So bins as wide as σ_q cost 0.002 nats.
+They are wider in the tails of the prior, and finer bins take more initial bits: one a latent for
+each p. So each layer has its own p, which `suited` chooses by the exact cost for the images at hand
+and which is pushed last.
+
+Everything that a receiver must reproduce is computed from the rounded Gaussians of the model by
+`gencomp.coding.portable` and rounded to integers. The coder is that of `constriction`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gencomp.coding import logistic, portable
+from gencomp.coding.ans import Stack
+from gencomp.coding.latent_model import Floats, Gaussian, LatentModel
+from gencomp.coding.tables import PRECISION, Integers, frequencies
+from gencomp.errors import InputError
+
+LEAST_DEPTH, MOST_DEPTH = 2, 12
+
+# All depths are equally likely.
+_DEPTH_FREQUENCIES = frequencies(np.zeros(MOST_DEPTH - LEAST_DEPTH + 1, np.int64))
+# The mass of the outermost bins is 2^-_TAIL_DEPTH.
+_TAIL_DEPTH = 20
+# Below this mass of the posterior, its parts are rounding errors, and halves do as well.
+_NO_MASS = 2.0**-36
+# The number of images and of latents of a layer that the choice of p looks at.
+_TRIED_IMAGES = 4
+_TRIED_LATENTS = 256
+
+
+class Bins(NamedTuple):
+    """Bins of the standard normal distribution.
+
+    Attributes:
+        edges_E: the edges between neighbouring bins, float64 [L − 1].
+        values_L: the value that stands for each bin, float64 [L].
+        frequencies_L: the mass of each bin in units of 2^-24, int64 [L].
+    """
+
+    edges_E: Floats
+    values_L: Floats
+    frequencies_L: Integers
+
+
+def encode(
+    model: LatentModel[Any], images: Sequence[np.ndarray], depths: Sequence[int] | None = None
+) -> bytes:
+    """The stream of images, with its initial bits.
+
+    Args:
+        model: the model of the images and their latents.
+        images: uint8 images [H, W, 3]; they may differ in size.
+        depths: p of each layer, 2 to 12; None for those that cost least.
+
+    Raises:
+        InputError: there are not as many depths as layers, or one is out of range.
+    """
+    chosen = suited(model, images) if depths is None else list(depths)
+    if len(chosen) != model.layers:
+        raise InputError(f"A model of {model.layers} layers has so many depths, not {len(chosen)}.")
+    layers = [bins(depth) for depth in chosen]
+    stack = Stack()
+    for image_HWC in images:
+        _push_image(stack, model, image_HWC, layers)
+    stack.push(np.array(chosen, np.int64) - LEAST_DEPTH, _DEPTH_FREQUENCIES)
+    return stack.data()
+
+
+def decode(
+    model: LatentModel[Any], sizes: Sequence[tuple[int, int]], data: bytes
+) -> list[np.ndarray]:
+    """The images of a stream, [H, W, 3] each; the inverse of `encode`.
+
+    Args:
+        model: the model that the images were encoded with.
+        sizes: the height and the width of each image.
+        data: what `encode` has returned.
+
+    Raises:
+        InputError: `encode` returns `data` for no images of these sizes.
+    """
+    return list(decode_backwards(model, sizes, data))[::-1]
+
+
+def decode_backwards(
+    model: LatentModel[Any], sizes: Sequence[tuple[int, int]], data: bytes
+) -> Iterator[np.ndarray]:
+    """The images of a stream from the last to the first, as `decode` returns them.
+
+    A reader who wants one image can stop there. Only a reader who takes all of them is told of all
+    damage, since what is left at the end tells.
+    """
+    stack = Stack(data)
+    depths = stack.pop(_DEPTH_FREQUENCIES, count=model.layers) + LEAST_DEPTH
+    layers = [bins(int(depth)) for depth in depths]
+    for height, width in reversed(sizes):
+        yield _pop_image(stack, model, height, width, layers)
+    stack.finish()
+
+
+@lru_cache(MOST_DEPTH)
+def bins(depth: int) -> Bins:
+    """The bins of mass 2^-depth, the outermost of which are halved on to a mass of 2^-20.
+
+    Raises:
+        InputError: the depth is not one of 2 to 12.
+    """
+    if not LEAST_DEPTH <= depth <= MOST_DEPTH:
+        raise InputError(
+            f"The bins of a latent have a mass of 2^-p for p = {LEAST_DEPTH} to {MOST_DEPTH}, not"
+            f" for {depth}."
+        )
+    tail_T = 0.5 ** np.arange(_TAIL_DEPTH, depth, -1)
+    main = np.arange(1, 1 << depth) / (1 << depth)
+    edges_E = np.concatenate([tail_T, main, (1 - tail_T)[::-1]])
+    bounds = np.concatenate([[0.0], edges_E, [1.0]])
+    masses_L = np.diff(bounds)
+    return Bins(
+        portable.normal_quantile(edges_E),
+        portable.normal_quantile(bounds[:-1] + masses_L / 2),
+        np.ldexp(masses_L, PRECISION).astype(np.int64),
+    )
+
+
+def suited(model: LatentModel[Any], images: Sequence[np.ndarray]) -> list[int]:
+    """The depth p of each layer that costs least for these images, by a few of them.
+
+    The cost is that of the bins, for all images, and that of the initial bits, which are needed
+    once.
+    """
+    if not images:
+        return [LEAST_DEPTH] * model.layers
+    tried = [images[place] for place in range(0, len(images), -(-len(images) // _TRIED_IMAGES))]
+    depths = np.arange(LEAST_DEPTH, MOST_DEPTH + 1)
+    costs_LP = np.zeros((model.layers, len(depths)))
+    for image_HWC in tried:
+        state = model.start(*image_HWC.shape[:2], image_HWC)
+        for layer in range(model.layers):
+            prior, posterior = model.prior(state), model.posterior(state)
+            every = -(-len(prior.mean_D) // _TRIED_LATENTS)
+            ratio = _standardised(prior, posterior)
+            some = Gaussian(ratio.mean_D[::every], ratio.scale_D[::every])
+            for column, depth in enumerate(depths):
+                loss, taken = _costs(some, bins(int(depth)))
+                share = len(images) / len(tried) * loss + taken / len(tried)
+                costs_LP[layer, column] += every * share
+            state = model.after(state, posterior.mean_D)
+    return [int(depth) for depth in depths[costs_LP.argmin(axis=1)]]
+
+
+def _costs(posterior: Gaussian, bins_: Bins) -> tuple[float, float]:
+    """What bins cost for standardised posteriors: nats an image beyond the ELBO, initial nats.
+
+    The first is Σ_b Q_b (ln Q_b/P_b − ln q(z_b)/p(z_b)), exact where the posterior is.
+    """
+    mean_D1, scale_D1 = posterior.mean_D[:, None], posterior.scale_D[:, None]
+    below_DE = portable.normal_cdf((bins_.edges_E - mean_D1) / scale_D1)
+    masses_DL = np.diff(below_DE, axis=1, prepend=0.0, append=1.0)
+    logs_DL = np.log(np.maximum(masses_DL, 2.0**-PRECISION))
+    prior_L = np.log(bins_.frequencies_L) - PRECISION * np.log(2)
+    residuals_DL = (bins_.values_L - mean_D1) / scale_D1
+    ratios_DL = (bins_.values_L**2 - residuals_DL**2) / 2 - np.log(scale_D1)
+    loss = (masses_DL * (logs_DL - prior_L - ratios_DL)).sum()
+    return float(loss), float(-(masses_DL * logs_DL).sum())
+
+
+def _push_image(
+    stack: Stack, model: LatentModel[Any], image_HWC: np.ndarray, layers: Sequence[Bins]
+) -> None:
+    state = model.start(*image_HWC.shape[:2], image_HWC)
+    found = []
+    for bins_ in layers:
+        prior = model.prior(state)
+        found.append(_pop_posterior(stack, _standardised(prior, model.posterior(state)), bins_))
+        state = model.after(state, _values(prior, found[-1], bins_))
+    logistic.push(stack, model.likelihood(state), image_HWC.reshape(-1).astype(np.int64))
+    for bins_, places_D in zip(reversed(layers), reversed(found), strict=True):
+        stack.push(places_D, bins_.frequencies_L)
+
+
+def _pop_image(
+    stack: Stack, model: LatentModel[Any], height: int, width: int, layers: Sequence[Bins]
+) -> np.ndarray:
+    state = model.start(height, width)
+    priors, found = [], []
+    for bins_ in layers:
+        priors.append(model.prior(state))
+        count = len(priors[-1].mean_D)
+        found.append(stack.pop(bins_.frequencies_L, count=count))
+        state = model.after(state, _values(priors[-1], found[-1], bins_))
+    values_N = logistic.pop(stack, model.likelihood(state))
+    image_HWC = values_N.astype(np.uint8).reshape(height, width, 3)
+
+    state = model.start(height, width, image_HWC)
+    posteriors = []
+    for prior, places_D, bins_ in zip(priors, found, layers, strict=True):
+        posteriors.append(_standardised(prior, model.posterior(state)))
+        state = model.after(state, _values(prior, places_D, bins_))
+    for posterior, places_D, bins_ in list(zip(posteriors, found, layers, strict=True))[::-1]:
+        _push_posterior(stack, places_D, posterior, bins_)
+    return image_HWC
+
+
+def _standardised(prior: Gaussian, posterior: Gaussian) -> Gaussian:
+    """The posterior where the prior is the standard normal distribution."""
+    return Gaussian(
+        (posterior.mean_D - prior.mean_D) / prior.scale_D, posterior.scale_D / prior.scale_D
+    )
+
+
+def _values(prior: Gaussian, places_D: Integers, bins_: Bins) -> Floats:
+    return prior.mean_D + prior.scale_D * bins_.values_L[places_D]
+
+
+def _pop_posterior(stack: Stack, posterior: Gaussian, bins_: Bins) -> Integers:
+    """A sample of the posterior's bins, [D], drawn with bits of the stack."""
+    return _search(posterior, bins_, lambda rows_A2, active_A, middle_A: stack.pop(rows_A2))
+
+
+def _push_posterior(stack: Stack, places_D: Integers, posterior: Gaussian, bins_: Bins) -> None:
+    """Return the bits to the stack; the inverse of `_pop_posterior`."""
+    steps: list[tuple[Integers, Integers]] = []
+
+    def step(rows_A2: Integers, active_A: Integers, middle_A: Integers) -> Integers:
+        bits_A = (places_D[active_A] >= middle_A).astype(np.int64)
+        steps.append((bits_A, rows_A2))
+        return bits_A
+
+    _search(posterior, bins_, step)
+    for bits_A, rows_A2 in reversed(steps):
+        stack.push(bits_A, rows_A2)
+
+
+def _search(
+    posterior: Gaussian, bins_: Bins, bits: Callable[[Integers, Integers, Integers], Integers]
+) -> Integers:
+    """Bisect the bins of all latents at once to one bin each, [D].
+
+    So a latent costs about log2 L evaluations of its distribution function and not L of them.
+
+    Args:
+        posterior: the standardised posterior.
+        bins_: the bins.
+        bits: maps the frequencies of the two halves [A, 2], the latents that have two halves left
+            [A] and the first bins of the upper halves [A] to the halves that are chosen, 0 or 1.
+    """
+    count = len(posterior.mean_D)
+    low_D, high_D = np.zeros(count, np.int64), np.full(count, len(bins_.values_L))
+    below_D, upto_D = np.zeros(count), np.ones(count)
+    while (active_A := np.flatnonzero(high_D - low_D > 1)).size:
+        middle_A = (low_D[active_A] + high_D[active_A]) // 2
+        distance_A = bins_.edges_E[middle_A - 1] - posterior.mean_D[active_A]
+        edge_A = portable.normal_cdf(distance_A / posterior.scale_D[active_A])
+        rows_A2 = _halves(edge_A - below_D[active_A], upto_D[active_A] - edge_A)
+        upper_A = bits(rows_A2, active_A, middle_A) == 1
+        low_D[active_A[upper_A]], below_D[active_A[upper_A]] = middle_A[upper_A], edge_A[upper_A]
+        lower_A = ~upper_A
+        high_D[active_A[lower_A]], upto_D[active_A[lower_A]] = middle_A[lower_A], edge_A[lower_A]
+    return low_D
+
+
+def _halves(lower_A: Floats, upper_A: Floats) -> Integers:
+    """The frequencies of two halves in proportion to their masses, [A, 2]."""
+    total_A = lower_A + upper_A
+    share_A = np.where(total_A > _NO_MASS, lower_A / np.maximum(total_A, _NO_MASS), 0.5)
+    whole = 1 << PRECISION
+    first_A = np.clip(np.rint(share_A * whole).astype(np.int64), 1, whole - 1)
+    return np.stack([first_A, whole - first_A], axis=1)
