@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 import zlib
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,22 +32,45 @@ _STEPS = 60
 LOSSY = ("two_level", "one_level", "universal")
 
 
-@cache
+# The systems by stage and posterior.
+_systems: dict[tuple[str, str], IrecSystem] = {}
+
+
 def system(stage: str, posterior: str = "gaussian") -> IrecSystem:
     """A system after some steps of training, with its table of expected divergences."""
+    if (stage, posterior) not in _systems:
+        found = _made(stage, posterior, start=True)
+        phase = found.phases["model"]
+        phase.take_over()
+        optimizer = torch.optim.Adam(phase.trained_parameters(), lr=1e-2)
+        for step in range(_STEPS):
+            batch, draws = irec_cases.batch(seed=step), irec_cases.draws(step)
+            optimizer.zero_grad()
+            phase(batch, draws, irec_cases.START).loss.backward()
+            optimizer.step()
+        found.networks.eval()
+        found.finalise(irec_cases.supply(128))
+        _systems[stage, posterior] = found
+    return _systems[stage, posterior]
+
+
+def save(path: Path) -> None:
+    """Write the weights of all systems to a file, for a process that computes otherwise."""
+    for stage, keys in KINDS.values():
+        system(stage, keys.get("networks.posterior", "gaussian"))
+    torch.save({key: one.networks.state_dict() for key, one in _systems.items()}, path)
+
+
+def load(path: Path) -> None:
+    """Take the systems of another process from a file."""
+    for key, state in torch.load(path).items():
+        _systems[key] = _made(*key, start=False)
+        _systems[key].networks.load_state_dict(state)
+
+
+def _made(stage: str, posterior: str, start: bool) -> IrecSystem:
     more = {} if posterior == "gaussian" else {"networks.posterior": posterior}
-    found = irec_cases.made(stage, **more)
-    phase = found.phases["model"]
-    phase.take_over()
-    optimizer = torch.optim.Adam(phase.trained_parameters(), lr=1e-2)
-    for step in range(_STEPS):
-        loss = phase(irec_cases.batch(seed=step), irec_cases.draws(step), irec_cases.START).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    found.networks.eval()
-    found.finalise(irec_cases.supply(128))
-    return found
+    return irec_cases.made(stage, start, **more)
 
 
 @cache
