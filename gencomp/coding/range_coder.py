@@ -27,6 +27,7 @@ from gencomp.errors import InputError
 Weights = npt.NDArray[np.float64]
 
 MODEL = constriction.stream.model.Categorical(perfect=False)
+MAX_UNIFORM_LEVELS = 1 << 16
 _WORD_BYTES = 4
 _STATE_BYTES = 8
 
@@ -57,6 +58,25 @@ class Encoder:
     def append(self, symbols_B: npt.NDArray[np.int32], weights_: Weights) -> None:
         """Append symbols as `put` does, with the weights that `weights` returned."""
         self._encoder.encode(symbols_B, *model(weights_))
+
+    def put_uniform(self, symbols_B: Integers, levels: int) -> None:
+        """Append B symbols, all of which are equally likely.
+
+        Args:
+            symbols_B: integers 0..levels−1.
+            levels: 2..65536.
+
+        Raises:
+            InputError: a symbol or the number of levels lies outside its range.
+        """
+        model = _uniform(levels)
+        if symbols_B.size and not 0 <= int(symbols_B.min()) <= int(symbols_B.max()) < levels:
+            raise InputError(
+                f"Symbols run from {int(symbols_B.min())} to {int(symbols_B.max())}, allowed are 0"
+                f" to {levels - 1}."
+            )
+        if symbols_B.size:
+            self._encoder.encode(symbols_B.astype(np.int32), model)
 
     def data(self) -> bytes:
         """The bytes that stand for all symbols so far."""
@@ -105,6 +125,28 @@ class Decoder:
         require_read(self._again.words, self._data)
         return symbols_B.astype(np.int64)
 
+    def take_uniform(self, count: int, levels: int) -> Integers:
+        """The next symbols of `put_uniform`, [count].
+
+        A count that the stream cannot hold is refused before any room is taken for it.
+
+        Raises:
+            InputError: the number of levels lies outside its range, or the stream holds no such
+                symbols.
+        """
+        model = _uniform(levels)
+        if count * (levels.bit_length() - 1) > 8 * (len(self._data) + _STATE_BYTES):
+            raise damaged()
+        if not count:
+            return np.zeros(0, np.int64)
+        try:
+            symbols_B = self._decoder.decode(model, count)
+        except AssertionError:  # as in `take`
+            raise damaged() from None
+        self._again.put_uniform(symbols_B, levels)
+        require_read(self._again.words, self._data)
+        return symbols_B.astype(np.int64)
+
     def finish(self) -> None:
         """Require that the stream holds the symbols that were taken and nothing else.
 
@@ -113,6 +155,13 @@ class Decoder:
         """
         if self._again.data() != self._data:
             raise damaged()
+
+
+def _uniform(levels: int) -> constriction.stream.model.Uniform:
+    """The model of equally likely levels; each has a probability within 0.4 % of the others'."""
+    if not 2 <= levels <= MAX_UNIFORM_LEVELS:
+        raise InputError(f"{levels} equal levels are not 2 to {MAX_UNIFORM_LEVELS}.")
+    return constriction.stream.model.Uniform(levels)
 
 
 def shortest(encoder: constriction.stream.queue.RangeEncoder) -> bytes:
