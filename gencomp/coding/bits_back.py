@@ -49,7 +49,7 @@ import numpy as np
 
 from gencomp.coding import logistic, portable
 from gencomp.coding.ans import Stack
-from gencomp.coding.latent_model import Floats, Gaussian, LatentModel
+from gencomp.coding.latent_model import Floats, Gaussian, LatentModel, State
 from gencomp.coding.tables import PRECISION, Integers, frequencies
 from gencomp.errors import InputError
 
@@ -172,7 +172,7 @@ def suited(model: LatentModel[Any], images: Sequence[np.ndarray]) -> list[int]:
     depths = np.arange(LEAST_DEPTH, MOST_DEPTH + 1)
     costs_LP = np.zeros((model.layers, len(depths)))
     for image_HWC in tried:
-        state = model.start(*image_HWC.shape[:2], image_HWC)
+        state = _start(model, image_HWC)
         for layer in range(model.layers):
             prior, posterior = model.prior(state), model.posterior(state)
             every = -(-len(prior.mean_D) // _TRIED_LATENTS)
@@ -205,7 +205,7 @@ def _costs(posterior: Gaussian, bins_: Bins) -> tuple[float, float]:
 def _push_image(
     stack: Stack, model: LatentModel[Any], image_HWC: np.ndarray, layers: Sequence[Bins]
 ) -> None:
-    state = model.start(*image_HWC.shape[:2], image_HWC)
+    state = _start(model, image_HWC)
     found = []
     for bins_ in layers:
         prior = model.prior(state)
@@ -229,7 +229,7 @@ def _pop_image(
     values_N = logistic.pop(stack, model.likelihood(state))
     image_HWC = values_N.astype(np.uint8).reshape(height, width, 3)
 
-    state = model.start(height, width, image_HWC)
+    state = _start(model, image_HWC)
     posteriors = []
     for prior, places_D, bins_ in zip(priors, found, layers, strict=True):
         posteriors.append(_standardised(prior, model.posterior(state)))
@@ -237,6 +237,11 @@ def _pop_image(
     for posterior, places_D, bins_ in list(zip(posteriors, found, layers, strict=True))[::-1]:
         _push_posterior(stack, places_D, posterior, bins_)
     return image_HWC
+
+
+def _start(model: LatentModel[State], image_HWC: np.ndarray) -> State:
+    height, width, _ = image_HWC.shape
+    return model.start(height, width, image_HWC)
 
 
 def _standardised(prior: Gaussian, posterior: Gaussian) -> Gaussian:

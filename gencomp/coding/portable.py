@@ -64,6 +64,11 @@ _HART_BELOW = (
 )
 # From here on the probability of the tail is below 1e-12 and nobody's concern.
 _FAR = 7.07
+# The smallest probability whose quantile is asked for.
+_LEAST = 2.0**-32
+_DENSITY_AT_0 = 0.3989422804014327
+# Each step squares the error, which is 1/128 at first.
+_NEWTON_STEPS = 5
 
 
 def exp(x: Floats) -> Floats:
@@ -110,17 +115,17 @@ def normal_cdf(x: Floats) -> Floats:
 
 
 def normal_quantile(u: Floats) -> Floats:
-    """The inverse of `normal_cdf` for probabilities from 2^-32 to 1 − 2^-32, by bisection.
+    """The inverse of `normal_cdf` for probabilities from 2^-32 to 1 − 2^-32.
 
-    It takes some 60 evaluations of `normal_cdf`, so it is meant for tables.
+    Others are taken for the nearest of these. The error is below 1e-9, and below 1e-11 within ±5.
     """
-    lower = np.minimum(u, 1.0 - u)
-    low, high = np.full_like(u, -_FAR), np.zeros_like(u)
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        below = normal_cdf(middle) < lower
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
-    return np.where(u == 0.5, 0.0, np.where(u < 0.5, high, -high))
+    lower = np.maximum(np.minimum(u, 1.0 - u), _LEAST)
+    # Newton's method from the right: the distribution function is convex below 0.
+    x = _GRID[np.searchsorted(_GRID_CDF, lower)]
+    for _ in range(_NEWTON_STEPS):
+        density = exp(-0.5 * (x * x)) * _DENSITY_AT_0
+        x = x - (normal_cdf(x) - lower) / density
+    return np.where(u == 0.5, 0.0, np.where(u < 0.5, x, -x))
 
 
 def _polynomial(x: Floats, coefficients: Sequence[float]) -> Floats:
@@ -130,3 +135,7 @@ def _polynomial(x: Floats, coefficients: Sequence[float]) -> Floats:
         value *= x
         value += coefficient
     return value
+
+
+_GRID = np.arange(-1024, 1) / 128
+_GRID_CDF = normal_cdf(_GRID)

@@ -55,7 +55,6 @@ Singles = npt.NDArray[np.float32]
 
 _CHUNK_SCORES = 1 << 18  # scores that are computed at once: 1 MB, which a processor's cache holds
 _VALUES_AT_ONCE = 1 << 20  # coefficients of latents and steps, or values
-_KEPT_ROWS = 1 << 24  # normal values that are kept from one chunk to the next: 64 MB
 _NO_PIECES = np.zeros(0, np.int64)
 
 
@@ -71,10 +70,12 @@ class Plan(NamedTuple):
     pieces: int
 
 
-def plan(block: Gaussian, settings: Settings) -> Plan:
-    """The number of pieces of a block, and the schedule whose largest piece is the smallest."""
-    pieces = settings.pieces(auxiliary.kl(*block))
-    return Plan(schedules.best(*block) if pieces else 0, pieces)
+def plan(blocks: Sequence[Gaussian], settings: Settings) -> list[Plan]:
+    """The number of pieces of each block, and its schedule; a block of few nats has no pieces."""
+    pieces = [settings.pieces(auxiliary.kl(*block)) for block in blocks]
+    coded = [number for number, count in enumerate(pieces) if count]
+    chosen = dict(zip(coded, schedules.best([blocks[one] for one in coded]), strict=True))
+    return [Plan(chosen.get(number, 0), count) for number, count in enumerate(pieces)]
 
 
 def encode(blocks: Sequence[Gaussian], key: Key, settings: Settings) -> list[BlockCode]:
@@ -87,8 +88,7 @@ def encode(blocks: Sequence[Gaussian], key: Key, settings: Settings) -> list[Blo
         key: the key of the layer.
         settings: how to search.
     """
-    plans = [plan(block, settings) for block in blocks]
-    return search(blocks, plans, key, settings.candidates, settings.beams)
+    return search(blocks, plan(blocks, settings), key, settings.candidates, settings.beams)
 
 
 def decode(codes: Sequence[BlockCode], sizes: Sequence[int], key: Key) -> list[Floats]:
@@ -229,29 +229,25 @@ def _search_chunk(
     """The indices of blocks of one kind, of which the first have the most pieces."""
     width, patterns, count = kind
     pieces_C = np.array([own.pieces for own in plans])
-    roots_KC, linear_KCW, square_KCW = _weights(blocks, plans, kind)
+    weights = _weights(blocks, plans, kind)
     b_NW = np.zeros((len(blocks), width), np.float32)  # N = C · beams
     paths_N, now = paths_C, 1
     chosen: list[tuple[Integers, Integers]] = []
     for step in range(int(pieces_C[0])):
         active = int(np.count_nonzero(pieces_C > step))
         b_NW, paths_N = b_NW[: active * now], paths_N[: active * now]
-        if (own := made.get(step)) is None:
-            own = _rows(rows, step, kind)
-            if (len(made) + 1) * own.rows_RW.size <= _KEPT_ROWS:
-                made[step] = own
-        linear_C1W = linear_KCW[step, :active, None]
-        square_CW, root_C = square_KCW[step, :active], roots_KC[step, :active]
+        place = step % rows.period(count)
+        if (own := made.get(place)) is None:
+            own = made[place] = _rows(rows, place, kind)
+        root_C, linear_CW, square_CW = (x_KC[step, :active] for x_KC in weights[:3])
+        # The weights of the sums at the new time, and their slopes.
         b_CBW = b_NW.reshape(active, now, width)
-        # The slope of the weight at each sum, and the weights of the sums at the new time.
-        slope_CBW = (2 * square_CW)[:, None] * b_CBW
-        slope_CBW += linear_C1W
-        weight_CB = (
-            np.einsum("cbw,cbw->cb", b_CBW, slope_CBW)
-            + np.matmul(b_CBW, linear_C1W.swapaxes(1, 2))[..., 0]
-        ) / 2
-        signs_CBW = signs_of_bytes().take(sign_bytes(paths_N, width), axis=0)
-        signs_CBW = signs_CBW.reshape(active, now, width)
+        bend_CBW = square_CW[:, None] * b_CBW
+        slope_CBW = bend_CBW + linear_CW[:, None]
+        weight_CB = np.einsum("cbw,cbw->cb", b_CBW, slope_CBW)
+        slope_CBW += bend_CBW
+        signs_NBS = signs_of_bytes().take(sign_bytes(paths_N, width), axis=0)
+        signs_CBW = signs_NBS.reshape(active, now, width)
         signs_CBW *= root_C[:, None, None]
         slope_CBW *= signs_CBW
         moved_GNR = products(slope_CBW.reshape(-1, width), own.grouped_GQR)
@@ -313,50 +309,57 @@ def _choose(
 
 
 def best_places(scores_CS: Singles, count: int) -> Integers:
-    """The places of the largest scores of each row, ordered by score and then by place, [C, count].
+    """The places of the largest scores of each row, by score and then by place, [C, count].
 
     All places, if there are fewer.
     """
     rows, places = scores_CS.shape
     if count < places:
-        least_C1 = np.partition(scores_CS, places - count, axis=1)[:, places - count, None]
-        row_N, place_N = np.nonzero(scores_CS >= least_C1)
+        place_CB = np.argpartition(scores_CS, places - count, axis=1)[:, places - count :]
+        place_CB.sort(axis=1)
     else:
-        count = places
-        row_N, place_N = np.divmod(np.arange(rows * places), places)
-    order_N = np.lexsort((-scores_CS[row_N, place_N], row_N))  # stable, so ties keep their order
-    if len(order_N) > rows * count:
-        first_C = np.searchsorted(row_N, np.arange(rows))
-        order_N = order_N[np.arange(len(order_N)) - first_C[row_N] < count]
-    return place_N[order_N].reshape(rows, count)
+        place_CB = np.broadcast_to(np.arange(places), scores_CS.shape)
+    of_row = np.arange(rows)[:, None]
+    return place_CB[of_row, (-scores_CS[of_row, place_CB]).argsort(axis=1, kind="stable")]
 
 
-def _weights(
-    blocks: Sequence[Gaussian], plans: Sequence[Plan], kind: _Kind
-) -> tuple[Singles, Singles, Singles]:
-    """√v_k, and the linear and the square coefficients of the log weights after each step."""
+class _Weights(NamedTuple):
+    """What the log weights of the blocks of a chunk need, step by step.
+
+    Attributes:
+        roots_KC: √v of the pieces.
+        linear_KCW, square_KCW: the coefficients of the weights at the ends of the pieces.
+        of_squares_KCW: the square coefficients times v, by which squares of normal values count.
+    """
+
+    roots_KC: Singles
+    linear_KCW: Singles
+    square_KCW: Singles
+    of_squares_KCW: Singles
+
+
+def _weights(blocks: Sequence[Gaussian], plans: Sequence[Plan], kind: _Kind) -> _Weights:
     mean_CW, scale_CW = (
-        np.concatenate(
-            [grouped(x_D[None], kind.width, kind.patterns, fill) for x_D in each], dtype=np.float64
-        )
+        np.concatenate([grouped(x_D[None], kind.width, kind.patterns, fill) for x_D in each])
         for each, fill in zip(zip(*blocks, strict=True), (0.0, 1.0), strict=True)
     )
     times_CK = np.ones((len(plans), plans[0].pieces))
     for own, times_K in zip(plans, times_CK, strict=True):
         times_K[: own.pieces] = schedules.times(*own)
-    roots_CK = np.sqrt(np.diff(times_CK, axis=1, prepend=0))
+    parts_KC = np.diff(times_CK, axis=1, prepend=0).T
     weight = auxiliary.log_weight(mean_CW, scale_CW, times_CK.T[..., None])
-    return (
-        roots_CK.T.astype(np.float32),
+    return _Weights(
+        np.sqrt(parts_KC).astype(np.float32),
         weight.linear.astype(np.float32),
         weight.square.astype(np.float32),
+        (weight.square * parts_KC[..., None]).astype(np.float32),
     )
 
 
 def _rows(rows: Rows, step: int, kind: _Kind) -> _Rows:
     rows_RW = values_float32(rows.places(step, kind.width, 0, kind.rows))
     grouped_GQR = rows_RW.reshape(kind.rows, kind.groups, -1).transpose(1, 2, 0)
-    return _Rows(rows_RW, np.ascontiguousarray(grouped_GQR), (rows_RW**2).T)
+    return _Rows(rows_RW, grouped_GQR, (rows_RW**2).T)
 
 
 def _traced(chosen: Sequence[tuple[Integers, Integers]], pieces_C: Integers) -> list[Integers]:
@@ -382,7 +385,8 @@ def _sums(codes: Sequence[BlockCode], paths_C: Words, rows: Rows, kind: _Kind) -
         own = [code.indices[step] for code in codes if len(code.indices) > step]
         index_A, active = np.array(own, np.int64), len(own)
         row_A, pattern_A = np.divmod(index_A, kind.patterns)
-        places = [rows.places(step, kind.width, row, 1) for row in row_A.tolist()]
+        place = step % rows.period(kind.rows)
+        places = [rows.places(place, kind.width, row, 1) for row in row_A.tolist()]
         step_AW = values(np.concatenate(places))
         signs_A = signs_of_bytes().take(sign_bytes(paths_C[:active], kind.width), axis=0)
         step_AW *= signs_A.reshape(active, kind.width)

@@ -2,13 +2,15 @@
 
     candidate  =  √v · (signs of the path) · (signs of the pattern) · (row of normal values)
 
-The rows of step k are quantiles (`normals`) of 16 bits each of the words of Philox4x64-10 (Salmon,
-Moraes, Dror and Shaw, SC 2011), so any row is had without those before it:
+The rows are quantiles (`normals`) of 16 bits each of the words of Philox4x64-10 (Salmon, Moraes,
+Dror and Shaw, SC 2011), so any row is had without those before it:
 
     key      (seed, index of the picture)
     counter  (place in the rows of the step, step, layer, width)
 
-All blocks of a layer and all paths share the rows, but each block, and each path a_1, …, a_k−1
+Rows come again after so many steps that about 512 different ones have been used; a path then meets
+one of its own rows a second time about as often as it has pieces in 500. All blocks of a layer and
+all paths share the rows, but each block, and each path a_1, …, a_k−1
 within it, turns the signs of the D coordinates at random. A normal distribution is symmetric, so
 the candidates are exactly normal, and those of two blocks or two paths are uncorrelated; a sender
 scores all of them by one product of matrices. The signs are bits of SplitMix64 (Steele, Lea and
@@ -43,6 +45,7 @@ _LEAST_CANDIDATES = 64  # fewer have rows of their own
 _LEAST_ROWS = 16
 _LEAST_GROUP = 16  # coordinates
 _MOST_GROUPS = 32
+_DIFFERENT_ROWS = 512
 
 
 def width_of(dimensions: int) -> int:
@@ -71,11 +74,16 @@ class Rows:
         self._generator = np.random.Philox(key=np.array([key.seed, key.index], np.uint64))
         self._state = self._generator.state
 
+    @staticmethod
+    def period(rows: int) -> int:
+        """The number of steps after which the same rows come again."""
+        return max(1, _DIFFERENT_ROWS // rows)
+
     def places(self, step: int, width: int, first: int, count: int) -> npt.NDArray[np.uint16]:
         """The places of the values of rows first … first + count − 1 in the table, [count, width].
 
         Args:
-            step: the number of pieces before this one.
+            step: the number of pieces before this one, modulo the period.
             width: the length of a row, a multiple of 32.
         """
         values = _WORDS_A_COUNTER * _VALUES_A_WORD
