@@ -20,7 +20,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gencomp.networks.latents import Noise, Normal, Passed, parts_of, rates_BC, shape_of
+from gencomp.networks.latents import (
+    LatentNetwork,
+    Noise,
+    Normal,
+    Passed,
+    parts_of,
+    rates_BC,
+    shape_of,
+)
 from gencomp.networks.logistic import EDGE
 from gencomp.networks.weight_norm import WeightNormConv2d, WeightNormConvTranspose2d
 
@@ -105,7 +113,7 @@ class Block(nn.Module):
         return h_BDHW + _RESIDUAL * self.down_last(F.elu(joint_BCHW))
 
 
-class Rvae(nn.Module):
+class Rvae(LatentNetwork):
     """The ResNet VAE of images on [−½, ½], with latents of half the image's height and width.
 
     Args:
@@ -118,6 +126,7 @@ class Rvae(nn.Module):
 
     def __init__(self, blocks: int = 24, deterministic: int = 160, stochastic: int = 32) -> None:
         super().__init__()
+        self.channels, self.units = (stochastic,) * blocks, (self.stride,) * blocks
         # The zeros on either side are those of TensorFlow's padding SAME.
         self.first = nn.Sequential(
             nn.ZeroPad2d((1, 2, 1, 2)), WeightNormConv2d(3, deterministic, 5, stride=2)
@@ -127,16 +136,6 @@ class Rvae(nn.Module):
             Block(deterministic, stochastic, first=number == 0) for number in range(blocks)
         )
         self.last = WeightNormConvTranspose2d(deterministic, 3, 5, stride=2)
-
-    @property
-    def channels(self) -> tuple[int, ...]:
-        """The number of channels of each layer of latents."""
-        return tuple(block.stochastic for block in self.layers())
-
-    @property
-    def units(self) -> tuple[int, ...]:
-        """The pixels in a row for each place of each layer of latents."""
-        return (self.stride,) * len(self.blocks)
 
     def layers(self) -> list[Block]:
         return [block for block in self.blocks if isinstance(block, Block)]

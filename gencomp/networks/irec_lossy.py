@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from gencomp.losses import at_least_float32
 from gencomp.networks.gdn import Gdn
 from gencomp.networks.latents import (
+    LatentNetwork,
     Noise,
     Normal,
     Passed,
@@ -75,24 +76,17 @@ class LearntPrior(nn.Module):
         return Normal(*(x[:, :, :1, :1].expand(batch, -1, height, width) for x in found))
 
 
-class Lossy(nn.Module):
+class Lossy(LatentNetwork):
     """What the two lossy models share: the transforms between images and their first latents.
 
     Attributes:
-        stride, least: the sides of images are multiples of the one and at least the other.
-        channels: the number of channels of each layer of latents, in the order of coding.
-        units: the pixels in a row for each place of each layer of latents.
-        unit: the same for the latents that the synthesis decodes.
+        unit: the pixels in a row for each place of the latents that the synthesis decodes.
         finest: the pixels in a row for each place of the largest maps inside the transforms.
         reach: the number of places of these latents, in each direction from a pixel's own, beyond
             which neither the pixel depends on them nor they on the pixel.
         prior: the prior of the first layer that is coded.
     """
 
-    stride: int
-    least: int
-    channels: tuple[int, ...]
-    units: tuple[int, ...]
     finest: int
     unit = 16
     reach = 2

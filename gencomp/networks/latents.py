@@ -8,11 +8,12 @@ z of the prior plus uniform noise.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gencomp.losses import at_least_float32
@@ -72,6 +73,50 @@ class Passed(NamedTuple):
     output_BCHW: Tensor
 
 
+class LatentNetwork(nn.Module, ABC):
+    """A network of images with layers of latents, numbered in the order of coding.
+
+    Attributes:
+        stride, least: the sides of images are multiples of the one and at least the other.
+        channels: the number of channels of each layer.
+        units: the pixels in a row for each place of each layer.
+    """
+
+    stride: int
+    least: int
+    channels: tuple[int, ...]
+    units: tuple[int, ...]
+
+    @abstractmethod
+    def forward(self, x_BCHW: Tensor, noise: Noise) -> Passed:
+        """Pass images through the network, with the noise that its posteriors take."""
+
+    @abstractmethod
+    def sample(self, batch: int, height: int, width: int, noise: Noise) -> Tensor:
+        """Outputs [B, 3, height, width] for latents from the prior, with standard normal noise."""
+
+    def padded(self, x_BCHW: Tensor) -> Tensor:
+        """Images of any size, padded to one that the network takes.
+
+        The last row and column are repeated.
+        """
+        sides = x_BCHW.shape[2:]
+        below, right = (whole - side for whole, side in zip(self.size(*sides), sides, strict=True))
+        if not (below or right):
+            return x_BCHW
+        return F.pad(x_BCHW, (0, right, 0, below), mode="replicate")
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """The height and width to which an image is padded."""
+        rows, columns = (max(self.least, side + -side % self.stride) for side in (height, width))
+        return rows, columns
+
+    def places(self, height: int, width: int) -> list[int]:
+        """The number of places of each layer for images of a size."""
+        rows, columns = self.size(height, width)
+        return [rows // unit * (columns // unit) for unit in self.units]
+
+
 def rates_BC(posterior: Posterior, prior: Normal, z_BCHW: Tensor) -> Tensor:
     """The rate of each channel of a layer in nats, [B, C]."""
     return posterior.nats(prior, z_BCHW).sum((2, 3))
@@ -86,19 +131,3 @@ def shape_of(x_BCHW: Tensor) -> Shape:
 def parts_of(heads_BCHW: Tensor, *channels: int) -> tuple[Tensor, ...]:
     """The parts of a layer's output along its channels, in float32 at least."""
     return at_least_float32(heads_BCHW).split(channels, dim=1)
-
-
-def padded(x_BCHW: Tensor, stride: int, least: int) -> Tensor:
-    """Images whose sides are multiples of a stride, and `least` at least.
-
-    The last row and column are repeated.
-    """
-    below, right = (padding(size, stride, least) for size in x_BCHW.shape[2:])
-    if not (below or right):
-        return x_BCHW
-    return F.pad(x_BCHW, (0, right, 0, below), mode="replicate")
-
-
-def padding(size: int, stride: int, least: int) -> int:
-    """The pixels that a side lacks of the next multiple of a stride, and of `least`."""
-    return max(least - size, -size % stride)

@@ -29,10 +29,8 @@ from gencomp.networks import logistic
 from gencomp.networks.float64 import in_float64
 from gencomp.networks.irec import Heads, Inferred, Rvae
 from gencomp.networks.irec_lossy import Head, OneLevel, TwoLevel, as_prior
-from gencomp.networks.latents import Normal, Posterior, padded, padding
+from gencomp.networks.latents import LatentNetwork, Normal, Posterior
 from gencomp.systems.irec.expected_kl import ExpectedKl
-
-Model = Rvae | TwoLevel | OneLevel
 
 TILE = 512
 # The largest map of a strip has so many values, half a gigabyte in float64.
@@ -121,12 +119,11 @@ class RvaeLatents:
     @torch.no_grad()
     def start(self, height: int, width: int, image_HWC: np.ndarray | None = None) -> LosslessState:
         """The state before the first layer; see `LatentModel`."""
-        whole = _whole(self._model, height, width)
-        features = self._model.base(1, *whole)
+        features = self._model.base(1, *self._model.size(height, width))
         inferred = None
         if image_HWC is not None:
             x_1CHW = logistic.centres_of(_image(image_HWC))
-            inferred = tuple(self._model.up(padded(x_1CHW, self.stride, self._model.least)))
+            inferred = tuple(self._model.up(self._model.padded(x_1CHW)))
         return LosslessState(height, width, 0, features, self._blocks[0].heads(features), inferred)
 
     def prior(self, state: LosslessState) -> Gaussian:
@@ -197,13 +194,12 @@ class LossyLatents:
     def start(self, height: int, width: int, image_HWC: np.ndarray | None = None) -> LossyState:
         """The state before the first layer; see `LatentModel`."""
         model = self._model
-        whole = _whole(model, height, width)
-        places = (side // model.units[0] for side in whole)
+        places = (side // model.units[0] for side in model.size(height, width))
         prior = model.prior(1, *places)
         if image_HWC is None:
             return LossyState(height, width, 0, prior)
         x_1CHW = _image(image_HWC) / 255
-        head = analysed(model, padded(x_1CHW, model.stride, model.least))
+        head = analysed(model, model.padded(x_1CHW))
         first = model.hyper_analyse(head) if isinstance(model, TwoLevel) else head
         return LossyState(height, width, 0, prior, first.posterior(), head)
 
@@ -268,7 +264,8 @@ def analysed(model: TwoLevel | OneLevel, x_1CHW: Tensor, strip_values: int = _ST
     unit, heads = model.unit, []
     for strip in _strips(model, x_1CHW.shape[2] // unit, x_1CHW.shape[3], strip_values):
         head = model.analyse(x_1CHW[:, :, unit * strip.first : unit * strip.end])
-        heads.append(Head(*(None if x is None else strip.own(x) for x in head)))
+        raw = None if head.raw is None else strip.own(head.raw)
+        heads.append(Head(strip.own(head.mean), raw))
     raws = [head.raw for head in heads if head.raw is not None]
     mean = torch.cat([head.mean for head in heads], dim=2)
     return Head(mean, torch.cat(raws, dim=2) if raws else None)
@@ -332,18 +329,9 @@ def _pieces(size: int, side: int) -> Iterator[tuple[int, int]]:
         yield start, min(length, size - start)
 
 
-def _dimensions(model: Model, height: int, width: int) -> tuple[int, ...]:
-    rows, columns = _whole(model, height, width)
-    return tuple(
-        channels * (rows // unit) * (columns // unit)
-        for channels, unit in zip(model.channels, model.units, strict=True)
-    )
-
-
-def _whole(model: Model, height: int, width: int) -> tuple[int, int]:
-    """The size of an image with its padding."""
-    above, beside = (padding(side, model.stride, model.least) for side in (height, width))
-    return height + above, width + beside
+def _dimensions(model: LatentNetwork, height: int, width: int) -> tuple[int, ...]:
+    places = model.places(height, width)
+    return tuple(size * count for size, count in zip(model.channels, places, strict=True))
 
 
 def _image(image_HWC: np.ndarray) -> Tensor:

@@ -16,7 +16,7 @@ from gencomp.draws import Draws
 from gencomp.evaluation.ssim import multi_scale, scale_weights
 from gencomp.losses import at_least_float32, squared_errors
 from gencomp.networks import logistic
-from gencomp.networks.latents import Noise, Passed, Shape, padded
+from gencomp.networks.latents import LatentNetwork, Noise, Passed, Shape
 from gencomp.rate_distortion.units import nats_to_bpp
 from gencomp.system import Batch, Phase, PhaseLoss, Progress
 from gencomp.systems.irec.recipe import Distortion
@@ -48,8 +48,8 @@ class BoundPhase(Phase):
     def forward(self, batch: Batch, draws: Draws, progress: Progress) -> PhaseLoss:
         passed, log_likelihood_B = bound(self.networks, batch.images_BCHW, draws)
         columns_BC = torch.cat([*passed.nats_BC, log_likelihood_B[:, None]], dim=1)
-        *kl_C, log_likelihood = global_mean_rows(columns_BC).unbind()
-        kl_C = torch.stack(kl_C)
+        kl_C, log_likelihood_1 = global_mean_rows(columns_BC).split([columns_BC.shape[1] - 1, 1])
+        log_likelihood = log_likelihood_1[0]
         charged = kl_C.clamp_min(self.free_bits).sum()
         terms = {
             "log_likelihood": log_likelihood.detach(),
@@ -84,7 +84,7 @@ class RateDistortionPhase(Phase):
 
     def forward(self, batch: Batch, draws: Draws, progress: Progress) -> PhaseLoss:
         x_BCHW = to_unit(batch.images_BCHW)
-        passed = reconstructed(self.networks["model"], x_BCHW, draws, self.uniform)
+        passed = reconstructed(model_of(self.networks), x_BCHW, draws, self.uniform)
         bpp_B = nats_to_bpp(total_nats_B(passed), pixels_of(x_BCHW))
         distortion_B = distortions_B(x_BCHW, passed.output_BCHW, self.distortion)
         bpp, distortion = global_means(bpp_B, distortion_B)
@@ -106,15 +106,15 @@ def bound(networks: nn.ModuleDict, images_BCHW: Tensor, draws: Draws) -> tuple[P
         images_BCHW: uint8 images of any size, or floats in [0, 1).
         draws: the draws of this batch.
     """
-    model, levels_BCHW = networks["model"], logistic.levels_of(images_BCHW)
+    model, levels_BCHW = model_of(networks), logistic.levels_of(images_BCHW)
     height, width = levels_BCHW.shape[2:]
-    x_BCHW = padded(logistic.centres_of(levels_BCHW), model.stride, model.least)
+    x_BCHW = model.padded(logistic.centres_of(levels_BCHW))
     nats_BC, mean_BCHW = model(x_BCHW, noise_of(draws))
     mean_BCHW = mean_BCHW[:, :, :height, :width]
     return Passed(nats_BC, mean_BCHW), networks["likelihood"](levels_BCHW, mean_BCHW)
 
 
-def reconstructed(model: nn.Module, x_BCHW: Tensor, draws: Draws, uniform: bool) -> Passed:
+def reconstructed(model: LatentNetwork, x_BCHW: Tensor, draws: Draws, uniform: bool) -> Passed:
     """The rates and reconstructions of images on [0, 1] of any size.
 
     Args:
@@ -124,9 +124,15 @@ def reconstructed(model: nn.Module, x_BCHW: Tensor, draws: Draws, uniform: bool)
         uniform: whether the model's posterior is uniform.
     """
     height, width = x_BCHW.shape[2:]
-    whole_BCHW = padded(x_BCHW, model.stride, model.least)
-    nats_BC, x_hat_BCHW = model(whole_BCHW, noise_of(draws, uniform))
+    nats_BC, x_hat_BCHW = model(model.padded(x_BCHW), noise_of(draws, uniform))
     return Passed(nats_BC, x_hat_BCHW[:, :, :height, :width])
+
+
+def model_of(networks: nn.ModuleDict) -> LatentNetwork:
+    """The network `model`."""
+    model = networks["model"]
+    assert isinstance(model, LatentNetwork)
+    return model
 
 
 def noise_of(draws: Draws, uniform: bool = False, purpose: str = "latents") -> Noise:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -15,7 +15,7 @@ from gencomp.evaluation.ssim import ms_ssim
 from gencomp.networks import logistic
 from gencomp.networks.irec import Rvae
 from gencomp.networks.irec_lossy import OneLevel, TwoLevel
-from gencomp.networks.latents import Passed, padded, padding
+from gencomp.networks.latents import LatentNetwork, Passed
 from gencomp.networks.weight_norm import starting
 from gencomp.rate_distortion.priors import Gaussian
 from gencomp.rate_distortion.units import nats_to_bpp
@@ -34,6 +34,7 @@ from gencomp.systems.irec.objectives import (
     bound,
     channel_means,
     distortions_B,
+    model_of,
     noise_of,
     pixels_of,
     reconstructed,
@@ -58,7 +59,7 @@ class IrecSystem(SystemOfObjectives):
     """A system of one model with its table of expected divergences.
 
     Args:
-        model: the model, whose `channels` are those of its layers of latents.
+        model: the model.
         others: further networks that a checkpoint holds.
         objective: the objective of all of them, under the name `model`.
     """
@@ -67,17 +68,16 @@ class IrecSystem(SystemOfObjectives):
 
     def __init__(
         self,
-        model: nn.Module,
-        channels: Sequence[int],
+        model: LatentNetwork,
         others: Mapping[str, nn.Module],
         objective: Objective,
     ) -> None:
-        nets = {"model": model, **others, "expected_kl": ExpectedKl(channels)}
+        nets = {"model": model, **others, "expected_kl": ExpectedKl(model.channels)}
         super().__init__(nets, {"model": objective})
 
     @property
-    def model(self) -> nn.Module:
-        return self.networks["model"]
+    def model(self) -> LatentNetwork:
+        return model_of(self.networks)
 
     @property
     def expected_kl(self) -> ExpectedKl:
@@ -120,7 +120,7 @@ class IrecSystem(SystemOfObjectives):
         seen, sums_C = 0, None
         while seen < _EXPECTED_KL_IMAGES:
             batch, draws = next(supply)
-            places = self._places(batch.images_BCHW)
+            places = self.model.places(*batch.images_BCHW.shape[2:])
             means_C = [
                 one_C.double() * draws.batch_size / places[layer]
                 for layer, one_C in enumerate(channel_means(self.passed(batch, draws).nats_BC))
@@ -132,14 +132,6 @@ class IrecSystem(SystemOfObjectives):
         assert sums_C is not None
         self.expected_kl.set([sum_C / seen for sum_C in sums_C])
 
-    def _places(self, images_BCHW: Tensor) -> list[int]:
-        """The number of places of each layer's latents for images of a size."""
-        model = self.model
-        height, width = (
-            size + padding(size, model.stride, model.least) for size in images_BCHW.shape[2:]
-        )
-        return [height // unit * (width // unit) for unit in model.units]
-
     def reconstruct(self, batch: Batch, draws: Draws) -> Tensor:
         """The images of one sample of the posterior each."""
         return self.to_images(self.passed(batch, draws).output_BCHW)
@@ -148,9 +140,8 @@ class IrecSystem(SystemOfObjectives):
         """The images of latents from the prior; those of a lossless model are its means."""
         model = self.model
         height, width = like.images_BCHW.shape[2:]
-        whole = (size + padding(size, model.stride, model.least) for size in (height, width))
         noise = noise_of(draws, purpose="prior")
-        output_BCHW = model.sample(len(like.images_BCHW), *whole, noise)
+        output_BCHW = model.sample(len(like.images_BCHW), *model.size(height, width), noise)
         return self.to_images(output_BCHW[:, :, :height, :width])
 
     def pictures(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
@@ -185,7 +176,7 @@ class Lossless(IrecSystem):
         weight = warm_up(recipe.loss.warm_up_steps)
         phase = BoundPhase(nets, recipe.loss.free_bits, weight)
         objective = Objective(phase, recipe.optimizer)
-        super().__init__(model, model.channels, {"likelihood": likelihood}, objective)
+        super().__init__(model, {"likelihood": likelihood}, objective)
 
     def optimizer(self, phase: str) -> torch.optim.Optimizer:
         settings = self.recipe.optimizer
@@ -203,7 +194,7 @@ class Lossless(IrecSystem):
         x_BCHW = logistic.centres_of(logistic.levels_of(batch.images_BCHW))
         model = self.model
         with starting(model):
-            model(padded(x_BCHW, model.stride, model.least), noise_of(draws), from_prior=True)
+            model(model.padded(x_BCHW), noise_of(draws), from_prior=True)
 
     def coded(self) -> Coded:
         likelihood = self.networks["likelihood"]
@@ -268,7 +259,7 @@ class Lossy(IrecSystem):
             loss.distortion_weight,
             warm_up(loss.warm_up_steps),
         )
-        super().__init__(model, model.channels, {}, Objective(phase, recipe.optimizer))
+        super().__init__(model, {}, Objective(phase, recipe.optimizer))
 
     def coded(self) -> Coded:
         kind: Kind = "uniform" if self._uniform else "gaussian"
@@ -348,7 +339,7 @@ class OneLevelSystem(Lossy):
         size = self.recipe.evaluation.transforms.size or self.recipe.data.transforms.size
         model = self.model
         assert isinstance(model, OneLevel)
-        if size is None or any(padding(side, model.stride, model.least) for side in size):
+        if size is None or model.size(*size) != size:
             return None
         return _decoder(model, *size)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gencomp.networks.irec import Heads, Inferred, Rvae
 from gencomp.networks.irec_lossy import LearntPrior, OneLevel, TwoLevel
-from gencomp.networks.latents import Noise, Normal, Shape, Uniform, padded
+from gencomp.networks.latents import Noise, Normal, Shape, Uniform
 from gencomp.networks.logistic import EDGE, LogisticPixels
 from gencomp.networks.weight_norm import START_DEVIATION, WeightNorm, starting
 
@@ -218,7 +218,7 @@ def test_padding_repeats_the_last_row_and_column(
     size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
     x = torch.rand(1, 3, *size)
-    whole = padded(x, 16, 32)
+    whole = OneLevel(2).padded(x)
     assert whole.shape[2:] == expected
     assert torch.equal(whole[:, :, : size[0], : size[1]], x)
     assert torch.equal(whole[:, :, -1, : size[1]], x[:, :, -1])
