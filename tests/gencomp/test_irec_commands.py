@@ -49,17 +49,17 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         raw = recipes.with_overrides(recipes.read(RECIPES[stage]), overrides)
         tiny.trained(folder / name, raw)
     split = shards.open_set(waves).split("test")
-    (folder / "images" / "below").mkdir(parents=True)
+    (folder / "pictures" / "below").mkdir(parents=True)
     for row in range(4):
         image = Image.fromarray(split.read(row).image[: 20 + row, : 31 - 3 * row])
-        image.save(folder / "images" / ("below" if row == 3 else "") / f"{row}.png")
+        image.save(folder / "pictures" / ("below" if row == 3 else "") / f"{row}.png")
     return folder
 
 
 @pytest.fixture
 def here(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    for name in ("exact", "small", "stranger", "images"):
+    for name in ("exact", "small", "stranger", "pictures"):
         (tmp_path / name).symlink_to(runs / name)
     return tmp_path
 
@@ -80,29 +80,29 @@ def same(folder: Path, decoded: Path) -> bool:
 
 def test_lossless_files_by_both_coders(here: Path) -> None:
     """One run reads the files of both, whichever it would write itself."""
-    assert run("compress exact images/0.png a.gcp") == 0
-    assert run("compress exact images/0.png b.gcp --codec.coder bits_back") == 0
-    assert run("compress exact images/0.png c.gcp --codec.effort=best --codec.beams 3") == 0
+    assert run("compress exact pictures/0.png a.gcp") == 0
+    assert run("compress exact pictures/0.png b.gcp --codec.coder bits_back") == 0
+    assert run("compress exact pictures/0.png c.gcp --codec.effort=best --codec.beams 3") == 0
     streams = [(here / f"{name}.gcp").read_bytes() for name in "abc"]
     assert len(set(streams)) == 3
     for name in "abc":
         assert run(f"decompress exact {name}.gcp {name}.png") == 0
-        assert np.array_equal(pixels(here / f"{name}.png"), pixels(here / "images/0.png"))
+        assert np.array_equal(pixels(here / f"{name}.png"), pixels(here / "pictures/0.png"))
 
 
 @pytest.mark.parametrize("coder", ["relative_entropy", "bits_back"])
 def test_folders_and_joint_files(
     here: Path, coder: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(f"compress exact images files --processes 2 --codec.coder {coder}") == 0
+    assert run(f"compress exact pictures files --processes 2 --codec.coder {coder}") == 0
     assert run("decompress exact files back") == 0
-    assert same(here / "images", here / "back")
+    assert same(here / "pictures", here / "back")
     capsys.readouterr()
-    assert run(f"compress exact images files --codec.coder {coder}") == 0
+    assert run(f"compress exact pictures files --codec.coder {coder}") == 0
     assert "4" in capsys.readouterr().out.splitlines()[-1].split()  # all of them are kept
-    assert run(f"compress exact images joint.gcp --joint --codec.coder {coder}") == 0
+    assert run(f"compress exact pictures joint.gcp --joint --codec.coder {coder}") == 0
     assert run("decompress exact joint.gcp all") == 0
-    names = sorted(path for path in (here / "images").rglob("*.png"))
+    names = sorted(path for path in (here / "pictures").rglob("*.png"))
     for place, name in enumerate(names):
         assert np.array_equal(pixels(here / f"all/{place}.png"), pixels(name))
     alone = sum(path.stat().st_size for path in (here / "files").rglob("*.gcp"))
@@ -110,12 +110,12 @@ def test_folders_and_joint_files(
 
 
 def test_lossy_files(here: Path) -> None:
-    assert run("compress small images files --codec.effort fast") == 0
+    assert run("compress small pictures files --codec.effort fast") == 0
     assert run("decompress small files shown") == 0
     codec = open_run(here / "small", writing=["--codec.effort=fast"]).system().codec()
     assert codec is not None
-    for path in (here / "images").rglob("*.png"):
-        name = path.relative_to(here / "images")
+    for path in (here / "pictures").rglob("*.png"):
+        name = path.relative_to(here / "pictures")
         expected = codec.reconstruct(Picture(pixels(path)))
         assert np.array_equal(pixels(here / "shown" / name), expected)
 
@@ -159,19 +159,19 @@ def test_reconstructions_from_files(here: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_refusals(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("compress small images/0.png a.gcp") == 0
-    assert run("compress exact images/0.png b.gcp") == 0
+    assert run("compress small pictures/0.png a.gcp") == 0
+    assert run("compress exact pictures/0.png b.gcp") == 0
     data = bytearray((here / "b.gcp").read_bytes())
     data[len(data) // 2] ^= 1
     (here / "bad.gcp").write_bytes(bytes(data))
     capsys.readouterr()
     for words, said in (
-        ("compress small images/0.png x.gcp --codec.coder bits_back", "cannot give bits back"),
-        ("compress small images/0.png x.gcp --codec.coder zip", "codec.coder is 'zip'"),
-        ("compress small images/0.png x.gcp --codec.effort", "--codec.effort needs a value"),
-        ("compress small images/0.png x.gcp --codec.beams 0", "codec.beams is 0, but"),
-        ("compress small images/0.png x.gcp --codec.efort best", "--codec.efort cannot be set"),
-        ("compress small images/0.png x.gcp --codec.omega 0.1", "0.1 nats"),
+        ("compress small pictures/0.png x.gcp --codec.coder bits_back", "cannot give bits back"),
+        ("compress small pictures/0.png x.gcp --codec.coder zip", "codec.coder is 'zip'"),
+        ("compress small pictures/0.png x.gcp --codec.effort", "--codec.effort needs a value"),
+        ("compress small pictures/0.png x.gcp --codec.beams 0", "codec.beams is 0, but"),
+        ("compress small pictures/0.png x.gcp --codec.efort best", "--codec.efort cannot be set"),
+        ("compress small pictures/0.png x.gcp --codec.omega 0.1", "0.1 nats"),
         ("decompress stranger a.gcp x.png", "a.gcp was written by the encoder"),
         ("decompress exact bad.gcp x.png", "bad.gcp cannot be decoded: The container's checksum"),
         ("decompress exact b.gcp x.png --max-pixels 10", "more than the limit of 10"),
@@ -194,6 +194,6 @@ def test_help_lists_the_keys(here: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_a_container_of_a_small_image(here: Path) -> None:
     """15 bytes stand around the code of a lossless picture, its hash included."""
-    assert run("compress exact images/0.png a.gcp") == 0
+    assert run("compress exact pictures/0.png a.gcp") == 0
     found = container.unpack((here / "a.gcp").read_bytes())
     assert found.is_exact and found.overhead_bytes == 15
