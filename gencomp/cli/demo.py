@@ -158,9 +158,8 @@ def _write_photographs(directory: Path) -> None:
 def _check_same(folder: Path, decoded: Path) -> None:
     """Check that lossless files came back as they were."""
     for path in sorted(folder.iterdir()):
-        if not np.array_equal(
-            *(np.asarray(Image.open(one / path.name)) for one in (folder, decoded))
-        ):
+        original, found = (np.asarray(Image.open(one / path.name)) for one in (folder, decoded))
+        if not np.array_equal(original, found):
             raise RuntimeError(f"{path} did not come back as it was")
     print("every pixel of the lossless files came back")
 

@@ -160,7 +160,7 @@ class IrecCodec:
         for picture in pictures:
             image_HWC = required(picture.image_HWC)
             code, shown_HWC = self._written(image_HWC)
-            members.append(Member(*image_HWC.shape[:2], (code,)))
+            members.append(Member(image_HWC.shape[0], image_HWC.shape[1], (code,)))
             hashes.append(self._hashed(shown_HWC))
         if len(members) == 1:
             return self._packed([members[0]._replace(sections=(number + code,))], hashes)
@@ -224,15 +224,12 @@ class IrecCodec:
     def _packed(
         self, members: Sequence[Member], hashes: Sequence[bytes], shared: tuple[bytes, ...] = ()
     ) -> bytes:
-        writer = self.writer_fingerprint
-        match self._coded.kind:
-            case "lossless":
-                writer = writer[: container.EXACT_FINGERPRINT_BYTES]
-                digests = digest.of_exact(hashes)
-            case "uniform":
-                digests = digest.of(hashes, self.reader_fingerprint)
-            case "gaussian":
-                digests = None
+        writer, digests = self.writer_fingerprint, None
+        if self._coded.kind == "lossless":
+            writer = writer[: container.EXACT_FINGERPRINT_BYTES]
+            digests = digest.of_exact(hashes)
+        elif self._coded.kind == "uniform":
+            digests = digest.of(hashes, self.reader_fingerprint)
         return container.pack(Container(writer, tuple(members), shared, digests))
 
     def _open(self, stream: bytes, name: str) -> Container:
@@ -305,8 +302,8 @@ class IrecCodec:
         self, pictures: Sequence[Picture]
     ) -> tuple[list[Member], list[bytes], tuple[bytes, ...]]:
         """The pictures of a container, their hashes, and the chains that hold them."""
-        members: list[Member] = []
-        hashes, chains, images = [], [], list[np.ndarray]()
+        members, hashes, chains = list[Member](), list[bytes](), list[bytes]()
+        images: list[np.ndarray] = []
         for place in range(len(pictures)):
             images.append(required(pictures[place].image_HWC))
             members.append(Member(*images[-1].shape[:2]))

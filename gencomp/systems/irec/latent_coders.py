@@ -97,7 +97,8 @@ class RelativeEntropy(NamedTuple):
     def encode(
         self, encoder: Encoder, model: Model[Any], image_HWC: np.ndarray, place: Place
     ) -> Any:
-        state, codes = model.start(*image_HWC.shape[:2], image_HWC), []
+        (height, width), codes = image_HWC.shape[:2], []
+        state = model.start(height, width, image_HWC)
         for layer in range(model.layers):
             key, prior = _key(place, layer), model.prior(state)
             expected_D = model.expected_D(state)
@@ -108,8 +109,7 @@ class RelativeEntropy(NamedTuple):
             z_D = relative_entropy.decode_layer(code, prior, expected_D, key)
             state = model.after(state, z_D)
         # One coder of all layers, whose counts adapt over all of them.
-        dimensions = model.dimensions(*image_HWC.shape[:2])
-        relative_entropy.coder(dimensions).encode(encoder, codes)
+        relative_entropy.coder(model.dimensions(height, width)).encode(encoder, codes)
         return state
 
     def decode(
@@ -131,7 +131,7 @@ class Universal(NamedTuple):
     def encode(
         self, encoder: Encoder, model: Model[Any], image_HWC: np.ndarray, place: Place
     ) -> Any:
-        state = model.start(*image_HWC.shape[:2], image_HWC)
+        state = model.start(image_HWC.shape[0], image_HWC.shape[1], image_HWC)
         for layer in range(model.layers):
             prior, mean_D = model.prior(state), model.posterior(state).mean_D
             dither_D = _dither(place, layer, len(mean_D))
