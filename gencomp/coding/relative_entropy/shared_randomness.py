@@ -10,24 +10,21 @@ A seed names a block: no two blocks of one stream may share it.
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 
-from gencomp.coding import portable
 from gencomp.coding.dither import philox, require_seed
 from gencomp.coding.latent_model import Floats
+from gencomp.coding.relative_entropy.normals import quantiles
 
 CANDIDATES, NOISE, NODES = 0, 1, 2
 
 _VALUES_A_COUNTER = 8
-_QUANTILES = 1 << 16
 
 
 def normals(seed: int, first: int, count: int, dimensions: int) -> Floats:
     """Candidates of a standard normal prior, float64 [count, dimensions].
 
-    Each value is one of 65,536 quantiles: it lies within ±4.33 and has the variance 0.99998.
+    Each value is one of the 65,536 quantiles of `normals`.
 
     Args:
         seed: the seed of the block, 0..2^64 − 1.
@@ -38,7 +35,7 @@ def normals(seed: int, first: int, count: int, dimensions: int) -> Floats:
     columns = -(-dimensions // _VALUES_A_COUNTER)
     words = _words(seed, np.arange(first, first + count), columns, CANDIDATES)
     halves = words.astype("<u4").view("<u2").reshape(count, columns * _VALUES_A_COUNTER)
-    return _quantiles()[halves[:, :dimensions]]
+    return quantiles()[halves[:, :dimensions]]
 
 
 def uniforms(seed: int, first: int, count: int, purpose: int = NOISE) -> Floats:
@@ -57,10 +54,3 @@ def _words(seed: int, rows: np.ndarray, columns: int, purpose: int) -> np.ndarra
     counters[..., 1] = (whole >> np.uint64(32))[:, None]
     counters[..., 2], counters[..., 3] = np.arange(columns), purpose
     return philox(counters.reshape(-1, 4), (seed & 0xFFFFFFFF, seed >> 32)).reshape(len(rows), -1)
-
-
-@cache
-def _quantiles() -> Floats:
-    table = portable.normal_quantile((np.arange(_QUANTILES) + 0.5) / _QUANTILES)
-    table.flags.writeable = False
-    return table

@@ -43,8 +43,9 @@ def test_golden_bits() -> None:
     digest = hashlib.sha256()
     for function in (portable.exp, portable.sigmoid, portable.normal_cdf):
         digest.update(function(np.arange(-50_000, 50_000) / 2000).astype("<f8").tobytes())
+    digest.update(portable.log(np.arange(1.0, 5000)).astype("<f8").tobytes())
     digest.update(portable.normal_quantile(np.arange(1, 512) / 512).astype("<f8").tobytes())
     assert digest.hexdigest() == GOLDEN
 
 
-GOLDEN = "11e6c605487924670d79852c03bbd4de8ec759a91d4adc92de375ad08c224453"
+GOLDEN = "aca12385bb9d01d697ab3a89c90dcf05830b078ac89c6e659bb6d83a309e96cb"

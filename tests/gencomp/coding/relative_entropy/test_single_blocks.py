@@ -190,7 +190,7 @@ class TestCost:
         assert bits == pytest.approx(expected, rel=0.08)
 
     def test_greedy_poisson_is_as_short(self) -> None:
-        """At most KL + log2(KL + 1) + 2 bits; the Poisson functional representation takes as many."""
+        """At most KL + log2(KL + 1) + 2 bits, about as many as PFR takes."""
         for wide, nats in ((True, 2.0), (False, 5.0)):
             lengths = {}
             for name in ("GPRS", "PFR"):
@@ -294,9 +294,9 @@ def test_golden_values_in_another_process() -> None:
 
 
 GOLDEN = [
-    "-0x1.3395f72084859p-4",
-    "0x1.79d9faca5a6d2p-5",
-    "0x1.abdbb769cae9dp-2",
-    "-0x1.e6ce4200f09b2p-2",
-    "-0x1.d5362066e2695p-3",
+    "-0x1.3395f70000000p-4",
+    "0x1.79d9fa0000000p-5",
+    "0x1.abdbb78000000p-2",
+    "-0x1.e6ce4200f09afp-2",
+    "-0x1.d5362066e268fp-3",
 ]
