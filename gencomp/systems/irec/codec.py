@@ -159,9 +159,9 @@ class IrecCodec:
         members, hashes = [], []
         for picture in pictures:
             image_HWC = required(picture.image_HWC)
-            code, shown_HWC = self._written(image_HWC)
+            code, state = self._written(image_HWC)
             members.append(Member(image_HWC.shape[0], image_HWC.shape[1], (code,)))
-            hashes.append(self._hashed(shown_HWC))
+            hashes.append(self._hashed(image_HWC, state))
         if len(members) == 1:
             return self._packed([members[0]._replace(sections=(number + code,))], hashes)
         return self._packed(members, hashes, (number,))
@@ -199,7 +199,9 @@ class IrecCodec:
         """The image that the decoder will show for a picture, without a container."""
         require_draw(draw or 0)
         image_HWC = required(picture.image_HWC)
-        return image_HWC.copy() if self.is_lossless else self._written(image_HWC)[1]
+        if self.is_lossless:
+            return image_HWC.copy()
+        return self._model.shown(self._written(image_HWC)[1])
 
     def code_bits(self, stream: bytes) -> int:
         """The bits of all sections of a stream, in whole bytes: the numbers of coders are in them.
@@ -217,9 +219,17 @@ class IrecCodec:
     def _hash_key(self) -> bytes:
         return self.writer_fingerprint if self.is_lossless else self.reader_fingerprint
 
-    def _hashed(self, shown_HWC: np.ndarray) -> bytes:
-        """The hash of a picture; empty where pictures are not checked."""
-        return b"" if self._coded.kind == "gaussian" else digest.hashed(shown_HWC, self._hash_key)
+    def _hashed(self, image_HWC: np.ndarray, state: Any) -> bytes:
+        """The hash of what decoders show for an image; empty where pictures are not checked.
+
+        Args:
+            image_HWC: the image.
+            state: the model's state after the last layer, for a lossy model.
+        """
+        if self._coded.kind == "gaussian":
+            return b""
+        shown_HWC = image_HWC if self.is_lossless else self._model.shown(state)
+        return digest.hashed(shown_HWC, self._hash_key)
 
     def _packed(
         self, members: Sequence[Member], hashes: Sequence[bytes], shared: tuple[bytes, ...] = ()
@@ -238,20 +248,16 @@ class IrecCodec:
             raise InputError(f"{name} cannot be decoded: its checks are not those of this codec")
         return found
 
-    def _written(self, image_HWC: np.ndarray) -> tuple[bytes, np.ndarray]:
-        """A picture as a range-coded stream, and the image that decoders will show."""
-        encoder, shown_HWC = Encoder(), np.empty_like(image_HWC)
-        coder = self._latent_coder(self._number)
+    def _written(self, image_HWC: np.ndarray) -> tuple[bytes, Any]:
+        """A picture as a range-coded stream, and a lossy model's state after the last layer."""
+        encoder, coder, state = Encoder(), self._latent_coder(self._number), None
         for number, tile in enumerate(self._coded.tiles(*image_HWC.shape[:2])):
             part_HWC = np.ascontiguousarray(cut(image_HWC, tile))
             state = coder.encode(encoder, self._model, part_HWC, Place(self._seed, number))
             if self.is_lossless:
                 values_N = part_HWC.reshape(-1).astype(np.int64)
                 logistic.coder(self._model.likelihood(state)).encode(encoder, values_N)
-                cut(shown_HWC, tile)[...] = part_HWC
-            else:
-                cut(shown_HWC, tile)[...] = self._model.shown(state)
-        return encoder.data(), shown_HWC
+        return encoder.data(), state
 
     def _read(self, found: Container, place: int, member: Member, max_pixels: int) -> np.ndarray:
         """The image of a picture of a container."""
@@ -273,10 +279,9 @@ class IrecCodec:
             if self.is_lossless:
                 values_N = logistic.coder(self._model.likelihood(state)).decode(decoder)
                 cut(image_HWC, tile)[...] = values_N.reshape(*size, 3)
-            else:
-                cut(image_HWC, tile)[...] = self._model.shown(state)
         decoder.finish()
-        return image_HWC
+        # A lossy picture is one tile, and is shown once its code is known to be whole.
+        return image_HWC if self.is_lossless else self._model.shown(state)
 
     def _latent_coder(self, number: int) -> LatentCoder:
         """The coder of a number, by which the model's latents can be coded one image at a time.
@@ -307,7 +312,7 @@ class IrecCodec:
         for place in range(len(pictures)):
             images.append(required(pictures[place].image_HWC))
             members.append(Member(*images[-1].shape[:2]))
-            hashes.append(self._hashed(images[-1]))
+            hashes.append(self._hashed(images[-1], None))
             last = place + 1 == len(pictures)
             if last or _pixels(images) >= _CHAIN_PIXELS:
                 if len(chains) == _MOST_CHAINS:
