@@ -55,29 +55,35 @@ def test_crashed_and_resumed(stage: str, waves: Path, tmp_path: Path) -> None:
     assert tiny.rows(run) == tiny.rows(straight)
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_the_command_line_trains(stage: str, waves: Path, tmp_path: Path) -> None:
-    """The objective falls, and the finished run has its table of expected divergences."""
-    settings = {
-        **NARROW[stage],
-        **SHORT,
-        "data.shards": str(waves),
-        "evaluation.transforms": {},
-        "training.steps": 60,
-        "training.checkpoint_every": 60,
-        "training.sample_every": 60,
-        "training.ema_decay": None,
-        "optimizer.decay_epochs": [],
-        "optimizer.learning_rate": 5e-3,
-        "evaluation.every": 59,
-    }
-    words = [f"--{key}={json.dumps(value)}" for key, value in settings.items()]
-    where = ["--runs", str(tmp_path), "--name", "run", "--workers", "1"]
-    assert main(["train", RECIPES[stage], *where, *words]) == 0
-    run = open_run(tmp_path / "run")
-    losses = tiny.losses(tiny.Run(tmp_path / "run"), "model")
+LEARNS: dict[str, Any] = {
+    "training.steps": 60,
+    "training.checkpoint_every": 60,
+    "training.sample_every": 60,
+    "training.ema_decay": None,
+    "optimizer.decay_epochs": [],
+    "optimizer.learning_rate": 5e-3,
+    "evaluation.every": 59,
+}
+
+
+def require_learnt(path: Path) -> None:
+    """The objective has fallen, and the finished run has its table of expected divergences."""
+    losses = tiny.losses(tiny.Run(path), "model")
     assert len(losses) == 60
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
-    system = run.system()
-    table = list(system.expected_kl)  # type: ignore[attr-defined]
+    table = list(open_run(path).system().expected_kl)  # type: ignore[attr-defined]
     assert all((mean_C > 0).any() for mean_C in table)
+
+
+def test_the_command_line_trains(waves: Path, tmp_path: Path) -> None:
+    settings = {**NARROW["rvae"], **SHORT, **LEARNS, "data.shards": str(waves)}
+    words = [f"--{key}={json.dumps(value)}" for key, value in settings.items()]
+    where = ["--runs", str(tmp_path), "--name", "run", "--workers", "1"]
+    assert main(["train", RECIPES["rvae"], *where, *words]) == 0
+    require_learnt(tmp_path / "run")
+
+
+@pytest.mark.parametrize("stage", ["two_level", "one_level"])
+def test_lossy_models_learn(stage: str, waves: Path, tmp_path: Path) -> None:
+    tiny.trained(tmp_path / "run", raw(stage, waves, **LEARNS))
+    require_learnt(tmp_path / "run")
