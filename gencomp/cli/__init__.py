@@ -81,6 +81,7 @@ COMMANDS: dict[str, Command] = {
     "figure convergence": Command("Evaluation", "draw how reliable the curves by AIS are"),
     "figure image-curves": Command("Evaluation", "draw the rate-distortion curve of each image"),
     "figure latent": Command("Evaluation", "draw latents of runs beside their prior"),
+    "figure overhead": Command("Evaluation", "draw rate, faithfulness, time of coding latents"),
     "report": Command("Evaluation", "write one HTML page from finished runs"),
     "doctor": Command("Set-up", "say what is installed and what is missing", raw=True),
     "demo": Command("Set-up", "run the whole main line here on real photographs"),

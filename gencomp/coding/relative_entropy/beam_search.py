@@ -77,7 +77,8 @@ def plan(blocks: Sequence[Gaussian], settings: Settings) -> list[Plan]:
         _require_target(number, block)
     pieces = [settings.pieces(auxiliary.kl(*block)) for block in blocks]
     coded = [number for number, count in enumerate(pieces) if count]
-    chosen = dict(zip(coded, schedules.best([blocks[one] for one in coded]), strict=True))
+    best = schedules.best([blocks[one] for one in coded], [pieces[one] for one in coded])
+    chosen = dict(zip(coded, best, strict=True))
     return [Plan(chosen.get(number, 0), count) for number, count in enumerate(pieces)]
 
 
@@ -159,8 +160,8 @@ def search(
             made, last = {}, kind
         chosen = [blocks[block] for block in chunk], [plans[block] for block in chunk]
         found = _search_chunk(*chosen, paths[chunk], rows, kind, beams, made)
-        for block, indices in zip(chunk, found, strict=True):
-            codes[block] = BlockCode(plans[block].schedule, candidates, indices)
+        for number, indices in zip(chunk, found, strict=True):
+            codes[number] = BlockCode(plans[number].schedule, candidates, indices)
     return codes
 
 
@@ -414,8 +415,8 @@ def _require_target(number: int, block: Gaussian) -> None:
 def _require_plan(number: int, own: Plan) -> None:
     if own.pieces > MAX_PIECES:
         raise InputError(
-            f"Block {number} needs {own.pieces} pieces, allowed are {MAX_PIECES}: its posterior is"
-            " too far from its prior."
+            f"Block {number} needs more than {MAX_PIECES} pieces: its posterior is too far from its"
+            " prior."
         )
 
 

@@ -5,7 +5,7 @@
 The rows are quantiles (`normals`) of 16 bits each of the words of Philox4x64-10 (Salmon, Moraes,
 Dror and Shaw, SC 2011), so any row is had without those before it:
 
-    key      (seed, index of the picture)
+    key      (seed, number of the picture)
     counter  (place in the rows of the step, step, layer, width)
 
 Rows come again after so many steps that about 512 different ones have been used; a path then meets
@@ -75,7 +75,7 @@ class Rows:
     def __init__(self, key: Key) -> None:
         key.check()
         self._layer = key.layer
-        self._generator = np.random.Philox(key=np.array([key.seed, key.index], np.uint64))
+        self._generator = np.random.Philox(key=np.array([key.seed, key.picture], np.uint64))
         self._state = self._generator.state
 
     @staticmethod

@@ -57,7 +57,7 @@ class Settings(NamedTuple):
         It is rounded to the nearest, not upwards: blocks then have Ω/4 nats too many or too few on
         average, which cancel, where rounding upwards costs Ω/2 nats a block.
         """
-        return round(nats / self.omega)
+        return round(min(nats / self.omega, MAX_PIECES + 1))
 
 
 # The least ε that reaches 0.98 of the log ratio of samples, for targets like those of a model; see
@@ -74,12 +74,12 @@ class Key(NamedTuple):
 
     Attributes:
         seed: the seed that sender and receiver share, 0..2^64 − 1.
-        index: the number of the picture, 0..2^64 − 1.
+        picture: the number of the picture, 0..2^64 − 1.
         layer: the number of the layer, 0..2^32 − 1.
     """
 
     seed: int = 0
-    index: int = 0
+    picture: int = 0
     layer: int = 0
 
     def check(self) -> None:

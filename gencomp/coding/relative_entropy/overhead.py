@@ -21,6 +21,9 @@ from gencomp.coding.relative_entropy.auxiliary import Floats
 from gencomp.coding.relative_entropy.codes import Key, Settings
 
 
+_DEEPEST = 6.0  # −ln s of latents like those of a model
+
+
 class Overhead(NamedTuple):
     """What was measured over blocks, each of them coded with several keys.
 
@@ -61,6 +64,7 @@ def measure(blocks: Sequence[Gaussian], settings: Settings, keys: int = 1) -> Ov
     gained, squares, projections = [], 0.0, []
     pieces = length = 0
     encode_s = decode_s = 0.0
+    beam_search.encode(blocks[:1], Key(), settings)  # tables are made once
     for seed in range(keys):
         key = Key(seed)
         began = time.process_time()
@@ -111,7 +115,7 @@ def like_a_model(count: int, seed: int = 0) -> list[Gaussian]:
     """Targets like those of a trained model: 60 to 150 nats in 100 to 1,000 latents.
 
     Most latents of a model are nearly unused and few carry much, so that −ln s has a gamma
-    distribution; and their means spread as far as the posterior is narrower than the prior.
+    distribution, cut at 6; and their means spread as far as the posterior is narrower than the prior.
     """
     generator = np.random.default_rng(seed)
     found = []
@@ -124,10 +128,10 @@ def like_a_model(count: int, seed: int = 0) -> list[Gaussian]:
         def scaled(
             factor: float, depth_D: Floats = depth_D, normal_D: Floats = normal_D
         ) -> Gaussian:
-            scale_D = np.exp(-factor * depth_D)
+            scale_D = np.exp(-np.minimum(factor * depth_D, _DEEPEST))
             return Gaussian(normal_D * np.sqrt(1 - scale_D**2), scale_D)
 
-        low, high = 0.0, 20 / float(depth_D.max())
+        low, high = 0.0, 1e3
         for _ in range(50):
             middle = (low + high) / 2
             if auxiliary.kl(*scaled(middle)) > nats:

@@ -63,7 +63,7 @@ def test_times_rise_to_1_in_exact_steps(schedule: int) -> None:
 
 @pytest.mark.parametrize("schedule", range(2, schedules.COUNT))
 def test_pieces_of_the_reference_are_equal(schedule: int) -> None:
-    spread, share = 1 - 2.0 ** -((schedule - 2) // 4 + 1), (schedule - 2) % 4 / 4
+    spread, share = schedules._reference(schedule)
     bend = -spread - math.log1p(-spread)  # twice the relative entropy of a latent without a mean
     square = share / (1 - share) * bend
     target = Gaussian(np.array([math.sqrt(square)]), np.array([math.sqrt(1 - spread)]))
@@ -91,7 +91,7 @@ def test_own_logarithm_and_exponential() -> None:
 class TestBest:
     def test_its_pieces_are_nearly_equal(self) -> None:
         for target in (T32, T1000, *like_a_model(20)):
-            (schedule,) = schedules.best([target])
+            (schedule,) = schedules.best([target], [16])
             found = steps(target, schedule, 16)
             spreads = [steps(target, one, 16).std() for one in range(schedules.COUNT)]
             assert found.std() == pytest.approx(min(spreads), rel=0.01)
@@ -100,11 +100,19 @@ class TestBest:
     def test_a_layer_has_one_unless_another_one_pays(self) -> None:
         alike = [like_a_model(1)[0]] * 5
         odd = Gaussian(np.zeros(50), np.full(50, 2.0**-6))  # no nats in the means
-        found = schedules.best([*alike, odd])
+        found = schedules.best([*alike, odd], [13] * 6)
         assert len(set(found[:5])) == 1
         assert found[5] == schedules.COUNT - 4 != found[0]
         nearly = Gaussian(alike[0].mean_D, alike[0].scale_D * 1.001)
-        assert len(set(schedules.best([*alike, nearly]))) == 1
+        assert len(set(schedules.best([*alike, nearly], [13] * 6))) == 1
+
+    def test_a_narrow_latent_is_not_left_to_the_last_piece(self) -> None:
+        """Unequal pieces of many latents cost little; of one latent they may cost the whole."""
+        wide = like_a_model(1)[0]
+        narrow = Gaussian(np.append(wide.mean_D, 0.5), np.append(wide.scale_D, 1e-3))
+        (schedule,) = schedules.best([narrow], [13])
+        left = 1 - schedules.times(schedule, 13)[-2]
+        assert np.log1p(left / 1e-6) / 2 < 6.5
 
     def test_nothing(self) -> None:
-        assert schedules.best([]) == []
+        assert schedules.best([], []) == []
