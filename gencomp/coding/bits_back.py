@@ -32,8 +32,14 @@ bin is its median under the prior. Let w be a bin's width where the posterior li
 sample is what the bins win by having less Kullback-Leibler divergence than the densities (for a
 posterior that is exact and much narrower than its prior). So bins as wide as σ_q cost 0.002 nats.
 They are wider in the tails of the prior, and finer bins take more initial bits: one a latent for
-each p. So each layer has its own p, which `suited` chooses by the exact cost for the images at hand
-and which is pushed last.
+each p. So each layer has its own p, which `planned` chooses by the exact cost for the images at
+hand and which is pushed last.
+
+**The opening.** Initial bits are lost only if they say nothing. So the first images of a set may be
+coded by lossless WebP, and these codes are the initial bits, from which the latents of the next
+images are drawn; as many images as it takes. A set then costs what WebP takes more than the model
+for a few images, and not all of the first image's latents. A single image has nothing to gain from
+bits-back coding, and its stream is WebP's; `opening=False` gives the method's own length.
 
 Everything that a receiver must reproduce is computed from the rounded Gaussians of the model by
 `gencomp.coding.portable` and rounded to integers. The coder is that of `constriction`.
@@ -41,15 +47,17 @@ Everything that a receiver must reproduce is computed from the rounded Gaussians
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from gencomp.coding import logistic, portable
-from gencomp.coding.ans import Stack
+from gencomp.coding import logistic, portable, webp
+from gencomp.coding.ans import Stack, Words, pseudorandom_words
 from gencomp.coding.latent_model import Floats, Gaussian, LatentModel, State
+from gencomp.coding.range_coder import damaged
 from gencomp.coding.tables import PRECISION, Integers, frequencies
 from gencomp.errors import InputError
 
@@ -61,6 +69,15 @@ _DEPTH_FREQUENCIES = frequencies(np.zeros(MOST_DEPTH - LEAST_DEPTH + 1, np.int64
 _TAIL_DEPTH = 20
 # Below this mass of the posterior, its parts are rounding errors, and halves do as well.
 _NO_MASS = 2.0**-36
+_DEPTHS = list(range(LEAST_DEPTH, MOST_DEPTH + 1))
+# The number of images of the opening is pushed in a byte.
+MOST_OPENING = 255
+_OPENING_FREQUENCIES = frequencies(np.zeros(MOST_OPENING + 1, np.int64))
+_OPENING_KEY = (0x6F70656E, 0x696E6773)
+_OPENING_RESERVE = 0.02
+# What WebP takes more than a model is about a quarter of what it takes.
+_OPENING_WEIGHT = 0.25
+_WORD_BYTES = 4
 # The number of images and of latents of a layer that the choice of p looks at.
 _TRIED_IMAGES = 4
 _TRIED_LATENTS = 256
@@ -81,7 +98,10 @@ class Bins(NamedTuple):
 
 
 def encode(
-    model: LatentModel[Any], images: Sequence[np.ndarray], depths: Sequence[int] | None = None
+    model: LatentModel[Any],
+    images: Sequence[np.ndarray],
+    depths: Sequence[int] | None = None,
+    opening: bool = True,
 ) -> bytes:
     """The stream of images, with its initial bits.
 
@@ -89,18 +109,19 @@ def encode(
         model: the model of the images and their latents.
         images: uint8 images [H, W, 3]; they may differ in size.
         depths: p of each layer, 2 to 12; None for those that cost least.
+        opening: whether the first images may be coded by lossless WebP.
 
     Raises:
         InputError: there are not as many depths as layers, or one is out of range.
     """
-    chosen = suited(model, images) if depths is None else list(depths)
-    if len(chosen) != model.layers:
-        raise InputError(f"A model of {model.layers} layers has so many depths, not {len(chosen)}.")
-    layers = [bins(depth) for depth in chosen]
-    stack = Stack()
-    for image_HWC in images:
+    plan = planned(model, images, depths, _OPENING_WEIGHT if opening else 1.0)
+    codes = _opening(images, plan.initial_bits) if opening else []
+    layers = [bins(depth) for depth in plan.depths]
+    stack = Stack(_carried(codes))
+    for image_HWC in images[len(codes) :]:
         _push_image(stack, model, image_HWC, layers)
-    stack.push(np.array(chosen, np.int64) - LEAST_DEPTH, _DEPTH_FREQUENCIES)
+    stack.push(np.array([len(codes)]), _OPENING_FREQUENCIES)
+    stack.push(np.array(plan.depths, np.int64) - LEAST_DEPTH, _DEPTH_FREQUENCIES)
     return stack.data()
 
 
@@ -128,12 +149,18 @@ def decode_backwards(
     A reader who wants one image can stop there. Only a reader who takes all of them is told of all
     damage, since what is left at the end tells.
     """
-    stack = Stack(data)
+    stack = Stack.read(data)
     depths = stack.pop(_DEPTH_FREQUENCIES, count=model.layers) + LEAST_DEPTH
+    opening = int(stack.pop(_OPENING_FREQUENCIES, count=1)[0])
+    if opening > len(sizes):
+        raise damaged()
     layers = [bins(int(depth)) for depth in depths]
-    for height, width in reversed(sizes):
+    for height, width in reversed(sizes[opening:]):
         yield _pop_image(stack, model, height, width, layers)
-    stack.finish()
+    codes, words = _codes(stack.remaining(), opening)
+    stack.finish(words)
+    for code, (height, width) in reversed(list(zip(codes, sizes[:opening], strict=True))):
+        yield webp.decode(code, height, width)
 
 
 @lru_cache(MOST_DEPTH)
@@ -160,30 +187,63 @@ def bins(depth: int) -> Bins:
     )
 
 
-def suited(model: LatentModel[Any], images: Sequence[np.ndarray]) -> list[int]:
-    """The depth p of each layer that costs least for these images, by a few of them.
+class Plan(NamedTuple):
+    """What is decided before the first image is coded.
+
+    Attributes:
+        depths: p of each layer.
+        initial_bits: the bits that the first image is expected to pop.
+    """
+
+    depths: list[int]
+    initial_bits: float
+
+
+def planned(
+    model: LatentModel[Any],
+    images: Sequence[np.ndarray],
+    depths: Sequence[int] | None = None,
+    initial_weight: float = 1.0,
+) -> Plan:
+    """The depths that cost least for these images, by a few of them.
 
     The cost is that of the bins, for all images, and that of the initial bits, which are needed
     once.
+
+    Args:
+        model: the model of the images and their latents.
+        images: the images.
+        depths: p of each layer, where it is known.
+        initial_weight: the part of the initial bits that is lost.
+
+    Raises:
+        InputError: there are not as many depths as layers, or one is out of range.
     """
-    if not images:
-        return [LEAST_DEPTH] * model.layers
-    tried = [images[place] for place in range(0, len(images), -(-len(images) // _TRIED_IMAGES))]
-    depths = np.arange(LEAST_DEPTH, MOST_DEPTH + 1)
-    costs_LP = np.zeros((model.layers, len(depths)))
+    if depths is not None and len(depths) != model.layers:
+        raise InputError(f"A model of {model.layers} layers has so many depths, not {len(depths)}.")
+    allowed = [[depth] for depth in depths] if depths else [_DEPTHS] * model.layers
+    losses = [np.zeros(len(one)) for one in allowed]
+    taken = [np.zeros(len(one)) for one in allowed]
+    tried = images[:: -(-len(images) // _TRIED_IMAGES) or 1]
     for image_HWC in tried:
         state = _start(model, image_HWC)
-        for layer in range(model.layers):
-            prior, posterior = model.prior(state), model.posterior(state)
-            every = -(-len(prior.mean_D) // _TRIED_LATENTS)
-            ratio = _standardised(prior, posterior)
-            some = Gaussian(ratio.mean_D[::every], ratio.scale_D[::every])
-            for column, depth in enumerate(depths):
-                loss, taken = _costs(some, bins(int(depth)))
-                share = len(images) / len(tried) * loss + taken / len(tried)
-                costs_LP[layer, column] += every * share
+        for layer, choices in enumerate(allowed):
+            posterior = model.posterior(state)
+            standard = _standardised(model.prior(state), posterior)
+            every = -(-len(standard.mean_D) // _TRIED_LATENTS)
+            some = Gaussian(standard.mean_D[::every], standard.scale_D[::every])
+            share = len(standard.mean_D) / max(1, len(some.mean_D)) / len(tried)
+            costs = share * np.array([_costs(some, bins(depth)) for depth in choices])
+            losses[layer] += costs[:, 0]
+            taken[layer] += costs[:, 1]
             state = model.after(state, posterior.mean_D)
-    return [int(depth) for depth in depths[costs_LP.argmin(axis=1)]]
+    best = [
+        int((len(images) * loss + initial_weight * initial).argmin())
+        for loss, initial in zip(losses, taken, strict=True)
+    ]
+    nats = sum(float(one[place]) for one, place in zip(taken, best, strict=True))
+    chosen = [choices[place] for choices, place in zip(allowed, best, strict=True)]
+    return Plan(chosen, nats / float(np.log(2)))
 
 
 def _costs(posterior: Gaussian, bins_: Bins) -> tuple[float, float]:
@@ -200,6 +260,51 @@ def _costs(posterior: Gaussian, bins_: Bins) -> tuple[float, float]:
     ratios_DL = (bins_.values_L**2 - residuals_DL**2) / 2 - np.log(scale_D1)
     loss = (masses_DL * (logs_DL - prior_L - ratios_DL)).sum()
     return float(loss), float(-(masses_DL * logs_DL).sum())
+
+
+def _opening(images: Sequence[np.ndarray], bits: float) -> list[bytes]:
+    """The codes of the first images by lossless WebP, of as many as have these bits together."""
+    codes: list[bytes] = []
+    wanted = (1 + _OPENING_RESERVE) * bits
+    for image_HWC in images[:MOST_OPENING]:
+        if sum(map(len, codes)) * 8 >= wanted or max(image_HWC.shape) > webp.MOST_PIXELS_A_SIDE:
+            break
+        codes.append(webp.encode(image_HWC))
+    return codes
+
+
+def _carried(codes: Sequence[bytes]) -> Words:
+    """Codes as words that look random: a checksum, then the length of each code, and the code."""
+    body = b"".join(
+        len(code).to_bytes(_WORD_BYTES, "little") + code + bytes(-len(code) % _WORD_BYTES)
+        for code in codes
+    )
+    data = zlib.crc32(body).to_bytes(_WORD_BYTES, "little") + body if codes else b""
+    words = np.frombuffer(data, "<u4").astype(np.uint32)
+    return words ^ pseudorandom_words(_OPENING_KEY, 0, len(words))
+
+
+def _codes(words: Words, count: int) -> tuple[list[bytes], int]:
+    """The codes that words begin with, and the number of words that `_carried` makes of them.
+
+    Raises:
+        InputError: the words begin with no such codes.
+    """
+    if not count:
+        return [], 0
+    data = (words ^ pseudorandom_words(_OPENING_KEY, 0, len(words))).astype("<u4").tobytes()
+    codes, at = [], _WORD_BYTES
+    for _ in range(count):
+        start = at + _WORD_BYTES
+        length = int.from_bytes(data[at:start], "little")
+        codes.append(data[start : start + length])
+        at = start + length + -length % _WORD_BYTES
+        if at > len(data):
+            raise damaged()
+    used = at // _WORD_BYTES
+    if not np.array_equal(_carried(codes), words[:used]):
+        raise damaged()
+    return codes, used
 
 
 def _push_image(
