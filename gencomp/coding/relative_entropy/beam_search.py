@@ -72,6 +72,9 @@ class Plan(NamedTuple):
 
 def plan(blocks: Sequence[Gaussian], settings: Settings) -> list[Plan]:
     """The number of pieces of each block, and its schedule; a block of few nats has no pieces."""
+    settings.check()
+    for number, block in enumerate(blocks):
+        _require_target(number, block)
     pieces = [settings.pieces(auxiliary.kl(*block)) for block in blocks]
     coded = [number for number, count in enumerate(pieces) if count]
     chosen = dict(zip(coded, schedules.best([blocks[one] for one in coded]), strict=True))
@@ -138,7 +141,8 @@ def search(
         InputError: a target is no normal distribution, or needs too many pieces.
     """
     for number, (block, own) in enumerate(zip(blocks, plans, strict=True)):
-        _require_target(number, block, own)
+        _require_target(number, block)
+        _require_plan(number, own)
     codes = [BlockCode(0, candidates, _NO_PIECES)] * len(blocks)
     rows, pieces = Rows(key), [own.pieces for own in plans]
     paths = rows.empty_paths(len(blocks))
@@ -398,10 +402,16 @@ def _sums(codes: Sequence[BlockCode], paths_C: Words, rows: Rows, kind: _Kind) -
     return x_CW
 
 
-def _require_target(number: int, block: Gaussian, own: Plan) -> None:
+def _require_target(number: int, block: Gaussian) -> None:
     mean_D, scale_D = block
     if not (np.isfinite(mean_D).all() and np.isfinite(scale_D).all() and (scale_D > 0).all()):
-        raise InputError(f"The target of block {number} has a mean or a scale that is no number.")
+        raise InputError(
+            f"The target of block {number} has a mean that is no number, or a scale that is none"
+            " above 0."
+        )
+
+
+def _require_plan(number: int, own: Plan) -> None:
     if own.pieces > MAX_PIECES:
         raise InputError(
             f"Block {number} needs {own.pieces} pieces, allowed are {MAX_PIECES}: its posterior is"

@@ -49,8 +49,12 @@ _DIFFERENT_ROWS = 512
 
 
 def width_of(dimensions: int) -> int:
-    """The length of the rows of a block of D coordinates: D, rounded up to a multiple of 32."""
-    return -(-dimensions // _UNIT) * _UNIT
+    """The length of the rows of a block of D coordinates: D, rounded up.
+
+    There are at most four lengths an octave, so that blocks of similar sizes share rows.
+    """
+    unit = max(_UNIT, 1 << max(0, dimensions.bit_length() - 3))
+    return -(-dimensions // unit) * unit
 
 
 def patterns_of(candidates: int, dimensions: int) -> int:

@@ -33,7 +33,11 @@ class Settings(NamedTuple):
 
     @property
     def candidates(self) -> int:
-        """The number n of candidates of a piece, ⌊e^(Ω (1 + ε))⌋.
+        """The number n of candidates of a piece, ⌊e^(Ω (1 + ε))⌋."""
+        return int(math.exp(self.omega * (1 + self.oversampling)))
+
+    def check(self) -> None:
+        """Refuse settings with which nothing can be coded.
 
         Raises:
             InputError: the settings do not give 2 to 65,536 candidates, or have no beam.
@@ -46,7 +50,6 @@ class Settings(NamedTuple):
             )
         if self.beams < 1:
             raise InputError(f"A search keeps at least 1 beam, not {self.beams}.")
-        return int(math.exp(nats))
 
     def pieces(self, nats: float) -> int:
         """The number of pieces of a block of so many nats.
@@ -57,10 +60,12 @@ class Settings(NamedTuple):
         return round(nats / self.omega)
 
 
+# The least ε that reaches 0.98 of the log ratio of samples, for targets like those of a model; see
+# benchmarks/README.md. The numbers of candidates are part of the format (`stream`).
 EFFORTS: dict[Effort, Settings] = {
-    "fast": Settings(omega=6.2, oversampling=0.11, beams=16),
-    "balanced": Settings(omega=7.7, oversampling=0.08, beams=20),
-    "best": Settings(omega=8.7, oversampling=0.06, beams=60),
+    "fast": Settings(omega=6.2, oversampling=0.12, beams=12),
+    "balanced": Settings(omega=7.563, oversampling=0.1, beams=20),
+    "best": Settings(omega=8.99, oversampling=0.08, beams=60),
 }
 
 
