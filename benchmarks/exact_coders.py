@@ -6,8 +6,8 @@ Million symbols a second of CPU time, encoded / decoded, in one thread; the side
 alternating order, each in a process of its own:
 
 - `library, one model`: `constriction`'s range coder codes the values of an image with one model;
-- `library, a row each`: it takes a row of 256 weights for each value, in blocks, which are all there
-  before it starts;
+- `library, a row each`: it takes a row of 256 weights for each value, all of which are there before
+  it starts;
 - `residual`: `gencomp.coding.logistic` of the same values, from means and a scale to bytes;
 - `bits-back`: latents popped from their posterior and pushed by their prior, without a network;
 - `universal`: latents by universal quantization.
@@ -51,7 +51,7 @@ def means_and_values(number: int) -> tuple[np.ndarray, np.ndarray]:
 def library(number: int, rows: bool) -> Work:
     import constriction
 
-    mean_N, values_N = means_and_values(number)
+    _, values_N = means_and_values(number)
     family = constriction.stream.model.Categorical(perfect=False)
     counts_L = np.bincount(values_N, minlength=256) + 1.0
     symbols_N = values_N.astype(np.int32)
@@ -95,25 +95,25 @@ def residual(number: int) -> Work:
 
 
 def bits_back(number: int) -> Work:
-    from gencomp.coding import bits_back
+    from gencomp.coding import latent_bins
     from gencomp.coding.ans import Stack
     from gencomp.coding.latent_model import Gaussian
 
     generator = np.random.default_rng(0)
     scale_D = 10 ** -generator.uniform(0, 1, number)
     posterior = Gaussian(generator.standard_normal(number) * np.sqrt(1 - scale_D**2), scale_D)
-    bins = bits_back.bins(6)
+    bins = latent_bins.bins(6)
 
     def encode() -> bytes:
         stack = Stack()
-        places_D = bits_back._pop_posterior(stack, posterior, bins)
+        places_D = latent_bins.pop(stack, posterior, bins)
         stack.push(places_D, bins.frequencies_L)
         return stack.data()
 
     def decode(data: bytes) -> None:
         stack = Stack.read(data)
         places_D = stack.pop(bins.frequencies_L, count=number)
-        bits_back._push_posterior(stack, places_D, posterior, bins)
+        latent_bins.push(stack, places_D, posterior, bins)
         stack.finish()
 
     return encode, decode
