@@ -9,10 +9,11 @@ so symbols that are popped with probabilities other than those they were pushed 
 these probabilities, and pushing them back restores the bits. A symbol's probability is exactly its
 frequency over 2^P, as in `gencomp.coding.range_coder`.
 
-A new stack stands on *initial bits*, which the first samples are drawn from: words of Philox that
-every reader can compute, as many as are popped. Words that were never reached are left out of the
-stream. A reader that has popped everything finds the initial words again, at least 64 bits of them,
-or the stream was damaged.
+A new stack stands on *initial bits*, from which the first samples are drawn: words of Philox that
+every reader can compute, as many as are popped. Words of them that were never reached are left out
+of the stream. Above them may lie words that the sender wants to *carry*: they serve as initial bits
+too, and a reader who has popped everything finds them again. Below them only words of Philox
+remain, and two such words, 64 bits, remain above them, or the stream was damaged.
 """
 
 from __future__ import annotations
@@ -32,30 +33,37 @@ _WORD_BYTES = 4
 # The state of the coder, which comes last in the stream.
 _HEAD_WORDS = 2
 _KEY = (0x62697473, 0x6261636B)
+_NO_WORDS: Words = np.zeros(0, np.uint32)
 _AnsCoder = constriction.stream.stack.AnsCoder
 
 
 class Stack:
-    """A stack, from its start or from the bytes of another one.
+    """A stack on initial bits, which are supplied as they are needed.
 
     Args:
-        data: what `data` of another stack has returned; nothing for a stack on initial bits, which
-            are supplied as they are needed.
-
-    Raises:
-        InputError: no stack has these bytes.
+        carried: words that are popped before all other initial words but the two in the state.
     """
 
-    def __init__(self, data: bytes | None = None) -> None:
-        self._endless = data is None
-        if data is None:
-            self._words_supplied = _HEAD_WORDS
-            self._coder = _AnsCoder(_initial(0, _HEAD_WORDS)[::-1].copy())
-        else:
-            if not data or data[-1] == 0:
-                raise damaged()
-            self._coder = _AnsCoder(_words(data))
-        self._untouched = 0
+    def __init__(self, carried: Words = _NO_WORDS) -> None:
+        above = np.concatenate([_initial(0, _HEAD_WORDS), carried])
+        self._coder = _AnsCoder(above[::-1].copy())
+        self._is_readers = False
+        self._supplied = 0  # words of Philox below the carried ones
+        self._untouched = len(carried)
+
+    @classmethod
+    def read(cls, data: bytes) -> Stack:
+        """The stack of a reader, from what `data` has returned to the sender.
+
+        Raises:
+            InputError: no stack has these bytes.
+        """
+        if not data or data[-1] == 0:
+            raise damaged()
+        stack = cls()
+        stack._coder = _AnsCoder(_words(data))
+        stack._is_readers = True
+        return stack
 
     def push(self, symbols_B: Integers, frequencies: Integers, precision: int = PRECISION) -> None:
         """Push symbols, the last one first, so that `pop` returns them in their order.
@@ -91,7 +99,7 @@ class Stack:
         many = len(weights_) if count is None else count
         if not many or weights_.shape[-1] == 1:
             return np.zeros(many, np.int64)
-        if self._endless:
+        if not self._is_readers:
             self._supply(many * PRECISION)
         symbols_B = self._coder.decode(*decodable(weights_, many))
         self._untouched = min(self._untouched, self._below())
@@ -100,18 +108,26 @@ class Stack:
         return symbols_B.astype(np.int64)
 
     def data(self) -> bytes:
-        """The bytes of the stack, without the initial words that nothing has reached."""
-        words = self._coder.get_compressed()[self._untouched :]
+        """The bytes of the stack, without the words of Philox that nothing has reached."""
+        words = self._coder.get_compressed()[min(self._untouched, self._supplied) :]
         return bytes(words.astype("<u4").tobytes().rstrip(b"\0"))
 
-    def finish(self) -> None:
-        """Require that a reader has popped all, and only the initial bits remain.
+    def remaining(self) -> Words:
+        """The words below the state, the topmost first."""
+        words: Words = self._coder.get_compressed()[::-1]
+        return words[_HEAD_WORDS:]
+
+    def finish(self, carried: int = 0) -> None:
+        """Require that a reader has popped everything.
+
+        Args:
+            carried: the number of words that the sender carried.
 
         Raises:
-            InputError: something else remains: the stream is damaged.
+            InputError: something else than the initial words remains: the stream is damaged.
         """
-        words = self._coder.get_compressed()
-        if len(words) < _HEAD_WORDS or (words[::-1] != _initial(0, len(words))).any():
+        words = np.delete(self._coder.get_compressed()[::-1], _HEAD_WORDS + np.arange(carried))
+        if len(words) < _HEAD_WORDS or (words != _initial(0, len(words))).any():
             raise damaged()
 
     def _below(self) -> int:
@@ -122,19 +138,24 @@ class Stack:
         """Put more initial words below the stack, unless it has so many bits below its state."""
         missing = -(-bits // _WORD_BITS) - self._below()
         if missing > 0:
-            added = _initial(self._words_supplied, missing)
+            added = _initial(_HEAD_WORDS + self._supplied, missing)
             self._coder = _AnsCoder(np.concatenate([added[::-1], self._coder.get_compressed()]))
-            self._words_supplied += missing
+            self._supplied += missing
             self._untouched += missing
 
 
-def _initial(first: int, count: int) -> Words:
-    """Initial words, in the order in which they are popped; word 0 is not zero."""
+def pseudorandom_words(key: tuple[int, int], first: int, count: int) -> Words:
+    """Words `first`, `first` + 1, … of Philox under a key, uint32 [count]."""
     blocks = np.arange(first // 4, -(-(first + count) // 4), dtype=np.uint64)
     counters = np.zeros((len(blocks), 4), np.uint64)
     counters[:, 0] = blocks
     skipped = first % 4
-    return philox(counters, _KEY).ravel()[skipped : skipped + count].astype(np.uint32)
+    return philox(counters, key).ravel()[skipped : skipped + count].astype(np.uint32)
+
+
+def _initial(first: int, count: int) -> Words:
+    """Initial words, in the order in which they are popped; word 0 is not zero."""
+    return pseudorandom_words(_KEY, first, count)
 
 
 def _words(data: bytes) -> Words:

@@ -24,64 +24,60 @@ and Barber, 2019; for layers HiLLoC: Townsend, Bird, Kunze and Barber, 2020). Th
 bits that nobody has pushed: these initial bits are part of the stream. An image can only be decoded
 after all that follow it.
 
-**Bins.** A latent takes one of the values of some bins of its prior, most of which have the same
-mass 2^-p. The outermost bin of each side is halved again and again, to 2^-20, since a posterior may
-lie in the tail of its prior. The posterior of a bin is its mass under the posterior; the value of a
-bin is its median under the prior. Let w be a bin's width where the posterior lies. The bins cost
-(w/σ_q)⁴/576 nats a latent: to second order, what the image loses by the larger variance of the
-sample is what the bins win by having less Kullback-Leibler divergence than the densities (for a
-posterior that is exact and much narrower than its prior). So bins as wide as σ_q cost 0.002 nats.
-They are wider in the tails of the prior, and finer bins take more initial bits: one a latent for
-each p. So each layer has its own p, which `suited` chooses by the exact cost for the images at hand
-and which is pushed last.
+Latents take the values of bins of their priors (`gencomp.coding.latent_bins`). Finer bins cost less
+for each image, but more initial bits: each layer has its own bins, which `planned` chooses by their
+exact cost for the images at hand and which are pushed last.
+
+**The opening.** Initial bits are lost only if they say nothing. So the first images of a set may be
+coded by lossless WebP, and these codes are the initial bits, from which the latents of the next
+images are drawn; as many images as it takes. A set then costs what WebP takes more than the model
+for a few images, and not all of the first image's latents. A single image has nothing to gain from
+bits-back coding, and its stream is WebP's; `opening=False` gives the method's own length.
 
 Everything that a receiver must reproduce is computed from the rounded Gaussians of the model by
-`gencomp.coding.portable` and rounded to integers. The coder is that of `constriction`.
+`gencomp.coding.portable` and rounded to integers. The coder is that of `constriction`, and no
+Python runs for a single latent: most of the time beside the networks goes to the distribution
+functions. A coder of many lanes in NumPy would need 32 initial bits or more for each lane.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+import zlib
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from gencomp.coding import logistic, portable
-from gencomp.coding.ans import Stack
-from gencomp.coding.latent_model import Floats, Gaussian, LatentModel, State
-from gencomp.coding.tables import PRECISION, Integers, frequencies
+from gencomp.coding import latent_bins, logistic, webp
+from gencomp.coding.ans import Stack, Words, pseudorandom_words
+from gencomp.coding.latent_bins import LEAST_DEPTH, MOST_DEPTH, Bins, bins
+from gencomp.coding.latent_model import Gaussian, LatentModel, State
+from gencomp.coding.range_coder import damaged
+from gencomp.coding.tables import frequencies
 from gencomp.errors import InputError
-
-LEAST_DEPTH, MOST_DEPTH = 2, 12
 
 # All depths are equally likely.
 _DEPTH_FREQUENCIES = frequencies(np.zeros(MOST_DEPTH - LEAST_DEPTH + 1, np.int64))
-# The mass of the outermost bins is 2^-_TAIL_DEPTH.
-_TAIL_DEPTH = 20
-# Below this mass of the posterior, its parts are rounding errors, and halves do as well.
-_NO_MASS = 2.0**-36
+_DEPTHS = list(range(LEAST_DEPTH, MOST_DEPTH + 1))
+# The number of images of the opening is pushed in a byte.
+MOST_OPENING = 255
+_OPENING_FREQUENCIES = frequencies(np.zeros(MOST_OPENING + 1, np.int64))
+_OPENING_KEY = (0x6F70656E, 0x696E6773)
+# The initial bits are expected from a few images, so a little more is kept ready.
+_OPENING_RESERVE = 0.02
+# What WebP takes more than a model is about a quarter of what it takes.
+_OPENING_WEIGHT = 0.25
+_WORD_BYTES = 4
 # The number of images and of latents of a layer that the choice of p looks at.
 _TRIED_IMAGES = 4
 _TRIED_LATENTS = 256
 
 
-class Bins(NamedTuple):
-    """Bins of the standard normal distribution.
-
-    Attributes:
-        edges_E: the edges between neighbouring bins, float64 [L − 1].
-        values_L: the value that stands for each bin, float64 [L].
-        frequencies_L: the mass of each bin in units of 2^-24, int64 [L].
-    """
-
-    edges_E: Floats
-    values_L: Floats
-    frequencies_L: Integers
-
-
 def encode(
-    model: LatentModel[Any], images: Sequence[np.ndarray], depths: Sequence[int] | None = None
+    model: LatentModel[Any],
+    images: Sequence[np.ndarray],
+    depths: Sequence[int] | None = None,
+    opening: bool = True,
 ) -> bytes:
     """The stream of images, with its initial bits.
 
@@ -89,18 +85,19 @@ def encode(
         model: the model of the images and their latents.
         images: uint8 images [H, W, 3]; they may differ in size.
         depths: p of each layer, 2 to 12; None for those that cost least.
+        opening: whether the first images may be coded by lossless WebP.
 
     Raises:
         InputError: there are not as many depths as layers, or one is out of range.
     """
-    chosen = suited(model, images) if depths is None else list(depths)
-    if len(chosen) != model.layers:
-        raise InputError(f"A model of {model.layers} layers has so many depths, not {len(chosen)}.")
-    layers = [bins(depth) for depth in chosen]
-    stack = Stack()
-    for image_HWC in images:
+    plan = planned(model, images, depths, _OPENING_WEIGHT if opening else 1.0)
+    codes = _opening(images, plan.initial_bits) if opening else []
+    layers = [bins(depth) for depth in plan.depths]
+    stack = Stack(_carried(codes))
+    for image_HWC in images[len(codes) :]:
         _push_image(stack, model, image_HWC, layers)
-    stack.push(np.array(chosen, np.int64) - LEAST_DEPTH, _DEPTH_FREQUENCIES)
+    stack.push(np.array([len(codes)]), _OPENING_FREQUENCIES)
+    stack.push(np.array(plan.depths, np.int64) - LEAST_DEPTH, _DEPTH_FREQUENCIES)
     return stack.data()
 
 
@@ -128,78 +125,122 @@ def decode_backwards(
     A reader who wants one image can stop there. Only a reader who takes all of them is told of all
     damage, since what is left at the end tells.
     """
-    stack = Stack(data)
+    stack = Stack.read(data)
     depths = stack.pop(_DEPTH_FREQUENCIES, count=model.layers) + LEAST_DEPTH
+    opening = int(stack.pop(_OPENING_FREQUENCIES, count=1)[0])
+    if opening > len(sizes):
+        raise damaged()
     layers = [bins(int(depth)) for depth in depths]
-    for height, width in reversed(sizes):
+    for height, width in reversed(sizes[opening:]):
         yield _pop_image(stack, model, height, width, layers)
-    stack.finish()
+    codes, words = _codes(stack.remaining(), opening)
+    stack.finish(words)
+    for code, (height, width) in reversed(list(zip(codes, sizes[:opening], strict=True))):
+        yield webp.decode(code, height, width)
 
 
-@lru_cache(MOST_DEPTH)
-def bins(depth: int) -> Bins:
-    """The bins of mass 2^-depth, the outermost of which are halved on to a mass of 2^-20.
+class Plan(NamedTuple):
+    """What is decided before the first image is coded.
 
-    Raises:
-        InputError: the depth is not one of 2 to 12.
+    Attributes:
+        depths: p of each layer.
+        initial_bits: the bits that the first image is expected to pop.
     """
-    if not LEAST_DEPTH <= depth <= MOST_DEPTH:
-        raise InputError(
-            f"The bins of a latent have a mass of 2^-p for p = {LEAST_DEPTH} to {MOST_DEPTH}, not"
-            f" for {depth}."
-        )
-    tail_T = 0.5 ** np.arange(_TAIL_DEPTH, depth, -1)
-    main = np.arange(1, 1 << depth) / (1 << depth)
-    edges_E = np.concatenate([tail_T, main, (1 - tail_T)[::-1]])
-    bounds = np.concatenate([[0.0], edges_E, [1.0]])
-    masses_L = np.diff(bounds)
-    return Bins(
-        portable.normal_quantile(edges_E),
-        portable.normal_quantile(bounds[:-1] + masses_L / 2),
-        np.ldexp(masses_L, PRECISION).astype(np.int64),
-    )
+
+    depths: list[int]
+    initial_bits: float
 
 
-def suited(model: LatentModel[Any], images: Sequence[np.ndarray]) -> list[int]:
-    """The depth p of each layer that costs least for these images, by a few of them.
+def planned(
+    model: LatentModel[Any],
+    images: Sequence[np.ndarray],
+    depths: Sequence[int] | None = None,
+    initial_weight: float = 1.0,
+) -> Plan:
+    """The depths that cost least for these images, by a few of them.
 
     The cost is that of the bins, for all images, and that of the initial bits, which are needed
     once.
+
+    Args:
+        model: the model of the images and their latents.
+        images: the images.
+        depths: p of each layer, where it is known.
+        initial_weight: the part of the initial bits that is lost.
+
+    Raises:
+        InputError: there are not as many depths as layers, or one is out of range.
     """
-    if not images:
-        return [LEAST_DEPTH] * model.layers
-    tried = [images[place] for place in range(0, len(images), -(-len(images) // _TRIED_IMAGES))]
-    depths = np.arange(LEAST_DEPTH, MOST_DEPTH + 1)
-    costs_LP = np.zeros((model.layers, len(depths)))
+    if depths is not None and len(depths) != model.layers:
+        raise InputError(f"A model of {model.layers} layers has so many depths, not {len(depths)}.")
+    allowed = [[depth] for depth in depths] if depths else [_DEPTHS] * model.layers
+    losses = [np.zeros(len(one)) for one in allowed]
+    taken = [np.zeros(len(one)) for one in allowed]
+    tried = images[:: -(-len(images) // _TRIED_IMAGES) or 1]
     for image_HWC in tried:
         state = _start(model, image_HWC)
-        for layer in range(model.layers):
-            prior, posterior = model.prior(state), model.posterior(state)
-            every = -(-len(prior.mean_D) // _TRIED_LATENTS)
-            ratio = _standardised(prior, posterior)
-            some = Gaussian(ratio.mean_D[::every], ratio.scale_D[::every])
-            for column, depth in enumerate(depths):
-                loss, taken = _costs(some, bins(int(depth)))
-                share = len(images) / len(tried) * loss + taken / len(tried)
-                costs_LP[layer, column] += every * share
+        for layer, choices in enumerate(allowed):
+            posterior = model.posterior(state)
+            standard = latent_bins.standardised(model.prior(state), posterior)
+            every = -(-len(standard.mean_D) // _TRIED_LATENTS)
+            some = Gaussian(standard.mean_D[::every], standard.scale_D[::every])
+            share = len(standard.mean_D) / max(1, len(some.mean_D)) / len(tried)
+            costs = share * np.array([latent_bins.costs(some, bins(depth)) for depth in choices])
+            losses[layer] += costs[:, 0]
+            taken[layer] += costs[:, 1]
             state = model.after(state, posterior.mean_D)
-    return [int(depth) for depth in depths[costs_LP.argmin(axis=1)]]
+    best = [
+        int((len(images) * loss + initial_weight * initial).argmin())
+        for loss, initial in zip(losses, taken, strict=True)
+    ]
+    nats = sum(float(one[place]) for one, place in zip(taken, best, strict=True))
+    chosen = [choices[place] for choices, place in zip(allowed, best, strict=True)]
+    return Plan(chosen, nats / float(np.log(2)))
 
 
-def _costs(posterior: Gaussian, bins_: Bins) -> tuple[float, float]:
-    """What bins cost for standardised posteriors: nats an image beyond the ELBO, initial nats.
+def _opening(images: Sequence[np.ndarray], bits: float) -> list[bytes]:
+    """The codes of the first images by lossless WebP, of as many as have these bits together."""
+    codes: list[bytes] = []
+    wanted = (1 + _OPENING_RESERVE) * bits
+    for image_HWC in images[:MOST_OPENING]:
+        if sum(map(len, codes)) * 8 >= wanted or max(image_HWC.shape) > webp.MOST_PIXELS_A_SIDE:
+            break
+        codes.append(webp.encode(image_HWC))
+    return codes
 
-    The first is Σ_b Q_b (ln Q_b/P_b − ln q(z_b)/p(z_b)), exact where the posterior is.
+
+def _carried(codes: Sequence[bytes]) -> Words:
+    """Codes as words that look random: a checksum, then the length of each code, and the code."""
+    body = b"".join(
+        len(code).to_bytes(_WORD_BYTES, "little") + code + bytes(-len(code) % _WORD_BYTES)
+        for code in codes
+    )
+    data = zlib.crc32(body).to_bytes(_WORD_BYTES, "little") + body if codes else b""
+    words = np.frombuffer(data, "<u4").astype(np.uint32)
+    return words ^ pseudorandom_words(_OPENING_KEY, 0, len(words))
+
+
+def _codes(words: Words, count: int) -> tuple[list[bytes], int]:
+    """The codes that words begin with, and the number of words that `_carried` makes of them.
+
+    Raises:
+        InputError: the words begin with no such codes.
     """
-    mean_D1, scale_D1 = posterior.mean_D[:, None], posterior.scale_D[:, None]
-    below_DE = portable.normal_cdf((bins_.edges_E - mean_D1) / scale_D1)
-    masses_DL = np.diff(below_DE, axis=1, prepend=0.0, append=1.0)
-    logs_DL = np.log(np.maximum(masses_DL, 2.0**-PRECISION))
-    prior_L = np.log(bins_.frequencies_L) - PRECISION * np.log(2)
-    residuals_DL = (bins_.values_L - mean_D1) / scale_D1
-    ratios_DL = (bins_.values_L**2 - residuals_DL**2) / 2 - np.log(scale_D1)
-    loss = (masses_DL * (logs_DL - prior_L - ratios_DL)).sum()
-    return float(loss), float(-(masses_DL * logs_DL).sum())
+    if not count:
+        return [], 0
+    data = (words ^ pseudorandom_words(_OPENING_KEY, 0, len(words))).astype("<u4").tobytes()
+    codes, at = [], _WORD_BYTES
+    for _ in range(count):
+        start = at + _WORD_BYTES
+        length = int.from_bytes(data[at:start], "little")
+        codes.append(data[start : start + length])
+        at = start + length + -length % _WORD_BYTES
+        if at > len(data):
+            raise damaged()
+    used = at // _WORD_BYTES
+    if not np.array_equal(_carried(codes), words[:used]):
+        raise damaged()
+    return codes, used
 
 
 def _push_image(
@@ -209,8 +250,10 @@ def _push_image(
     found = []
     for bins_ in layers:
         prior = model.prior(state)
-        found.append(_pop_posterior(stack, _standardised(prior, model.posterior(state)), bins_))
-        state = model.after(state, _values(prior, found[-1], bins_))
+        found.append(
+            latent_bins.pop(stack, latent_bins.standardised(prior, model.posterior(state)), bins_)
+        )
+        state = model.after(state, latent_bins.values(prior, found[-1], bins_))
     logistic.push(stack, model.likelihood(state), image_HWC.reshape(-1).astype(np.int64))
     for bins_, places_D in zip(reversed(layers), reversed(found), strict=True):
         stack.push(places_D, bins_.frequencies_L)
@@ -225,87 +268,20 @@ def _pop_image(
         priors.append(model.prior(state))
         count = len(priors[-1].mean_D)
         found.append(stack.pop(bins_.frequencies_L, count=count))
-        state = model.after(state, _values(priors[-1], found[-1], bins_))
+        state = model.after(state, latent_bins.values(priors[-1], found[-1], bins_))
     values_N = logistic.pop(stack, model.likelihood(state))
     image_HWC = values_N.astype(np.uint8).reshape(height, width, 3)
 
     state = _start(model, image_HWC)
     posteriors = []
     for prior, places_D, bins_ in zip(priors, found, layers, strict=True):
-        posteriors.append(_standardised(prior, model.posterior(state)))
-        state = model.after(state, _values(prior, places_D, bins_))
+        posteriors.append(latent_bins.standardised(prior, model.posterior(state)))
+        state = model.after(state, latent_bins.values(prior, places_D, bins_))
     for posterior, places_D, bins_ in list(zip(posteriors, found, layers, strict=True))[::-1]:
-        _push_posterior(stack, places_D, posterior, bins_)
+        latent_bins.push(stack, places_D, posterior, bins_)
     return image_HWC
 
 
 def _start(model: LatentModel[State], image_HWC: np.ndarray) -> State:
     height, width, _ = image_HWC.shape
     return model.start(height, width, image_HWC)
-
-
-def _standardised(prior: Gaussian, posterior: Gaussian) -> Gaussian:
-    """The posterior where the prior is the standard normal distribution."""
-    return Gaussian(
-        (posterior.mean_D - prior.mean_D) / prior.scale_D, posterior.scale_D / prior.scale_D
-    )
-
-
-def _values(prior: Gaussian, places_D: Integers, bins_: Bins) -> Floats:
-    return prior.mean_D + prior.scale_D * bins_.values_L[places_D]
-
-
-def _pop_posterior(stack: Stack, posterior: Gaussian, bins_: Bins) -> Integers:
-    """A sample of the posterior's bins, [D], drawn with bits of the stack."""
-    return _search(posterior, bins_, lambda rows_A2, active_A, middle_A: stack.pop(rows_A2))
-
-
-def _push_posterior(stack: Stack, places_D: Integers, posterior: Gaussian, bins_: Bins) -> None:
-    """Return the bits to the stack; the inverse of `_pop_posterior`."""
-    steps: list[tuple[Integers, Integers]] = []
-
-    def step(rows_A2: Integers, active_A: Integers, middle_A: Integers) -> Integers:
-        bits_A = (places_D[active_A] >= middle_A).astype(np.int64)
-        steps.append((bits_A, rows_A2))
-        return bits_A
-
-    _search(posterior, bins_, step)
-    for bits_A, rows_A2 in reversed(steps):
-        stack.push(bits_A, rows_A2)
-
-
-def _search(
-    posterior: Gaussian, bins_: Bins, bits: Callable[[Integers, Integers, Integers], Integers]
-) -> Integers:
-    """Bisect the bins of all latents at once to one bin each, [D].
-
-    So a latent costs about log2 L evaluations of its distribution function and not L of them.
-
-    Args:
-        posterior: the standardised posterior.
-        bins_: the bins.
-        bits: maps the frequencies of the two halves [A, 2], the latents that have two halves left
-            [A] and the first bins of the upper halves [A] to the halves that are chosen, 0 or 1.
-    """
-    count = len(posterior.mean_D)
-    low_D, high_D = np.zeros(count, np.int64), np.full(count, len(bins_.values_L))
-    below_D, upto_D = np.zeros(count), np.ones(count)
-    while (active_A := np.flatnonzero(high_D - low_D > 1)).size:
-        middle_A = (low_D[active_A] + high_D[active_A]) // 2
-        distance_A = bins_.edges_E[middle_A - 1] - posterior.mean_D[active_A]
-        edge_A = portable.normal_cdf(distance_A / posterior.scale_D[active_A])
-        rows_A2 = _halves(edge_A - below_D[active_A], upto_D[active_A] - edge_A)
-        upper_A = bits(rows_A2, active_A, middle_A) == 1
-        low_D[active_A[upper_A]], below_D[active_A[upper_A]] = middle_A[upper_A], edge_A[upper_A]
-        lower_A = ~upper_A
-        high_D[active_A[lower_A]], upto_D[active_A[lower_A]] = middle_A[lower_A], edge_A[lower_A]
-    return low_D
-
-
-def _halves(lower_A: Floats, upper_A: Floats) -> Integers:
-    """The frequencies of two halves in proportion to their masses, [A, 2]."""
-    total_A = lower_A + upper_A
-    share_A = np.where(total_A > _NO_MASS, lower_A / np.maximum(total_A, _NO_MASS), 0.5)
-    whole = 1 << PRECISION
-    first_A = np.clip(np.rint(share_A * whole).astype(np.int64), 1, whole - 1)
-    return np.stack([first_A, whole - first_A], axis=1)

@@ -3,7 +3,7 @@
 The coder is `constriction`'s range coder (Bamler, 2022) with a state of 64 bits. A symbol's
 probability is exactly its frequency f over 2^P, for a stated P of at most 24: the coder is given
 2^(24−P)·f − 1 as float64; these weights sum to 2^24 − L, so it scales them by exactly 1 and adds 1
-to each. Its own rounding costs about 0.0002 bits a symbol.
+to each. Its own rounding costs about 0.00013 bits a symbol.
 
 The symbols end in an interval of numbers, all of which decode to them; its size is about their
 probability. The bytes are the first number of the interval that ends in enough zero bytes, which

@@ -101,7 +101,7 @@ def test_round_trip_of_whatever_values(
     assert np.array_equal(from_bytes(coder, to_bytes(coder, values_N)), values_N)
     stack = Stack()
     logistic.push(stack, model, values_N)
-    reader = Stack(stack.data())
+    reader = Stack.read(stack.data())
     assert np.array_equal(logistic.pop(reader, model), values_N)
     reader.finish()
 
