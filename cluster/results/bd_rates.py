@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from gencomp.evaluation.bd_rate import bd_rate
 from gencomp.figures.curves import Panel, Point
 
-_LEAST_POINTS = 2
 # Metrics that grow with quality, with their units; those of errors would need another scale.
 _QUALITIES = {"psnr": "dB", "ms_ssim": "MS-SSIM"}
 
@@ -28,13 +27,12 @@ def _of_panel(panel: Panel, unit: str) -> list[str]:
     series: dict[str, list[Point]] = {}
     for point in panel.points:
         series.setdefault(point.series, []).append(point)
-    enough = {name: points for name, points in series.items() if len(points) >= _LEAST_POINTS}
     lines = []
-    for name, points in enough.items():
+    for name, points in series.items():
         if points[0].reference:
             continue
         found = []
-        for other, others in enough.items():
+        for other, others in series.items():
             if others[0].reference and (delta := bd_rate(*_curve(points), *_curve(others))):
                 between = f"{delta.low:.4g} to {delta.high:.4g} {unit}"
                 found.append(f"{delta.percent:+.1f} % {other.partition(',')[0]} ({between})")

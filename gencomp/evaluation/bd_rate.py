@@ -38,7 +38,10 @@ def bd_rate(
     other_rates: Sequence[float],
     other_qualities: Sequence[float],
 ) -> BdRate | None:
-    """The delta rate of a codec against another one; None if they reach no quality in common.
+    """The delta rate of a codec against another one.
+
+    It is None if they reach no quality in common, or if a codec has a single point, or several of
+    which one is better and cheaper than all others.
 
     Args:
         rates, qualities: the points of the codec, in any order; a quality, such as PSNR in dB,
@@ -46,13 +49,15 @@ def bd_rate(
         other_rates, other_qualities: the points of the other codec.
 
     Raises:
-        InputError: a curve has fewer than two points, or a rate is not above 0.
+        InputError: a rate is not above 0.
     """
     from scipy.interpolate import PchipInterpolator
 
     curves = []
     for rate, quality in ((rates, qualities), (other_rates, other_qualities)):
         rate_P, quality_P = _rising(rate, quality)
+        if len(rate_P) < _LEAST_POINTS:
+            return None
         curves.append(PchipInterpolator(quality_P, np.log(rate_P)))
     low = max(float(curve.x[0]) for curve in curves)
     high = min(float(curve.x[-1]) for curve in curves)
@@ -71,6 +76,4 @@ def _rising(rates: Sequence[float], qualities: Sequence[float]) -> tuple[np.ndar
     rate_P, quality_P = rate_P[order_P], quality_P[order_P]
     best_P = np.maximum.accumulate(quality_P)
     kept_P = np.append(True, quality_P[1:] > best_P[:-1])
-    if kept_P.sum() < _LEAST_POINTS:
-        raise InputError(f"a delta rate needs {_LEAST_POINTS} points of each codec or more")
     return rate_P[kept_P], quality_P[kept_P]

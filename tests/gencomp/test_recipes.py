@@ -30,7 +30,10 @@ class TestShipped:
                 for images in ("celeba", "lsun", *(("mnist",) if stage in digits else ()), "photos")
             ),
             "irec_one_level_photos",
-            *(f"irec_rvae_{images}" for images in ("cifar10", "imagenet32", "narrow_cifar10")),
+            *(
+                f"irec_rvae_{images}"
+                for images in ("cifar10", "imagenet32", "narrow_cifar10", "photos")
+            ),
             *(f"irec_two_level_{images}" for images in ("clic", "photos")),
             *sorted(
                 [
