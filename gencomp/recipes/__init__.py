@@ -205,9 +205,10 @@ def identity(
     """The identity of a run: its recipe's values, its data, and the weights it starts from.
 
     Args:
-        recipe: the resolved recipe. Three things are left out: locations, since they do not say
-            what is there; logging, saving and keeping, since they do not change what is learned;
-            and the transforms of evaluations where they equal those of training.
+        recipe: the resolved recipe. Four things are left out: locations, since they do not say
+            what is there; logging, saving and keeping, and how files are written, since they do not
+            change what is learned; and the transforms of evaluations where they equal those of
+            training.
         data: the hashes that identify the images, by name (see `cluster.data.hashes`).
         parents: the hash of the weights of each parent run, by role.
 
@@ -221,7 +222,8 @@ def identity(
         del raw["training"][field]
     if recipe.evaluates_as_it_trains():
         del raw["evaluation"]["transforms"]
-    return {**flatten(raw), **data, **{f"parent.{role}": h for role, h in parents.items()}}
+    values = {key: value for key, value in flatten(raw).items() if key not in writing(recipe)}
+    return {**values, **data, **{f"parent.{role}": h for role, h in parents.items()}}
 
 
 def digest(identity_: Mapping[str, Any]) -> str:
