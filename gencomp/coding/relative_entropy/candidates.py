@@ -14,8 +14,8 @@ layer and all paths share the rows, but each block, and each path a_1, â€¦, a_kâ
 signs of the D coordinates at random. A normal distribution is symmetric, so the candidates are
 exactly normal, and those of two blocks or two paths are uncorrelated; a sender scores all of them
 by one product of matrices. The signs are bits of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) at
-the name of the path, a number of 64 bits, which starts as a word of Philox for the block and is
-mixed with each index.
+the name of the path, a number of 64 bits, which starts as a word of Philox for the block; each
+index is added to it, and the sum multiplied by an odd number.
 
 If there are many candidates, P of them share a row: its coordinates are put into P/2 groups, whose
 signs are those of plus or minus a row of the Hadamard matrix of order P/2. Such candidates are
@@ -40,7 +40,7 @@ _UNIT = 32  # widths are multiples of it
 _WORDS_A_COUNTER = 4
 _VALUES_A_WORD = 4
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
-_STEP = np.uint64(0xD1B54A32D192ED03)  # odd, and not a small multiple of the other
+_STEP = np.uint64(0xD1B54A32D192ED03)
 _LEAST_CANDIDATES = 64  # fewer have rows of their own
 _LEAST_ROWS = 16
 _LEAST_GROUP = 16  # coordinates
@@ -110,7 +110,7 @@ class Rows:
 
 def longer(paths: Words, indices: Integers) -> Words:
     """The names of paths after another index."""
-    return _mixed(paths + (indices + 1).astype(np.uint64) * _STEP)
+    return (paths + (indices + 1).astype(np.uint64)) * _STEP
 
 
 def sign_bytes(paths_N: Words, width: int) -> npt.NDArray[np.uint8]:
