@@ -29,6 +29,7 @@ from gencomp.coding.relative_entropy.auxiliary import Floats
 from gencomp.coding.relative_entropy.candidates import (
     Rows,
     Words,
+    first_row,
     grouped,
     hadamard,
     longer,
@@ -148,18 +149,17 @@ def search(
     rows, pieces = Rows(key), [own.pieces for own in plans]
     paths = rows.empty_paths(len(blocks))
     kinds = [_kind(candidates, len(block.mean_D)) for block in blocks]
-    made: dict[int, _Rows] = {}
-    last = None
+    pool, last = None, None
 
     def at_once(kind: _Kind, most: int) -> int:
         scores = beams * kind.rows * max(1, kind.patterns // 2)
         return min(_CHUNK_SCORES // scores, _VALUES_AT_ONCE // (most * kind.width))
 
     for kind, chunk in _chunks(kinds, pieces, at_once):
-        if kind != last:
-            made, last = {}, kind
+        if pool is None or kind != last:
+            pool, last = _pool(rows, kind, pieces[chunk[0]]), kind
         chosen = [blocks[block] for block in chunk], [plans[block] for block in chunk]
-        found = _search_chunk(*chosen, paths[chunk], rows, kind, beams, made)
+        found = _search_chunk(*chosen, paths[chunk], pool, kind, beams)
         for number, indices in zip(chunk, found, strict=True):
             codes[number] = BlockCode(plans[number].schedule, candidates, indices)
     return codes
@@ -183,18 +183,11 @@ class _Kind(NamedTuple):
         return max(1, self.patterns // 2)
 
 
-class _Rows(NamedTuple):
-    """The rows of a step in the forms in which they are multiplied.
+class _Pool(NamedTuple):
+    """The rows of all steps of a kind of blocks, and their squares."""
 
-    Attributes:
-        rows_RW: the rows.
-        grouped_GQR: the rows of each group of Q coordinates.
-        squares_WR: their squares.
-    """
-
-    rows_RW: Singles
-    grouped_GQR: Singles
-    squares_WR: Singles
+    rows_NW: Singles
+    squares_NW: Singles
 
 
 def _kind(candidates: int, dimensions: int) -> _Kind:
@@ -226,10 +219,9 @@ def _search_chunk(
     blocks: Sequence[Gaussian],
     plans: Sequence[Plan],
     paths_C: Words,
-    rows: Rows,
+    pool: _Pool,
     kind: _Kind,
     beams: int,
-    made: dict[int, _Rows],
 ) -> list[Integers]:
     """The indices of blocks of one kind, of which the first have the most pieces."""
     width, patterns, count = kind
@@ -241,9 +233,8 @@ def _search_chunk(
     for step in range(int(pieces_C[0])):
         active = int(np.count_nonzero(pieces_C > step))
         b_NW, paths_N = b_NW[: active * now], paths_N[: active * now]
-        place = step % rows.period(count)
-        if (own := made.get(place)) is None:
-            own = made[place] = _rows(rows, place, kind)
+        first = first_row(step, count)
+        own_RW = pool.rows_NW[first : first + count]
         root_C, linear_CW, square_CW = (x_KC[step, :active] for x_KC in weights[:3])
         # The weights of the sums at the new time, and their slopes.
         b_CBW = b_NW.reshape(active, now, width)
@@ -255,10 +246,11 @@ def _search_chunk(
         signs_CBW = signs_NBS.reshape(active, now, width)
         signs_CBW *= root_C[:, None, None]
         slope_CBW *= signs_CBW
-        moved_GNR = products(slope_CBW.reshape(-1, width), own.grouped_GQR)
-        rest_CBR = (
-            weight_CB[..., None] + ((square_CW * (root_C**2)[:, None]) @ own.squares_WR)[:, None]
-        )
+        grouped_GQR = own_RW.reshape(count, kind.groups, -1).transpose(1, 2, 0)
+        moved_GNR = products(slope_CBW.reshape(-1, width), grouped_GQR)
+        squares_RW = pool.squares_NW[first : first + count]
+        of_rows_CR = weights.of_squares_KCW[step, :active] @ squares_RW.T
+        rest_CBR = weight_CB[..., None] + of_rows_CR[:, None]
         place_CB, pattern_CB = _choose(moved_GNR, rest_CBR, patterns, beams)
         kept = place_CB.shape[1]
         beam_CB, row_CB = np.divmod(place_CB, count)
@@ -266,7 +258,7 @@ def _search_chunk(
         chosen.append((beam_CB, index_CB))
         parent_N = (np.arange(active)[:, None] * now + beam_CB).ravel()
         step_NW = signs_CBW.reshape(-1, width).take(parent_N, axis=0)
-        step_NW *= own.rows_RW.take(row_CB.ravel(), axis=0)
+        step_NW *= own_RW.take(row_CB.ravel(), axis=0)
         if patterns > 1:
             step_NGQ = step_NW.reshape(len(step_NW), kind.groups, -1)
             step_NGQ *= pattern_signs(pattern_CB.ravel(), patterns)[..., None]
@@ -361,10 +353,10 @@ def _weights(blocks: Sequence[Gaussian], plans: Sequence[Plan], kind: _Kind) -> 
     )
 
 
-def _rows(rows: Rows, step: int, kind: _Kind) -> _Rows:
-    rows_RW = values_float32(rows.places(step, kind.width, 0, kind.rows))
-    grouped_GQR = rows_RW.reshape(kind.rows, kind.groups, -1).transpose(1, 2, 0)
-    return _Rows(rows_RW, grouped_GQR, (rows_RW**2).T)
+def _pool(rows: Rows, kind: _Kind, steps: int) -> _Pool:
+    count = max(first_row(step, kind.rows) for step in range(steps)) + kind.rows
+    rows_NW = values_float32(rows.places(kind.width, 0, count))
+    return _Pool(rows_NW, rows_NW**2)
 
 
 def _traced(chosen: Sequence[tuple[Integers, Integers]], pieces_C: Integers) -> list[Integers]:
@@ -390,8 +382,8 @@ def _sums(codes: Sequence[BlockCode], paths_C: Words, rows: Rows, kind: _Kind) -
         own = [code.indices[step] for code in codes if len(code.indices) > step]
         index_A, active = np.array(own, np.int64), len(own)
         row_A, pattern_A = np.divmod(index_A, kind.patterns)
-        place = step % rows.period(kind.rows)
-        places = [rows.places(place, kind.width, row, 1) for row in row_A.tolist()]
+        first = first_row(step, kind.rows)
+        places = [rows.places(kind.width, first + row, 1) for row in row_A.tolist()]
         step_AW = values(np.concatenate(places))
         signs_A = signs_of_bytes().take(sign_bytes(paths_C[:active], kind.width), axis=0)
         step_AW *= signs_A.reshape(active, kind.width)

@@ -25,13 +25,16 @@ from gencomp.coding.tables import Integers
 from gencomp.errors import InputError
 
 NATS = 100.0  # of a block
+_MOST_LATENTS = 1 << 14  # of a block, on average; they bound the memory of a search
 _UNITS = 1 << 16  # a nat of expected relative entropy, in integers
 _MOST_NATS = 1 << 20  # of a latent
 
 
 def count(nats: float, dimensions: int) -> int:
-    """The number of blocks of a layer of D latents with so many nats, at most D."""
-    return min(max(round(nats / NATS), 1 if nats > 0 else 0), dimensions)
+    """The number of blocks of a layer of D latents with so many nats; none if it has none."""
+    if not nats > 0:
+        return 0
+    return min(max(round(nats / NATS), -(-dimensions // _MOST_LATENTS)), dimensions)
 
 
 def split(expected_D: Floats, blocks: int, key: Key) -> list[Integers]:

@@ -20,7 +20,6 @@ from gencomp.coding.relative_entropy import auxiliary, beam_search, stream
 from gencomp.coding.relative_entropy.auxiliary import Floats
 from gencomp.coding.relative_entropy.codes import Key, Settings
 
-
 _DEEPEST = 6.0  # −ln s of latents like those of a model
 
 
@@ -115,7 +114,7 @@ def like_a_model(count: int, seed: int = 0) -> list[Gaussian]:
     """Targets like those of a trained model: 60 to 150 nats in 100 to 1,000 latents.
 
     Most latents of a model are nearly unused and few carry much, so that −ln s has a gamma
-    distribution, cut at 6; and their means spread as far as the posterior is narrower than the prior.
+    distribution, here cut at 6. Their means spread as far as posteriors are narrower than priors.
     """
     generator = np.random.default_rng(seed)
     found = []

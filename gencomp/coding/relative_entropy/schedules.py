@@ -84,7 +84,7 @@ def best(targets: Sequence[Gaussian], pieces: Sequence[int]) -> list[int]:
     common = int(losses_BS.sum(axis=0).argmin())
     own_B = losses_BS.argmin(axis=1)
     gains_B = losses_BS[:, common] - losses_BS.min(axis=1)
-    return np.where(gains_B > _OWN_SCHEDULE_NATS, own_B, common).tolist()  # type: ignore[no-any-return]
+    return np.where(gains_B > _OWN_SCHEDULE_NATS, own_B, common).tolist()
 
 
 def _losses(target: Gaussian, pieces: int) -> Floats:

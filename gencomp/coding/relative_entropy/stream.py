@@ -37,9 +37,9 @@ USUAL_CANDIDATES = tuple(settings.candidates for settings in EFFORTS.values())
 _TYPICAL_BITS = 155  # of the indices of a block: about 100 nats and 7 % more
 _MOST_BITS = 17  # of the number of blocks of a layer, and of pieces beyond the usual
 # A number that was seen makes its neighbours more likely too.
-_KERNEL = np.array([1, 2, 4, 8, 16, 8, 4, 2, 1])
-_ALONE = np.array([32])
-_GUESS = 64  # the weight of the first guess, where a number that was seen has 46 or 32
+_KERNEL = np.array([4, 8, 16, 32, 64, 32, 16, 8, 4])
+_ALONE = np.array([128])
+_GUESS = 256  # about the weight of the first guess of the number of pieces
 
 
 def coder(dimensions: Sequence[int]) -> Coder[list[list[BlockCode]]]:

@@ -206,7 +206,9 @@ def _partial_sum(code: BlockCode, times_K: np.ndarray) -> np.ndarray:
     rows = candidates.Rows(Key(5))
     path, b_W = rows.empty_paths(1), np.zeros(32)
     for step, index in enumerate(code.indices):
-        values_W = candidates.values(rows.places(step, 32, int(index), 1))[0]
+        values_W = candidates.values(
+            rows.places(32, candidates.first_row(step, 36) + int(index), 1)
+        )[0]
         signs_W = candidates.signs_of_bytes()[candidates.sign_bytes(path, 32)[0]].ravel()
         part = times_K[step] - (times_K[step - 1] if step else 0)
         b_W += math.sqrt(part) * signs_W * values_W

@@ -66,6 +66,8 @@ def test_the_order_is_that_of_the_key() -> None:
 def test_number_of_blocks() -> None:
     assert [blocks.count(nats, 1000) for nats in (0, 0.1, 99, 160, 1000)] == [0, 1, 1, 2, 10]
     assert blocks.count(1e9, 7) == 7
+    assert blocks.count(5, 1_000_000) == 62  # memory is bounded
+    assert blocks.count(0, 1_000_000) == 0
 
 
 @pytest.mark.parametrize(

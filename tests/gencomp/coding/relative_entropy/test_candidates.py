@@ -11,9 +11,9 @@ from gencomp.coding.relative_entropy.codes import Key
 from gencomp.errors import InputError
 
 
-def drawn(paths_N: np.ndarray, step: int = 0, width: int = 1024, rows: int = 36) -> np.ndarray:
+def drawn(paths_N: np.ndarray, first: int = 0, width: int = 1024, rows: int = 36) -> np.ndarray:
     """All candidates of some paths for a piece of variance 1, [N, rows, width]."""
-    values_RW = candidates.values(candidates.Rows(Key(7)).places(step, width, 0, rows))
+    values_RW = candidates.values(candidates.Rows(Key(7)).places(width, first, rows))
     bytes_NB = candidates.sign_bytes(paths_N, width)
     signs_NW = candidates.signs_of_bytes()[bytes_NB].reshape(len(paths_N), width)
     return signs_NW[:, None] * values_RW
@@ -30,14 +30,14 @@ def test_table_holds_the_quantiles() -> None:
 def test_known_words() -> None:
     """Numbers that a file of today is decoded with for ever."""
     rows = candidates.Rows(Key(0x0123456789ABCDEF, 5, 3))
-    assert rows.places(2, 32, 0, 2)[:, :4].tolist() == [
-        [17651, 17352, 46236, 33961],
-        [61554, 38563, 32864, 35516],
+    assert rows.places(32, 7, 2)[:, :4].tolist() == [
+        [59458, 29196, 6450, 61445],
+        [56738, 57476, 51289, 23338],
     ]
     paths_N = rows.empty_paths(2)
     assert [f"{path:016x}" for path in paths_N] == ["a6a40f2dc8d000ff", "80b36ddc5ad05f5e"]
     longer = candidates.longer(paths_N, np.array([0, 4095]))
-    assert [f"{path:016x}" for path in longer] == ["179a901d403f58ae", "fbe78f4a9718efa5"]
+    assert [f"{path:016x}" for path in longer] == ["ecf219e37d5d0300", "a4fc2bcf4927541a"]
     assert candidates.sign_bytes(paths_N, 32).tolist() == [
         [123, 128, 105, 182],
         [168, 116, 47, 164],
@@ -53,11 +53,16 @@ def test_splitmix64_is_that_of_its_authors() -> None:
 
 def test_a_row_is_had_without_those_before_it() -> None:
     rows = candidates.Rows(Key(1, 2, 3))
-    all_RW = rows.places(4, 96, 0, 50)
-    assert np.array_equal(rows.places(4, 96, 17, 1), all_RW[17:18])
-    assert np.array_equal(rows.places(4, 96, 3, 20), all_RW[3:23])
-    for other in (rows.places(5, 96, 0, 50), candidates.Rows(Key(1, 2, 4)).places(4, 96, 0, 50)):
+    all_RW = rows.places(96, 0, 50)
+    assert np.array_equal(rows.places(96, 17, 1), all_RW[17:18])
+    assert np.array_equal(rows.places(96, 3, 20), all_RW[3:23])
+    for other in (rows.places(96, 50, 50), candidates.Rows(Key(1, 2, 4)).places(96, 0, 50)):
         assert (other == all_RW).mean() < 0.01
+
+
+def test_each_step_has_rows_of_its_own_for_a_while() -> None:
+    assert [candidates.first_row(step, 100) for step in range(7)] == [0, 100, 200, 300, 400, 0, 100]
+    assert [candidates.first_row(step, 700) for step in range(3)] == [0, 0, 0]
 
 
 def test_moments() -> None:
@@ -77,8 +82,8 @@ def test_paths_and_blocks_are_uncorrelated() -> None:
         found = drawn(names, width=width, rows=2).reshape(4, -1)
         for other in range(1, 4):
             assert abs(np.corrcoef(found[0], found[other])[0, 1]) < 0.01
-    steps = [drawn(blocks[:1], step=step, width=width, rows=1).ravel() for step in range(2)]
-    assert abs(np.corrcoef(*steps)[0, 1]) < 0.01
+    each = [drawn(blocks[:1], first=row, width=width, rows=1).ravel() for row in range(2)]
+    assert abs(np.corrcoef(*each)[0, 1]) < 0.01
 
 
 def test_names_of_paths_differ() -> None:

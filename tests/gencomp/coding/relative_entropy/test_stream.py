@@ -69,9 +69,9 @@ def test_nothing_takes_no_bytes_to_speak_of() -> None:
 class TestCost:
     @pytest.mark.parametrize("effort", EFFORTS)
     def test_a_block_takes_less_than_8_bits_beside_its_indices(self, effort: str) -> None:
-        """With few blocks of very different sizes in many layers, and with many alike."""
+        """With few blocks of very different sizes and kinds, and with many alike."""
         made = EFFORTS[effort]  # type: ignore[index]
-        for blocks, split in ((like_a_model(24), 8), ([T32] * 60, 2)):
+        for blocks, split in ((like_a_model(24), 4), ([T32] * 60, 2)):
             codes = encode(blocks, Key(), made._replace(beams=2))
             layered = [codes[first::split] for first in range(split)]
             data = to_bytes(coder([10_000] * split), layered)
