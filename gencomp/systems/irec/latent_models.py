@@ -27,8 +27,8 @@ from torch import Tensor
 from gencomp.coding.latent_model import Floats, Gaussian, Logistic, rounded
 from gencomp.networks import logistic
 from gencomp.networks.float64 import in_float64
-from gencomp.networks.irec import Heads, Inferred, Rvae
-from gencomp.networks.irec_lossy import Head, OneLevel, TwoLevel, as_prior
+from gencomp.networks.irec.lossy import Head, OneLevel, TwoLevel, as_prior
+from gencomp.networks.irec.rvae import Heads, Inferred, Rvae
 from gencomp.networks.latents import LatentNetwork, Normal, Posterior
 from gencomp.systems.irec.expected_kl import ExpectedKl
 

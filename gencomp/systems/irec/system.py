@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from gencomp.draws import Draws
 from gencomp.evaluation.ssim import ms_ssim
 from gencomp.networks import logistic
-from gencomp.networks.irec import Rvae
-from gencomp.networks.irec_lossy import OneLevel, TwoLevel
+from gencomp.networks.irec.lossy import OneLevel, TwoLevel
+from gencomp.networks.irec.rvae import Rvae
 from gencomp.networks.latents import LatentNetwork, Passed
 from gencomp.networks.weight_norm import starting
 from gencomp.rate_distortion.priors import Gaussian

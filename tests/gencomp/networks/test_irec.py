@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gencomp.networks.irec import Heads, Inferred, Rvae
-from gencomp.networks.irec_lossy import LearntPrior, OneLevel, TwoLevel
+from gencomp.networks.irec.lossy import LearntPrior, OneLevel, TwoLevel
+from gencomp.networks.irec.rvae import Heads, Inferred, Rvae
 from gencomp.networks.latents import Noise, Normal, Shape, Uniform
 from gencomp.networks.logistic import EDGE, LogisticPixels
 from gencomp.networks.weight_norm import START_DEVIATION, WeightNorm, starting

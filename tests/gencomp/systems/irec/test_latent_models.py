@@ -10,7 +10,7 @@ import torch
 
 from gencomp.coding.latent_model import Floats, rounded
 from gencomp.networks import float64
-from gencomp.networks.irec_lossy import OneLevel, TwoLevel
+from gencomp.networks.irec.lossy import OneLevel, TwoLevel
 from gencomp.networks.latents import Normal
 from gencomp.systems.irec import latent_models, objectives
 from gencomp.systems.irec.latent_models import LossyLatents, RvaeLatents, tiles

@@ -9,7 +9,7 @@ flow, with which posteriors would not be Gaussian and could not be coded. With N
 
 Layers are numbered in the order of coding, from the top down. As published, there are 24 layers of
 32 channels between features of 160, which are 29,462,823 parameters together with the scale of the
-likelihood (`gencomp.networks.logistic`). The lossy models are in `irec_lossy`.
+likelihood (`gencomp.networks.logistic`). The lossy models are in `lossy`.
 """
 
 from __future__ import annotations
