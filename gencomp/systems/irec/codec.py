@@ -81,9 +81,7 @@ _FITTING: dict[Kind, tuple[CoderName, ...]] = {
 # bounded time and memory. That is a chain of 16,384 pictures of 32×32.
 _CHAIN_PIXELS = 1 << 24
 _MOST_CHAINS = 63
-# The share of the least bits that the pixels of a picture may have by which it is refused: with
-# bits-back, a picture may cost less than its pixels by chance.
-_SURELY = {RELATIVE_ENTROPY: 0.99, BITS_BACK: 0.5}
+# The bits by which a code may be shorter than the least that its pixels cost, by rounding.
 _SLACK_BITS = 64
 
 
@@ -271,7 +269,7 @@ class IrecCodec:
     def _shown(self, number: int, height: int, width: int, data: bytes) -> np.ndarray:
         """The inverse of `_written`, for a picture of a size."""
         coder = self._latent_coder(number)
-        self._require_length(number, height * width, data)
+        self._require_length(height * width, data)
         decoder, image_HWC = Decoder(data), np.empty((height, width, 3), np.uint8)
         for count, tile in enumerate(self._coded.tiles(height, width)):
             size = tile.height, tile.width
@@ -295,9 +293,9 @@ class IrecCodec:
             return Universal()
         raise InputError(f"its coder of latents, number {number}, is none that this codec has")
 
-    def _require_length(self, number: int, pixels: int, data: bytes) -> None:
-        """Refuse the code of pixels that is shorter than any that so many pixels have."""
-        least = _SURELY.get(number, 0.0) * 3 * pixels * self._coded.least_bits - _SLACK_BITS
+    def _require_length(self, pixels: int, data: bytes) -> None:
+        """Refuse the stream of pixels that is shorter than any that so many pixels have."""
+        least = 0.99 * 3 * pixels * self._coded.least_bits - _SLACK_BITS
         if 8 * len(data) < least:
             raise InputError(
                 f"{pixels} pixels take at least {int(least) // 8} bytes, the code has {len(data)}"
@@ -341,8 +339,7 @@ class IrecCodec:
         return self._latest[1][place - chain.start].copy()
 
     def _images(self, data: bytes, sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-        """All images of a chain."""
-        self._require_length(BITS_BACK, sum(height * width for height, width in sizes), data)
+        """All images of a chain; one that is too short for them runs empty at its first tile."""
         tiles = [self._coded.tiles(*size) for size in sizes]
         of_parts = [(tile.height, tile.width) for some in tiles for tile in some]
         parts = iter(bits_back.decode(self._model, of_parts, data))
