@@ -318,7 +318,9 @@ class IrecCodec:
                         f"one file holds at most {_MOST_CHAINS} chains of bits-back, of"
                         f" {_CHAIN_PIXELS} pixels each: write several files"
                     )
-                chains.append(bits_back.encode(self._model, self._parts(images)))
+                parts = self._parts(images)
+                # One image alone would be stored as a whole by the codec of the opening.
+                chains.append(bits_back.encode(self._model, parts, opening=len(parts) > 1))
                 images = []
         return members, hashes, tuple(chains)
 
