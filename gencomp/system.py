@@ -79,6 +79,7 @@ import torch
 from torch import Tensor, nn
 
 from gencomp.coding.container import MAX_PIXELS
+from gencomp.coding.latent_model import Gaussian
 from gencomp.draws import Draws
 from gencomp.sums import Sums
 
@@ -452,6 +453,14 @@ class System(ABC):
 
         It runs the codec's own networks in their precision, and gives the same for a picture every
         time. The result is None for a method whose coder loses nothing to speak of.
+        """
+        return None
+
+    def targets(self, picture: Picture) -> list[Gaussian] | None:
+        """The posteriors of the blocks of latents that relative entropy coding has to code.
+
+        They are those of a picture, for latents whose prior is N(0, 1), and show how that coder
+        fares on these weights. The result is None for a method whose codec has no such latents.
         """
         return None
 

@@ -197,3 +197,11 @@ def test_a_container_of_a_small_image(here: Path) -> None:
     assert run("compress exact pictures/0.png a.gcp") == 0
     found = container.unpack((here / "a.gcp").read_bytes())
     assert found.is_exact and found.overhead_bytes == 15
+
+
+def test_overhead_of_a_run_s_own_blocks(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grid = "--omegas 3 --oversamplings 0.1 --beams 2 --blocks 2 --keys 1 --out x.png"
+    assert run(f"figure overhead --run exact --images 2 {grid}") == 0
+    said = capsys.readouterr().out
+    assert "exact:" in said and "D 32, 60 nats:" in said
+    assert min(Image.open(here / "x.png").size) > 100

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from gencomp.cli.arguments import Checkpoint
 from gencomp.cli.console import print_table, progress
 from gencomp.cli.figure.drawing import FigureFile
 from gencomp.errors import InputError
@@ -22,6 +24,10 @@ def overhead(
     beams: tuple[int, ...] = (5, 20),
     blocks: int = 20,
     keys: int = 2,
+    run: Path | None = None,
+    images: int = 4,
+    split: str = "test",
+    checkpoint: Checkpoint = "last",
 ) -> None:
     """Draw rate, faithfulness and time of relative entropy coding for a grid of settings.
 
@@ -36,6 +42,9 @@ def overhead(
         beams: How many sums the search keeps.
         blocks: How many blocks of each kind are coded at once.
         keys: How often they are coded, each time with other candidates.
+        run: A finished run whose own blocks are a further kind.
+        images: How many of its held-out pictures the blocks are taken from.
+        split: The split of these pictures.
     """
     from gencomp.coding.relative_entropy import Settings
     from gencomp.coding.relative_entropy.overhead import T32, T1000, like_a_model, measure
@@ -54,6 +63,10 @@ def overhead(
         "D 1,000, 350 nats": [T1000] * max(1, blocks // 5),
         "like a model's": like_a_model(blocks),
     }
+    if run is not None:
+        from cluster.results import coded_blocks
+
+        kinds[run.name] = coded_blocks.of_run(run, checkpoint, split, images, blocks)
     measured: dict[str, list[Overhead]] = {}
     with progress("coding", "settings") as show:
         for number, (name, targets) in enumerate(kinds.items()):

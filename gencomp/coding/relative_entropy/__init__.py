@@ -27,7 +27,7 @@ Representations with Relative Entropy Coding", NeurIPS 2020.
 
 from gencomp.coding.relative_entropy.beam_search import Plan, decode, encode, plan, search
 from gencomp.coding.relative_entropy.codes import EFFORTS, BlockCode, Effort, Key, Settings
-from gencomp.coding.relative_entropy.layers import decode_layer, encode_layer
+from gencomp.coding.relative_entropy.layers import decode_layer, encode_layer, targets
 from gencomp.coding.relative_entropy.stream import coder
 
 __all__ = [
@@ -44,4 +44,5 @@ __all__ = [
     "encode_layer",
     "plan",
     "search",
+    "targets",
 ]

@@ -34,11 +34,19 @@ def encode_layer(
     Raises:
         InputError: an argument is out of range, or the posterior is too far from the prior.
     """
+    return beam_search.encode(targets(posterior, prior, expected_D, key), key, settings)
+
+
+def targets(posterior: Gaussian, prior: Gaussian, expected_D: Floats, key: Key) -> list[Gaussian]:
+    """The standardised targets of the blocks of a layer; the arguments are as for `encode_layer`.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
     target = standardised(posterior, prior)
     number = blocks.count(auxiliary.kl(*target), len(target.mean_D))
     places = blocks.split(expected_D, number, key)
-    parts = [Gaussian(target.mean_D[place], target.scale_D[place]) for place in places]
-    return beam_search.encode(parts, key, settings)
+    return [Gaussian(target.mean_D[place], target.scale_D[place]) for place in places]
 
 
 def decode_layer(

@@ -12,7 +12,7 @@ import math
 import numpy as np
 import torch
 
-from gencomp.coding import logistic
+from gencomp.coding import logistic, relative_entropy
 from gencomp.coding.latent_model import Floats, Gaussian
 from gencomp.system import Ideal, Picture
 from gencomp.systems.irec.codec import Coded
@@ -49,6 +49,24 @@ def of_picture(coded: Coded, picture: Picture) -> Ideal:
         else:
             cut(shown_HWC, tile)[...] = model.shown(state)
     return Ideal(nats / math.log(2), shown_HWC)
+
+
+def targets(coded: Coded, picture: Picture) -> list[Gaussian]:
+    """The standardised posteriors of all blocks of latents of a picture, at means of the layers.
+
+    Raises:
+        InputError: the codec does not take the image.
+    """
+    model, image_HWC = coded.model, required(picture.image_HWC)
+    found: list[Gaussian] = []
+    for number, tile in enumerate(coded.tiles(*image_HWC.shape[:2])):
+        state = model.start(tile.height, tile.width, cut(image_HWC, tile))
+        for layer in range(model.layers):
+            prior, posterior = model.prior(state), model.posterior(state)
+            key = relative_entropy.Key(0, number, layer)
+            found += relative_entropy.targets(posterior, prior, model.expected_D(state), key)
+            state = model.after(state, posterior.mean_D)
+    return found
 
 
 def gaussian_nats(posterior: Gaussian, prior: Gaussian) -> float:

@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from gencomp.coding import latent_model
 from gencomp.draws import Draws
 from gencomp.evaluation.ssim import ms_ssim
 from gencomp.networks import logistic
@@ -25,7 +26,7 @@ from gencomp.systems.common.evaluation_sums import errors_summary, squared_error
 from gencomp.systems.common.objectives import Objective, SystemOfObjectives
 from gencomp.systems.irec.codec import Coded, IrecCodec, least_bits
 from gencomp.systems.irec.expected_kl import ExpectedKl
-from gencomp.systems.irec.ideal import of_picture
+from gencomp.systems.irec.ideal import of_picture, targets
 from gencomp.systems.irec.latent_models import LossyLatents, RvaeLatents, tiles
 from gencomp.systems.irec.objectives import (
     WHITE,
@@ -109,6 +110,10 @@ class IrecSystem(SystemOfObjectives):
             InputError: the recipe names a coder that does not fit this model.
         """
         return IrecCodec(self.coded(), self.recipe.codec)
+
+    def targets(self, picture: Picture) -> list[latent_model.Gaussian] | None:
+        coded = self.coded()
+        return None if coded.kind == "uniform" else targets(coded, picture)
 
     def ideal(self) -> Callable[[Picture], Ideal]:
         return partial(of_picture, self.coded())
