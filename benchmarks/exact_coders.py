@@ -12,8 +12,8 @@ alternating order, each in a process of its own:
 - `bits-back`: latents popped from their posterior and pushed by their prior, without a network;
 - `universal`: latents by universal quantization.
 
-Images have 3,072 and 786,432 values, those of 32² and 512² pixels; latents are as many. Their priors
-are as wide as their posteriors to 10 times as wide.
+Images have 3,072 and 786,432 values, those of 32² and 512² pixels; latents are as many. Priors are
+as wide as the posteriors to 10 times as wide.
 """
 
 from __future__ import annotations
