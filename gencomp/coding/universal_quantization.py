@@ -45,7 +45,8 @@ _FAR = np.full(1 << _FAR_BITS, 1 << PRECISION - _FAR_BITS, np.int64)
 _MOST = 1 << 30
 # Below this mass of a window's part, its parts are rounding errors, and an even share does as well.
 _NO_MASS = 2.0**-36
-_AT_ONCE = 1 << 13
+# So many latents at once fit into the cache of a processor.
+_AT_ONCE = 1 << 12
 
 
 def encode(encoder: Encoder, mean_D: Floats, prior: Gaussian, dither_D: Floats) -> Floats:
