@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from gencomp.coding import latent_model
+from gencomp.coding.latent_model import Gaussian
 from gencomp.draws import Draws
 from gencomp.evaluation.ssim import ms_ssim
 from gencomp.networks import logistic
@@ -18,7 +18,7 @@ from gencomp.networks.irec.lossy import OneLevel, TwoLevel
 from gencomp.networks.irec.rvae import Rvae
 from gencomp.networks.latents import LatentNetwork, Passed
 from gencomp.networks.weight_norm import starting
-from gencomp.rate_distortion.priors import Gaussian
+from gencomp.rate_distortion import priors
 from gencomp.rate_distortion.units import nats_to_bpp
 from gencomp.sums import Sums
 from gencomp.system import Batch, Ideal, LatentDecoder, Picture, Supply
@@ -111,7 +111,7 @@ class IrecSystem(SystemOfObjectives):
         """
         return IrecCodec(self.coded(), self.recipe.codec)
 
-    def targets(self, picture: Picture) -> list[latent_model.Gaussian] | None:
+    def targets(self, picture: Picture) -> list[Gaussian] | None:
         coded = self.coded()
         return None if coded.kind == "uniform" else targets(coded, picture)
 
@@ -363,7 +363,10 @@ def _decoder(model: OneLevel, height: int, width: int) -> LatentDecoder:
         return to_unit(images_BCHW).flatten(1)
 
     return LatentDecoder(
-        decode=decode, target=target, prior=Gaussian(math.prod(shape)), values=3 * height * width
+        decode=decode,
+        target=target,
+        prior=priors.Gaussian(math.prod(shape)),
+        values=3 * height * width,
     )
 
 
