@@ -22,6 +22,7 @@ digest        finds pictures that decode to other pixels than where they were wr
 fingerprint   names weights, so that a codec recognises the streams that it can read
 tiles         cuts images of any size into square tiles
 noise         is what decoders draw, by the code and a few bits of salt
-relative_entropy  codes Gaussian latents of any precision, with a sample of their posterior
+latent_model  is what a coder of latents needs to know of a model
+relative_entropy/  codes Gaussian latents as samples of their posterior
 classical     runs JPEG, WebP, JPEG 2000, AVIF and JPEG XL for comparison
 """

@@ -18,7 +18,7 @@ fixed order. Where two machines disagree about the prior itself in the last bit,
 as little. Scores of the sender are float32 and may differ; they decide only what is sent.
 
 Limit. The search is an argmax, not a sampler: the value is about as likely as a sample of the
-posterior, ln q/p ≈ KL, with residuals of variance near 1, at 7 to 10 % more than KL nats
+posterior, ln q/p ≈ KL, with residuals of variance near 1, at 8 to 12 % more than KL nats
 (`gencomp figure overhead` measures all of it). Less rate gives values nearer to the prior. An exact
 sampler would take time exponential in KL; `importance` and its neighbours are such, for blocks of
 few nats. Source: Flamich, Havasi and Hernández-Lobato, "Compressing Images by Encoding Their Latent

@@ -54,7 +54,7 @@ def width_of(dimensions: int) -> int:
     There are at most four lengths an octave, so that blocks of similar sizes share rows.
     """
     unit = max(_UNIT, 1 << max(0, dimensions.bit_length() - 3))
-    return -(-dimensions // unit) * unit
+    return max(1, -(-dimensions // unit)) * unit
 
 
 def patterns_of(candidates: int, dimensions: int) -> int:

@@ -64,7 +64,7 @@ class Settings(NamedTuple):
 # benchmarks/README.md. The numbers of candidates are part of the format (`stream`).
 EFFORTS: dict[Effort, Settings] = {
     "fast": Settings(omega=6.2, oversampling=0.12, beams=12),
-    "balanced": Settings(omega=7.563, oversampling=0.1, beams=20),
+    "balanced": Settings(omega=7.53, oversampling=0.094, beams=32),
     "best": Settings(omega=8.99, oversampling=0.08, beams=60),
 }
 
