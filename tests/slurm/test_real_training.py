@@ -109,6 +109,7 @@ def preempt(nodes: int, subject: Path) -> None:
     until(lambda: log_of(subject).count("Caught signal SIGUSR2") > before)
 
 
+@pytest.mark.long
 def test_two_nodes_preempted_twice(
     words: Words,
     run: Run,
