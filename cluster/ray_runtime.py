@@ -15,7 +15,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -27,6 +27,9 @@ OBJECT_STORE_BYTES = 100 * 2**20
 # The variable that is set if the cluster at RAY_ADDRESS has all the nodes that it will ever have.
 COMPLETE = "GENCOMP_CLUSTER_IS_COMPLETE"
 _LONGEST_BASE = 20
+# How often a cluster of our own is started on a machine that is too busy for Ray's patience.
+STARTS = 3
+_SLOW_START = "timed out during startup"
 _ALIVE = "alive"
 _open_locks: list[IO[str]] = []
 # The variables that a process that computes needs from its start on.
@@ -156,7 +159,7 @@ def _connected(**options: object) -> Iterator[None]:
     # Tune warns of files that are not needed, and prints tracebacks that our own messages sum up.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:
-        ray.init(log_to_driver=False, logging_level="WARNING", **options)
+        _initialise(options)
     except ConnectionError as error:
         raise InputError(
             f"no Ray cluster answers at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')} from this"
@@ -166,3 +169,21 @@ def _connected(**options: object) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _initialise(options: Mapping[str, object]) -> None:
+    """Call `ray.init`, again where a busy machine did not start a node in the 30 s that Ray waits.
+
+    What an attempt has started ends with this process at the latest.
+    """
+    import ray
+
+    for attempts_left in reversed(range(STARTS)):
+        try:
+            ray.init(log_to_driver=False, logging_level="WARNING", **options)
+            return
+        except Exception as error:
+            # Ray raises a bare Exception, which only its words tell from others.
+            if not attempts_left or _SLOW_START not in str(error):
+                raise
+            ray.shutdown()

@@ -64,6 +64,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.long
 def test_it_trains_sweeps_compresses_is_evaluated_and_reported(project: Path) -> None:
     assert "quantizer.levels" in _run(project, "train", "identity.yaml", "--help")
     _run(project, "train", "identity.yaml")

@@ -273,9 +273,12 @@ class BaseRecipe(Section):
 
     Attributes:
         RATE_KEYS: the dotted keys that set the rate of the code; a stage without a code has none.
+        MEASURES: the role of the parent run that a run of this stage does no more than measure, so
+            that its metrics are shown as those of that run; None for every other stage.
     """
 
     RATE_KEYS: ClassVar[tuple[str, ...]] = ()
+    MEASURES: ClassVar[str | None] = None
 
     system: str
     stage: str

@@ -1,13 +1,16 @@
-"""Temporary directories of our clusters: short, locked while their process lives, cleared later."""
+"""Temporary directories of our clusters (short, locked, cleared later), and slow starts of Ray."""
 
 from __future__ import annotations
 
+import inspect
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
 
 from cluster import ray_runtime
 from gencomp.errors import InputError
@@ -63,3 +66,43 @@ def test_joining_whatever_is_around_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     with pytest.raises(InputError, match="host:port"), ray_runtime.cluster():
         pass
+
+
+class TestSlowStart:
+    """A node that a busy machine does not start in Ray's 30 s is started again."""
+
+    @pytest.fixture(autouse=True)
+    def _own_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ray_runtime.os, "environ", dict(os.environ))
+
+    def starts(self, monkeypatch: pytest.MonkeyPatch, failures: int, error: Exception) -> list[int]:
+        """Begin a cluster whose first starts fail; the length of the result counts the starts."""
+        found: list[int] = []
+
+        def init(**options: object) -> None:
+            found.append(len(found))
+            if len(found) <= failures:
+                raise error
+
+        monkeypatch.setattr(ray, "init", init)
+        monkeypatch.setattr(ray, "shutdown", lambda: None)
+        try:
+            with ray_runtime.cluster():
+                pass
+        except Exception as raised:
+            assert raised is error
+            found.append(-1)
+        return found
+
+    def test_it_is_started_again_and_given_up_in_the_end(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        slow = Exception("The current node timed out during startup. This could happen because")
+        assert self.starts(monkeypatch, 2, slow) == [0, 1, 2]
+        assert self.starts(monkeypatch, 3, slow) == [0, 1, 2, -1]
+
+    def test_other_errors_are_raised_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.starts(monkeypatch, 1, OSError("no room")) == [0, -1]
+
+    def test_ray_still_says_it_in_these_words(self) -> None:
+        assert ray_runtime._SLOW_START in inspect.getsource(ray._private.node)

@@ -188,6 +188,7 @@ def test_from_submission_to_curve(
         assert not [x for x in lines if x not in shown and "--dependency=" not in x], script
 
 
+@pytest.mark.long
 def test_an_array_of_8_with_one_job_requeued_one_cancelled_and_one_node_lost(
     tuned_run: Run, undisturbed: Run, slurm_cluster: Cluster, tmp_path: Path
 ) -> None:

@@ -60,6 +60,7 @@ def clocks(trial: Trial, until: int) -> list[tuple[int, float]]:
     return [(row["step"], row["time"]) for row in rows if row["step"] <= until]
 
 
+@pytest.mark.long
 def test_killed_and_restarted(
     file: Path, tmp_path: Path, drive: Callable[..., Driver], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -84,6 +84,7 @@ def recipe(photos: Path) -> dict[str, Any]:
     return tiny.generator(photos, {"training.steps": 120, "training.sample_every": 1000})
 
 
+@pytest.mark.long
 def test_killed_stopped_and_resumed(
     photos: Path, tmp_path: Path, drive: Callable[..., Driver], capsys: pytest.CaptureFixture[str]
 ) -> None:
