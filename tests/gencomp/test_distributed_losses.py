@@ -31,7 +31,7 @@ from gencomp.system import Batch, Progress, System, evaluation_mode
 from gencomp.systems import build_system
 from gencomp.systems.urdp.system import UrdpSystem
 from gencomp.systems.vae.system import Vae
-from tests.gencomp import urdp_cases, vae_cases
+from tests.gencomp import irec_cases, urdp_cases, vae_cases
 from tests.gencomp.dplc_cases import ADVERSARIAL, made
 from tests.waiting import PATIENCE
 
@@ -109,6 +109,12 @@ SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
 VAES: dict[str, dict[str, Any]] = {
     "deep": {"networks.image_size": [64, 64], "networks.channels": 3},
     "dcgan": {"likelihood.variance": "fixed"},
+}
+# Stages of irec -> what their recipes override, for images of any size.
+IREC: dict[str, tuple[str, dict[str, Any]]] = {
+    "rvae": ("rvae", {"loss.free_bits": 20}),
+    "two_level": ("two_level", {}),
+    "one_level": ("one_level", {"networks.posterior": "uniform", "loss.distortion": "ms_ssim"}),
 }
 # Stages of urdp, for the part of the images that they take.
 URDP = ("end_to_end", "universal", "refinement", "critic")
@@ -205,7 +211,12 @@ def all_systems() -> dict[tuple[str, int], System]:
         for stage in URDP
         for rows in SYSTEM_ROWS
     }
-    return {**dplc, **vaes, **classifiers, **urdp}
+    irec = {
+        (f"irec, {name}", rows): irec_cases.made(stage, **overrides)
+        for name, (stage, overrides) in IREC.items()
+        for rows in SYSTEM_ROWS
+    }
+    return {**dplc, **vaes, **classifiers, **urdp, **irec}
 
 
 def made_classifier() -> System:
@@ -340,6 +351,7 @@ def test_every_rank_gets_the_single_process_step(
         *(f"vae, {decoder}" for decoder in VAES),
         "classifier",
         *(f"urdp, {stage}" for stage in URDP),
+        *(f"irec, {name}" for name in IREC),
     ],
 )
 def test_every_phase_makes_the_single_process_step(
