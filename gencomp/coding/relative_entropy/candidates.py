@@ -20,7 +20,7 @@ index is added to it, and the sum multiplied by an odd number.
 If there are many candidates, P of them share a row: its coordinates are put into P/2 groups, whose
 signs are those of plus or minus a row of the Hadamard matrix of order P/2. Such candidates are
 orthogonal or opposite. A search of 4,096 candidates takes a third of the time that it takes with
-P = 2, and reaches 1 % less of the log ratio at most.
+P = 2, and reached up to 1.5 % less of the log ratio where no latent was narrower than e^−4.
 """
 
 from __future__ import annotations

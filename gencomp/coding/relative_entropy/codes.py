@@ -60,7 +60,7 @@ class Settings(NamedTuple):
         return round(min(nats / self.omega, MAX_PIECES + 1))
 
 
-# The least ε that reaches 0.98 of the log ratio of samples, for targets like those of a model; see
+# About the ε that reaches 0.98 of the log ratio of samples for targets like those of a model: see
 # benchmarks/README.md. The numbers of candidates are part of the format (`stream`).
 EFFORTS: dict[Effort, Settings] = {
     "fast": Settings(omega=6.2, oversampling=0.12, beams=12),
