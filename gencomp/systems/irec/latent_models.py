@@ -10,7 +10,8 @@ A layer's distributions are computed once, when the layers before it are known, 
 posterior and both sides' prior come from the same pass. The lossy models work through large images
 in strips of rows, which depend on nothing outside a margin of two rows of latents, so the results
 are those of the whole image. As published, at 4,000×4,000 pixels, their maps at half the size would
-fill 6 GB each, and those of a strip fill 0.5 GB. The lossless model keeps what all layers say of an
+fill 6 GB each, and those of a strip fill 0.5 GB: an image of 1,024×4,000 pixels takes 2.8 GB in
+all, and more rows add their latents only. The lossless model keeps what all layers say of an
 image, which for 24 layers as published is 3 kB a pixel, so large images are coded in tiles of
 512×512 pixels at most (`tiles`).
 """
