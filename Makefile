@@ -34,7 +34,7 @@ test bench: export OMP_NUM_THREADS := 1
 test bench: export OMP_WAIT_POLICY := PASSIVE
 
 # Most of a test of Ray or Slurm is waiting, so four at a time fit on two cores. Files with long
-# tests start first (tests/conftest.py).
+# tests are spread over the first half (tests/conftest.py).
 test: $(STAMP)
 	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations=10 $(ARGS)
 

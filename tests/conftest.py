@@ -170,11 +170,32 @@ def drive(tmp_path: Path) -> Iterator[Callable[..., Any]]:
             shutil.rmtree(left, ignore_errors=True)
 
 
+def spread(items: list[pytest.Item]) -> list[pytest.Item]:
+    """The tests by file, with a file of long tests after every dozen of others.
+
+    Long tests mostly wait, so others fill the cores beside them. All at once they would overload a
+    machine, and none should be left at the end.
+    """
+    by_file: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        by_file.setdefault(item.path, []).append(item)
+    waiting = [path for path in by_file if any(map(is_long, by_file[path]))]
+    others = [path for path in by_file if path not in waiting]
+    order = []
+    for place, path in enumerate(others):
+        if place % 12 == 0 and waiting:
+            order.append(waiting.pop(0))
+        order.append(path)
+    return [item for path in (*order, *waiting) for item in by_file[path]]
+
+
+def is_long(item: pytest.Item) -> bool:
+    return item.get_closest_marker("long") is not None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put files with long tests first; skip tests that need Slurm where it is not installed."""
-    # Long tests mostly wait, so the others fill the cores beside them, and none is left at the end.
-    long = {item.path for item in items if item.get_closest_marker("long")}
-    items.sort(key=lambda item: item.path not in long)
+    """Spread the files with long tests; skip tests that need Slurm where it is not installed."""
+    items[:] = spread(items)
     marked = [item for item in items if item.get_closest_marker("slurm")]
     if marked and (missing := missing_programs()):
         for item in marked:
