@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cluster.checkpoints import store
 from cluster.runs import Run
 from cluster.training import steps
-from cluster.training.ema import Averages
+from cluster.training.ema import Averages, warmed_up_decay
 from cluster.training.worker_info import WorkerInfo
 from gencomp.system import Batch, Phase, PhaseLoss, Progress, Update
 from tests import tiny
@@ -129,9 +129,27 @@ def test_the_average_has_its_closed_form() -> None:
     assert networks["norm"].weight.tolist() == [-2.0] * 2
 
 
+def test_a_warm_average_forgets_its_start() -> None:
+    decays = [warmed_up_decay(n, 0.999) for n in (0, 90, 8989, 8990, 10**6)]
+    assert decays == pytest.approx([0.1, 0.91, 8990 / 8999, 0.999, 0.999])
+    networks = nn.ModuleDict({"norm": nn.BatchNorm1d(1)})
+    averages = Averages(networks, 0.25, warm_up=True)
+    weight, expected = networks["norm"].weight, 1.0  # where a norm starts
+    for decay, value in ((0.1, 3.0), (2 / 11, -2.0), (0.25, 5.0), (0.25, 6.0)):
+        weight.data.fill_(value)
+        averages.update()
+        expected = decay * expected + (1 - decay) * value
+    with averages.in_place():
+        assert weight.item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("warm_up", [False, True])
 @pytest.mark.parametrize("step", [3, 4, 11])
-def test_a_resumed_average_has_the_same_bits(step: int, photos: Path, tmp_path: Path) -> None:
-    raw = tiny.generator(photos, {"training.ema_decay": 0.9, "training.accumulate": 2})
+def test_a_resumed_average_has_the_same_bits(
+    step: int, warm_up: bool, photos: Path, tmp_path: Path
+) -> None:
+    averaged = {"training.ema_decay": 0.9, "training.ema_warm_up": warm_up}
+    raw = tiny.generator(photos, {**averaged, "training.accumulate": 2})
     straight, _ = tiny.trained(tmp_path / "straight", raw)
     tiny.trained(tmp_path / "run", raw, tiny.stop_after(step))
     run, outcome = tiny.trained(tmp_path / "run", raw)
