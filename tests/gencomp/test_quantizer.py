@@ -152,7 +152,6 @@ class TestFiveCentresOfGanCompression:
         _, slopes = with_gradient([1.0, 0.5], Quantizer(FIVE, 10, "absolute"))
         assert slopes == pytest.approx([9e-4, 5.0], rel=0.02)
 
-
     def test_frequencies_of_normal_values(self) -> None:
         """10^6 values of N(0, 1): standard errors are 0.0005, so 0.002 is four of them."""
         values = quantize(torch.randn(1_000_000), Quantizer(FIVE))

@@ -39,7 +39,7 @@ def _require_same_networks(recipe: AdversarialRecipe, parent: BaseRecipe) -> Non
             f" starts from one of {recipe.system}/distortion or {recipe.system}/adversarial"
         )
     own, other = recipe.shared_with_parent(), parent.shared_with_parent()
-    for key in sorted({*own, *other}):
+    for key in dict.fromkeys([*own, *other]):
         if own.get(key) != other.get(key):
             raise InputError(
                 f"{key} is {own.get(key)}, but {other.get(key)} in the recipe of {path}, whose"

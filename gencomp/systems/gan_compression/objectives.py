@@ -279,7 +279,8 @@ def estimated_bpp(code: Code, scene: Scene, passed: Passed) -> Tensor:
 
 def level_shares(code: Code, w_BCHW: Tensor) -> dict[str, Tensor]:
     """The share of each level in each channel of an image, [n] by name."""
-    counts_BCL = code.level_counts_BCL(code.symbols(w_BCHW.detach()))
+    w_BCHW = at_least_float32(w_BCHW.detach())
+    counts_BCL = code.level_counts_BCL(code.symbols(w_BCHW)).to(w_BCHW.dtype)
     shares_BCL = counts_BCL / (w_BCHW.shape[2] * w_BCHW.shape[3])
     return {
         f"share_{channel}_{level}": shares_BCL[:, channel, level]

@@ -61,6 +61,19 @@ class LabelsSection(Section):
         return (self.map,) if self.instances is None else (self.map, self.instances)
 
 
+class DistortionLabels(LabelsSection):
+    """The label maps, and who sees them where there is no discriminator.
+
+    An id that is not below the number of classes counts as the last class.
+    """
+
+    mode: Literal["global", "conditional", "selective"] = Field(
+        "global",
+        description="global uses no labels; conditional sends them, for encoder and decoder;"
+        " selective sends them too, and the code of chosen regions only",
+    )
+
+
 class CodeSection(Section):
     """The code: C channels of latents, each quantized to one of L centres."""
 
@@ -320,10 +333,10 @@ class GanRecipe(BaseRecipe):
         networks = self.networks.model_dump(exclude={"recompute_blocks"})
         labels = self.labels.model_dump(include={"classes", "map", "instances"})
         return {
+            "labels.mode": self.labels.mode if self.labels.sent else "global",
+            **{f"labels.{key}": value for key, value in labels.items() if self.labels.sent},
             **{f"code.{key}": value for key, value in code.items()},
             **{f"networks.{key}": value for key, value in networks.items()},
-            **{f"labels.{key}": value for key, value in labels.items() if self.labels.sent},
-            "labels.mode": self.labels.mode if self.labels.sent else "global",
         }
 
 
@@ -331,15 +344,7 @@ class DistortionRecipe(GanRecipe):
     """Train encoder and decoder for distortion alone, as a start for the stage adversarial."""
 
     stage: Literal["distortion"] = "distortion"
-
-    @model_validator(mode="after")
-    def _no_discriminator(self) -> DistortionRecipe:
-        if self.labels.mode == "global_plus":
-            raise ValueError(
-                "labels.mode is global_plus, but the stage distortion has no discriminator: take"
-                " global"
-            )
-        return self
+    labels: DistortionLabels = DistortionLabels()
 
 
 class Parents(Section):

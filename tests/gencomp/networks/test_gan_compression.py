@@ -168,7 +168,9 @@ class TestDiscriminator:
         for _ in range(50):
             network(torch.rand(1, 3, 64, 64))
         weight = network.scales[0][1][0].weight  # type: ignore[index,union-attr]
-        assert float(torch.linalg.matrix_norm(weight.detach().flatten(1), 2)) == pytest.approx(1, abs=0.02)
+        assert float(torch.linalg.matrix_norm(weight.detach().flatten(1), 2)) == pytest.approx(
+            1, abs=0.02
+        )
         network.eval()
         state = {name: value.clone() for name, value in network.state_dict().items()}
         network(torch.rand(1, 3, 64, 64))

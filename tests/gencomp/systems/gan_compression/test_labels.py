@@ -69,9 +69,7 @@ class TestRegions:
         assert found.shape == (n, height, width) and bool(found.any(2).any(1).all())
         rows, columns = found.any(2), found.any(1)
         assert torch.equal(found, rows[:, :, None] & columns[:, None])
-        sides = {
-            (int(a), int(b)) for a, b in zip(rows.sum(1), columns.sum(1), strict=True)
-        }
+        sides = {(int(a), int(b)) for a, b in zip(rows.sum(1), columns.sum(1), strict=True)}
         assert len(sides) == height * width  # 4,000 draws miss one of 35 with probability 2e-49
         # Each size is as likely: the mean height is 3, with a standard error of 0.022.
         assert float(rows.sum(1).float().mean()) == pytest.approx(3, abs=0.12)
