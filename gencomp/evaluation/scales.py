@@ -10,14 +10,14 @@ from collections.abc import Iterable
 
 PIXELS = "pixels on [-1, 1]"
 UNITS = {
-    **dict.fromkeys(("mse", "pv", "rate0_mse", "rate0_pv"), PIXELS),
+    **dict.fromkeys(("mse", "kept_mse", "pv", "rate0_mse", "rate0_pv"), PIXELS),
     "mse_unit": "pixels on [0, 1]",
     **dict.fromkeys(
         ("critic_gap", "critic_distance", "fresh_critic_gap", "fresh_critic_distance", "swd"),
         "Euclidean norm of images on [0, 1]",
     ),
-    "psnr": "dB",
-    **dict.fromkeys(("bpp", "file_bpp", "nominal_bpp"), "bits per pixel"),
+    **dict.fromkeys(("psnr", "kept_psnr"), "dB"),
+    **dict.fromkeys(("bpp", "file_bpp", "nominal_bpp", "entropy_bpp"), "bits per pixel"),
     **dict.fromkeys(("encode_seconds", "decode_seconds"), "s"),
 }
 _KERNEL_DISTANCES = {

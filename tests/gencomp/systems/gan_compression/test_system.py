@@ -198,6 +198,22 @@ class TestLosses:
         expected = terms["mse"] * 1 + weight * terms["estimated_bpp"]
         assert float(loss.detach()) == pytest.approx(float(expected))
 
+    @pytest.mark.parametrize("mode", MODES)
+    def test_half_precision_changes_little(self, mode):
+        """Losses and the quantizer are computed in float32."""
+        losses = []
+        for wanted in (False, True):
+            system = made(mode, **{"networks.noise_channels": 2})
+            for phase in system.phases.values():
+                phase.take_over()
+                with torch.autocast("cpu", torch.bfloat16, enabled=wanted):
+                    loss, terms = phase(batch(), draws(), START)
+                loss.backward()
+                assert loss.dtype == torch.float32
+                assert all(term.dtype == torch.float32 for term in terms.values())
+                losses.append(float(loss.detach()))
+        assert losses[2:] == pytest.approx(losses[:2], rel=0.1)
+
     @pytest.mark.parametrize("kind", ["lsgan", "vanilla", "hinge", "wgan_gp"])
     @pytest.mark.parametrize("mode", MODES)
     def test_every_kind_in_every_mode(self, mode, kind):
