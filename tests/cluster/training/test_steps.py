@@ -84,6 +84,16 @@ def test_accumulated_gradients_are_averaged(photos: Path) -> None:
     assert values == [-2.0, -4.0, -4.0 - 5.0]
 
 
+def test_norms_of_gradients_are_terms_where_a_phase_asks_for_them(photos: Path) -> None:
+    """They are those of the averaged gradients that the optimizer sees: batches 1 and 2 give 1.5."""
+    system, maker = make(photos, (FRESH,), accumulate=2)
+    (updated,) = maker.step(START, batches())
+    assert {*updated.terms} == {"mean"}
+    system.phases["line"].logs_gradients = True
+    (updated,) = maker.step(START, batches())
+    assert updated.terms["gradient_norm_line"].item() == 1.5
+
+
 def test_the_first_update_needs_a_batch(photos: Path) -> None:
     _, maker = make(photos, (AGAIN,))
     with pytest.raises(RuntimeError, match="fresh batch"):
