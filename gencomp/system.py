@@ -74,6 +74,7 @@ import torch
 from torch import Tensor, nn
 
 from gencomp.coding.container import MAX_PIXELS
+from gencomp.coding.symbols import LayerSymbols
 from gencomp.draws import Draws
 from gencomp.sums import Sums
 
@@ -440,6 +441,14 @@ class System(ABC):
             InputError: the other system's decoder belongs to another encoder.
         """
         return None
+
+    def symbols(self) -> Sequence[LayerSymbols]:
+        """The entropy of each symbol of the code, layer by layer; none for a method without tables.
+
+        It is that of the entropy coder's tables, which were counted on training images, and given
+        what sender and receiver share, such as a dither.
+        """
+        return ()
 
     def latent_decoder(self) -> LatentDecoder | None:
         """The generator of these weights in evaluation mode; None for a method that has none."""

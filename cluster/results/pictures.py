@@ -202,7 +202,7 @@ def differing(runs: Sequence[Run], rates: bool = True) -> list[str]:
         varying = [
             key
             for key in own
-            if _is_of_method(key)
+            if is_of_method(key)
             and key not in apart_from
             and any(values[key] != own[key] for values in peers)
         ]
@@ -211,7 +211,7 @@ def differing(runs: Sequence[Run], rates: bool = True) -> list[str]:
     return labels
 
 
-def _is_of_method(key: str) -> bool:
+def is_of_method(key: str) -> bool:
     """Whether a recipe's key belongs to the method, as networks do and optimizers do not."""
     section, *rest = key.split(".")
     return section not in _SHARED and "optimizer" not in rest

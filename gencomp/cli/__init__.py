@@ -69,6 +69,7 @@ COMMANDS: dict[str, Command] = {
     "figure interpolation": Command("Evaluation", "draw one image at every rate, from 0 bpp on"),
     "figure curves": Command("Evaluation", "draw metrics of runs against the rate"),
     "figure tradeoff": Command("Evaluation", "draw runs by distortion and perception"),
+    "figure shared-bits": Command("Evaluation", "draw distortion against shared random bits"),
     "figure gaussian": Command("Evaluation", "draw distortion and perception of a Gaussian"),
     "figure choice": Command("Evaluation", "draw one compressed file through several decoders"),
     "figure ais": Command("Evaluation", "draw rate-distortion curves by AIS"),

@@ -12,6 +12,7 @@ def report(
     generator: Path | None = None,
     sweep: Path | None = None,
     curve: Path | None = None,
+    tradeoff: tuple[Path, ...] = (),
     checkpoint: Checkpoint = "last",
     out: Path = Path("runs/report.html"),
     images: int = 8,
@@ -26,6 +27,9 @@ def report(
         generator: Run of the generative model; runs/generator by default.
         sweep: Directory of the sweep over codecs; runs/rates by default.
         curve: Collected AIS evaluation; evaluations/ais in the generator's run by default.
+        tradeoff: Runs or sweeps that are shown by their distortion and perception beside the
+            sweep, such as second layers and fresh critics. A sweep that weighs perception is shown
+            so by itself, with the sweeps that it starts from.
         checkpoint: Checkpoint of the sweep's codecs: last, best (by training.keep_best_metric), or
             the number of a step.
         out: HTML file to write.
@@ -40,7 +44,7 @@ def report(
     from sweeps.report.inputs import find
     from sweeps.report.page import report as content
 
-    html = render(content(find(generator, sweep, curve, checkpoint), images, say=_say))
+    html = render(content(find(generator, sweep, curve, checkpoint, tradeoff), images, say=_say))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, html)
     print(f"wrote {out} ({out.stat().st_size / 2**20:.1f} MiB)")

@@ -20,6 +20,18 @@ UNITS = {
     **dict.fromkeys(("bpp", "file_bpp", "nominal_bpp", "entropy_bpp"), "bits per pixel"),
     **dict.fromkeys(("encode_seconds", "decode_seconds"), "s"),
 }
+# What each measure of perception is. No two of them share an axis.
+PERCEPTION = {
+    "critic_gap": "mean D(x) − mean D(x̂) of the critic D that was trained with the decoder, on"
+    " held-out images",
+    "critic_distance": "the Wasserstein-1 distance behind critic_gap, without the bias of the"
+    " gradient penalty",
+    "fresh_critic_gap": "mean D(x) − mean D(x̂) of a critic D that was trained afterwards on the"
+    " finished decoder alone, on held-out images",
+    "fresh_critic_distance": "the Wasserstein-1 distance behind fresh_critic_gap, without the bias"
+    " of the gradient penalty",
+    "swd": "the sliced Wasserstein distance of pixels, without any network",
+}
 _KERNEL_DISTANCES = {
     "mmd": "MMD",
     **dict.fromkeys(("rkid", "rate0_rkid", "skid"), "KID"),

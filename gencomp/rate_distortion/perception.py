@@ -20,6 +20,7 @@ which holds for every source and every code.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -93,6 +94,60 @@ def limited_randomness_distortion(rate: float, shared: float, sigma: float = 1.0
     return 2 * sigma**2 * (1 - correlation(rate) * joint)
 
 
+def shared_randomness_factor(rate: float, shared: float, values: int = 1) -> float:
+    """How much limited shared randomness multiplies the squared error of Gaussians at P = 0.
+
+    It is `limited_randomness_distortion` over that with unlimited randomness, for independent
+    Gaussians of one variance that share all bits evenly: 1 + ρ without any, and 1 without a limit.
+
+    Args:
+        rate: the rate of all values together in bits.
+        shared: the bits that sender and receiver share for all values; math.inf is unlimited.
+        values: the number of values.
+    """
+    limited = limited_randomness_distortion(rate / values, shared / values)
+    return limited / limited_randomness_distortion(rate / values, math.inf)
+
+
+class Mixture(NamedTuple):
+    """A point between two points.
+
+    Attributes:
+        first, second: the numbers of the points.
+        share: the share of the second one, 0 to 1.
+    """
+
+    first: int
+    second: int
+    share: float
+
+
+def best_mixture(points: Sequence[tuple[float, float]], bound: float) -> Mixture | None:
+    """The mixture of two codecs with the least distortion whose perception is at most a bound.
+
+    Codecs of which a known part of the images takes the one and the rest the other have the mean
+    distortion, and at most the mean perception, since distances between distributions such as those
+    of Wasserstein are convex. So this reads the lower convex hull of the points.
+
+    Args:
+        points: the distortion and the perception of each codec.
+        bound: the greatest perception that is allowed.
+
+    Returns:
+        None where every codec's perception is above the bound.
+    """
+    found: list[tuple[float, Mixture]] = []
+    for i, (near_d, near_p) in enumerate(points):
+        if near_p > bound:
+            continue
+        found.append((near_d, Mixture(i, i, 0.0)))
+        for j, (far_d, far_p) in enumerate(points):
+            if far_p > bound:
+                share = (bound - near_p) / (far_p - near_p)
+                found.append(((1 - share) * near_d + share * far_d, Mixture(i, j, share)))
+    return min(found)[1] if found else None
+
+
 class DitheredCode(NamedTuple):
     """A dithered scalar quantizer on a Gaussian source, with two linear decoders.
 
@@ -152,6 +207,11 @@ def unpenalised_gap(gap: float, penalty_weight: float) -> float:
     if gap <= 0:
         return gap
     return penalty_weight * (math.sqrt(1 + 2 * gap / penalty_weight) - 1)
+
+
+def unpenalised_slope(gap: float, penalty_weight: float) -> float:
+    """The derivative of `unpenalised_gap` by the gap, by which a small error of the gap shrinks."""
+    return 1 / math.sqrt(1 + 2 * max(gap, 0.0) / penalty_weight)
 
 
 def _uniform_plus_gaussian_entropy(step: float, sigma: float) -> float:

@@ -277,11 +277,14 @@ class BaseRecipe(Section):
 
     Attributes:
         RATE_KEYS: the dotted keys that set the rate of the code; a stage without a code has none.
+        MEASURES: the role of the parent run that a run of this stage does no more than measure, so
+            that its metrics are shown as those of that run; None for every other stage.
         FILE_KEYS: the dotted keys that name files by their paths. A path is no part of what
             identifies a run; the file's hash, under another key, is.
     """
 
     RATE_KEYS: ClassVar[tuple[str, ...]] = ()
+    MEASURES: ClassVar[str | None] = None
     FILE_KEYS: ClassVar[tuple[str, ...]] = ()
 
     system: str

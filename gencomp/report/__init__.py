@@ -16,6 +16,8 @@ from gencomp.report.content import (
     PictureRow,
     Report,
     Sweep,
+    Tradeoff,
+    TradeoffRun,
     Trial,
 )
 from gencomp.report.page import render
@@ -30,6 +32,8 @@ __all__ = [
     "PictureRow",
     "Report",
     "Sweep",
+    "Tradeoff",
+    "TradeoffRun",
     "Trial",
     "render",
 ]

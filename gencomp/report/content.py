@@ -11,6 +11,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from gencomp.coding.symbols import LayerSymbols
+from gencomp.evaluation.measured import Measured
+
 
 class Line(NamedTuple):
     """Values over steps."""
@@ -121,6 +124,7 @@ class Sweep:
     Attributes:
         group_by: the key whose value defines the group within which trials competed.
         bounds: the greatest value of each metric that the objective allows.
+        minimised: the metrics that the objective wants small.
     """
 
     name: str
@@ -129,6 +133,7 @@ class Sweep:
     bounds: Mapping[str, float]
     trials: Sequence[Trial]
     best: Sequence[Best]
+    minimised: Sequence[str] = ()
 
 
 class SimulatedGap(NamedTuple):
@@ -233,6 +238,50 @@ class PictureRow:
 
 
 @dataclass(frozen=True)
+class TradeoffRun:
+    """A run in the plane of distortion and perception.
+
+    Attributes:
+        series: the kind of run, such as its system and stage.
+        label: what tells the run from the others, such as its λ.
+        name: the name of the run, by which others name it as their base.
+        bases: the names of the runs that it starts from.
+        directory: the directory of the run.
+        nominal_bpp: the rate at the fixed length of its symbols; None without one.
+        images: the number of held-out images behind the metrics of its training.
+        values: the metrics by name.
+        symbols: the layers of its code; none for a method that says nothing of them.
+    """
+
+    series: str
+    label: str
+    name: str
+    bases: Sequence[str]
+    directory: str
+    nominal_bpp: float | None
+    images: int
+    values: Mapping[str, Measured]
+    symbols: Sequence[LayerSymbols] = ()
+
+
+@dataclass(frozen=True)
+class Tradeoff:
+    """Runs by their distortion and their perception.
+
+    Attributes:
+        distortion: the metric of the horizontal axis.
+        perceptions: the metrics of the vertical axes, of which each has an axis of its own.
+        runs: the runs, those of one series together.
+        pictures: the same images as each run shows them.
+    """
+
+    distortion: str
+    perceptions: Sequence[str]
+    runs: Sequence[TradeoffRun]
+    pictures: Sequence[PictureRow] = ()
+
+
+@dataclass(frozen=True)
 class Report:
     """The content of the whole page.
 
@@ -251,6 +300,7 @@ class Report:
     pixels: int | None = None
     generator: Generator | None = None
     sweep: Sweep | None = None
+    tradeoff: Tradeoff | None = None
     curve: Curve | None = None
     pictures: Sequence[PictureRow] = ()
     protocol: Sequence[tuple[str, Sequence[tuple[str, str]]]] = ()

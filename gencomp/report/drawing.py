@@ -16,6 +16,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from gencomp.report.markup import text
@@ -150,6 +151,13 @@ def step_axis(axes: Axes) -> None:
     axes.set_xlabel("step")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.margins(x=0.03)
+
+
+def handle(colour: str, marker: str, label: str, line: Any = "-") -> Line2D:
+    """An entry of a legend."""
+    return Line2D(
+        [], [], color=colour, marker=marker, linestyle=line, markeredgewidth=1.3, label=label
+    )
 
 
 def plain(value: float, _: object = None) -> str:

@@ -22,6 +22,7 @@ from gencomp.report.drawing import (
     MUTED,
     PAPER,
     automatic_scale,
+    handle,
     log_axis,
     new,
     plain,
@@ -139,7 +140,7 @@ def distortion_perception(sweep: Sweep, colour_key: str | None) -> str:
         return to_svg(figure, "perception", "MSE against MMD of all trials")
 
 
-def scores(sweep: Sweep, colour_key: str | None) -> str:
+def scores(sweep: Sweep, colour_key: str | None, legend: bool = False) -> str:
     """Draw the score over steps in a panel for each group; a cross marks an early stop."""
     groups = _groups(sweep)
     columns = min(len(groups), 4)
@@ -161,6 +162,8 @@ def scores(sweep: Sweep, colour_key: str | None) -> str:
             axes.set_axis_off()
         for axes in axes_RC[:, 0]:
             axes.set_ylabel("score")
+        if legend:
+            figure.legend(handles=_colour_handles(sweep, colour_key), loc="outside right upper")
         return to_svg(figure, "scores", "Score of all trials over steps")
 
 
@@ -179,7 +182,7 @@ def losses(histories: Sequence[History], name: str) -> str:
             axes.set_title(metric_name(term))
         for axes in axes_RC.flat[len(terms) :]:
             axes.set_axis_off()
-        handles = [_handle(GROUPS[i % 6], MARKERS[i % 6], h.name) for i, h in enumerate(histories)]
+        handles = [handle(GROUPS[i % 6], MARKERS[i % 6], h.name) for i, h in enumerate(histories)]
         if len(histories) > 1:
             figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4))
         return to_svg(figure, name, "Losses over steps")
@@ -289,17 +292,17 @@ def _handles(
             handles.append(Line2D([], [], color=MUTED, linewidth=2.6, label=label))
     for i, one in enumerate(best):
         if one.held_out or one.on_curve:
-            handles.append(_handle(GROUPS[i % 6], MARKERS[i % 6], one.history.name, "none"))
+            handles.append(handle(GROUPS[i % 6], MARKERS[i % 6], one.history.name, "none"))
     matched = [one for one in best if one.on_curve is not None]
     counts = sorted({one.held_out.images for one in best if one.held_out})
     if counts:
         said = f"{' / '.join(map(str, counts))} held-out images"
         label = f"hollow: {said}" if matched else f"codecs, {said}"
-        hollow = _handle(MUTED, "o", label, "none")
+        hollow = handle(MUTED, "o", label, "none")
         hollow.set_markerfacecolor(PAPER)
         handles.append(hollow)
     if matched and curve is not None:
-        handles.append(_handle(MUTED, "o", f"filled: the curve's {curve.images} images", "none"))
+        handles.append(handle(MUTED, "o", f"filled: the curve's {curve.images} images", "none"))
     if generator is not None and "mse" in generator.metrics:
         images = generator.metrics.get("images")
         label = "its own encoder, no rate limit" + (f",\n{images:.0f} images" if images else "")
@@ -348,20 +351,26 @@ def _codes(sweep: Sweep, key: str | None) -> tuple[dict[Any, str], dict[Any, str
     return colours, markers
 
 
-def _code_handles(sweep: Sweep, key: str | None) -> list[Line2D]:
-    """The legend of colours, markers and fillings; of many colours it shows only three."""
-    colours, markers = _codes(sweep, key)
+def _colour_handles(sweep: Sweep, key: str | None) -> list[Line2D]:
+    """The legend of colours; of many it shows only three."""
+    colours, _ = _codes(sweep, key)
     values = list(colours)
     if len(values) > 6:
         values = [values[0], values[len(values) // 2], values[-1]]
-    handles = [_handle(colours[v], "o", value_of(key or "", v), "none") for v in values]
+    return [handle(colours[v], "o", value_of(key or "", v), "none") for v in values]
+
+
+def _code_handles(sweep: Sweep, key: str | None) -> list[Line2D]:
+    """The legend of colours, markers and fillings."""
+    _, markers = _codes(sweep, key)
+    handles = _colour_handles(sweep, key)
     if sweep.group_by:
         handles += [
-            _handle(MUTED, m, value_of(sweep.group_by, g), "none") for g, m in markers.items()
+            handle(MUTED, m, value_of(sweep.group_by, g), "none") for g, m in markers.items()
         ]
     best, stopped = (
-        _handle(MUTED, "o", "outlined: best", "none"),
-        _handle(MUTED, "o", "hollow: not finished", "none"),
+        handle(MUTED, "o", "outlined: best", "none"),
+        handle(MUTED, "o", "hollow: not finished", "none"),
     )
     best.set_markeredgecolor(INK)
     best.set_markersize(8)
@@ -378,9 +387,3 @@ def _number(trial: Trial, name: str) -> float:
     """The value of a metric, or 0 where it is missing or not finite."""
     value = trial.metrics.get(name)
     return float(value) if value is not None and math.isfinite(value) else 0.0
-
-
-def _handle(colour: str, marker: str, label: str, line: Any = "-") -> Line2D:
-    return Line2D(
-        [], [], color=colour, marker=marker, linestyle=line, markeredgewidth=1.3, label=label
-    )

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from gencomp.evaluation import scales
 from gencomp.report import curve_sections, figures
 from gencomp.report.content import Best, Curve, Generator, PictureRow, Report, Sweep, Trial
+from gencomp.report.gallery import gallery
 from gencomp.report.markup import (
     DASH,
     Column,
     count,
     figure,
     fixed,
-    image,
     number,
     pairs,
     plus_minus,
@@ -23,6 +23,7 @@ from gencomp.report.markup import (
     text,
 )
 from gencomp.report.template import PAGE, STYLE
+from gencomp.report.tradeoff_section import tradeoff
 from gencomp.report.wording import key_name, metric_name, value_text
 
 _STATUS = {
@@ -33,6 +34,7 @@ _STATUS = {
 }
 
 
+_METRIC_HEADINGS = {"mse": "MSE", "psnr": "PSNR,<br>dB", "mmd": "MMD"}
 _PERCEPTION = (
     "Distortion against how well the latents keep the generator’s prior, for every trial. MMD "
     "estimates the squared maximum mean discrepancy between the latents that the codec decodes "
@@ -46,6 +48,7 @@ def render(report: Report) -> str:
     """The whole page as one HTML document that needs neither other files nor a network."""
     sections = [
         _rate_distortion(report),
+        tradeoff(report.tradeoff) if report.tradeoff else "",
         _sweep(report.sweep) if report.sweep else "",
         _training(report.generator, report.sweep),
         _pictures(report.pictures),
@@ -135,18 +138,23 @@ def _sweep(sweep: Sweep) -> str:
     ]
     finished = any(t.metrics for t in sweep.trials)
     drawings = ""
-    if finished:
+    kept = "mmd" in _shown_metrics(sweep)
+    if finished and kept:
         drawings = (
             '<div class="aside">'
             + figure(figures.distortion_perception(sweep, key))
             + f"<p>{_PERCEPTION}</p></div>"
-            + figure(
-                figures.scores(sweep, key),
-                "Score while training, in the colours above; a dot ends a finished trial, a "
-                "cross one that was stopped early.",
-            )
+        )
+    if finished:
+        colours = "in the colours above" if kept else "in the colours of the legend"
+        drawings += figure(
+            figures.scores(sweep, key, legend=not kept),
+            f"Score while training, {colours}; a dot ends a finished trial, a cross one that was "
+            "stopped early.",
         )
     heading = f"The best codec for each number of {group}" if group else "The best codec"
+    if len(sweep.minimised) > 1:
+        heading = "The best codecs, none of which another beats in all metrics"
     if group and group != "channels":
         heading = f"The best codec for each {group}"
     return section(
@@ -174,7 +182,7 @@ def _best_table(sweep: Sweep) -> str:
         Column("code,<br>bpp"),
         Column("joint file,<br>bpp"),
         Column("file alone,<br>bytes"),
-        *_metric_columns(),
+        *_metric_columns(sweep),
         Column("images"),
         Column("trial", words=True),
     ]
@@ -216,8 +224,8 @@ def _rates_note(sweep: Sweep) -> str:
     return (
         '<p class="muted">Nominal: symbols at log<sub>2</sub> L bits each, which no file need '
         f"have. Code and files: measured on real files of {images} held-out images, in joint "
-        "containers and each alone. MSE (on [−1, 1]), PSNR and MMD: the sweep’s last evaluation, "
-        "on as many images as the table says.</p>"
+        "containers and each alone. The metrics (MSE on [−1, 1]): the sweep’s last evaluation, on "
+        "as many images as the table says.</p>"
     )
 
 
@@ -230,7 +238,7 @@ def _trial_table(sweep: Sweep) -> str:
         *(Column(text(key_name(key))) for key in keys),
         Column("steps"),
         Column("nominal<br>bpp"),
-        *_metric_columns(),
+        *_metric_columns(sweep),
         Column("score"),
         *([Column("error", words=True)] if failed else []),
     ]
@@ -253,17 +261,27 @@ def _trial_table(sweep: Sweep) -> str:
     return table(columns, rows, classes)
 
 
-def _metric_columns() -> list[Column]:
-    return [Column("MSE"), Column("PSNR,<br>dB"), Column("MMD")]
+def _shown_metrics(sweep: Sweep) -> list[str]:
+    """The metrics of the tables: the usual ones that trials have, and those of the objective."""
+    found = {n for t in sweep.trials for n, value in t.metrics.items() if value is not None}
+    usual = [name for name in _METRIC_HEADINGS if name in found or not found]
+    return [*usual, *(name for name in sweep.minimised if name not in usual)]
+
+
+def _metric_columns(sweep: Sweep) -> list[Column]:
+    names = _shown_metrics(sweep)
+    return [Column(_METRIC_HEADINGS.get(name, text(metric_name(name)))) for name in names]
 
 
 def _metric_cells(trial: Trial, sweep: Sweep) -> list[str]:
-    """The cells of MSE with its error, PSNR and MMD; a dagger marks a missed bound."""
+    """The cells of the metrics, with the errors that are known; a dagger marks a missed bound."""
     metrics = trial.metrics
+    decimals = {"psnr": 2, "mmd": 4}
     cells = {
-        "mse": plus_minus(metrics.get("mse"), metrics.get("mse_standard_error")),
-        "psnr": fixed(metrics.get("psnr"), 2),
-        "mmd": fixed(metrics.get("mmd"), 4),
+        name: fixed(metrics.get(name), decimals[name])
+        if name in decimals
+        else plus_minus(metrics.get(name), metrics.get(f"{name}_standard_error"))
+        for name in _shown_metrics(sweep)
     }
     for name, bound in sweep.bounds.items():
         if name in cells and _over(trial, name, bound):
@@ -307,21 +325,7 @@ def _training(generator: Generator | None, sweep: Sweep | None) -> str:
 def _pictures(rows: Sequence[PictureRow]) -> str:
     if not rows:
         return ""
-    columns = max(len(row.images) for row in rows)
-    cells = []
-    for row in rows:
-        cells.append(f"<h3>{text(row.title)} <small>{text(row.note)}</small></h3>")
-        for i in range(columns):
-            if i >= len(row.images):
-                cells.append("<div></div>")
-                continue
-            caption = text(row.captions[i]) if row.captions else ""
-            cells.append(f"<div>{image(row.images[i], f'{row.title}, {i + 1}')}{caption}</div>")
-    return section(
-        "Originals, reconstructions, samples",
-        '<div class="scroll"><div class="gallery" '
-        f'style="grid-template-columns:repeat({columns},auto)">{"".join(cells)}</div></div>',
-    )
+    return section("Originals, reconstructions, samples", gallery(rows))
 
 
 def _protocol(report: Report) -> str:

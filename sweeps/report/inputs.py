@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from cluster.evaluations.decoders import OfModel
 from cluster.results.protocol import weights_of
 from cluster.runs import Run, open_run
 from gencomp.errors import InputError
+from sweeps.report.tradeoff import runs as of_tradeoff
 from sweeps.results import SweepResult, read_results
 
 _GENERATOR, _SWEEP = Path("runs/generator"), Path("runs/rates")
@@ -19,16 +21,23 @@ _GENERATOR, _SWEEP = Path("runs/generator"), Path("runs/rates")
 
 @dataclass(frozen=True)
 class Found:
-    """The inputs that there are, with the choice of the checkpoint of the codecs."""
+    """The inputs that there are, with the choice of the checkpoint of the codecs.
+
+    Attributes:
+        tradeoff: the runs that are shown by their distortion and perception.
+    """
 
     run: Run | None
     sweep: SweepResult | None
     evaluation: Evaluation | None
     checkpoint: str = "last"
+    tradeoff: Sequence[Path] = ()
 
     @property
     def missing(self) -> list[str]:
-        """What is left out, in sentences."""
+        """What is left out, in sentences; a page of a tradeoff is whole without a generator."""
+        if self.tradeoff and self.run is self.evaluation is None:
+            return []
         sentences = (
             (
                 self.run,
@@ -49,11 +58,16 @@ class Found:
     @property
     def any_run(self) -> Run | None:
         """A run whose data stands for the page."""
-        return self.run or next((run for _, run in self.best), None)
+        first = (*(run for _, run in self.best), *map(open_run, self.tradeoff))
+        return self.run or next(iter(first), None)
 
 
 def find(
-    generator: Path | None, sweep: Path | None, curve: Path | None, checkpoint: str = "last"
+    generator: Path | None,
+    sweep: Path | None,
+    curve: Path | None,
+    checkpoint: str = "last",
+    tradeoff: Sequence[Path] = (),
 ) -> Found:
     """Open what was named, and what else lies in its usual place and is of the same generator.
 
@@ -61,13 +75,17 @@ def find(
         generator, sweep, curve: the places of the generator's run, the sweep and the curve.
         checkpoint: the choice of the checkpoint of the sweep's codecs. They were trained on the
             generator's last one.
+        tradeoff: runs and sweeps that are shown by their distortion and perception beside the
+            sweep.
 
     Raises:
         InputError: a named path is not what it should be, parts belong to different generators, or
             there is nothing at all.
     """
+    results = read_results(sweep) if sweep else None
     if generator is None and (_GENERATOR / "identity.json").is_file():
-        generator = _GENERATOR
+        usual_run = Found(open_run(_GENERATOR), results, None, checkpoint)
+        generator = _GENERATOR if results is None or _is_parent(usual_run) else None
     run = open_run(generator) if generator else None
     if curve is None and run is not None:
         usual = run.path / "evaluations" / "ais"
@@ -75,20 +93,19 @@ def find(
     evaluation = _of_colours(Evaluation.open(curve)) if curve else None
     if evaluation and not (evaluation.path / "curve.json").is_file():
         raise InputError(f"{curve} has no curve yet; run `gencomp slurm collect {curve}` first")
-    results = read_results(sweep) if sweep else None
     if results is None and (_SWEEP / "results.parquet").is_file():
         usual_sweep = read_results(_SWEEP)
         same = _of_one_generator(Found(run, usual_sweep, evaluation, checkpoint))
         results = usual_sweep if same else None
-    found = Found(run, results, evaluation, checkpoint)
+    found = Found(run, results, evaluation, checkpoint, of_tradeoff(results, tradeoff))
     if results is None and checkpoint != LAST:
         raise InputError(
             f"--checkpoint {checkpoint} is that of the codecs of a sweep: name --sweep"
         )
-    if run is results is evaluation is None:
+    if run is results is evaluation is None and not found.tradeoff:
         raise InputError(
             f"there is nothing to report: no run in {_GENERATOR} and no sweep in {_SWEEP}; name "
-            "others with --generator, --sweep and --curve"
+            "others with --generator, --sweep, --curve and --tradeoff"
         )
     if not _of_one_generator(found):
         which = ", ".join(f"{name} has {weights[:12]}" for name, weights in _weights(found).items())
@@ -115,6 +132,11 @@ def _of_colours(evaluation: Evaluation) -> Evaluation:
 
 def _of_one_generator(found: Found) -> bool:
     return len(set(_weights(found).values())) <= 1
+
+
+def _is_parent(found: Found) -> bool:
+    """Whether the sweep's codecs start from the generator; also where the sweep has none."""
+    return not found.best or (_of_one_generator(found) and len(_weights(found)) > 1)
 
 
 def _weights(found: Found) -> dict[str, str]:

@@ -15,6 +15,7 @@ from gencomp.report import Curve, Generator, PictureRow, Report
 from gencomp.report.markup import count as whole
 from shards.reading.reader import ShardSet
 from sweeps.report import sweep as sweep_part
+from sweeps.report import tradeoff as tradeoff_part
 from sweeps.report.inputs import Found
 
 
@@ -51,6 +52,14 @@ def report(found: Found, images: int, say: Callable[[str], None] = lambda text: 
         sweep, decoded = sweep_part.read(
             found.sweep, originals.images, matched, say, found.checkpoint
         )
+    shown = None
+    if found.tradeoff:
+        say(f"showing the images by {len(found.tradeoff)} decoders")
+        shown = tradeoff_part.read(found.sweep, found.tradeoff, originals.images)
+        decoded = []  # they are among the images of the tradeoff
+    pictures = [originals, *own_pictures[:1], *decoded, *own_pictures[1:]]
+    if run is None or (shown and len(pictures) == 1):
+        pictures = []
     return Report(
         title=title,
         date=f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -59,8 +68,9 @@ def report(found: Found, images: int, say: Callable[[str], None] = lambda text: 
         pixels=pixels,
         generator=generator,
         sweep=sweep,
+        tradeoff=shown,
         curve=curve,
-        pictures=[originals, *own_pictures[:1], *decoded, *own_pictures[1:]] if run else [],
+        pictures=pictures,
         protocol=_protocol(found, shard_set, curve),
     )
 

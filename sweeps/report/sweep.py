@@ -53,6 +53,7 @@ def read(
         objective=_objective(sweep.objective),
         group_by=sweep.group_by,
         bounds=sweep.objective.subject_to,
+        minimised=sweep.objective.minimised,
         trials=list(every.values()),
         best=best,
     )
@@ -78,7 +79,8 @@ def _trial(result: SweepResult, row: Mapping[str, Any]) -> Trial:
 
 
 def _objective(objective: Objective) -> str:
-    words = f"Objective: the least {metric_name(objective.minimise)}"
+    words = " and ".join(metric_name(name) for name in objective.minimised)
+    words = f"Objective: the least {words}"
     for name, bound in objective.subject_to.items():
         words += f", keeping {metric_name(name)} ≤ {bound:g}"
     if objective.subject_to:

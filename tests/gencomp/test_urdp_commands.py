@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 import shards
+from cluster.results import tradeoff
 from cluster.runs import open_run
 from gencomp.cli import main
 from gencomp.coding import container
@@ -97,6 +99,50 @@ def test_figures(here: Path) -> None:
     for name in ("choice.png", "tradeoff.png"):
         assert min(Image.open(here / name).size) > 100
     assert (here / "gaussian.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_files_state_the_entropy_of_every_latent(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(here / "base", here / "own")
+    assert run("files own --images 8 --processes 1") == 0
+    out = capsys.readouterr().out
+    rates = json.loads((here / "own/evaluations/files/rates.json").read_text())
+    (layer,) = rates["symbols"]
+    system = open_run(here / "own").system()
+    assert layer == {"levels": 3, "bits": list(system.symbols()[0].bits_K)}
+    assert len(layer["bits"]) == 3 and 0 < sum(layer["bits"]) < 3 * np.log2(3)
+    for bits in (*layer["bits"], sum(layer["bits"]), np.log2(3), 3 * np.log2(3)):
+        assert f"{bits:.4f}" in out
+    assert "given what sender and receiver share" in out
+
+
+def test_a_distance_without_a_network_has_an_axis_too(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is what `gencomp evaluate` has measured, by one protocol."""
+    for name, images in (("sharp", 8), ("smooth", 8), ("stranger", 6)):
+        (here / name).unlink()
+        shutil.copytree(Path(here / "base").resolve().parent / name, here / name)
+        assert run(f"evaluate {name} --metrics swd --images {images} --processes 1") == 0
+    assert run("figure tradeoff sharp smooth --perception swd --out swd.png") == 0
+    points = tradeoff.points([here / "sharp", here / "smooth"], "mse_unit", "swd")
+    metrics = json.loads((here / "sharp/evaluations/metrics/metrics.json").read_text())["metrics"]
+    assert points[0].y == metrics["swd"]["value"] and points[0].y_interval
+    capsys.readouterr()
+    assert run("figure tradeoff sharp stranger --perception swd --out other.png") == 2
+    assert "cannot stand in one axis" in capsys.readouterr().err
+    assert run("figure tradeoff base sharp --perception swd --out other.png") == 2
+    assert "base has no swd" in capsys.readouterr().err
+
+
+def test_what_shared_bits_cost(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("figure shared-bits base stranger --out bits.png") == 0
+    assert min(Image.open(here / "bits.png").size) > 100
+    capsys.readouterr()
+    assert run("figure shared-bits base --at 0 --out none.png --perception mse_unit") == 2
+    assert "no run has a mse_unit of 0 or less" in capsys.readouterr().err
+    assert run("figure shared-bits sharp smooth --out universal.png") == 0
 
 
 def test_refusals(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,8 +20,11 @@ from cluster.runs import Run
 from gencomp.cli import main
 from slurm.jobs import ledger
 from slurm.kinds import open_jobs
+from sweeps import results
 from tests import tiny
 from tests.cluster.ray_train.test_train import straight
+from tests.gencomp import vae_cases
+from tests.gencomp.systems.urdp.test_training import raw as urdp_recipe
 from tests.processes import gone, kill
 from tests.slurm.waiting import until, waiting
 from tests.slurm_cluster import Cluster, faults
@@ -187,6 +190,63 @@ def test_a_sweep_over_two_allocations(
     after = trials()
     assert {name: after[name] for name in first} == {name: before[name] for name in first}
     assert sum(len(begun) - len(before.get(name, [])) for name, begun in after.items()) <= 3
+    assert main(command) == 0
+    assert "is finished" in capsys.readouterr().out
+
+
+def test_a_chain_of_sweeps_over_two_allocations(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cancelled in the sweep that the last one starts from; the same command ends both of them."""
+    blobs = vae_cases.blobs(tmp_path, side=28)
+    changes = {"training.steps": 40, "evaluation.every": 20}
+    weight = "loss.perception_weight"
+
+    def written(name: str, stage: str, **more: Any) -> Path:
+        recipe = urdp_recipe(stage, blobs, Path("nowhere"), **changes)
+        base = tiny.write(recipe, tmp_path / f"{stage}.yaml")
+        space = {weight: {"grid": [0.0, 0.01]}}
+        sweep = {"base": str(base), "space": space, "objective": {"minimise": "mse_unit"}, **more}
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(yaml.safe_dump({**sweep, "concurrent": 1}))
+        return file
+
+    encoders = written("encoders", "end_to_end")
+    parent = {"sweep": str(encoders), "point": {weight: 0.01}}
+    decoders = written("decoders", "universal", parents={"encoder": parent})
+    runs = tmp_path / "runs"
+    command = ["slurm", "sweep", str(decoders), "--runs", str(runs), "--evaluation.limit", "16"]
+
+    def trials(name: str) -> dict[str, list[int]]:
+        """Steps from which each trial of a sweep was started."""
+        found = sorted((runs / name / "trials").glob("*"))
+        return {path.name: [row["step"] for row in starts(Run(path))] for path in found}
+
+    def finished(name: str) -> set[str]:
+        return {path.parent.name for path in (runs / name).glob("trials/*/result.json")}
+
+    assert main(command) == 0
+    until(lambda: finished("encoders") and sum(map(bool, trials("encoders").values())) == 2)
+    (second,) = trials("encoders").keys() - finished("encoders")
+    with frozen(Run(runs / "encoders" / "trials" / second), 1, 2):
+        assert main(["slurm", "cancel", str(runs / "decoders")]) == 0
+    until(lambda: not subprocess.check_output(["squeue", "-h"]))
+    first, before = finished("encoders"), trials("encoders")
+    assert len(first) == 1 and not trials("decoders")
+    assert main(["slurm", "status", str(runs / "decoders")]) == 0
+    assert re.search(r"sweep-0 +\d+ +stopped +1 ", capsys.readouterr().out)
+
+    assert main([*command, "--wait"]) == 0, log_of(runs / "decoders")
+    assert (len(finished("encoders")), len(finished("decoders"))) == (2, 2)
+    after = trials("encoders")
+    assert {name: after[name] for name in first} == {name: before[name] for name in first}
+    assert after[second][0] == 0 and after[second][1] >= 2  # it went on from its checkpoint
+    rows = results.read_results(runs / "encoders").rows
+    (chosen,) = [row["trial"] for row in rows if row[weight] == 0.01]
+    for name in finished("decoders"):
+        recipe = Run(runs / "decoders" / "trials" / name).recipe()
+        assert Path(recipe.parent_runs()["encoder"]).name == chosen
+        assert recipe.evaluation.limit == 16
     assert main(command) == 0
     assert "is finished" in capsys.readouterr().out
 

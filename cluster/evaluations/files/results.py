@@ -11,8 +11,9 @@ from cluster import provenance
 from cluster.evaluations.evaluation import name_blocks
 from cluster.evaluations.files import parts
 from cluster.evaluations.files.plan import Evaluation
-from cluster.evaluations.tables import Collected, finite, metrics_table
+from cluster.evaluations.tables import Collected, Table, finite, metrics_table
 from cluster.files import write_json
+from gencomp.coding.symbols import LayerSymbols
 from gencomp.errors import InputError
 from gencomp.evaluation import intervals
 from gencomp.evaluation.psnr import psnr, psnr_ends
@@ -65,6 +66,10 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
         "images_planned": plan.settings.images,
         "missing_blocks": missing,
         "metrics": summary(values) | joint_rates(joint),
+        "symbols": [
+            {"levels": layer.levels, "bits": list(layer.bits_K)}
+            for layer in evaluation.run.system().symbols()
+        ],
         "protocol": {
             "hash": plan.hash,
             **plan.model_dump(mode="json"),
@@ -136,5 +141,26 @@ def shown(evaluation: Evaluation, result: Result) -> Collected:
     """The rates in words."""
     content = result.content
     counted = {"images": "pictures", "containers": "containers"}
-    table = metrics_table(content["run"], content["metrics"], counted)
-    return Collected([table], [], [], evaluation.result, content["images"], result.missing)
+    tables = [metrics_table(content["run"], content["metrics"], counted)]
+    layers = [LayerSymbols(one["levels"], one["bits"]) for one in content["symbols"]]
+    if layers:
+        tables.append(symbols_table(layers))
+    return Collected(tables, [], [], evaluation.result, content["images"], result.missing)
+
+
+def symbols_table(layers: Sequence[LayerSymbols]) -> Table:
+    """The entropy of the symbols of each latent, with all of a layer's latents at its end."""
+    rows = []
+    for number, layer in enumerate(layers, start=1):
+        fixed = layer.fixed_bits / len(layer.bits_K)
+        for latent, bits in enumerate(layer.bits_K, start=1):
+            rows.append(
+                [str(number), str(latent), str(layer.levels), f"{bits:.4f}", f"{fixed:.4f}"]
+            )
+        rows.append([str(number), "all", "", f"{layer.bits:.4f}", f"{layer.fixed_bits:.4f}"])
+    return Table(
+        ["layer", "latent", "levels", "entropy, bits", "log2 L"],
+        rows,
+        "symbols of an image",
+        "entropies given what sender and receiver share, by the coder's tables of training images",
+    )

@@ -17,18 +17,20 @@ def tradeoff(
     distortion: str = "mse_unit",
     perception: str = "critic_distance",
 ) -> None:
-    """Draw distortion against perception, a point for each run, from the ends of their trainings.
+    """Draw distortion against perception, a point for each run.
 
-    A thin line joins a run to the run that it starts from, if both are drawn. Perception by a
-    critic that was trained with its decoder, by a fresh critic and by another distance are
-    different metrics, of which one figure shows one.
+    Metrics are those of the ends of trainings, and swd that of `gencomp evaluate`. A thin line
+    joins a run to the run that it starts from, if both are drawn, and the run of a fresh critic
+    adds its metrics to the run that it has judged. Perception by a critic that was trained with
+    its decoder, by a fresh critic and by a distance without a network are different metrics, of
+    which one figure shows one.
 
     Args:
         runs: Finished runs, or sweeps (their finished trials).
         file: The file that the figure is written to.
         distortion: Metric of the horizontal axis.
         perception: Metric of the vertical axis, such as critic_gap, critic_distance,
-            fresh_critic_gap or fresh_critic_distance.
+            fresh_critic_gap, fresh_critic_distance or swd.
     """
     from cluster.results.tradeoff import points
     from gencomp.figures import tradeoff

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +36,8 @@ class Code:
         latents: the number d of latents.
         centres: the quantizer of every latent.
         dither: who knows the dither.
-        shared_bits: the number k of shared bits that choose an image's dither; None for a dither of
-            its own for each image.
+        shared_bits: the number k of shared bits that choose an image's dither, with 0 for no dither
+            at all; None for a dither of its own for each image.
         gradient: the gradient of the quantizer in training.
     """
 
@@ -79,8 +80,8 @@ class Code:
         if self.shared_bits is None:
             return draws.uniform(purpose, -0.5, 0.5, self.latents)
         numbers_B = draws.uniform(purpose, 0, 1 << self.shared_bits).long()
-        codebook = unit_dither(_CODEBOOK_SEED, range(1 << self.shared_bits), self.latents)
-        return torch.from_numpy(codebook).to(numbers_B.device, torch.float32)[numbers_B]
+        codebook = torch.from_numpy(_codebook(self.shared_bits, self.latents))
+        return codebook.to(numbers_B.device, torch.float32)[numbers_B]
 
     def keyed_units(self, seed: int, indices_B: Sequence[int]) -> npt.NDArray[np.float64]:
         """The dither of pictures in units of the step, [B, K], which only (seed, index) decide.
@@ -94,7 +95,26 @@ class Code:
         mask = (1 << self.shared_bits) - 1
         first_words = unit_dither(seed, indices_B, latents=1)[:, 0]
         numbers = [int(word) & mask for word in words_of(first_words)]
-        return unit_dither(_CODEBOOK_SEED, numbers, self.latents)
+        return _codebook(self.shared_bits, self.latents)[numbers]
+
+    def every_word(self, count: int) -> npt.NDArray[np.uint64]:
+        """The words of all dithers of an image, or of `count` of a continuum, uint64 [n, K].
+
+        Args:
+            count: the number of dithers that stand for all where each image has one of its own.
+        """
+        if self.dither == "shared" and self.shared_bits is not None:
+            return words_of(_codebook(self.shared_bits, self.latents))
+        even_B = (np.arange(count) + 0.5) * (2.0**32 / count)
+        return np.tile(even_B.astype(np.uint64)[:, None], (1, self.latents))
+
+
+@cache
+def _codebook(bits: int, latents: int) -> npt.NDArray[np.float64]:
+    """The dithers among which so many shared bits choose, [2^k, K]; without a bit it is 0."""
+    if bits == 0:
+        return np.zeros((1, latents))
+    return unit_dither(_CODEBOOK_SEED, range(1 << bits), latents)
 
 
 def words_of(units: npt.NDArray[np.float64]) -> npt.NDArray[np.uint64]:

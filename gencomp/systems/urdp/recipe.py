@@ -28,10 +28,11 @@ class CodeSection(Section):
     )
     shared_bits: int | None = Field(
         None,
-        ge=1,
+        ge=0,
         le=16,
         description="number k of bits of randomness that sender and receiver share for an image,"
-        " which choose one of 2^k dithers; null for a dither of its own for each image",
+        " which choose one of 2^k dithers; 0 is no dither, as dither none; null for a dither of its"
+        " own for each image",
     )
     gradient: Gradient = Field(
         "soft",
@@ -67,7 +68,7 @@ class CodeSection(Section):
 
     @model_validator(mode="after")
     def _noise_is_the_channel(self) -> CodeSection:
-        if self.gradient == "noise" and (self.dither != "shared" or self.shared_bits):
+        if self.gradient == "noise" and (self.dither != "shared" or self.shared_bits is not None):
             raise ValueError(
                 "gradient is noise, but the quantizer's error is uniform noise only with dither"
                 " shared and shared_bits null; allowed are soft and identity"
@@ -229,6 +230,8 @@ class CriticParents(Section):
 
 class CriticRecipe(UrdpRecipe):
     """Train a fresh critic on the images of a finished decoder, to measure its perception."""
+
+    MEASURES: ClassVar[str | None] = "decoder"
 
     stage: Literal["critic"] = "critic"
     parents: CriticParents

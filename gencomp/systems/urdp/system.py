@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from gencomp.coding.fixed_length import packed_bits
+from gencomp.coding.symbols import LayerSymbols
 from gencomp.draws import Draws
 from gencomp.errors import InputError
 from gencomp.evaluation.psnr import PEAK_TO_PEAK
 from gencomp.networks import urdp as networks
-from gencomp.rate_distortion.perception import unpenalised_gap
+from gencomp.rate_distortion.perception import unpenalised_gap, unpenalised_slope
 from gencomp.recipes.schema import BaseRecipe
 from gencomp.sums import Sums
 from gencomp.system import Batch, Progress, Supply, System, Update
@@ -179,6 +180,7 @@ class UrdpSystem(SystemOfObjectives):
         it, corrected for the bias of the gradient penalty.
         """
         gap, weight = sums.mean("critic_gap"), self.recipe.critic.penalty_weight
+        gap_error = sums.standard_error("critic_gap")
         bits = sum(packed_bits(layer.code.latents, layer.code.levels) for layer in self.layers)
         errors = errors_summary(sums)
         return {
@@ -187,8 +189,9 @@ class UrdpSystem(SystemOfObjectives):
             "mse_unit": errors["mse"] / PEAK_TO_PEAK**2,
             "mse_unit_standard_error": errors["mse_standard_error"] / PEAK_TO_PEAK**2,
             "critic_gap": gap,
-            "critic_gap_standard_error": sums.standard_error("critic_gap"),
+            "critic_gap_standard_error": gap_error,
             "critic_distance": unpenalised_gap(gap, weight),
+            "critic_distance_standard_error": gap_error * unpenalised_slope(gap, weight),
             "images": sums.count("mse"),
         }
 
@@ -201,6 +204,12 @@ class UrdpSystem(SystemOfObjectives):
             "originals": batch.images_BCHW,
             "reconstructions": self.reconstruct(batch, draws),
         }
+
+    def symbols(self) -> list[LayerSymbols]:
+        return [
+            LayerSymbols(layer.code.levels, layer.tables.entropies().tolist())
+            for layer in self.coded_layers()
+        ]
 
     def codec(self) -> UrdpCodec:
         return self._codec({self.every("decoder"): 1.0})

@@ -28,6 +28,10 @@ CELLS = 64
 _WORD_BITS = 32
 # Linear interpolation inside a cell takes so many bits of the dither.
 _FRACTION_BITS = 16
+# So many dithers, evenly spaced over a step, stand for all of them in a mean.
+_DITHERS = 8 * CELLS
+# So many frequencies are made at a time, which keeps memory small.
+_FREQUENCIES_AT_ONCE = 1 << 22
 
 
 class LatentTables(nn.Module):
@@ -66,6 +70,17 @@ class LatentTables(nn.Module):
                 counts_KG[latent] += np.bincount(places_B, minlength=cells)
         found = torch.from_numpy(_cumulative(counts_KG, self._code.levels))
         self.cumulative_KG.copy_(found)
+
+    def entropies(self) -> npt.NDArray[np.float64]:
+        """The entropy H(S | U) in bits of the symbol of each latent given the dither, [K]."""
+        words_BK = self._code.every_word(_DITHERS)
+        rows = max(1, _FREQUENCIES_AT_ONCE // (self._code.latents * self._code.levels))
+        bits_K = np.zeros(self._code.latents)
+        for first in range(0, len(words_BK), rows):
+            some_BK = words_BK[first : first + rows]
+            shares_BKL = self.frequencies(some_BK).reshape(*some_BK.shape, -1) / 2.0**PRECISION
+            bits_K -= (shares_BKL * np.log2(shares_BKL)).sum((0, 2))
+        return bits_K / len(words_BK)
 
     def frequencies(self, words_BK: npt.NDArray[np.uint64]) -> Integers:
         """The frequencies of the symbols given the dither, [B·K, L]; each row sums to 2^PRECISION.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -114,6 +115,36 @@ class TestSharedRandomness:
     def test_more_of_it_never_costs(self, rate, a, b):
         distortion = perception.limited_randomness_distortion
         assert distortion(rate, max(a, b)) <= distortion(rate, min(a, b)) + 1e-12
+
+    def test_the_factor_falls_from_1_plus_rho_to_1(self):
+        factor = perception.shared_randomness_factor
+        rho = perception.correlation(4.755 / 3)
+        assert factor(4.755, 0, values=3) == pytest.approx(1 + rho, abs=1e-12)
+        assert factor(4.755, math.inf, values=3) == 1
+        # Bits that are spread over more values do less for each of them.
+        assert 1 < factor(2, 1) < factor(6, 1, values=3) < factor(2, 0)
+
+
+class TestMixtures:
+    def value(self, points, bound):
+        one = perception.best_mixture(points, bound)
+        ends = points[one.first][0], points[one.second][0]
+        return ends[0] + one.share * (ends[1] - ends[0])
+
+    def test_the_lower_hull(self):
+        """Between the ends of the hull a chord, beyond its least distortion no gain."""
+        points = [(1.0, 4.0), (2.9, 3.0), (2.0, 2.0), (4.0, 1.0)]
+        for bound, expected in ((9, 1.0), (4, 1.0), (3, 1.5), (2, 2.0), (1.5, 3.0), (1, 4.0)):
+            assert self.value(points, bound) == pytest.approx(expected)
+        assert perception.best_mixture(points, 0.9) is None
+
+    @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=6))
+    def test_a_looser_bound_never_costs(self, points):
+        bounds = [
+            bound for bound in np.linspace(0, 1.2, 13) if perception.best_mixture(points, bound)
+        ]
+        values = [self.value(points, bound) for bound in bounds]
+        assert all(b <= a + 1e-12 for a, b in pairwise(values))
 
 
 class TestDitheredCode:

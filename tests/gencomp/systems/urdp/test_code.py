@@ -8,6 +8,7 @@ import torch
 
 from gencomp.coding import dither
 from gencomp.coding.tables import PRECISION
+from gencomp.draws import Draws
 from gencomp.rate_distortion.perception import uniform_symbol_entropy
 from gencomp.systems.urdp import code as coding
 from gencomp.systems.urdp.recipe import CodeSection
@@ -69,6 +70,29 @@ class TestChannel:
         y = coding.received(f, unit, one, training=False)
         assert (y - f).abs().max() <= one.step / 2 + 1e-9
 
+    def test_without_a_shared_bit_there_is_no_dither(self):
+        """A budget of no bits is the code without dither, for sender, receiver and training."""
+        one, none = code(shared_bits=0), code(dither="none")
+        drawn = one.random_units(Draws(1, ("train",), 50), "dither")
+        assert not drawn.any() and not one.keyed_units(7, range(50)).any()
+        f, unit = latents(50), torch.zeros(50, 3, dtype=torch.float64)
+        assert torch.equal(coding.symbols(f, unit, one), coding.symbols(f, unit, none))
+        y = coding.received(f, unit, one, training=True)
+        assert torch.equal(y, coding.received(f, unit, none, training=True))
+        with pytest.raises(ValueError, match="gradient is noise"):
+            code(shared_bits=0, gradient="noise")
+
+    @pytest.mark.parametrize("bits", [1, 3])
+    def test_shared_bits_choose_among_the_same_dithers_everywhere(self, bits):
+        one = code(shared_bits=bits)
+        drawn = one.random_units(Draws(1, ("train",), 500), "dither").numpy()
+        keyed = one.keyed_units(7, range(500))
+        known = {tuple(row) for row in keyed.astype(np.float32)}
+        assert len(known) == 1 << bits
+        assert {tuple(row) for row in drawn} == known
+        words = {tuple(row) for row in one.every_word(9)}
+        assert words == {tuple(row) for row in coding.words_of(keyed)}
+
 
 class TestGradient:
     def slope(self, f: float, kind: str) -> float:
@@ -106,6 +130,36 @@ class TestTables:
         unit = dither.unit_dither(seed, range(rows), latents)
         words = ((unit + 0.5) * 2**32).astype(np.uint64)
         return tables.frequencies(words).reshape(rows, latents, -1), torch.from_numpy(unit)
+
+    @pytest.mark.parametrize(
+        ("levels", "bits"), [(2, 0.72135), (3, 1.36067), (4, 1.82541), (8, 2.9104)]
+    )
+    def test_entropies_of_uniform_latents_are_those_of_the_closed_form(self, levels, bits):
+        found = LatentTables(code(levels=levels)).entropies()
+        assert found.shape == (3,) and found == pytest.approx(bits, abs=2e-3)
+
+    def test_entropies_are_of_each_latent_and_its_dithers(self):
+        """A latent on a centre costs nothing without dither; with it the dither decides."""
+        f = latents(5000, latents=2)
+        f[:, 1] = 0.0
+        found = {}
+        for name, one in {
+            "shared": code(latents=2),
+            "none": code(latents=2, dither="none"),
+            "no bits": code(latents=2, shared_bits=0),
+            "a bit": code(latents=2, shared_bits=1),
+        }.items():
+            tables = LatentTables(one)
+            tables.count([f])
+            found[name] = tables.entropies()
+        # Within a thousandth of 0, as each symbol keeps a frequency of 1 and a cell its width.
+        assert found["none"][1] < 0.005 and found["shared"][1] < 0.1
+        assert found["no bits"] == pytest.approx(found["none"], abs=1e-12)
+        assert len({round(one[0], 6) for one in found.values()}) == 3
+        # The counted entropy of the latent without dither.
+        symbols = np.bincount(coding.symbols(f, torch.zeros(1, 2), code(latents=2))[:, 0])
+        shares = symbols / symbols.sum()
+        assert found["none"][0] == pytest.approx(-(shares * np.log2(shares)).sum(), abs=2e-3)
 
     @pytest.mark.parametrize("levels", [2, 3, 4, 8, 256])
     @pytest.mark.parametrize("kind", ["shared", "private", "none"])

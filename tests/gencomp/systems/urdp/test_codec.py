@@ -93,7 +93,7 @@ class TestRoundTrips:
         assert not np.array_equal(draws[2], draws[3])
         assert np.array_equal(codec.decompress(stream, draw=2), draws[3])
 
-    @pytest.mark.parametrize("bits", [1, 2, 8])
+    @pytest.mark.parametrize("bits", [0, 1, 2, 8])
     def test_shared_bits_choose_among_so_many_dithers(self, bits):
         codec = finished(**{"code.shared_bits": bits}).codec()
         image = pictures(1)[0].image_HWC
