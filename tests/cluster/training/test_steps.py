@@ -85,7 +85,7 @@ def test_accumulated_gradients_are_averaged(photos: Path) -> None:
 
 
 def test_norms_of_gradients_are_terms_where_a_phase_asks_for_them(photos: Path) -> None:
-    """They are those of the averaged gradients that the optimizer sees: batches 1 and 2 give 1.5."""
+    """They are those of the averaged gradients: batches 1 and 2 give 1.5."""
     system, maker = make(photos, (FRESH,), accumulate=2)
     (updated,) = maker.step(START, batches())
     assert {*updated.terms} == {"mean"}
