@@ -65,39 +65,32 @@ def test_crashed_and_resumed(name: str, shapes: Path, tmp_path: Path) -> None:
     assert tiny.rows(run) == tiny.rows(straight)
 
 
-def test_two_stages_by_the_command_line(shapes: Path, tmp_path: Path) -> None:
-    """The error falls; the second stage starts from the first one, and its log shows what a dead
-    encoder would."""
-    settings: dict[str, Any] = {
-        **SHORT,
+def test_two_stages(shapes: Path, tmp_path: Path) -> None:
+    """The error falls in the first one, by the command line; the second one starts from it, and its
+    log shows what a dead encoder would."""
+    sizes = {"networks.width": 4, "optimizer.learning_rate": 2e-3}
+    first_steps: dict[str, Any] = {
+        **{key: value for key, value in SHORT.items() if key != "data.transforms"},
+        "data.transforms.crop": [64, 64],
         "data.shards": str(shapes),
         "labels.classes": gan_cases.CLASSES,
-        "networks.width": 4,
         "networks.residual_blocks": 1,
+        **sizes,
         "training.steps": 60,
         "training.checkpoint_every": 60,
         "training.sample_every": 60,
         "evaluation.every": 60,
-        "optimizer.learning_rate": 2e-3,
     }
-    del settings["data.transforms"]
-    settings["data.transforms.crop"] = [64, 64]
-
-    def train(name: str, recipe: str, **more: Any) -> Path:
-        values = {**settings, **more}
-        words = [f"--{key}={json.dumps(value)}" for key, value in values.items()]
-        where = ["--runs", str(tmp_path), "--name", name, "--workers", "1"]
-        assert main(["train", recipe, *where, *words]) == 0
-        return tmp_path / name
-
-    first = train("first", RECIPES["distortion"])
-    rows = [row for row in tiny.rows(tiny.Run(first)) if "codec/mse" in row]
-    errors = [row["codec/mse"] for row in rows]
+    words = [f"--{key}={json.dumps(value)}" for key, value in first_steps.items()]
+    where = ["--runs", str(tmp_path), "--name", "first", "--workers", "1"]
+    assert main(["train", RECIPES["distortion"], *where, *words]) == 0
+    first = tmp_path / "first"
+    errors = [row["codec/mse"] for row in tiny.rows(tiny.Run(first)) if "codec/mse" in row]
     assert len(errors) == 60 and sum(errors[-5:]) < 0.6 * sum(errors[:5])
-    more = {"parents.distortion": str(first), "discriminator.width": 4, "training.steps": 4}
-    second = train("second", RECIPES["global_plus"], **more)
-    rows = [row for row in tiny.rows(tiny.Run(second)) if "codec/mse" in row]
-    assert len(rows) == 4 and rows[0]["codec/mse"] < 0.7 * errors[0]
+    labelled = {"data.maps": ["label"], "parents.distortion": str(first)}
+    second, _ = tiny.trained(tmp_path / "second", raw("global_plus", shapes, **sizes, **labelled))
+    rows = [row for row in tiny.rows(second) if "codec/mse" in row]
+    assert len(rows) == 6 and rows[0]["codec/mse"] < 0.7 * errors[0]
     for row in rows:
         for name in ("encoder", "decoder"):
             assert row[f"codec/gradient_norm_{name}"] > 0
@@ -105,9 +98,9 @@ def test_two_stages_by_the_command_line(shapes: Path, tmp_path: Path) -> None:
         for channel in range(8):
             shares = [row[f"codec/share_{channel}_{level}"] for level in range(5)]
             assert sum(shares) == pytest.approx(1)
-    found = tiny.result(tiny.Run(second))
+    found = tiny.result(second)
     assert found["nominal_bpp"] >= found["entropy_bpp"] > 0
-    system = open_run(second).system()
+    system = open_run(second.path).system()
     assert (system.code.counts_CL.sum(1) > 0).all()  # type: ignore[attr-defined]
 
 
