@@ -17,6 +17,7 @@ result.json       the final metrics, written last, when training is complete
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,13 @@ class Run:
         path: the directory.
         checkpoint: the choice of the checkpoint that is used wherever the run's weights are asked
             for.
+        writing: words such as `--codec.effort=best` that say how the run's codec writes files,
+            where it is not as the recipe says.
     """
 
     path: Path
     checkpoint: Choice = LAST
+    writing: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -69,7 +73,14 @@ class Run:
         return self.path / "refusal"
 
     def recipe(self) -> BaseRecipe:
-        return recipes.load(self.path / "recipe.yaml")
+        """The recipe of the run, with the chosen values of how its codec writes files.
+
+        Raises:
+            InputError: a chosen value is refused.
+        """
+        recipe = recipes.load(self.path / "recipe.yaml")
+        _, values = recipes.split_overrides(self.writing)
+        return recipes.rewriting(recipe, values, f"run {self.path}") if values else recipe
 
     def parent_recipes(self) -> dict[str, BaseRecipe]:
         """The recipe of each parent run by role, stored here so that a run can be moved alone."""
@@ -206,18 +217,20 @@ def parent_networks(recipe: BaseRecipe) -> dict[str, dict[str, Tensor]]:
     }
 
 
-def open_run(path: str | Path, checkpoint: str | int = LAST) -> Run:
+def open_run(path: str | Path, checkpoint: str | int = LAST, writing: Sequence[str] = ()) -> Run:
     """A run that exists.
 
     Args:
         path: the run's directory.
         checkpoint: the choice of the checkpoint, as `--checkpoint` names it. Whether the run has
             this checkpoint is not checked here.
+        writing: words that say how the run's codec writes files, where it is not as the recipe
+            says.
 
     Raises:
         InputError: the directory holds no run, or no checkpoint can have such a name.
     """
-    run = Run(Path(path), store.parse_choice(str(checkpoint)))
+    run = Run(Path(path), store.parse_choice(str(checkpoint)), tuple(writing))
     if not (run.path / "identity.json").is_file():
         raise InputError(f"{path} is not a run directory (it has no identity.json)")
     return run

@@ -101,6 +101,19 @@ def global_means(*quantities_B: Tensor) -> tuple[Tensor, ...]:
     return tuple(total / count.detach() for total in totals)
 
 
+def global_mean_rows(x_BK: Tensor) -> Tensor:
+    """The mean over the samples of the global batch of each of K quantities, [K].
+
+    Args:
+        x_BK: [n, K] values of this rank's samples, as in `global_mean`.
+    """
+    if world_size() == 1:
+        return x_BK.mean(0)
+    local = x_BK.new_full((1,), len(x_BK))
+    totals = all_reduce_sum(torch.cat([x_BK.sum(0), local]))
+    return totals[:-1] / totals[-1].detach()
+
+
 class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_NK: Tensor, total: int) -> Tensor:

@@ -18,7 +18,9 @@ Every method can rely on the following:
 - State that is neither a weight nor an optimizer's (rate controllers, entropy-coder tables) is in
   buffers of `networks`, so checkpoints and codecs have it.
 - Figures and evaluations use a method through hooks that may answer None: `reconstruct`, `latents`,
-  `sample`, `latent_decoder`, `codec` and `feature_network`.
+  `sample`, `latent_decoder`, `codec`, `ideal` and `feature_network`.
+- What a codec writes may depend on values that its readers need not know (which coder, how long it
+  searches). They form the `WritingSection` of a recipe, and a finished run may be given others.
 
 On paper, the systems fit the hooks as follows:
 
@@ -34,8 +36,9 @@ On paper, the systems fit the hooks as follows:
   is in `frozen`, from a file whose hash the recipe states. Label maps are in `Batch.maps`, so
   `sample(draws, like=batch)` follows the maps and the size, and its noise map fits that size. It is
   trained on crops and evaluated on whole images.
-- Relative entropy coding: the prior is a hierarchy, so `latents` and `latent_decoder` are None, and
-  `sample` takes its size from `like`. Variance ratios and index models are fitted in `finalise`.
+- Relative entropy coding: the prior is a hierarchy, so `latents` is None, and `sample` takes its
+  size from `like`. The expected divergence of each channel, by which latents are cut into blocks,
+  is measured in `finalise`.
 
 Codecs that decode in floating point (all but a lossless one with a checksum of its image) write
 the digests of `gencomp.coding.digest`. On paper, the codecs fit into `Codec` as follows:
@@ -55,9 +58,10 @@ the digests of `gencomp.coding.digest`. On paper, the codecs fit into `Codec` as
   receiver has anyway is passed as `maps`. Its noise v is `draw`. A context model is a coder of
   `gencomp.coding.coders`.
 - Relative entropy coding: the numbers of steps K given the layer, and then their indices given K,
-  are coders in turn. All blocks of a picture are in one section, after the seed. There is no fixed
-  length, so `nominal_bits` is None. A lossless stream carries the checksum of its image, and a
-  machine on which the decoder's networks differ by a bit refuses the stream by name.
+  are coders in turn. All layers of a picture and its residual are in one section, whose first byte
+  names the coder of the latents. There is no fixed length, so `nominal_bits` is None. A lossless
+  stream is an exact container, which a machine on which the decoder's networks differ by a bit
+  refuses by name; a lossy one shows an image there that differs by as little.
 """
 
 from __future__ import annotations
@@ -74,6 +78,7 @@ import torch
 from torch import Tensor, nn
 
 from gencomp.coding.container import MAX_PIXELS
+from gencomp.coding.latent_model import Gaussian
 from gencomp.coding.symbols import LayerSymbols
 from gencomp.draws import Draws
 from gencomp.sums import Sums
@@ -270,6 +275,20 @@ class Codec(Protocol):
         ...
 
 
+class Ideal(NamedTuple):
+    """What the code of a picture would be if its coder lost nothing.
+
+    Attributes:
+        bits: the bits of a code at the bound of the model: the divergence of the posterior from the
+            prior and, where the image is coded without loss, the bits of its residual. It is a
+            number on average over samples of the posterior, and need not be whole.
+        image_HWC: the uint8 image [H, W, 3] that a sample of the posterior shows.
+    """
+
+    bits: float
+    image_HWC: np.ndarray
+
+
 # An endless supply of training batches outside the steps, each with its own draws. It is the same
 # after a resume.
 Supply = Iterator[tuple[Batch, Draws]]
@@ -429,6 +448,22 @@ class System(ABC):
 
     def codec(self) -> Codec | None:
         """The codec of these weights; None for a stage that has no code."""
+        return None
+
+    def ideal(self) -> Callable[[Picture], Ideal] | None:
+        """The function that says what the codec's files would be without any loss of coding.
+
+        It runs the codec's own networks in their precision, and gives the same for a picture every
+        time. The result is None for a method whose coder loses nothing to speak of.
+        """
+        return None
+
+    def targets(self, picture: Picture) -> list[Gaussian] | None:
+        """The posteriors of the blocks of latents that relative entropy coding has to code.
+
+        They are those of a picture, for latents whose prior is N(0, 1), and show how that coder
+        fares on these weights. The result is None for a method whose codec has no such latents.
+        """
         return None
 
     def mixed_codec(self, other: System, share: float) -> Codec | None:

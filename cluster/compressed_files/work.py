@@ -69,14 +69,35 @@ class Toward(NamedTuple):
     share: float
 
 
+class Writer(NamedTuple):
+    """A codec that writes files.
+
+    Attributes:
+        run: The directory of the run.
+        checkpoint: The checkpoint of the run, as the command line names it.
+        writing: Words that say how files are written, where it is not as the run's recipe says.
+    """
+
+    run: Path
+    checkpoint: str
+    writing: tuple[str, ...] = ()
+
+    def opened(self) -> Codec:
+        """The codec, loaded once in a process."""
+        return opened(self.run, self.checkpoint, writing=self.writing)
+
+
 @cache
-def opened(run: Path, checkpoint: str, toward: Toward | None = None) -> Codec:
+def opened(
+    run: Path, checkpoint: str, toward: Toward | None = None, writing: tuple[str, ...] = ()
+) -> Codec:
     """The codec of a run, or of a point between two runs, loaded once in a process.
 
     Args:
         run: The directory of the run.
         checkpoint: The checkpoint of the run, as the command line names it.
         toward: The other run, whose newest checkpoint is used.
+        writing: Words that say how files are written, where it is not as the run's recipe says.
 
     Raises:
         InputError: There is no run, the run has no such checkpoint, it has no codec, or the two
@@ -84,7 +105,7 @@ def opened(run: Path, checkpoint: str, toward: Toward | None = None) -> Codec:
     """
     if multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)  # each process has one CPU
-    found = open_run(run, checkpoint)
+    found = open_run(run, checkpoint, writing)
     codec = found.system().codec()
     recipe = found.recipe()
     if codec is None:
@@ -105,12 +126,11 @@ def opened(run: Path, checkpoint: str, toward: Toward | None = None) -> Codec:
     return mixed
 
 
-def compress_file(run: Path, checkpoint: str, keep: bool, job: Job) -> Done:
+def compress_file(writer: Writer, keep: bool, job: Job) -> Done:
     """Compress one image.
 
     Args:
-        run: The directory of the run whose codec is used.
-        checkpoint: The checkpoint of the run.
+        writer: The codec.
         keep: Whether to keep a target that is an undamaged file of this codec; otherwise it is
             replaced.
         job: The image and its compressed file.
@@ -119,7 +139,7 @@ def compress_file(run: Path, checkpoint: str, keep: bool, job: Job) -> Done:
         InputError: The image cannot be read, or with `keep` the target exists and is something
             else.
     """
-    codec = opened(run, checkpoint)
+    codec = writer.opened()
     if keep and job.target.exists():
         stream = _whole_stream(codec, job.target)
     else:
@@ -135,13 +155,12 @@ def compress_file(run: Path, checkpoint: str, keep: bool, job: Job) -> Done:
 
 
 def compress_jointly(
-    run: Path, checkpoint: str, sources: Sequence[Path], target: Path, show: Callable[[int], None]
+    writer: Writer, sources: Sequence[Path], target: Path, show: Callable[[int], None]
 ) -> Content:
     """Compress images to one joint file, whole or not at all.
 
     Args:
-        run: The directory of the run whose codec is used.
-        checkpoint: The checkpoint of the run.
+        writer: The codec.
         sources: The images, in the order in which the file will hold them.
         target: The joint file, which is replaced if it exists.
         show: A function that is called with the number of images that were read.
@@ -149,7 +168,7 @@ def compress_jointly(
     Raises:
         InputError: An image cannot be read or compressed.
     """
-    codec = opened(run, checkpoint)
+    codec = writer.opened()
     pictures = _Pictures(sources, show)
     try:
         stream = codec.compress_jointly(pictures)

@@ -11,6 +11,7 @@ from cluster import provenance
 from cluster.evaluations import plans
 from cluster.evaluations.plans import Plan
 from cluster.runs import Run, open_run
+from gencomp import recipes
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ class Evaluation:
     @property
     def run(self) -> Run:
         """The run in whose directory the evaluation lies, with the checkpoint of the plan."""
-        return open_run(self.path.parent.parent, self.plan.checkpoint)
+        writing = recipes.override_words(self.plan.written)
+        return open_run(self.path.parent.parent, self.plan.checkpoint, writing)
 
     @property
     def result(self) -> Path:

@@ -50,6 +50,8 @@ class Plan(BaseModel):
         BEFORE: the fields and settings whose values are no part of the identity as long as they are
             these.
         checkpoint: the choice of the run's checkpoint that is measured.
+        written: the values of how the run's codec writes the files that are measured, by dotted
+            key; none for a method without such values, and where no files are measured.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -59,11 +61,12 @@ class Plan(BaseModel):
     DERIVED: ClassVar[tuple[str, ...]] = ()
     COMMAND: ClassVar[str]
     # Plans that were written before these choices existed have these values, and keep their hash.
-    BEFORE: ClassVar[dict[str, Any]] = {"checkpoint": LAST}
+    BEFORE: ClassVar[dict[str, Any]] = {"checkpoint": LAST, "written": {}}
 
     if TYPE_CHECKING:  # each kind declares its own settings, at their place among its fields
         settings: Any
     checkpoint: Choice = LAST
+    written: dict[str, Any] = {}
 
     @property
     def blocks(self) -> Sequence[Block]:
@@ -96,10 +99,12 @@ class Plan(BaseModel):
 
     @model_serializer(mode="wrap")
     def _serialise(self, all_fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Plans that were written before checkpoints could be chosen keep their identity.
+        # Plans that were written before these could be chosen keep their identity.
         values: dict[str, Any] = all_fields(self)
-        values.pop("checkpoint", None)
-        return values | self.named_checkpoint
+        for name in ("checkpoint", "written"):
+            if values.get(name) == self.BEFORE[name]:
+                del values[name]
+        return values
 
     @classmethod
     def read(cls, directory: Path) -> Self:

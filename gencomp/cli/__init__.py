@@ -52,13 +52,19 @@ COMMANDS: dict[str, Command] = {
     "status": Command("Training", "say where runs and sweeps stand"),
     "slurm train": Command("Training", "train a run as one Slurm job", raw=True),
     "slurm sweep": Command("Training", "run a sweep as one Slurm job", raw=True),
-    "compress": Command("Coding", "write an image to a compressed file", folder="compress"),
+    "compress": Command(
+        "Coding", "write an image to a compressed file", raw=True, folder="compress"
+    ),
     "decompress": Command("Coding", "write a compressed file back to an image", folder="compress"),
-    "evaluate": Command("Evaluation", "measure a finished run, with intervals"),
-    "files": Command("Evaluation", "write, read and measure a real file of each held-out picture"),
+    "evaluate": Command("Evaluation", "measure a finished run, with intervals", raw=True),
+    "files": Command(
+        "Evaluation", "write, read and measure a real file of each held-out picture", raw=True
+    ),
     "features": Command("Evaluation", "write a run's feature network to a file for evaluate"),
-    "slurm evaluate": Command("Evaluation", "measure a finished run in many jobs"),
-    "slurm files": Command("Evaluation", "measure real files of held-out pictures in many jobs"),
+    "slurm evaluate": Command("Evaluation", "measure a finished run in many jobs", raw=True),
+    "slurm files": Command(
+        "Evaluation", "measure real files of held-out pictures in many jobs", raw=True
+    ),
     "slurm ais": Command("Evaluation", "measure a rate-distortion curve by AIS in many jobs"),
     "slurm variational": Command("Evaluation", "measure the curve of trained encoders in one job"),
     "slurm status": Command("Evaluation", "say where each job stands"),
@@ -76,6 +82,7 @@ COMMANDS: dict[str, Command] = {
     "figure convergence": Command("Evaluation", "draw how reliable the curves by AIS are"),
     "figure image-curves": Command("Evaluation", "draw the rate-distortion curve of each image"),
     "figure latent": Command("Evaluation", "draw latents of runs beside their prior"),
+    "figure overhead": Command("Evaluation", "draw rate, faithfulness, time of coding latents"),
     "report": Command("Evaluation", "write one HTML page from finished runs"),
     "doctor": Command("Set-up", "say what is installed and what is missing", raw=True),
     "demo": Command("Set-up", "run the whole main line here on real photographs"),

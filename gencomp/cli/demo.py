@@ -22,7 +22,7 @@ _IMAGE_ROW = 410  # the row of a test crop with much detail
 
 
 def demo(
-    what: tyro.conf.Positional[Literal["photos", "urdp"]] = "photos",
+    what: tyro.conf.Positional[Literal["photos", "urdp", "irec"]] = "photos",
     /,
     directory: Path = Path("demo"),
 ) -> int:
@@ -30,8 +30,10 @@ def demo(
 
     photos: make shards of photographs, train a generator, search codecs on it, measure its
     rate-distortion curve, write a real file. urdp: train an encoder of letters and three decoders
-    of it, write letters to one file, and show it through every decoder. The same command goes on
-    where an earlier one was stopped.
+    of it, write letters to one file, and show it through every decoder. irec: train a lossless
+    model and three lossy ones of photographs, write their files by relative entropy coding and by
+    bits-back, and hold them against PNG, JPEG and WebP. The same command goes on where an earlier
+    one was stopped.
 
     Args:
         what: The job.
@@ -39,7 +41,7 @@ def demo(
     """
     directory.mkdir(parents=True, exist_ok=True)
     steps = _Steps(directory)
-    page = _photos(steps) if what == "photos" else _urdp(steps)
+    page = {"photos": _photos, "urdp": _urdp, "irec": _irec}[what](steps)
     print()
     print_table(
         "seconds",
@@ -97,6 +99,69 @@ def _urdp(step: _Steps) -> str:
         "report --sweep runs/urdp_lambda_universal_glyphs --out report.html",
     )
     return "report.html"
+
+
+def _irec(step: _Steps) -> str:
+    """A lossless model and lossy ones, their files, and the files of engineered codecs."""
+    from cluster.ray_runtime import usable_cpus
+    from sweeps.results import read_results
+
+    workers = str(min(2, usable_cpus()))
+    step("Photographs to shards", "shards build photos --out data/photos")
+    step(
+        "Train a lossless model, a ResNet VAE of 32×32 crops",
+        f"train irec_rvae_photos --name lossless --workers {workers}",
+    )
+    step("Train lossy models for three λ as a sweep", "sweep irec_beta_photos --name lossy")
+    step(
+        "Files of the same held-out pictures: by relative entropy coding, by bits-back, as PNG",
+        "files runs/lossless --images 48 --lossless png webp",
+        "files runs/lossless --images 48 --name bits_back --codec.coder bits_back",
+        "files runs/lossy --images 48",
+    )
+    _write_photographs(step.directory)
+    row = max(
+        read_results(step.directory / "runs/lossy").rows,
+        key=lambda row: row["loss.distortion_weight"],
+    )
+    lossy = f"runs/lossy/trials/{row['trial']}"
+    step(
+        "Photographs to files and back, without loss and with it",
+        "compress runs/lossless photographs exact --overwrite",
+        "decompress runs/lossless exact back --overwrite",
+        f"compress {lossy} photographs small --codec.effort best --overwrite",
+        f"decompress {lossy} small shown --overwrite",
+    )
+    _check_same(step.directory / "photographs", step.directory / "back")
+    step(
+        "Figure and report",
+        "figure curves runs/lossy --metrics psnr --classical jpeg,webp --out curves.png"
+        " --overwrite",
+        "report --sweep runs/lossy --out report.html",
+    )
+    return "report.html"
+
+
+def _write_photographs(directory: Path) -> None:
+    """Write parts of photographs, of sizes that no model was trained for."""
+    from skimage import data
+
+    (directory / "photographs").mkdir(exist_ok=True)
+    for name, image_HWC in (
+        ("astronaut", data.astronaut()[30:190, 150:290]),
+        ("cat", data.chelsea()[60:161, 120:271]),
+        ("coffee", data.coffee()[100:229, 200:355]),
+    ):
+        Image.fromarray(image_HWC).save(directory / f"photographs/{name}.png")
+
+
+def _check_same(folder: Path, decoded: Path) -> None:
+    """Check that lossless files came back as they were."""
+    for path in sorted(folder.iterdir()):
+        original, found = (np.asarray(Image.open(one / path.name)) for one in (folder, decoded))
+        if not np.array_equal(original, found):
+            raise RuntimeError(f"{path} did not come back as it was")
+    print("every pixel of the lossless files came back")
 
 
 def _write_letters(directory: Path) -> None:

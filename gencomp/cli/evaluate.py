@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,9 +11,11 @@ from pydantic import Field
 
 from cluster.evaluations.metrics.settings import MetricOptions, parse_metrics
 from cluster.evaluations.options import Options
+from gencomp.cli import recipe_words
 from gencomp.cli.arguments import Checkpoint
 from gencomp.cli.console import show
 from gencomp.cli.measuring import measure_here, require_processes
+from gencomp.exit_codes import DONE
 
 if TYPE_CHECKING:
     from cluster.evaluations.metrics.plan import Plan
@@ -77,38 +80,45 @@ class RunOptions(MetricOptions, _Metrics):
         )
 
 
-def evaluate(
-    run: Path,
-    /,
-    metric: Annotated[RunOptions, tyro.conf.OmitArgPrefixes],
-    checkpoint: Checkpoint = "last",
-    processes: int = 1,
-    threads: int = 1,
-) -> None:
-    """Measure a finished run on held-out images, with intervals.
+def evaluate(words: Sequence[str]) -> int:
+    """Run the command on words among which values of how files are written may stand."""
+    own, writing = recipe_words.split_writing(words)
 
-    The images are measured in blocks, and finished blocks are kept: after an interruption the same
-    command goes on and gives the same numbers. `gencomp slurm evaluate` does the same in jobs. The
-    result is written to RUN/evaluations/NAME/metrics.json.
+    def evaluate(
+        run: Path,
+        /,
+        metric: Annotated[RunOptions, tyro.conf.OmitArgPrefixes],
+        checkpoint: Checkpoint = "last",
+        processes: int = 1,
+        threads: int = 1,
+    ) -> int:
+        """Measure a finished run on held-out images, with intervals.
 
-    Args:
-        run: Directory of a finished run.
-        metric: The metrics to measure, and how they are measured.
-        processes: How many processes of this machine share the blocks; with --gpu they are assigned
-            to the GPUs in turn.
-        threads: Threads of each process; the last bits of a result depend on their number.
-    """
-    from cluster.evaluations.metrics import results
-    from cluster.evaluations.metrics.plan import Evaluation
-    from cluster.evaluations.metrics.work import open_maker
-    from cluster.runs import open_run
+        The images are measured in blocks, and finished blocks are kept: after an interruption the
+        same command goes on and gives the same numbers. `gencomp slurm evaluate` does the same in
+        jobs. The result is written to RUN/evaluations/NAME/metrics.json.
 
-    require_processes(processes)
-    opened = open_run(run, checkpoint)
-    evaluation = Evaluation.find(opened, metric.name, metric.plan(opened, threads)).enter()
+        Args:
+            run: Directory of a finished run.
+            metric: The metrics to measure, and how they are measured.
+            processes: How many processes of this machine share the blocks; with --gpu they are
+                assigned to the GPUs in turn.
+            threads: Threads of each process; the last bits of a result depend on their number.
+        """
+        from cluster.evaluations.metrics import results
+        from cluster.evaluations.metrics.plan import Evaluation
+        from cluster.evaluations.metrics.work import open_maker
+        from cluster.runs import open_run
 
-    def collect() -> None:
-        show(results.shown(evaluation, results.collect(evaluation, require_all=True)))
+        require_processes(processes)
+        opened = open_run(run, checkpoint, writing)
+        evaluation = Evaluation.find(opened, metric.name, metric.plan(opened, threads)).enter()
 
-    measure_here(evaluation, open_maker, processes, collect)
-    print(f"wrote {evaluation.result}")
+        def collect() -> None:
+            show(results.shown(evaluation, results.collect(evaluation, require_all=True)))
+
+        measure_here(evaluation, open_maker, processes, collect)
+        print(f"wrote {evaluation.result}")
+        return DONE
+
+    return recipe_words.call(evaluate, own, "gencomp evaluate", recipe_words.writing_keys)

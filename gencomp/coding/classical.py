@@ -1,13 +1,16 @@
 """Engineered image codecs, with which learned codecs are compared at the same rate.
 
-The paper's reference was BPG. Here the codecs are JPEG, WebP, JPEG 2000 and AVIF through Pillow,
-and JPEG XL through `imagecodecs` where that is installed. A rate is that of a whole file without
-metadata but with its headers, which are a large part of the files of tiny images and of low rates.
+The papers' references were BPG, and PNG, WebP and FLIF for lossless coding. Here the codecs are
+JPEG, WebP, JPEG 2000 and AVIF through Pillow, and JPEG XL through `imagecodecs` where that is
+installed; PNG, WebP, JPEG 2000 and JPEG XL also without loss (`lossless`), each at its most
+careful. A rate is that of a whole file without metadata but with its headers, which are a large
+part of the files of tiny images and of low rates.
 Beside a joint container of many images stands an archive of their files (`archive`), in which the
 headers that all of them share cost next to nothing.
 
-Each codec has a ladder of settings, ordered from small files to large ones. The rate need not grow
-at every single step of it: a deblocking filter or a better search may make the next file smaller.
+Each lossy codec has a ladder of settings, ordered from small files to large ones. The rate need not
+grow at every single step of it: a deblocking filter or a better search may make the next file
+smaller.
 """
 
 from __future__ import annotations
@@ -98,6 +101,20 @@ def codec(name: str) -> ClassicalCodec:
         raise InputError(f"there is no image codec {name}; there are {', '.join(NAMES)}")
     feature, made, mend = NAMES[name]
     if not (feature in features.get_supported() or find_spec(feature)):
+        raise InputError(f"{name} is not installed: {mend}")
+    return made()
+
+
+def lossless(name: str) -> ClassicalCodec:
+    """The lossless codec with a given name, whose ladder has one rung.
+
+    Raises:
+        InputError: there is no lossless codec of that name, or it is not installed.
+    """
+    if name not in LOSSLESS:
+        raise InputError(f"there is no lossless codec {name}; there are {', '.join(LOSSLESS)}")
+    feature, made, mend = LOSSLESS[name]
+    if feature is not None and not (feature in features.get_supported() or find_spec(feature)):
         raise InputError(f"{name} is not installed: {mend}")
     return made()
 
@@ -206,4 +223,41 @@ NAMES: dict[str, tuple[str, Callable[[], ClassicalCodec], str]] = {
     "JPEG 2000": ("jpg_2000", _jpeg_2000, _NEW_PILLOW),
     "AVIF": ("avif", _avif, _NEW_PILLOW),
     "JPEG XL": ("imagecodecs", _jpeg_xl, "pip install imagecodecs"),
+}
+
+
+def _only(name: str, coders: tuple[Encode, Decode]) -> ClassicalCodec:
+    """A lossless codec, whose one setting means nothing."""
+    return ClassicalCodec(name, (0,), *coders)
+
+
+def _lossless_jpeg_xl() -> ClassicalCodec:
+    import imagecodecs
+
+    def encode(image_HWC: np.ndarray, quality: float) -> bytes:
+        return bytes(imagecodecs.jpegxl_encode(image_HWC, lossless=True, effort=9))
+
+    return _only("JPEG XL", (encode, imagecodecs.jpegxl_decode))
+
+
+# As in `NAMES`; Pillow always has PNG.
+LOSSLESS: dict[str, tuple[str | None, Callable[[], ClassicalCodec], str]] = {
+    "PNG": (None, lambda: _only("PNG", _pillow("PNG", lambda q: {"optimize": True})), ""),
+    "WebP": (
+        "webp",
+        lambda: _only(
+            "WebP",
+            _pillow("WEBP", lambda q: {"lossless": True, "quality": 100, "method": 6}),
+        ),
+        _NEW_PILLOW,
+    ),
+    "JPEG 2000": (
+        "jpg_2000",
+        lambda: _only(
+            "JPEG 2000",
+            _pillow("JPEG2000", lambda q: {"irreversible": False, "mct": 1, "no_jp2": True}),
+        ),
+        _NEW_PILLOW,
+    ),
+    "JPEG XL": ("imagecodecs", _lossless_jpeg_xl, "pip install imagecodecs"),
 }

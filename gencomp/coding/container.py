@@ -5,7 +5,7 @@ A container of one picture:
 | bytes | field | content |
 |---|---|---|
 | 2 | magic | 9D 47 |
-| 1 | version and kind | high nibble: 3; low nibble: 1 joint, 2 not one section, 4 digests |
+| 1 | version, kind | high nibble: 3; low nibble: 1 joint, 2 not one section, 4 digests, 8 exact |
 | 6 | writer's fingerprint | hash of the encoder, the quantizer, the tables and the codec's id |
 | 1..3 | height | varint, 1..65535 pixels |
 | 1..3 | width | varint, 1..65535 pixels |
@@ -44,18 +44,27 @@ The digests (`gencomp.coding.digest`) say which decoder the writer ran, and what
 decoder with that tag shows the same pixels or refuses. They are left out where decoding is exact in
 integers.
 
+An exact container (kind 8) holds pictures that decode to the very images that were written. The
+4 bytes of each picture's hash then do most of the work of the other fields: no decoder need be
+named, as all show the same image, the fingerprint keeps its first 4 bytes, and the checksum is a
+CRC-16 in 2 bytes (CCITT's, from FFFF and inverted). So 15 bytes stand around the content of a
+picture of at most 127 pixels a side, its hash included. What the 2 bytes let pass (a file changed
+in many places, with a probability of 2^-16) the hash stops with one of 2^-32 more.
+
 A varint has seven bits a byte, least significant first; the top bit is set on all bytes but the
 last. Every container has exactly one form in bytes, and any other way to write it is refused.
 
-Every change of a single byte is found: a change of the magic or the version by comparison, any
-other by the CRC-32, which finds all changes within 32 bits. A file that was cut, lengthened or
-changed in more places passes with a probability of 2^-32. Nothing is allocated for a count that the
+Every change of a single byte is found: a change of the magic or the version by comparison, one of
+the kind that makes the checksum another one by that one and by the hash, and any other by the
+CRC-32, which finds all changes within 32 bits. A file that was cut, lengthened or changed in more
+places passes with a probability of 2^-32. Nothing is allocated for a count that the
 data could not hold. Sections are separate so that a layered codec can leave out the last ones: pack
 the sections that are kept as a new container, without the digests.
 """
 
 from __future__ import annotations
 
+import binascii
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,24 +78,26 @@ from gencomp.errors import InputError
 MAGIC = b"\x9dG"
 VERSION = 3
 FINGERPRINT_BYTES = 6
+EXACT_FINGERPRINT_BYTES = 4
 READER_TAG_BYTES = 2
 DIGEST_BYTES = 4
 MAX_SIDE = 65535
 # A picture of 67 megapixels; decoding it takes about a gigabyte of memory.
 MAX_PIXELS = 2**26
-_JOINT, _NOT_ONE_SECTION, _DIGESTS = 1, 2, 4
-_KINDS = _JOINT | _NOT_ONE_SECTION | _DIGESTS
+_JOINT, _NOT_ONE_SECTION, _DIGESTS, _EXACT = 1, 2, 4, 8
 # The third byte of the first version, which had no kinds.
 _FIRST_VERSION = 1
-_PREFIX = len(MAGIC) + 1 + FINGERPRINT_BYTES
+_FINGERPRINT = len(MAGIC) + 1  # the place of the fingerprint
 _CHECKSUM_BYTES = 4
+_EXACT_CHECKSUM_BYTES = 2
 
 
 class Digests(NamedTuple):
     """What a decoder showed when the pictures were written.
 
     Attributes:
-        reader: 2 bytes that name the decoder.
+        reader: 2 bytes that name the decoder; none if every decoder shows the same pixels, those of
+            the very image that was written.
         pixels: 4 bytes for each picture, the hash of its decoded pixels.
     """
 
@@ -99,7 +110,7 @@ class Container:
     """Compressed pictures of one writer.
 
     Attributes:
-        fingerprint: 6 bytes that name the writer.
+        fingerprint: 6 bytes that name the writer, or the first 4 of them if the container is exact.
         members: the pictures, at least one.
         shared: coded data that belongs to all pictures.
         digests: what a decoder showed for the pictures; None where decoding needs no check.
@@ -114,10 +125,9 @@ class Container:
     digests: Digests | None = None
 
     def __post_init__(self) -> None:
-        if len(self.fingerprint) != FINGERPRINT_BYTES:
+        if len(self.fingerprint) != (length := _fingerprint_bytes(self.is_exact)):
             raise InputError(
-                f"A writer's fingerprint has {FINGERPRINT_BYTES} bytes, not"
-                f" {len(self.fingerprint)}."
+                f"A writer's fingerprint has {length} bytes here, not {len(self.fingerprint)}."
             )
         if not self.members:
             raise InputError("A container needs at least one picture.")
@@ -129,6 +139,11 @@ class Container:
             _require_digests(self.digests, len(self.members))
 
     @property
+    def is_exact(self) -> bool:
+        """Whether all pictures decode to the very images that were written."""
+        return self.digests is not None and not self.digests.reader
+
+    @property
     def code_bytes(self) -> int:
         """The number of bytes in all sections."""
         return joint.layout_of(self.members).code_bytes + sum(map(len, self.shared))
@@ -136,7 +151,7 @@ class Container:
     @property
     def overhead_bytes(self) -> int:
         """The number of bytes of the packed container besides its sections."""
-        return len(_head(self)) + _CHECKSUM_BYTES
+        return len(_head(self)) + len(_checksum(b"", self.is_exact))
 
 
 def pack(container: Container) -> bytes:
@@ -147,7 +162,7 @@ def pack(container: Container) -> bytes:
     """
     own = (section for member in container.members for section in member.sections)
     data = b"".join((_head(container), *container.shared, *own))
-    return data + _checksum(data)
+    return data + _checksum(data, container.is_exact)
 
 
 def unpack(data: bytes) -> Container:
@@ -161,13 +176,15 @@ def unpack(data: bytes) -> Container:
         raise InputError("This is not a gencomp container: it does not start with the bytes 9D 47.")
     if len(data) > len(MAGIC):
         _require_version(data[len(MAGIC)])
-    if len(data) < _PREFIX + _CHECKSUM_BYTES:
+    exact = len(data) > len(MAGIC) and bool(data[len(MAGIC)] & _EXACT)
+    end = len(data) - (_EXACT_CHECKSUM_BYTES if exact else _CHECKSUM_BYTES)
+    if end < _FINGERPRINT + _fingerprint_bytes(exact):
         raise InputError(f"The container is cut: only {len(data)} bytes are left.")
-    body, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
-    if checksum != _checksum(body):
+    body, checksum = data[:end], data[end:]
+    if checksum != _checksum(body, exact):
         raise InputError("The container's checksum is wrong: it is damaged or cut.")
     read = _read_joint if data[len(MAGIC)] & _JOINT else _read_one
-    found = read(Fields(body, _PREFIX), body)
+    found = read(Fields(body, _FINGERPRINT), body)
     if _head(found) != body[: len(body) - found.code_bytes]:
         raise malformed()
     return found
@@ -178,7 +195,7 @@ def open_for(data: bytes, codec_id: str, fingerprint: bytes, name: str) -> Conta
 
     Args:
         data: the bytes of the stream.
-        codec_id, fingerprint: the id of the codec, and its writer's fingerprint.
+        codec_id, fingerprint: the id of the codec, and its writer's fingerprint of 6 bytes.
         name: the name of the stream in the message, such as its path.
 
     Raises:
@@ -203,7 +220,7 @@ def require_writer(container: Container, codec_id: str, fingerprint: bytes, name
     Raises:
         InputError: the container has another writer's fingerprint.
     """
-    if container.fingerprint != fingerprint:
+    if container.fingerprint != fingerprint[: len(container.fingerprint)]:
         raise InputError(
             f"{name} was written by the encoder {container.fingerprint.hex()} and cannot be decoded"
             f" by the codec {codec_id}, which reads those of the encoder {fingerprint.hex()}: give"
@@ -244,7 +261,8 @@ def _head(container: Container) -> bytes:
     members, shared, digests = container.members, container.shared, container.digests
     is_joint = len(members) > 1 or bool(shared)
     many = not is_joint and len(members[0].sections) != 1
-    kind = _JOINT * is_joint | _NOT_ONE_SECTION * many | _DIGESTS * (digests is not None)
+    checked = _EXACT if container.is_exact else _DIGESTS * (digests is not None)
+    kind = _JOINT * is_joint | _NOT_ONE_SECTION * many | checked
     parts = [MAGIC, bytes([VERSION << 4 | kind]), container.fingerprint]
     if is_joint:
         parts.append(joint.write(joint.layout_of(members), shared))
@@ -255,28 +273,38 @@ def _head(container: Container) -> bytes:
 
 
 def _read_one(fields: Fields, body: bytes) -> Container:
-    height, width = fields.varint(), fields.varint()
     kind = body[len(MAGIC)]
+    fingerprint = fields.take(_fingerprint_bytes(bool(kind & _EXACT)))
+    height, width = fields.varint(), fields.varint()
     lengths = joint.read_lengths(fields) if kind & _NOT_ONE_SECTION else [None]
-    digests = _read_digests(fields, 1) if kind & _DIGESTS else None
+    digests = _read_digests(fields, kind, 1)
     sections = [fields.take(fields.left if length is None else length) for length in lengths]
     members = (Member(height, width, tuple(sections)),)
-    return Container(body[len(MAGIC) + 1 : _PREFIX], members, digests=digests)
+    return Container(fingerprint, members, digests=digests)
 
 
 def _read_joint(fields: Fields, body: bytes) -> Container:
+    kind = body[len(MAGIC)]
+    fingerprint = fields.take(_fingerprint_bytes(bool(kind & _EXACT)))
     layout, lengths = joint.read(fields)
-    digests = _read_digests(fields, layout.pictures) if body[len(MAGIC)] & _DIGESTS else None
+    digests = _read_digests(fields, kind, layout.pictures)
     rest = fields.left - layout.code_bytes - sum(length or 0 for length in lengths)
     if rest < 0:
         raise malformed()
     shared = tuple(fields.take(rest if length is None else length) for length in lengths)
     members = Members(layout, body, fields.at)
-    return Container(body[len(MAGIC) + 1 : _PREFIX], members, shared, digests)
+    return Container(fingerprint, members, shared, digests)
 
 
-def _read_digests(fields: Fields, pictures: int) -> Digests:
-    return Digests(fields.take(READER_TAG_BYTES), fields.take(DIGEST_BYTES * pictures))
+def _read_digests(fields: Fields, kind: int, pictures: int) -> Digests | None:
+    if not kind & (_DIGESTS | _EXACT):
+        return None
+    reader = b"" if kind & _EXACT else fields.take(READER_TAG_BYTES)
+    return Digests(reader, fields.take(DIGEST_BYTES * pictures))
+
+
+def _fingerprint_bytes(exact: bool) -> int:
+    return EXACT_FINGERPRINT_BYTES if exact else FINGERPRINT_BYTES
 
 
 def _require_version(byte: int) -> None:
@@ -287,7 +315,7 @@ def _require_version(byte: int) -> None:
             f"The container was written by an older gencomp: format version {old}, which is no"
             f" longer read; this gencomp reads version {VERSION}."
         )
-    if version != VERSION or byte & ~_KINDS & 0xF:
+    if version != VERSION or (byte & _DIGESTS and byte & _EXACT):
         raise InputError(
             f"The container has format version {version}, kind {byte & 0xF}, which is not"
             f" supported: this gencomp reads version {VERSION}."
@@ -312,12 +340,14 @@ def _require_sections(count: int) -> None:
 
 def _require_digests(digests: Digests, pictures: int) -> None:
     found = len(digests.reader), len(digests.pixels)
-    if found != (READER_TAG_BYTES, DIGEST_BYTES * pictures):
+    if found not in ((0, DIGEST_BYTES * pictures), (READER_TAG_BYTES, DIGEST_BYTES * pictures)):
         raise InputError(
-            f"The digests of {pictures} pictures have {READER_TAG_BYTES} bytes of the reader and"
-            f" {DIGEST_BYTES * pictures} of the pixels, not {found[0]} and {found[1]}."
+            f"The digests of {pictures} pictures have 0 or {READER_TAG_BYTES} bytes of the reader"
+            f" and {DIGEST_BYTES * pictures} of the pixels, not {found[0]} and {found[1]}."
         )
 
 
-def _checksum(data: bytes) -> bytes:
+def _checksum(data: bytes, exact: bool) -> bytes:
+    if exact:
+        return (binascii.crc_hqx(data, 0xFFFF) ^ 0xFFFF).to_bytes(_EXACT_CHECKSUM_BYTES, "big")
     return zlib.crc32(data).to_bytes(_CHECKSUM_BYTES, "big")

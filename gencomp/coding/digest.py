@@ -11,6 +11,10 @@ with `of` when it compresses, and calls `require` when it decompresses.
 The hash is BLAKE2b of 4 bytes, whose key is the whole fingerprint of the decoder. Wrong pixels pass
 with a probability of 2^-32, and a decoder is taken for the writer's by mistake with one of 2^-16;
 it then refuses the stream. Codecs whose decoding is exact in integers need no digests.
+
+Where every decoder is to show the very image that was written, the container is an exact one: it
+names no decoder, the key of the hashes is the fingerprint of the writer, and any other image is
+refused.
 """
 
 from __future__ import annotations
@@ -43,25 +47,32 @@ def of(hashes: Iterable[bytes], reader: bytes) -> Digests:
     return Digests(reader[:READER_TAG_BYTES], b"".join(hashes))
 
 
+def of_exact(hashes: Iterable[bytes]) -> Digests:
+    """The digests of an exact container whose pictures have these hashes, in their order."""
+    return Digests(b"", b"".join(hashes))
+
+
 def require(
     container: Container, place: int, image_HWC: np.ndarray, reader: bytes, name: str
 ) -> None:
     """Refuse decoded pixels that are not those that the writer has seen.
 
-    Nothing is refused if the container has no digests, or those of another decoder.
+    Nothing is refused if the container has no digests, or those of another decoder; in an exact
+    container they are those of all decoders.
 
     Args:
         container: the container.
         place: the place of the picture in it.
         image_HWC: the uint8 pixels of the picture, at the draw that every decoder shows.
-        reader: the fingerprint of the decoder that has decoded them.
+        reader: the fingerprint of the decoder that has decoded them, or that of the writer if the
+            container is exact.
         name: the name of the stream in the message, such as its path.
 
     Raises:
         InputError: this decoder has shown other pixels where the stream was written.
     """
     digests = container.digests
-    if digests is None or digests.reader != reader[:READER_TAG_BYTES]:
+    if digests is None or digests.reader not in (b"", reader[:READER_TAG_BYTES]):
         return
     expected = digests.pixels[DIGEST_BYTES * place : DIGEST_BYTES * (place + 1)]
     if hashed(image_HWC, reader) != expected:

@@ -9,15 +9,29 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 PIXELS = "pixels on [-1, 1]"
+_LOSSLESS = ("png", "webp", "jpeg2000", "jpegxl")
 UNITS = {
-    **dict.fromkeys(("mse", "kept_mse", "pv", "rate0_mse", "rate0_pv"), PIXELS),
+    **dict.fromkeys(("mse", "kept_mse", "pv", "rate0_mse", "rate0_pv", "ideal_mse"), PIXELS),
     "mse_unit": "pixels on [0, 1]",
     **dict.fromkeys(
         ("critic_gap", "critic_distance", "fresh_critic_gap", "fresh_critic_distance", "swd"),
         "Euclidean norm of images on [0, 1]",
     ),
-    **dict.fromkeys(("psnr", "kept_psnr"), "dB"),
-    **dict.fromkeys(("bpp", "file_bpp", "nominal_bpp", "entropy_bpp"), "bits per pixel"),
+    **dict.fromkeys(("psnr", "kept_psnr", "ideal_psnr"), "dB"),
+    **dict.fromkeys(
+        (
+            *("bpp", "file_bpp", "nominal_bpp", "entropy_bpp"),
+            *("ideal_bpp", "joint_bpp", "joint_file_bpp"),
+        ),
+        "bits per pixel",
+    ),
+    **dict.fromkeys(
+        (
+            *("bits_per_dim", "bpd", "file_bpd", "ideal_bpd", "joint_bpd", "joint_file_bpd"),
+            *(f"{joint}{name}_bpd" for joint in ("", "joint_") for name in _LOSSLESS),
+        ),
+        "bits per colour value",
+    ),
     **dict.fromkeys(("encode_seconds", "decode_seconds"), "s"),
 }
 # What each measure of perception is. No two of them share an axis.

@@ -14,6 +14,8 @@ has three. Such values are comparable only with values of the same number of sca
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -52,10 +54,20 @@ def ms_ssim(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
     Raises:
         InputError: the images are too small for a single scale.
     """
+    weights = scale_weights(*a_BCHW.shape[2:])
+    return multi_scale(a_BCHW.double(), b_BCHW.double(), weights)
+
+
+def multi_scale(a_BCHW: Tensor, b_BCHW: Tensor, weights: Sequence[float]) -> Tensor:
+    """The similarity of each pair of images with given weights of the scales, [B] in [0, 1].
+
+    Args:
+        a_BCHW, b_BCHW: images on 0..255 in a floating type, which the result has too.
+        weights: the weight of each scale, the finest first, at most as many as `scale_weights` has.
+    """
     batch, channels, height, width = a_BCHW.shape
-    weights = scale_weights(height, width)
-    a, b = (x.double().reshape(-1, 1, height, width) for x in (a_BCHW, b_BCHW))
-    result_N = torch.ones(len(a), dtype=torch.float64, device=a.device)
+    a, b = (x.reshape(-1, 1, height, width) for x in (a_BCHW, b_BCHW))
+    result_N = a.new_ones(len(a))
     for scale, weight in enumerate(weights):
         if scale:
             a, b = _halved(a), _halved(b)
@@ -70,7 +82,7 @@ def similarity(a_N1HW: Tensor, b_N1HW: Tensor) -> tuple[Tensor, Tensor]:
     """The luminance and contrast-structure terms at each place of the window.
 
     Args:
-        a_N1HW, b_N1HW: float64 images on 0..255.
+        a_N1HW, b_N1HW: images on 0..255 in a floating type.
     """
     mean_a, mean_b = _smoothed(a_N1HW), _smoothed(b_N1HW)
     variance_a = _smoothed(a_N1HW.square()) - mean_a.square()

@@ -27,6 +27,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from gencomp.networks.weight_norm import WeightNorm
+
 Pair = tuple[int, ...]  # one number for rows and one for columns
 
 # The values of a matrix between two steps: 4 MiB stay in the caches, and are worth their weights.
@@ -37,7 +39,8 @@ def in_float64(network: nn.Module) -> nn.Module:
     """A frozen copy of a network that computes in float64 on the CPU, in evaluation mode.
 
     Inside any `nn.Sequential`, a batch norm with running statistics becomes a part of the
-    convolution or the linear layer before it. Convolutions become products. Those with groups, with
+    convolution or the linear layer before it. Kernels with weight normalisation are computed once.
+    Convolutions become products. Those with groups, with
     dilation or with another padding than a number of zeros stay as they are, like all other layers.
     """
     made = copy.deepcopy(network).cpu().double().eval().requires_grad_(False)
@@ -266,6 +269,8 @@ def _fold_batch_norms(layers: nn.Sequential) -> None:
 
 def _with_products(module: nn.Module) -> nn.Module:
     """The module with products for its convolutions, itself or inside it."""
+    if isinstance(module, WeightNorm):
+        module = module.plain()
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         return _product(module)
     for name, child in module.named_children():

@@ -16,10 +16,11 @@ from pydantic import ValidationError
 
 from gencomp.errors import InputError
 from gencomp.recipes import shipped
-from gencomp.recipes.schema import RECORD_FIELDS, BaseRecipe
+from gencomp.recipes.schema import RECORD_FIELDS, BaseRecipe, WritingSection
 from gencomp.systems.classifier.recipe import ClassifierRecipe
 from gencomp.systems.dplc import recipe as dplc
 from gencomp.systems.gan_compression import recipe as gan_compression
+from gencomp.systems.irec import recipe as irec
 from gencomp.systems.urdp import recipe as urdp
 from gencomp.systems.vae.recipe import VaeRecipe
 from gencomp.validation import sentence
@@ -37,6 +38,9 @@ RECIPES: dict[tuple[str, str], type[BaseRecipe]] = {
     ("urdp", "critic"): urdp.CriticRecipe,
     ("gan_compression", "distortion"): gan_compression.DistortionRecipe,
     ("gan_compression", "adversarial"): gan_compression.AdversarialRecipe,
+    ("irec", "rvae"): irec.RvaeRecipe,
+    ("irec", "two_level"): irec.TwoLevelRecipe,
+    ("irec", "one_level"): irec.OneLevelRecipe,
     ("vae", "elbo"): VaeRecipe,
     ("classifier", "cross_entropy"): ClassifierRecipe,
 }
@@ -146,6 +150,38 @@ def load(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Base
     return validate(with_overrides(read(source), overrides or {}), source)
 
 
+def writing(recipe: BaseRecipe) -> dict[str, Any]:
+    """The values of how the codec writes files, by dotted key; none for most methods."""
+    return {
+        f"{name}.{key}": value
+        for name, section in recipe
+        if isinstance(section, WritingSection)
+        for key, value in section.model_dump(mode="json").items()
+    }
+
+
+def rewriting(recipe: BaseRecipe, values: Mapping[str, Any], source: str | Path) -> BaseRecipe:
+    """The recipe with other values of how the codec writes files.
+
+    Args:
+        recipe: the recipe of a finished run.
+        values: the values, by dotted key.
+        source: the name of the run in a message.
+
+    Raises:
+        InputError: a key says something else than how files are written, or a value is refused.
+    """
+    allowed = writing(recipe)
+    for key in values:
+        if key not in allowed:
+            said = f"only {', '.join(allowed)}" if allowed else "nothing"
+            raise InputError(
+                f"{source} is trained, so --{key} cannot be set any more: {said} can be chosen when"
+                f" a run of {recipe.system}/{recipe.stage} writes files"
+            )
+    return validate(with_overrides(recipe.model_dump(mode="json"), values), source)
+
+
 def with_absolute_paths(recipe: BaseRecipe) -> BaseRecipe:
     """The recipe with its shard sets, parent runs and files named by absolute paths."""
     raw = recipe.model_dump(mode="json")
@@ -183,9 +219,9 @@ def identity(
 
     Args:
         recipe: the resolved recipe. Four things are left out: locations, since they do not say
-            what is there; logging, saving and keeping, since they do not change what is learned;
-            the transforms of evaluations where they equal those of training; and a warm-up of the
-            moving average where there is none.
+            what is there; logging, saving and keeping, and how files are written, since they do not
+            change what is learned; the transforms of evaluations where they equal those of
+            training; and a warm-up of the moving average where there is none.
         data: the hashes that identify the images, by name (see `cluster.data.hashes`).
         parents: the hash of the weights of each parent run, by role.
 
@@ -201,7 +237,8 @@ def identity(
         del raw["training"]["ema_warm_up"]
     if recipe.evaluates_as_it_trains():
         del raw["evaluation"]["transforms"]
-    return {**flatten(raw), **data, **{f"parent.{role}": h for role, h in parents.items()}}
+    values = {key: value for key, value in flatten(raw).items() if key not in writing(recipe)}
+    return {**values, **data, **{f"parent.{role}": h for role, h in parents.items()}}
 
 
 def digest(identity_: Mapping[str, Any]) -> str:

@@ -20,6 +20,13 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class WritingSection(Section):
+    """How a codec writes files; what a reader needs of it is in the files.
+
+    So a finished run may be given other values than those that it was trained with.
+    """
+
+
 def _without_password(location: str) -> str:
     """Refuse a location with a password, since recipes are copied into every run."""
     if ":" in urlsplit(location).netloc.rpartition("@")[0]:

@@ -10,6 +10,7 @@ from gencomp.recipes.schema import BaseRecipe
 from gencomp.systems.classifier.recipe import ClassifierRecipe
 from gencomp.systems.dplc import recipe as dplc
 from gencomp.systems.gan_compression.recipe import GanRecipe
+from gencomp.systems.irec import recipe as irec
 from gencomp.systems.urdp import recipe as urdp
 from gencomp.systems.vae.recipe import VaeRecipe
 
@@ -53,6 +54,10 @@ def build_system(recipe: BaseRecipe, parents: Mapping[str, BaseRecipe]) -> Syste
             from gencomp.systems.gan_compression.build import build as build_gan
 
             return build_gan(recipe, parents)
+        case irec.IrecRecipe():
+            from gencomp.systems.irec.build import build as build_irec
+
+            return build_irec(recipe)
         case urdp.UrdpRecipe():
             from gencomp.systems.urdp.build import build
 

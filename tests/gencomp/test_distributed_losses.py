@@ -31,7 +31,7 @@ from gencomp.system import Batch, Progress, System, evaluation_mode
 from gencomp.systems import build_system
 from gencomp.systems.urdp.system import UrdpSystem
 from gencomp.systems.vae.system import Vae
-from tests.gencomp import gan_cases, urdp_cases, vae_cases
+from tests.gencomp import gan_cases, irec_cases, urdp_cases, vae_cases
 from tests.gencomp.dplc_cases import ADVERSARIAL, made
 from tests.waiting import PATIENCE
 
@@ -118,6 +118,12 @@ GAN: dict[str, tuple[str, dict[str, Any]]] = {
     "conditional": ("conditional", {"code.centres": "learnt", "loss.gan": "vanilla"}),
     "selective": ("selective", {"labels.kept": "box", "discriminator.latent_features": 2}),
     "spectral": ("global", {"discriminator.norm": "none", "discriminator.spectral_norm": True}),
+}
+# Stages of irec -> what their recipes override, for images of any size.
+IREC: dict[str, tuple[str, dict[str, Any]]] = {
+    "rvae": ("rvae", {"loss.free_bits": 20}),
+    "two_level": ("two_level", {}),
+    "one_level": ("one_level", {"networks.posterior": "uniform", "loss.distortion": "ms_ssim"}),
 }
 # Stages of urdp, for the part of the images that they take.
 URDP = ("end_to_end", "universal", "refinement", "critic")
@@ -221,7 +227,12 @@ def all_systems() -> dict[tuple[str, int], System]:
         for name, (case, overrides) in GAN.items()
         for rows in SYSTEM_ROWS
     }
-    return {**dplc, **vaes, **classifiers, **urdp, **gan}
+    irec = {
+        (f"irec, {name}", rows): irec_cases.made(stage, **overrides)
+        for name, (stage, overrides) in IREC.items()
+        for rows in SYSTEM_ROWS
+    }
+    return {**dplc, **vaes, **classifiers, **urdp, **gan, **irec}
 
 
 def made_classifier() -> System:
@@ -357,6 +368,7 @@ def test_every_rank_gets_the_single_process_step(
         "classifier",
         *(f"urdp, {stage}" for stage in URDP),
         *(f"gan, {name}" for name in GAN),
+        *(f"irec, {name}" for name in IREC),
     ],
 )
 def test_every_phase_makes_the_single_process_step(

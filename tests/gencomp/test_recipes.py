@@ -43,6 +43,12 @@ class TestShipped:
                     *(f"selective_{images}" for images in ("ade20k", "cityscapes", "narrow")),
                 )
             ),
+            "irec_one_level_photos",
+            *(
+                f"irec_rvae_{images}"
+                for images in ("cifar10", "imagenet32", "narrow_cifar10", "photos")
+            ),
+            *(f"irec_two_level_{images}" for images in ("clic", "photos")),
             *sorted(
                 [
                     "urdp_celeba",
@@ -304,6 +310,12 @@ class TestIdentity:
             "evaluation.transforms.crop": None,
         }
 
+    def test_how_files_are_written_does_not_count(self) -> None:
+        plain = recipes.identity(recipes.load("irec_rvae_photos"), {"data": "h"}, {})
+        other = recipes.load("irec_rvae_photos", {"codec.effort": "best", "codec.beams": 7})
+        assert recipes.identity(other, {"data": "h"}, {}) == plain
+        assert not any(key.startswith("codec.") for key in plain)
+
     def test_dump_and_load(self, tmp_path: Path) -> None:
         for name in recipes.names():
             recipe = recipes.with_absolute_paths(recipes.load(name))
@@ -314,6 +326,36 @@ class TestIdentity:
     def test_addresses_stay_as_they_are(self) -> None:
         recipe = recipes.load("dplc_wae_photos", {"data.shards": "s3://bucket/set"})
         assert recipes.with_absolute_paths(recipe).data.shards == "s3://bucket/set"
+
+
+class TestWriting:
+    """How a finished run writes files, which its readers need not know."""
+
+    def test_values_and_other_values(self) -> None:
+        recipe = recipes.load("irec_one_level_photos")
+        assert recipes.writing(recipe) == {
+            "codec.coder": None,
+            "codec.effort": "balanced",
+            "codec.omega": None,
+            "codec.oversampling": None,
+            "codec.beams": None,
+        }
+        other = recipes.rewriting(recipe, {"codec.effort": "fast", "codec.omega": 4}, "run x")
+        assert recipes.writing(other)["codec.effort"] == "fast"
+        assert recipes.writing(other)["codec.omega"] == 4.0
+        assert recipes.rewriting(other, recipes.writing(recipe), "run x") == recipe
+
+    def test_what_was_learned_cannot_be_rewritten(self) -> None:
+        """Values of a codec that its readers need are no such values."""
+        for name, key, said in (
+            ("irec_one_level_photos", "networks.filters", "only codec.coder, codec.effort, "),
+            ("dplc_cae_photos", "codec.salt_bits", "nothing can be chosen when a run of dplc/cae"),
+        ):
+            with pytest.raises(InputError, match=rf"run x is trained, so --{key} .*{said}"):
+                recipes.rewriting(recipes.load(name), {key: 3}, "run x")
+            assert recipes.writing(recipes.load("dplc_cae_photos")) == {}
+        with pytest.raises(InputError, match=r"run x: codec.effort is 'hard'"):
+            recipes.rewriting(recipes.load("irec_rvae_photos"), {"codec.effort": "hard"}, "run x")
 
 
 def test_rates_count_boundaries_passed() -> None:

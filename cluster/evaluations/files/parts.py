@@ -1,6 +1,7 @@
 """The part that a finished block of files leaves behind, float64.
 
-A block of single files has one value for each picture, and a joint container has one of each.
+A block of single files has one value for each picture, and a joint container has one of each. The
+bits of an engineered lossless codec stand beside both, as png_bits and so on.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ VALUES = (
     "encode_seconds",
     "decode_seconds",
 )
+# What the picture's file would be without any loss of coding, for a method that can tell.
+IDEAL_VALUES = ("ideal_bits", "ideal_mse", "ideal_ms_ssim")
 JOINT_VALUES = ("pictures", "pixels", "code_bits", "file_bits")
 
 
@@ -38,7 +41,10 @@ def read_part(evaluation: Evaluation, block: int) -> tuple[dict[str, Tensor], di
     path = evaluation.part(block)
     values, metadata = parts.read(path, evaluation.plan.hash, block)
     kind, items = evaluation.plan.blocks[block]
-    names, length = (VALUES, len(items)) if kind == "single" else (JOINT_VALUES, 1)
+    engineered = tuple(f"{name}_bits" for name in evaluation.plan.settings.lossless)
+    of_pictures = VALUES + IDEAL_VALUES * evaluation.plan.ideal
+    names, length = (of_pictures, len(items)) if kind == "single" else (JOINT_VALUES, 1)
+    names += engineered
     if set(values) != set(names) or any(len(value) != length for value in values.values()):
         raise InputError(f"{path} does not hold the values of {len(items)} pictures; {parts.MEND}")
     return values, metadata

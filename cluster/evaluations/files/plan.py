@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -10,13 +11,23 @@ import gencomp
 import shards
 from cluster import data
 from cluster.evaluations import evaluation, plans
-from cluster.evaluations.files.settings import FileOptions, Settings
+from cluster.evaluations.files.settings import FileOptions, Lossless, Settings
 from cluster.evaluations.plans import spaced
 from cluster.runs import Run
+from gencomp import recipes
+from gencomp.coding import classical
 from gencomp.errors import InputError
 from gencomp.evaluation import intervals
-from gencomp.system import Codec
+from gencomp.system import Codec, Ideal, Picture
 from gencomp.validation import checked
+
+# The name of each engineered codec as `gencomp.coding.classical` has it.
+LOSSLESS: dict[Lossless, str] = {
+    "png": "PNG",
+    "webp": "WebP",
+    "jpeg2000": "JPEG 2000",
+    "jpegxl": "JPEG XL",
+}
 
 
 class Block(NamedTuple):
@@ -38,6 +49,8 @@ class Plan(plans.Plan):
     LOCATIONS: ClassVar[tuple[str, ...]] = ("shards",)
     COMMAND: ClassVar[str] = "gencomp files"
 
+    BEFORE: ClassVar[dict[str, Any]] = {**plans.Plan.BEFORE, "ideal": False, "lossless": []}
+
     format: Literal[2] = 2
     gencomp: str
     weights: str
@@ -49,6 +62,8 @@ class Plan(plans.Plan):
     transforms: dict[str, Any]
     split_images: int
     nominal: bool
+    # Whether the method says what its files would be without any loss of coding.
+    ideal: bool = False
     rules: dict[str, str]
     shards: str
     settings: Settings
@@ -91,7 +106,7 @@ def make(run: Run, chosen: FileOptions, threads: int) -> Plan:
         InputError: the run is not finished or has no codec, or a value is out of range.
         ShardError: the shard set or the split is missing.
     """
-    codec = open_codec(run)
+    codec, ideal = open_codec(run)
     recipe = run.recipe()
     location = recipe.evaluation_shards()
     shard_set = shards.open_set(location)
@@ -99,6 +114,8 @@ def make(run: Run, chosen: FileOptions, threads: int) -> Plan:
     count = len(split) if chosen.images is None else chosen.images
     settings = checked(Settings, {**dict(chosen), "images": count, "threads": threads})
     spaced(len(split), count, split.name)
+    for name in settings.lossless:
+        classical.lossless(LOSSLESS[name])  # which refuses one that is not installed
     return Plan(
         checkpoint=run.checkpoint,
         gencomp=gencomp.__version__,
@@ -110,8 +127,10 @@ def make(run: Run, chosen: FileOptions, threads: int) -> Plan:
         stored=data.stored(shard_set.info),
         transforms=data.evaluation_protocol(recipe),
         split_images=len(split),
+        written=recipes.writing(recipe),
         nominal=codec.nominal_bits(64, 64) is not None,
-        rules=rules(),
+        ideal=ideal is not None,
+        rules=rules(ideal is not None, bool(settings.lossless)),
         shards=plans.absolute(location),
         settings=settings,
     )
@@ -124,24 +143,39 @@ def _equal_parts(count: int, size: int) -> list[range]:
     return [range(a, b) for a, b in pairwise(cuts)]
 
 
-def open_codec(run: Run) -> Codec:
-    """The codec of a finished run.
+def open_codec(run: Run) -> tuple[Codec, Callable[[Picture], Ideal] | None]:
+    """The codec of a finished run, and what its files would be without any loss of coding.
 
     Raises:
         InputError: the run is not finished or has no codec.
     """
     run.final_checkpoint()
-    codec = run.system().codec()
+    system = run.system()
+    codec = system.codec()
     if codec is None:
         recipe = run.recipe()
         raise InputError(
             f"run {run.path} ({recipe.system}/{recipe.stage}) has no codec, so it writes no files"
         )
-    return codec
+    return codec, system.ideal()
 
 
-def rules() -> dict[str, str]:
-    """The meaning of the numbers, in words."""
+def rules(ideal: bool, lossless: bool) -> dict[str, str]:
+    """The meaning of the numbers, in words.
+
+    Args:
+        ideal: whether there are numbers of files without any loss of coding.
+        lossless: whether engineered lossless codecs are measured beside.
+    """
+    engineered = {
+        "lossless": "png_bpd and others: all bits of the files of engineered lossless codecs, over"
+        " the 3 colour values of each pixel; joint_png_bpd and others: one archive of the files"
+    }
+    more = {
+        "ideal": "ideal_bpp and ideal errors are those of a sample of the posterior, at the"
+        " divergence from the prior and, where nothing is lost, the bits of the residual",
+        "bpd": "bpp over the 3 colour values of a pixel, where all pictures come back exactly",
+    }
     return {
         "pictures": "evenly spaced over the split, of any size; each is a file of its own, and a"
         " member of a joint container",
@@ -157,4 +191,6 @@ def rules() -> dict[str, str]:
         "ms_ssim": "Wang et al. 2003, on as many scales as the picture has; none below 11 pixels",
         "seconds": "one picture at a time with the networks loaded; median over pictures",
         "interval": intervals.RULE,
+        **(more if ideal else {}),
+        **(engineered if lossless else {}),
     }

@@ -11,6 +11,7 @@ from cluster import provenance
 from cluster.evaluations.evaluation import name_blocks
 from cluster.evaluations.files import parts
 from cluster.evaluations.files.plan import Evaluation
+from cluster.evaluations.files.settings import Settings
 from cluster.evaluations.tables import Collected, Table, finite, metrics_table
 from cluster.files import write_json
 from gencomp.coding.symbols import LayerSymbols
@@ -18,7 +19,13 @@ from gencomp.errors import InputError
 from gencomp.evaluation import intervals
 from gencomp.evaluation.psnr import psnr, psnr_ends
 
-_RATES = {"bpp": "code_bits", "file_bpp": "file_bits", "nominal_bpp": "nominal_bits"}
+_RATES = {
+    "bpp": "code_bits",
+    "file_bpp": "file_bits",
+    "nominal_bpp": "nominal_bits",
+    "ideal_bpp": "ideal_bits",
+}
+_COLOURS = 3
 _SECONDS = ("encode_seconds", "decode_seconds")
 
 
@@ -58,14 +65,17 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
     )
     if not single:
         raise InputError(f"{evaluation.path} has no finished block of single files yet")
-    values = {name: np.concatenate([one[name] for one in single]) for name in parts.VALUES}
+    values = {name: np.concatenate([one[name] for one in single]) for name in single[0]}
+    metrics = summary(values) | joint_rates(joint) | engineered(plan.settings, values, joint)
+    if not values["mse"].any():  # nothing was lost
+        metrics |= by_dimension(metrics)
     content = {
         "run": evaluation.run.name,
         "complete": not missing,
         "images": len(values["pixels"]),
         "images_planned": plan.settings.images,
         "missing_blocks": missing,
-        "metrics": summary(values) | joint_rates(joint),
+        "metrics": metrics,
         "symbols": [
             {"levels": layer.levels, "bits": list(layer.bits_K)}
             for layer in evaluation.run.system().symbols()
@@ -85,26 +95,71 @@ def summary(values: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
     """Means over pictures with intervals, and medians of seconds.
 
     Args:
-        values: each name of `parts.VALUES` -> its values, float64 [N].
+        values: each name of `parts.VALUES`, and of `parts.IDEAL_VALUES` where there are any -> its
+            values, float64 [N].
     """
     found: dict[str, dict[str, Any]] = {}
     for name, bits in _RATES.items():
-        found |= _mean(name, values[bits] / values["pixels"])
+        if bits in values:
+            found |= _mean(name, values[bits] / values["pixels"])
     found["bytes_alone"] = {
         "value": float(values["file_bits"].mean() / 8),
         "images": len(values["file_bits"]),
     }
-    found |= _mean("mse", values["mse"])
-    mse = found["mse"]
-    found["psnr"] = {
+    found |= _errors(values, "")
+    if "ideal_mse" in values:
+        found |= _errors(values, "ideal_")
+    for name in _SECONDS:
+        found[name] = {"value": float(np.median(values[name])), "images": len(values[name])}
+    return found
+
+
+def engineered(
+    settings: Settings, values: dict[str, np.ndarray], containers: Sequence[dict[str, np.ndarray]]
+) -> dict[str, dict[str, Any]]:
+    """The rates of engineered lossless codecs per dimension, alone and in archives.
+
+    Args:
+        settings: the settings, which name the codecs.
+        values: the bits of each picture's files, and its pixels.
+        containers: the bits of each archive, and the pixels of its pictures.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name in settings.lossless:
+        bits = f"{name}_bits"
+        found |= _mean(f"{name}_bpd", values[bits] / values["pixels"] / _COLOURS)
+        if containers:
+            total, pixels = (
+                sum(float(one[key][0]) for one in containers) for key in (bits, "pixels")
+            )
+            counts = {"images": int(sum(float(one["pictures"][0]) for one in containers))}
+            entry = {"value": total / pixels / _COLOURS, **counts, "containers": len(containers)}
+            found[f"joint_{name}_bpd"] = entry
+    return found
+
+
+def by_dimension(metrics: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The rates per dimension, which is a colour value of a pixel: lossless coding is told so."""
+    found = {}
+    for name, entry in metrics.items():
+        if name.endswith("bpp"):
+            ends = entry.get("interval")
+            interval = {"interval": [end / _COLOURS for end in ends]} if ends else {}
+            scaled = {**entry, "value": entry["value"] / _COLOURS, **interval}
+            found[f"{name.removesuffix('bpp')}bpd"] = scaled
+    return found
+
+
+def _errors(values: dict[str, np.ndarray], prefix: str) -> dict[str, dict[str, Any]]:
+    """The errors of decoded pictures, or of ideal ones, whose names have a prefix."""
+    found = _mean(f"{prefix}mse", values[f"{prefix}mse"])
+    mse = found[f"{prefix}mse"]
+    found[f"{prefix}psnr"] = {
         **mse,
         "value": psnr(mse["value"]),
         "interval": _listed(psnr_ends(mse["interval"])),
     }
-    found |= _mean("ms_ssim", values["ms_ssim"])
-    for name in _SECONDS:
-        found[name] = {"value": float(np.median(values[name])), "images": len(values[name])}
-    return found
+    return found | _mean(f"{prefix}ms_ssim", values[f"{prefix}ms_ssim"])
 
 
 def joint_rates(containers: Sequence[dict[str, np.ndarray]]) -> dict[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from cluster.evaluations.options import Options, Threads
 
+Lossless = Literal["png", "webp", "jpeg2000", "jpegxl"]
 ImageCount = Annotated[int, Field(ge=1)]
 
 
@@ -20,6 +21,11 @@ class FileOptions(Options):
     )
     block: int = Field(
         16, ge=1, description="Pictures of a part; a process that is killed loses one part at most."
+    )
+    lossless: tuple[Lossless, ...] = Field(
+        (),
+        description="Engineered lossless codecs whose files of the same pictures are measured"
+        " beside: alone, and in one archive for each joint container.",
     )
     joint: int = Field(
         1000,

@@ -17,12 +17,13 @@ from torch import Tensor
 import shards
 from cluster import data
 from cluster.evaluations.files import parts
-from cluster.evaluations.files.plan import Evaluation, open_codec
+from cluster.evaluations.files.plan import LOSSLESS, Evaluation, open_codec
 from cluster.evaluations.work import MakePart
+from gencomp.coding import classical
 from gencomp.errors import InputError
 from gencomp.evaluation import pixels, ssim
 from gencomp.recipes.schema import BaseRecipe
-from gencomp.system import Codec, Picture
+from gencomp.system import Codec, Ideal, Picture
 from shards.reading.reader import Split
 
 _READ_BACK = 8  # pictures of a joint container that are decoded again
@@ -35,6 +36,7 @@ class Context:
     evaluation: Evaluation
     recipe: BaseRecipe
     codec: Codec
+    ideal: Callable[[Picture], Ideal] | None
     split: Split
 
     def picture(self, item: int) -> Picture:
@@ -69,7 +71,7 @@ def open_context(evaluation: Evaluation) -> Context:
     """
     plan, run = evaluation.plan, evaluation.run
     torch.set_num_threads(plan.settings.threads)
-    codec = open_codec(run)
+    codec, ideal = open_codec(run)
     found = codec.writer_fingerprint.hex(), codec.reader_fingerprint.hex()
     if found != (plan.writer, plan.reader):
         raise InputError(f"run {run.path} has another codec than the plan of {evaluation.path}")
@@ -78,7 +80,7 @@ def open_context(evaluation: Evaluation) -> Context:
         raise InputError(
             f"shard set {plan.shards} is another one than in the plan of {evaluation.path}"
         )
-    return Context(evaluation, run.recipe(), codec, split)
+    return Context(evaluation, run.recipe(), codec, ideal, split)
 
 
 def open_maker(directory: Path, number: int = 0) -> MakePart:
@@ -115,16 +117,24 @@ def make_part(
     measured: list[dict[str, float]] = []
     if kind == "joint":
         measured.append(measure_jointly(context.codec, Pictures(context, items)))
+        for name, files in _engineered(context, items).items():
+            measured[-1][name] = 8 * len(classical.archive(files))
         advanced(len(items))
     else:
         for item in items:
-            measured.append(measure(context.codec, context.picture(item)))
+            picture = context.picture(item)
+            measured.append(measure(context.codec, picture))
+            if context.ideal is not None:
+                measured[-1] |= _ideal(context.ideal(picture), picture)
             advanced(len(measured))
-    values = {
+        for name, files in _engineered(context, items).items():
+            for values, file in zip(measured, files, strict=True):
+                values[name] = 8 * len(file)
+    tensors = {
         name: torch.tensor([one[name] for one in measured], dtype=torch.float64)
         for name in measured[0]
     }
-    parts.write_part(context.evaluation, number, values)
+    parts.write_part(context.evaluation, number, tensors)
 
 
 def measure(codec: Codec, picture: Picture) -> dict[str, float]:
@@ -145,16 +155,15 @@ def measure(codec: Codec, picture: Picture) -> dict[str, float]:
             f"the file of picture {picture.index} does not decode to its reconstruction: this is a"
             f" fault of the codec {codec.codec_id}"
         )
-    both = [_as_batch(image_HWC) for image_HWC in (picture.image_HWC, decoded_HWC)]
     nominal = codec.nominal_bits(height, width)
-    small = min(height, width) < ssim.TAPS
+    mse, ms_ssim = _errors(picture.image_HWC, decoded_HWC)
     return {
         "pixels": height * width,
         "code_bits": codec.code_bits(stream),
         "file_bits": 8 * len(stream),
         "nominal_bits": math.nan if nominal is None else nominal,
-        "mse": pixels.squared_error(*both).item(),
-        "ms_ssim": math.nan if small else ssim.ms_ssim(*both).item(),
+        "mse": mse,
+        "ms_ssim": ms_ssim,
         "encode_seconds": written - began,
         "decode_seconds": read - written,
     }
@@ -182,6 +191,33 @@ def measure_jointly(codec: Codec, pictures: Sequence[Picture]) -> dict[str, floa
         "code_bits": codec.code_bits(stream),
         "file_bits": 8 * len(stream),
     }
+
+
+def _engineered(context: Context, items: range) -> dict[str, list[bytes]]:
+    """The files of some pictures by each engineered lossless codec, such as png_bits."""
+    codecs = {
+        f"{name}_bits": classical.lossless(LOSSLESS[name])
+        for name in context.evaluation.plan.settings.lossless
+    }
+    files: dict[str, list[bytes]] = {name: [] for name in codecs}
+    for item in items if codecs else ():
+        image_HWC = context.picture(item).image_HWC
+        for name, codec in codecs.items():
+            files[name].append(codec.encode(image_HWC, codec.ladder[0]))
+    return files
+
+
+def _ideal(found: Ideal, picture: Picture) -> dict[str, float]:
+    """The values of a picture under the names of `parts.IDEAL_VALUES`."""
+    errors = _errors(picture.image_HWC, found.image_HWC)
+    return dict(zip(parts.IDEAL_VALUES, (found.bits, *errors), strict=True))
+
+
+def _errors(original_HWC: np.ndarray, shown_HWC: np.ndarray) -> tuple[float, float]:
+    """The MSE and the MS-SSIM of an image, of which a small one has no MS-SSIM."""
+    both = [_as_batch(image_HWC) for image_HWC in (original_HWC, shown_HWC)]
+    small = min(original_HWC.shape[:2]) < ssim.TAPS
+    return pixels.squared_error(*both).item(), math.nan if small else ssim.ms_ssim(*both).item()
 
 
 def _as_batch(image_HWC: np.ndarray) -> Tensor:

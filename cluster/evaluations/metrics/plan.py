@@ -17,6 +17,7 @@ from cluster.evaluations.metrics.abilities import Abilities
 from cluster.evaluations.metrics.settings import OF_FEATURES, Metric, Settings
 from cluster.evaluations.plans import spaced
 from cluster.runs import Run
+from gencomp import recipes
 from gencomp.errors import InputError
 from gencomp.evaluation import intervals, kernel, networks, sliced_wasserstein, ssim
 from gencomp.evaluation.feature_inputs import RESIZE_RULES
@@ -157,8 +158,12 @@ def make(
     location = recipe.evaluation_shards()
     shard_set = shards.open_set(location)
     split = shard_set.split(chosen["split"])
-    codec = run.system().codec() if chosen["reconstructions"] == "files" else None
     through_files = chosen["reconstructions"] == "files"
+    if run.writing and not through_files:
+        raise InputError(
+            f"{' '.join(run.writing)} says how files are written: it needs --reconstructions files"
+        )
+    codec = run.system().codec() if through_files else None
     abilities = Abilities.of_files(run, split) if through_files else Abilities.of(run, split)
     if metrics is None:
         metrics = abilities.usual_metrics(features is not None, lpips is not None)
@@ -184,6 +189,7 @@ def make(
         gencomp=gencomp.__version__,
         system=f"{recipe.system}/{recipe.stage}",
         weights=checkpoint.networks_hash(),
+        written=recipes.writing(recipe) if through_files else {},
         reader=None if codec is None else codec.reader_fingerprint.hex(),
         data=split.index_hash,
         stored=data.stored(shard_set.info),

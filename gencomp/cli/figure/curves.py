@@ -39,8 +39,11 @@ def curves(
         files: Name of the evaluation by `gencomp files` to take each run's rates from.
         classical: Some of jpeg,webp,jpeg2000,avif,jpegxl: engineered codecs to draw as lines for
             mse, psnr and ms_ssim; this command measures them on the same images, at the rate of one
-            archive of their files, which is their counterpart of a joint container.
+            archive of their files, which is their counterpart of a joint container. Series of
+            two points or more are then compared with them by their Bjøntegaard delta rate, at equal
+            psnr or ms_ssim.
     """
+    from cluster.results import bd_rates
     from cluster.results import classical as engineered
     from cluster.results.metrics import remarks
     from cluster.results.panels import panels, parse
@@ -51,4 +54,7 @@ def curves(
     wanted, codecs = parse(metrics), engineered.parse(classical)
     measured = operating_points.read(results, evaluation, files)
     found = panels(wanted, measured, codecs)
-    file.write(curves.draw(found, "Rate, distortion, perception", remarks(found)))
+    said = [*remarks(found), *bd_rates.remarks(found)]
+    file.write(curves.draw(found, "Rate, distortion, perception", said))
+    for line in bd_rates.remarks(found):
+        print(line)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from gencomp.draws import Draws
-from gencomp.networks import gan_compression as networks
+from gencomp.networks.gan_compression import autoencoder as networks
 from gencomp.networks.padding import extended, whole_size
 from gencomp.system import Batch
 from gencomp.systems.common import pixels

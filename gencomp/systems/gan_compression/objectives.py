@@ -17,7 +17,7 @@ from gencomp.adversarial_losses import (
 from gencomp.collectives import global_means
 from gencomp.draws import Draws
 from gencomp.losses import at_least_float32, gradient_penalties, real_penalties
-from gencomp.networks.gan_discriminator import Condition, Discriminator
+from gencomp.networks.gan_compression.discriminator import Condition, Discriminator
 from gencomp.system import Batch, Phase, PhaseLoss, Progress
 from gencomp.systems.gan_compression.channel import Channel, Passed, Scene
 from gencomp.systems.gan_compression.code import Code

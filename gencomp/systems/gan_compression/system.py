@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gencomp.draws import Draws
 from gencomp.errors import InputError
 from gencomp.evaluation.psnr import psnr
-from gencomp.networks.gan_discriminator import Discriminator, least_side
+from gencomp.networks.gan_compression.discriminator import Discriminator, least_side
 from gencomp.sums import Sums
 from gencomp.system import Batch, Progress, Supply, Update
 from gencomp.systems.common.evaluation_sums import errors_summary, squared_errors

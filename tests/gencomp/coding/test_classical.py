@@ -94,3 +94,19 @@ def test_unknown_or_missing_codecs_are_refused(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(InputError, match="JPEG XL is not installed: pip install imagecodecs"):
         classical.codec("JPEG XL")
     assert "JPEG XL" not in {codec.name for codec in classical.codecs()}
+
+
+class TestLossless:
+    @pytest.mark.parametrize("name", ["PNG", "WebP", "JPEG 2000", "JPEG XL"])
+    def test_images_come_back(self, name: str, image: np.ndarray) -> None:
+        if name == "JPEG XL":
+            pytest.importorskip("imagecodecs")
+        codec = classical.lossless(name)
+        for one in (image, image[:1, :1], np.zeros((5, 3, 3), np.uint8)):
+            (coded,) = next(classical.curve([one], codec))
+            assert np.array_equal(coded.image_HWC, one)
+        assert coded.bits < 8 * 400
+
+    def test_unknown_ones_are_refused(self) -> None:
+        with pytest.raises(InputError, match="no lossless codec JPEG; there are PNG, WebP"):
+            classical.lossless("JPEG")

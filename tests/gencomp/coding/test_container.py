@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import random
 import tracemalloc
 import zlib
@@ -43,6 +44,7 @@ JOINT = Container(
 )
 
 CHECKED = Container(WRITER, ONE.members, digests=Digests(b"RR", b"pix1"))
+EXACT = Container(WRITER[:4], ONE.members, digests=Digests(b"", b"pix1"))
 
 members = st.builds(
     Member,
@@ -67,15 +69,20 @@ singles = st.builds(
 
 @st.composite
 def checked(draw: st.DrawFn) -> Container:
-    """Any container with digests."""
+    """Any container with digests, of one decoder or of the exact image."""
     found = draw(containers | singles)
     size = 4 * len(found.members)
     pixels = draw(st.binary(min_size=size, max_size=size))
+    if draw(st.booleans()):
+        exact = Digests(b"", pixels)
+        return Container(found.fingerprint[:4], found.members, found.shared, exact)
     return Container(found.fingerprint, found.members, found.shared, Digests(b"RR", pixels))
 
 
 def sealed(body: bytes) -> bytes:
     """Bytes with the right checksum, whatever they say."""
+    if body[2] & 8:
+        return body + (binascii.crc_hqx(body, 0xFFFF) ^ 0xFFFF).to_bytes(2, "big")
     return body + zlib.crc32(body).to_bytes(4, "big")
 
 
@@ -95,6 +102,8 @@ def test_a_picture_has_a_header_of_at_most_16_bytes(height: int, width: int, cod
     digests = Digests(b"RR", b"abcd")
     more = pack(Container(WRITER, (Member(height, width, (code,)),), digests=digests))
     assert len(more) == len(data) + 6 <= len(code) + 25
+    exact = pack(Container(WRITER[:4], (Member(height, width, (code,)),), digests=EXACT.digests))
+    assert len(exact) == len(data)
 
 
 class TestLayout:
@@ -111,6 +120,13 @@ class TestLayout:
         data = pack(CHECKED)
         assert data[:17] == bytes([0x9D, 0x47, 0x34]) + WRITER + bytes([64, 64]) + b"RRpix1"
         assert data[17:-4] == bytes(range(16))
+
+    def test_of_one_exact_picture(self) -> None:
+        data = pack(EXACT)
+        assert data[:13] == bytes([0x9D, 0x47, 0x38]) + WRITER[:4] + bytes([64, 64]) + b"pix1"
+        assert data[13:-2] == bytes(range(16)) and EXACT.overhead_bytes == 15
+        assert data[-2:] == (binascii.crc_hqx(data[:-2], 0xFFFF) ^ 0xFFFF).to_bytes(2, "big")
+        assert data[-2:].hex() == "d351"
 
     def test_of_many_pictures_with_digests(self) -> None:
         plain = pack(JOINT)
@@ -201,7 +217,9 @@ class TestDamage:
                     unpack(bytes(damaged))
 
     @pytest.mark.parametrize(
-        "container", [ONE, LAYERED, JOINT, CHECKED], ids=["one", "layered", "joint", "checked"]
+        "container",
+        [ONE, LAYERED, JOINT, CHECKED, EXACT],
+        ids=["one", "layered", "joint", "checked", "exact"],
     )
     def test_every_value_of_every_byte_is_found(self, container: Container) -> None:
         data = pack(container)
@@ -239,7 +257,9 @@ class TestDamage:
             ),
             (b"\x9dG\x21" + pack(ONE)[3:], "an older gencomp: format version 2, .* version 3"),
             (b"\x9dG\x40" + pack(ONE)[3:], "format version 4, kind 0, which is not supported"),
-            (b"\x9dG\x38" + pack(ONE)[3:], "format version 3, kind 8, which is not supported"),
+            (b"\x9dG\x3c" + pack(ONE)[3:], "format version 3, kind 12, which is not supported"),
+            (pack(EXACT)[:6], "is cut: only 6 bytes are left"),
+            (pack(EXACT)[:-1], "checksum is wrong: it is damaged or cut"),
             (b"\x9dG\x00" + pack(ONE)[3:], "format version 0, kind 0, which is not supported"),
         ],
     )
@@ -311,7 +331,7 @@ class TestHostileHeaders:
         hollow = self.HEAD + b"\x01" + table + b"\x00\x05\x00"
         assert traced(lambda: unpack(sealed(hollow + b"x"))) < 20e6
 
-    @given(st.binary(max_size=40), st.integers(0, 7))
+    @given(st.binary(max_size=40), st.integers(0, 11))
     @settings(max_examples=500)
     def test_any_bytes_are_refused_or_are_what_would_be_written(
         self, fields: bytes, kind: int
@@ -378,12 +398,15 @@ def test_another_writer_is_refused() -> None:
         match=r"a.gcp was written by the encoder 0123456789ab .* codec dplc, .* ffffffffffff: give",
     ):
         require_writer(ONE, "dplc", b"\xff" * 6, "a.gcp")
+    require_writer(EXACT, "irec", WRITER, "a.gcp")
+    with pytest.raises(InputError, match=r"a.gcp was written by the encoder 01234567 and"):
+        require_writer(EXACT, "irec", b"\x02" + WRITER[1:], "a.gcp")
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"fingerprint": b"short"}, "has 6 bytes, not 5"),
+        ({"fingerprint": b"short"}, "has 6 bytes here, not 5"),
         ({"members": ()}, "at least one picture"),
         ({"members": (Member(0, 64),)}, "0×64"),
         ({"members": (Member(64, 65536),)}, "64×65536"),
@@ -393,6 +416,7 @@ def test_another_writer_is_refused() -> None:
             {"digests": Digests(b"R", bytes(4))},
             "2 bytes of the reader and 4 of the pixels, not 1 and",
         ),
+        ({"digests": Digests(b"", bytes(4))}, "has 4 bytes here, not 6"),
         ({"digests": Digests(b"RR", bytes(8))}, "1 pictures have .* not 2 and 8"),
     ],
 )

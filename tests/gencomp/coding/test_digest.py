@@ -48,4 +48,12 @@ def test_other_decoders_and_containers_without_digests_are_not() -> None:
     digest.require(Container(b"writer", (Member(2, 4),)), 0, IMAGES[1], READER, "a.gcp")
 
 
+def test_every_decoder_is_held_to_an_exact_image() -> None:
+    hashes = [digest.hashed(image, b"writer") for image in IMAGES]
+    found = Container(b"writ", (Member(2, 4),) * 3, digests=digest.of_exact(hashes))
+    digest.require(found, 2, IMAGES[2], b"writer", "a.gcp")
+    with pytest.raises(InputError, match=r"a.gcp decodes to other pixels here than where it"):
+        digest.require(found, 2, IMAGES[1], b"writer", "a.gcp")
+
+
 GOLDEN = "4721a528"

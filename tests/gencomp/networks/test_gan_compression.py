@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from gencomp.networks.float64 import in_float64
-from gencomp.networks.gan_compression import (
+from gencomp.networks.gan_compression.autoencoder import (
     Decoder,
     Encoder,
     Layers,
@@ -15,7 +15,7 @@ from gencomp.networks.gan_compression import (
     label_encoder,
     lift,
 )
-from gencomp.networks.gan_discriminator import Condition, Discriminator, least_side
+from gencomp.networks.gan_compression.discriminator import Condition, Discriminator, least_side
 from gencomp.networks.norms import Norm
 
 PADDINGS: tuple[Padding, ...] = ("symmetric", "tf_same")

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from gencomp.networks.gan_compression import STRIDE, Padding, glorot_
+from gencomp.networks.gan_compression.autoencoder import STRIDE, Padding, glorot_
 from gencomp.networks.norms import Norm, norm
 from gencomp.networks.padding import halved, strided
 

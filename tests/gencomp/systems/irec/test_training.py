@@ -1,0 +1,89 @@
+"""Every stage through the loop and the command line: it learns, and resumes with the same bits."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.runs import open_run
+from gencomp import recipes
+from gencomp.cli import main
+from tests import tiny
+from tests.gencomp import irec_cases
+from tests.gencomp.irec_cases import NARROW, RECIPES, STAGES
+
+SHORT: dict[str, Any] = {
+    "data.batch_size": 8,
+    "training.epochs": None,
+    "training.steps": 6,
+    "training.log_every": 1,
+    "training.checkpoint_every": 2,
+    "training.sample_every": 5,
+    "optimizer.decay_epochs": [0.5],
+    "evaluation.every": 5,
+    "evaluation.batch_size": 8,
+    "evaluation.limit": 12,
+}
+
+
+@pytest.fixture(scope="module")
+def waves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return irec_cases.shard_set(tmp_path_factory.mktemp("waves"))
+
+
+def raw(stage: str, waves: Path, **overrides: Any) -> dict[str, Any]:
+    where = {"data.shards": str(waves), "evaluation.transforms": {}}
+    return recipes.with_overrides(
+        recipes.read(RECIPES[stage]), {**NARROW[stage], **SHORT, **where, **overrides}
+    )
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_crashed_and_resumed(stage: str, waves: Path, tmp_path: Path) -> None:
+    """Weights, averages, optimizers, metrics log and result are those of a straight run."""
+    recipe = raw(stage, waves, **{"training.ema_decay": 0.9})
+    straight, outcome = tiny.trained(tmp_path / "straight", recipe)
+    assert outcome.finished and all(map(math.isfinite, outcome.metrics.values()))
+    with pytest.raises(tiny.Crash):
+        tiny.trained(tmp_path / "run", recipe, tiny.crash_after(3))
+    run, _ = tiny.trained(tmp_path / "run", recipe)
+    tiny.assert_identical(tiny.state(run), tiny.state(straight))
+    assert tiny.rows(run) == tiny.rows(straight)
+
+
+LEARNS: dict[str, Any] = {
+    "training.steps": 60,
+    "training.checkpoint_every": 60,
+    "training.sample_every": 60,
+    "training.ema_decay": None,
+    "optimizer.decay_epochs": [],
+    "optimizer.learning_rate": 5e-3,
+    "evaluation.every": 59,
+}
+
+
+def require_learnt(path: Path) -> None:
+    """The objective has fallen, and the finished run has its table of expected divergences."""
+    losses = tiny.losses(tiny.Run(path), "model")
+    assert len(losses) == 60
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+    table = list(open_run(path).system().expected_kl)  # type: ignore[attr-defined]
+    assert all((mean_C > 0).any() for mean_C in table)
+
+
+def test_the_command_line_trains(waves: Path, tmp_path: Path) -> None:
+    settings = {**NARROW["rvae"], **SHORT, **LEARNS, "data.shards": str(waves)}
+    words = [f"--{key}={json.dumps(value)}" for key, value in settings.items()]
+    where = ["--runs", str(tmp_path), "--name", "run", "--workers", "1"]
+    assert main(["train", RECIPES["rvae"], *where, *words]) == 0
+    require_learnt(tmp_path / "run")
+
+
+@pytest.mark.parametrize("stage", ["two_level", "one_level"])
+def test_lossy_models_learn(stage: str, waves: Path, tmp_path: Path) -> None:
+    tiny.trained(tmp_path / "run", raw(stage, waves, **LEARNS))
+    require_learnt(tmp_path / "run")
