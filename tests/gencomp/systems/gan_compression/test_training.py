@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -104,23 +105,33 @@ def test_two_stages(shapes: Path, tmp_path: Path) -> None:
     assert (system.code.counts_CL.sum(1) > 0).all()  # type: ignore[attr-defined]
 
 
-class Means(torch.nn.Module):
+class Judge(torch.nn.Module):
+    """A network of distances, with operations that an optimising executor would fuse."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 4, 3)
+
     def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        pool = torch.nn.functional.avg_pool2d
-        return (pool(a, 4) - pool(b, 4)).square().mean([1, 2, 3])
+        x = torch.tanh(torch.sigmoid(self.conv(a)) * 2 + 1)
+        y = torch.tanh(torch.sigmoid(self.conv(b)) * 2 + 1)
+        return (x - y).square().mean([1, 2, 3])
 
 
 def test_a_perceptual_network_is_never_saved(shapes: Path, tmp_path: Path) -> None:
-    import hashlib
-
-    content = to_file(Means())
+    """It is read from its file again, and a resumed run has the same bits."""
+    content = to_file(Judge())
     (tmp_path / "net.pt").write_bytes(content)
     keys = {
         "loss.perceptual.path": str(tmp_path / "net.pt"),
         "loss.perceptual.sha256": hashlib.sha256(content).hexdigest(),
-        "loss.perceptual_weight": 5.0,
+        "loss.perceptual_weight": 50.0,
     }
-    run, _ = tiny.trained(tmp_path / "run", raw("distortion", shapes, **keys))
+    recipe = raw("distortion", shapes, **keys)
+    straight, _ = tiny.trained(tmp_path / "straight", recipe)
+    tiny.trained(tmp_path / "run", recipe, tiny.stop_after(4))
+    run, _ = tiny.trained(tmp_path / "run", recipe)
+    tiny.assert_identical(tiny.state(run), tiny.state(straight))
     assert all(row["codec/perceptual"] > 0 for row in tiny.rows(run) if "codec/loss" in row)
     assert not any("perceptual" in name for name in tiny.state(run))
     assert run.system().frozen
