@@ -170,6 +170,24 @@ def gradient_penalties(
     return (length - 1).square().mean((1, 2, 3))
 
 
+def real_penalties(critic: Callable[[Tensor], Tensor], real_BCHW: Tensor) -> Tensor:
+    """The squared norm |∇f(x)|² of the gradient at each real image, R1 without its factor γ/2.
+
+    Mescheder, Geiger and Nowozin, *Which Training Methods for GANs do actually Converge?*, 2018.
+
+    Args:
+        critic: maps images to one score each; images must not influence each other.
+        real_BCHW: this rank's images; no gradient flows to them.
+
+    Returns:
+        [n] penalties, which can be differentiated with respect to the critic's parameters.
+    """
+    x_BCHW = real_BCHW.detach().requires_grad_()
+    with torch.enable_grad():
+        (gradient_BCHW,) = torch.autograd.grad(critic(x_BCHW).sum(), x_BCHW, create_graph=True)
+    return at_least_float32(gradient_BCHW).square().sum((1, 2, 3))
+
+
 def _squared_distances(a_NM: Tensor, b_KM: Tensor) -> Tensor:
     """The distances |a|² + |b|² − 2 a·b, [N, K]; rounding may make them slightly negative.
 

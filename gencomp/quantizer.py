@@ -1,13 +1,18 @@
-"""A scalar quantizer with fixed centres and a soft gradient.
+"""A scalar quantizer with fixed or learnt centres, and a gradient where the true one is 0.
 
-The forward pass gives the nearest centre, and for ties the lower one. The backward pass takes the
-derivative of the soft value
+The forward pass gives the nearest centre, and for ties the lower one. The backward pass with the
+soft gradient takes the derivative of the soft value
 
     s(x) = Σ_l c_l w_l,   w = softmax_l(−σ (x − c_l)²)  or  softmax_l(−σ |x − c_l|)
 
 For the squared distance it is ds/dx = 2σ Var_w(c) (Mentzer et al., CVPR 2018, without annealing;
 Tschannen et al., NeurIPS 2018). For the absolute distance it is 0 beyond the outermost centres,
 where all distances change by the same amount, and at a centre the derivative of |·| is taken as 0.
+
+The inward gradient is 1 between the outermost centres. Beyond them it is 1 where a step against the
+loss's gradient leads back inside and 0 where it leads further out, so no value is lost for good,
+and none runs away.
+
 The symbols are the integers l, and only they go into a file.
 """
 
@@ -15,12 +20,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from gencomp.errors import InputError
+
+Distance = Literal["squared", "absolute"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,7 @@ class Quantizer:
         distance: the distance in the softmax.
         boundaries: the L − 1 values between the centres; a value goes to the lower of two centres
             if it is at most the boundary between them. The default is the middle.
+        gradient: the gradient of `quantize`.
 
     Raises:
         InputError: there are fewer than 2 centres, they do not increase, or the sharpness is not
@@ -41,8 +50,9 @@ class Quantizer:
 
     centres: tuple[float, ...]
     sharpness: float = 1.0
-    distance: Literal["squared", "absolute"] = "squared"
+    distance: Distance = "squared"
     boundaries: tuple[float, ...] = ()
+    gradient: Literal["soft", "inward"] = "soft"
 
     def __post_init__(self) -> None:
         _require_levels(len(self.centres))
@@ -71,7 +81,7 @@ def cells(levels: int) -> Quantizer:
 def grid(
     levels: int,
     sharpness: float = 1.0,
-    distance: Literal["squared", "absolute"] = "squared",
+    distance: Distance = "squared",
     low: float = -1.0,
     high: float = 1.0,
 ) -> Quantizer:
@@ -87,12 +97,15 @@ def half_cell(levels: int) -> float:
     return 1 / levels
 
 
-def quantize(y: Tensor, quantizer: Quantizer) -> Tensor:
-    """The nearest centre of every value, with the gradient of the soft value.
+def quantize(y: Tensor, quantizer: Quantizer, centres_L: Tensor | None = None) -> Tensor:
+    """The nearest centre of every value, with the quantizer's gradient.
 
     Args:
         y: values of any shape; those beyond the outermost centres go to these centres.
         quantizer: the quantizer.
+        centres_L: learnt centres in increasing order, which replace those of the quantizer. They
+            get the gradient of the soft value, or with the inward gradient that of the centre that
+            was chosen.
 
     Returns:
         The centres in the shape and type of `y`. They are bit-identical to
@@ -100,30 +113,41 @@ def quantize(y: Tensor, quantizer: Quantizer) -> Tensor:
         which is exactly 0. A NaN stays a NaN.
     """
     x = y.to(torch.promote_types(y.dtype, torch.float32))
-    hard = _centres(quantizer, x.dtype, x.device)[_nearest(x.detach(), quantizer)]
-    soft = soft_value(x, quantizer)
-    return (hard + (soft - soft.detach())).to(y.dtype)
+    c_L = _centres(quantizer, x.dtype, x.device, centres_L)
+    hard = c_L[_nearest(x.detach(), quantizer, centres_L)]
+    if quantizer.gradient == "inward":
+        ends = c_L.detach()
+        return (hard + _Inward.apply(x, ends[0], ends[-1])).to(y.dtype)
+    soft = soft_value(x, quantizer, centres_L)
+    return (hard.detach() + (soft - soft.detach())).to(y.dtype)
 
 
-def soft_value(x: Tensor, quantizer: Quantizer) -> Tensor:
+def soft_value(x: Tensor, quantizer: Quantizer, centres_L: Tensor | None = None) -> Tensor:
     """The soft value s(x) of every value, in the shape of `x`."""
-    c_L = _centres(quantizer, x.dtype, x.device)
+    c_L = _centres(quantizer, x.dtype, x.device, centres_L)
+    return (soft_assignments(x, quantizer, centres_L) * c_L).sum(-1)
+
+
+def soft_assignments(x: Tensor, quantizer: Quantizer, centres_L: Tensor | None = None) -> Tensor:
+    """The weights w of the centres in the soft value of every value, [*x.shape, L]."""
+    c_L = _centres(quantizer, x.dtype, x.device, centres_L)
     if quantizer.distance == "squared":
         # This is −(x − c)² without −x², which the softmax cancels, so it is exact for any x.
         logits = quantizer.sharpness * (2 * x[..., None] * c_L - c_L.square())
     else:
         # The clamp makes s exactly constant, and its gradient exactly 0, beyond the outer centres.
-        inner = x.clamp(quantizer.centres[0], quantizer.centres[-1])
+        inner = x.clamp(c_L[0].detach(), c_L[-1].detach())
         logits = -quantizer.sharpness * (inner[..., None] - c_L).abs()
-    return (torch.softmax(logits, dim=-1) * c_L).sum(-1)
+    return torch.softmax(logits, dim=-1)
 
 
-def quantize_hard(y: Tensor, quantizer: Quantizer) -> Tensor:
+def quantize_hard(y: Tensor, quantizer: Quantizer, centres_L: Tensor | None = None) -> Tensor:
     """The symbol of the nearest centre of every value; for ties it is the lower centre's.
 
     Args:
         y: values of any shape, finite or infinite.
         quantizer: the quantizer.
+        centres_L: learnt centres, as in `quantize`.
 
     Returns:
         The int64 symbols in 0..L−1, in the shape of `y`.
@@ -133,13 +157,24 @@ def quantize_hard(y: Tensor, quantizer: Quantizer) -> Tensor:
     """
     if torch.isnan(y).any():
         raise InputError("The quantizer got a NaN: the encoder's weights or its input are broken.")
-    return _nearest(y.detach().to(torch.promote_types(y.dtype, torch.float32)), quantizer)
+    x = y.detach().to(torch.promote_types(y.dtype, torch.float32))
+    return _nearest(x, quantizer, centres_L)
 
 
 def symbols_to_values(
-    symbols: Tensor, quantizer: Quantizer, *, dtype: torch.dtype = torch.float32
+    symbols: Tensor,
+    quantizer: Quantizer,
+    *,
+    dtype: torch.dtype = torch.float32,
+    centres_L: Tensor | None = None,
 ) -> Tensor:
     """The centres of integer symbols, in the shape of `symbols`.
+
+    Args:
+        symbols: integers of 0..L−1.
+        quantizer: the quantizer.
+        dtype: the type of the centres.
+        centres_L: learnt centres, as in `quantize`.
 
     Raises:
         InputError: a symbol lies outside 0..L−1.
@@ -149,16 +184,43 @@ def symbols_to_values(
             f"Symbols run from {int(symbols.min())} to {int(symbols.max())}, allowed are 0 to "
             f"{quantizer.levels - 1}."
         )
-    return _centres(quantizer, dtype, symbols.device)[symbols.long()]
+    return _centres(quantizer, dtype, symbols.device, centres_L)[symbols.long()]
 
 
-def _nearest(x: Tensor, quantizer: Quantizer) -> Tensor:
-    boundaries = torch.tensor(quantizer.boundaries, dtype=torch.float64).to(x.device, x.dtype)
+class _Inward(torch.autograd.Function):
+    """Zeros, or NaN for a NaN; the gradient is 1, but 0 for steps away from [low, high]."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        ctx.save_for_backward(x < low, x > high)
+        return torch.where(x.isnan(), x, torch.zeros_like(x))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        below, above = ctx.saved_tensors
+        outward = (below & (grad > 0)) | (above & (grad < 0))
+        return grad.masked_fill(outward, 0), None, None
+
+
+def _nearest(x: Tensor, quantizer: Quantizer, centres_L: Tensor | None = None) -> Tensor:
+    if centres_L is None:
+        boundaries = torch.tensor(quantizer.boundaries, dtype=torch.float64).to(x.device, x.dtype)
+    else:
+        c_L = centres_L.detach().double()
+        boundaries = ((c_L[:-1] + c_L[1:]) / 2).to(x.device, x.dtype)
     # right=False puts a value on a boundary into the cell below it.
     return torch.bucketize(x.contiguous(), boundaries, right=False)
 
 
-def _centres(quantizer: Quantizer, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _centres(
+    quantizer: Quantizer,
+    dtype: torch.dtype,
+    device: torch.device,
+    centres_L: Tensor | None = None,
+) -> Tensor:
+    if centres_L is not None:
+        return centres_L.to(device, dtype)
     return torch.tensor(quantizer.centres, dtype=torch.float64).to(device, dtype)
 
 

@@ -35,8 +35,7 @@ On paper, the systems fit the hooks as follows:
 - GAN compression: both updates use one batch of one image, the second with `fresh_batch` false. VGG
   is in `frozen`, from a file whose hash the recipe states. Label maps are in `Batch.maps`, so
   `sample(draws, like=batch)` follows the maps and the size, and its noise map fits that size. It is
-  trained on crops and evaluated on whole images. The warm-up of its moving average needs a key
-  beside `ema_decay`.
+  trained on crops and evaluated on whole images.
 - Relative entropy coding: the prior is a hierarchy, so `latents` is None, and `sample` takes its
   size from `like`. The expected divergence of each channel, by which latents are cut into blocks,
   is measured in `finalise`.
@@ -152,9 +151,11 @@ class Phase(nn.Module, ABC):
             mode.
         second_order: whether the loss contains gradients of the networks that it trains (a gradient
             penalty), so that they must run in float32 and uncompiled.
+        logs_gradients: whether the norm of each trained network's gradient is a term of the update.
     """
 
     second_order = False
+    logs_gradients = False
 
     def __init__(
         self,

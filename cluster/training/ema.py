@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 
@@ -10,18 +10,33 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
+def warmed_up_decay(updates: int, decay: float) -> float:
+    """The decay min(d, (1 + n)/(10 + n)) of an average that has been updated n times.
+
+    It is 0.1 at first and reaches 0.999 at n = 8,990, so that the average soon forgets the start.
+    """
+    return min(decay, (1 + updates) / (10 + updates))
+
 
 class Averages:
     """The moving averages of all weights and buffers of a system's networks.
 
-    After step t: average ← decay · average + (1 − decay) · weights. The first update copies.
+    After step t: average ← decay · average + (1 − decay) · weights. The first update copies; with
+    warm-up, it is one like the others, and the decay is `warmed_up_decay`.
     """
 
-    def __init__(self, networks: nn.ModuleDict, decay: float) -> None:
+    def __init__(self, networks: nn.ModuleDict, decay: float, warm_up: bool = False) -> None:
         self._networks = networks
         self._averaged = AveragedModel(
-            networks, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True
+            networks,
+            multi_avg_fn=_warming_up(decay) if warm_up else get_ema_multi_avg_fn(decay),
+            use_buffers=True,
         )
+        if warm_up:  # AveragedModel copies as long as it counts no update
+            self._averaged.n_averaged += 1
 
     def update(self) -> None:
         """Update the averages with the weights after a step."""
@@ -52,6 +67,15 @@ class Averages:
                 _tensors(self._networks), _tensors(self._averaged.module), strict=True
             ):
                 own.data, averaged.data = averaged.data, own.data
+
+
+def _warming_up(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+    """The update of averages whose count of updates has begun at 1."""
+
+    def update(averages: Tensors, weights: Tensors, count: Tensor | int) -> None:
+        get_ema_multi_avg_fn(warmed_up_decay(int(count) - 1, decay))(averages, weights, count)
+
+    return update
 
 
 def _tensors(networks: nn.Module) -> Iterator[Tensor]:

@@ -17,7 +17,7 @@ from cluster.runs import Run, load_frozen, parent_networks
 from cluster.training.ema import Averages
 from cluster.training.worker_info import WorkerInfo
 from gencomp.errors import InputError
-from gencomp.recipes.schema import BaseRecipe
+from gencomp.recipes.schema import BaseRecipe, TrainingSection
 from gencomp.system import Progress, Supply, System
 from gencomp.systems import build_system
 
@@ -122,7 +122,7 @@ def start_or_resume(
         states = checkpoint.optimizers()
         for name, optimizer in optimizers.items():
             optimizer.load_state_dict(states[name])
-    averages = _averages(system, recipe.training.ema_decay, checkpoint)
+    averages = _averages(system, recipe.training, checkpoint)
     saver = _saver(run, recipe) if worker.rank == 0 else None
     return State(
         run, recipe, worker, system, optimizers, averages, progress, progress.step, saver, frozen
@@ -139,12 +139,12 @@ def _saver(run: Run, recipe: BaseRecipe) -> Saver:
 
 
 def _averages(
-    system: System, decay: float | None, checkpoint: store.Checkpoint | None
+    system: System, training: TrainingSection, checkpoint: store.Checkpoint | None
 ) -> Averages | None:
     """The moving averages of a checkpoint, or new ones."""
-    if decay is None:
+    if training.ema_decay is None:
         return None
-    averages = Averages(system.networks, decay)
+    averages = Averages(system.networks, training.ema_decay, training.ema_warm_up)
     if checkpoint is None:
         return averages
     saved = checkpoint.averages()

@@ -93,14 +93,17 @@ class Steps:
             last = part == len(self._batches) - 1
             with self._synchronised(name, last):
                 with self._precision(phase):
-                    loss, named = self._phases[name](
+                    loss, found = self._phases[name](
                         batch, self._draws(progress, number, part), progress
                     )
                 (loss / len(self._batches)).backward()
             losses.append(loss.detach())
-            terms.append(named)
+            terms.append(found)
+        named = {key: _mean([one[key] for one in terms]) for key in terms[0]}
+        if phase.logs_gradients:
+            named |= _gradient_norms(phase)
         optimizer.step()
-        return Updated(name, _mean(losses), {k: _mean([t[k] for t in terms]) for k in terms[0]})
+        return Updated(name, _mean(losses), named)
 
     def _draws(self, progress: Progress, number: int, part: int) -> Draws:
         worker = self._seat
@@ -121,6 +124,17 @@ class Steps:
         """Let the ranks exchange gradients only once, with the last accumulated batch."""
         phase = self._phases[name]
         return nullcontext() if last or phase is self._system.phases[name] else phase.no_sync()  # type: ignore[operator]
+
+
+def _gradient_norms(phase: Phase) -> dict[str, Tensor]:
+    """The Euclidean norm of each trained network's gradient, which ranks have averaged before."""
+    found = {}
+    for name in phase.trains:
+        parameters = phase.networks[name].parameters()
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if gradients:
+            found[f"gradient_norm_{name}"] = nn.utils.get_total_norm(gradients)
+    return found
 
 
 def _mean(values: Sequence[Tensor]) -> Tensor:

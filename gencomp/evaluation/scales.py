@@ -11,15 +11,18 @@ from collections.abc import Iterable
 PIXELS = "pixels on [-1, 1]"
 _LOSSLESS = ("png", "webp", "jpeg2000", "jpegxl")
 UNITS = {
-    **dict.fromkeys(("mse", "pv", "rate0_mse", "rate0_pv", "ideal_mse"), PIXELS),
+    **dict.fromkeys(("mse", "kept_mse", "pv", "rate0_mse", "rate0_pv", "ideal_mse"), PIXELS),
     "mse_unit": "pixels on [0, 1]",
     **dict.fromkeys(
         ("critic_gap", "critic_distance", "fresh_critic_gap", "fresh_critic_distance", "swd"),
         "Euclidean norm of images on [0, 1]",
     ),
-    **dict.fromkeys(("psnr", "ideal_psnr"), "dB"),
+    **dict.fromkeys(("psnr", "kept_psnr", "ideal_psnr"), "dB"),
     **dict.fromkeys(
-        ("bpp", "file_bpp", "nominal_bpp", "ideal_bpp", "joint_bpp", "joint_file_bpp"),
+        (
+            *("bpp", "file_bpp", "nominal_bpp", "entropy_bpp"),
+            *("ideal_bpp", "joint_bpp", "joint_file_bpp"),
+        ),
         "bits per pixel",
     ),
     **dict.fromkeys(

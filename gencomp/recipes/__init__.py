@@ -6,6 +6,8 @@ import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from gencomp.recipes import shipped
 from gencomp.recipes.schema import RECORD_FIELDS, BaseRecipe, WritingSection
 from gencomp.systems.classifier.recipe import ClassifierRecipe
 from gencomp.systems.dplc import recipe as dplc
+from gencomp.systems.gan_compression import recipe as gan_compression
 from gencomp.systems.irec import recipe as irec
 from gencomp.systems.urdp import recipe as urdp
 from gencomp.systems.vae.recipe import VaeRecipe
@@ -33,6 +36,8 @@ RECIPES: dict[tuple[str, str], type[BaseRecipe]] = {
     ("urdp", "universal"): urdp.UniversalRecipe,
     ("urdp", "refinement"): urdp.RefinementRecipe,
     ("urdp", "critic"): urdp.CriticRecipe,
+    ("gan_compression", "distortion"): gan_compression.DistortionRecipe,
+    ("gan_compression", "adversarial"): gan_compression.AdversarialRecipe,
     ("irec", "rvae"): irec.RvaeRecipe,
     ("irec", "two_level"): irec.TwoLevelRecipe,
     ("irec", "one_level"): irec.OneLevelRecipe,
@@ -178,20 +183,28 @@ def rewriting(recipe: BaseRecipe, values: Mapping[str, Any], source: str | Path)
 
 
 def with_absolute_paths(recipe: BaseRecipe) -> BaseRecipe:
-    """The recipe with its shard sets and parent runs named by absolute paths."""
+    """The recipe with its shard sets, parent runs and files named by absolute paths."""
     raw = recipe.model_dump(mode="json")
-    for section, key in _locations(raw):
+    for section, key in _locations(recipe, raw):
         location = section[key]
         if location is not None and "://" not in location:
             section[key] = str(Path(location).absolute())
     return type(recipe).model_validate(raw)
 
 
-def _locations(raw: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
-    """The keys of a raw recipe that locate a shard set or a run, as (section, key)."""
+def _locations(recipe: BaseRecipe, raw: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
+    """The keys of a recipe's dump that locate a shard set, a run or a file, as (section, key)."""
     sections = [raw["data"], *raw["data"]["mixture"], raw["evaluation"]]
     parents = raw.get("parents", {})
-    return [*((section, "shards") for section in sections), *((parents, key) for key in parents)]
+    files = []
+    for dotted in recipe.FILE_KEYS:
+        *above, key = dotted.split(".")
+        files.append((reduce(getitem, above, raw), key))
+    return [
+        *((section, "shards") for section in sections),
+        *((parents, key) for key in parents),
+        *files,
+    ]
 
 
 def dump(recipe: BaseRecipe) -> str:
@@ -207,8 +220,8 @@ def identity(
     Args:
         recipe: the resolved recipe. Four things are left out: locations, since they do not say
             what is there; logging, saving and keeping, and how files are written, since they do not
-            change what is learned; and the transforms of evaluations where they equal those of
-            training.
+            change what is learned; the transforms of evaluations where they equal those of
+            training; and a warm-up of the moving average where there is none.
         data: the hashes that identify the images, by name (see `cluster.data.hashes`).
         parents: the hash of the weights of each parent run, by role.
 
@@ -216,10 +229,12 @@ def identity(
         A flat mapping of dotted keys, which can be compared and hashed.
     """
     raw = recipe.model_dump(mode="json")
-    for section, key in _locations(raw):
+    for section, key in _locations(recipe, raw):
         del section[key]
     for field in RECORD_FIELDS:
         del raw["training"][field]
+    if not recipe.training.ema_warm_up:
+        del raw["training"]["ema_warm_up"]
     if recipe.evaluates_as_it_trains():
         del raw["evaluation"]["transforms"]
     values = {key: value for key, value in flatten(raw).items() if key not in writing(recipe)}

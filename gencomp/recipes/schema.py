@@ -228,6 +228,17 @@ class TrainingSection(Section):
         description="decay of a moving average of the weights, which is then evaluated and is the"
         " result of training",
     )
+    ema_warm_up: bool = Field(
+        False,
+        description="let the decay grow as (1 + n)/(10 + n) with the number n of steps until it"
+        " reaches ema_decay, so that the average soon forgets the start",
+    )
+
+    @model_validator(mode="after")
+    def _a_decay_to_reach(self) -> TrainingSection:
+        if self.ema_warm_up and self.ema_decay is None:
+            raise ValueError("ema_warm_up needs ema_decay, the decay that it ends at")
+        return self
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainingSection:
@@ -275,10 +286,13 @@ class BaseRecipe(Section):
         RATE_KEYS: the dotted keys that set the rate of the code; a stage without a code has none.
         MEASURES: the role of the parent run that a run of this stage does no more than measure, so
             that its metrics are shown as those of that run; None for every other stage.
+        FILE_KEYS: the dotted keys that name files by their paths. A path is no part of what
+            identifies a run; the file's hash, under another key, is.
     """
 
     RATE_KEYS: ClassVar[tuple[str, ...]] = ()
     MEASURES: ClassVar[str | None] = None
+    FILE_KEYS: ClassVar[tuple[str, ...]] = ()
 
     system: str
     stage: str

@@ -9,6 +9,7 @@ from gencomp.errors import InputError
 from gencomp.recipes.schema import BaseRecipe
 from gencomp.systems.classifier.recipe import ClassifierRecipe
 from gencomp.systems.dplc import recipe as dplc
+from gencomp.systems.gan_compression.recipe import GanRecipe
 from gencomp.systems.irec import recipe as irec
 from gencomp.systems.urdp import recipe as urdp
 from gencomp.systems.vae.recipe import VaeRecipe
@@ -49,6 +50,10 @@ def build_system(recipe: BaseRecipe, parents: Mapping[str, BaseRecipe]) -> Syste
             from gencomp.systems.classifier.system import Classifier
 
             return Classifier(recipe)
+        case GanRecipe():
+            from gencomp.systems.gan_compression.build import build as build_gan
+
+            return build_gan(recipe, parents)
         case irec.IrecRecipe():
             from gencomp.systems.irec.build import build as build_irec
 

@@ -31,7 +31,7 @@ from gencomp.system import Batch, Progress, System, evaluation_mode
 from gencomp.systems import build_system
 from gencomp.systems.urdp.system import UrdpSystem
 from gencomp.systems.vae.system import Vae
-from tests.gencomp import irec_cases, urdp_cases, vae_cases
+from tests.gencomp import gan_cases, irec_cases, urdp_cases, vae_cases
 from tests.gencomp.dplc_cases import ADVERSARIAL, made
 from tests.waiting import PATIENCE
 
@@ -110,6 +110,15 @@ VAES: dict[str, dict[str, Any]] = {
     "deep": {"networks.image_size": [64, 64], "networks.channels": 3},
     "dcgan": {"likelihood.variance": "fixed"},
 }
+# Systems of generative compression -> their case and what their recipes override.
+GAN: dict[str, tuple[str, dict[str, Any]]] = {
+    "distortion": ("distortion", {"loss.rate.weight": 0.1, "networks.norm": "instance"}),
+    "global": ("global", {"loss.gan": "wgan_gp", "networks.noise_channels": 2}),
+    "global_plus": ("global_plus", {"loss.gan": "hinge", "discriminator.r1_weight": 1.0}),
+    "conditional": ("conditional", {"code.centres": "learnt", "loss.gan": "vanilla"}),
+    "selective": ("selective", {"labels.kept": "box", "discriminator.latent_features": 2}),
+    "spectral": ("global", {"discriminator.norm": "none", "discriminator.spectral_norm": True}),
+}
 # Stages of irec -> what their recipes override, for images of any size.
 IREC: dict[str, tuple[str, dict[str, Any]]] = {
     "rvae": ("rvae", {"loss.free_bits": 20}),
@@ -159,7 +168,8 @@ def run_system(system: System, rows: int, rank: int, world: int) -> dict[str, Re
     if isinstance(system, Vae | UrdpSystem):
         x_BCHW = x_BCHW[:, :, : system.pixels.height, : system.pixels.width]
     index = torch.arange(rows)[rank::world]
-    share = Batch((x_BCHW[rank::world] + 1) / 2, index, index, index)
+    maps = {name: ids_BHW[rank::world] for name, ids_BHW in gan_cases.batch(rows).maps.items()}
+    share = Batch((x_BCHW[rank::world] + 1) / 2, index, index, index, maps)
     draws = Draws(1, ("train", 0, 0), rows, rank, world)
     results = {}
     for phase_name, phase in system.phases.items():
@@ -187,7 +197,8 @@ def run_system(system: System, rows: int, rank: int, world: int) -> dict[str, Re
     with evaluation_mode(system.networks):
         metrics = system.summary(system.evaluate(share, draws).all_reduced())
         if rank == 0:  # a sample grid, on one rank alone
-            system.pictures(share._replace(images_BCHW=(x_BCHW + 1) / 2), Draws(1, ("p",), rows))
+            whole = Batch((x_BCHW + 1) / 2, *[torch.arange(rows)] * 3, gan_cases.batch(rows).maps)
+            system.pictures(whole, Draws(1, ("p",), rows))
     results["evaluation"] = {k: torch.tensor(v, dtype=torch.float64) for k, v in metrics.items()}
     return results
 
@@ -211,12 +222,17 @@ def all_systems() -> dict[tuple[str, int], System]:
         for stage in URDP
         for rows in SYSTEM_ROWS
     }
+    gan = {
+        (f"gan, {name}", rows): gan_cases.made(case, **overrides)
+        for name, (case, overrides) in GAN.items()
+        for rows in SYSTEM_ROWS
+    }
     irec = {
         (f"irec, {name}", rows): irec_cases.made(stage, **overrides)
         for name, (stage, overrides) in IREC.items()
         for rows in SYSTEM_ROWS
     }
-    return {**dplc, **vaes, **classifiers, **urdp, **irec}
+    return {**dplc, **vaes, **classifiers, **urdp, **gan, **irec}
 
 
 def made_classifier() -> System:
@@ -351,6 +367,7 @@ def test_every_rank_gets_the_single_process_step(
         *(f"vae, {decoder}" for decoder in VAES),
         "classifier",
         *(f"urdp, {stage}" for stage in URDP),
+        *(f"gan, {name}" for name in GAN),
         *(f"irec, {name}" for name in IREC),
     ],
 )

@@ -152,6 +152,87 @@ class TestFiveCentresOfGanCompression:
         _, slopes = with_gradient([1.0, 0.5], Quantizer(FIVE, 10, "absolute"))
         assert slopes == pytest.approx([9e-4, 5.0], rel=0.02)
 
+    def test_frequencies_of_normal_values(self) -> None:
+        """10^6 values of N(0, 1): standard errors are 0.0005, so 0.002 is four of them."""
+        values = quantize(torch.randn(1_000_000), Quantizer(FIVE))
+        found = [(values == centre).float().mean().item() for centre in FIVE]
+        assert found == pytest.approx([0.0668, 0.2417, 0.3829, 0.2417, 0.0668], abs=0.002)
+        assert set(values.unique().tolist()) == set(FIVE)
+
+
+class TestInwardGradient:
+    QUANTIZER = Quantizer(FIVE, gradient="inward")
+
+    def slopes(self, sign: float) -> list[float]:
+        """The gradient of a loss of slope `sign` beyond the lowest centre, inside and above."""
+        y = torch.tensor([-9.0, -2.0, 0.3, 1.5, 2.0, 9.0], requires_grad=True)
+        (sign * quantize(y, self.QUANTIZER)).sum().backward()
+        assert y.grad is not None
+        return y.grad.tolist()
+
+    def test_it_is_1_but_for_steps_away(self) -> None:
+        # A descent step with the gradient 1 lowers a value, and with −1 it raises it.
+        assert self.slopes(1.0) == [0, 1, 1, 1, 1, 1]
+        assert self.slopes(-1.0) == [-1, -1, -1, -1, -1, 0]
+
+    def test_values_are_those_of_the_soft_gradient(self) -> None:
+        y = torch.randn(1000) * 3
+        assert torch.equal(quantize(y, self.QUANTIZER), quantize(y, Quantizer(FIVE)))
+        assert torch.isnan(quantize(torch.tensor([float("nan")]), self.QUANTIZER)).all()
+
+    def test_no_value_is_lost_and_none_runs_away(self) -> None:
+        """Values that start far outside reach their targets, which one of them cannot."""
+        y = torch.tensor([8.0, -8.0, 8.0], requires_grad=True)
+        target = torch.tensor([-1.0, 1.0, 5.0])
+        for _ in range(400):
+            (gradient,) = torch.autograd.grad(
+                (quantize(y, self.QUANTIZER) - target).square().sum(), y
+            )
+            with torch.no_grad():
+                y -= 0.05 * gradient
+        assert quantize(y.detach(), self.QUANTIZER).tolist() == [-1, 1, 2]
+        assert y[2] <= 8
+
+
+class TestLearntCentres:
+    @pytest.mark.parametrize("gradient", ["soft", "inward"])
+    @pytest.mark.parametrize("distance", ["squared", "absolute"])
+    def test_at_their_start_they_are_the_fixed_ones(
+        self, distance: Distance, gradient: Literal["soft", "inward"]
+    ) -> None:
+        quantizer = Quantizer(FIVE, 1.3, distance, gradient=gradient)
+        y = torch.randn(500, dtype=torch.float64) * 2
+        results = []
+        for centres in (None, torch.tensor(FIVE)):
+            leaf = y.clone().requires_grad_()
+            out = quantize(leaf, quantizer, centres)
+            out.backward(torch.linspace(-1, 1, 500, dtype=torch.float64))
+            assert leaf.grad is not None
+            results += [(out.detach(), leaf.grad, quantize_hard(y, quantizer, centres))]
+        for fixed, learnt in zip(*results, strict=True):
+            torch.testing.assert_close(learnt, fixed, rtol=0, atol=1e-12)
+
+    @pytest.mark.parametrize("gradient", ["soft", "inward"])
+    def test_they_move_to_the_values(self, gradient: Literal["soft", "inward"]) -> None:
+        """Two centres for values about −3 and 5 are found by descent on the squared error."""
+        quantizer = Quantizer((-1.0, 1.0), 4.0, gradient=gradient)
+        values = torch.cat([torch.randn(200) * 0.1 - 3, torch.randn(200) * 0.1 + 5])
+        centres = torch.tensor([-1.0, 1.0], requires_grad=True)
+        for _ in range(200):
+            error = (quantize(values, quantizer, centres) - values).square().mean()
+            (step,) = torch.autograd.grad(error, centres)
+            with torch.no_grad():
+                centres -= 0.3 * step
+        assert centres.tolist() == pytest.approx([-3, 5], abs=0.05)
+        symbols = quantize_hard(values, quantizer, centres)
+        shown = symbols_to_values(symbols, quantizer, centres_L=centres.detach())
+        assert torch.equal(shown, quantize(values, quantizer, centres).detach())
+
+    def test_boundaries_lie_between_them(self) -> None:
+        centres = torch.tensor([-1.0, 0.0, 4.0])
+        found = quantize_hard(torch.tensor([-0.5, 2.0, 2.1]), Quantizer((-1.0, 0.0, 1.0)), centres)
+        assert found.tolist() == [0, 1, 2]
+
 
 class TestGridOfUniversalRepresentations:
     """L centres from −1 to 1, the absolute distance, σ = 1 or 2/L."""

@@ -29,6 +29,20 @@ class TestShipped:
                 for stage in stages
                 for images in ("celeba", "lsun", *(("mnist",) if stage in digits else ()), "photos")
             ),
+            *(
+                f"gan_{name}"
+                for name in (
+                    "ade20k",
+                    "cityscapes",
+                    *(f"conditional_{images}" for images in ("ade20k", "cityscapes", "narrow")),
+                    *(f"distortion_{images}" for images in ("cityscapes", "narrow", "open_images")),
+                    "narrow",
+                    "open_images",
+                    *(f"plus_{images}" for images in ("ade20k", "cityscapes", "narrow")),
+                    "port_cityscapes",
+                    *(f"selective_{images}" for images in ("ade20k", "cityscapes", "narrow")),
+                )
+            ),
             "irec_one_level_photos",
             *(
                 f"irec_rvae_{images}"
@@ -52,12 +66,14 @@ class TestShipped:
         ]
         for name in recipes.names():
             recipe = recipes.load(name)
-            only = ("elbo", "end_to_end", "cross_entropy")
+            only = ("elbo", "end_to_end", "cross_entropy", "adversarial")
             stage = "" if recipe.stage in only else f"{recipe.stage}_"
-            assert name.startswith(f"{recipe.system}_{stage}")
+            assert name.startswith(f"{recipe.system.removesuffix('_compression')}_{stage}")
             roles = {"codec": "generator", "critic": "decoder"}
             roles |= {"universal": "encoder", "refinement": "encoder"}
             expected = {roles[recipe.stage]} if recipe.stage in roles else set()
+            if name in ("gan_narrow", "gan_open_images", "gan_plus_narrow"):
+                expected = {"distortion"}
             assert set(recipe.parent_runs()) == expected
 
     def test_the_published_sizes(self) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cluster.checkpoints import store
 from cluster.runs import Run
 from cluster.training import steps
-from cluster.training.ema import Averages
+from cluster.training.ema import Averages, warmed_up_decay
 from cluster.training.worker_info import WorkerInfo
 from gencomp.system import Batch, Phase, PhaseLoss, Progress, Update
 from tests import tiny
@@ -84,6 +84,16 @@ def test_accumulated_gradients_are_averaged(photos: Path) -> None:
     assert values == [-2.0, -4.0, -4.0 - 5.0]
 
 
+def test_norms_of_gradients_are_terms_where_a_phase_asks_for_them(photos: Path) -> None:
+    """They are those of the averaged gradients: batches 1 and 2 give 1.5."""
+    system, maker = make(photos, (FRESH,), accumulate=2)
+    (updated,) = maker.step(START, batches())
+    assert {*updated.terms} == {"mean"}
+    system.phases["line"].logs_gradients = True
+    (updated,) = maker.step(START, batches())
+    assert updated.terms["gradient_norm_line"].item() == 1.5
+
+
 def test_the_first_update_needs_a_batch(photos: Path) -> None:
     _, maker = make(photos, (AGAIN,))
     with pytest.raises(RuntimeError, match="fresh batch"):
@@ -129,9 +139,26 @@ def test_the_average_has_its_closed_form() -> None:
     assert networks["norm"].weight.tolist() == [-2.0] * 2
 
 
-@pytest.mark.parametrize("step", [3, 4, 11])
-def test_a_resumed_average_has_the_same_bits(step: int, photos: Path, tmp_path: Path) -> None:
-    raw = tiny.generator(photos, {"training.ema_decay": 0.9, "training.accumulate": 2})
+def test_a_warm_average_forgets_its_start() -> None:
+    decays = [warmed_up_decay(n, 0.999) for n in (0, 90, 8989, 8990, 10**6)]
+    assert decays == pytest.approx([0.1, 0.91, 8990 / 8999, 0.999, 0.999])
+    networks = nn.ModuleDict({"norm": nn.BatchNorm1d(1)})
+    averages = Averages(networks, 0.25, warm_up=True)
+    weight, expected = networks["norm"].weight, 1.0  # where a norm starts
+    for decay, value in ((0.1, 3.0), (2 / 11, -2.0), (0.25, 5.0), (0.25, 6.0)):
+        weight.data.fill_(value)
+        averages.update()
+        expected = decay * expected + (1 - decay) * value
+    with averages.in_place():
+        assert weight.item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(("step", "warm_up"), [(3, False), (4, False), (11, False), (3, True)])
+def test_a_resumed_average_has_the_same_bits(
+    step: int, warm_up: bool, photos: Path, tmp_path: Path
+) -> None:
+    averaged = {"training.ema_decay": 0.9, "training.ema_warm_up": warm_up}
+    raw = tiny.generator(photos, {**averaged, "training.accumulate": 2})
     straight, _ = tiny.trained(tmp_path / "straight", raw)
     tiny.trained(tmp_path / "run", raw, tiny.stop_after(step))
     run, outcome = tiny.trained(tmp_path / "run", raw)

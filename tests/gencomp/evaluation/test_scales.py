@@ -14,4 +14,4 @@ def test_a_table_says_its_scale_and_what_negative_means() -> None:
 
 def test_all_that_is_of_pixels_has_one_scale() -> None:
     of_pixels = {name for name, unit in scales.UNITS.items() if unit == scales.PIXELS}
-    assert of_pixels == {"mse", "pv", "rate0_mse", "rate0_pv"}
+    assert of_pixels == {"mse", "ideal_mse", "kept_mse", "pv", "rate0_mse", "rate0_pv"}
