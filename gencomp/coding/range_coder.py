@@ -93,17 +93,20 @@ class Decoder:
         Raises:
             InputError: the frequencies have another sum, or the stream holds no such symbols.
         """
-        weights_BL = weights(frequencies_BL, precision)
+        return self.read(weights(frequencies_BL, precision)).astype(np.int64)
+
+    def read(self, weights_BL: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
+        """The next symbols as `take` gives them, with the weights that `weights` returned."""
         count, levels = weights_BL.shape
         if not count or levels == 1:
-            return np.zeros(count, np.int64)
+            return np.zeros(count, np.int32)
         try:
             symbols_B = self._decoder.decode(MODEL, weights_BL)
         except AssertionError:  # constriction raises it for a state that no symbol leads to
             raise damaged() from None
         self._again.append(symbols_B, weights_BL)
         require_read(self._again.words, self._data)
-        return symbols_B.astype(np.int64)
+        return symbols_B
 
     def finish(self) -> None:
         """Require that the stream holds the symbols that were taken and nothing else.
