@@ -22,6 +22,7 @@ BITS = 16
 ONE = 1 << BITS
 _LEAN = 4
 _STEPS = 64  # of the log odds, in one unit
+_ONES, _SEEN = 32, (1 << 32) - 1
 _LARGEST = 11  # of the log odds: e^-11 is about 2^-16
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio, for hashes
 
@@ -39,8 +40,8 @@ class AdaptiveBits:
     def __init__(self, orders: int, size_bits: int) -> None:
         self._first_C1 = np.arange(orders, dtype=np.int64)[:, None] << size_bits
         self._shift = np.uint64(64 - size_bits)
-        self._seen = np.zeros(orders << size_bits, np.int64)
-        self._ones = np.zeros(orders << size_bits, np.int64)
+        # How often a context was seen, and 2^32 times how often with a 1.
+        self._counts = np.zeros(orders << size_bits, np.int64)
 
     def cells(self, contexts_CN: npt.NDArray[np.uint64]) -> Integers:
         """The places of the counts of contexts, any 64-bit numbers."""
@@ -49,30 +50,27 @@ class AdaptiveBits:
 
     def probabilities(self, cells_CN: Integers, start: int) -> Integers:
         """The probabilities of 1, [N]; `start` is the one that the coarsest context leans on."""
-        seen_CN, ones_CN = self._seen.take(cells_CN), self._ones.take(cells_CN)
-        logits, _ = _log_odds()
+        counts_CN = self._counts.take(cells_CN)
+        ones_CN = (counts_CN >> _ONES) << BITS
+        seen_CN = (counts_CN & _SEEN) + _LEAN
+        to_log_odds, from_log_odds = _log_odds()
         estimate_N: Integers | int = start
-        total_N = np.zeros(cells_CN.shape[1], np.int64)
         for seen_N, ones_N in zip(seen_CN, ones_CN, strict=True):
-            estimate_N = leaning(seen_N, ones_N, estimate_N, _LEAN)
-            total_N += logits.take(estimate_N)
-        return from_log_odds(total_N // len(cells_CN))
+            ones_N += _LEAN * estimate_N
+            ones_N //= seen_N
+            estimate_N = ones_N
+        total_N = to_log_odds.take(ones_CN).sum(axis=0)
+        return from_log_odds.take(total_N // len(ones_CN) + _STEPS * _LARGEST)
 
     def count(self, cells_CN: Integers, bits_N: Bits) -> None:
         """Add bits to the counts of their contexts."""
-        np.add.at(self._seen, cells_CN, 1)
-        np.add.at(self._ones, cells_CN[:, bits_N], 1)
+        added_N = (bits_N.astype(np.int64) << _ONES) + 1
+        np.add.at(self._counts, cells_CN.ravel(), np.concatenate([added_N] * len(cells_CN)))
 
 
 def leaning(seen: Integers, ones: Integers, before: Integers | int, weight: int) -> Integers:
     """The share of ones, as if `weight` more bits had been seen of probability `before`."""
     return ((ones << BITS) + weight * before) // (seen + weight)
-
-
-def from_log_odds(steps_N: Integers) -> Integers:
-    """The probabilities of log odds that are given in 64ths."""
-    most = _STEPS * _LARGEST
-    return _log_odds()[1].take(np.clip(steps_N, -most, most) + most)
 
 
 class BitWriter:
@@ -85,7 +83,7 @@ class BitWriter:
         """Append bits, which are 1 with the probabilities `ones_N`, and return them."""
         assert bits_N is not None
         if bits_N.size:
-            self._encoder.append(bits_N.astype(np.int32), _weights(ones_N))
+            self._encoder.append(bits_N.astype(np.int32), _weights().take(ones_N, axis=0))
         return bits_N
 
     def data(self) -> bytes:
@@ -104,19 +102,19 @@ class BitReader:
         Raises:
             InputError: the stream holds no such bits.
         """
-        return self._decoder.read(_weights(ones_N)).astype(bool)
+        return self._decoder.read(_weights().take(ones_N, axis=0)).astype(bool)
 
     def finish(self) -> None:
         """Require that the stream holds nothing else; raises `InputError`."""
         self._decoder.finish()
 
 
-def _weights(ones_N: Integers) -> npt.NDArray[np.float64]:
-    """What the range coder needs, as `range_coder.weights` makes it of frequencies."""
-    weights_N2 = np.empty((len(ones_N), 2))
-    weights_N2[:, 0] = ((ONE - ones_N) << (PRECISION - BITS)) - 1
-    weights_N2[:, 1] = (ones_N << (PRECISION - BITS)) - 1
-    return weights_N2
+@cache
+def _weights() -> npt.NDArray[np.float64]:
+    """What the range coder needs for each probability, [2^16, 2], as `range_coder.weights` does."""
+    ones = np.arange(ONE, dtype=np.int64)
+    pairs = np.stack([ONE - ones, ones], axis=1) << (PRECISION - BITS)
+    return (pairs - 1).astype(np.float64)
 
 
 @cache
@@ -125,16 +123,16 @@ def _log_odds() -> tuple[Integers, Integers]:
 
     Powers of exp(1/64) with 128 binary places, so no processor's exponential function is asked.
     """
-    places = 128
-    step, term = 0, 1 << places
+    point = 128
+    step, term = 0, 1 << point
     for k in range(1, 40):
         step += term
         term //= _STEPS * k
-    powers = [1 << places]
+    powers = [1 << point]
     for _ in range(_STEPS * _LARGEST):
-        powers.append(powers[-1] * step >> places)
-    upper = [(power << BITS) // (power + (1 << places)) for power in powers]
+        powers.append(powers[-1] * step >> point)
+    upper = [(power << BITS) // (power + (1 << point)) for power in powers]
     half_N = np.array(upper, np.int64)
     probabilities = np.clip(np.concatenate([ONE - half_N[:0:-1], half_N]), 1, ONE - 1)
-    logits = np.searchsorted(probabilities, np.arange(ONE + 1)) - _STEPS * _LARGEST
-    return np.clip(logits, -_STEPS * _LARGEST, _STEPS * _LARGEST), probabilities
+    places = np.minimum(np.searchsorted(probabilities, np.arange(ONE + 1)), len(probabilities) - 1)
+    return places - _STEPS * _LARGEST, probabilities

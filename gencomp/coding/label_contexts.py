@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from gencomp.coding.tables import Integers
 
-Labels = npt.NDArray[np.int32]
+Labels = npt.NDArray[np.integer]  # of the fewest bits
 
 MARGIN = 3  # pixels around a lattice
 PASSES = ((1, 1), (0, 1), (1, 0))  # the first row and the first column of each
@@ -43,10 +43,12 @@ OFFSETS = np.array(
     ]
 )
 _RINGS = np.repeat((0, 1, 2), (4, 8, 4))
-_WEIGHTS = np.array((4, 1, 1), np.int8)[_RINGS]
+_WEIGHTS = np.repeat((4, 1), (4, 8)).astype(np.int8)  # of the inner two rings
 # Sums over the neighbours that share a label: moments to the right and downwards, and how many of
 # each ring, in decimal digits.
 _MOMENTS = (OFFSETS * np.array((4, 3, 2))[_RINGS, None]).transpose(0, 2, 1)
+_RANK_BITS = 3
+_APART = np.uint64(0xD6E8FEB86659FD93)  # odd, so that the product of a number has no other factor
 _DIGITS = np.array((100, 10, 1))[_RINGS]
 
 
@@ -81,22 +83,14 @@ def surroundings(
     flags_N = (right_N < 0) + 2 * (down_N < 0)
     if turn == 0:
         flags_N = flags_N + 4 * (abs(down_N) > abs(right_N))
-    turned_RN = np.take_along_axis(ranks_RN, _MIRRORS[turn].take(flags_N, axis=1), axis=0)
+    mirrors_RN = _MIRRORS[turn].take(flags_N, axis=1)
     pattern_N = np.zeros(values_RN.shape[1], np.uint64)
-    for place, rank_N in enumerate(turned_RN):
-        pattern_N |= rank_N.astype(np.uint64) << np.uint64(3 * place)
+    for place, rank_N in enumerate(np.take_along_axis(ranks_RN, mirrors_RN, axis=0)):
+        pattern_N |= rank_N.astype(np.uint64) << np.uint64(_RANK_BITS * place)
     rings_N = 1000 * (_DIGITS @ first_RN) + _DIGITS @ (ranks_RN == 1)
-    near_N = pattern_N & np.uint64((1 << 24) - 1)
-    named_N = guesses_GN[0].astype(np.uint64) * np.uint64(none + 1) + guesses_GN[1].astype(
-        np.uint64
-    )
-    contexts = (
-        rings_N.astype(np.uint64),
-        near_N,
-        pattern_N & np.uint64((1 << 36) - 1),
-        pattern_N,
-        near_N + named_N * np.uint64(0xD6E8FEB86659FD93),
-    )
+    named_N = guesses_GN[0].astype(np.uint64) * np.uint64(none + 1) + guesses_GN[1]
+    four_N, eight_N = (pattern_N & np.uint64((1 << _RANK_BITS * n) - 1) for n in (4, 8))
+    contexts = rings_N.astype(np.uint64), four_N, eight_N, pattern_N, four_N + named_N * _APART
     return Surroundings(guesses_GN, np.stack(contexts))
 
 
@@ -104,25 +98,29 @@ def _guesses(
     values_RN: Labels, none: int, recent_N: Labels | None
 ) -> tuple[Labels, npt.NDArray[np.int8]]:
     """The guesses, and the place of each neighbour among them, or `GUESSES` if it has none."""
-    weights_RN = np.zeros(values_RN.shape, np.int8)
-    for values_N, weight in zip(values_RN, _WEIGHTS, strict=True):
-        weights_RN += (values_RN == values_N) * weight
-    weights_RN[values_RN == none] = 0
+    near_RN = values_RN[: len(_WEIGHTS)]
+    weights_RN = np.zeros(near_RN.shape, np.int8)
+    for values_N, weight in zip(near_RN, _WEIGHTS, strict=True):
+        weights_RN += (near_RN == values_N) * weight
+    weights_RN[near_RN == none] = 0
     ranks_RN = np.full(values_RN.shape, GUESSES, np.int8)
-    guesses_GN = np.full((GUESSES, values_RN.shape[1]), none, np.int32)
-    columns_N = np.arange(values_RN.shape[1])
+    guesses_GN = np.full((GUESSES, values_RN.shape[1]), none, values_RN.dtype)
+    left = np.arange(values_RN.shape[1])  # the pixels with further guesses
     for rank in range(GUESSES):
-        best_N = weights_RN.argmax(axis=0)
-        found_N = weights_RN[best_N, columns_N] > 0
-        if not found_N.any():
+        more_N = weights_RN.any(axis=0)
+        left, weights_RN = left[more_N], weights_RN[:, more_N]
+        if not len(left):
             break
-        guesses_GN[rank, found_N] = values_RN[best_N[found_N], columns_N[found_N]]
-        same_RN = (values_RN == guesses_GN[rank]) & found_N
-        ranks_RN[same_RN] = rank
-        weights_RN[same_RN] = 0
+        values_RM = values_RN[:, left]
+        best_M = values_RM[weights_RN.argmax(axis=0), np.arange(len(left))]
+        guesses_GN[rank, left] = best_M
+        same_RM = values_RM == best_M
+        ranks_RN[:, left] = np.where(same_RM, np.int8(rank), ranks_RN[:, left])
+        weights_RN[same_RM[: len(weights_RN)]] = 0
     if recent_N is not None:
         new_N = (guesses_GN != recent_N).all(axis=0) & (recent_N != none)
         place_N = (guesses_GN == none).argmax(axis=0)
+        columns_N = np.arange(len(recent_N))
         new_N &= guesses_GN[place_N, columns_N] == none
         guesses_GN[place_N[new_N], columns_N[new_N]] = recent_N[new_N]
     return guesses_GN, ranks_RN
@@ -141,6 +139,7 @@ def _mirrored(offsets_R2: Integers, flags: int) -> list[int]:
     return found
 
 
+# [turn, 12, flags]: only the inner two rings form patterns.
 _MIRRORS = np.array(
-    [[_mirrored(offsets_R2, flags) for flags in range(8)] for offsets_R2 in OFFSETS]
+    [[_mirrored(offsets_R2, flags)[:12] for flags in range(8)] for offsets_R2 in OFFSETS]
 ).transpose(0, 2, 1)

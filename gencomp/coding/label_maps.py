@@ -23,8 +23,8 @@ from gencomp.coding.adaptive_bits import (
     BITS,
     ONE,
     AdaptiveBits,
-    Bits,
     BitReader,
+    Bits,
     BitWriter,
     leaning,
 )
@@ -43,9 +43,9 @@ from gencomp.coding.tables import Integers
 from gencomp.errors import InputError
 
 MAX_CLASSES = 1 << 16
-_AT_ONCE = 1 << 13  # pixels of a pass, to bound memory
-_LEAST_PART = 128  # pixels that are coded by the same counts
-_GROWTH = 64  # parts grow by one for so many pixels that were coded
+_AT_ONCE = 1 << 14  # pixels of a pass, to bound memory
+_LEAST_PART = 32  # pixels that are coded by the same counts
+_GROWTH = 128  # parts grow by one for so many pixels that were coded
 _SAME = ONE - ONE // 512  # the probability that a pixel is like all its neighbours, to begin with
 _LIKELY = (ONE * 7 // 10, *[ONE * 6 // 10] * (GUESSES - 1))  # that of each guess, likewise
 _BLOCK = 256  # ids
@@ -92,10 +92,10 @@ def encode(
     there[values] = True
     ids_K = _code_ids(there, classes, writer.code)
     if len(ids_K) > 1:
-        places = np.zeros(classes, np.int32)
+        places = np.zeros(classes, np.int64)
         places[ids_K] = np.arange(len(ids_K))
         truth_HW = np.where(known_HW, places[np.where(known_HW, map_HW, ids_K[0])], len(ids_K))
-        _Walk(len(ids_K), known_HW, given_HW, writer.code).run(truth_HW.astype(np.int32))
+        _Walk(len(ids_K), known_HW, given_HW, writer.code).run(truth_HW.astype(_type(len(ids_K))))
     return writer.data()
 
 
@@ -144,22 +144,28 @@ class _Walk:
     """
 
     def __init__(self, count: int, known_HW: Bits, given_HW: Labels | None, code: Code) -> None:
-        self._none, self._known_HW, self._given_HW, self._code = count, known_HW, given_HW, code
+        self._type, self._none, self._known_HW, self._given_HW, self._code = (
+            _type(count),
+            count,
+            known_HW,
+            given_HW,
+            code,
+        )
         size_bits = min(max(known_HW.size.bit_length() - 2, 8), 20)
         self._bits = AdaptiveBits(ORDERS, size_bits)
         self._same = np.zeros((2, len(PASSES), count), np.int64)
         self._new = _NewIds(count, code)
         self._recent: Labels | None = None
         if given_HW is not None:
-            self._recent = np.full(int(given_HW.max()) + 1, count, np.int32)
+            self._recent = np.full(int(given_HW.max()) + 1, count, self._type)
         self._coded = 0
 
     def run(self, truth_HW: Labels | None) -> Labels:
         """Code the map `truth_HW`, or the one of the stream if it is None, and return it."""
-        map_HW = np.full(self._known_HW.shape, self._none, np.int32)
+        map_HW = np.full(self._known_HW.shape, self._none, self._type)
         if self._known_HW[0, 0]:
             truth_N = None if truth_HW is None else truth_HW[0, :1]
-            map_HW[0, 0] = self._new.run(truth_N, np.full((1, 1), self._none, np.int32))[0]
+            map_HW[0, 0] = self._new.run(truth_N, np.full((1, 1), self._none, self._type))[0]
         stride = 1 << (max(map_HW.shape) - 1).bit_length() >> 1
         while stride:
             for turn in range(len(PASSES)):
@@ -171,15 +177,15 @@ class _Walk:
         """Code one pass of a lattice of every `stride`-th row and column."""
         lattice_YX = _lattice(map_HW, self._none, stride)
         given_YX = None if self._given_HW is None else _lattice(self._given_HW, -1, stride)
-        offsets_R1 = (OFFSETS[turn] @ (lattice_YX.shape[1], 1))[:, None]
-        for pixels_N, places_N in _parts(map_HW.shape, lattice_YX.shape[1], turn, stride):
+        for rows, columns in _parts(map_HW.shape, turn, stride):
+            values_RN = _around(lattice_YX, rows, columns, turn)
+            if given_YX is not None:
+                here_N = given_YX[rows + MARGIN, columns + MARGIN].ravel()
+                values_RN[_around(given_YX, rows, columns, turn) != here_N] = self._none
+            pixels_N = (rows * (stride * map_HW.shape[1]) + columns * stride).ravel()
             known_N = self._known_HW.take(pixels_N)
             if not known_N.all():
-                pixels_N, places_N = pixels_N[known_N], places_N[known_N]
-            around_RN = places_N + offsets_R1
-            values_RN = lattice_YX.take(around_RN)
-            if given_YX is not None:
-                values_RN[given_YX.take(around_RN) != given_YX.take(places_N)] = self._none
+                pixels_N, values_RN = pixels_N[known_N], values_RN[:, known_N]
             truth_N = None if truth_HW is None else truth_HW.take(pixels_N)
             map_HW.put(pixels_N, self._part(truth_N, values_RN, turn, pixels_N))
 
@@ -189,8 +195,8 @@ class _Walk:
         """Code pixels that have these neighbours, and return their ids."""
         alike_N = (values_RN == values_RN[0]).all(axis=0) & (values_RN[0] != self._none)
         alike, other = np.flatnonzero(alike_N), np.flatnonzero(~alike_N)
-        tried_GN = np.full((GUESSES, len(pixels_N)), self._none, np.int32)
-        found_N = np.full(len(pixels_N), self._none, np.int32)
+        tried_GN = np.full((GUESSES, len(pixels_N)), self._none, self._type)
+        found_N = np.full(len(pixels_N), self._none, self._type)
         tried_GN[0, alike] = values_RN[0, alike]
         found_N[alike] = self._alike(_at(truth_N, alike), tried_GN[0, alike], turn)
         recent_N = None if self._recent is None else self._recent_of(pixels_N[other])
@@ -222,7 +228,7 @@ class _Walk:
 
     def _asked(self, truth_N: Labels | None, around: Surroundings, turn: int) -> Labels:
         """Code which of their guesses pixels have."""
-        found_N = np.full(around.guesses_GN.shape[1], self._none, np.int32)
+        found_N = np.full(around.guesses_GN.shape[1], self._none, self._type)
         for rank, guesses_N in enumerate(around.guesses_GN):
             left = np.flatnonzero((found_N == self._none) & (guesses_N != self._none))
             asked = np.uint64((1 + turn + len(PASSES) * rank) << 56)
@@ -253,7 +259,7 @@ class _NewIds:
 
     def run(self, truth_N: Labels | None, tried_GN: Labels) -> Labels:
         """Code ids, of which some were tried before: `count` stands for none of them."""
-        found_N = np.empty(tried_GN.shape[1], np.int32)
+        found_N = np.empty(tried_GN.shape[1], tried_GN.dtype)
         start = 0
         while start < len(found_N):
             part = slice(start, start + _LEAST_PART + self._coded // _GROWTH)
@@ -283,7 +289,7 @@ class _NewIds:
             low_N[bits_N] = middle_N[bits_N]
         if int(low_N.max(initial=0)) >= self._count:
             raise damaged()
-        return low_N.astype(np.int32)
+        return low_N.astype(_type(self._count))
 
 
 def _lattice(map_HW: Labels, outside: int, stride: int) -> Labels:
@@ -291,28 +297,31 @@ def _lattice(map_HW: Labels, outside: int, stride: int) -> Labels:
     return np.pad(map_HW[::stride, ::stride], MARGIN, constant_values=outside)
 
 
-def _parts(
-    shape: tuple[int, ...], columns: int, turn: int, stride: int
-) -> Iterator[tuple[Integers, Integers]]:
-    """The pixels of a pass, some rows at a time: their places in the map and in the lattice.
+def _parts(shape: tuple[int, ...], turn: int, stride: int) -> Iterator[tuple[Integers, Integers]]:
+    """The rows [Y, 1] and columns [X] of a pass in a lattice, some rows at a time.
 
     Args:
         shape: height and width of the map.
-        columns: the columns of the lattice, with its margin.
         turn: the number of the pass.
         stride: that of the lattice.
     """
     height, width = -(-shape[0] // stride), -(-shape[1] // stride)
-    rows, across = (
-        np.arange(first, n, 2) for first, n in zip(PASSES[turn], (height, width), strict=True)
-    )
-    if not len(across):
-        return
-    step = max(1, _AT_ONCE // len(across))
-    for start in range(0, len(rows), step):
-        down = rows[start : start + step, None]
-        pixels = down * stride * shape[1] + across * stride
-        yield pixels.ravel(), ((down + MARGIN) * columns + across + MARGIN).ravel()
+    rows, columns = np.arange(PASSES[turn][0], height, 2), np.arange(PASSES[turn][1], width, 2)
+    step = max(1, _AT_ONCE // max(len(columns), 1))
+    for start in range(0, len(rows) if len(columns) else 0, step):
+        yield rows[start : start + step, None], columns
+
+
+def _around(lattice_YX: Labels, rows: Integers, columns: Integers, turn: int) -> Labels:
+    """The 16 neighbours of each pixel of a part, [16, N]."""
+    found = np.empty((len(OFFSETS[turn]), len(rows), len(columns)), lattice_YX.dtype)
+    top, left = int(rows[0, 0]) + MARGIN, int(columns[0]) + MARGIN
+    for place, (down, right) in enumerate(OFFSETS[turn].tolist()):
+        first, second = top + down, left + right
+        found[place] = lattice_YX[
+            first : first + 2 * len(rows) - 1 : 2, second : second + 2 * len(columns) - 1 : 2
+        ]
+    return found.reshape(len(found), -1)
 
 
 def _code_ids(there: Bits | None, classes: int, code: Code) -> Integers:
@@ -344,6 +353,11 @@ def _code_number(number: int | None, bits: int, code: Code) -> int:
     places = np.arange(bits)
     wanted = None if number is None else (number >> places & 1).astype(bool)
     return int((code(wanted, np.full(bits, ONE // 2)).astype(np.int64) << places).sum())
+
+
+def _type(count: int) -> type[np.unsignedinteger]:
+    """The type of ids 0..count, the last of which stands for none."""
+    return np.uint8 if count < 1 << 8 else np.uint16 if count < 1 << 16 else np.uint32
 
 
 def _at(values_N: Labels | None, chosen: Integers | slice) -> Labels | None:
