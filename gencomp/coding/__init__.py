@@ -5,6 +5,9 @@ tables        hold the integer statistics of a code
 entropy       codes symbols by such statistics
 range_coder   codes symbols by integer frequencies that are given step by step
 coders        are pairs of encode and decode, which compose into larger ones
+adaptive_bits codes bits by probabilities that adapt, in integers
+label_maps    codes maps of ids without loss, coarse to fine, with
+label_contexts which says what the known pixels around a pixel tell
 payload       is the shorter of a fixed-length and an entropy-coded form
 container     is the file format of every codec
 joint         is the header of a container of many pictures

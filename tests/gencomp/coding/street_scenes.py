@@ -26,7 +26,9 @@ def street(seed: int, height: int = 256, width: int = 512) -> tuple[np.ndarray, 
     draw(0, [(0, horizon), (width, horizon), (width, height), (0, height)])
     for side in (0, width):
         reach = generator.uniform(0.1, 0.45) * width
-        draw(1, [(side, height), (abs(side - reach), height), (width / 2, horizon), (side, horizon)])
+        draw(
+            1, [(side, height), (abs(side - reach), height), (width / 2, horizon), (side, horizon)]
+        )
     for label in generator.choice([11, 12, 13, 17, 18], 10):
         middle, foot = generator.uniform((0, horizon), (width, height))
         size = (foot - horizon) / 3 + 5
@@ -64,9 +66,15 @@ def _ridge(generator: np.random.Generator, width: int, level: float) -> list[tup
     return [(8.0 * place, float(height)) for place, height in enumerate(heights)]
 
 
-def _blob(generator: np.random.Generator, x: float, y: float, size: float) -> list[tuple[float, float]]:
+def _blob(
+    generator: np.random.Generator, x: float, y: float, size: float
+) -> list[tuple[float, float]]:
     angles = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     radii = np.full(40, size)
     for order in (2, 3, 5):
-        radii += size * generator.uniform(0, 0.4 / order) * np.cos(order * angles + generator.uniform(0, 6))
+        radii += (
+            size
+            * generator.uniform(0, 0.4 / order)
+            * np.cos(order * angles + generator.uniform(0, 6))
+        )
     return [(x + r * np.cos(a), y + r * np.sin(a)) for r, a in zip(radii, angles, strict=True)]
