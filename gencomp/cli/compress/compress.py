@@ -35,6 +35,10 @@ def compress(
     already are kept, so the same command goes on where it was stopped. With --joint, the images of
     a folder become one joint file too, in the order of their names.
 
+    Codecs take RGB of 8 bits. Images are turned upright by their orientation tag; grey becomes
+    three equal channels, a palette its colours, CMYK plain RGB; of 16 bits the upper 8 are kept;
+    transparent pixels are laid over white. Images of 32 bits a channel are refused.
+
     Args:
         run: The run whose codec is used, for example a trial of a sweep.
         files: Image files (PNG, JPEG, WebP, ...) of any size, or one folder with images; and last
