@@ -331,7 +331,7 @@ def _code_ids(there: Bits | None, classes: int, code: Code) -> Integers:
     size, blocks = min(classes, _BLOCK), -(-classes // _BLOCK)
     block_B = np.zeros(1, np.int64)
     if blocks > 1:
-        there_B = None if there is None else _blocks(there, blocks).any(axis=1)
+        there_B = None if there is None else np.asarray(_blocks(there, blocks).any(axis=1))
         chance = np.full(blocks, min(max(ids * ONE // (2 * blocks), ONE // 64), ONE * 3 // 4))
         block_B = np.flatnonzero(code(there_B, chance))
     room = max(len(block_B) * size, 1)
