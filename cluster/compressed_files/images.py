@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 from gencomp.errors import InputError
 from shards.reading import decode
 
+_DEEP_GREY = ("PNG", "PPM")  # formats of at most 16 bits, which Pillow may open in mode I
 _ORIGIN = "gencomp"  # the key of the PNG text that names the stream and the draw of an image
 
 
@@ -32,21 +33,42 @@ def read(path: Path) -> bytes:
 
 
 def decoded(data: bytes, path: Path) -> np.ndarray:
-    """The pixels of an image, uint8 RGB [H, W, 3], turned upright by the file's orientation tag.
+    """The pixels of an image as every codec takes them, uint8 RGB [H, W, 3].
+
+    - The image is turned upright by the file's orientation tag.
+    - Grey becomes three equal channels, and a palette its colours.
+    - Of 16 bits a channel, the upper 8 are kept. Images of 32 bits a channel are refused.
+    - Transparent pixels are laid over white.
+    - CMYK becomes RGB by (255 − ink) · (255 − black) / 255. Colour profiles are not applied.
 
     Args:
         data: The content of the file.
         path: The file, for messages.
 
     Raises:
-        InputError: The file is no image that can be read.
+        InputError: The file is no image that can be read, or one whose colours have no such rule.
     """
     try:
-        return np.asarray(ImageOps.exif_transpose(decode.open_rgb(data)))
+        image = decode.open_any(data)
+        return _rgb(ImageOps.exif_transpose(image), image.format in _DEEP_GREY)
     except (ValueError, SyntaxError, struct.error) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is not a readable image: {error}") from None
+
+
+def _rgb(image: Image.Image, at_most_16_bits: bool) -> np.ndarray:
+    """The colours of an image, uint8 [H, W, 3]; raises `ValueError` for colours without a rule."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and at_most_16_bits):
+        return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise ValueError(
+            f"mode {image.mode} has 32 bits a channel, and a codec takes 8 or 16: save it as PNG"
+        )
+    if image.has_transparency_data:
+        over = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
+    return np.asarray(image.convert("RGB"))
 
 
 def pixels(path: Path) -> int:

@@ -14,6 +14,9 @@ universal_quantization  codes latents with a uniform posterior by a shared dithe
 relative_entropy        codes samples of latents with a Gaussian posterior
 portable      computes exp, log and the normal distribution to the same bits everywhere
 webp          is lossless WebP without its file header
+adaptive_bits codes bits by probabilities that adapt, in integers
+label_maps    codes maps of ids without loss, coarse to fine, with
+label_contexts which says what the known pixels around a pixel tell
 payload       is the shorter of a fixed-length and an entropy-coded form
 container     is the file format of every codec
 joint         is the header of a container of many pictures

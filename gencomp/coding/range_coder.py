@@ -115,15 +115,19 @@ class Decoder:
         """
         weights_ = weights(frequencies, precision)
         many = len(weights_) if count is None else count
-        if not many or weights_.shape[-1] == 1:
-            return np.zeros(many, np.int64)
+        return self.read(weights_, many).astype(np.int64)
+
+    def read(self, weights_: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.int32]:
+        """The next symbols as `take` gives them, with the weights that `weights` returned."""
+        if not count or weights_.shape[-1] == 1:
+            return np.zeros(count, np.int32)
         try:
-            symbols_B = self._decoder.decode(*decodable(weights_, many))
+            symbols_B = self._decoder.decode(*decodable(weights_, count))
         except AssertionError:  # constriction raises it for a state that no symbol leads to
             raise damaged() from None
         self._again.append(symbols_B, weights_)
         require_read(self._again.words, self._data)
-        return symbols_B.astype(np.int64)
+        return symbols_B
 
     def take_uniform(self, count: int, levels: int) -> Integers:
         """The next symbols of `put_uniform`, [count].

@@ -47,11 +47,25 @@ def open_rgb(data: bytes) -> Image.Image:
     image = _open(data)
     if image.mode in _DEEP_MODES:
         raise ValueError(f"mode {image.mode} has more than 8 bits a channel: convert it first")
+    _load(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def open_any(data: bytes) -> Image.Image:
+    """Decode an image to a Pillow image of the file's mode; raises `ValueError` as `decode` does.
+
+    The orientation tag is not applied.
+    """
+    image = _open(data)
+    _load(image)
+    return image
+
+
+def _load(image: Image.Image) -> None:
     try:
         image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(str(error)) from None
-    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def image_format(data: bytes) -> str:

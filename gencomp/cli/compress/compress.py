@@ -42,6 +42,10 @@ def compress(words: Sequence[str]) -> int:
         exist already are kept, so the same command goes on where it was stopped. With --joint, the
         images of a folder become one joint file too, in the order of their names.
 
+        Codecs take RGB of 8 bits. Images are turned upright by their orientation tag; grey becomes
+        three equal channels, a palette its colours, CMYK plain RGB; of 16 bits the upper 8 are
+        kept; transparent pixels are laid over white. Images of 32 bits a channel are refused.
+
         Some codecs can write the same image in several ways, which every decoder of the run reads:
         --codec.KEY VALUE chooses one, and gencomp compress RUN --help lists the keys.
 

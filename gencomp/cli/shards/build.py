@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SourceName = Literal[
     "photos", "digits", "glyphs", "folder", "kodak", "clic", "celeba", "lsun", "cityscapes",
-    "ade20k", "mnist", "fashion-mnist", "svhn", "cifar10", "imagenet32", "wds",
+    "ade20k", "coco_stuff", "mnist", "fashion-mnist", "svhn", "cifar10", "imagenet32", "wds",
 ]  # fmt: skip
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 _MOST_SKIPPED = 10  # skipped images that are printed; dataset.json lists all of them
@@ -36,6 +36,11 @@ class SourceOptions:
         test_images: For celeba, lsun, folder: how many images a seeded test split has.
         test_fraction: For folder: the fraction of all images that a seeded test split has.
         seed: For celeba, lsun, folder: the seed of the test split.
+        maps: For folder: maps of pixels beside the images, as NAME=PATH of a folder or archive of
+            PNG files of ids that are named like the images; --maps label=LABELS --maps
+            instance=INSTANCES gives both.
+        class_names: For folder with --maps label=LABELS: the names of the labels 0, 1, ..., one a
+            line of this file; or cityscapes or ade20k for their lists.
         attributes: For celeba: keep the 40 attributes of each face.
         no_labels: For cityscapes: store images without label maps.
         no_instances: For cityscapes: leave instance maps out.
@@ -46,6 +51,8 @@ class SourceOptions:
     test_images: int | None = None
     test_fraction: float | None = None
     seed: int | None = None
+    maps: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    class_names: str | None = None
     attributes: Flag = False
     no_labels: Flag = False
     no_instances: Flag = False
@@ -96,6 +103,8 @@ def build(
       lsun           a category's LMDB (bedroom_train_lmdb), or a folder of exported images
       cityscapes     folder of leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip
       ade20k         ADEChallengeData2016.zip, or the folder from it
+      coco_stuff     folder of train2017.zip, val2017.zip, stuffthingmaps_trainval2017.zip and
+                     labels.txt
       mnist          folder of the four idx files, with or without .gz; the same for fashion-mnist
       svhn           folder of train_32x32.mat, test_32x32.mat and, if wanted, extra_32x32.mat
       cifar10        cifar-10-python.tar.gz, or the folder from it
@@ -138,7 +147,7 @@ def _chosen(options: SourceOptions | TarOptions) -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(options).items()
-        if value is not None and value is not False
+        if value is not None and value is not False and value != ()
     }
 
 

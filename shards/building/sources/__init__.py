@@ -26,6 +26,7 @@ SOURCES = {
     "lsun": "shards.building.sources.lsun:lsun",
     "cityscapes": "shards.building.sources.cityscapes:cityscapes",
     "ade20k": "shards.building.sources.ade20k:ade20k",
+    "coco_stuff": "shards.building.sources.coco_stuff:coco_stuff",
     "mnist": "shards.building.sources.mnist:mnist",
     "fashion-mnist": "shards.building.sources.mnist:fashion_mnist",
     "svhn": "shards.building.sources.svhn:svhn",

@@ -25,6 +25,28 @@ from shards.errors import ShardError
 SPLITS = {"training": "train", "validation": "val"}
 NAMES = "objectInfo150.txt"
 OTHER = "other"  # the class of label 0
+# The first names of the labels 1 to 150 in `objectInfo150.txt`, for maps that come without it.
+CLASSES = [
+    "wall", "building", "sky", "floor", "tree", "ceiling", "road", "bed", "windowpane",
+    "grass", "cabinet", "sidewalk", "person", "earth", "door", "table", "mountain", "plant",
+    "curtain", "chair", "car", "water", "painting", "sofa", "shelf", "house", "sea", "mirror",
+    "rug", "field", "armchair", "seat", "fence", "desk", "rock", "wardrobe", "lamp",
+    "bathtub", "railing", "cushion", "base", "box", "column", "signboard", "chest of drawers",
+    "counter", "sand", "sink", "skyscraper", "fireplace", "refrigerator", "grandstand",
+    "path", "stairs", "runway", "case", "pool table", "pillow", "screen door", "stairway",
+    "river", "bridge", "bookcase", "blind", "coffee table", "toilet", "flower", "book",
+    "hill", "bench", "countertop", "stove", "palm", "kitchen island", "computer",
+    "swivel chair", "boat", "bar", "arcade machine", "hovel", "bus", "towel", "light",
+    "truck", "tower", "chandelier", "awning", "streetlight", "booth", "television receiver",
+    "airplane", "dirt track", "apparel", "pole", "land", "bannister", "escalator", "ottoman",
+    "bottle", "buffet", "poster", "stage", "van", "ship", "fountain", "conveyer belt",
+    "canopy", "washer", "plaything", "swimming pool", "stool", "barrel", "basket",
+    "waterfall", "tent", "bag", "minibike", "cradle", "oven", "ball", "food", "step", "tank",
+    "trade name", "microwave", "pot", "animal", "bicycle", "lake", "dishwasher", "screen",
+    "blanket", "sculpture", "hood", "sconce", "vase", "traffic light", "tray", "ashcan",
+    "fan", "pier", "crt screen", "plate", "monitor", "bulletin board", "shower", "radiator",
+    "glass", "clock", "flag",
+]  # fmt: skip
 _FOLDER = "ADEChallengeData2016"
 _IMAGE = re.compile(r"((?:.*/)?)images/(training|validation)/(\w+)\.jpg")
 _LAYOUT = f"{_FOLDER}.zip, of the folder {_FOLDER} from it, or of the folder that holds either"
@@ -51,7 +73,10 @@ def ade20k(path: Path | None, *, size: str | None = None, storage: str | None = 
         },
         transform=stored.transform(),
         splits={split: Listed(scenes) for split, scenes in splits.items()},
-        read=partial(read_each, partial(encode, images=files.path, maps=files.path, stored=stored)),
+        read=partial(
+            read_each,
+            partial(encode, images=files.path, maps={"label.png": files.path}, stored=stored),
+        ),
         classes=_classes(files, table),
     )
 

@@ -10,7 +10,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Protocol
@@ -65,6 +65,13 @@ def open_files(path: Path) -> Files:
 
 
 # The key of the cache has everything that tells a file from another one that has replaced it.
+def wrapping(names: Iterable[str], splits: Container[str]) -> str:
+    """The one folder that all names are in, with its slash; '' for none, or if it is a split."""
+    tops = {name.partition("/")[0] if "/" in name else "" for name in names}
+    top = tops.pop() if tops else ""
+    return f"{top}/" if top and not tops and top not in splits else ""
+
+
 @lru_cache(maxsize=8)
 def _archive(path: Path, mtime_ns: int, size: int, inode: int) -> Files:
     try:

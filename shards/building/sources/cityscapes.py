@@ -78,7 +78,12 @@ def cityscapes(
         },
         transform=stored.transform(),
         splits={split: Listed(scenes) for split, scenes in splits.items()},
-        read=partial(read_each, partial(encode, images=images.path, maps=maps.path, stored=stored)),
+        read=partial(
+            read_each,
+            partial(
+                encode, images=images.path, maps=dict.fromkeys(_MAPS, maps.path), stored=stored
+            ),
+        ),
         classes=CLASSES if labels else [],
     )
 

@@ -8,7 +8,8 @@ at the top are the splits; without them, a seeded fraction of all the files beco
 The first folder below the split's root names the label. If all files of an archive lie in one
 folder, that folder is passed over. Options: `test_images`, the number of images in the test split,
 or `test_fraction`, their fraction (0.1 by default; 0 for no test split); and `seed`, the seed of
-the draw.
+the draw. With `maps`, such as label=LABELS, each image has a map of its path below LABELS, and
+sub-folders give no labels (see `paired`); `class_names` names the ids of the map `label`.
 
 `kodak` reads the 24 photographs kodim01.png to kodim24.png, which are all in the split test.
 
@@ -24,15 +25,16 @@ Codecs are measured on Kodak and CLIC, so these images are stored without loss.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from shards.building.pictures import Pictures, pictures
 from shards.building.sources import Listed, Source, read_each, stored_picture
-from shards.building.sources.archives import Files, open_files
+from shards.building.sources.archives import Files, open_files, wrapping
 from shards.building.sources.draw import drawn
+from shards.building.sources.paired import paired, parse_maps
 from shards.building.writer import NewSample
 from shards.errors import ShardError
 
@@ -60,6 +62,8 @@ def folder(
     test_images: int | None = None,
     test_fraction: float | None = None,
     seed: int = 0,
+    maps: Sequence[str] = (),
+    class_names: str | None = None,
 ) -> Source:
     """The source of any images; the docstring of the module describes its options.
 
@@ -72,8 +76,8 @@ def folder(
     found = files.names()
     if not found:
         raise ShardError(f"{path} holds no files")
-    wrap = "" if path.is_dir() else _wrap(found)
-    names = [name.removeprefix(wrap) for name in found]
+    above = "" if path.is_dir() else wrapping(found, SPLITS)
+    names = [name.removeprefix(above) for name in found]
     own = sorted({name.split("/")[0] for name in names if "/" in name} & set(SPLITS))
     if own and (test_images, test_fraction) != (None, None):
         raise ShardError(
@@ -84,13 +88,19 @@ def folder(
         if own
         else _drawn(path, names, test_images, test_fraction, seed)
     )
+    if class_names is not None and not maps:
+        raise ShardError("class names name the ids of label maps: give --maps label=LABELS too")
+    more = {**draw, "files": len(found), "listing": files.fingerprint(found)}
+    if maps:
+        keys = dict(zip(names, _keys(names), strict=True))
+        roots = parse_maps(maps)
+        return paired(files, above, by_split, keys, stored, roots, class_names, more)
     depth = 1 if own else 0
     classes = sorted({label for name in names if (label := _class(name, depth)) is not None})
     splits = {
-        split: _items([(str(path), f"{wrap}{n}", n, _class(n, depth)) for n in chosen], classes)
+        split: _items([(str(path), f"{above}{n}", n, _class(n, depth)) for n in chosen], classes)
         for split, chosen in by_split.items()
     }
-    more = {**draw, "files": len(found), "listing": files.fingerprint(found)}
     return _source("folder", stored, splits, classes, more)
 
 
@@ -197,13 +207,6 @@ def _lossless(name: str, size: str | None, storage: str | None) -> Pictures:
             "the storage original, png or webp"
         )
     return stored
-
-
-def _wrap(names: Iterable[str]) -> str:
-    """The one folder that all names are in, with its slash; '' for none, or if it is a split."""
-    tops = {name.partition("/")[0] if "/" in name else "" for name in names}
-    top = tops.pop()
-    return f"{top}/" if top and not tops and top not in SPLITS else ""
 
 
 def _own(path: Path, names: list[str], splits: list[str]) -> dict[str, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,8 +28,16 @@ class Scene(NamedTuple):
     maps: tuple[tuple[str, str], ...] = ()
 
 
-def encode(scene: Scene, images: Path, maps: Path, stored: Pictures) -> NewSample:
+def encode(
+    scene: Scene,
+    images: Path,
+    maps: Mapping[str, Path],
+    stored: Pictures,
+    limits: Mapping[str, int] | None = None,
+) -> NewSample:
     """Read an image and its maps.
+
+    `maps` has the files of each member, and `limits` the number of ids that a member may have.
 
     If the image keeps its original bytes, so do the maps; otherwise the maps are given the geometry
     of the image. Raises `ShardError` when a file is damaged, or a map and the image differ in size.
@@ -44,13 +53,16 @@ def encode(scene: Scene, images: Path, maps: Path, stored: Pictures) -> NewSampl
         raise unreadable(where, error) from None
     members = {picture.ext: picture.data}
     for member, name in scene.maps:
-        members[member] = _map(open_files(maps).read(name), f"{name} in {maps}", size, stored)
+        root, most = maps[member], (limits or {}).get(member)
+        members[member] = _map(open_files(root).read(name), f"{name} in {root}", size, stored, most)
     return NewSample(
         scene.key, members, picture.ext, picture.width, picture.height, None, source=scene.path
     )
 
 
-def _map(data: bytes, where: str, size: tuple[int, int], stored: Pictures) -> bytes:
+def _map(
+    data: bytes, where: str, size: tuple[int, int], stored: Pictures, most: int | None
+) -> bytes:
     try:
         pixels = map_pixels(data)
     except ValueError as error:
@@ -59,6 +71,11 @@ def _map(data: bytes, where: str, size: tuple[int, int], stored: Pictures) -> by
         raise ShardError(
             f"{where} has {pixels.shape[1]}x{pixels.shape[0]} pixels and its image "
             f"{size[0]}x{size[1]}: both must come from the same release"
+        )
+    if most is not None and (largest := int(pixels.max())) >= most:
+        raise ShardError(
+            f"{where} has the id {largest}, but only 0 to {most - 1} have class names: name all ids"
+            " that the maps have, or leave the names out"
         )
     return data if stored.storage == "original" else stored.encode_map(pixels)
 

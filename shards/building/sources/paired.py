@@ -1,0 +1,127 @@
+"""`folder` with maps: images and, in folders or archives of their own, maps of their pixels.
+
+A map has the path of its image below its own root, with any extension: images/a/b.jpg has the
+label map labels/a/b.png. Splits are made as by `folder`; sub-folders give no labels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Mapping, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from shards.building.pictures import Pictures
+from shards.building.sources import Listed, Source, read_each
+from shards.building.sources.archives import Files, open_files, wrapping
+from shards.building.sources.class_names import class_names
+from shards.building.sources.scenes import Scene, encode
+from shards.errors import ShardError
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+LABEL = "label"  # the map whose ids the names of the classes name
+
+
+def parse_maps(words: Sequence[str]) -> dict[str, Path]:
+    """The roots of the maps by name, from words such as label=PATH; raises `ShardError`."""
+    roots: dict[str, Path] = {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        if not equals or not path or not _NAME.fullmatch(name):
+            raise ShardError(
+                f"the map {word!r} is not NAME=PATH with a name in small letters, such as"
+                " label=LABELS"
+            )
+        if name in roots:
+            raise ShardError(f"the map {name} is named twice")
+        roots[name] = Path(path)
+    return roots
+
+
+def paired(
+    images: Files,
+    wrap: str,
+    by_split: Mapping[str, Sequence[str]],
+    keys: Mapping[str, str],
+    stored: Pictures,
+    roots: Mapping[str, Path],
+    names: str | None,
+    more: Mapping[str, Any],
+) -> Source:
+    """The source of images with maps.
+
+    Args:
+        images: The files of the images.
+        wrap: The folder with its slash that all images lie in, or ''.
+        by_split: The names of the images of each split, below that folder.
+        keys: The WebDataset key of each image.
+        stored: How images are stored.
+        roots: The folder or archive of each map.
+        names: Where the names of the classes come from, as `class_names` takes it.
+        more: Further parameters for dataset.json.
+
+    Raises:
+        ShardError: An image lacks a map, or a map is not clear.
+    """
+    classes = class_names(names) if names is not None else []
+    if classes and LABEL not in roots:
+        raise ShardError(f"class names name the ids of the map {LABEL!r}: give its folder too")
+    maps = {name: open_files(root) for name, root in roots.items()}
+    found = {name: _by_stem(files, by_split) for name, files in maps.items()}
+    splits: dict[str, Listed] = {}
+    used: dict[str, list[str]] = {name: [] for name in maps}
+    for split, chosen in by_split.items():
+        scenes = []
+        for image in chosen:
+            own = [(name, _map_of(image, name, found[name], maps[name])) for name in maps]
+            for name, file in own:
+                used[name].append(file)
+            members = tuple((f"{name}.png", file) for name, file in own)
+            scenes.append(Scene(f"{wrap}{image}", keys[image], members))
+        splits[split] = Listed(scenes)
+    read = partial(
+        encode,
+        images=images.path,
+        maps={f"{name}.png": files.path for name, files in maps.items()},
+        stored=stored,
+        limits={f"{LABEL}.png": len(classes)} if classes else {},
+    )
+    return Source(
+        name="folder",
+        parameters={
+            "size": stored.size,
+            "storage": stored.storage,
+            **more,
+            "maps": {name: files.fingerprint(used[name]) for name, files in maps.items()},
+        },
+        transform=stored.transform(),
+        splits=splits,
+        read=partial(read_each, read),
+        classes=classes,
+        maps=[f"{name}.png" for name in maps],
+    )
+
+
+def _by_stem(files: Files, splits: Container[str]) -> dict[str, str]:
+    """The file of each path without its extension."""
+    found: dict[str, str] = {}
+    names = files.names()
+    wrap = "" if files.path.is_dir() else wrapping(names, splits)
+    for name in names:
+        stem = _stem(name.removeprefix(wrap))
+        if (other := found.setdefault(stem, name)) != name:
+            raise ShardError(f"{files.path} holds {other} and {name}: one of them is enough")
+    return found
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name).with_suffix("").as_posix()
+
+
+def _map_of(image: str, name: str, found: Mapping[str, str], files: Files) -> str:
+    if (file := found.get(_stem(image))) is None:
+        raise ShardError(
+            f"{files.path} lacks the {name} map of {image}: it must be named {_stem(image)}.png"
+        )
+    return file
