@@ -12,7 +12,7 @@ from PIL import Image
 from cluster.compressed_files import processes
 from cluster.compressed_files.places import Job, image_jobs
 from cluster.compressed_files.processes import Failed, Work, work_on, worth
-from cluster.compressed_files.work import Done, compress_file
+from cluster.compressed_files.work import Done, Writer, compress_file
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_processes_take_over(
     monkeypatch.setattr(processes, "usable_cpus", lambda: 2)
     jobs = jobs_of(tmp_path, [10, 70, 30, 40])
     jobs[2].source.write_text("no image")
-    function = partial(compress_file, codec_run, "last", True)
+    function = partial(compress_file, Writer(codec_run, "last"), True)
     results = list(work_on(jobs, function, keep=True))
     assert [getattr(one, "height", None) for one in results] == [10, 70, None, 40]
     assert (

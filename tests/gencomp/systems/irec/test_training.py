@@ -11,10 +11,10 @@ import pytest
 
 from cluster.runs import open_run
 from gencomp import recipes
-from gencomp.cli import main
 from tests import tiny
 from tests.gencomp import irec_cases
 from tests.gencomp.irec_cases import NARROW, RECIPES, STAGES
+from tests.processes import Driver
 
 SHORT: dict[str, Any] = {
     "data.batch_size": 8,
@@ -79,7 +79,12 @@ def test_the_command_line_trains(waves: Path, tmp_path: Path) -> None:
     settings = {**NARROW["rvae"], **SHORT, **LEARNS, "data.shards": str(waves)}
     words = [f"--{key}={json.dumps(value)}" for key, value in settings.items()]
     where = ["--runs", str(tmp_path), "--name", "run", "--workers", "1"]
-    assert main(["train", RECIPES["rvae"], *where, *words]) == 0
+    # In a process of its own, as Ray settles its token once for a process.
+    driver = Driver(["train", RECIPES["rvae"], *where, *words], tmp_path)
+    try:
+        assert driver.end() == 0, driver.words()
+    finally:
+        driver.close()
     require_learnt(tmp_path / "run")
 
 
