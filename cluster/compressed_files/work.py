@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple, overload
@@ -29,6 +29,7 @@ class Content(NamedTuple):
         code_bits: The number of bits of the code in the file.
         nominal_bits: The number of bits of the code at the method's fixed length; None for a method
             without one.
+        part_bits: The number of bits of each part of the code.
     """
 
     pictures: int
@@ -36,6 +37,7 @@ class Content(NamedTuple):
     bytes: int
     code_bits: int
     nominal_bits: int | None
+    part_bits: Mapping[str, int]
 
     @property
     def container_bits(self) -> int:
@@ -224,7 +226,8 @@ def decompress_file(
 
 def content(codec: Codec, stream: bytes) -> Content:
     """What a compressed file holds, and how long it is."""
-    members = container.unpack(stream).members
+    found = container.unpack(stream)
+    members = found.members
     nominal = [codec.nominal_bits(one.height, one.width) for one in members]
     known = [bits for bits in nominal if bits is not None]
     return Content(
@@ -233,6 +236,7 @@ def content(codec: Codec, stream: bytes) -> Content:
         len(stream),
         codec.code_bits(stream),
         sum(known) if len(known) == len(nominal) else None,
+        container.part_bits(found, codec.parts),
     )
 
 

@@ -228,6 +228,22 @@ def require_writer(container: Container, codec_id: str, fingerprint: bytes, name
         )
 
 
+def part_bits(container: Container, parts: Sequence[str]) -> dict[str, int]:
+    """The bits of each part of all pictures of a container.
+
+    Args:
+        container: the container.
+        parts: the names of a picture's sections in their order; the last one is also the name of
+            sections that pictures share, and of further ones.
+    """
+    found = dict.fromkeys(parts, 0)
+    found[parts[-1]] += 8 * sum(map(len, container.shared))
+    for member in container.members:
+        for place, section in enumerate(member.sections):
+            found[parts[min(place, len(parts) - 1)]] += 8 * len(section)
+    return found
+
+
 def member_at(container: Container, place: int, name: str, max_pixels: int = MAX_PIXELS) -> Member:
     """The picture at one place of a container, counted from 0.
 

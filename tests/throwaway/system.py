@@ -78,6 +78,7 @@ class IdentityCodec:
     """Implements `gencomp.system.Codec`: one section of packed symbols a picture."""
 
     codec_id = "identity"
+    parts: tuple[str, ...] = ("code",)
 
     def __init__(self, networks: nn.ModuleDict, cells: quantizer.Quantizer) -> None:
         self.cells, self.decoder = cells, copy.deepcopy(networks["decoder"]).cpu().double()

@@ -1,7 +1,8 @@
 """The part that a finished block of files leaves behind, float64.
 
 A block of single files has one value for each picture, and a joint container has one of each. The
-bits of an engineered lossless codec stand beside both, as png_bits and so on.
+bits of an engineered lossless codec stand beside both, as png_bits and so on; those of the parts of
+single files, where there are several, stand beside them as labels_bits and so on.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def read_part(evaluation: Evaluation, block: int) -> tuple[dict[str, Tensor], di
     values, metadata = parts.read(path, evaluation.plan.hash, block)
     kind, items = evaluation.plan.blocks[block]
     engineered = tuple(f"{name}_bits" for name in evaluation.plan.settings.lossless)
-    of_pictures = VALUES + IDEAL_VALUES * evaluation.plan.ideal
+    of_parts = tuple(f"{part}_bits" for part in evaluation.plan.parts)
+    of_pictures = VALUES + of_parts + IDEAL_VALUES * evaluation.plan.ideal
     names, length = (of_pictures, len(items)) if kind == "single" else (JOINT_VALUES, 1)
     names += engineered
     if set(values) != set(names) or any(len(value) != length for value in values.values()):

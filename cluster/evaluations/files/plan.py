@@ -49,7 +49,12 @@ class Plan(plans.Plan):
     LOCATIONS: ClassVar[tuple[str, ...]] = ("shards",)
     COMMAND: ClassVar[str] = "gencomp files"
 
-    BEFORE: ClassVar[dict[str, Any]] = {**plans.Plan.BEFORE, "ideal": False, "lossless": []}
+    BEFORE: ClassVar[dict[str, Any]] = {
+        **plans.Plan.BEFORE,
+        "ideal": False,
+        "lossless": [],
+        "parts": [],
+    }
 
     format: Literal[2] = 2
     gencomp: str
@@ -64,6 +69,8 @@ class Plan(plans.Plan):
     nominal: bool
     # Whether the method says what its files would be without any loss of coding.
     ideal: bool = False
+    # The parts of a picture's file, where there are several.
+    parts: tuple[str, ...] = ()
     rules: dict[str, str]
     shards: str
     settings: Settings
@@ -130,7 +137,8 @@ def make(run: Run, chosen: FileOptions, threads: int) -> Plan:
         written=recipes.writing(recipe),
         nominal=codec.nominal_bits(64, 64) is not None,
         ideal=ideal is not None,
-        rules=rules(ideal is not None, bool(settings.lossless)),
+        parts=several(codec.parts),
+        rules=rules(ideal is not None, bool(settings.lossless), several(codec.parts)),
         shards=plans.absolute(location),
         settings=settings,
     )
@@ -160,13 +168,23 @@ def open_codec(run: Run) -> tuple[Codec, Callable[[Picture], Ideal] | None]:
     return codec, system.ideal()
 
 
-def rules(ideal: bool, lossless: bool) -> dict[str, str]:
+def several(parts: tuple[str, ...]) -> tuple[str, ...]:
+    """The parts of files that have more than one."""
+    return parts if len(parts) > 1 else ()
+
+
+def rules(ideal: bool, lossless: bool, parts: tuple[str, ...]) -> dict[str, str]:
     """The meaning of the numbers, in words.
 
     Args:
         ideal: whether there are numbers of files without any loss of coding.
         lossless: whether engineered lossless codecs are measured beside.
+        parts: the parts of files that have several.
     """
+    of_parts = {
+        "parts": f"{', '.join(f'{part}_bpp' for part in parts)}: bits of one part of the code, over"
+        " the picture's pixels; mean over pictures"
+    }
     engineered = {
         "lossless": "png_bpd and others: all bits of the files of engineered lossless codecs, over"
         " the 3 colour values of each pixel; joint_png_bpd and others: one archive of the files"
@@ -191,6 +209,7 @@ def rules(ideal: bool, lossless: bool) -> dict[str, str]:
         "ms_ssim": "Wang et al. 2003, on as many scales as the picture has; none below 11 pixels",
         "seconds": "one picture at a time with the networks loaded; median over pictures",
         "interval": intervals.RULE,
+        **(of_parts if parts else {}),
         **(more if ideal else {}),
         **(engineered if lossless else {}),
     }

@@ -66,7 +66,12 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
     if not single:
         raise InputError(f"{evaluation.path} has no finished block of single files yet")
     values = {name: np.concatenate([one[name] for one in single]) for name in single[0]}
-    metrics = summary(values) | joint_rates(joint) | engineered(plan.settings, values, joint)
+    metrics = (
+        summary(values)
+        | of_parts(plan.parts, values)
+        | joint_rates(joint)
+        | engineered(plan.settings, values, joint)
+    )
     if not values["mse"].any():  # nothing was lost
         metrics |= by_dimension(metrics)
     content = {
@@ -111,6 +116,19 @@ def summary(values: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
         found |= _errors(values, "ideal_")
     for name in _SECONDS:
         found[name] = {"value": float(np.median(values[name])), "images": len(values[name])}
+    return found
+
+
+def of_parts(names: Sequence[str], values: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """The rate of each part of files that have several.
+
+    Args:
+        names: the names of the parts.
+        values: the bits of each part, and the pixels of each picture.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name in names:
+        found |= _mean(f"{name}_bpp", values[f"{name}_bits"] / values["pixels"])
     return found
 
 

@@ -17,9 +17,9 @@ from torch import Tensor
 import shards
 from cluster import data
 from cluster.evaluations.files import parts
-from cluster.evaluations.files.plan import LOSSLESS, Evaluation, open_codec
+from cluster.evaluations.files.plan import LOSSLESS, Evaluation, open_codec, several
 from cluster.evaluations.work import MakePart
-from gencomp.coding import classical
+from gencomp.coding import classical, container
 from gencomp.errors import InputError
 from gencomp.evaluation import pixels, ssim
 from gencomp.recipes.schema import BaseRecipe
@@ -138,7 +138,7 @@ def make_part(
 
 
 def measure(codec: Codec, picture: Picture) -> dict[str, float]:
-    """The values of one picture, under the names of `parts.VALUES`.
+    """The values of one picture, under the names of `parts.VALUES` and of its file's parts.
 
     Raises:
         InputError: the picture does not fit the codec.
@@ -156,6 +156,7 @@ def measure(codec: Codec, picture: Picture) -> dict[str, float]:
             f" fault of the codec {codec.codec_id}"
         )
     nominal = codec.nominal_bits(height, width)
+    of_parts = container.part_bits(container.unpack(stream), codec.parts)
     mse, ms_ssim = _errors(picture.image_HWC, decoded_HWC)
     return {
         "pixels": height * width,
@@ -166,6 +167,7 @@ def measure(codec: Codec, picture: Picture) -> dict[str, float]:
         "ms_ssim": ms_ssim,
         "encode_seconds": written - began,
         "decode_seconds": read - written,
+        **{f"{part}_bits": of_parts[part] for part in several(codec.parts)},
     }
 
 

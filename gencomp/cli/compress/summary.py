@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def conclude(title: str, results: Sequence[Done | Failed], joint: Content | None
             "bytes": f"{sum(one.bytes for one in files)}",
             "bpp nominal": _nominal_bpp(files) or "–",
             "bpp of code": _bpp(sum(one.code_bits for one in files), files),
+            **{f"of {part}": _bpp(bits, files) for part, bits in _parts(files).items()},
             "bpp of containers": _bpp(sum(one.container_bits for one in files), files),
         }
         print_table(title, list(columns), [list(columns.values())])
@@ -56,11 +58,21 @@ def conclude(title: str, results: Sequence[Done | Failed], joint: Content | None
 def sentence(file: Content) -> str:
     """The size of a compressed file in words, with the bits of code and of the container."""
     nominal = _nominal_bpp([file])
+    parts = ", ".join(f"{bits} of {part}" for part, bits in _parts([file]).items())
     return (
         f"{file.bytes} bytes = {file.code_bits} bits of code ({_bpp(file.code_bits, [file])}"
-        f" bpp{f'; nominal {file.nominal_bits} bits, {nominal} bpp' if nominal else ''})"
+        f" bpp{f': {parts}' if parts else ''}"
+        f"{f'; nominal {file.nominal_bits} bits, {nominal} bpp' if nominal else ''})"
         f" + {file.container_bits} bits of container"
     )
+
+
+def _parts(files: Sequence[Content]) -> dict[str, int]:
+    """The bits of each part of the code of several files; empty where there is a single part."""
+    found: Counter[str] = Counter()
+    for one in files:
+        found.update(one.part_bits)
+    return dict(found) if len(found) > 1 else {}
 
 
 def _nominal_bpp(files: Sequence[Content]) -> str:

@@ -31,7 +31,8 @@ from gencomp.errors import InputError
 from gencomp.networks.dplc import CODE_SIDE, IMAGE_SIDE, LatentMapper
 from gencomp.networks.float64 import in_float64
 from gencomp.system import Picture
-from gencomp.systems.dplc.code_tables import CodeTables
+from gencomp.systems.common.code_tables import CodeTables
+from gencomp.systems.common.pictures import require_size, required
 
 CODEC_ID = "dplc"
 # The networks that write a stream; the others only read it.
@@ -51,6 +52,7 @@ class DplcCodec:
     """
 
     codec_id = CODEC_ID
+    parts: tuple[str, ...] = ("code",)
 
     def __init__(self, networks: nn.ModuleDict, levels: int, salt_bits: int) -> None:
         self.levels = levels
@@ -143,7 +145,7 @@ class DplcCodec:
         Raises:
             InputError: no container can hold an image of this size.
         """
-        _require_size(height, width)
+        require_size(height, width)
         count = self._tiles(height, width) * self._symbols_of_tile
         return fixed_length.packed_bits(count, self.levels)
 
@@ -178,12 +180,7 @@ class DplcCodec:
     @torch.no_grad()
     def _encode(self, image_HWC: np.ndarray) -> Integers:
         """The symbols of the tiles of an image, [T, N]."""
-        if image_HWC.dtype != np.uint8 or image_HWC.ndim != 3 or image_HWC.shape[2] != 3:
-            raise InputError(
-                "this codec takes RGB images of 8 bits,"
-                f" not {image_HWC.dtype} of shape {'×'.join(map(str, image_HWC.shape))}"
-            )
-        _require_size(*image_HWC.shape[:2])
+        image_HWC = required(image_HWC)
         tiles_TCHW = torch.from_numpy(tiles.split(image_HWC, IMAGE_SIDE)).permute(0, 3, 1, 2)
         found = []
         for tiles_BCHW in tiles_TCHW.split(_TILES_AT_ONCE):
@@ -226,11 +223,3 @@ class DplcCodec:
         code = fixed_length.pack(symbols_N, self.levels)
         unit = keyed_uniform(code, self.reader_fingerprint, self._noise_shape, place, draw, salt)
         return unit * quantizer.half_cell(self.levels)
-
-
-def _require_size(height: int, width: int) -> None:
-    if not (1 <= height <= container.MAX_SIDE and 1 <= width <= container.MAX_SIDE):
-        raise InputError(
-            f"this codec takes images of 1 to {container.MAX_SIDE} pixels a side, not"
-            f" {height}×{width}"
-        )

@@ -16,6 +16,7 @@ from gencomp.sums import Sums
 from gencomp.system import Batch, Supply
 from gencomp.systems.common import pixels
 from gencomp.systems.common.calibration import calibration_batches
+from gencomp.systems.common.code_tables import CodeTables
 from gencomp.systems.common.objectives import Objective
 from gencomp.systems.dplc import parts
 from gencomp.systems.dplc.base import (
@@ -24,7 +25,6 @@ from gencomp.systems.dplc.base import (
     discriminator_objective,
     latent_discriminator,
 )
-from gencomp.systems.dplc.code_tables import CodeTables
 from gencomp.systems.dplc.codec import DplcCodec
 from gencomp.systems.dplc.generators import build_generator, prior_of
 from gencomp.systems.dplc.objectives import Adversary, AutoencoderPhase, latent_penalty

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gencomp.coding.tables import Integers, frequencies
-from gencomp.collectives import all_reduce_sum, collective_device
 from gencomp.quantizer import (
     Quantizer,
     quantize,
@@ -17,6 +16,7 @@ from gencomp.quantizer import (
     soft_assignments,
     symbols_to_values,
 )
+from gencomp.systems.common.code_tables import CodeTables
 from gencomp.systems.gan_compression.recipe import CodeSection
 
 _NATS_TO_BITS = 1.4426950408889634
@@ -30,11 +30,8 @@ class Code(nn.Module):
         prior: whether a prior of the symbols is learnt, for an entropy term in training.
 
     Attributes:
-        counts_CL: how often each level occurred in each channel in training images, int64; zeros
-            before `count`.
+        tables: the statistics of the C symbols of one place of the latents; empty before `count`.
     """
-
-    counts_CL: Tensor
 
     def __init__(self, settings: CodeSection, prior: bool = False) -> None:
         super().__init__()
@@ -48,7 +45,7 @@ class Code(nn.Module):
         self.centres_L = nn.Parameter(torch.tensor(centres)) if learnt else None
         shape = (settings.channels, levels)
         self.logits_CL = nn.Parameter(torch.zeros(shape)) if prior else None
-        self.register_buffer("counts_CL", torch.zeros(shape, dtype=torch.int64))
+        self.tables = CodeTables(*shape)
 
     def forward(self, w_BCHW: Tensor) -> Tensor:
         """The centres of latents, with the quantizer's gradient."""
@@ -109,11 +106,12 @@ class Code(nn.Module):
             batches: this rank's latents of each global batch, [n, C, H, W]; every rank makes the
                 same tables.
         """
-        counts_CL = torch.zeros(self.counts_CL.shape, dtype=torch.float64)
-        for w_BCHW in batches:
-            counts_CL += self.level_counts_BCL(self.symbols(w_BCHW)).double().sum(0).cpu()
-        total_CL = all_reduce_sum(counts_CL.to(collective_device()))
-        self.counts_CL.copy_(total_CL.round().long())
+        self.tables.count(self.symbols(w_BCHW).permute(0, 2, 3, 1) for w_BCHW in batches)
+
+    @property
+    def counts_CL(self) -> Tensor:
+        """How often each level occurred in each channel in training images, int64."""
+        return self.tables.counts.sum(1)
 
     def frequencies(self) -> Integers:
         """The frequency of each level in each channel, [C, L]; rows sum to 2^PRECISION."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from gencomp.recipes.schema import BaseRecipe, OptimizerSection, Section
+from gencomp.systems.gan_compression.writing import CodecSection
 
 Mode = Literal["global", "global_plus", "conditional", "selective"]
 GanLoss = Literal["lsgan", "vanilla", "hinge", "wgan_gp"]
@@ -28,6 +29,9 @@ class LabelsSection(Section):
         " them too, and the code of chosen regions only",
     )
     classes: int = Field(35, ge=1, le=65536, description="number of classes of the label map")
+    class_names: tuple[str, ...] = Field(
+        (), description="names of the classes 0, 1, ..., by which codec.keep may name them"
+    )
     map: str = Field("label", description="name of the map of class ids in the shard set")
     instances: str | None = Field(
         None,
@@ -96,6 +100,13 @@ class CodeSection(Section):
         " gradient",
     )
     sharpness: float = Field(1.0, gt=0, description="factor of the distance in the softmax")
+    salt_bits: int = Field(
+        8,
+        ge=0,
+        le=24,
+        description="number of bits of each file's salt, a key of the decoder's noise, if there is"
+        " noise: pictures with equal codes are then shown as different images",
+    )
 
 
 class NetworksSection(Section):
@@ -316,6 +327,7 @@ class GanRecipe(BaseRecipe):
     networks: NetworksSection = NetworksSection()
     loss: DistortionLoss = DistortionLoss()
     optimizer: GanOptimizer = GanOptimizer()
+    codec: CodecSection = CodecSection()
 
     @model_validator(mode="after")
     def _maps_are_read(self) -> GanRecipe:
@@ -327,9 +339,29 @@ class GanRecipe(BaseRecipe):
             )
         return self
 
+    @model_validator(mode="after")
+    def _regions_are_kept_in_mode_selective(self) -> GanRecipe:
+        if self.labels.mode != "selective":
+            for key, value in self.codec.model_dump(exclude_none=True).items():
+                raise ValueError(
+                    f"codec.{key} is {value}, but labels.mode is {self.labels.mode}: only files of"
+                    " mode selective keep some regions"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _a_name_for_each_class(self) -> GanRecipe:
+        names = self.labels.class_names
+        if names and len(set(names)) != self.labels.classes:
+            raise ValueError(
+                f"labels.class_names has {len(set(names))} different names, but labels.classes is"
+                f" {self.labels.classes}"
+            )
+        return self
+
     def shared_with_parent(self) -> dict[str, Any]:
         """What a run that starts from this one must have in common with it, by dotted key."""
-        code = self.code.model_dump(exclude={"centre_penalty", "gradient", "distance", "sharpness"})
+        code = self.code.model_dump(include={"channels", "levels", "centres"})
         networks = self.networks.model_dump(exclude={"recompute_blocks"})
         labels = self.labels.model_dump(include={"classes", "map", "instances"})
         return {

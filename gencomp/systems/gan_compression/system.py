@@ -21,6 +21,7 @@ from gencomp.systems.common.perceptual import PerceptualDistance
 from gencomp.systems.common.pixels import to_bytes
 from gencomp.systems.gan_compression.channel import Passed, Scene, channel, codec_networks
 from gencomp.systems.gan_compression.code import Code, entropy_bits
+from gencomp.systems.gan_compression.codec import GanCodec
 from gencomp.systems.gan_compression.objectives import (
     CodecPhase,
     DiscriminatorPhase,
@@ -156,6 +157,10 @@ class GanSystem(SystemOfObjectives):
         if self.channel.mode == "selective":
             found["from labels alone"] = self.sample(draws, like=batch)
         return found
+
+    def codec(self) -> GanCodec:
+        nets = {name: self.networks[name] for name in self.trained}
+        return GanCodec(nets, self.channel, self.recipe)
 
     def _drawn_code(self, draws: Draws, scene: Scene) -> Tensor:
         """Centres of symbols from the tables."""

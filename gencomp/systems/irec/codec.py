@@ -48,6 +48,7 @@ from gencomp.coding.noise import require_draw
 from gencomp.coding.range_coder import Decoder, Encoder
 from gencomp.errors import InputError
 from gencomp.system import Picture
+from gencomp.systems.common.pictures import required
 from gencomp.systems.irec.latent_coders import (
     BITS_BACK,
     RELATIVE_ENTROPY,
@@ -59,7 +60,7 @@ from gencomp.systems.irec.latent_coders import (
     Universal,
 )
 from gencomp.systems.irec.latent_models import Tile
-from gencomp.systems.irec.pictures import Kind, cut, required, whole
+from gencomp.systems.irec.pictures import Kind, cut, whole
 from gencomp.systems.irec.writing import CodecSection, CoderName
 
 CODEC_ID = "irec"
@@ -115,6 +116,7 @@ class IrecCodec:
     """
 
     codec_id = CODEC_ID
+    parts: tuple[str, ...] = ("code",)
 
     def __init__(self, coded: Coded, writing: CodecSection) -> None:
         self._coded, self._model = coded, coded.model

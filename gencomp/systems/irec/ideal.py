@@ -15,8 +15,9 @@ import torch
 from gencomp.coding import logistic, relative_entropy
 from gencomp.coding.latent_model import Floats, Gaussian
 from gencomp.system import Ideal, Picture
+from gencomp.systems.common.pictures import required
 from gencomp.systems.irec.codec import Coded
-from gencomp.systems.irec.pictures import cut, required
+from gencomp.systems.irec.pictures import cut
 
 
 def of_picture(coded: Coded, picture: Picture) -> Ideal:

@@ -77,6 +77,7 @@ class UrdpCodec:
     """
 
     codec_id = CODEC_ID
+    parts: tuple[str, ...] = ("code",)
 
     def __init__(
         self, layers: Sequence[CodedLayer], decoders: Mapping[nn.Module, float], pixels: Pixels

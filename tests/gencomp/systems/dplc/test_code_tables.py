@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from gencomp import quantizer
 from gencomp.coding import tables
 from gencomp.systems.common import pixels
-from gencomp.systems.dplc.code_tables import CodeTables
+from gencomp.systems.common.code_tables import CodeTables
 from tests.gencomp.dplc_cases import batch, finalised, made
 from tests.waiting import PATIENCE
 

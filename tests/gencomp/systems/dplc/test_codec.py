@@ -17,8 +17,8 @@ from gencomp import quantizer
 from gencomp.coding import container, noise
 from gencomp.errors import InputError
 from gencomp.system import Picture
+from gencomp.systems.common.code_tables import CodeTables
 from gencomp.systems.dplc import codec as codec_module
-from gencomp.systems.dplc.code_tables import CodeTables
 from gencomp.systems.dplc.codec import DplcCodec
 from tests.gencomp.systems.dplc.test_coders import codec as system
 

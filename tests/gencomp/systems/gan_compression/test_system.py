@@ -347,8 +347,8 @@ class TestModes:
     def test_samples_follow_the_tables(self):
         system = made()
         with torch.no_grad():
-            system.code.counts_CL.zero_()
-            system.code.counts_CL[:, 3] = 10**9
+            system.code.tables.counts.zero_()
+            system.code.tables.counts[:, :, 3] = 10**9
         scene = system.channel.scene(batch(4))
         values = system._drawn_code(draws(n=4), scene)
         assert values.shape == (4, 8, 4, 4)

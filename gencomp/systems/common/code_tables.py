@@ -12,7 +12,7 @@ from gencomp.collectives import gather_rows
 
 
 class CodeTables(nn.Module):
-    """The statistics of the symbols of one 64×64 image, which are empty before `count`.
+    """The statistics of codes of N symbols, which are empty before `count`.
 
     Args:
         symbols: the number N of symbols of one code.
@@ -32,12 +32,13 @@ class CodeTables(nn.Module):
         """Replace the tables by the statistics of the given symbols.
 
         Args:
-            batches: this rank's rows of each global batch, int64 [B, n, 4, 4]; the rows are
-                gathered, so every rank makes the same tables.
+            batches: this rank's symbols of each global batch, int64 [B, ...], one or more codes of
+                N symbols for each image, one after the other; the rows are gathered, so every rank
+                makes the same tables.
         """
         # A collective sum is exact for small integers in any type, and every backend has float32.
         gathered = [gather_rows(batch.flatten(1).float()) for batch in batches]
-        symbols_SN = torch.cat(gathered).long().cpu().numpy()
+        symbols_SN = torch.cat(gathered).long().cpu().numpy().reshape(-1, len(self.back))
         tables = fit(symbols_SN, self.counts.shape[2])
         self.back.copy_(torch.from_numpy(tables.back_NP))
         self.counts.copy_(torch.from_numpy(tables.counts_NCL))
