@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from io import BytesIO
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 
 from gencomp.errors import InputError
 from shards.reading import decode
+from shards.reading.maps import is_turned, map_pixels
 
 _DEEP_GREY = ("PNG", "PPM")  # formats of at most 16 bits, which Pillow may open in mode I
 _ORIGIN = "gencomp"  # the key of the PNG text that names the stream and the draw of an image
@@ -69,6 +70,30 @@ def _rgb(image: Image.Image, at_most_16_bits: bool) -> np.ndarray:
         over = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
     return np.asarray(image.convert("RGB"))
+
+
+def maps(files: Mapping[str, Path], data: bytes, path: Path) -> dict[str, np.ndarray]:
+    """The maps of an image, integers [H, W] by name.
+
+    Args:
+        files: The PNG file of each map.
+        data: The content of the image's file.
+        path: The image, for messages.
+
+    Raises:
+        InputError: A map cannot be read, or an orientation tag turns the image away from it.
+    """
+    if files and is_turned(data):
+        raise InputError(
+            f"{path} has an orientation tag, which turns it away from its maps: save it upright"
+        )
+    found = {}
+    for name, file in files.items():
+        try:
+            found[name] = map_pixels(read(file))
+        except ValueError as error:
+            raise InputError(f"{file} is not a readable map of ids: {error}") from None
+    return found
 
 
 def pixels(path: Path) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,12 +20,14 @@ class Job(NamedTuple):
         source, target: The two files.
         place: The place of the picture in a joint file; None for a file of one picture.
         pixels: The number of pixels of the picture, where it is known without reading the source.
+        maps: The files of the image's maps, by name.
     """
 
     source: Path
     target: Path
     place: int | None = None
     pixels: int | None = None
+    maps: Mapping[str, Path] = {}
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -40,15 +42,57 @@ def image_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def image_jobs(folder: Path, out: Path) -> list[Job]:
+def image_jobs(folder: Path, out: Path, maps: Mapping[str, Path]) -> list[Job]:
     """A job for each image file below a folder: sub/a.png is written to sub/a.png.gcp.
 
+    Args:
+        folder: The folder of the images.
+        out: The folder of the compressed files.
+        maps: The folders of their maps by name.
+
     Raises:
-        InputError: The folder holds no images.
+        InputError: The folder holds no images, or a map is missing.
     """
     return [
-        Job(image, out / f"{image.relative_to(folder)}{SUFFIX}") for image in image_files(folder)
+        Job(
+            image,
+            out / f"{image.relative_to(folder)}{SUFFIX}",
+            maps=maps_of(image, maps, folder),
+        )
+        for image in image_files(folder)
     ]
+
+
+def maps_of(image: Path, maps: Mapping[str, Path], folder: Path | None = None) -> dict[str, Path]:
+    """The files of an image's maps, by name.
+
+    A map of sub/a.jpg is sub/a.png below the folder of these maps.
+
+    Args:
+        image: The image.
+        maps: For each name, the folder of the maps, or the map itself if there is one image alone.
+        folder: The folder from which the image's path counts; None for the image's name alone.
+
+    Raises:
+        InputError: A map is missing.
+    """
+    path = image.relative_to(folder) if folder else Path(image.name)
+    found = {}
+    for name, root in maps.items():
+        found[name] = root / path.with_suffix(".png") if root.is_dir() else root
+        if not found[name].is_file():
+            raise InputError(f"the map {name} of {image} is missing: there is no {found[name]}")
+    return found
+
+
+def require_folders(maps: Mapping[str, Path]) -> None:
+    """Raise `InputError` unless the maps of many images lie in folders."""
+    for name, root in maps.items():
+        if not root.is_dir():
+            raise InputError(
+                f"--maps {name}={root} is not a folder, but many images need a folder of maps with"
+                " their names"
+            )
 
 
 def stream_jobs(folder: Path, out: Path) -> list[Job]:

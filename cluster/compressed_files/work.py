@@ -147,7 +147,7 @@ def compress_file(writer: Writer, keep: bool, job: Job) -> Done:
     else:
         keep = False
         data = images.read(job.source)
-        picture = Picture(images.decoded(data, job.source), index=images.first_index([data]))
+        picture = _picture(job.source, data, job.maps, images.first_index([data]))
         try:
             stream = codec.compress(picture)
         except InputError as error:
@@ -157,13 +157,13 @@ def compress_file(writer: Writer, keep: bool, job: Job) -> Done:
 
 
 def compress_jointly(
-    writer: Writer, sources: Sequence[Path], target: Path, show: Callable[[int], None]
+    writer: Writer, jobs: Sequence[Job], target: Path, show: Callable[[int], None]
 ) -> Content:
     """Compress images to one joint file, whole or not at all.
 
     Args:
         writer: The codec.
-        sources: The images, in the order in which the file will hold them.
+        jobs: The images with their maps, in the order in which the file will hold them.
         target: The joint file, which is replaced if it exists.
         show: A function that is called with the number of images that were read.
 
@@ -171,7 +171,7 @@ def compress_jointly(
         InputError: An image cannot be read or compressed.
     """
     codec = writer.opened()
-    pictures = _Pictures(sources, show)
+    pictures = _Pictures(jobs, show)
     try:
         stream = codec.compress_jointly(pictures)
     except InputError as error:
@@ -261,13 +261,13 @@ class _Pictures(Sequence[Picture]):
         latest: The file that was read last; None while one is read, as that names itself.
     """
 
-    def __init__(self, sources: Sequence[Path], show: Callable[[int], None]) -> None:
-        self._sources, self._show = sources, show
-        self._first = images.first_index(map(images.read, sources))
+    def __init__(self, jobs: Sequence[Job], show: Callable[[int], None]) -> None:
+        self._jobs, self._show = jobs, show
+        self._first = images.first_index(images.read(job.source) for job in jobs)
         self.latest: Path | None = None
 
     def __len__(self) -> int:
-        return len(self._sources)
+        return len(self._jobs)
 
     @overload
     def __getitem__(self, place: int) -> Picture: ...
@@ -276,12 +276,17 @@ class _Pictures(Sequence[Picture]):
     def __getitem__(self, place: int | slice) -> Picture | Sequence[Picture]:
         if isinstance(place, slice):
             return [self[i] for i in range(*place.indices(len(self)))]
-        source, self.latest = self._sources[place], None
-        image_HWC = images.decoded(images.read(source), source)
-        picture = Picture(image_HWC, index=self._first + place)
-        self.latest = source
+        job, self.latest = self._jobs[place], None
+        data = images.read(job.source)
+        picture = _picture(job.source, data, job.maps, self._first + place)
+        self.latest = job.source
         self._show(place + 1)
         return picture
+
+
+def _picture(source: Path, data: bytes, maps: Mapping[str, Path], index: int) -> Picture:
+    """The picture of an image file with this content, and of the files of its maps."""
+    return Picture(images.decoded(data, source), images.maps(maps, data, source), index)
 
 
 def _whole_stream(codec: Codec, path: Path) -> bytes:

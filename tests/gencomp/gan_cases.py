@@ -13,7 +13,7 @@ from PIL import Image
 from gencomp import recipes
 from gencomp.draws import Draws
 from gencomp.recipes.schema import BaseRecipe
-from gencomp.system import Batch, Progress
+from gencomp.system import Batch, Picture, Progress
 from gencomp.systems.gan_compression.build import build
 from gencomp.systems.gan_compression.recipe import GanRecipe
 from gencomp.systems.gan_compression.system import GanSystem
@@ -128,3 +128,21 @@ def shard_set(folder: Path, side: int = 72, train: int = 24, test: int = 6) -> P
                 Image.fromarray(pixels).save(source / path)
     build_shards("cityscapes", folder / "shards", path=source, shard_size=64, processes=1)
     return folder / "shards"
+
+
+def picture(height: int, width: int, seed: int = 0, index: int = 0) -> Picture:
+    """One picture of shapes, with its maps of labels and instances."""
+    images, labels, instances = scenes(1, height, width, seed)
+    return Picture(images[0], {"label": labels[0], "instance": instances[0]}, index)
+
+
+def coded(case: str, **more: Any) -> GanSystem:
+    """A system with tables of a few images; without more keys, selective keeps 0 and 1."""
+    keep = {"codec.keep": [0, 1]} if case == "selective" and not more else {}
+    system = made(case, **keep, **more)
+    system.networks.eval()
+    with torch.no_grad():
+        scene = system.channel.scene(batch(8))
+        known_BFHW = system.channel.known(system.networks, scene)
+        system.code.count([system.channel.latents(system.networks, scene, known_BFHW)])
+    return system

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +17,7 @@ from gencomp.cli.compress.summary import conclude, followed, sentence
 from gencomp.cli.console import progress
 from gencomp.errors import InputError
 from gencomp.exit_codes import DONE
+from shards.reading.maps import parse_maps
 
 
 def compress(words: Sequence[str]) -> int:
@@ -29,6 +30,7 @@ def compress(words: Sequence[str]) -> int:
             Annotated[tuple[Path, ...], tyro.conf.arg(metavar="IMAGE... OUT")]
         ],
         /,
+        maps: tuple[str, ...] = (),
         joint: bool = False,
         checkpoint: Checkpoint = "last",
         overwrite: bool = False,
@@ -46,6 +48,10 @@ def compress(words: Sequence[str]) -> int:
         three equal channels, a palette its colours, CMYK plain RGB; of 16 bits the upper 8 are
         kept; transparent pixels are laid over white. Images of 32 bits a channel are refused.
 
+        Some codecs need maps of an image's pixels, such as its labels: --maps label=LABELS.png for
+        one image, and --maps label=LABELS with a folder of files of the same names for several. A
+        map is a grey PNG or one with a palette, whose values are ids.
+
         Some codecs can write the same image in several ways, which every decoder of the run reads:
         --codec.KEY VALUE chooses one, and gencomp compress RUN --help lists the keys.
 
@@ -53,13 +59,15 @@ def compress(words: Sequence[str]) -> int:
             run: The run whose codec is used, for example a trial of a sweep.
             files: Image files (PNG, JPEG, WebP, ...) of any size, or one folder with images; and
                 last the compressed file to write, or the folder for the compressed files.
+            maps: For codecs that need maps of the pixels, NAME=PATH of each.
             joint: Write all images of a folder to one joint file.
             overwrite: Replace files that exist.
             processes: How many processes work on a folder at once; by default as many as its images
                 are worth, up to one for each CPU. One process writes a joint file.
         """
         require_processes(processes)
-        return _compress(work.Writer(run, checkpoint, writing), files, joint, overwrite, processes)
+        writer = work.Writer(run, checkpoint, writing)
+        return _compress(writer, files, parse_maps(maps), joint, overwrite, processes)
 
     return recipe_words.call(compress, own, "gencomp compress", recipe_words.writing_keys)
 
@@ -67,6 +75,7 @@ def compress(words: Sequence[str]) -> int:
 def _compress(
     writer: work.Writer,
     files: Sequence[Path],
+    maps: Mapping[str, Path],
     joint: bool,
     overwrite: bool,
     processes: int | None,
@@ -79,33 +88,43 @@ def _compress(
     if folders and len(sources) > 1:
         raise InputError(f"{folders[0]} is a folder: name image files, or one folder alone")
     if folders and not joint:
-        return _folder(writer, folders[0], out, overwrite, processes)
+        return _folder(writer, folders[0], out, maps, overwrite, processes)
     places.require_stream_name(out)
     places.require_file(out, overwrite)
     if len(sources) > 1 or joint:
-        pictures = places.image_files(folders[0]) if folders else sources
-        return _joint_file(writer, pictures, out)
-    done = work.compress_file(writer, False, places.Job(sources[0], out))
+        places.require_folders(maps)
+        folder = folders[0] if folders else None
+        pictures = places.image_files(folder) if folder else sources
+        jobs = [places.Job(one, out, maps=places.maps_of(one, maps, folder)) for one in pictures]
+        return _joint_file(writer, jobs, out)
+    job = places.Job(sources[0], out, maps=places.maps_of(sources[0], maps))
+    done = work.compress_file(writer, False, job)
     assert done.file is not None
     print(f"{out}: {sentence(done.file)}")
     return DONE
 
 
-def _joint_file(writer: work.Writer, sources: Sequence[Path], out: Path) -> int:
+def _joint_file(writer: work.Writer, jobs: Sequence[places.Job], out: Path) -> int:
     with progress("compressing", "images") as show:
-        show(str(out), 0, len(sources))
+        show(str(out), 0, len(jobs))
         content = work.compress_jointly(
-            writer, sources, out, lambda count: show(str(out), count, len(sources))
+            writer, jobs, out, lambda count: show(str(out), count, len(jobs))
         )
     print(f"{out}: {content.pictures} images in {sentence(content)}")
     return DONE
 
 
 def _folder(
-    writer: work.Writer, folder: Path, out: Path, overwrite: bool, processes: int | None
+    writer: work.Writer,
+    folder: Path,
+    out: Path,
+    maps: Mapping[str, Path],
+    overwrite: bool,
+    processes: int | None,
 ) -> int:
     places.require_folder(out)
-    jobs = places.image_jobs(folder, out)
+    places.require_folders(maps)
+    jobs = places.image_jobs(folder, out, maps)
     writer.opened()
     function = partial(work.compress_file, writer, not overwrite)
     results = followed(

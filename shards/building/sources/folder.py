@@ -34,9 +34,10 @@ from shards.building.pictures import Pictures, pictures
 from shards.building.sources import Listed, Source, read_each, stored_picture
 from shards.building.sources.archives import Files, open_files, wrapping
 from shards.building.sources.draw import drawn
-from shards.building.sources.paired import paired, parse_maps
+from shards.building.sources.paired import paired
 from shards.building.writer import NewSample
 from shards.errors import ShardError
+from shards.reading.maps import parse_maps
 
 SPLITS = ("train", "val", "valid", "validation", "test")
 TEST_FRACTION = 0.1

@@ -6,7 +6,6 @@ label map labels/a/b.png. Splits are made as by `folder`; sub-folders give no la
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -19,24 +18,7 @@ from shards.building.sources.class_names import class_names
 from shards.building.sources.scenes import Scene, encode
 from shards.errors import ShardError
 
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
 LABEL = "label"  # the map whose ids the names of the classes name
-
-
-def parse_maps(words: Sequence[str]) -> dict[str, Path]:
-    """The roots of the maps by name, from words such as label=PATH; raises `ShardError`."""
-    roots: dict[str, Path] = {}
-    for word in words:
-        name, equals, path = word.partition("=")
-        if not equals or not path or not _NAME.fullmatch(name):
-            raise ShardError(
-                f"the map {word!r} is not NAME=PATH with a name in small letters, such as"
-                " label=LABELS"
-            )
-        if name in roots:
-            raise ShardError(f"the map {name} is named twice")
-        roots[name] = Path(path)
-    return roots
 
 
 def paired(

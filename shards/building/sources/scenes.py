@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
-
-import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from shards.building.pictures import Pictures
 from shards.building.sources import unreadable
@@ -16,8 +12,7 @@ from shards.building.sources.archives import open_files
 from shards.building.writer import NewSample
 from shards.errors import ShardError
 from shards.reading import decode
-
-_ORIENTATION = 0x0112
+from shards.reading.maps import is_turned, map_pixels
 
 
 class Scene(NamedTuple):
@@ -46,7 +41,7 @@ def encode(
     where = f"{scene.path} in {images}"
     try:
         picture = stored.encode(data)
-        if scene.maps and stored.storage != "original" and _turned(data):
+        if scene.maps and stored.storage != "original" and is_turned(data):
             raise ValueError("its orientation tag turns it away from its maps")
         size = decode.image_size(data)
     except ValueError as error:
@@ -78,25 +73,3 @@ def _map(
             " that the maps have, or leave the names out"
         )
     return data if stored.storage == "original" else stored.encode_map(pixels)
-
-
-def map_pixels(data: bytes) -> np.ndarray:
-    """The ids in a PNG, uint8 or uint16 [H, W]; raises `ValueError` with the reason without ids."""
-    try:
-        image = Image.open(io.BytesIO(data), formats=("PNG",))
-        image.load()
-    except UnidentifiedImageError:
-        raise ValueError("no PNG") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(str(error)) from None
-    if image.mode in ("L", "P"):  # in a palette image, the places in the palette are the ids
-        return np.asarray(image)
-    if image.mode in ("I", "I;16"):
-        return np.asarray(image).astype(np.uint16)
-    raise ValueError(f"its mode is {image.mode}, and a map of ids is a grey image")
-
-
-def _turned(data: bytes) -> bool:
-    """Whether `Pictures` turns the image upright when it stores it anew."""
-    with Image.open(io.BytesIO(data)) as image:
-        return image.getexif().get(_ORIENTATION, 1) != 1

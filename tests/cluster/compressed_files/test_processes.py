@@ -28,7 +28,7 @@ def test_each_process_works_as_long_as_it_takes_to_start(
 def jobs_of(root: Path, sides: Sequence[int]) -> list[Job]:
     for number, side in enumerate(sides):
         Image.new("RGB", (side, side)).save(root / f"{number:02}.png")
-    return image_jobs(root, root / "out")
+    return image_jobs(root, root / "out", {})
 
 
 class Clock:

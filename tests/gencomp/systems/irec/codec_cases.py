@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
-import zlib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -94,13 +92,6 @@ def crops(count: int, least: int = 4, most: int = 40, seed: int = 0) -> list[Pic
         image_HWC = photo[top : top + height, left : left + width]
         found.append(Picture(np.ascontiguousarray(image_HWC), index=index))
     return found
-
-
-def sealed(body: bytes) -> bytes:
-    """Bytes with the right checksum behind them, whatever they say."""
-    if body[2] & 8:
-        return body + (binascii.crc_hqx(body, 0xFFFF) ^ 0xFFFF).to_bytes(2, "big")
-    return body + zlib.crc32(body).to_bytes(4, "big")
 
 
 def body(stream: bytes) -> bytes:

@@ -20,8 +20,9 @@ from gencomp.systems.irec.codec import Coded, IrecCodec, least_bits
 from gencomp.systems.irec.ideal import gaussian_nats, of_picture, uniform_nats
 from gencomp.systems.irec.latent_models import tiles
 from gencomp.systems.irec.writing import CodecSection
+from tests.gencomp.mangled_streams import sealed
 from tests.gencomp.systems.irec import codec_cases
-from tests.gencomp.systems.irec.codec_cases import KINDS, LOSSLESS, LOSSY, body, codec, sealed
+from tests.gencomp.systems.irec.codec_cases import KINDS, LOSSLESS, LOSSY, body, codec
 
 CROPS = codec_cases.crops(6)
 
