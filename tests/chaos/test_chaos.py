@@ -136,7 +136,7 @@ def report(recoveries: Sequence[Recovery]) -> None:
         Path(path).write_text(json.dumps({"faults": lines, "rounds": rounds}, indent=1))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_five_faults(photos: Path, tmp_path: Path) -> None:
     raw = recipe(photos, len(ON_A_CLUSTER))
     with ThreadPoolExecutor(1) as pool, scene(tmp_path, raw, repeat("2"), seed=1) as made:

@@ -15,7 +15,7 @@ from tests.cluster.ray_train.test_scaling import endless, step_of
 from tests.processes import Driver
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_three_clusters(
     photos: Path,
     tmp_path: Path,

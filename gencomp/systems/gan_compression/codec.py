@@ -312,7 +312,7 @@ class GanCodec:
         """The symbols of all latents of an image, [H/s, W/s, C]."""
         height, width = image_HWC.shape[:2]
         size = self._channel.size(height, width)
-        image_1CHW = extended(torch.from_numpy(image_HWC).permute(2, 0, 1)[None], *size)
+        image_1CHW = extended(torch.tensor(image_HWC).permute(2, 0, 1)[None], *size)
 
         def features(rows: slice, columns: slice) -> Tensor:
             part_1CHW = _pixels_of(image_1CHW, rows, columns).contiguous()
@@ -356,7 +356,7 @@ class GanCodec:
 
     def _known(self, maps: Mapping[str, np.ndarray], size: tuple[int, int]) -> Tensor:
         """The features of the labels, [1, F, H/16, W/16]."""
-        whole = {name: extended(torch.from_numpy(one)[None], *size) for name, one in maps.items()}
+        whole = {name: extended(torch.tensor(one)[None], *size) for name, one in maps.items()}
 
         def features(rows: slice, columns: slice) -> Tensor:
             part = {name: _pixels_of(one, rows, columns) for name, one in whole.items()}

@@ -138,6 +138,7 @@ def test_fewer_and_more_workers(
     trains(driver, run, attempts=[2, 1, 2])
     driver.process.send_signal(signal.SIGTERM)
     assert driver.end() == 130
+    assert "stopped at a checkpoint" in driver.out.read_text() and not run.stop_request.exists()
     assert not cluster.workers()
 
     for text in ("training goes on with 1 worker instead of 2", "with 2 workers instead of 1"):

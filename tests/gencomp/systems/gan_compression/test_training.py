@@ -1,9 +1,8 @@
-"""Both stages through the loop and the command line: they learn, and resume with the same bits."""
+"""Both stages through the loop: they learn, and resume with the same bits."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from gencomp.evaluation.networks import to_file
 from tests import tiny
 from tests.gencomp import gan_cases
 from tests.gencomp.gan_cases import RECIPES
-from tests.processes import Driver
 
 SHORT: dict[str, Any] = {
     "data.batch_size": 2,
@@ -67,33 +65,15 @@ def test_crashed_and_resumed(name: str, shapes: Path, tmp_path: Path) -> None:
 
 
 def test_two_stages(shapes: Path, tmp_path: Path) -> None:
-    """The error falls in the first one, by the command line; the second one starts from it, and its
-    log shows what a dead encoder would."""
+    """The error falls in the first one; the second one starts from it, and its log shows what a
+    dead encoder would."""
     sizes = {"networks.width": 4, "optimizer.learning_rate": 2e-3}
-    first_steps: dict[str, Any] = {
-        **{key: value for key, value in SHORT.items() if key != "data.transforms"},
-        "data.transforms.crop": [64, 64],
-        "data.shards": str(shapes),
-        "labels.classes": gan_cases.CLASSES,
-        "networks.residual_blocks": 1,
-        **sizes,
-        "training.steps": 60,
-        "training.checkpoint_every": 60,
-        "training.sample_every": 60,
-        "evaluation.every": 60,
-    }
-    words = [f"--{key}={json.dumps(value)}" for key, value in first_steps.items()]
-    where = ["--runs", str(tmp_path), "--name", "first", "--workers", "1"]
-    # In a process of its own, as Ray settles its token once for a process.
-    driver = Driver(["train", RECIPES["distortion"], *where, *words], tmp_path)
-    try:
-        assert driver.end() == 0, driver.words()
-    finally:
-        driver.close()
-    first = tmp_path / "first"
-    errors = [row["codec/mse"] for row in tiny.rows(tiny.Run(first)) if "codec/mse" in row]
+    every = ("training.steps", "training.checkpoint_every", "training.sample_every")
+    longer = dict.fromkeys((*every, "evaluation.every"), 60)
+    first, _ = tiny.trained(tmp_path / "first", raw("distortion", shapes, **sizes, **longer))
+    errors = [row["codec/mse"] for row in tiny.rows(first) if "codec/mse" in row]
     assert len(errors) == 60 and sum(errors[-5:]) < 0.6 * sum(errors[:5])
-    labelled = {"data.maps": ["label"], "parents.distortion": str(first)}
+    labelled = {"data.maps": ["label"], "parents.distortion": str(first.path)}
     second, _ = tiny.trained(tmp_path / "second", raw("global_plus", shapes, **sizes, **labelled))
     rows = [row for row in tiny.rows(second) if "codec/mse" in row]
     assert len(rows) == 6 and rows[0]["codec/mse"] < 0.7 * errors[0]

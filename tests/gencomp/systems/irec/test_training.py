@@ -1,8 +1,7 @@
-"""Every stage through the loop and the command line: it learns, and resumes with the same bits."""
+"""Every stage through the loop: it learns, and resumes with the same bits."""
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from gencomp import recipes
 from tests import tiny
 from tests.gencomp import irec_cases
 from tests.gencomp.irec_cases import NARROW, RECIPES, STAGES
-from tests.processes import Driver
 
 SHORT: dict[str, Any] = {
     "data.batch_size": 8,
@@ -66,29 +64,12 @@ LEARNS: dict[str, Any] = {
 }
 
 
-def require_learnt(path: Path) -> None:
-    """The objective has fallen, and the finished run has its table of expected divergences."""
-    losses = tiny.losses(tiny.Run(path), "model")
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_learns(stage: str, waves: Path, tmp_path: Path) -> None:
+    """The objective falls, and the finished run has its table of expected divergences."""
+    tiny.trained(tmp_path / "run", raw(stage, waves, **LEARNS))
+    losses = tiny.losses(tiny.Run(tmp_path / "run"), "model")
     assert len(losses) == 60
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
-    table = list(open_run(path).system().expected_kl)  # type: ignore[attr-defined]
+    table = list(open_run(tmp_path / "run").system().expected_kl)  # type: ignore[attr-defined]
     assert all((mean_C > 0).any() for mean_C in table)
-
-
-def test_the_command_line_trains(waves: Path, tmp_path: Path) -> None:
-    settings = {**NARROW["rvae"], **SHORT, **LEARNS, "data.shards": str(waves)}
-    words = [f"--{key}={json.dumps(value)}" for key, value in settings.items()]
-    where = ["--runs", str(tmp_path), "--name", "run", "--workers", "1"]
-    # In a process of its own, as Ray settles its token once for a process.
-    driver = Driver(["train", RECIPES["rvae"], *where, *words], tmp_path)
-    try:
-        assert driver.end() == 0, driver.words()
-    finally:
-        driver.close()
-    require_learnt(tmp_path / "run")
-
-
-@pytest.mark.parametrize("stage", ["two_level", "one_level"])
-def test_lossy_models_learn(stage: str, waves: Path, tmp_path: Path) -> None:
-    tiny.trained(tmp_path / "run", raw(stage, waves, **LEARNS))
-    require_learnt(tmp_path / "run")

@@ -1,0 +1,54 @@
+"""Maps of the ids of pixels, such as label maps, as files beside their images."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from shards.errors import ShardError
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_ORIENTATION = 0x0112
+
+
+def parse_maps(words: Sequence[str]) -> dict[str, Path]:
+    """The roots of the maps by name, from words such as label=PATH; raises `ShardError`."""
+    roots: dict[str, Path] = {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        if not equals or not path or not _NAME.fullmatch(name):
+            raise ShardError(
+                f"the map {word!r} is not NAME=PATH with a name in small letters, such as"
+                " label=LABELS"
+            )
+        if name in roots:
+            raise ShardError(f"the map {name} is named twice")
+        roots[name] = Path(path)
+    return roots
+
+
+def map_pixels(data: bytes) -> np.ndarray:
+    """The ids in a PNG, uint8 or uint16 [H, W]; raises `ValueError` with the reason without ids."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=("PNG",))
+        image.load()
+    except UnidentifiedImageError:
+        raise ValueError("no PNG") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(str(error)) from None
+    if image.mode in ("L", "P"):  # in a palette image, the places in the palette are the ids
+        return np.asarray(image)
+    if image.mode in ("I", "I;16"):
+        return np.asarray(image).astype(np.uint16)
+    raise ValueError(f"its mode is {image.mode}, and a map of ids is a grey image")
+
+
+def is_turned(data: bytes) -> bool:
+    """Whether an image has an orientation tag that turns it away from its maps."""
+    with Image.open(io.BytesIO(data)) as image:
+        return image.getexif().get(_ORIENTATION, 1) != 1

@@ -1,0 +1,63 @@
+"""Streams as no encoder writes them: with changed bytes, or with headers that say anything."""
+
+from __future__ import annotations
+
+import binascii
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from gencomp.coding import container
+from gencomp.coding.fields import varints
+
+_EXACT = 8  # the bit of exact containers in the third byte
+
+
+def sealed(body: bytes) -> bytes:
+    """Bytes with the right checksum behind them, whatever they say."""
+    if body[2] & _EXACT:
+        return body + (binascii.crc_hqx(body, 0xFFFF) ^ 0xFFFF).to_bytes(2, "big")
+    return body + zlib.crc32(body).to_bytes(4, "big")
+
+
+def mangled(streams: Sequence[bytes], generator: np.random.Generator) -> bytes:
+    """A stream with bytes changed, cut, added or taken from another stream; in half of the cases
+    with the right checksum."""
+    data = bytearray(streams[generator.integers(len(streams))])
+    for _ in range(generator.integers(1, 4)):
+        at = int(generator.integers(len(data) + 1))
+        kind = generator.integers(6)
+        if kind <= 1 and at < len(data):
+            data[at] ^= int(generator.integers(1, 256))
+        elif kind == 2:
+            del data[at : at + int(generator.integers(1, 9))]
+        elif kind == 3:
+            data[at:at] = generator.bytes(int(generator.integers(1, 9)))
+        elif kind == 4:
+            other = streams[generator.integers(len(streams))]
+            data[at:] = other[int(generator.integers(len(other))) :]
+        elif at < len(data):
+            data[at] = int(generator.choice([0, 1, 0x7F, 0x80, 0xFF]))
+    if len(data) > 8 and generator.integers(2):
+        return sealed(bytes(data[: -2 if data[2] & _EXACT else -4]))
+    return bytes(data)
+
+
+def header(writer: bytes, generator: np.random.Generator, exact: bool = False) -> bytes:
+    """A container of the right writer with the right checksum, whose fields say what they like."""
+    bits = int(generator.integers(4 if exact else 8)) | (_EXACT * exact)
+    number = [
+        lambda: int(generator.integers(4)),
+        lambda: int(generator.integers(1, 64)),
+        lambda: int(generator.integers(60_000, 70_000)),
+        lambda: 1 << int(generator.integers(35)),
+        lambda: int(generator.choice([8192, 65535, 65536, 2**17, 2**26, 2**32 - 1, 2**35 - 1])),
+    ]
+    fields = b"".join(
+        varints([number[generator.integers(len(number))]()])
+        for _ in range(generator.integers(1, 12))
+    )
+    rest = generator.bytes(int(generator.choice([0, 1, 5, 8, 40, 300])))
+    prefix = container.MAGIC + bytes([container.VERSION << 4 | bits])
+    return sealed(prefix + writer[: 4 if exact else 6] + fields + rest)
