@@ -1,14 +1,15 @@
-"""One compressed file as several decoders show it."""
+"""Compressed files as decoders show them: one through several decoders, or several of one image."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cluster.compressed_files import images
+from cluster.compressed_files import images, work
 from cluster.results import pictures
 from gencomp.coding import container
 from gencomp.errors import InputError
+from gencomp.figures.label_colours import coloured
 from gencomp.figures.tiles import Column
 
 
@@ -51,3 +52,36 @@ def through_decoders(
         "The sender wrote one file; the receiver chose the decoder",
     ]
     return columns, said
+
+
+def beside(
+    run: Path, checkpoint: str, image: Path, maps: Mapping[str, Path], streams: Sequence[Path]
+) -> list[Column]:
+    """A column for an image, for each of its maps in colours, and for each of its files.
+
+    Args:
+        run: the run whose codec reads the files.
+        checkpoint: the choice of the run's checkpoint, as `--checkpoint` names it.
+        image: the image.
+        maps: the PNG file of each map.
+        streams: compressed files of the image.
+
+    Raises:
+        InputError: a file cannot be read, the run has no codec, or a file holds another picture.
+    """
+    codec, data = work.opened(run, checkpoint), images.read(image)
+    image_HWC = images.decoded(data, image)
+    columns = [Column("original", f"{len(data)} bytes", [[image_HWC]])]
+    for name, map_HW in images.maps(maps, data, image).items():
+        columns.append(Column(name, "", [[coloured(map_HW)]]))
+    for path in streams:
+        stream = images.read(path)
+        shown_HWC = codec.decompress(stream, name=str(path))
+        if shown_HWC.shape != image_HWC.shape:
+            raise InputError(
+                f"{path} holds a picture of {'×'.join(map(str, shown_HWC.shape[:2]))} pixels, but"
+                f" {image} has {'×'.join(map(str, image_HWC.shape[:2]))}"
+            )
+        bpp = 8 * len(stream) / (image_HWC.shape[0] * image_HWC.shape[1])
+        columns.append(Column(path.stem, f"{len(stream)} bytes, {bpp:.3g} bpp", [[shown_HWC]]))
+    return columns

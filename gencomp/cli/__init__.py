@@ -78,6 +78,7 @@ COMMANDS: dict[str, Command] = {
     "figure shared-bits": Command("Evaluation", "draw distortion against shared random bits"),
     "figure gaussian": Command("Evaluation", "draw distortion and perception of a Gaussian"),
     "figure choice": Command("Evaluation", "draw one compressed file through several decoders"),
+    "figure comparison": Command("Evaluation", "draw an image beside what its files decode to"),
     "figure ais": Command("Evaluation", "draw rate-distortion curves by AIS"),
     "figure convergence": Command("Evaluation", "draw how reliable the curves by AIS are"),
     "figure image-curves": Command("Evaluation", "draw the rate-distortion curve of each image"),

@@ -19,10 +19,11 @@ from gencomp.exit_codes import DONE
 
 _IMAGE = "photo.png"
 _IMAGE_ROW = 410  # the row of a test crop with much detail
+_SCENE_ROW = 1  # that of a scene with discs among other shapes
 
 
 def demo(
-    what: tyro.conf.Positional[Literal["photos", "urdp", "irec"]] = "photos",
+    what: tyro.conf.Positional[Literal["photos", "urdp", "irec", "gan_compression"]] = "photos",
     /,
     directory: Path = Path("demo"),
 ) -> int:
@@ -32,8 +33,9 @@ def demo(
     rate-distortion curve, write a real file. urdp: train an encoder of letters and three decoders
     of it, write letters to one file, and show it through every decoder. irec: train a lossless
     model and three lossy ones of photographs, write their files by relative entropy coding and by
-    bits-back, and hold them against PNG, JPEG and WebP. The same command goes on where an earlier
-    one was stopped.
+    bits-back, and hold them against PNG, JPEG and WebP. gan_compression: train codecs of labelled
+    scenes against discriminators, and write files that keep chosen shapes and make the others from
+    labels alone. The same command goes on where an earlier one was stopped.
 
     Args:
         what: The job.
@@ -41,7 +43,7 @@ def demo(
     """
     directory.mkdir(parents=True, exist_ok=True)
     steps = _Steps(directory)
-    page = {"photos": _photos, "urdp": _urdp, "irec": _irec}[what](steps)
+    page = _JOBS[what](steps)
     print()
     print_table(
         "seconds",
@@ -140,6 +142,52 @@ def _irec(step: _Steps) -> str:
         "report --sweep runs/lossy --out report.html",
     )
     return "report.html"
+
+
+def _gan_compression(step: _Steps) -> str:
+    """Codecs of scenes with labels, and files of one scene that keep more and less of it."""
+    from cluster.ray_runtime import usable_cpus
+
+    workers = str(min(2, usable_cpus()))
+    step("Striped shapes, with labels and instances, to shards", "shards build shapes")
+    step(
+        "Train codecs with labels in the stream for C = 2 and 8 as a sweep",
+        "sweep gan_channels_shapes --name channels",
+    )
+    step(
+        "Train a selective codec, whose files keep chosen regions",
+        f"train gan_selective_shapes --name selective --workers {workers}",
+    )
+    step("Files of held-out scenes, part by part", "files runs/channels --images 40")
+    _write_scene(step.directory)
+    maps = "--maps label=scene/label.png instance=scene/instance.png"
+    compress, kept = "compress runs/selective scene/image.png", ("nothing", "discs", "all")
+    step(
+        "One scene to three files, which keep nothing, its discs, and everything",
+        f"{compress} nothing.gcp --codec.keep [] {maps} --overwrite",
+        f"{compress} discs.gcp --codec.keep disc {maps} --overwrite",
+        f"{compress} all.gcp --codec.keep ground,disc,square,triangle {maps} --overwrite",
+        "decompress runs/selective discs.gcp discs.png --overwrite",
+    )
+    files = " ".join(f"{name}.gcp" for name in kept)
+    step(
+        "Figure and report",
+        f"figure comparison runs/selective scene/image.png {files} --maps label=scene/label.png"
+        " --scale 2 --out selective.png --overwrite",
+        "report --sweep runs/channels --figures selective.png --out report.html",
+    )
+    return "report.html"
+
+
+def _write_scene(directory: Path) -> None:
+    """Write a held-out scene with its maps as images."""
+    import shards
+
+    sample = shards.open_set(directory / "data/shapes").split("test").read(_SCENE_ROW)
+    (directory / "scene").mkdir(exist_ok=True)
+    Image.fromarray(sample.image).save(directory / "scene/image.png")
+    for name, map_HW in sample.maps.items():
+        Image.fromarray(map_HW).save(directory / f"scene/{name}.png")
 
 
 def _write_photographs(directory: Path) -> None:
@@ -254,3 +302,6 @@ def _check_round_trip(directory: Path, trial: Path) -> None:
         f"decoded.png equals the encoder's reconstruction; {codec.code_bits(stream) // 8} of the"
         f" {len(stream)} bytes of photo.gc are its code"
     )
+
+
+_JOBS = {"photos": _photos, "urdp": _urdp, "irec": _irec, "gan_compression": _gan_compression}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from gencomp.cli.arguments import Checkpoint
@@ -14,6 +15,7 @@ def report(
     curve: Path | None = None,
     tradeoff: tuple[Path, ...] = (),
     checkpoint: Checkpoint = "last",
+    figures: tuple[Path, ...] = (),
     out: Path = Path("runs/report.html"),
     images: int = 8,
 ) -> None:
@@ -32,6 +34,7 @@ def report(
             so by itself, with the sweeps that it starts from.
         checkpoint: Checkpoint of the sweep's codecs: last, best (by training.keep_best_metric), or
             the number of a step.
+        figures: Images to show at the end of the page, such as PNG files of gencomp figure.
         out: HTML file to write.
         images: How many test images to show.
     """
@@ -39,12 +42,15 @@ def report(
         raise InputError(f"--images is {images}, but at least one image must be shown")
     if out.is_dir() or (out.parent.exists() and not out.parent.is_dir()):
         raise InputError(f"--out {out} cannot be written; name an HTML file in a directory")
+    from cluster.compressed_files.images import decoded, read
     from cluster.files import write_text
     from gencomp.report import render
     from sweeps.report.inputs import find
     from sweeps.report.page import report as content
 
-    html = render(content(find(generator, sweep, curve, checkpoint, tradeoff), images, say=_say))
+    drawings = [(path.name, decoded(read(path), path)) for path in figures]
+    found = content(find(generator, sweep, curve, checkpoint, tradeoff), images, say=_say)
+    html = render(replace(found, figures=drawings))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, html)
     print(f"wrote {out} ({out.stat().st_size / 2**20:.1f} MiB)")

@@ -289,6 +289,7 @@ class Report:
         facts: (name, value) pairs at the head of the page that say what was run.
         notes: sentences about what is left out or needs a warning.
         pixels: the height times the width of the images.
+        figures: (name, pixels) of further figures, uint8 [H, W, 3].
         protocol: (title, pairs) lists of hashes, counts, scales, seeds and versions at the foot of
             the page.
     """
@@ -303,4 +304,5 @@ class Report:
     tradeoff: Tradeoff | None = None
     curve: Curve | None = None
     pictures: Sequence[PictureRow] = ()
+    figures: Sequence[tuple[str, np.ndarray]] = ()
     protocol: Sequence[tuple[str, Sequence[tuple[str, str]]]] = ()

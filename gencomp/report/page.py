@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from gencomp.evaluation import scales
 from gencomp.report import curve_sections, figures
 from gencomp.report.content import Best, Curve, Generator, PictureRow, Report, Sweep, Trial
@@ -15,6 +17,7 @@ from gencomp.report.markup import (
     count,
     figure,
     fixed,
+    image,
     number,
     pairs,
     plus_minus,
@@ -52,6 +55,7 @@ def render(report: Report) -> str:
         _sweep(report.sweep) if report.sweep else "",
         _training(report.generator, report.sweep),
         _pictures(report.pictures),
+        _figures(report.figures),
         _protocol(report),
     ]
     facts = "".join(f"<div><span>{text(n)}</span><b>{text(v)}</b></div>" for n, v in report.facts)
@@ -65,6 +69,11 @@ def render(report: Report) -> str:
         notes=f'<ul class="notes">{notes}</ul>' if notes else "",
         sections="\n".join(filter(None, sections)),
     )
+
+
+def _figures(drawings: Sequence[tuple[str, np.ndarray]]) -> str:
+    parts = [figure(image(pixels_HWC, name), text(name)) for name, pixels_HWC in drawings]
+    return section("Figures", "".join(parts)) if parts else ""
 
 
 def _lede(report: Report) -> str:

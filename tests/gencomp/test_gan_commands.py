@@ -200,3 +200,23 @@ def test_files_of_a_split_are_measured_by_part(here: Path) -> None:
     metrics = json.loads(found.read_text())["metrics"]
     parts = [metrics[f"{part}_bpp"]["value"] for part in ("labels", "latents")]
     assert sum(parts) == pytest.approx(metrics["bpp"]["value"])
+
+
+def test_a_figure_of_an_image_and_its_files(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    maps = ["--maps", "label=labels/0.png", "instance=instances/0.png"]
+    for name, keep in (("none", "[]"), ("all", "0,1,2,3")):
+        words = ["compress", "selective", "images/0.png", f"{name}.gcp", "--codec.keep", keep]
+        assert main([*words, *maps]) == 0
+    drawn = ["figure", "comparison", "selective", "images/0.png", "none.gcp", "all.gcp"]
+    assert main([*drawn, *maps, "--out", "drawn.png"]) == 0
+    found_HWC = pixels("drawn.png")
+    # Five tiles of 50×70 pixels: the image, two maps, and what two files decode to.
+    assert found_HWC.shape[0] > 50 and found_HWC.shape[1] > 5 * 70
+
+    capsys.readouterr()
+    assert main([*drawn[:3], "images/1.bmp", "none.gcp", "--out", "x.png", "--scale", "0"]) == 2
+    Image.new("RGB", (9, 9)).save("other.png")
+    assert main([*drawn[:3], "other.png", "none.gcp", "--out", "x.png"]) == 2
+    said = capsys.readouterr().err
+    assert "--scale must be at least 1" in said
+    assert "none.gcp holds a picture of 50×70 pixels, but other.png has 9×9" in said

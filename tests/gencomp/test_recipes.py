@@ -34,13 +34,19 @@ class TestShipped:
                 for name in (
                     "ade20k",
                     "cityscapes",
-                    *(f"conditional_{images}" for images in ("ade20k", "cityscapes", "narrow")),
+                    *(
+                        f"conditional_{images}"
+                        for images in ("ade20k", "cityscapes", "narrow", "shapes")
+                    ),
                     *(f"distortion_{images}" for images in ("cityscapes", "narrow", "open_images")),
                     "narrow",
                     "open_images",
                     *(f"plus_{images}" for images in ("ade20k", "cityscapes", "narrow")),
                     "port_cityscapes",
-                    *(f"selective_{images}" for images in ("ade20k", "cityscapes", "narrow")),
+                    *(
+                        f"selective_{images}"
+                        for images in ("ade20k", "cityscapes", "narrow", "shapes")
+                    ),
                 )
             ),
             "irec_one_level_photos",

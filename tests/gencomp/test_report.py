@@ -300,6 +300,13 @@ class TestPage:
         for drawing in drawings:
             assert not re.search(r"#[0-9a-f]{6}\b", re.sub(r'(href|url\()="?#[^")]*', "", drawing))
 
+    def test_further_figures_are_the_pixels(self) -> None:
+        drawn_HWC = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+        page = render(Report(title="one", date="today", figures=[("a<b>.png", drawn_HWC)]))
+        assert_self_contained(page)
+        (found_HWC,) = pictures_of(page)
+        assert np.array_equal(found_HWC, drawn_HWC) and "a&lt;b&gt;.png" in page
+
     def test_pictures_are_the_pixels(self, full: Report, html: str) -> None:
         shown = pictures_of(html)
         given = [image for row in full.pictures for image in row.images]

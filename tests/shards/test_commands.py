@@ -130,7 +130,7 @@ class TestBuild:
     @pytest.mark.parametrize(
         ("words", "said"),
         [
-            (["photo"], "SOURCE cannot be 'photo', only one of photos, digits, glyphs, folder, "),
+            (["photo"], "SOURCE cannot be 'photo', only one of photos, digits, glyphs, shapes, "),
             (["photos", "somewhere"], "photos takes no path"),
             (["folder"], "folder needs the path"),
             (["folder", "nowhere"], "nowhere"),

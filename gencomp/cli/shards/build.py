@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from shards.info import DatasetInfo
 
 SourceName = Literal[
-    "photos", "digits", "glyphs", "folder", "kodak", "clic", "celeba", "lsun", "cityscapes",
-    "ade20k", "coco_stuff", "mnist", "fashion-mnist", "svhn", "cifar10", "imagenet32", "wds",
+    "photos", "digits", "glyphs", "shapes", "folder", "kodak", "clic", "celeba", "lsun",
+    "cityscapes", "ade20k", "coco_stuff", "mnist", "fashion-mnist", "svhn", "cifar10",
+    "imagenet32", "wds",
 ]  # fmt: skip
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 _MOST_SKIPPED = 10  # skipped images that are printed; dataset.json lists all of them
@@ -96,6 +97,7 @@ def build(
       photos         no PATH: crops of the photographs inside scikit-image
       digits         no PATH: handwritten digits inside scikit-learn
       glyphs         no PATH: digits and capital letters drawn from the fonts inside matplotlib
+      shapes         no PATH: striped shapes drawn in code, with maps of labels and instances
       folder         images of any kind in a folder or an archive; sub-folders become labels
       kodak          folder or archive of kodim01.png to kodim24.png
       clic           a zip of CLIC, the folder that it unpacks to, or a folder of several

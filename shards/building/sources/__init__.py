@@ -19,6 +19,7 @@ SOURCES = {
     "photos": "shards.building.sources.photos:photos",
     "digits": "shards.building.sources.digits:digits",
     "glyphs": "shards.building.sources.glyphs:glyphs",
+    "shapes": "shards.building.sources.shapes:shapes",
     "folder": "shards.building.sources.folder:folder",
     "kodak": "shards.building.sources.folder:kodak",
     "clic": "shards.building.sources.folder:clic",

@@ -460,7 +460,7 @@ def test_other_things_are_not_overwritten(tmp_path: Path) -> None:
     [
         (
             {"source": "celebs"},
-            "no source 'celebs': use one of photos, digits, glyphs, folder",
+            "no source 'celebs': use one of photos, digits, glyphs, shapes, folder",
         ),
         ({"source": "photos", "path": "x"}, "takes no path"),
         ({"source": "photos", "options": {"size": "4096"}}, "8 to 256 pixels"),
