@@ -198,6 +198,7 @@ def test_a_sweep_over_two_allocations(
     assert "is finished" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_chain_of_sweeps_over_two_allocations(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
