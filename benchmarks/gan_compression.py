@@ -19,7 +19,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import resource
@@ -32,18 +31,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from steps import KINDS, WARM, Times, now, ours, ratios, spread
+from steps import KINDS, QUIET, Times, medians, ours, plain, ratios, spread
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTHS = ((12, 3), (30, 9), (60, 9))  # with their residual blocks
-QUIET = {
-    "training.epochs": None,
-    "training.steps": 10**6,
-    "training.log_every": 10**6,
-    "training.checkpoint_every": 10**6,
-    "training.sample_every": 10**6,
-    "evaluation.every": 10**6,
-}
 
 
 # --- a step ---------------------------------------------------------------------------------------
@@ -108,26 +99,6 @@ def plain_step(recipe: Any, batches: Callable[[], Any]) -> Callable[[], None]:
     return step
 
 
-def plain(recipe: Any, steps: int, in_memory: bool) -> list[Times]:
-    import torch
-
-    from cluster import data
-    from gencomp.systems.common.pixels import to_signed
-
-    images, order = data.open_training(recipe)
-    stream = data.training_stream(recipe, images, order, 0, 1, 0)
-    cpu = torch.device("cpu")
-    read = (data.to_batch(host, cpu).images_BCHW for host in stream)
-    turns = itertools.cycle([next(read) for _ in range(20)]) if in_memory else read
-    step = plain_step(recipe, lambda: to_signed(next(turns)))
-    clock = []
-    for _ in range(steps):
-        step()
-        clock.append(now())
-    stream.close()
-    return clock
-
-
 def child(kind: str, scenes: Path, words: argparse.Namespace) -> None:
     import torch
 
@@ -140,13 +111,9 @@ def child(kind: str, scenes: Path, words: argparse.Namespace) -> None:
         clock = (
             ours(recipe, words.steps, Path(work))
             if kind == "gencomp"
-            else plain(recipe, words.steps, kind == "memory")
+            else plain(recipe, words.steps, kind == "memory", plain_step)
         )
-    medians = [
-        statistics.median(b - a for a, b in itertools.pairwise(times))
-        for times in zip(*clock[WARM:], strict=True)
-    ]
-    print(json.dumps(medians))
+    print(json.dumps(medians(clock)))
 
 
 def call(*child_words: str, steps: int = 0) -> Any:
@@ -172,12 +139,12 @@ def compare(scenes: Path, words: argparse.Namespace) -> None:
             found[kind].append(call(kind, str(scenes), steps=words.steps))
     for number, clock in enumerate(("clock", "CPU")):
         seconds = {kind: [times[number] for times in found[kind]] for kind in KINDS}
-        medians = ", ".join(f"{kind} {statistics.median(seconds[kind]):.3f} s" for kind in KINDS)
+        told_all = ", ".join(f"{kind} {statistics.median(seconds[kind]):.3f} s" for kind in KINDS)
         told = [
             f"{kind} / gencomp {spread(ratios(seconds[kind], seconds['gencomp']))}"
             for kind in KINDS[:2]
         ]
-        print(f"a step by {clock}: {medians}; {', '.join(told)}", flush=True)
+        print(f"a step by {clock}: {told_all}; {', '.join(told)}", flush=True)
 
 
 # --- files ----------------------------------------------------------------------------------------

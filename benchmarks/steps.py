@@ -38,6 +38,16 @@ WARM = 10
 BATCH = 64
 
 Times = tuple[float, float]  # on the clock, of the CPU
+MakeStep = Callable[[Any, Callable[[], Any]], Callable[[], None]]
+# The keys of a recipe that is trained for its speed alone.
+QUIET = {
+    "training.epochs": None,
+    "training.steps": 10**6,
+    "training.log_every": 10**6,
+    "training.checkpoint_every": 10**6,
+    "training.sample_every": 10**6,
+    "evaluation.every": 10**6,
+}
 
 
 # --- the plain loops ------------------------------------------------------------------------------
@@ -130,7 +140,10 @@ def plain_step(recipe: Any, batches: Callable[[], Any]) -> Callable[[], None]:
     return wasserstein_pp
 
 
-def plain(recipe: Any, steps: int, in_memory: bool) -> list[Times]:
+def plain(
+    recipe: Any, steps: int, in_memory: bool, make_step: MakeStep = plain_step
+) -> list[Times]:
+    """The times after each step of a plain loop on images of [−1, 1]."""
     import torch
 
     from cluster import data
@@ -141,7 +154,7 @@ def plain(recipe: Any, steps: int, in_memory: bool) -> list[Times]:
     cpu = torch.device("cpu")
     read = (data.to_batch(host, cpu).images_BCHW for host in stream)
     turns = itertools.cycle([next(read) for _ in range(20)]) if in_memory else read
-    step = plain_step(recipe, lambda: to_signed(next(turns)))
+    step = make_step(recipe, lambda: to_signed(next(turns)))
     clock = []
     for _ in range(steps):
         step()
@@ -174,16 +187,7 @@ def ours(recipe: Any, steps: int, work: Path) -> list[Times]:
 def load(method: str, photos: Path) -> Any:
     from gencomp import recipes
 
-    quiet = {
-        "data.shards": str(photos),
-        "training.epochs": None,
-        "training.steps": 10**6,
-        "training.log_every": 10**6,
-        "training.checkpoint_every": 10**6,
-        "training.sample_every": 10**6,
-        "evaluation.every": 10**6,
-    }
-    return recipes.load(f"dplc_{method}_photos", quiet)
+    return recipes.load(f"dplc_{method}_photos", {**QUIET, "data.shards": str(photos)})
 
 
 def child(kind: str, method: str, photos: Path, steps: int, threads: int) -> None:
@@ -197,10 +201,15 @@ def child(kind: str, method: str, photos: Path, steps: int, threads: int) -> Non
             if kind == "gencomp"
             else plain(recipe, steps, kind == "memory")
         )
-    medians = []
-    for times in zip(*clock[WARM:], strict=True):
-        medians.append(statistics.median(b - a for a, b in itertools.pairwise(times)))
-    print(json.dumps(medians))
+    print(json.dumps(medians(clock)))
+
+
+def medians(clock: list[Times]) -> list[float]:
+    """The median of a step by each clock, after the first ones."""
+    return [
+        statistics.median(b - a for a, b in itertools.pairwise(times))
+        for times in zip(*clock[WARM:], strict=True)
+    ]
 
 
 def now() -> Times:

@@ -30,7 +30,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from steps import KINDS, Times, now, ours, ratios, spread
+from steps import KINDS, QUIET, Times, now, ours, ratios, spread
 
 ROOT = Path(__file__).resolve().parents[1]
 WARM = 10  # steps, an even number
@@ -169,16 +169,7 @@ def core_speed() -> tuple[float, float]:
 def load(images: str, folder: Path) -> Any:
     from gencomp import recipes
 
-    quiet = {
-        "data.shards": str(folder / images),
-        "training.epochs": None,
-        "training.steps": 10**6,
-        "training.log_every": 10**6,
-        "training.checkpoint_every": 10**6,
-        "training.sample_every": 10**6,
-        "evaluation.every": 10**6,
-    }
-    return recipes.load(f"urdp_{images}", quiet)
+    return recipes.load(f"urdp_{images}", {**QUIET, "data.shards": str(folder / images)})
 
 
 def child(kind: str, images: str, folder: Path, words: argparse.Namespace) -> None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import binascii
+import time
+import tracemalloc
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from gencomp.coding import container
 from gencomp.coding.fields import varints
+from gencomp.errors import InputError
+from gencomp.system import Codec
 
 _EXACT = 8  # the bit of exact containers in the third byte
+# A small picture is shown or refused within so many CPU seconds, and bytes that Python holds.
+_SECONDS = 5.0
+_MEMORY = 100e6
 
 
 def sealed(body: bytes) -> bytes:
@@ -61,3 +68,36 @@ def header(writer: bytes, generator: np.random.Generator, exact: bool = False) -
     rest = generator.bytes(int(generator.choice([0, 1, 5, 8, 40, 300])))
     prefix = container.MAGIC + bytes([container.VERSION << 4 | bits])
     return sealed(prefix + writer[: 4 if exact else 6] + fields + rest)
+
+
+def shown_of(codec: Codec, made: Callable[[], bytes], count: int, limit: int) -> int:
+    """The number of streams that are shown; others are refused by name, all of them in bounds.
+
+    Args:
+        codec: the codec that reads them.
+        made: gives one stream after the other.
+        count: the number of streams.
+        limit: the number of pixels that are decoded at most.
+    """
+    shown = 0
+    tracemalloc.start()
+    for number in range(count):
+        data, place = made(), number % 3 * (number % 2)
+        tracemalloc.reset_peak()
+        held, began = tracemalloc.get_traced_memory()[0], time.process_time()
+        shown += _is_shown(codec, data, place, limit)
+        assert time.process_time() - began < _SECONDS
+        assert tracemalloc.get_traced_memory()[1] - held < _MEMORY
+    tracemalloc.stop()
+    return shown
+
+
+def _is_shown(codec: Codec, data: bytes, place: int, limit: int) -> bool:
+    try:
+        image_HWC = codec.decompress(data, place=place, max_pixels=limit, name="a.gcp")
+    except InputError as error:
+        assert "a.gcp" in str(error), str(error)
+        return False
+    member = container.unpack(data).members[place]
+    assert image_HWC.shape == (member.height, member.width, 3)
+    return True
