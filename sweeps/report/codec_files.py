@@ -50,15 +50,14 @@ class Decoded(NamedTuple):
         )
 
 
-def through_files(codec: Codec, images: Sequence[np.ndarray]) -> Decoded:
-    """Write and read a file of each image, and write a joint one."""
-    pictures = [Picture(image_HWC, index=place) for place, image_HWC in enumerate(images)]
+def through_files(codec: Codec, pictures: Sequence[Picture]) -> Decoded:
+    """Write and read a file of each picture, and write a joint one."""
     streams = [codec.compress(picture) for picture in pictures]
     return Decoded(
         [codec.decompress(stream) for stream in streams],
         [codec.code_bits(stream) for stream in streams],
         [len(stream) for stream in streams],
-        8 * len(codec.compress_jointly(pictures)) / _pixels(images),
+        8 * len(codec.compress_jointly(pictures)) / _pixels([one.image_HWC for one in pictures]),
     )
 
 

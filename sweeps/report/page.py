@@ -36,28 +36,28 @@ def report(found: Found, images: int, say: Callable[[str], None] = lambda text: 
     if curve and curve.missing:
         notes.append(f"The curve is not complete: {curve.missing}.")
     title, pixels = "What a generator allows", curve.pixels if curve else None
-    shard_set, originals = None, PictureRow("Originals", "", [])
+    shard_set, originals = None, generators.Originals(PictureRow("Originals", "", []), [])
     if run := found.any_run:
         shard_set = evaluation_set(run)
         if found.evaluation and found.evaluation.plan.data != shard_set.index_hash:
             notes.append("The curve was measured on another data set than the rest of this page.")
         title = f"{run.recipe().system} on {shard_set.info.name}: rate, distortion, perception"
         originals = generators.read_originals(run, shard_set, images)
-        height, width = originals.images[0].shape[:2]
+        height, width = originals.row.images[0].shape[:2]
         pixels = pixels or height * width
-    generator, own_pictures = generators.read_generator(found.run, originals.images)
+    generator, own_pictures = generators.read_generator(found.run, originals.pictures)
     sweep, decoded = None, list[PictureRow]()
     if found.sweep:
         matched = curve_tables.images(found.evaluation) if found.evaluation else []
         sweep, decoded = sweep_part.read(
-            found.sweep, originals.images, matched, say, found.checkpoint
+            found.sweep, originals.pictures, matched, say, found.checkpoint
         )
     shown = None
     if found.tradeoff:
         say(f"showing the images by {len(found.tradeoff)} decoders")
-        shown = tradeoff_part.read(found.sweep, found.tradeoff, originals.images)
+        shown = tradeoff_part.read(found.sweep, found.tradeoff, originals.pictures)
         decoded = []  # they are among the images of the tradeoff
-    pictures = [originals, *own_pictures[:1], *decoded, *own_pictures[1:]]
+    pictures = [originals.row, *own_pictures[:1], *decoded, *own_pictures[1:]]
     if run is None or (shown and len(pictures) == 1):
         pictures = []
     return Report(

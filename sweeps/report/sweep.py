@@ -14,6 +14,7 @@ from cluster.runs import Run
 from gencomp.report import Best, CurveFiles, PictureRow, Sweep, Trial
 from gencomp.report.content import Line
 from gencomp.report.wording import metric_name, point_label
+from gencomp.system import Picture
 from sweeps.report import codec_files
 from sweeps.report.codec_files import Decoded
 from sweeps.results import SweepResult
@@ -22,7 +23,7 @@ from sweeps.sweep_file import Objective
 
 def read(
     result: SweepResult,
-    originals: Sequence[np.ndarray],
+    originals: Sequence[Picture],
     matched: Sequence[np.ndarray],
     say: Callable[[str], None] = lambda text: None,
     checkpoint: str = "last",
@@ -31,7 +32,7 @@ def read(
 
     Args:
         result: the sweep.
-        originals: images to show, uint8 [H, W, 3] each.
+        originals: pictures to show.
         matched: the images of the generator's curve; none without a curve.
         say: called with what is being done.
         checkpoint: the choice of the checkpoint of the codecs.
@@ -46,7 +47,7 @@ def read(
         one, decoded = _best(trial, result.run(row, checkpoint), label, originals, matched, say)
         best.append(one)
         if decoded is not None:
-            captions = psnr_captions(originals, decoded.images)
+            captions = psnr_captions([one.image_HWC for one in originals], decoded.images)
             pictures.append(PictureRow(label.capitalize(), decoded.note, decoded.images, captions))
     shown = Sweep(
         name=result.directory.name,
@@ -92,7 +93,7 @@ def _best(
     trial: Trial,
     run: Run,
     label: str,
-    originals: Sequence[np.ndarray],
+    originals: Sequence[Picture],
     matched: Sequence[np.ndarray],
     say: Callable[[str], None],
 ) -> tuple[Best, Decoded | None]:
@@ -103,7 +104,8 @@ def _best(
         return Best(trial, history), None
     on_curve = None
     if matched:
-        found = codec_files.through_files(codec, matched)
+        pictures = [Picture(image_HWC, index=place) for place, image_HWC in enumerate(matched)]
+        found = codec_files.through_files(codec, pictures)
         mse_I = [squared_error_of(a, b) for a, b in zip(matched, found.images, strict=True)]
         on_curve = CurveFiles(np.array(found.bits), np.array(mse_I), found.file_bpp)
     best = Best(trial, history, codec_files.held_out(run, say), on_curve)

@@ -38,14 +38,14 @@ def runs(sweep: SweepResult | None, more: Sequence[Path]) -> list[Path]:
 
 
 def read(
-    sweep: SweepResult | None, paths: Sequence[Path], originals: Sequence[np.ndarray]
+    sweep: SweepResult | None, paths: Sequence[Path], originals: Sequence[Picture]
 ) -> Tradeoff:
     """The runs with their metrics, and the originals as each of them shows them.
 
     Args:
         sweep: the sweep of the page, whose objective names the axes.
         paths: the directories of the runs.
-        originals: images to show, uint8 [H, W, 3] each.
+        originals: pictures to show.
 
     Raises:
         InputError: a run is not finished, or was evaluated on other images than the others.
@@ -57,14 +57,15 @@ def read(
     perceptions = [name for name in drawn if any(name in run.values for run in measured)]
     shown = [run for run in measured if distortion in run.values]
     series = list(dict.fromkeys(run.series for run in shown))
-    whole, pictures = [], [PictureRow("Originals", "", originals)]
+    shown_HWC = [one.image_HWC for one in originals]
+    whole, pictures = [], [PictureRow("Originals", "", shown_HWC)]
     for run in sorted(shown, key=lambda run: series.index(run.series)):
         system = open_run(Path(run.directory)).system()
         whole.append(replace(run, symbols=system.symbols()))
         if (images := _through(system, originals)) is not None:
             title = ", ".join(filter(None, (run.series, run.label)))
             note = _note(run, (distortion, *perceptions))
-            pictures.append(PictureRow(title, note, images, psnr_captions(originals, images)))
+            pictures.append(PictureRow(title, note, images, psnr_captions(shown_HWC, images)))
     return Tradeoff(distortion, perceptions, whole, pictures)
 
 
@@ -78,14 +79,11 @@ def _chain(sweep: SweepResult) -> list[SweepResult]:
     return [*found, sweep]
 
 
-def _through(system: System, originals: Sequence[np.ndarray]) -> list[np.ndarray] | None:
+def _through(system: System, originals: Sequence[Picture]) -> list[np.ndarray] | None:
     """What the system's files decode to; None without a codec."""
     if (codec := system.codec()) is None:
         return None
-    return [
-        codec.reconstruct(Picture(image_HWC, index=place))
-        for place, image_HWC in enumerate(originals)
-    ]
+    return list(map(codec.reconstruct, originals))
 
 
 def _note(run: TradeoffRun, names: Sequence[str]) -> str:

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import shards
+from cluster.results import generators
 from cluster.runs import open_run
 from gencomp import recipes
 from gencomp.cli import main
 from gencomp.coding import container
 from gencomp.system import Picture
+from sweeps.report.codec_files import through_files
 from tests import tiny
 from tests.gencomp import gan_cases
 from tests.gencomp.gan_cases import RECIPES
@@ -220,3 +223,15 @@ def test_a_figure_of_an_image_and_its_files(here: Path, capsys: pytest.CaptureFi
     said = capsys.readouterr().err
     assert "--scale must be at least 1" in said
     assert "none.gcp holds a picture of 50×70 pixels, but other.png has 9×9" in said
+
+
+def test_a_report_shows_pictures_with_their_maps(here: Path) -> None:
+    assert main(["report", "--generator", "conditional", "--images", "2", "--out", "p.html"]) == 0
+    run = open_run("conditional")
+    shard_set = shards.open_set(run.recipe().data.shards)
+    originals = generators.read_originals(run, shard_set, 2)
+    codec = run.system().codec()
+    assert codec is not None
+    decoded = through_files(codec, originals.pictures)
+    for one, found_HWC in zip(originals.pictures, decoded.images, strict=True):
+        assert np.array_equal(found_HWC, codec.reconstruct(one))
