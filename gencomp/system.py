@@ -53,9 +53,10 @@ the digests of `gencomp.coding.digest`. On paper, the codecs fit into `Codec` as
   fingerprint of the base encoder alone. Decoders for other perception weights are readers of one
   writer. The nominal bits are ⌈d·log2 L⌉.
 - GAN compression: the C symbols of a place are a code with tables of its own; the nominal bits are
-  C·log2(L)·⌈H/16⌉·⌈W/16⌉. The label map, the instances and the mask are sections of their own, so
-  `code_bits` counts them and `parts` names them. Its noise v is `draw`. What selective compression
-  keeps is chosen when a file is written: a `WritingSection`, or the map `mask` of a picture.
+  C·log2(L)·⌈H/16⌉·⌈W/16⌉ from sides of 32 on, and None where regions are chosen. The label map, the
+  instances and the mask are sections of their own, so `code_bits` counts them and `parts` names
+  them. Its noise v is `draw`. What selective compression keeps is chosen when a file is written: a
+  `WritingSection`, or the map `mask` of a picture.
 - Relative entropy coding: the numbers of steps K given the layer, and then their indices given K,
   are coders in turn. All layers of a picture and its residual are in one section, whose first byte
   names the coder of the latents. There is no fixed length, so `nominal_bits` is None. A lossless
@@ -215,10 +216,12 @@ class Codec(Protocol):
             writer can read the stream, and no other decoder can.
         parts: the names of a picture's sections in their order, such as labels and latents; what
             pictures share belongs to the last part.
+        maps: the names of the maps of a picture that it may use.
     """
 
     codec_id: str
     parts: tuple[str, ...]
+    maps: tuple[str, ...]
     writer_fingerprint: bytes
     reader_fingerprint: bytes
 

@@ -89,8 +89,9 @@ def maps(files: Mapping[str, Path], data: bytes, path: Path) -> dict[str, np.nda
         )
     found = {}
     for name, file in files.items():
+        content = read(file)
         try:
-            found[name] = map_pixels(read(file))
+            found[name] = map_pixels(content)
         except ValueError as error:
             raise InputError(f"{file} is not a readable map of ids: {error}") from None
     return found

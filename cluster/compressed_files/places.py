@@ -85,6 +85,26 @@ def maps_of(image: Path, maps: Mapping[str, Path], folder: Path | None = None) -
     return found
 
 
+def require_known(maps: Mapping[str, Path], names: Sequence[str]) -> None:
+    """Raise `InputError` for a map that the codec, which uses maps of these names, does not use."""
+    for name in maps:
+        if name not in names:
+            used = f"uses {', '.join(names)}" if names else "uses none"
+            raise InputError(f"--maps names the map {name}, but this codec {used}")
+
+
+def require_own_maps(jobs: Sequence[Job]) -> None:
+    """Raise `InputError` if two images have the same map."""
+    owners: dict[Path, Path] = {}
+    for job in jobs:
+        for file in job.maps.values():
+            if (other := owners.setdefault(file, job.source)) != job.source:
+                raise InputError(
+                    f"{other} and {job.source} would both have the map {file}: compress them one by"
+                    " one, or give one folder of images"
+                )
+
+
 def require_folders(maps: Mapping[str, Path]) -> None:
     """Raise `InputError` unless the maps of many images lie in folders."""
     for name, root in maps.items():

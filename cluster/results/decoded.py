@@ -67,15 +67,20 @@ def beside(
         streams: compressed files of the image.
 
     Raises:
-        InputError: a file cannot be read, the run has no codec, or a file holds another picture.
+        InputError: a file cannot be read, the run has no codec, or a map or a file has another size
+            or holds several pictures.
     """
     codec, data = work.opened(run, checkpoint), images.read(image)
     image_HWC = images.decoded(data, image)
     columns = [Column("original", f"{len(data)} bytes", [[image_HWC]])]
     for name, map_HW in images.maps(maps, data, image).items():
+        if map_HW.shape != image_HWC.shape[:2]:
+            raise InputError(f"{maps[name]} has another size than {image}, whose map it should be")
         columns.append(Column(name, "", [[coloured(map_HW)]]))
     for path in streams:
         stream = images.read(path)
+        if (count := len(work.pixels(path))) > 1:
+            raise InputError(f"{path} holds {count} pictures, but files of one image are compared")
         shown_HWC = codec.decompress(stream, name=str(path))
         if shown_HWC.shape != image_HWC.shape:
             raise InputError(

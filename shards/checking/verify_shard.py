@@ -17,7 +17,7 @@ from shards.errors import ShardError
 from shards.index import span_of
 from shards.info import ShardInfo
 from shards.reading.decode import decode
-from shards.reading.reader import decode_map
+from shards.reading.maps import map_pixels
 from shards.remote.stores import MissingObject, store
 
 MOST_KEPT = 1000  # problems that are kept to be shown; the others are only counted
@@ -181,7 +181,7 @@ def _image_problems(data: bytes, shard: str, row: dict[str, Any]) -> Iterator[Pr
 
 def _map_problems(data: bytes, height: int, width: int) -> Iterator[str]:
     try:
-        shape = decode_map(data).shape
+        shape = map_pixels(data).shape
     except ValueError as error:
         yield f"cannot be decoded: {error}"
         return

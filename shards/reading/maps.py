@@ -14,6 +14,9 @@ from shards.errors import ShardError
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _ORIENTATION = 0x0112
+# The place of the bit depth in a PNG, and Pillow's factor for grey values of so many bits.
+_DEPTH = 24
+_STRETCHED = {2: 85, 4: 17}
 
 
 def parse_maps(words: Sequence[str]) -> dict[str, Path]:
@@ -33,19 +36,24 @@ def parse_maps(words: Sequence[str]) -> dict[str, Path]:
 
 
 def map_pixels(data: bytes) -> np.ndarray:
-    """The ids in a PNG, uint8 or uint16 [H, W]; raises `ValueError` with the reason without ids."""
+    """The ids in a PNG, uint8 or uint16 [H, W]; raises `ValueError` with the reason without ids.
+
+    They are the values of a grey image of 1, 2, 4, 8 or 16 bits, or the places in a palette.
+    """
     try:
         image = Image.open(io.BytesIO(data), formats=("PNG",))
         image.load()
     except UnidentifiedImageError:
         raise ValueError("no PNG") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(str(error)) from None
-    if image.mode in ("L", "P"):  # in a palette image, the places in the palette are the ids
-        return np.asarray(image)
-    if image.mode in ("I", "I;16"):
+    if image.mode in ("1", "P"):
+        return np.asarray(image, dtype=np.uint8)
+    if image.mode == "L":  # Pillow stretches values of fewer bits to 0..255
+        return np.asarray(image) // _STRETCHED.get(data[_DEPTH], 1)
+    if image.mode in ("I", "I;16"):  # older releases of Pillow widen 16 bits to "I"
         return np.asarray(image).astype(np.uint16)
-    raise ValueError(f"its mode is {image.mode}, and a map of ids is a grey image")
+    raise ValueError(f"its mode is {image.mode}, and a map of ids has one channel of 8 or 16 bits")
 
 
 def is_turned(data: bytes) -> bool:

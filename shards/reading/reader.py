@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xxhash
-from PIL import Image
 
 from shards.errors import ShardError
 from shards.index import FILE_NAME as INDEX_NAME
@@ -20,6 +18,7 @@ from shards.info import DatasetInfo, missing_set, parse_info, read_info
 from shards.reading.columns import columns
 from shards.reading.decode import decode
 from shards.reading.files import is_uri, place_of, shard_files
+from shards.reading.maps import map_pixels
 from shards.remote.clients import shown
 from shards.remote.stores import MissingObject, store
 
@@ -214,7 +213,7 @@ class Split:
         begins, sizes = self._columns.maps[member]
         begin = int(begins[row])
         try:
-            return decode_map(span[begin : begin + int(sizes[row])])
+            return map_pixels(span[begin : begin + int(sizes[row])])
         except ValueError as error:
             raise self._error(row, f"has a map {member} that cannot be decoded: {error}") from None
 
@@ -238,23 +237,6 @@ class Split:
             f"{self._files.name(self._columns.shard(row))}, key {key!r}, byte {offset}: the "
             f"sample {what}; `gencomp shards verify` lists all the damage"
         )
-
-
-def decode_map(data: bytes) -> np.ndarray:
-    """Decode a map of pixels (a grey or palette PNG) to its values, uint8 or uint16 [H, W].
-
-    Raises `ValueError` with the reason when the bytes are not such a map.
-    """
-    try:
-        image = Image.open(io.BytesIO(data), formats=("PNG",))
-        image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(str(error)) from None
-    if image.mode in ("1", "L", "P"):
-        return np.asarray(image, dtype=np.uint8)
-    if image.mode in ("I;16", "I"):  # older releases of Pillow widen 16 bits to "I"
-        return np.asarray(image).astype(np.uint16)
-    raise ValueError(f"its mode is {image.mode}, a map has one channel of 8 or 16 bits")
 
 
 def _map_name(member: str) -> str:

@@ -84,7 +84,7 @@ def test_an_image_with_its_labels(here: Path, capsys: pytest.CaptureFixture[str]
     labels, latents = (8 * len(one) for one in container.unpack(stream).members[0].sections)
     said = capsys.readouterr().out
     assert said.startswith(f"a.gcp: {len(stream)} bytes = {labels + latents} bits of code (")
-    assert f" bpp: {labels} of labels, {latents} of latents; nominal " in said
+    assert f" bpp: {labels} of labels, {latents} of latents; latents nominal " in said
 
     assert main(["decompress", "conditional", "a.gcp", "a.png"]) == 0
     codec = open_run("conditional").system().codec()
@@ -149,6 +149,18 @@ def test_chosen_regions(here: Path) -> None:
             "the map label of images/0.png is missing: there is no labels/9.png",
         ),
         (
+            ["conditional", "images/0.png", "--maps", "lable=labels/0.png"],
+            "--maps names the map lable, but this codec uses label",
+        ),
+        (
+            ["global_plus", "images/0.png", "--maps", "label=labels/0.png"],
+            "--maps names the map label, but this codec uses none",
+        ),
+        (
+            ["conditional", "images/0.png", "other/0.png", "--maps", "label=labels"],
+            "images/0.png and other/0.png would both have the map labels/0.png",
+        ),
+        (
             ["conditional", "images/0.png", "--maps", "label=images/0.png"],
             "images/0.png is not a readable map of ids: its mode is RGB",
         ),
@@ -167,11 +179,11 @@ def test_chosen_regions(here: Path) -> None:
         ),
         (
             ["selective", "images/0.png", "--maps", "label=labels", "instance=instances"],
-            "it is not said which regions are kept: --codec.keep CLASSES",
+            "say which regions to keep: --codec.keep CLASSES",
         ),
         (
             ["selective", "images/0.png", "--codec.keep=lamp", "--maps", "label=labels"],
-            "names the class 'lamp', but a class is a number from 0 to 3 or one of ground, disc",
+            "names the class lamp, but a class is a number from 0 to 3 or one of ground, disc",
         ),
         (
             ["selective", "images/0.png", "--codec.keep_box=1,2,3", "--maps", "label=labels"],
@@ -184,6 +196,8 @@ def test_refusals(
     here: Path, words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Image.new("L", (3, 2)).save("small.png")
+    Path("other").mkdir()
+    Image.open("images/0.png").save("other/0.png")
     turned, tag = Image.open("images/0.png"), Image.Exif()
     tag[0x0112] = 3
     turned.save("turned.jpg", exif=tag)
@@ -198,6 +212,10 @@ def test_refusals(
 
 
 def test_files_of_a_split_are_measured_by_part(here: Path) -> None:
+    # Where nothing is said of what to keep, nothing is written, and the right words work after it.
+    words = ["files", "selective", "--split", "val", "--images", "2"]
+    assert main(words) == 2 and not Path("selective/evaluations/files").exists()
+    assert main([*words, "--codec.keep", "disc"]) == 0
     assert main(["files", "conditional", "--split", "val", "--images", "2"]) == 0
     (found,) = Path("conditional/evaluations").glob("*/rates.json")
     metrics = json.loads(found.read_text())["metrics"]
@@ -223,6 +241,15 @@ def test_a_figure_of_an_image_and_its_files(here: Path, capsys: pytest.CaptureFi
     said = capsys.readouterr().err
     assert "--scale must be at least 1" in said
     assert "none.gcp holds a picture of 50×70 pixels, but other.png has 9×9" in said
+    more = ["images/1.bmp", "two.gcp", "--maps", "label=labels", "instance=instances"]
+    assert main(["compress", "selective", "images/0.png", *more, "--codec.keep", "0"]) == 0
+    for words, sentence in (
+        ([], "name at least one compressed FILE"),
+        (["two.gcp"], "two.gcp holds 2 pictures"),
+        (["none.gcp", "--maps", "label=other.png"], "other.png is not a readable map"),
+    ):
+        assert main([*drawn[:4], *words, "--out", "x.png"]) == 2
+        assert sentence in capsys.readouterr().err
 
 
 def test_a_report_shows_pictures_with_their_maps(here: Path) -> None:

@@ -79,6 +79,7 @@ class IdentityCodec:
 
     codec_id = "identity"
     parts: tuple[str, ...] = ("code",)
+    maps: tuple[str, ...] = ()
 
     def __init__(self, networks: nn.ModuleDict, cells: quantizer.Quantizer) -> None:
         self.cells, self.decoder = cells, copy.deepcopy(networks["decoder"]).cpu().double()

@@ -18,8 +18,10 @@ from gencomp import recipes
 from gencomp.coding import classical
 from gencomp.errors import InputError
 from gencomp.evaluation import intervals
+from gencomp.recipes.schema import BaseRecipe
 from gencomp.system import Codec, Ideal, Picture
 from gencomp.validation import checked
+from shards.reading.reader import Split
 
 # The name of each engineered codec as `gencomp.coding.classical` has it.
 LOSSLESS: dict[Lossless, str] = {
@@ -120,7 +122,8 @@ def make(run: Run, chosen: FileOptions, threads: int) -> Plan:
     split = shard_set.split(chosen.split)
     count = len(split) if chosen.images is None else chosen.images
     settings = checked(Settings, {**dict(chosen), "images": count, "threads": threads})
-    spaced(len(split), count, split.name)
+    rows = spaced(len(split), count, split.name)
+    _require_a_file(codec, recipe, split, rows[0])
     for name in settings.lossless:
         classical.lossless(LOSSLESS[name])  # which refuses one that is not installed
     return Plan(
@@ -142,6 +145,17 @@ def make(run: Run, chosen: FileOptions, threads: int) -> Plan:
         shards=plans.absolute(location),
         settings=settings,
     )
+
+
+def _require_a_file(codec: Codec, recipe: BaseRecipe, split: Split, row: int) -> None:
+    """Raise `InputError` if a codec that needs more than an image does not get it.
+
+    So the reason is said before anything is written.
+    """
+    if several(codec.parts):
+        host = data.held_out_rows(recipe, split, [row])
+        maps = {name: map_BHW[0] for name, map_BHW in host.maps.items()}
+        codec.compress(Picture(host.images[0], maps, row))
 
 
 def _equal_parts(count: int, size: int) -> list[range]:

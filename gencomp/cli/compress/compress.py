@@ -41,7 +41,8 @@ def compress(words: Sequence[str]) -> int:
         Several images become one joint file, in which small images cost fewer bytes, in the order
         in which they are named. The images of a folder become files of their own, which keep their
         sub-folders and names: sub/a.png becomes sub/a.png.gcp. Undamaged files of this codec that
-        exist already are kept, so the same command goes on where it was stopped. With --joint, the
+        exist already are kept, so the same command goes on where it was stopped; after a change of
+        images, maps or --codec, add --overwrite. With --joint, the
         images of a folder become one joint file too, in the order of their names.
 
         Codecs take RGB of 8 bits. Images are turned upright by their orientation tag; grey becomes
@@ -67,7 +68,10 @@ def compress(words: Sequence[str]) -> int:
         """
         require_processes(processes)
         writer = work.Writer(run, checkpoint, writing)
-        return _compress(writer, files, parse_maps(maps), joint, overwrite, processes)
+        roots = parse_maps(maps)
+        if roots:
+            places.require_known(roots, writer.opened().maps)
+        return _compress(writer, files, roots, joint, overwrite, processes)
 
     return recipe_words.call(compress, own, "gencomp compress", recipe_words.writing_keys)
 
@@ -96,6 +100,7 @@ def _compress(
         folder = folders[0] if folders else None
         pictures = places.image_files(folder) if folder else sources
         jobs = [places.Job(one, out, maps=places.maps_of(one, maps, folder)) for one in pictures]
+        places.require_own_maps(jobs)
         return _joint_file(writer, jobs, out)
     job = places.Job(sources[0], out, maps=places.maps_of(sources[0], maps))
     done = work.compress_file(writer, False, job)

@@ -39,6 +39,8 @@ def comparison(
     file.check()
     if scale < 1:
         raise InputError("--scale must be at least 1")
+    if not streams:
+        raise InputError("name at least one compressed FILE of the image")
     columns = beside(run, checkpoint, image, parse_maps(maps), streams)
     sheet = tiles.Sheet(f"{image.name} and its files", [f"Decoded by {run}"], columns)
     file.write(tiles.draw(sheet, scale))

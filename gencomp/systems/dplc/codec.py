@@ -53,6 +53,7 @@ class DplcCodec:
 
     codec_id = CODEC_ID
     parts: tuple[str, ...] = ("code",)
+    maps: tuple[str, ...] = ()
 
     def __init__(self, networks: nn.ModuleDict, levels: int, salt_bits: int) -> None:
         self.levels = levels

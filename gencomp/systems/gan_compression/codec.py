@@ -6,7 +6,7 @@ A picture has a section for each part that its decoder needs, in this order:
 |---|---|---|
 | `labels` | conditional, selective | the class of every pixel (`gencomp.coding.label_maps`) |
 | `instances` | the same, with labels.instances | the instance of every pixel, given the classes |
-| `mask` | selective | whether a latent is kept, one bit for each 8×8 pixels |
+| `mask` | selective | whether the latents of each 8×8 pixels are kept |
 | `latents` | every mode | the symbols of all latents, or of those that are kept |
 
 A code is the C symbols of one place, and the codes of an image are its places row by row
@@ -16,13 +16,14 @@ order of their ids, because the decoder sees their boundaries alone.
 
 Networks run in float64 (`gencomp.networks.float64`), and digests of the decoded pixels find the
 rare value that another processor rounds otherwise. With channel norms, layers at more than an
-eighth of the resolution work in windows, so memory is bounded by the latents. Instance norms need
-the whole image, whose size is limited for them. The decoder's noise is a function of the reader,
-the sections, the draw, and a few bits of salt before the latents.
+eighth of the resolution work in windows, so memory is about ten of the innermost maps. Instance
+norms need the whole image. Sizes are limited accordingly. The decoder's noise is a function of the
+reader, the sections, the draw, and a few bits of salt before the latents.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -46,19 +47,23 @@ from gencomp.systems.common.pictures import require_size, required
 from gencomp.systems.gan_compression import labels
 from gencomp.systems.gan_compression.channel import Channel
 from gencomp.systems.gan_compression.code import Code
-from gencomp.systems.gan_compression.kept import MASK, kept_pixels
+from gencomp.systems.gan_compression.kept import kept_pixels
 from gencomp.systems.gan_compression.recipe import GanRecipe
+from gencomp.systems.gan_compression.writing import MASK
 
 CODEC_ID = "gan_compression"
 # The number in headings of fingerprints, which changes when streams of one number change.
 _FORMAT = 1
 _READER_FINGERPRINT_BYTES = 8
-# Cells of 16×16 pixels of the squares that are computed at once, and how far the layers at more
-# than an eighth of the resolution see: 3 + 1 + 2 + 4 + 8 pixels down, 2 cells and 4 pixels up.
+# Cells of 16×16 pixels of the squares that are computed at once, at most, and how far the layers at
+# more than an eighth of the resolution see: 3 + 1 + 2 + 4 + 8 pixels down, 2 cells and 4 pixels up.
 _SIDE, _REACH = 32, 3
-# Pixels of an image times the width of the networks, where the whole image is computed at once. A
-# map of so many float64 values has 1 GiB, and some are alive at a time.
-_MOST_AT_ONCE = 1 << 27
+# Float64 values of a map of a window, of 512 MiB. Planes of labels may need smaller windows.
+_OF_WINDOW = 1 << 26
+# Pixels of an image times the channels at full size: where the whole image is computed at once, a
+# map of so many float64 values has 1 GiB; in windows, an innermost map has a sixteenth of these
+# values, 512 MiB, and about ten are alive at a time.
+_MOST_AT_ONCE, _MOST_IN_WINDOWS = 1 << 27, 1 << 30
 
 
 class Received(NamedTuple):
@@ -106,6 +111,9 @@ class GanCodec:
         self._salt_bits = recipe.code.salt_bits if channel.noise_channels else 0
         self._payload = PayloadCoder(code.tables.tables(), self._salt_bits)
         self.parts = self._parts()
+        of_labels = recipe.labels
+        mask = (MASK,) if channel.mode == "selective" else ()
+        self.maps: tuple[str, ...] = (*of_labels.maps(), *mask) if of_labels.sent else ()
         heading = _heading(recipe, self._salt_bits)
         conditional = ("label_encoder",) if channel.mode == "conditional" else ()
         writer = {name: networks[name] for name in ("encoder", "code", *conditional)}
@@ -378,18 +386,32 @@ class GanCodec:
     def _in_windows(
         self, function: Callable[[slice, slice], Tensor], size: tuple[int, int], scale: int
     ) -> Tensor:
-        side = _SIDE if self._recipe.networks.norm == "channel" else None
+        seen = math.isqrt(_OF_WINDOW // self._channels) // STRIDE  # cells of a window
+        side = min(_SIDE, max(1, seen - 2 * _REACH)) if self._is_local else None
         return in_windows(function, size[0] // STRIDE, size[1] // STRIDE, scale, side, _REACH)
 
+    @property
+    def _is_local(self) -> bool:
+        """Whether layers see only what is near."""
+        return self._recipe.networks.norm == "channel"
+
+    @property
+    def _channels(self) -> int:
+        """The most channels at full size: those of the networks, or the planes of labels."""
+        of_labels = self._recipe.labels
+        return max(self._recipe.networks.width, of_labels.planes if of_labels.sent else 0)
+
     def _require_memory(self, height: int, width: int) -> None:
-        """Refuse an image that instance norms would need as a whole."""
+        """Refuse an image that would take too much memory."""
         rows, columns = self._channel.size(height, width)
-        most = _MOST_AT_ONCE // self._recipe.networks.width
-        if self._recipe.networks.norm == "instance" and rows * columns > most:
+        if self._is_local:
+            most, why = _MOST_IN_WINDOWS // self._recipe.networks.width, "at this width of networks"
+        else:
+            most, why = _MOST_AT_ONCE // self._channels, "with instance norms, which need it whole"
+        if rows * columns > most:
             raise InputError(
-                f"with instance norms this codec takes images of at most {most} pixels, not"
-                f" {height}×{width}, because it cannot cut them into parts: cut the image, or train"
-                " with networks.norm channel"
+                f"this codec takes an image of at most {most} pixels {why}, not {height}×{width}"
+                f" (continued to {rows}×{columns}): cut the image"
             )
 
 

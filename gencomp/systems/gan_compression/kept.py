@@ -8,9 +8,7 @@ import numpy as np
 
 from gencomp.errors import InputError
 from gencomp.systems.gan_compression.recipe import LabelsSection
-from gencomp.systems.gan_compression.writing import CodecSection
-
-MASK = "mask"  # the map of an image whose pixels are kept where it is not 0
+from gencomp.systems.gan_compression.writing import MASK, CodecSection, class_ids
 
 
 def kept_pixels(
@@ -35,12 +33,12 @@ def kept_pixels(
     said = settings.keep, settings.keep_instances, settings.keep_box, mask_HW
     if all(one is None for one in said):
         raise InputError(
-            "it is not said which regions are kept: --codec.keep CLASSES, --codec.keep_instances"
+            "say which regions to keep: --codec.keep CLASSES, --codec.keep_instances"
             f" IDS, --codec.keep_box X,Y,WIDTH,HEIGHT, or the map {MASK}"
         )
     kept_HW = np.zeros(classes_HW.shape, bool)
     if settings.keep is not None:
-        kept_HW |= np.isin(classes_HW, class_ids(settings.keep, labels))
+        kept_HW |= np.isin(classes_HW, class_ids(settings.keep, labels.classes, labels.class_names))
     if settings.keep_instances is not None:
         kept_HW |= _of_instances(settings.keep_instances, labels, instances_HW)
     if settings.keep_box is not None:
@@ -57,38 +55,10 @@ def kept_pixels(
     return kept_HW
 
 
-def class_ids(keep: Sequence[int | str], labels: LabelsSection) -> list[int]:
-    """The ids of classes that are given as ids or by name.
-
-    Raises:
-        InputError: there is no such class.
-    """
-    names = labels.class_names
-    found = []
-    for one in keep:
-        text = str(one)
-        if text.isdecimal() and int(text) < labels.classes:
-            found.append(int(text))
-        elif text in names:
-            found.append(names.index(text))
-        else:
-            known = (
-                f" or one of {', '.join(names)}" if names else ", as labels.class_names is empty"
-            )
-            raise InputError(
-                f"codec.keep names the class {text!r}, but a class is a number from 0 to"
-                f" {labels.classes - 1}{known}"
-            )
-    return found
-
-
 def _of_instances(
     ids: Sequence[int], labels: LabelsSection, instances_HW: np.ndarray | None
 ) -> np.ndarray:
-    if instances_HW is None:
-        raise InputError(
-            "codec.keep_instances needs a map of instances, but labels.instances names none"
-        )
+    assert instances_HW is not None  # the recipe says so
     if missing := [one for one in ids if not (instances_HW == one).any()]:
         raise InputError(
             f"codec.keep_instances names {', '.join(map(str, missing))}, which the map"

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from gencomp.recipes.schema import BaseRecipe, OptimizerSection, Section
-from gencomp.systems.gan_compression.writing import CodecSection
+from gencomp.systems.gan_compression.writing import MASK, CodecSection, class_ids
 
 Mode = Literal["global", "global_plus", "conditional", "selective"]
 GanLoss = Literal["lsgan", "vanilla", "hinge", "wgan_gp"]
@@ -347,6 +347,25 @@ class GanRecipe(BaseRecipe):
                     f"codec.{key} is {value}, but labels.mode is {self.labels.mode}: only files of"
                     " mode selective keep some regions"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_kept_is_there(self) -> GanRecipe:
+        class_ids(self.codec.keep or (), self.labels.classes, self.labels.class_names)
+        if self.codec.keep_instances is not None and self.labels.instances is None:
+            raise ValueError(
+                "codec.keep_instances needs a map of instances, but labels.instances names none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _maps_of_their_own(self) -> GanRecipe:
+        names = [self.labels.map, self.labels.instances, MASK]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"labels.map is {self.labels.map} and labels.instances is {self.labels.instances}:"
+                f" they must be two maps, and neither may be called {MASK}"
+            )
         return self
 
     @model_validator(mode="after")

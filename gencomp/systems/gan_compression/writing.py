@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
 from gencomp.recipes.schema import WritingSection
 
+MASK = "mask"  # the map of an image whose pixels are kept where it is not 0
+
 
 def _listed(value: Any) -> Any:
-    """The parts of a text such as person,car; a single number is a list of its own."""
+    """The parts of a text such as person,car or 12,40; a single number is a list of its own."""
     if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return [value] if isinstance(value, int) else value
+        parts = [part.strip() for part in value.split(",")]
+        return [int(p) if p.isascii() and p.isdecimal() else p for p in parts]
+    return [value] if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-Corner = Annotated[int, Field(ge=0)]
-Side = Annotated[int, Field(ge=1)]
+Id = Annotated[int, Field(ge=0, strict=True)]
+Side = Annotated[int, Field(ge=1, strict=True)]
+Name = Annotated[str, Field(min_length=1, strict=True)]
 
 
 class CodecSection(WritingSection):
@@ -26,16 +31,37 @@ class CodecSection(WritingSection):
     The mask is the map `mask` of an image.
     """
 
-    keep: Annotated[tuple[int | str, ...] | None, BeforeValidator(_listed)] = Field(
+    keep: Annotated[tuple[Id | Name, ...] | None, BeforeValidator(_listed)] = Field(
         None,
         description="classes that files keep in mode selective, as ids or by labels.class_names,"
         " such as person,car; [] keeps none",
     )
-    keep_instances: Annotated[tuple[int, ...] | None, BeforeValidator(_listed)] = Field(
+    keep_instances: Annotated[tuple[Id, ...] | None, BeforeValidator(_listed)] = Field(
         None, description="instances that files keep in mode selective, such as 12,40"
     )
-    keep_box: Annotated[tuple[Corner, Corner, Side, Side] | None, BeforeValidator(_listed)] = Field(
+    keep_box: Annotated[tuple[Id, Id, Side, Side] | None, BeforeValidator(_listed)] = Field(
         None,
         description="rectangle that files keep in mode selective: X,Y,WIDTH,HEIGHT in pixels from"
         " the upper left corner",
     )
+
+
+def class_ids(keep: Sequence[int | str], classes: int, names: Sequence[str]) -> list[int]:
+    """The ids of classes that are given as ids or by name.
+
+    Raises:
+        ValueError: there is no such class.
+    """
+    found = []
+    for one in keep:
+        if isinstance(one, int) and one < classes:
+            found.append(one)
+        elif one in names:
+            found.append(names.index(str(one)))
+        else:
+            known = f" or one of {', '.join(names)}" if names else ": labels.class_names is empty"
+            raise ValueError(
+                f"codec.keep names the class {one}, but a class is a number from 0 to"
+                f" {classes - 1}{known}"
+            )
+    return found

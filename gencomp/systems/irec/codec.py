@@ -117,6 +117,7 @@ class IrecCodec:
 
     codec_id = CODEC_ID
     parts: tuple[str, ...] = ("code",)
+    maps: tuple[str, ...] = ()
 
     def __init__(self, coded: Coded, writing: CodecSection) -> None:
         self._coded, self._model = coded, coded.model

@@ -78,6 +78,7 @@ class UrdpCodec:
 
     codec_id = CODEC_ID
     parts: tuple[str, ...] = ("code",)
+    maps: tuple[str, ...] = ()
 
     def __init__(
         self, layers: Sequence[CodedLayer], decoders: Mapping[nn.Module, float], pixels: Pixels

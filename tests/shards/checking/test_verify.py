@@ -226,8 +226,8 @@ class TestDamagedTars:
         found = problems(made.path)
         assert [re.sub(r", byte \d+", "", problem) for problem in found] == [
             "train-000000.tar, key 'b': label.png is 9x5, the image 9x6",
-            "train-000000.tar, key 'c': label.png cannot be decoded: its mode is RGB, a map "
-            "has one channel of 8 or 16 bits",
+            "train-000000.tar, key 'c': label.png cannot be decoded: its mode is RGB, and "
+            "a map of ids has one channel of 8 or 16 bits",
             "train-000000.tar, key 'd': it has no label.png, which dataset.json lists as a map "
             "of every sample",
         ]

@@ -20,7 +20,8 @@ import webdataset
 from shards.building.foreign import index_tars
 from shards.errors import ShardError
 from shards.info import read_info, write_info
-from shards.reading.reader import Sample, ShardSet, Split, decode_map, open_set
+from shards.reading.maps import map_pixels
+from shards.reading.reader import Sample, ShardSet, Split, open_set
 from tests.shards.foreign_tars import grey, palette, png, write_tar
 from tests.shards.object_server import FolderServer
 from tests.waiting import PATIENCE, wait_for
@@ -102,11 +103,11 @@ def test_maps(streets: Path) -> None:
 
 
 def test_what_is_no_map_is_refused() -> None:
-    for image, message in ((png(1), "its mode is RGB, a map has one channel"), (b"x", "identify")):
+    for image, message in ((png(1), "its mode is RGB, and a map of ids has one"), (b"x", "no PNG")):
         with pytest.raises(ValueError, match=message):
-            decode_map(image)
+            map_pixels(image)
     with pytest.raises(ValueError, match=r"truncated|broken"):
-        decode_map(grey(LABELS)[:60])
+        map_pixels(grey(LABELS)[:60])
 
 
 def test_a_set_that_was_moved_still_opens(streets: Path) -> None:

@@ -166,7 +166,7 @@ class TestSelective:
     def test_a_mask_is_enough(self) -> None:
         one = picture(64, 64)
         codec = selective()
-        with pytest.raises(InputError, match="it is not said which regions are kept"):
+        with pytest.raises(InputError, match="say which regions to keep"):
             codec.compress(one)
         mask_HW = np.ones((64, 64), bool)
         assert codec.compress(Picture(one.image_HWC, {**one.maps, "mask": mask_HW}))
@@ -194,8 +194,6 @@ class TestSelective:
     @pytest.mark.parametrize(
         ("more", "sentence"),
         [
-            ({"codec.keep": "person"}, "the class 'person', but a class is a number from 0 to 3"),
-            ({"codec.keep": [4]}, "the class '4'"),
             ({"codec.keep_instances": [9999]}, "names 9999, which the map instance"),
             ({"codec.keep_box": [64, 0, 2, 2]}, "begins at 64,0, but the image has 64×64 pixels"),
         ],
@@ -204,10 +202,27 @@ class TestSelective:
         with pytest.raises(InputError, match=sentence):
             selective(**more).compress(picture(64, 64))
 
-    def test_instances_need_a_map(self) -> None:
-        codec = made("selective", **{"codec.keep_instances": [1]}).codec()
-        with pytest.raises(InputError, match=r"labels\.instances names none"):
-            codec.compress(picture(64, 64))
+    @pytest.mark.parametrize(
+        ("more", "sentence"),
+        [
+            ({"codec.keep": "person"}, "the class person, but a class is a number from 0 to 3"),
+            ({"codec.keep": [4]}, "the class 4"),
+            ({"codec.keep": "٣"}, "the class ٣"),
+            ({"codec.keep": [-1]}, r"codec\.keep"),
+            ({"codec.keep": False}, r"codec\.keep"),
+            ({"codec.keep": [True]}, r"codec\.keep"),
+            ({"codec.keep": [""]}, r"codec\.keep"),
+            ({"codec.keep_box": [0, 0, True, 2]}, r"codec\.keep_box"),
+            ({"codec.keep_box": [0, 0, 0, 2]}, r"codec\.keep_box"),
+            ({"codec.keep_instances": True}, r"codec\.keep_instances"),
+            ({"codec.keep_instances": [1]}, r"labels\.instances names none"),
+            ({"labels.map": "mask", "data.maps": ["mask"]}, "neither may be called mask"),
+            ({"labels.instances": "label"}, "they must be two maps"),
+        ],
+    )
+    def test_recipes_that_are_refused(self, more: dict[str, Any], sentence: str) -> None:
+        with pytest.raises(InputError, match=sentence):
+            made("selective", **more)
 
     def test_only_selective_files_keep_regions(self) -> None:
         with pytest.raises(InputError, match="only files of mode selective keep some regions"):
@@ -287,11 +302,22 @@ class TestNoise:
         assert np.array_equal(codec.decompress(stream, draw=7), codec.decompress(stream))
 
 
-def test_large_images_need_channel_norms() -> None:
-    codec = coded("global", **{"networks.norm": "instance", "networks.width": 60}).codec()
-    image = np.zeros((1600, 1600, 3), np.uint8)
-    with pytest.raises(InputError, match=r"at most 2236962 pixels, not 1600×1600"):
-        codec.compress(Picture(image))
+def test_images_that_would_take_too_much_memory() -> None:
+    """They are refused before any work, also where a file claims them."""
+    many = {"networks.norm": "instance", "labels.classes": 100, "networks.width": 4}
+    for case, more, side, most in (
+        ("global", {"networks.norm": "instance", "networks.width": 60}, 1600, "2236962 pixels"),
+        ("conditional", many, 1200, "1342177 pixels"),
+        ("global", {"networks.width": 20}, 7400, "53687091 pixels"),
+    ):
+        codec = made(case, **more).codec()
+        sentence = f"at most {most} .*, not {side}×{side}"
+        with pytest.raises(InputError, match=sentence):
+            codec.compress(Picture(np.zeros((side, side, 3), np.uint8)))
+        member = container.Member(side, side, (b"",) * len(codec.parts))
+        stream = container.pack(container.Container(codec.writer_fingerprint, (member,)))
+        with pytest.raises(InputError, match=sentence):
+            codec.decompress(stream)
 
 
 def test_windows_decode_to_the_whole_image() -> None:

@@ -171,7 +171,7 @@ def test_a_damaged_image_or_map_names_itself(tmp_path: Path, files: dict) -> Non
     for name, message in (
         (image, "is not an image that can be read"),
         (cut, "is not an image that can be read"),
-        (colour, "its mode is RGB, and a map of ids is a grey image"),
+        (colour, "its mode is RGB, and a map of ids has one channel"),
         (small, "has 32x16 pixels and its image 64x32"),
     ):
         assert any(name in reason and message in reason for reason in reasons.values()), reasons
