@@ -136,10 +136,20 @@ def held_out_batches(
     return chosen_batches(held_out, order, rank, world, transforms, recipe.data.maps)
 
 
-def held_out_rows(recipe: BaseRecipe, held_out: Split, rows: Sequence[int]) -> HostBatch:
-    """Some held-out images of one size as evaluations see them."""
+def held_out_rows(
+    recipe: BaseRecipe, held_out: Split, rows: Sequence[int], maps: Sequence[str] = ()
+) -> HostBatch:
+    """Some held-out images of one size as evaluations see them.
+
+    Args:
+        recipe: the run's recipe, which names the maps that its method uses.
+        held_out: the split that holds the images.
+        rows: the rows of the images.
+        maps: the names of further maps.
+    """
     chosen = np.array(rows, dtype=np.int64)
-    return read_batch(held_out, chosen, _evaluation_transforms(recipe), recipe.data.maps)
+    names = tuple(dict.fromkeys([*recipe.data.maps, *maps]))
+    return read_batch(held_out, chosen, _evaluation_transforms(recipe), names)
 
 
 def evaluation_protocol(recipe: BaseRecipe) -> dict[str, Any]:

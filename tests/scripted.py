@@ -33,6 +33,18 @@ class Perceptual(nn.Module):
         return (a - b).abs().mean((1, 2, 3))
 
 
+class NearestColour(nn.Module):
+    """A score for each class: the closer a pixel is to its colour, the higher."""
+
+    def __init__(self, colours_KC: Tensor) -> None:
+        super().__init__()
+        self.colours_KC = nn.Parameter(colours_KC.float())
+
+    def forward(self, images: Tensor) -> Tensor:
+        differences = images[:, None].float() - self.colours_KC[None, :, :, None, None]
+        return -differences.square().sum(2)
+
+
 class File(NamedTuple):
     path: Path
     sha256: str
@@ -41,6 +53,10 @@ class File(NamedTuple):
 def features(folder: Path, seed: int = 3) -> File:
     torch.manual_seed(seed)
     return _saved(Features(), folder / f"features{seed}.pt")
+
+
+def nearest_colour(folder: Path, colours: list[list[int]]) -> File:
+    return _saved(NearestColour(torch.tensor(colours)), folder / "nearest.pt")
 
 
 def perceptual(folder: Path) -> File:

@@ -15,6 +15,9 @@ An LPIPS network maps two batches of images, float32 [B, 3, H, W] on [−1, 1], 
 each pair. No hash is known: the package `lpips` ships weights, and a file is made from it by
 `torch.jit.trace(lpips.LPIPS(net="alex").eval(), (x, x)).save("lpips.pt")`; `sha256sum` prints its
 hash.
+
+A segmentation network maps uint8 images [B, 3, H, W] of any size to a score for each of K classes,
+[B, K, H, W].
 """
 
 from __future__ import annotations
@@ -119,6 +122,29 @@ class PerceptualNetwork:
                 "answer one number a pair"
             )
         return _finite(answer.flatten(), self.name).double()
+
+
+@dataclass(frozen=True)
+class SegmentationNetwork:
+    """A network that says which class each pixel belongs to."""
+
+    module: Any
+    name: str
+
+    def __call__(self, images_BCHW: Tensor) -> tuple[Tensor, int]:
+        """The classes of the pixels of uint8 images, int64 [B, H, W], and the number K of classes.
+
+        Raises:
+            InputError: the network refuses the images, or does not answer scores for each pixel.
+        """
+        scores = _answer(self.module, self.name, images_BCHW)
+        batch, _, *size = images_BCHW.shape
+        if scores.ndim != 4 or len(scores) != batch or list(scores.shape[2:]) != size:
+            raise InputError(
+                f"{self.name} answers {list(scores.shape)} for images {list(images_BCHW.shape)},"
+                " but it must answer [images, classes, height, width]"
+            )
+        return scores.argmax(1), scores.shape[1]
 
 
 def load(path: Path, device: torch.device) -> Any:

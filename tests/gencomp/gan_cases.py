@@ -21,6 +21,7 @@ from shards.building.build import build as build_shards
 
 START = Progress(step=0, samples=0, epoch_length=640)
 CLASSES = 4
+COLOURS = [[90, 110, 90], [220, 60, 50], [60, 90, 210], [230, 200, 60]]
 RECIPES = {
     "distortion": "gan_distortion_narrow",
     "global": "gan_narrow",
@@ -65,11 +66,10 @@ def scenes(
     Class 0 is the ground; 1, 2 and 3 are discs, bars and squares, each with a colour of its own.
     """
     numbers = np.random.default_rng(seed)
-    colours = np.array([[90, 110, 90], [220, 60, 50], [60, 90, 210], [230, 200, 60]])
     rows, columns = np.mgrid[:height, :width]
     labels = np.zeros((n, height, width), np.uint8)
     instances = np.zeros((n, height, width), np.uint16)
-    images = np.zeros((n, height, width, 3))
+    images, colours = np.zeros((n, height, width, 3)), np.array(COLOURS)
     for number in range(n):
         for instance in range(1, 6):
             kind = int(numbers.integers(1, CLASSES))

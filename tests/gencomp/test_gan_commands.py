@@ -18,7 +18,7 @@ from gencomp.cli import main
 from gencomp.coding import container
 from gencomp.system import Picture
 from sweeps.report.codec_files import through_files
-from tests import tiny
+from tests import scripted, tiny
 from tests.gencomp import gan_cases
 from tests.gencomp.gan_cases import RECIPES
 
@@ -262,3 +262,45 @@ def test_a_report_shows_pictures_with_their_maps(here: Path) -> None:
     decoded = through_files(codec, originals.pictures)
     for one, found_HWC in zip(originals.pictures, decoded.images, strict=True):
         assert np.array_equal(found_HWC, codec.reconstruct(one))
+
+
+def iou(labels_NHW: np.ndarray, images_NHWC: np.ndarray) -> float:
+    """The mean intersection over union by nearest colours, class by class."""
+    far_NHWK = np.square(images_NHWC[..., None, :] - np.array(gan_cases.COLOURS, float)).sum(-1)
+    seen_NHW = far_NHWK.argmin(-1)
+    found = []
+    for k in np.unique(labels_NHW):
+        both, either = (labels_NHW == k) & (seen_NHW == k), (labels_NHW == k) | (seen_NHW == k)
+        found.append(both.sum() / either.sum())
+    return float(np.mean(found))
+
+
+def test_what_a_segmentation_network_finds(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also for a run whose method uses no labels, and for what real files decode to."""
+    network = scripted.nearest_colour(here, gan_cases.COLOURS)
+    words = ["evaluate", "global", "--split", "val", "--metrics", "miou", "--name", "seen"]
+    given = ["--segmentation", str(network.path), "--segmentation-sha256", network.sha256]
+    assert main([*words, *given, "--reconstructions", "files"]) == 0
+    run = open_run("global")
+    split = shards.open_set(run.recipe().data.shards).split("val")
+    samples = [split.read(row) for row in range(len(split))]
+    labels_NHW = np.stack([one.maps["label"] for one in samples])
+    codec = run.system().codec()
+    assert codec is not None
+    shown = [codec.reconstruct(Picture(one.image)) for one in samples]
+    metrics = json.loads(Path("global/evaluations/seen/metrics.json").read_text())["metrics"]
+    for name, images in (("miou", shown), ("miou_images", [one.image for one in samples])):
+        expected = iou(labels_NHW, np.stack(images))
+        assert metrics[name]["value"] == pytest.approx(expected)
+        assert metrics[name]["images"] == len(samples)
+        low, high = metrics[name]["interval"]
+        assert 0 <= low <= expected <= high <= 1
+    assert metrics["miou_images"]["value"] > 0.9 > metrics["miou"]["value"]
+
+    capsys.readouterr()
+    for more, sentence in (
+        ([], "--metrics miou needs a network: name it by --segmentation"),
+        ([*given, "--label-map", "depth"], "has no map 'depth'"),
+    ):
+        assert main([*words[:-1], "other", *more]) == 2
+        assert sentence in capsys.readouterr().err

@@ -7,6 +7,8 @@ A part of n items holds these tensors:
                      and samples; the set latents holds the latent of each image, and the set prior
                      as many samples of the prior; the sets image_slices and made_slices hold the
                      projections of images and reconstructions on random directions
+    segmentation/<set>  int64 [n, 3, K], what `gencomp.evaluation.segmentation` counts in images and
+                     reconstructions
     pixels/<what>    int64 [3, H, W], sums for the rate-0 identity
 
 The features are stored, and not their sums of products: if a block has fewer than D images, the
@@ -42,6 +44,10 @@ FeatureSet = Literal[
     "made_slices",
 ]
 PIXEL_TOTAL, PIXEL_SQUARES, DRAWN_TOTAL = "pixels/total", "pixels/squares", "pixels/drawn"
+
+
+def segmentation_name(which: str) -> str:
+    return f"segmentation/{which}"
 
 
 def feature_name(which: FeatureSet) -> str:

@@ -40,13 +40,20 @@ class Plan(plans.Plan):
     """The plan of a measurement, called its protocol."""
 
     FILE: ClassVar[str] = "protocol.json"
-    LOCATIONS: ClassVar[tuple[str, ...]] = ("shards", "features_file", "lpips_file")
+    LOCATIONS: ClassVar[tuple[str, ...]] = (
+        "shards",
+        "features_file",
+        "lpips_file",
+        "segmentation_file",
+    )
     DERIVED: ClassVar[tuple[str, ...]] = ("sizes",)
     COMMAND: ClassVar[str] = "gencomp evaluate"
     BEFORE: ClassVar[dict[str, Any]] = {
         **plans.Plan.BEFORE,
         "reconstructions": "networks",
         "reader": None,
+        "segmentation": None,
+        "label_map": "label",
     }
 
     format: Literal[1] = 1
@@ -69,6 +76,7 @@ class Plan(plans.Plan):
     shards: str
     features_file: str | None
     lpips_file: str | None
+    segmentation_file: str | None = None
     settings: Settings
 
     def differences(self, other: Self) -> list[str]:
@@ -133,6 +141,8 @@ def make(
     features_sha256: str | None,
     lpips: Path | None,
     lpips_sha256: str | None,
+    segmentation: Path | None = None,
+    segmentation_sha256: str | None = None,
     **chosen: Any,
 ) -> Plan:
     """The protocol for a finished run. Two images go through the run, and nothing is written.
@@ -147,6 +157,7 @@ def make(
         features, features_sha256: the file of the feature network and its hash, which may be left
             out for the known Inception network.
         lpips, lpips_sha256: the file of the perceptual network and its hash.
+        segmentation, segmentation_sha256: the file of the segmentation network and its hash.
         chosen: the other fields of `Settings`.
 
     Raises:
@@ -178,10 +189,13 @@ def make(
             "samples": abilities.samples(metrics, images) if samples is None else samples,
             "features": _hash(features, features_sha256, "features"),
             "lpips": _hash(lpips, lpips_sha256, "lpips"),
+            "segmentation": _hash(segmentation, segmentation_sha256, "segmentation"),
         },
     )
     _require_batches(settings, recipe.evaluation_statistics(), abilities.run)
     rows = spaced(len(split), images, split.name)
+    if settings.asks("miou"):
+        split.maps(rows[0], [settings.label_map])  # which refuses a map that the split lacks
     sizes = Counter(map(tuple, data.held_out_sizes(recipe, split, rows).tolist()))
     height, width = next(iter(sizes)) if len(sizes) == 1 else (None, None)
     return Plan(
@@ -203,6 +217,7 @@ def make(
         shards=plans.absolute(location),
         features_file=None if features is None else str(features.resolve()),
         lpips_file=None if lpips is None else str(lpips.resolve()),
+        segmentation_file=None if segmentation is None else str(segmentation.resolve()),
         settings=settings,
     )
 
@@ -262,6 +277,12 @@ def rules(settings: Settings, sizes: Sequence[tuple[int, int]]) -> dict[str, str
         said["swd"] = (
             "mean Wasserstein-1 distance of the projections on"
             f" {sliced_wasserstein.DIRECTIONS} random directions, pixels on [0, 1]"
+        )
+    if settings.asks("miou"):
+        said["miou"] = (
+            "mean over the classes that are labelled of intersection over union, over all images"
+            " together; labels beyond the network's classes do not count; interval by influence"
+            " functions"
         )
     if settings.asks("mmd"):
         said["mmd"] = (

@@ -18,7 +18,14 @@ from cluster.evaluations.metrics.settings import Settings
 from cluster.evaluations.tables import Collected, finite, metrics_table
 from cluster.files import write_text
 from gencomp.errors import InputError
-from gencomp.evaluation import frechet, intervals, kernel, pixels, sliced_wasserstein
+from gencomp.evaluation import (
+    frechet,
+    intervals,
+    kernel,
+    pixels,
+    segmentation,
+    sliced_wasserstein,
+)
 from gencomp.evaluation.feature_inputs import distance_names
 from gencomp.evaluation.frechet import Gaussian
 from gencomp.evaluation.psnr import psnr, psnr_ends
@@ -50,12 +57,14 @@ class Parts(NamedTuple):
     Attributes:
         values: name of a metric -> its values, float64 [N].
         sums: name of a tensor -> its int64 sums over pixels.
+        segmented: set of images -> what was counted in them, int64 [N, 3, K].
         lengths: set of features -> block -> number of items, for the blocks that hold the set.
         metadata: the metadata of the parts.
     """
 
     values: dict[str, np.ndarray]
     sums: dict[str, Tensor]
+    segmented: dict[str, np.ndarray]
     lengths: dict[FeatureSet, dict[int, int]]
     metadata: list[dict[str, str]]
 
@@ -86,6 +95,8 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
         metrics |= _of_latents(evaluation, found, warnings)
     if plan.settings.asks("swd"):
         metrics |= _of_slices(evaluation, found)
+    if plan.settings.asks("miou"):
+        metrics |= _of_segments(found, warnings)
     codec = evaluation.run.system().codec()
     if codec is not None and (rate := _nominal_rate(codec, plan)) is not None:
         metrics["nominal_bpp"] = {"value": rate}
@@ -127,7 +138,8 @@ def _nominal_rate(codec: Codec, plan: Plan) -> float | None:
 def _read(evaluation: Evaluation, missing: list[int]) -> Parts:
     """Read and check the parts, one at a time."""
     values: dict[str, list[np.ndarray]] = {}
-    found = Parts({}, {}, {}, [])
+    segmented: dict[str, list[np.ndarray]] = {}
+    found = Parts({}, {}, {}, {}, [])
     for block in range(len(evaluation.plan.blocks)):
         if block in missing:
             continue
@@ -136,12 +148,15 @@ def _read(evaluation: Evaluation, missing: list[int]) -> Parts:
         for name, tensor in tensors.items():
             if name in _VALUES:
                 values.setdefault(name, []).append(tensor.numpy())
+            elif name.startswith("segmentation/"):
+                segmented.setdefault(name, []).append(tensor.numpy())
             elif name.startswith("pixels/"):
                 found.sums[name] = found.sums[name] + tensor if name in found.sums else tensor
         for which in (*_COMPARED, "images", *_OTHER_SETS):
             if (features := tensors.get(parts.feature_name(which))) is not None:
                 found.lengths.setdefault(which, {})[block] = len(features)
     found.values.update({name: np.concatenate(those) for name, those in values.items()})
+    found.segmented.update({name: np.concatenate(those) for name, those in segmented.items()})
     return found
 
 
@@ -215,6 +230,20 @@ def _of_slices(evaluation: Evaluation, found: Parts) -> dict[str, dict[str, Any]
     distance = sliced_wasserstein.distance(images, made)
     ends = intervals.at_least(0.0, intervals.of_mean(distance.influence_N + distance.value))
     return {"swd": _entry(distance.value, ends, len(images))}
+
+
+def _of_segments(found: Parts, warnings: list[str]) -> dict[str, dict[str, Any]]:
+    """The mean intersection over union in reconstructions, and in the images themselves."""
+    metrics: dict[str, dict[str, Any]] = {}
+    for name, which in (("miou", "reconstructions"), ("miou_images", "images")):
+        counts_N3K = found.segmented[parts.segmentation_name(which)]
+        if (iou := segmentation.mean_iou(counts_N3K)) is None:
+            warnings.append("miou is left out: no pixel has a label that the network knows")
+            return {}
+        ends = intervals.of_mean(iou.value + iou.influence_N)
+        within = ends and (max(ends[0], 0.0), min(ends[1], 1.0))
+        metrics[name] = _entry(iou.value, within, len(counts_N3K)) | {"classes": iou.classes}
+    return metrics
 
 
 def _stored(evaluation: Evaluation, found: Parts, which: FeatureSet) -> StoredFeatures:

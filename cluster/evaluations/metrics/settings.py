@@ -12,9 +12,11 @@ from gencomp.evaluation.feature_inputs import Input
 
 # What reconstructions are: what the networks make of an image, or what its real file decodes to.
 Reconstructions = Literal["networks", "files"]
-Metric = Literal["mse", "psnr", "ms_ssim", "pv", "fid", "kid", "swd", "lpips", "rate0", "mmd"]
+Metric = Literal[
+    "mse", "psnr", "ms_ssim", "pv", "fid", "kid", "swd", "lpips", "rate0", "mmd", "miou"
+]
 METRICS: tuple[Metric, ...] = get_args(Metric)
-OF_RECONSTRUCTIONS: tuple[Metric, ...] = ("mse", "psnr", "ms_ssim", "pv", "swd", "lpips")
+OF_RECONSTRUCTIONS: tuple[Metric, ...] = ("mse", "psnr", "ms_ssim", "pv", "swd", "lpips", "miou")
 OF_FEATURES: tuple[Metric, ...] = ("fid", "kid")
 _OF_DRAWS: tuple[Metric, ...] = ("pv", "rate0")
 # An interval needs two images.
@@ -55,6 +57,9 @@ class MetricOptions(Options):
         description="Form of the images that the feature network is given: uint8 of any size, or"
         " floats on [-1, 1] at 299×299.",
     )
+    label_map: str = Field(
+        "label", description="Name of the map of class ids that miou compares with."
+    )
 
 
 class Settings(MetricOptions):
@@ -64,6 +69,7 @@ class Settings(MetricOptions):
         metrics: the metrics, in the order of `METRICS`.
         features: SHA-256 of the feature network's file.
         lpips: SHA-256 of the perceptual network's file.
+        segmentation: SHA-256 of the segmentation network's file.
     """
 
     metrics: tuple[Metric, ...] = Field(min_length=1)
@@ -73,6 +79,7 @@ class Settings(MetricOptions):
     device: Device
     features: str | None
     lpips: str | None
+    segmentation: str | None = None
 
     @model_validator(mode="after")
     def _fit(self) -> Settings:
@@ -84,6 +91,8 @@ class Settings(MetricOptions):
             raise ValueError("--metrics fid and kid need a feature network: name it by --features")
         if self.asks("lpips") and not self.lpips:
             raise ValueError("--metrics lpips needs a network: name it by --lpips")
+        if self.asks("miou") and not self.segmentation:
+            raise ValueError("--metrics miou needs a network: name it by --segmentation")
         return self
 
     def asks(self, *metrics: Metric) -> bool:

@@ -19,7 +19,7 @@ from cluster.evaluations.metrics.plan import Block, Evaluation, divided
 from cluster.evaluations.metrics.settings import Settings
 from cluster.evaluations.work import MakePart
 from gencomp.errors import InputError
-from gencomp.evaluation import networks, pixels, sliced_wasserstein, ssim
+from gencomp.evaluation import networks, pixels, segmentation, sliced_wasserstein, ssim
 from gencomp.evaluation.draws import ItemDraws
 from gencomp.evaluation.latents import standardised
 from gencomp.recipes.schema import BaseRecipe
@@ -40,6 +40,7 @@ class Context:
     device: torch.device
     features: networks.FeatureNetwork | None
     lpips: networks.PerceptualNetwork | None
+    segmenter: networks.SegmentationNetwork | None = None
     codec: Codec | None = None
 
     @property
@@ -80,7 +81,7 @@ def open_context(evaluation: Evaluation, gpu: int = 0) -> Context:
             f"shard set {plan.shards} is another one than in the protocol of {evaluation.path}"
         )
     system = run.system()
-    features = lpips = None
+    features = lpips = segmenter = None
     if plan.features_file is not None:
         module, name = _network(plan.features_file, settings.features, "features", device)
         features = networks.FeatureNetwork(module, settings.features_input, name)
@@ -88,11 +89,16 @@ def open_context(evaluation: Evaluation, gpu: int = 0) -> Context:
         lpips = networks.PerceptualNetwork(
             *_network(plan.lpips_file, settings.lpips, "lpips", device)
         )
+    if plan.segmentation_file is not None:
+        segmenter = networks.SegmentationNetwork(
+            *_network(plan.segmentation_file, settings.segmentation, "segmentation", device)
+        )
     codec = system.codec() if settings.reconstructions == "files" else None
     if (codec and codec.reader_fingerprint.hex()) != plan.reader:
         raise InputError(f"run {run.path} has another codec than the protocol of {evaluation.path}")
     system.to(device)
-    return Context(evaluation, run.recipe(), system, split, device, features, lpips, codec)
+    measure = features, lpips, segmenter
+    return Context(evaluation, run.recipe(), system, split, device, *measure, codec)
 
 
 def open_maker(directory: Path, number: int = 0) -> MakePart:
@@ -148,7 +154,8 @@ def _batches(context: Context, block: Block) -> Iterator[tuple[list[int], Tensor
         for part in divided(range(len(group)), context.settings.batch_size):
             places = group[part.start : part.stop].tolist()
             of_batch = [rows[place] for place in places]
-            host = data.held_out_rows(context.recipe, context.split, of_batch)
+            more = [context.settings.label_map] if context.settings.asks("miou") else []
+            host = data.held_out_rows(context.recipe, context.split, of_batch, more)
             batch = data.to_batch(host, context.device)
             items = [block.items[place] for place in places]
             if block.kind == "samples":
@@ -182,6 +189,7 @@ def _of_images(context: Context, batch: Batch) -> Tensors:
                 repeats.add(reconstruct(draw))
             found["pv"] = repeats.variance_B()
         found |= _features(context, "reconstructions", first_BCHW)
+        found |= _segmented(context, batch, first_BCHW)
         if settings.asks("swd"):
             found |= _slices(context, images_BCHW, first_BCHW)
     if settings.asks("rate0"):
@@ -285,6 +293,18 @@ def _slices(context: Context, images_BCHW: Tensor, made_BCHW: Tensor) -> Tensors
         f"features/{which}": (x_BCHW.cpu().flatten(1).double() / 255 @ theta).float()
         for which, x_BCHW in both.items()
     }
+
+
+def _segmented(context: Context, batch: Batch, made_BCHW: Tensor) -> Tensors:
+    """What the segmentation network sees of the labels in images and in reconstructions."""
+    if context.segmenter is None or not context.settings.asks("miou"):
+        return {}
+    labels_BHW = batch.maps[context.settings.label_map]
+    found: Tensors = {}
+    for which, x_BCHW in (("images", batch.images_BCHW), ("reconstructions", made_BCHW)):
+        seen_BHW, classes = context.segmenter(x_BCHW)
+        found[parts.segmentation_name(which)] = segmentation.counts(seen_BHW, labels_BHW, classes)
+    return found
 
 
 def _features(context: Context, which: FeatureSet, images_BCHW: Tensor) -> Tensors:
