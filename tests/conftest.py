@@ -11,6 +11,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import atexit
+import fcntl
 import random
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from hypothesis import settings
 from tests.shards.object_server import Proxy, s3_port
 from tests.slurm_cluster import MEND, Cluster, missing_programs
 from tests.slurm_cluster.sessions import session_directory, sessions_left_behind
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, wait_for
 
 # Tests share their machine: an example may be slow, and a failure must come again.
 settings.register_profile("gencomp", deadline=None, derandomize=True)
@@ -193,9 +194,43 @@ def is_long(item: pytest.Item) -> bool:
     return item.get_closest_marker("long") is not None
 
 
+# So many long tests run at once on a machine, and each may take so many seconds. More of them would
+# start Ray so slowly that its own patience ends.
+_LONG_AT_ONCE, _LONG_SECONDS = 2, 1800
+
+
+@pytest.fixture(autouse=True)
+def _turn_of_long_tests(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A long test waits until fewer than two others run, in whatever process."""
+    if not is_long(request.node):
+        yield
+        return
+    folder = Path(tempfile.gettempdir())
+    names = [f"gencomp-long-test-{os.getuid()}-{turn}" for turn in range(_LONG_AT_ONCE)]
+    files = [(folder / name).open("w") for name in names]
+    try:
+        assert wait_for(lambda: any(map(_locked, files)), _LONG_SECONDS, pause=0.5)
+        yield
+    finally:
+        for file in files:
+            file.close()
+
+
+def _locked(file: IO[str]) -> bool:
+    """Whether this process now holds the lock of a file, which it loses when it closes the file."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Spread the files with long tests; skip tests that need Slurm where it is not installed."""
     items[:] = spread(items)
+    for item in filter(is_long, items):
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_LONG_SECONDS))
     marked = [item for item in items if item.get_closest_marker("slurm")]
     if marked and (missing := missing_programs()):
         for item in marked:

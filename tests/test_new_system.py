@@ -21,6 +21,7 @@ from PIL import Image
 
 from shards.building.build import build
 from tests.conftest import ROOT
+from tests.waiting import PATIENCE
 
 PACKAGES = ("cluster", "gencomp", "shards", "slurm", "sweeps")
 RECIPE = {
@@ -117,7 +118,7 @@ def _run(project: Path, *words: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(project), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "gencomp.cli", *words]
     done = subprocess.run(
-        command, cwd=project, env=environment, capture_output=True, text=True, timeout=300
+        command, cwd=project, env=environment, capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, f"{' '.join(words)}:\n{done.stdout}\n{done.stderr}"
     return done.stdout

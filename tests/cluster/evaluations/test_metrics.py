@@ -31,7 +31,8 @@ from gencomp.systems.common.pixels import to_signed
 from gencomp.systems.dplc.base import ReconstructingSystem
 from tests import scripted, tiny
 
-ALL = METRICS
+# But what needs label maps, which these images lack (see tests/gencomp/test_gan_commands.py).
+ALL = tuple(metric for metric in METRICS if metric != "miou")
 SMALL: dict[str, Any] = {
     "metrics": None,
     "split": "test",

@@ -97,6 +97,7 @@ def assert_every_sample_once(run: Run, raw: dict[str, Any], folder: Path) -> Non
     assert np.median(np.abs(np.diff(expected) / expected[1:])) > 0.1
 
 
+@pytest.mark.long
 def test_too_small_a_cluster_is_named_and_waiting_may_be_stopped(
     photos: Path,
     tmp_path: Path,
