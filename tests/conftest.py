@@ -206,7 +206,7 @@ def _turn_of_long_tests(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     folder = Path(tempfile.gettempdir())
-    names = [f"gencomp-long-test-{os.getuid()}-{turn}" for turn in range(_LONG_AT_ONCE)]
+    names = [f"long-test-of-gencomp-{os.getuid()}-{turn}" for turn in range(_LONG_AT_ONCE)]
     files = [(folder / name).open("w") for name in names]
     try:
         assert wait_for(lambda: any(map(_locked, files)), _LONG_SECONDS, pause=0.5)
