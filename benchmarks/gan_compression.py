@@ -11,7 +11,7 @@
 - `files`: encoding and decoding a picture of 720×480 with untrained networks of the widths 12, 30
   and 60 on one core, in float64 with all of the container's work, with the parameters and MACs of
   encoder and decoder. The lightest generative codec publishes 58 and 65 ms (28 M and 52 M
-  parameters, server CPU, shared/data/published).
+  parameters, a server CPU).
 - `published`: one step of `gan_cityscapes` at its full width, a picture of 512×1024: seconds, and
   the peak memory of the process.
 """
