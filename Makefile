@@ -33,8 +33,8 @@ demo: $(STAMP)
 test bench: export OMP_NUM_THREADS := 1
 test bench: export OMP_WAIT_POLICY := PASSIVE
 
-# Most of a test of Ray or Slurm is waiting, so four at a time fit on two cores. Files with long
-# tests are spread over the first half (tests/conftest.py).
+# Most of a test of Ray or Slurm is waiting, so four at a time fit on two cores, two of them long
+# ones. Files with long tests are spread over the first half (tests/conftest.py).
 test: $(STAMP)
 	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations=10 $(ARGS)
 

@@ -10,7 +10,7 @@ import torch
 
 import shards
 from gencomp.recipes.schema import BaseRecipe, DataSection, TransformsSection
-from gencomp.system import Batch
+from gencomp.system import Batch, Picture
 from shards.info import DatasetInfo
 from shards.reading.mixture import MixedSplit, Part, mix
 from shards.reading.order import EpochOrder, Order
@@ -150,6 +150,24 @@ def held_out_rows(
     chosen = np.array(rows, dtype=np.int64)
     names = tuple(dict.fromkeys([*recipe.data.maps, *maps]))
     return read_batch(held_out, chosen, _evaluation_transforms(recipe), names)
+
+
+def pictures_of(host: HostBatch, indices: Iterable[int]) -> list[Picture]:
+    """The images of a batch with their maps, as a codec takes them.
+
+    Args:
+        host: the batch.
+        indices: the index of each picture, the key of shared randomness.
+    """
+    return [
+        Picture(image_HWC, {name: maps[place] for name, maps in host.maps.items()}, index)
+        for place, (image_HWC, index) in enumerate(zip(host.images, indices, strict=True))
+    ]
+
+
+def held_out_picture(recipe: BaseRecipe, held_out: Split, row: int) -> Picture:
+    """One held-out image as a codec takes it, with its row as the key of shared randomness."""
+    return pictures_of(held_out_rows(recipe, held_out, [row]), [row])[0]
 
 
 def evaluation_protocol(recipe: BaseRecipe) -> dict[str, Any]:

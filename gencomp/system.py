@@ -215,7 +215,7 @@ class Codec(Protocol):
         reader_fingerprint: the hash of the writer and of this decoder. Every decoder of a stream's
             writer can read the stream, and no other decoder can.
         parts: the names of a picture's sections in their order, such as labels and latents; what
-            pictures share belongs to the last part.
+            pictures share belongs to the last part, and so do the nominal bits.
         maps: the names of the maps of a picture that it may use.
     """
 

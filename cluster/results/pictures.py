@@ -57,8 +57,7 @@ class Images:
     def pictures(self, recipe: BaseRecipe) -> Iterator[Picture]:
         """The images in order, as a codec takes them."""
         for row in self.rows:
-            host = data.held_out_rows(recipe, self.split, [row])
-            yield Picture(host.images[0], {name: maps[0] for name, maps in host.maps.items()}, row)
+            yield data.held_out_picture(recipe, self.split, row)
 
 
 def finished(path: Path, checkpoint: str | int = LAST) -> Run:

@@ -36,7 +36,7 @@ def report(found: Found, images: int, say: Callable[[str], None] = lambda text: 
     if curve and curve.missing:
         notes.append(f"The curve is not complete: {curve.missing}.")
     title, pixels = "What a generator allows", curve.pixels if curve else None
-    shard_set, originals = None, generators.Originals(PictureRow("Originals", "", []), [])
+    shard_set, originals = None, generators.Originals(PictureRow("Originals", "", []), None)
     if run := found.any_run:
         shard_set = evaluation_set(run)
         if found.evaluation and found.evaluation.plan.data != shard_set.index_hash:
@@ -45,7 +45,7 @@ def report(found: Found, images: int, say: Callable[[str], None] = lambda text: 
         originals = generators.read_originals(run, shard_set, images)
         height, width = originals.row.images[0].shape[:2]
         pixels = pixels or height * width
-    generator, own_pictures = generators.read_generator(found.run, originals.pictures)
+    generator, own_pictures = generators.read_generator(found.run, originals)
     sweep, decoded = None, list[PictureRow]()
     if found.sweep:
         matched = curve_tables.images(found.evaluation) if found.evaluation else []

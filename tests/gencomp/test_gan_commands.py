@@ -252,8 +252,14 @@ def test_a_figure_of_an_image_and_its_files(here: Path, capsys: pytest.CaptureFi
         assert sentence in capsys.readouterr().err
 
 
-def test_a_report_shows_pictures_with_their_maps(here: Path) -> None:
-    assert main(["report", "--generator", "conditional", "--images", "2", "--out", "p.html"]) == 0
+@pytest.mark.parametrize("mode", ["conditional", "selective"])
+def test_a_report_shows_a_run_that_uses_maps(here: Path, mode: str) -> None:
+    """Also maps of 16 bits, as those of instances are."""
+    assert main(["report", "--generator", mode, "--images", "2", "--out", "page.html"]) == 0
+    assert "reconstructions" in Path("page.html").read_text().lower()
+
+
+def test_codecs_get_pictures_with_their_maps(here: Path) -> None:
     run = open_run("conditional")
     shard_set = shards.open_set(run.recipe().data.shards)
     originals = generators.read_originals(run, shard_set, 2)

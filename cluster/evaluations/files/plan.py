@@ -153,9 +153,7 @@ def _require_a_file(codec: Codec, recipe: BaseRecipe, split: Split, row: int) ->
     So the reason is said before anything is written.
     """
     if several(codec.parts):
-        host = data.held_out_rows(recipe, split, [row])
-        maps = {name: map_BHW[0] for name, map_BHW in host.maps.items()}
-        codec.compress(Picture(host.images[0], maps, row))
+        codec.compress(data.held_out_picture(recipe, split, row))
 
 
 def _equal_parts(count: int, size: int) -> list[range]:

@@ -40,11 +40,8 @@ class Context:
     split: Split
 
     def picture(self, item: int) -> Picture:
-        """The measured picture at a place, with its row as the key of shared randomness."""
-        row = self.evaluation.plan.rows[item]
-        host = data.held_out_rows(self.recipe, self.split, [row])
-        maps = {name: map_BHW[0] for name, map_BHW in host.maps.items()}
-        return Picture(host.images[0], maps, row)
+        """The measured picture at a place."""
+        return data.held_out_picture(self.recipe, self.split, self.evaluation.plan.rows[item])
 
 
 class Pictures(Sequence[Picture]):

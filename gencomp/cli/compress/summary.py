@@ -58,7 +58,8 @@ def conclude(title: str, results: Sequence[Done | Failed], joint: Content | None
 def sentence(file: Content) -> str:
     """The size of a compressed file in words, with the bits of code and of the container."""
     nominal = _nominal_bpp([file])
-    of = "latents " if len(file.part_bits) > 1 else ""
+    *_, last = file.part_bits
+    of = f"{last} " if len(file.part_bits) > 1 else ""
     parts = ", ".join(f"{bits} of {part}" for part, bits in _parts([file]).items())
     return (
         f"{file.bytes} bytes = {file.code_bits} bits of code ({_bpp(file.code_bits, [file])}"

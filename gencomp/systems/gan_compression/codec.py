@@ -71,7 +71,7 @@ class Received(NamedTuple):
 
     Attributes:
         height, width: the size of the image.
-        maps: the maps that the decoder needs, by the names of the recipe.
+        known_1FHW: the features of its labels, [1, F, H/16, W/16]; None without labels.
         kept_HW: the latents that are kept, bool; None where all are.
         symbols_TC: the symbols of the latents that are kept.
         salt: the salt.
@@ -80,7 +80,7 @@ class Received(NamedTuple):
 
     height: int
     width: int
-    maps: Mapping[str, np.ndarray]
+    known_1FHW: Tensor | None
     kept_HW: np.ndarray | None
     symbols_TC: Integers
     salt: int
@@ -234,7 +234,8 @@ class GanCodec:
         cells_HW = None
         if self._channel.mode == "selective":
             cells_HW = self._kept_cells(picture, maps)
-        symbols_HWC = self._symbols(image_HWC, maps)
+        known_1FHW = self._known(maps, height, width)
+        symbols_HWC = self._symbols(image_HWC, known_1FHW)
         symbols_TC = symbols_HWC[cells_HW] if cells_HW is not None else _rows(symbols_HWC)
         salt = salt_of(image_HWC, self._salt_bits)
         settings, sections = self._recipe.labels, []
@@ -249,8 +250,9 @@ class GanCodec:
         if cells_HW is not None:
             sections.append(label_maps.encode(cells_HW.astype(np.uint8), 2))
         sections.append(self._payload.pack(symbols_TC, salt))
-        return Received(height, width, maps, cells_HW, symbols_TC, salt, tuple(sections))
+        return Received(height, width, known_1FHW, cells_HW, symbols_TC, salt, tuple(sections))
 
+    @torch.no_grad()
     def _received(self, member: container.Member) -> Received:
         """What a file says; the parts that are quickly refused are read first.
 
@@ -282,7 +284,8 @@ class GanCodec:
                     label_maps.MAX_CLASSES,
                     given_HW=classes_HW,
                 )
-        return Received(height, width, maps, cells_HW, symbols_TC, salt, member.sections)
+        known_1FHW = self._known(maps, height, width)
+        return Received(height, width, known_1FHW, cells_HW, symbols_TC, salt, member.sections)
 
     def _maps_of(self, picture: Picture) -> dict[str, np.ndarray]:
         """The maps that the decoder needs, as they are sent."""
@@ -316,7 +319,7 @@ class GanCodec:
         kept_1HW = extended(torch.from_numpy(kept_HW)[None], *self._channel.size(*size))
         return labels.cells(kept_1HW, self._channel.stride)[0, 0].numpy() > 0
 
-    def _symbols(self, image_HWC: np.ndarray, maps: Mapping[str, np.ndarray]) -> Integers:
+    def _symbols(self, image_HWC: np.ndarray, known_1FHW: Tensor | None) -> Integers:
         """The symbols of all latents of an image, [H/s, W/s, C]."""
         height, width = image_HWC.shape[:2]
         size = self._channel.size(height, width)
@@ -329,7 +332,8 @@ class GanCodec:
         scale = STRIDE // self._channel.stride
         h_1FHW = self._in_windows(features, size, scale)
         if self._channel.mode == "conditional":
-            h_1FHW = torch.cat([h_1FHW, self._known(maps, size)], 1)
+            assert known_1FHW is not None
+            h_1FHW = torch.cat([h_1FHW, known_1FHW], 1)
         w_1CHW = self._encoder.last(h_1FHW)
         return self._code.symbols(w_1CHW)[0].permute(1, 2, 0).numpy()
 
@@ -348,8 +352,8 @@ class GanCodec:
         parts = [code_1CHW]
         if self._channel.mode == "selective":
             parts = [self._networks["lift"](code_1CHW)]
-        if self._recipe.labels.sent:
-            parts.append(self._known(received.maps, size))
+        if received.known_1FHW is not None:
+            parts.append(received.known_1FHW)
         if self._channel.noise_channels:
             parts.append(self._noise(received, size, draw or 0))
         h_1FHW = self._decoder.first(torch.cat(parts, 1))
@@ -362,8 +366,11 @@ class GanCodec:
         x_1CHW = self._in_windows(shown, size, STRIDE)
         return np.ascontiguousarray(x_1CHW[0, :, :height, :width].permute(1, 2, 0).numpy())
 
-    def _known(self, maps: Mapping[str, np.ndarray], size: tuple[int, int]) -> Tensor:
-        """The features of the labels, [1, F, H/16, W/16]."""
+    def _known(self, maps: Mapping[str, np.ndarray], height: int, width: int) -> Tensor | None:
+        """The features of the labels, [1, F, H/16, W/16]; None where none are sent."""
+        if not self._recipe.labels.sent:
+            return None
+        size = self._channel.size(height, width)
         whole = {name: extended(torch.tensor(one)[None], *size) for name, one in maps.items()}
 
         def features(rows: slice, columns: slice) -> Tensor:
