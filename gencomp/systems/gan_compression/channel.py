@@ -11,7 +11,6 @@ that the code need not say what the labels say.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,7 +24,7 @@ from gencomp.system import Batch
 from gencomp.systems.common import pixels
 from gencomp.systems.gan_compression import labels
 from gencomp.systems.gan_compression.code import Code
-from gencomp.systems.gan_compression.recipe import CodeSection, GanRecipe, LabelsSection, Mode
+from gencomp.systems.gan_compression.recipe import GanRecipe, LabelsSection, Mode
 
 
 class Scene(NamedTuple):
@@ -221,8 +220,3 @@ def codec_networks(recipe: GanRecipe) -> dict[str, nn.Module]:
 
 def channel(recipe: GanRecipe) -> Channel:
     return Channel(recipe.labels, recipe.networks.noise_channels)
-
-
-def nominal_bits(code: CodeSection, latents: int) -> float:
-    """The bits C·log2(L) of each of the places of latents, at the fixed length."""
-    return latents * code.channels * math.log2(code.levels)
