@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,16 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import ROOT
 from tests.gencomp.gan_cases import coded, picture
+from tests.gencomp.other_processes import printed
 
 CASES = ("global", "conditional", "selective", "global_plus")
 # The process prints the hashes of what it shows.
 READER = """
 import hashlib, pickle, sys, torch
 from pathlib import Path
-torch.set_num_threads(int(sys.argv[2]))
-torch.backends.mkldnn.enabled = sys.argv[3] == "on"
 from tests.gencomp.gan_cases import coded
 found = pickle.loads((Path(sys.argv[1]) / "streams").read_bytes())
 for case, streams in found.items():
@@ -61,12 +56,4 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
 
 @pytest.mark.parametrize(("threads", "dnn"), [(1, "off"), (2, "on")])
 def test_100_pictures_of_random_sizes(written: Written, threads: int, dnn: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", READER, str(written.folder), str(threads), dnn],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == written.hashes
+    assert printed(READER, written.folder, threads, dnn) == written.hashes

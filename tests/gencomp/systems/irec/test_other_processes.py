@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 
+from tests.gencomp.other_processes import printed
 from tests.gencomp.systems.irec import codec_cases
 from tests.gencomp.systems.irec.codec_cases import KINDS, codec
 
-ROOT = Path(__file__).resolve().parents[4]
 # The process prints the hashes of what it shows.
 READER = """
 import hashlib, pickle, sys, torch
 from pathlib import Path
-torch.set_num_threads(int(sys.argv[2]))
-torch.backends.mkldnn.enabled = sys.argv[3] == "on"
 from tests.gencomp.systems.irec import codec_cases
 folder = Path(sys.argv[1])
 codec_cases.load(folder / "systems")
@@ -55,12 +50,4 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
 
 @pytest.mark.parametrize(("threads", "dnn"), [(1, "off"), (2, "on")])
 def test_100_crops(written: Written, threads: int, dnn: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", READER, str(written.folder), str(threads), dnn],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == written.hashes
+    assert printed(READER, written.folder, threads, dnn) == written.hashes
