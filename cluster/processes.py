@@ -1,9 +1,11 @@
-"""What Linux says in `/proc` about the processes of this machine."""
+"""The processes of this machine: what Linux says of them in `/proc`, and what signals they get."""
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -39,3 +41,16 @@ def children(pid: int) -> list[int]:
 def own_children() -> list[int]:
     """The children of this process, adopted ones too."""
     return children(os.getpid())
+
+
+@contextmanager
+def deaf(*signals: signal.Signals) -> Iterator[None]:
+    """Processes that are started in the body leave some signals pending, as do their children.
+
+    The signals stay masked even if a process installs a handler of its own.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -8,15 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cluster import data, provenance
 from cluster.files import write_text
 from cluster.runs import Run, open_run
 from gencomp import recipes
 from gencomp.errors import InputError
 from gencomp.recipes.schema import RECORD_FIELDS, BaseRecipe
-from gencomp.systems import build_system
+from gencomp.systems import require_buildable
 
 _RECORD = {f"training.{field}" for field in RECORD_FIELDS}
 
@@ -70,9 +68,8 @@ def identify(recipe: BaseRecipe) -> dict[str, Any]:
     images = data.hashes(recipe)
     parents = {role: open_run(path) for role, path in recipe.parent_runs().items()}
     weights = {role: parent.final_checkpoint().networks_hash() for role, parent in parents.items()}
-    # Building without memory refuses sizes and parents that do not fit before anything starts.
-    with torch.device("meta"):
-        build_system(recipe, {role: parent.recipe() for role, parent in parents.items()})
+    # Sizes and parents that do not fit are refused before anything starts.
+    require_buildable(recipe, {role: parent.recipe() for role, parent in parents.items()})
     return recipes.identity(recipe, images, weights)
 
 

@@ -69,7 +69,7 @@ class Run:
 
     @property
     def refusal(self) -> Path:
-        """The file in which workers say why they refuse; see `cluster.ray_train.final_errors`."""
+        """The file in which workers say why they refuse; see `cluster.final_errors`."""
         return self.path / "refusal"
 
     def recipe(self) -> BaseRecipe:

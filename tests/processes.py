@@ -38,6 +38,11 @@ class Process(NamedTuple):
         return _stat(self.pid) is not None and _of(self.pid) == self
 
 
+def is_worker(process: Process) -> bool:
+    """Whether a process trains, under Ray or without it."""
+    return any(w in process.command() for w in ("RayTrainWorker", "-m cluster.one_process"))
+
+
 def descendants(pid: int) -> set[Process]:
     """All living processes below one, not itself."""
     children: dict[int, list[int]] = {}
@@ -108,7 +113,7 @@ class Driver:
         return now
 
     def workers(self) -> list[Process]:
-        return sorted(p for p in self.look() if "RayTrainWorker" in p.command())
+        return sorted(p for p in self.look() if is_worker(p))
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         """Wait, as long as the driver lives."""

@@ -18,7 +18,8 @@ from gencomp.recipes import key_help
 from gencomp.recipes.schema import BaseRecipe
 
 if TYPE_CHECKING:
-    from cluster.train import Supervision
+    from cluster.one_process.process import WorkerProcess
+    from cluster.supervision import Supervision
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Options:
             dead.
         copy_to: Place to which every checkpoint is copied as well: a directory or a URI with s3://,
             gs://, hdfs:// or file://. A run without checkpoints goes on from the newest copy.
+        ray: Let Ray start the worker even if there is only one and RAY_ADDRESS names no cluster.
     """
 
     name: str | None = None
@@ -45,16 +47,19 @@ class Options:
     max_failures: int = 3
     stall_seconds: float = 1800.0
     copy_to: str | None = None
+    ray: bool = False
 
     def path(self, recipe: str) -> Path:
         """The run's directory."""
         return self.runs / (self.name or Path(recipe).stem)
 
     def supervision(self) -> Supervision:
-        from cluster.train import Supervision
+        from cluster.supervision import Supervision
 
         workers = worker_range(self.workers)
-        return Supervision(workers, self.gpu, self.max_failures, self.stall_seconds, self.copy_to)
+        return Supervision(
+            workers, self.gpu, self.max_failures, self.stall_seconds, self.copy_to, self.ray
+        )
 
 
 def train(words: Sequence[str]) -> int:
@@ -76,8 +81,12 @@ def train(words: Sequence[str]) -> int:
             recipe: A recipe file, or the name of a recipe that ships with gencomp.
             training: How the stage is trained.
         """
-        checked = recipes.load(recipe, overrides)
-        return _train(checked, training.path(recipe), training.supervision())
+        from cluster.supervision import early_worker
+
+        supervision = training.supervision()
+        with early_worker(supervision) as early:
+            checked = recipes.load(recipe, overrides)
+            return _train(checked, training.path(recipe), supervision, early)
 
     return recipe_words.call(train, own, "gencomp train", keys)
 
@@ -89,7 +98,9 @@ def keys(source: str, width: int) -> key_help.KeyHelp:
     return key_help.describe(recipe, title, width)
 
 
-def _train(recipe: BaseRecipe, path: Path, supervision: Supervision) -> int:
+def _train(
+    recipe: BaseRecipe, path: Path, supervision: Supervision, early: WorkerProcess | None
+) -> int:
     from cluster.run_entry import enter
 
     run = enter(path, recipe)
@@ -111,7 +122,7 @@ def _train(recipe: BaseRecipe, path: Path, supervision: Supervision) -> int:
         flush=True,
     )
     with TrainingLines(recipe, str(path)) as lines:
-        finished = fit(run, supervision, lines.show, show)
+        finished = fit(run, supervision, lines.show, show, early)
     if not finished:
         print(f"run {path} stopped at a checkpoint; the same command goes on")
         return STOPPED

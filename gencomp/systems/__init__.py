@@ -18,6 +18,21 @@ if TYPE_CHECKING:  # recipes are read without torch
     from gencomp.system import System
 
 
+def require_buildable(recipe: BaseRecipe, parents: Mapping[str, BaseRecipe]) -> None:
+    """Raise `InputError` where `build_system` would, without memory for weights and without time.
+
+    Args:
+        recipe: the recipe of the stage.
+        parents: the recipe of each run that it starts from, by role.
+    """
+    import torch
+
+    from gencomp.systems.common.unfilled import Unfilled
+
+    with torch.device("meta"), Unfilled():
+        build_system(recipe, parents)
+
+
 def build_system(recipe: BaseRecipe, parents: Mapping[str, BaseRecipe]) -> System:
     """The system of a recipe, with weights freshly drawn from torch's global generator.
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 
 from cluster import processes
 
@@ -16,18 +15,13 @@ _PR_SET_CHILD_SUBREAPER = 36
 _SLURM_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
 
-@contextmanager
-def deaf() -> Iterator[None]:
+def deaf() -> AbstractContextManager[None]:
     """Processes that are started in the body leave Slurm's signals pending, as do their children.
 
     Slurm signals every process of a job. Ray's daemons would end at once, before a checkpoint could
-    be written. The signals stay masked even if a process installs a handler of its own.
+    be written.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SLURM_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return processes.deaf(*_SLURM_SIGNALS)
 
 
 def has_ended(pid: int) -> bool:

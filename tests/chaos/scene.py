@@ -19,7 +19,7 @@ from cluster.logs import json_lines, process_log
 from cluster.runs import Run
 from tests.chaos.disk import Disk
 from tests.cluster.ray_clusters import Node, RayCluster
-from tests.processes import ENVIRONMENT, ROOT, Driver, Process, descendants
+from tests.processes import ENVIRONMENT, ROOT, Driver, Process, descendants, is_worker
 from tests.waiting import PATIENCE, wait_for
 
 _PATIENCE = 3 * PATIENCE  # an allocation, Ray in it and its workers
@@ -110,7 +110,7 @@ class Scene:
     def workers(self) -> list[Process]:
         """Processes of the run's workers, also below a cluster that this process started."""
         below = descendants(os.getpid())
-        return sorted(p for p in below if "RayTrainWorker" in p.command())
+        return sorted(p for p in below if is_worker(p))
 
     def training(self) -> list[Process]:
         """Those of the newest attempt, by rank; older ones may still die beside them."""

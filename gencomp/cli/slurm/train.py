@@ -76,7 +76,7 @@ def _driver(home: Path, options: Options) -> list[str]:
     """The words of the `gencomp train` command that the job runs."""
     # The job reads the run's own copy of the recipe, so the user may change the file meanwhile.
     words = ["train", str(home / "recipe.yaml"), "--runs", str(home.parent), "--name", home.name]
-    words += ["--workers", options.workers, *["--gpu"] * options.gpu]
+    words += ["--workers", options.workers, *["--gpu"] * options.gpu, *["--ray"] * options.ray]
     words += ["--max-failures", str(options.max_failures)]
     words += ["--stall-seconds", str(options.stall_seconds)]
     return words if options.copy_to is None else [*words, "--copy-to", options.copy_to]

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,6 +47,22 @@ def refusal(error: Exception, run: Path) -> Refusal | None:
     if not hasattr(error, "exit_code"):
         return None
     return Refusal(isinstance(error, ValueError), str(error))
+
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """Errors of the body are raised; those that end training are said in a reserved file before.
+
+    Args:
+        path: the file, in the run's directory.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if (what := refusal(error, path.parent)) is not None:
+            with suppress(OSError):  # the run may have become read-only
+                say(path, what)
+        raise
 
 
 def reserve(path: Path) -> None:

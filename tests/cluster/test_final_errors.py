@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from cluster import final_errors
 from cluster.checkpoints.writer import SavingError
-from cluster.ray_train import final_errors
-from cluster.ray_train.final_errors import Refusal
+from cluster.final_errors import Refusal
 from gencomp.errors import InputError
 from tests.chaos.disk import mounted
 
