@@ -243,7 +243,7 @@ class IndexReader:
         names = whole(self._file.read(columns=["split"])["split"])
         if not len(names):
             return {}
-        codes = names.indices.to_numpy()
+        codes = numbers(names.indices)
         cuts = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(codes)]
         return {names[a].as_py(): (a, b) for a, b in itertools.pairwise(cuts)}
 
@@ -294,6 +294,14 @@ def whole(column: pa.ChunkedArray) -> pa.Array:
     if column.num_chunks == 1:
         return column.chunk(0)
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
+def numbers(array: pa.Array) -> np.ndarray:
+    """The numbers of an array without nulls, which numpy reads where they are.
+
+    `to_numpy` would import pandas, which takes as long as all else that opens a set.
+    """
+    return np.from_dlpack(array)
 
 
 def _feed(digest: Any, array: pa.Array) -> None:

@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from shards.errors import ShardError
-from shards.index import IndexReader, whole
+from shards.index import IndexReader, numbers, whole
 from shards.info import DatasetInfo, SplitInfo
 from shards.remote.cache import cache_root
 
@@ -146,7 +146,7 @@ def _numbers(
     table: pa.Table, key_ends: np.ndarray, maps: list[str], split: str
 ) -> Iterator[tuple[str, np.ndarray]]:
     offset, span, begin, size, check = (
-        whole(table[name]).to_numpy()
+        numbers(whole(table[name]))
         for name in ("offset", "span", "image_offset", "image_size", "check")
     )
     yield "offset", offset
@@ -154,12 +154,20 @@ def _numbers(
     yield "check", check
     yield "image_begin", begin - offset
     yield "image_rest", offset + span - begin - size
-    yield "label", pc.fill_null(whole(table["label"]), -1).to_numpy()
+    yield "label", _labels(whole(table["label"]))
     yield "key_end", np.diff(key_ends)
     for name in maps:
         begin, size = _places(whole(table["members"]), name, split)
         yield f"begin:{name}", begin - offset
         yield f"size:{name}", size
+
+
+def _labels(labels: pa.Array) -> np.ndarray:
+    """Labels as numbers, -1 where there is none."""
+    there = numbers(pc.cast(labels.is_valid(), pa.uint8())).astype(bool)
+    found = np.full(len(labels), -1, dtype=np.int64)
+    found[there] = numbers(labels.drop_null())
+    return found
 
 
 def _narrow(values: np.ndarray) -> np.ndarray:
@@ -180,20 +188,20 @@ def _keys(keys: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
 
 def _places(members: pa.ListArray, name: str, split: str) -> tuple[np.ndarray, np.ndarray]:
     """The offsets and the sizes of the member `name`, which every sample must have once."""
-    row = pc.list_parent_indices(members).to_numpy()
+    row = numbers(pc.list_parent_indices(members))
     names, offset, size = members.flatten().flatten()
-    there = np.flatnonzero(pc.equal(names, name).to_numpy(zero_copy_only=False))
+    there = np.flatnonzero(numbers(pc.cast(pc.equal(names, name), pa.uint8())))
     if not np.array_equal(row[there], np.arange(len(members))):
         raise ShardError(
             f"split {split!r}: dataset.json lists the map {name!r}, but not every sample in the "
             "index has one: build the set anew"
         )
-    return offset.to_numpy()[there], size.to_numpy()[there]
+    return numbers(offset)[there], numbers(size)[there]
 
 
 def _runs(shard: pa.DictionaryArray) -> Iterator[tuple[str, int]]:
     """The shards in the order of the rows, each with the number of its rows."""
-    codes = shard.indices.to_numpy()
+    codes = numbers(shard.indices)
     begins = np.flatnonzero(np.diff(codes, prepend=-1))
     for begin, end in itertools.pairwise([*begins.tolist(), len(codes)]):
         yield shard[begin].as_py(), end - begin

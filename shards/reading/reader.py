@@ -12,7 +12,7 @@ import xxhash
 
 from shards.errors import ShardError
 from shards.index import FILE_NAME as INDEX_NAME
-from shards.index import IndexReader, map_index
+from shards.index import IndexReader, map_index, numbers, whole
 from shards.info import FILE_NAME as INFO_NAME
 from shards.info import DatasetInfo, missing_set, parse_info, read_info
 from shards.reading.columns import columns
@@ -147,7 +147,7 @@ class Split:
     def _own_sizes(self) -> np.ndarray:
         """The sizes of all images, from the index, for a set whose images differ in size."""
         table = _index(self.path, self._info).table(["height", "width"], self.name)
-        return np.stack([table[name].to_numpy() for name in table.column_names], 1).astype(np.int64)
+        return np.stack([numbers(whole(table[name])) for name in table.column_names], 1).astype(np.int64)
 
     def read(self, row: int) -> Sample:
         """Read, check and decode one sample with all its maps.
