@@ -163,6 +163,7 @@ def _processor() -> tuple[str, str]:
     return model, " ".join(sorted(flag for flag in flags.split() if _INSTRUCTIONS.fullmatch(flag)))
 
 
+@functools.cache
 def _version(package: str) -> str:
     try:
         return metadata.version(package)

@@ -11,7 +11,7 @@ from typing import Any
 from cluster import data, provenance
 from cluster.files import write_text
 from cluster.runs import Run, open_run
-from gencomp import recipes
+from gencomp import recipes, yaml_text
 from gencomp.errors import InputError
 from gencomp.recipes.schema import RECORD_FIELDS, BaseRecipe
 from gencomp.systems import require_buildable
@@ -19,58 +19,91 @@ from gencomp.systems import require_buildable
 _RECORD = {f"training.{field}" for field in RECORD_FIELDS}
 
 
-def enter(path: Path, recipe: BaseRecipe, history: Mapping[str, Any] | None = None) -> Run:
+def enter(
+    path: Path,
+    recipe: BaseRecipe,
+    history: Mapping[str, Any] | None = None,
+    identity: Mapping[str, Any] | None = None,
+) -> Run:
     """Create the run of a recipe, or enter the existing one of the same recipe and data.
 
     Args:
         path: the run's directory.
         recipe: the resolved recipe.
         history: more entries of the run's identity, for whatever else its weights come from.
+        identity: the identity of the recipe, if the caller has it from `Identities` already and
+            has called `require_fitting` for a run that is new.
 
     Raises:
         InputError: data or a parent run are missing, or the directory holds a run of another
             recipe; nothing is changed.
     """
-    identity = identify(recipe) | dict(history or {})
-    recipe = recipes.with_absolute_paths(recipe)
-    run = Run(path)
-    if (path / "identity.json").exists():
-        differences = _differences(run.identity(), identity)
+    found = dict(identity or Identities().of(recipe)) | dict(history or {})
+    run, absolute = Run(path), recipes.with_absolute_paths(recipe)
+    if run.was_made():
+        differences = _differences(run.identity(), found)
         if differences:
             raise InputError(
                 f"run {path} exists with another recipe or other data: {'; '.join(differences)}"
                 " (choose another --name, or the recipe that it has)"
             )
-        # The recipe is written again, since data and parents may have moved since last time.
-        write_text(path / "recipe.yaml", recipes.dump(recipe))
+        if _written(path / "recipe.yaml") != absolute.model_dump(mode="json"):
+            # Data and parents may have moved since last time.
+            write_text(path / "recipe.yaml", recipes.dump(absolute))
         return run
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise InputError(f"{path} exists, is not empty and is not a run; choose another --name")
+    if identity is None:
+        require_fitting(recipe)
     # It is made under another name and renamed, as a half-made run could never be entered again.
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "parents").mkdir(parents=True)
-    for role, parent in recipe.parent_runs().items():
+    for role, parent in absolute.parent_runs().items():
         write_text(partial / "parents" / f"{role}.yaml", recipes.dump(open_run(parent).recipe()))
-    write_text(partial / "recipe.yaml", recipes.dump(recipe))
+    write_text(partial / "recipe.yaml", recipes.dump(absolute))
     write_text(partial / provenance.FILE, json.dumps(provenance.environment(), indent=1))
-    write_text(partial / "identity.json", json.dumps(identity, indent=1))
+    write_text(partial / "identity.json", json.dumps(found, indent=1))
     partial.rename(path)
     return run
 
 
-def identify(recipe: BaseRecipe) -> dict[str, Any]:
-    """The identity of the run that a recipe would make now.
+class Identities:
+    """Identifies the runs that recipes would make now, and looks up only once what they share."""
 
-    Raises:
-        ValueError: the data or a parent run are missing, or a parent does not fit.
-    """
-    images = data.hashes(recipe)
-    parents = {role: open_run(path) for role, path in recipe.parent_runs().items()}
-    weights = {role: parent.final_checkpoint().networks_hash() for role, parent in parents.items()}
-    # Sizes and parents that do not fit are refused before anything starts.
-    require_buildable(recipe, {role: parent.recipe() for role, parent in parents.items()})
-    return recipes.identity(recipe, images, weights)
+    def __init__(self) -> None:
+        self._data: dict[str, dict[str, str]] = {}
+        self._weights: dict[str, str] = {}
+
+    def of(self, recipe: BaseRecipe) -> dict[str, Any]:
+        """The identity of a recipe's run. Whether sizes fit is told by `require_fitting`.
+
+        Raises:
+            ValueError: the data or a parent run are missing.
+        """
+        images = recipe.data.model_dump_json() + recipe.evaluation.model_dump_json()
+        if images not in self._data:
+            self._data[images] = data.hashes(recipe)
+        parents = recipe.parent_runs()
+        for path in parents.values():
+            if path not in self._weights:
+                self._weights[path] = open_run(path).final_checkpoint().networks_hash()
+        weights = {role: self._weights[path] for role, path in parents.items()}
+        return recipes.identity(recipe, self._data[images], weights)
+
+
+def require_fitting(recipe: BaseRecipe) -> None:
+    """Raise `InputError` where sizes or a parent do not fit, before anything starts."""
+    parents = {role: open_run(path).recipe() for role, path in recipe.parent_runs().items()}
+    require_buildable(recipe, parents)
+
+
+def _written(path: Path) -> Any:
+    """The content of a recipe's file; None if it cannot be read."""
+    try:
+        return yaml_text.parse(path.read_bytes())
+    except (OSError, yaml_text.YAMLError):
+        return None
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

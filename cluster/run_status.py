@@ -12,8 +12,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cluster import locks, processes
 from cluster.logs import evaluation_rows, json_lines, process_log
 
@@ -72,9 +70,8 @@ def read(path: Path, held: bool | None = None) -> Standing:
         path: the run's directory.
         held: whether the sweep to which the run belongs is running; None for a run of its own.
     """
-    recipe = _read_yaml(path / "recipe.yaml")
-    training = _section(recipe, "training")
-    split = _section(recipe, "evaluation").get("split", "test")
+    identity = _read_json(path / "identity.json") or {}
+    split = str(identity.get("evaluation.split", "test"))
     result = _read_json(path / "result.json")
     driver = json_lines.read(process_log.of_driver(path))
     events = [row for row in json_lines.read(process_log.of_rank(path, 0)) if "event" in row]
@@ -84,12 +81,12 @@ def read(path: Path, held: bool | None = None) -> Standing:
     rows, evaluation = _newest_rows(path / "metrics.jsonl", split, since)
     newest = rows[0] if rows else None
     step = int((result or newest or evaluation or {}).get("step", 0))
-    total = _total(training, newest or evaluation)
+    total = _total(identity, newest or evaluation)
     pace = _pace(rows)
     running = state == "running"
     return Standing(
         path=path,
-        kind=f"{recipe.get('system', '?')}/{recipe.get('stage', '?')}",
+        kind=f"{identity.get('system', '?')}/{identity.get('stage', '?')}",
         state=state,
         detail=detail,
         step=step,
@@ -185,9 +182,9 @@ def _newest_rows(
     return rows, evaluation
 
 
-def _total(training: Row, row: Row | None) -> int | None:
+def _total(identity: Row, row: Row | None) -> int | None:
     """The number of all steps; if the recipe counts epochs, it follows from the steps so far."""
-    steps, epochs = (training.get(name) for name in ("steps", "epochs"))
+    steps, epochs = (identity.get(f"training.{name}") for name in ("steps", "epochs"))
     if isinstance(steps, int):
         return steps
     if row is None or not isinstance(epochs, int | float) or not row.get("epoch"):
@@ -239,19 +236,6 @@ def _failures(driver: list[dict[str, Any]], events: list[dict[str, Any]]) -> lis
         if row["event"] in ("workers_failed", "failed", "stalled"):
             found.append({"time": seconds(row), "message": str(row.get("message", ""))})
     return found
-
-
-def _section(recipe: Row, name: str) -> Row:
-    found = recipe.get(name)
-    return found if isinstance(found, Mapping) else {}
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(path.read_bytes())
-    except (OSError, yaml.YAMLError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -10,8 +10,9 @@ samplers note what they need for later proposals.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from sweeps.proposals import PastProposal, Proposal
 from sweeps.sweep_file import Entry, Grid, LogUniform, Search, Sweep, contains
 
 # A sampler that keeps coming back to points that were tried is replaced by random draws.
-_TRIES, _RANDOM_TRIES = 10, 200
+_TRIES = 10
 
 
 def propose(sweep: Sweep, past: Sequence[PastProposal]) -> Proposal | None:
@@ -43,18 +44,41 @@ def propose(sweep: Sweep, past: Sequence[PastProposal]) -> Proposal | None:
     distributions = {key: _distribution(entry) for key, entry in sweep.space.items()}
     inside = [one for one in past if contains(sweep, one.proposal.point)]
     tried = [one.proposal.point for one in inside]
-    for attempt in range(_TRIES + _RANDOM_TRIES):
-        seed = int(np.random.SeedSequence([sweep.seed, len(past), attempt]).generate_state(1)[0])
-        sampler = _sampler(sweep.search, seed) if attempt < _TRIES else RandomSampler(seed)
+    if len(tried) >= _size(sweep.space):
+        return None
+    frozen = [_frozen(one, sweep.space, distributions) for one in inside]
+    for attempt in range(_TRIES):
+        sampler = _sampler(sweep.search, _seed(sweep, past, attempt))
         study = optuna.create_study(
             directions=["minimize"] * len(sweep.objective.minimised), sampler=sampler
         )
-        study.add_trials([_frozen(one, sweep.space, distributions) for one in inside])
+        study.add_trials(frozen)
         asked = study.ask(distributions)
         point = {key: _value(entry, asked.params[key]) for key, entry in sweep.space.items()}
         if point not in tried:
             return Proposal(point, study.trials[-1].system_attrs)
-    return None
+    # So little of a finite space may be left that no sampler would find it.
+    untried = [point for point in _all_points(sweep.space) if point not in tried]
+    return Proposal(untried[_seed(sweep, past, _TRIES) % len(untried)], {}) if untried else None
+
+
+def _seed(sweep: Sweep, past: Sequence[PastProposal], attempt: int) -> int:
+    """The seed of an attempt at a proposal."""
+    return int(np.random.SeedSequence([sweep.seed, len(past), attempt]).generate_state(1)[0])
+
+
+def _size(space: Mapping[str, Entry]) -> float:
+    """The number of points of a space, infinite unless all of it is grids."""
+    return math.prod(
+        len(entry.grid) if isinstance(entry, Grid) else math.inf for entry in space.values()
+    )
+
+
+def _all_points(space: Mapping[str, Entry]) -> Iterator[dict[str, Any]]:
+    """The points of a space of grids; none of another space."""
+    if math.isfinite(_size(space)):
+        grids = [entry.grid for entry in space.values() if isinstance(entry, Grid)]
+        yield from (dict(zip(space, values, strict=True)) for values in itertools.product(*grids))
 
 
 def _sampler(search: Search, seed: int) -> BaseSampler:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import le
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pyarrow as pa
@@ -21,8 +24,16 @@ from sweeps.trial import ENDED, Trial
 FILE = "results.parquet"
 
 
+# The table is written so rarely that this share of the time goes into it, however large it is.
+_SHARE = 0.02
+
+
 class ResultsTable:
-    """The file results.parquet, which is never older than the last start or end of a trial.
+    """The file results.parquet, which follows the starts and ends of trials within seconds.
+
+    A table of many trials takes long to rank and to write, so it is not written at each event. The
+    directories of the trials say what is done, so a table that is old when its sweep is killed
+    costs nothing.
 
     Args:
         trials: the trials that there are already.
@@ -40,13 +51,32 @@ class ResultsTable:
     ) -> None:
         self._objective, self._directory, self._may_write = objective, directory, may_write
         self._rows: dict[str, dict[str, Any]] = {}
-        self.update(*trials)
+        self._lock = Lock()  # events come on the thread of Tune
+        self._changed, self._due = False, 0.0
+        self.note(*trials)
+        self.write()
 
-    def update(self, *trials: Trial) -> None:
-        """Write the table anew, with the rows of these trials as they are now."""
-        self._rows |= {trial.id: row(trial, self._objective) for trial in trials}
+    def note(self, *trials: Trial) -> None:
+        """Remember the rows of these trials as they are now."""
+        rows = {trial.id: row(trial, self._objective) for trial in trials}
+        with self._lock:
+            self._rows |= rows
+            self._changed = True
+
+    def write_when_due(self) -> None:
+        """Write the table anew if trials were noted and it may; this is to be called often."""
+        if self._changed and time.monotonic() >= self._due:
+            self.write()
+
+    def write(self) -> None:
+        """Write the table anew."""
+        with self._lock:
+            rows, self._changed = list(self._rows.values()), False
+        begun = time.monotonic()
         self._may_write()
-        write_table(ranked(self._rows.values(), self._objective), self._directory)
+        write_table(ranked(rows, self._objective), self._directory)
+        now = time.monotonic()
+        self._due = now + (now - begun) / _SHARE
 
 
 @dataclass(frozen=True)
@@ -142,15 +172,17 @@ def pareto_front(rows: Sequence[dict[str, Any]], objective: Objective) -> list[d
     """
     good = [one for one in rows if one["status"] == "finished" and objective.feasible(one)]
     values = {one["trial"]: tuple(one[name] for name in objective.minimised) for one in good}
-
-    def beaten(mine: tuple[float, ...]) -> bool:
-        return any(
-            other != mine and all(o <= m for o, m in zip(other, mine, strict=True))
-            for other in values.values()
-        )
-
-    front = [one for one in good if not beaten(values[one["trial"]])]
-    return sorted(front, key=lambda one: values[one["trial"]])
+    front: list[dict[str, Any]] = []
+    beating: list[tuple[float, ...]] = []  # the different values of the front so far
+    # What beats a row comes before it in this order, or is itself beaten by something that does.
+    for one in sorted(good, key=lambda one: values[one["trial"]]):
+        mine = values[one["trial"]]
+        if beating and mine == beating[-1]:
+            front.append(one)
+        elif not any(all(map(le, other, mine)) for other in beating):
+            front.append(one)
+            beating.append(mine)
+    return front
 
 
 def best(rows: list[dict[str, Any]], sweep: Sweep) -> list[dict[str, Any]]:

@@ -42,7 +42,7 @@ Ending = Literal["complete", "budget", "stopped"]
 def run(sweep: Sweep, queue: TrialQueue, directory: Path, on_event: OnEvent) -> Ending:
     """Run the trials that are neither finished nor stopped early, and those that a search proposes.
 
-    The table of results is written whenever a trial starts or ends, and at the end.
+    The table of results is written soon after a trial has started or ended, and at the end.
 
     Args:
         sweep: the sweep with its scheduler, its objective and its budget.
@@ -64,21 +64,23 @@ def run(sweep: Sweep, queue: TrialQueue, directory: Path, on_event: OnEvent) -> 
 
     def told(trial: Trial, event: str, values: dict[str, Any]) -> None:
         if event != "running":
-            table.update(trial)
+            table.note(trial)
         on_event(trial, event, values)
 
     cpus = None if sweep.gpu else max(sweep.workers, ray_runtime.usable_cpus())
     flag = directory / "stop"
     with ray_runtime.cluster(cpus=cpus), stop_requests(flag):
         try:
-            _run(sweep, queue, flag, budget, told)
+            _run(sweep, queue, flag, budget, table, told)
         except BaseException:
             with suppress(OSError):  # the error that came first is the one to raise
                 budget.save()
-                table.update(*queue.trials)
+                table.note(*queue.trials)
+                table.write()
             raise
         budget.save()
-        table.update(*queue.trials)
+        table.note(*queue.trials)
+        table.write()
         if queue.is_complete():
             return "complete"
         return "stopped" if flag.exists() else "budget"
@@ -110,7 +112,12 @@ def _full_disk(error: BaseException | None) -> OSError | None:
 
 
 def _run(
-    sweep: Sweep, queue: TrialQueue, flag: Path, budget: TimeBudget, on_event: OnEvent
+    sweep: Sweep,
+    queue: TrialQueue,
+    flag: Path,
+    budget: TimeBudget,
+    table: ResultsTable,
+    on_event: OnEvent,
 ) -> None:
     """Run one attempt on the cluster that this process is connected to."""
     import ray
@@ -138,6 +145,7 @@ def _run(
     while thread.is_alive():
         thread.join(timeout=0.2)
         budget.save_when_due()
+        table.write_when_due()
     queue.may_write()
     if searcher.refusal is not None:
         raise searcher.refusal

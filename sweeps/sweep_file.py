@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
-from gencomp import recipes
+from gencomp import recipes, yaml_text
 from gencomp.errors import InputError
 from gencomp.recipes import shipped
 from gencomp.recipes.schema import RECORD_FIELDS, Section
@@ -355,4 +354,4 @@ def draw(entry: Entry, generator: np.random.Generator) -> Any:
 
 def dump(sweep: Sweep) -> str:
     """The text of the file of a sweep, which `load` reads again."""
-    return yaml.safe_dump(sweep.model_dump(mode="json"), sort_keys=False)
+    return yaml_text.dump(sweep.model_dump(mode="json"))

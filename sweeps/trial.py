@@ -42,6 +42,7 @@ class Trial:
             the trial ends with its recipe.
         parent: the trial from whose last state this one starts; None means that this one starts
             from the beginning.
+        identity: the identity of the recipe's run, where it is known already.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Trial:
     recipe: BaseRecipe
     until: int | None = None
     parent: Trial | None = None
+    identity: Mapping[str, Any] | None = None
 
     def state(self) -> dict[str, Any]:
         """The entries "status", "point", "error" and "starts", as they were written last.
@@ -71,7 +73,7 @@ class Trial:
         """Create the run, the state that it starts from and trial.json, unless they exist."""
         # A stretch of a population was trained with more than its recipe says.
         history = {"schedule": self.schedule()} if self.until is not None else None
-        run_entry.enter(self.path, self.recipe, history)
+        run_entry.enter(self.path, self.recipe, history, self.identity)
         known = (self.path / STATUS_FILE).exists()
         if self.parent is not None and not (known and self.status() in ENDED):
             warm_start.copy_state(self.parent.path, self.first_step, self.path)
@@ -125,6 +127,7 @@ class TrialFactory:
     def __init__(self, sweep: Sweep, directory: Path) -> None:
         self._overrides, self._directory = sweep.overrides, directory
         self._raw = recipes.read(sweep.base)
+        self._identities = run_entry.Identities()
 
     def trial(
         self, point: dict[str, Any], until: int | None = None, parent: Trial | None = None
@@ -142,11 +145,13 @@ class TrialFactory:
         """
         raw = recipes.with_overrides(self._raw, {**self._overrides, **point})
         recipe = recipes.validate(raw, f"trial {_label(point)}")
-        identity = run_entry.identify(recipe)
-        if until is not None:
-            identity |= {"until": until, "from": parent and parent.id}
-        id_ = recipes.digest(identity)[:12]
-        return Trial(id_, self._directory / "trials" / id_, point, recipe, until, parent)
+        identity = self._identities.of(recipe)
+        chosen = {} if until is None else {"until": until, "from": parent and parent.id}
+        id_ = recipes.digest(identity | chosen)[:12]
+        path = self._directory / "trials" / id_
+        if not runs.Run(path).was_made():
+            run_entry.require_fitting(recipe)
+        return Trial(id_, path, point, recipe, until, parent, identity)
 
 
 def _label(point: Mapping[str, Any]) -> str:

@@ -11,9 +11,9 @@ from operator import getitem
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from gencomp import yaml_text
 from gencomp.errors import InputError
 from gencomp.recipes import shipped
 from gencomp.recipes.schema import RECORD_FIELDS, BaseRecipe, WritingSection
@@ -71,8 +71,8 @@ def read(source: str | Path) -> dict[str, Any]:
             f"recipe {str(source)!r} is neither a .yaml file nor one of {', '.join(names())}"
         )
     try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        raw = yaml_text.parse(text)
+    except yaml_text.YAMLError as error:
         raise InputError(
             f"recipe {source} is not valid YAML: {' '.join(str(error).split())}"
         ) from None
@@ -103,8 +103,8 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
                 raise InputError(f"--{key} needs a value")
             text = rest.pop(0)
         try:
-            overrides[key.replace("-", "_")] = yaml.safe_load(text)
-        except yaml.YAMLError:
+            overrides[key.replace("-", "_")] = yaml_text.parse(text)
+        except yaml_text.YAMLError:
             raise InputError(f"the value {text!r} of --{key} is not valid YAML") from None
     return others, overrides
 
@@ -209,7 +209,7 @@ def _locations(recipe: BaseRecipe, raw: dict[str, Any]) -> list[tuple[dict[str, 
 
 def dump(recipe: BaseRecipe) -> str:
     """The resolved recipe as YAML, with every value stated."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml_text.dump(recipe.model_dump(mode="json"))
 
 
 def identity(

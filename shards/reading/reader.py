@@ -147,7 +147,8 @@ class Split:
     def _own_sizes(self) -> np.ndarray:
         """The sizes of all images, from the index, for a set whose images differ in size."""
         table = _index(self.path, self._info).table(["height", "width"], self.name)
-        return np.stack([numbers(whole(table[name])) for name in table.column_names], 1).astype(np.int64)
+        columns = [numbers(whole(table[name])) for name in table.column_names]
+        return np.stack(columns, 1).astype(np.int64)
 
     def read(self, row: int) -> Sample:
         """Read, check and decode one sample with all its maps.

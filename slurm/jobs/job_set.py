@@ -8,7 +8,7 @@ logs/        submitit's folder
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -141,13 +141,18 @@ class JobSet(ABC):
             return self.pilot_steps
         return 1 if job.stage == COLLECT else sum(map(self.block_steps, job.blocks))
 
-    def has_result(self, job: Job) -> bool:
-        """Whether everything that a job should produce exists."""
+    def has_result(self, job: Job, missing: Collection[int]) -> bool:
+        """Whether everything that a job should produce exists.
+
+        Args:
+            job: the job.
+            missing: the numbers of the blocks without a part, looked up once for all jobs.
+        """
         if job.stage == PILOT:
             return self.ready
         if job.stage == COLLECT:
             return self.collected
-        return not set(job.blocks) & set(self.missing())
+        return not any(block in missing for block in job.blocks)
 
     def state(self) -> str:
         """The progress of the work, in words."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,7 +51,8 @@ def rows(evaluation: JobSet) -> list[Row]:
     except RuntimeError as error:
         looks = {job: queue.Look("UNREACHABLE", str(error)) for job in ids}
     submitting = lock_holder(evaluation.path) is not None
-    return [_row(evaluation, job, looks, submitting) for job in jobs]
+    missing = set(evaluation.missing())
+    return [_row(evaluation, job, looks, missing, submitting) for job in jobs]
 
 
 def summary(evaluation: JobSet) -> Summary:
@@ -79,9 +80,15 @@ def summary(evaluation: JobSet) -> Summary:
     )
 
 
-def _row(evaluation: JobSet, job: Job, looks: Mapping[str, queue.Look], submitting: bool) -> Row:
+def _row(
+    evaluation: JobSet,
+    job: Job,
+    looks: Mapping[str, queue.Look],
+    missing: Collection[int],
+    submitting: bool,
+) -> Row:
     progress = progress_file.read(evaluation.progress(job.name))
-    state = _state(evaluation, job, looks, progress, submitting)
+    state = _state(evaluation, job, looks, progress, missing, submitting)
     running = state.startswith("running")
     elapsed = None
     if progress:
@@ -107,9 +114,10 @@ def _state(
     job: Job,
     looks: Mapping[str, queue.Look],
     progress: Mapping[str, Any],
+    missing: Collection[int],
     submitting: bool,
 ) -> str:
-    if evaluation.has_result(job):
+    if evaluation.has_result(job, missing):
         return "done"
     if job.id is None:
         return "waiting (for its turn)" if submitting else "not submitted"

@@ -94,9 +94,10 @@ class TestWhileItRuns:
         assert found.samples_per_second == pytest.approx(4.0)
         assert found.seconds_left == pytest.approx(4 * 2.0)
 
-    def test_a_length_in_epochs(self, run: Path, photos: Path) -> None:
-        raw = tiny.generator(photos, {"training.steps": None, "training.epochs": 4})
-        tiny.write(raw, run / "recipe.yaml")
+    def test_a_length_in_epochs(self, run: Path) -> None:
+        identity = json.loads((run / "identity.json").read_text())
+        identity |= {"training.steps": None, "training.epochs": 4}
+        (run / "identity.json").write_text(json.dumps(identity))
         assert run_status.read(run).total == 20
 
     def test_a_holder_elsewhere_by_its_heartbeat(

@@ -22,6 +22,8 @@ from gencomp.errors import InputError
 from shards.errors import ShardError
 from tests import tiny
 from tests.conftest import ROOT
+from tests.processes import ENVIRONMENT
+from tests.waiting import PATIENCE
 
 
 def test_a_new_run(photos: Path, tmp_path: Path) -> None:
@@ -271,3 +273,18 @@ def test_enter_is_repeatable(photos: Path, tmp_path: Path) -> None:
     before = tiny.tree(tmp_path)
     enter(tmp_path / "run", recipe)
     assert tiny.tree(tmp_path) == before
+
+
+def test_a_run_is_entered_without_torchs_compiler(photos: Path, tmp_path: Path) -> None:
+    """Sizes are checked on networks without values: no random fill, which would import it."""
+    file = tiny.write(tiny.generator(photos), tmp_path / "tiny.yaml")
+    code = f"""
+import sys
+from pathlib import Path
+from cluster.run_entry import enter
+from gencomp import recipes
+from gencomp.errors import InputError
+enter(Path({str(tmp_path / "run")!r}), recipes.load({str(file)!r}))
+assert "torch._dynamo" not in sys.modules and "pandas" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, check=True, timeout=PATIENCE)

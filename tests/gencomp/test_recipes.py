@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 
-from gencomp import recipes
+from gencomp import recipes, yaml_text
 from gencomp.errors import InputError
 from gencomp.recipes.schema import OptimizerSection
 from gencomp.systems import build_system
+from tests.conftest import ROOT
 
 
 def raw(**overrides: Any) -> dict[str, Any]:
@@ -367,3 +368,17 @@ class TestWriting:
 def test_rates_count_boundaries_passed() -> None:
     settings = OptimizerSection(learning_rate=1.0, decay_epochs=(0.5, 2), decay_factor=0.5)
     assert [settings.rate_at(e) for e in (0, 0.49, 0.5, 1.9, 2, 99)] == [1, 1, 0.5, 0.5, 0.25, 0.25]
+
+
+def test_libyaml_reads_and_writes_what_python_does() -> None:
+    """For every file that ships, and for texts that YAML treats in a way of its own."""
+    files = [*(ROOT / "gencomp" / "recipes").glob("*.yaml"), *(ROOT / "sweeps").glob("*.yaml")]
+    texts = [file.read_text(encoding="utf-8") for file in files]
+    own = {"a": "ünïcode – " * 20, "b": {"c d": [1, 2.5, None, True, [], {}]}, "e": "x: y\n# z"}
+    texts += ["1e-3", "yes", "0x10", "~", "2020-01-01", "5_000", "1:30", yaml.safe_dump(own)]
+    for text in texts:
+        found = yaml_text.parse(text)
+        assert found == yaml.safe_load(text)
+        if isinstance(found, dict):
+            plain = yaml.safe_dump(found, sort_keys=False, allow_unicode=True)
+            assert yaml_text.dump(found) == plain

@@ -152,3 +152,12 @@ def test_points_of_another_space_are_left_out() -> None:
     found = propose(narrow, past)
     assert found is not None and 2 <= found.point["a"] <= 3
     assert propose(sweep(space={"z": {"uniform": [0, 1]}}), past) is not None
+
+
+def test_the_last_points_of_a_large_grid_are_found() -> None:
+    """Each point once, though the sampler would hardly ever draw the last of them."""
+    of = sweep("random", space={"a": {"grid": list(range(30))}, "b": {"grid": [0, [1, 2]]}})
+    found = points(searched(of, 60, lambda point: (0.0,)))
+    assert len({json.dumps(point) for point in found}) == 60
+    past = [PastProposal(Proposal(point, {}), "finished", (0.0,)) for point in found]
+    assert propose(of, past) is None

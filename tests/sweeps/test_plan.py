@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from cluster import run_entry
 from gencomp.errors import InputError
+from gencomp.recipes.schema import BaseRecipe
 from sweeps import plan
 from tests import tiny
 from tests.sweeps.small_sweeps import planned, rates_and_weights
@@ -87,3 +89,24 @@ def test_a_plan_cut_short_is_completed(
         monkeypatch.setattr(os, "replace", replace)
         found = planned(rates_and_weights(base), tmp_path / str(cut))
         assert [t.status() for t in found] == ["pending"] * 4
+
+
+def test_a_restart_looks_up_once_what_trials_share(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No network is built for a trial that exists, and no recipe is written that is there."""
+    of = rates_and_weights(base)
+    before = planned(of, tmp_path / "sweep")
+    looked: list[str] = []
+    monkeypatch.setattr(run_entry, "require_buildable", lambda *_: looked.append("networks"))
+    hashes = run_entry.data.hashes
+
+    def counted(recipe: BaseRecipe) -> dict[str, str]:
+        looked.append("data")
+        return hashes(recipe)
+
+    monkeypatch.setattr(run_entry.data, "hashes", counted)
+    times = [(trial.path / "recipe.yaml").stat().st_mtime_ns for trial in before]
+    again = planned(of, tmp_path / "sweep")
+    assert again == before and looked == ["data"]
+    assert times == [(trial.path / "recipe.yaml").stat().st_mtime_ns for trial in again]

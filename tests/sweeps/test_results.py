@@ -6,11 +6,21 @@ import math
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cluster import runs
 from cluster.logs import json_lines
 from gencomp.errors import InputError
-from sweeps.results import best_of_each, read_results, table, write_table
+from sweeps import results
+from sweeps.results import (
+    ResultsTable,
+    best_of_each,
+    pareto_front,
+    read_results,
+    table,
+    write_table,
+)
 from sweeps.sweep_file import Objective
 from sweeps.trial import Trial
 from tests.sweeps.small_sweeps import planned, rates_and_weights
@@ -61,3 +71,47 @@ def test_as_parquet_and_back(base: Path, four: list[Trial], tmp_path: Path) -> N
 def test_a_directory_without_results(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no results of a sweep"):
         read_results(tmp_path)
+
+
+@given(values=st.lists(st.tuples(*[st.integers(0, 4)] * 3), max_size=30))
+def test_the_front_is_what_no_other_row_beats(values: list[tuple[int, int, int]]) -> None:
+    """Against the definition, with many rows that are equal in some metrics or in all."""
+    objective = Objective(minimise="a", against=("b", "c"))
+    rows = [
+        {"trial": str(n), "status": "finished", "a": a, "b": b, "c": c}
+        for n, (a, b, c) in enumerate(values)
+    ]
+
+    def beaten(mine: tuple[int, int, int]) -> bool:
+        return any(
+            other != mine and all(o <= m for o, m in zip(other, mine, strict=True))
+            for other in values
+        )
+
+    wanted = [row for row, mine in zip(rows, values, strict=True) if not beaten(mine)]
+    assert pareto_front(rows, objective) == sorted(wanted, key=lambda r: (r["a"], r["b"], r["c"]))
+
+
+def test_a_table_is_written_in_a_small_share_of_the_time(
+    base: Path, four: list[Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events are noted at once; the file follows when it is due, and when it is asked for."""
+    now, writes = [100.0], []
+
+    def slowly(rows: list[dict[str, object]], directory: Path) -> None:
+        now[0] += 1.0
+        writes.append([row["status"] for row in rows])
+
+    monkeypatch.setattr(results.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(results, "write_table", slowly)
+    found = ResultsTable(four, Objective(), tmp_path / "sweep", lambda: None)
+    four[3].set_status("pending")
+    found.note(four[3])
+    found.write_when_due()
+    assert len(writes) == 1
+    now[0] += 60.0  # a second of writing in each 50
+    found.write_when_due()
+    found.write_when_due()
+    assert writes[1:] == [["stopped", "stopped", "finished", "pending"]]
+    found.write()
+    assert len(writes) == 3

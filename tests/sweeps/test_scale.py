@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from sweeps import plan
 from sweeps.ray_tune import QueueSearcher, TrialStatusCallback
 from sweeps.results import ResultsTable, read_results
 from sweeps.sweep_file import Sweep
+from sweeps.trial import Trial
 from sweeps.trial_queue import TrialQueue
 from tests import tiny
 from tests.processes import ENVIRONMENT, ROOT
@@ -43,7 +45,12 @@ def test_the_cost_of_a_proposed_trial_stays_flat(
     plan.write(sweep, [], directory)
     queue = TrialQueue(sweep, [], directory)
     table = ResultsTable([], sweep.objective, directory, queue.may_write)
-    callback = TrialStatusCallback(queue, lambda trial, *_: table.update(trial))
+
+    def noted(trial: Trial, *event: Any) -> None:
+        table.note(trial)
+        table.write_when_due()
+
+    callback = TrialStatusCallback(queue, noted)
     searcher = QueueSearcher(queue, lambda: False, lambda trial: None)
     spent = [time.process_time()]
     for _ in range(count):
@@ -55,6 +62,7 @@ def test_the_cost_of_a_proposed_trial_stays_flat(
         callback.on_trial_complete(1, [], told)
         spent.append(time.process_time())
     assert searcher.suggest("") == "FINISHED"
+    table.write()
     costs = [after - before for before, after in itertools.pairwise(spent)]
     first, last = statistics.median(costs[4:12]), statistics.median(costs[-8:])
     assert last < 2 * first, costs

@@ -64,7 +64,7 @@ def test_nothing_more_is_written(
         writers: list[Callable[[], object]] = [
             lambda: plan.write(of, planned, directory, lease.require),
             lambda: TrialQueue(of, planned, directory, lease.require).next(),
-            lambda: table.update(trial),
+            table.write,
             budget.save,
             lambda: callback.on_trial_start(1, [], tunes),
             lambda: callback.on_trial_complete(1, [], tunes),

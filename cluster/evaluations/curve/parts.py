@@ -98,7 +98,9 @@ def read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
         InputError: the file is not a part.
     """
     try:
-        table = pq.read_table(path, partitioning=None)
+        # One thread and one file: `read_table` takes twice the time for files as small as these.
+        with pq.ParquetFile(path) as file:
+            table = file.read(use_threads=False)
         metadata = json.loads(table.schema.metadata[b"gencomp"])
         if not table.schema.equals(SCHEMA):
             raise ValueError("its columns are other ones")

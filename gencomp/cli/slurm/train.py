@@ -63,7 +63,8 @@ def _train(recipe: BaseRecipe, path: Path, options: Options, allocation: Allocat
     order = allocation.order("train", words, *supervision.workers, options.gpu)
     found = SessionJobs(session(home, order))
     if allocation.dry_run:
-        run_entry.identify(recipe)
+        run_entry.Identities().of(recipe)
+        run_entry.require_fitting(recipe)
         return allocation.show(found)
     require_slurm("gencomp train")
     if (result := run_entry.enter(path, recipe).result()) is not None:
