@@ -1,7 +1,8 @@
 """gencomp's reader beside its own limit and beside other data loaders, on the same images.
 
     python benchmarks/loaders.py [--seconds 4] [--repeats 5] [--kodak DIR]
-                                 [--mosaic PYTHON] [--litdata PYTHON] [--out loaders.json]
+                                 [--mosaic PYTHON] [--litdata PYTHON] [--grain PYTHON]
+                                 [--out loaders.json]
 
 Every reader shuffles, decodes to uint8 RGB arrays and stacks batches, with 1 and with 2 loader
 workers (threads of ours, processes of the others), in turns, each in a process of its own
@@ -10,9 +11,13 @@ workers (threads of ours, processes of the others), in turns, each in a process 
 - `gencomp`: `shards.reading.stream.training_batches`, what training uses;
 - `pread`: raw `os.pread` at known offsets and our decoder, nothing else: the limit;
 - `imagefolder`: torch's DataLoader over single files, decoded by Pillow;
-- `webdataset`: WebDataset and WebLoader over our tars;
-- `mosaic`, `litdata`: MosaicML Streaming and LitData, from environments of their own: give a Python
-  that has `mosaicml-streaming` or `litdata`; otherwise they are left out.
+- `webdataset`: WebDataset and WebLoader over our tars, decoded by Pillow; `webdataset_ours`: the
+  same with our decoder, so that the ratio is that of the readers;
+- `grain`: Grain over our tars by raw `os.pread` with our decoder, its workers being threads;
+- `mosaic`, `litdata`: MosaicML Streaming and LitData, decoded by Pillow.
+
+The last three come from environments of their own: give a Python that has `grain`,
+`mosaicml-streaming` or `litdata`; otherwise they are left out.
 
 CPU time is that of the process and all its children. The images are smooth noise that compresses
 about as well as photographs; `--kodak` names a folder with the Kodak PNGs.
@@ -92,7 +97,8 @@ def measure(
     write_images(images, kind, words.kodak)
     for reader in {"gencomp", "mosaic", "litdata"} & pythons.keys():
         call(pythons[reader], "prepare", reader, str(images), str(directory / reader))
-    data = dict.fromkeys(("gencomp", "pread", "webdataset"), directory / "gencomp")
+    ours = ("gencomp", "pread", "webdataset", "webdataset_ours", "grain")
+    data = dict.fromkeys(ours, directory / "gencomp")
     data |= {
         "imagefolder": images,
         "mosaic": directory / "mosaic",
@@ -119,14 +125,14 @@ def measure(
 def show(kind: Kind, rates: dict[str, dict[str, list[float]]]) -> None:
     print(f"\n{kind.name}: medians of {len(rates['pread × 1']['cpu'])} turns")
     print(
-        f"{'reader × workers':<18}{'per CPU-s':>11}{'of pread':>10}{'min':>7}{'max':>7}"
+        f"{'reader × workers':<20}{'per CPU-s':>11}{'of pread':>10}{'min':>7}{'max':>7}"
         f"{'per s':>10}"
     )
     for name, found in rates.items():
         limit = rates[f"pread × {name[-1]}"]["cpu"]
         ratios = [a / b for a, b in zip(found["cpu"], limit, strict=True)]
         print(
-            f"{name:<18}{statistics.median(found['cpu']):>11.0f}{statistics.median(ratios):>10.3f}"
+            f"{name:<20}{statistics.median(found['cpu']):>11.0f}{statistics.median(ratios):>10.3f}"
             f"{min(ratios):>7.2f}{max(ratios):>7.2f}{statistics.median(found['wall']):>10.0f}",
             flush=True,
         )
@@ -140,9 +146,12 @@ def main() -> None:
     parser.add_argument("--mosaic", default=None, help="a Python that has mosaicml-streaming")
     parser.add_argument("--litdata", default=None, help="a Python that has litdata")
     parser.add_argument("--out", type=Path, default=None, help="write a JSON file")
+    parser.add_argument("--grain", default=None, help="a Python that has grain and our packages")
     words = parser.parse_args()
-    pythons = dict.fromkeys(("pread", "gencomp", "imagefolder", "webdataset"), sys.executable)
-    pythons |= {n: p for n in ("mosaic", "litdata") if (p := getattr(words, n)) is not None}
+    here = ("pread", "gencomp", "imagefolder", "webdataset", "webdataset_ours")
+    pythons = dict.fromkeys(here, sys.executable)
+    others = ("grain", "mosaic", "litdata")
+    pythons |= {name: p for name in others if (p := getattr(words, name)) is not None}
     result: dict = {"python": platform.python_version(), "cpus": os.cpu_count()}
     for kind in KINDS:
         with tempfile.TemporaryDirectory() as directory:

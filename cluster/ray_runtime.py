@@ -52,6 +52,8 @@ SAFE_DEFAULTS = {
     # A rank that never reports becomes an error instead of a wait without end.
     "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "1800",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    # An actor of 200 MB that warns workers of nodes that will go; ours go on without a warning.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     # Tune's new console prints unwanted tables even when it is told to be quiet.

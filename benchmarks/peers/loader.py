@@ -21,7 +21,7 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,23 +137,65 @@ def imagefolder(data: Path, batch: int, workers: int) -> Iterator[int]:
             yield len(got)
 
 
-# --- webdataset -----------------------------------------------------------------------------------
+# --- webdataset, with its own decoder and with ours -----------------------------------------------
 
 
 def webdataset(data: Path, batch: int, workers: int) -> Iterator[int]:
+    yield from _webdataset(data, batch, workers, pillow)
+
+
+def webdataset_ours(data: Path, batch: int, workers: int) -> Iterator[int]:
+    from shards.reading.decode import decode
+
+    yield from _webdataset(data, batch, workers, decode)
+
+
+def _webdataset(
+    data: Path, batch: int, workers: int, decoder: Callable[[bytes], np.ndarray]
+) -> Iterator[int]:
     import webdataset as wds
 
     urls = [str(p) for p in sorted(data.glob("*.tar"))]
     dataset = (
         wds.WebDataset(urls, shardshuffle=100, nodesplitter=None, empty_check=False)
         .shuffle(1000)
-        .decode("rgb8")
         .to_tuple("png;jpg")
-        .map(lambda sample: sample[0])
+        .map(lambda sample: decoder(sample[0]))
         .batched(batch, collation_fn=np.stack, partial=False)
     )
     loader = wds.WebLoader(dataset.repeat(), batch_size=None, num_workers=workers)
     for got in loader:
+        yield len(got)
+
+
+# --- Grain, with our decoder ----------------------------------------------------------------------
+
+
+class Places:
+    """The images of our tars as a source of random access."""
+
+    def __init__(self, data: Path) -> None:
+        self.table = places(data)
+        self.open: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, i: Any) -> bytes:
+        name, offset, size = self.table[i]
+        if name not in self.open:
+            self.open[name] = os.open(name, os.O_RDONLY)
+        return os.pread(self.open[name], size, offset)
+
+
+def grain(data: Path, batch: int, workers: int) -> Iterator[int]:
+    import grain as gr
+
+    from shards.reading.decode import decode
+
+    dataset = gr.MapDataset.source(Places(data)).shuffle(seed=0).repeat().map(decode)
+    batches = dataset.to_iter_dataset(gr.ReadOptions(num_threads=workers)).batch(batch)
+    for got in batches:
         yield len(got)
 
 
@@ -232,6 +274,8 @@ READERS = {
     "pread": pread,
     "imagefolder": imagefolder,
     "webdataset": webdataset,
+    "webdataset_ours": webdataset_ours,
+    "grain": grain,
     "mosaic": mosaic,
     "litdata": litdata,
 }
