@@ -273,7 +273,9 @@ def _claim(directory: Path, number: int, predecessor: Holder | None) -> Lease | 
         return None
     for lower in numbers[:-1]:
         _record(directory, lower).unlink(missing_ok=True)
-    return Lease(directory, number, mine.token, str(predecessor) if predecessor else None)
+    # It may be handed to processes that were started elsewhere.
+    place = directory.absolute()
+    return Lease(place, number, mine.token, str(predecessor) if predecessor else None)
 
 
 def _release(lease: Lease) -> None:

@@ -16,12 +16,13 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import IO
 
 from gencomp.errors import InputError
+from shards.remote.cache import cache_root
 
 OBJECT_STORE_BYTES = 100 * 2**20
 # The variable that is set if the cluster at RAY_ADDRESS has all the nodes that it will ever have.
@@ -74,6 +75,8 @@ def cluster(cpus: int | None = None) -> Iterator[None]:
     """
     for name, value in SAFE_DEFAULTS.items():
         os.environ.setdefault(name, value)
+    # Workers start in another directory than this process.
+    os.environ["GENCOMP_CACHE"] = str(cache_root().absolute())
     joined = address()
     if joined is not None:
         with _connected(address=joined):
@@ -182,7 +185,10 @@ def _initialise(options: Mapping[str, object]) -> None:
 
     for attempts_left in reversed(range(STARTS)):
         try:
-            ray.init(log_to_driver=False, logging_level="WARNING", **options)
+            # Ray puts the current directory on the path of its workers, where users' files may have
+            # the names of our packages.
+            with chdir(workplace()):
+                ray.init(log_to_driver=False, logging_level="WARNING", **options)
             return
         except Exception as error:
             # Ray raises a bare Exception, which only its words tell from others.

@@ -70,7 +70,7 @@ def _task(training: Training) -> dict[str, Any]:
     lease = training.lease
     return {
         "run": str(training.run.path.resolve()),
-        "lease": {**asdict(lease), "directory": str(lease.directory.resolve())},
+        "lease": {**asdict(lease), "directory": str(lease.directory)},
         "stall_seconds": training.supervision.stall_seconds,
         "gpu": training.supervision.gpu,
     }

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from gencomp import __version__
 from gencomp.errors import InputError
 from gencomp.exit_codes import DONE, ERROR, FAILED, FAILURE, SPEAKER, STOPPED
+from gencomp.own_packages import require_own
 
 
 class Command(NamedTuple):
@@ -100,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     path, flags, rest = split_words(sys.argv[1:] if argv is None else argv)
     try:
+        require_own()
         return _run(path, flags, rest)
     except SystemExit as stop:
         return _exit_code(stop)

@@ -264,9 +264,8 @@ def _gencomp(command: str, directory: Path) -> None:
     """Run one command line in the demo's directory, in a process of its own as a user would."""
     print(f"$ gencomp {command}", flush=True)
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
-    finished = subprocess.run(
-        [sys.executable, "-m", "gencomp.cli", *shlex.split(command)], cwd=directory, env=environment
-    )
+    words = [sys.executable, "-P", "-m", "gencomp.cli", *shlex.split(command)]
+    finished = subprocess.run(words, cwd=directory, env=environment)
     if finished.returncode != 0:
         # The command itself has said what is wrong.
         raise SystemExit(finished.returncode)

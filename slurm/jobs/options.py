@@ -172,8 +172,8 @@ def environment(threads: int) -> dict[str, str]:
 
 
 def python() -> str:
-    """The command that replaces the batch shell."""
-    return f"exec {shlex.quote(sys.executable)}"
+    """The command that replaces the batch shell; nothing is imported from its directory (-P)."""
+    return f"exec {shlex.quote(sys.executable)} -P"
 
 
 def script(logs: Path, values: dict[str, Any], jobs: int) -> str:

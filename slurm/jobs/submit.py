@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import platform
+import shlex
 import signal
 import subprocess
 import sys
@@ -277,7 +278,7 @@ def _may_start(evaluation: JobSet, job: Job, alone: bool) -> bool:
 def _start(evaluation: JobSet, job: Job) -> tuple[Job, Any]:
     from submitit.local.local import LocalExecutor
 
-    executor = LocalExecutor(evaluation.logs)
+    executor = LocalExecutor(evaluation.logs, python=f"{shlex.quote(sys.executable)} -P")
     executor.update_parameters(timeout_min=_LOCAL_MINUTES, gpus_per_node=int(evaluation.gpu))
     with _environment(evaluation.environment), _without_sigint():
         handle = executor.submit(evaluation.task(job))

@@ -37,7 +37,7 @@ class Driver:
         self._words, self._save_seconds = words, save_seconds
         with child_processes.deaf():
             self._process = subprocess.Popen(
-                [sys.executable, "-u", "-m", "gencomp.cli", *words],
+                [sys.executable, "-P", "-u", "-m", "gencomp.cli", *words],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,

@@ -54,7 +54,7 @@ class Step:
         command += [f"--cpus-per-task={cpus}", "--export=ALL", "--mpi=none"]
         with child_processes.deaf():
             self._process = subprocess.Popen(
-                [*command, sys.executable, "-u", "-m", "slurm.sessions.ray_node"],
+                [*command, sys.executable, "-P", "-u", "-m", "slurm.sessions.ray_node"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

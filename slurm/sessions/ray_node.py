@@ -82,7 +82,7 @@ def command(orders: dict[str, Any], home: Path) -> list[str]:
         words += ["--head", "--port=0", "--include-dashboard=false"]
     else:
         words += [f"--address={orders['head']}"]
-    return [sys.executable, "-m", "ray.scripts.scripts", "start", *words]
+    return [sys.executable, "-P", "-m", "ray.scripts.scripts", "start", *words]
 
 
 def variables(orders: dict[str, Any], home: Path) -> dict[str, str]:
