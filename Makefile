@@ -5,17 +5,18 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test lint format bench lock clean
+.PHONY: help demo test lint format bench bench-gpu lock clean
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo    set up, then run the whole main line on this machine"
-	@echo "make test    set up, then run the tests (ARGS='-m slow' for the slow ones)"
-	@echo "make lint    ruff, mypy and the import contracts"
-	@echo "make format  let ruff rewrite the code"
-	@echo "make bench   run every benchmark in benchmarks/"
-	@echo "make lock    write requirements.lock from what .venv holds"
-	@echo "make clean   remove .venv, build files and caches; runs and data stay"
+	@echo "make demo       set up, then run the whole main line on this machine"
+	@echo "make test       set up, then run the tests (ARGS='-m slow' for the slow ones)"
+	@echo "make lint       ruff, mypy and the import contracts"
+	@echo "make format     let ruff rewrite the code"
+	@echo "make bench      run every benchmark in benchmarks/"
+	@echo "make bench-gpu  measure what the GPU here makes of training, curves and codecs"
+	@echo "make lock       write requirements.lock from what .venv holds"
+	@echo "make clean      remove .venv, build files and caches; runs and data stay"
 
 $(STAMP): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { \
@@ -50,6 +51,10 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+# It ends after 8 minutes, and at once where there is no GPU (ARGS='--minutes 4 --parts steps').
+bench-gpu: $(STAMP)
+	@$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 # A local suffix such as +cpu names one build of a version; the lock must fit all of them.
 lock: $(STAMP)

@@ -10,11 +10,8 @@ itself.
 from __future__ import annotations
 
 import re
-import shlex
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -169,17 +166,3 @@ def environment(threads: int) -> dict[str, str]:
         "MALLOC_MMAP_THRESHOLD_": str(2**30),
         "MALLOC_TRIM_THRESHOLD_": str(2**30),
     }
-
-
-def python() -> str:
-    """The command that replaces the batch shell; nothing is imported from its directory (-P)."""
-    return f"exec {shlex.quote(sys.executable)} -P"
-
-
-def script(logs: Path, values: dict[str, Any], jobs: int) -> str:
-    """The batch script that submitit would submit; making it needs no Slurm."""
-    from submitit.slurm.slurm import _make_sbatch_string
-
-    command = f"{python()} -u -m submitit.core._submit {shlex.quote(str(logs))}"
-    count = jobs if jobs > 1 else None
-    return _make_sbatch_string(command=command, folder=logs, map_count=count, **values)

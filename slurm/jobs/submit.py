@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from cluster.files import lock_holder
 from gencomp.errors import InputError
-from slurm.jobs import ledger, options, queue
+from slurm.jobs import ledger, options, queue, sbatch
 from slurm.jobs.job import COLLECT, PILOT, Executor, Job
 from slurm.jobs.job_set import JobSet
 
@@ -69,6 +69,8 @@ def divide(evaluation: JobSet, jobs: int, executor: Executor) -> Division:
     """
     if jobs < 1:
         raise InputError(f"--jobs {jobs} must be at least 1")
+    if executor != "debug":
+        sbatch.require_plain_name(evaluation.logs)
     known = ledger.read(evaluation)
     living = ledger.living(known)
     in_work = {block for job in living for block in job.blocks}
@@ -109,7 +111,7 @@ def dry_run(
         if jobs := work.of(stage):
             dependency = _dependency(evaluation, stage, before)
             values = _parameters(evaluation, asked, parallel, dependency)
-            texts.append(options.script(evaluation.logs, values, len(jobs)))
+            texts.append(sbatch.script(evaluation.logs, values, len(jobs)))
             texts.append("".join(f"# {evaluation.describe(job)}\n" for job in jobs))
             before += [job.model_copy(update={"id": f"{stage.upper()}-ID"}) for job in jobs]
     return "\n".join(texts) if texts else "# nothing is missing\n"
@@ -136,7 +138,7 @@ def to_slurm(
     from submitit.slurm.slurm import SlurmExecutor
 
     executor = SlurmExecutor(
-        evaluation.logs, max_num_timeout=options.MAX_TIMEOUTS, python=options.python()
+        evaluation.logs, max_num_timeout=options.MAX_TIMEOUTS, python=sbatch.python()
     )
     submitted: list[Job] = []
     said = io.StringIO()
@@ -145,7 +147,7 @@ def to_slurm(
         dependency = _dependency(evaluation, jobs[0].stage, [*work.living, *submitted])
         executor.update_parameters(**_parameters(evaluation, asked, parallel, dependency))
         # submitit repeats what sbatch says, but a refusal should be shown once.
-        with redirect_stderr(said), executor.batch():
+        with redirect_stderr(said), sbatch.outside_of_jobs(), executor.batch():
             handles = [executor.submit(evaluation.task(job)) for job in jobs]
         found = [
             job.model_copy(update={"id": handle.job_id})

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gencomp.errors import InputError
 from slurm.jobs import options
 from slurm.jobs.options import Shape, SlurmOptions
+from slurm.jobs.sbatch import script
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_the_script_says_what_was_asked_and_no_more() -> None:
         parallel=3,
     )
     values = options.parameters(asked, shape)
-    assert options.script(Path("/logs dir"), values, jobs=8) == "\n".join(
+    assert script(Path("/logs dir"), values, jobs=8) == "\n".join(
         [
             "#!/bin/bash",
             "",
@@ -102,7 +103,7 @@ def test_the_script_says_what_was_asked_and_no_more() -> None:
             "",
             "# command",
             "export SUBMITIT_EXECUTOR=slurm",
-            f"exec {sys.executable} -u -m submitit.core._submit '/logs dir'",
+            f"exec {sys.executable} -P -u -m submitit.core._submit '/logs dir'",
             "",
         ]
     )
@@ -118,7 +119,7 @@ def test_a_warning_of_ones_own_is_known() -> None:
     assert asked.warning == 600
     values = options.parameters(asked, Shape("n", "c", nodes=2))
     assert values["additional_parameters"]["signal"] == "B:USR2@600"
-    text = options.script(Path("/logs"), values, jobs=1)
+    text = script(Path("/logs"), values, jobs=1)
     assert "#SBATCH --nodes=2\n" in text and "#SBATCH --ntasks-per-node=1\n" in text
 
 

@@ -1,0 +1,433 @@
+"""The parts of `gpu.py` about training: steps, compiled steps, waits, determinism, checkpoints."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from gpu_bench import (
+    PRECISIONS,
+    Bench,
+    LeftOut,
+    Measurement,
+    Precision,
+    Values,
+    algorithms,
+    float32_products,
+    noted_warnings,
+)
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from cluster.training.ema import Averages
+from cluster.training.steps import Steps
+from cluster.training.worker_info import WorkerInfo
+from gencomp import recipes
+from gencomp.draws import Draws
+from gencomp.recipes.schema import BaseRecipe
+from gencomp.system import Batch, Progress, Supply, System
+from gencomp.systems import build_system
+
+# An epoch so long that no learning rate falls.
+EPOCH = 10**9
+
+
+@dataclass(frozen=True)
+class Case:
+    """A recipe with the images that it is trained on.
+
+    Attributes:
+        name: the name of the recipe.
+        size: the height and width of its images.
+        tiny: the keys that make it tiny.
+        tiny_size: the height and width of the images of a tiny one.
+        parents: the recipes of the runs that it starts from, by role.
+    """
+
+    name: str
+    size: tuple[int, int]
+    tiny: Mapping[str, Any]
+    tiny_size: tuple[int, int] | None = None
+    parents: Mapping[str, str] = field(default_factory=dict)
+
+    def recipe(self, tiny: bool) -> BaseRecipe:
+        return recipes.load(self.name, self.tiny if tiny else {})
+
+    def image_size(self, tiny: bool) -> tuple[int, int]:
+        return self.tiny_size if tiny and self.tiny_size else self.size
+
+
+_DPLC = {"networks.width": 4, "networks.latent_dim": 8, "data.batch_size": 4}
+_URDP = {"networks.width": 0.1, "networks.decoder_width": 0.1, "data.batch_size": 4}
+_GAN = {
+    "networks.width": 3,
+    "networks.residual_blocks": 1,
+    "discriminator.width": 4,
+    "data.transforms.resize": [64, 128],
+}
+# The most telling systems first, as time may end before the last one.
+CASES = [
+    Case("dplc_wae_celeba", (64, 64), _DPLC),
+    Case("gan_cityscapes", (512, 1024), _GAN, (64, 128)),
+    Case("urdp_svhn", (32, 32), _URDP),
+    Case(
+        "irec_two_level_clic",
+        (256, 256),
+        {
+            "networks.filters": 8,
+            "networks.hyper_filters": 4,
+            "data.batch_size": 2,
+            "data.transforms.crop": [128, 128],
+        },
+        (128, 128),
+    ),
+    Case(
+        "irec_rvae_imagenet32",
+        (32, 32),
+        {
+            "networks.blocks": 2,
+            "networks.deterministic": 8,
+            "networks.stochastic": 4,
+            "data.batch_size": 2,
+        },
+    ),
+    Case("dplc_wasserstein_pp_celeba", (64, 64), _DPLC | {"critic.steps": 2}),
+    Case(
+        "dplc_codec_celeba",
+        (64, 64),
+        {"networks.width": 4, "networks.residual_blocks": 1, "data.batch_size": 4},
+        parents={"generator": "dplc_wasserstein_pp_celeba"},
+    ),
+    Case(
+        "vae_conv_cifar10",
+        (32, 32),
+        {"networks.decoder": "linear", "networks.widths": [], "data.batch_size": 4},
+    ),
+    Case("dplc_wgan_gp_celeba", (64, 64), _DPLC | {"critic.steps": 2}),
+    Case("gan_conditional_cityscapes", (512, 1024), _GAN, (64, 128)),
+    Case("urdp_universal_svhn", (32, 32), {"data.batch_size": 4}, parents={"encoder": "urdp_svhn"}),
+]
+BY_NAME = {case.name: case for case in CASES}
+SAVED = ("dplc_wae_celeba", "gan_cityscapes")
+# One system in tests, since a compiler takes longer than all their other parts.
+COMPILED: tuple[Precision, ...] = ("tf32", "bfloat16")
+COMPILED_IN_TESTS = {"vae_conv_cifar10": ("bfloat16",)}
+
+
+class Training:
+    """A system under training as `cluster.worker` trains it, on one synthetic batch.
+
+    Attributes:
+        recipe: the recipe, at the sizes that are measured.
+        system: the system, on the device.
+        batch: the batch that every step takes.
+        cycle: the number of steps after which the updates repeat: a system may train its critic in
+            one step and its decoder in the next. Such a cycle is a *turn*.
+    """
+
+    def __init__(self, case: Case, bench: Bench) -> None:
+        self.recipe, self._worker = case.recipe(bench.tiny), WorkerInfo(device=bench.device)
+        parents = {role: BY_NAME[name].recipe(bench.tiny) for role, name in case.parents.items()}
+        torch.manual_seed(self.recipe.training.seed)
+        states = {
+            role: build_system(one, {}).networks.state_dict() for role, one in parents.items()
+        }
+        self.system: System = build_system(self.recipe, parents)
+        self.system.load_frozen(states)
+        self.system.to(bench.device)
+        self.batch = self.images(self.recipe.data.batch_size, *case.image_size(bench.tiny))
+        self.system.initialise(states, self.supply("initialise", self.batch))
+        self.restart()
+        self.use("float32")
+        self.cycle = self._cycle()
+
+    def restart(self, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Begin again, from given weights or the present ones; `use` must follow."""
+        if weights is not None:
+            self.system.networks.load_state_dict(weights)
+        settings = self.recipe.training
+        self.optimizers = {name: self.system.optimizer(name) for name in self.system.phases}
+        self.averages = (
+            None
+            if settings.ema_decay is None
+            else Averages(self.system.networks, settings.ema_decay, settings.ema_warm_up)
+        )
+        self.progress = Progress(0, 0, EPOCH)
+
+    def use(self, precision: Precision, compiled: bool = False) -> None:
+        """Make the next steps in a precision; `float32_products` says what float32 means."""
+        kind = "bfloat16" if precision == "bfloat16" else "float32"
+        section = self.recipe.training.model_copy(update={"precision": kind, "compile": compiled})
+        recipe = self.recipe.model_copy(update={"training": section})
+        self._steps = Steps(recipe, self.system, self.optimizers, self._worker)
+
+    def turn(self) -> None:
+        """Make the steps of one cycle, each with the moving averages if the recipe has them."""
+        for _ in range(self.cycle):
+            for _ in self._steps.step(self.progress, lambda: self.batch):
+                pass
+            if self.averages is not None:
+                self.averages.update()
+            self.progress = self._after(self.progress)
+
+    def images_of_turn(self) -> int:
+        """The number of images that a turn takes."""
+        progress = self.progress
+        for _ in range(self.cycle):
+            progress = self._after(progress)
+        return progress.samples - self.progress.samples
+
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of everything that a step may change in the networks, on the device."""
+        return {name: one.clone() for name, one in self.system.networks.state_dict().items()}
+
+    def is_compiled(self) -> bool:
+        networks = self.system.networks.values()
+        return any(one._compiled_call_impl is not None for one in networks)
+
+    def images(self, count: int, height: int, width: int) -> Batch:
+        """Random images in the layout of the reader's, with maps of ids if the recipe reads any."""
+        device, generator = self._worker.device, torch.Generator().manual_seed(1)
+
+        def random(high: int, dtype: torch.dtype, *shape: int) -> Tensor:
+            return torch.randint(high, shape, generator=generator).to(device, dtype)
+
+        images_BHWC = random(256, torch.uint8, count, height, width, 3)
+        rows = torch.arange(count, device=device)
+        maps = {
+            name: random(35, torch.uint8 if name == "label" else torch.int32, count, height, width)
+            for name in self.recipe.data.maps
+        }
+        return Batch(images_BHWC.permute(0, 3, 1, 2), rows, rows, torch.full_like(rows, -1), maps)
+
+    def supply(self, purpose: str, batch: Batch) -> Supply:
+        """The same batch again and again, each time with draws of its own."""
+        number, size = 0, len(batch.images_BCHW)
+        while True:
+            draws = Draws(
+                self.recipe.training.seed, (purpose, number), size, device=self._worker.device
+            )
+            yield batch, draws
+            number += 1
+
+    def _after(self, progress: Progress) -> Progress:
+        samples = progress.samples + self._steps.samples(progress)
+        return Progress(progress.step + 1, samples, progress.epoch_length)
+
+    def _cycle(self) -> int:
+        seen, progress = [], self.progress
+        for _ in range(16):
+            seen.append(tuple(self.system.updates(progress)))
+            progress = self._after(progress)
+        return next(n for n in range(1, len(seen) + 1) if seen[n:] == seen[:-n])
+
+
+def training_of(bench: Bench, case: Case) -> Training:
+    """The training of a case, which the measurements of a group share."""
+    if "training" not in bench.shared:
+        bench.shared["training"] = Training(case, bench)
+    found = bench.shared["training"]
+    assert isinstance(found, Training)
+    return found
+
+
+def measurements(bench: Bench, part: str) -> Iterator[Measurement]:
+    """The measurements of one of the parts of this file."""
+    for case in CASES:
+        group = f"{part} {case.name}"
+
+        def one(name: str, work: Any, *more: Any, case: Case = case, group: str = group) -> Any:
+            return Measurement(part, name, partial(work, bench, case, *more), group)
+
+        match part:
+            case "steps":
+                for precision in PRECISIONS:
+                    yield one(f"{case.name} {precision}", measure_steps, precision)
+            case "compiled":
+                for precision in bench.pick(COMPILED, COMPILED_IN_TESTS.get(case.name, ())):
+                    yield one(f"{case.name} {precision}", measure_compiled, precision)
+            case "waits":
+                yield one(case.name, measure_waits)
+            case "determinism":
+                yield one(case.name, measure_determinism)
+            case "checkpoint":
+                if case.name in SAVED:
+                    for background in (True, False):
+                        where = "in a thread" if background else "in the loop"
+                        yield one(f"{case.name} {where}", measure_checkpoint, background)
+
+
+def measure_steps(bench: Bench, case: Case, precision: Precision) -> Values:
+    training = training_of(bench, case)
+    with float32_products(precision), algorithms(training.recipe.training.deterministic):
+        operations = flops_of_step(bench, case, training)
+        training.use(precision)
+        return timed_steps(bench, training, precision, operations)
+
+
+def measure_compiled(bench: Bench, case: Case, precision: Precision) -> Values:
+    training = training_of(bench, case)
+    with float32_products(precision), algorithms(training.recipe.training.deterministic):
+        operations = flops_of_step(bench, case, training)
+        # A function is compiled a few times at most, and systems share functions.
+        torch.compiler.reset()
+        torch._dynamo.utils.counters.clear()
+        training.use(precision, compiled=True)
+        if not training.is_compiled():
+            raise LeftOut("torch.compile does not work here")
+        first = bench.seconds(training.turn)
+        values = timed_steps(bench, training, precision, operations)
+        graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        return {**values, "first_s": first, "graphs": graphs}
+
+
+def timed_steps(
+    bench: Bench, training: Training, precision: Precision, operations: float
+) -> Values:
+    """Times of steps, each from an idle device to an idle device and in a row, and their memory.
+
+    Args:
+        bench: the settings.
+        training: the training, whose steps are those to be measured.
+        precision: their precision.
+        operations: the operations of a step.
+    """
+    for _ in range(bench.pick(3, 1)):
+        training.turn()
+    bench.forget_peak()
+    of_turn, turns = bench.median(training.turn)
+    in_a_row = bench.seconds(training.turn, turns) / turns
+    rate, peak = operations * training.cycle / of_turn / 1e12, bench.rates.get(precision)
+    return {
+        "ms": 1e3 * of_turn / training.cycle,
+        "row_ms": 1e3 * in_a_row / training.cycle,
+        "images_s": training.images_of_turn() / of_turn,
+        "tflop": operations / 1e12,
+        "tflop_s": rate,
+        "of_product": None if peak is None else rate / peak,
+        "peak_gb": bench.peak_gb(),
+        "steps": turns * training.cycle,
+    }
+
+
+def flops_of_step(bench: Bench, case: Case, training: Training) -> float:
+    """The operations of a step, which are counted once for each case, without compilation."""
+    if case.name not in bench.flops:
+        training.use("float32")
+        counter: Any = FlopCounterMode(display=False)
+        counter.mod_tracker = _WholeStep()
+        with counter:
+            training.turn()
+        bench.flops[case.name] = counter.get_total_flops() / training.cycle
+    return bench.flops[case.name]
+
+
+class _WholeStep:
+    """What a counter takes for its tracker of modules, whose hooks break gradient penalties."""
+
+    parents = ("Global",)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def measure_waits(bench: Bench, case: Case) -> Values:
+    training = training_of(bench, case)
+    turns = 2
+    with float32_products("tf32"), algorithms(training.recipe.training.deterministic):
+        training.turn()  # the first step makes the optimizers' state
+        bench.synchronise()
+        with noted_warnings() as found, bench.waits_are_told():
+            for _ in range(turns):
+                training.turn()
+    places = Counter(one.place for one in found if "synchronizing" in one.text)
+    waits = places.total() / (turns * training.cycle) if bench.on_gpu else None
+    told = ", ".join(f"{place} ×{count}" for place, count in places.most_common(3))
+    return {
+        "steps": turns * training.cycle,
+        "waits": waits,
+        "note": told if bench.on_gpu else "a CPU has nothing to wait for",
+        "places": dict(places),
+    }
+
+
+def measure_determinism(bench: Bench, case: Case) -> Values:
+    training = training_of(bench, case)
+    start, values = training.weights(), Values()
+    turns = bench.pick(8, 1)
+    for deterministic, name in ((True, "det"), (False, "free")):
+        ends, told = [], Counter[str]()
+        with float32_products("tf32"), algorithms(deterministic):
+            for _ in range(2):
+                training.restart(start)
+                training.use("tf32")
+                with noted_warnings() as found:
+                    for _ in range(turns):
+                        training.turn()
+                ends.append(training.weights())
+                told.update(one.text for one in found if "determinis" in one.text)
+            seconds, _ = bench.median(training.turn)
+        values |= {
+            f"{name}_ms": 1e3 * seconds / training.cycle,
+            f"{name}_same": same_bits(*ends),
+            f"{name}_warned": told.total(),
+        }
+        if deterministic:
+            values["note"], values["warnings"] = next(iter(told), "")[:80], dict(told)
+    values["det_over_free"] = values["det_ms"] / values["free_ms"]
+    return values
+
+
+def same_bits(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    """Whether two states are equal bit by bit; a NaN equals itself."""
+
+    def bits(tensor: Tensor) -> Tensor:
+        return tensor.contiguous().view(-1).view(torch.uint8)
+
+    return all(torch.equal(bits(a[name]), bits(b[name])) for name in a)
+
+
+def measure_checkpoint(bench: Bench, case: Case, background: bool) -> Values:
+    from cluster.checkpoints.writer import Saver
+    from cluster.runs import Run
+    from cluster.training.state import State
+
+    training = training_of(bench, case)
+    with (
+        tempfile.TemporaryDirectory(prefix="gencomp-gpu-") as name,
+        algorithms(training.recipe.training.deterministic),
+    ):
+        run = Run(Path(name))
+        saver = Saver(run.checkpoints, lambda steps: {max(steps)}, background)
+        state = State(
+            *(run, training.recipe, WorkerInfo(device=bench.device), training.system),
+            *(training.optimizers, training.averages, training.progress, 0, saver, None),
+        )
+
+        def saved() -> tuple[float, float]:
+            """The seconds that the loop stands still, and those until all is on the disk."""
+            training.turn()
+            state.progress = training.progress
+            pause = bench.seconds(state.save)
+            return pause, pause + bench.seconds(training.turn) + bench.seconds(state.flush)
+
+        first, *others = [saved() for _ in range(3)]
+        (newest,) = run.checkpoints.iterdir()
+        size = sum(path.stat().st_size for path in newest.iterdir())
+        state.close()
+    pauses, ends = zip(*others, strict=True)
+    return {
+        "mb": size / 1e6,
+        "pause_ms": 1e3 * min(pauses),
+        "first_pause_ms": 1e3 * first[0],
+        "on_disk_s": min(ends),
+    }

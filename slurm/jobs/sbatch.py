@@ -1,0 +1,72 @@
+"""What is handed to sbatch through submitit: the script, and the environment of the submission."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gencomp.errors import InputError
+
+# What a user sets for all submissions, and what says where the controller is.
+_KEPT = {
+    "SLURM_CONF",
+    *(f"SBATCH_{name}" for name in ("ACCOUNT", "CLUSTERS", "PARTITION", "QOS", "RESERVATION")),
+}
+
+
+def python() -> str:
+    """The command that replaces the batch shell; nothing is imported from its directory (-P)."""
+    return f"exec {shlex.quote(sys.executable)} -P"
+
+
+def script(logs: Path, values: Mapping[str, Any], jobs: int) -> str:
+    """The batch script that submitit would submit; making it needs no Slurm."""
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    command = f"{python()} -u -m submitit.core._submit {shlex.quote(str(logs))}"
+    count = jobs if jobs > 1 else None
+    return _make_sbatch_string(command=command, folder=logs, map_count=count, **values)
+
+
+def require_plain_name(logs: Path) -> None:
+    """Check the name of the directory of logs, before anything is submitted.
+
+    Slurm and submitit expand % in the names of logs, wherever it stands, and Slurm takes a
+    backslash for a word of its own; neither can be escaped for both.
+
+    Raises:
+        InputError: logs would be written elsewhere, or not at all.
+    """
+    for letter, word in {"%": "a %", "\\": "a backslash", "\n": "a line break"}.items():
+        if letter in str(logs):
+            raise InputError(
+                f"{str(logs.parent)!r} has {word} in its name, which Slurm does not take as it is:"
+                " jobs cannot write logs there, so rename the directory"
+            )
+
+
+@contextmanager
+def outside_of_jobs() -> Iterator[None]:
+    """While the body submits, nothing of the job in which this process may run is handed on.
+
+    A job would take the variables of the job around it for its own, such as the number of an array.
+    """
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(("SLURM_", "SBATCH_")) and name not in _KEPT
+    }
+    if "SLURM_JOB_ID" not in inherited:
+        yield
+        return
+    for name in inherited:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(inherited)
