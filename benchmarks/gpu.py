@@ -106,8 +106,10 @@ class Report:
         with self._lock:
             if not self._left:
                 return
-            names = ", ".join(f"{one.part} {one.name}" for one in self._left)
-            print(f"\nThe time is over, so these are left out: {names}")
+            print("\nThe time is over. Left out:")
+            for part in dict.fromkeys(one.part for one in self._left):
+                names = ", ".join(one.name for one in self._left if one.part == part)
+                print(f"{part}: {names}")
             for one in self._left:
                 self._add(one, "left out", reason="the time was over")
             self._left.clear()

@@ -30,9 +30,17 @@ def record(evaluation: JobSet, jobs: Iterable[Job]) -> None:
     """Append jobs, or replace those of the same name."""
     known = {job.name: job for job in read(evaluation)}
     known.update({job.name: job for job in jobs})
-    write_bytes(
-        evaluation.path / "jobs.json", _JOBS.dump_json(tuple(known.values()), indent=1) + b"\n"
-    )
+    _write(evaluation, known.values())
+
+
+def _write(evaluation: JobSet, jobs: Iterable[Job]) -> None:
+    write_bytes(evaluation.path / "jobs.json", _JOBS.dump_json(tuple(jobs), indent=1) + b"\n")
+
+
+def forget(evaluation: JobSet, jobs: Iterable[Job]) -> None:
+    """Take jobs out of the record, as if they had never been submitted."""
+    names = {job.name for job in jobs}
+    _write(evaluation, [job for job in read(evaluation) if job.name not in names])
 
 
 def current(evaluation: JobSet) -> list[Job]:

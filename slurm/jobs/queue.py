@@ -6,6 +6,7 @@ the queue again. So the queue is asked first, by id and for all states.
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import time
@@ -13,6 +14,7 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 GONE = "GONE"
+_LONGEST_ARRAY = 1001
 _WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "SUSPENDED", "STAGE_OUT", "SIGNALING", "RESIZING"}
 _RUNNING = {"RUNNING", "COMPLETING"}
 _HELD = {"REQUEUE_HOLD", "SPECIAL_EXIT"}
@@ -51,6 +53,13 @@ def answers() -> bool:
     except (subprocess.TimeoutExpired, OSError):
         return False
     return ping.returncode == 0
+
+
+def longest_array() -> int:
+    """The most jobs that Slurm takes in one array; its default if no controller says so."""
+    code, output, _ = _run(["scontrol", "show", "config"])
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", output, re.MULTILINE) if code == 0 else None
+    return int(found[1]) if found else _LONGEST_ARRAY
 
 
 def look_up(ids: Collection[str]) -> dict[str, Look]:

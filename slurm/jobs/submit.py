@@ -64,13 +64,15 @@ def divide(evaluation: JobSet, jobs: int, executor: Executor) -> Division:
 
     Args:
         evaluation: the evaluation with its blocks.
-        jobs: the most new jobs of each stage that has blocks.
+        jobs: the most new jobs of each stage that has blocks; on Slurm, at most an array of them.
         executor: the executor of the new jobs.
     """
     if jobs < 1:
         raise InputError(f"--jobs {jobs} must be at least 1")
     if executor != "debug":
         sbatch.require_plain_name(evaluation.logs)
+    if executor == "slurm":
+        jobs = min(jobs, queue.longest_array())
     known = ledger.read(evaluation)
     living = ledger.living(known)
     in_work = {block for job in living for block in job.blocks}
@@ -132,7 +134,7 @@ def to_slurm(
         parallel: the most jobs of an array that run at the same time.
 
     Raises:
-        InputError: sbatch refused the jobs.
+        InputError: sbatch refused jobs; those that were submitted before them are cancelled.
     """
     from submitit.core.utils import FailedJobError
     from submitit.slurm.slurm import SlurmExecutor
@@ -162,6 +164,9 @@ def to_slurm(
                 submit(jobs)
     except (FailedJobError, subprocess.CalledProcessError, OSError) as error:
         reason = [line for line in str(error).splitlines() if "error" in line.lower()]
+        if submitted:  # they would wait for the others, or measure a part that nobody asked for
+            queue.cancel([job.id for job in submitted if job.id])
+            ledger.forget(evaluation, submitted)
         raise InputError(f"sbatch refused: {' '.join(reason[:2]) or error}") from None
     sys.stderr.write(said.getvalue())
     return submitted

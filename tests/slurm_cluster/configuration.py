@@ -42,6 +42,8 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 # Without sched_interval a job whose begin time has passed waits another quarter of a minute.
 SchedulerType=sched/backfill
+# Fewer than the default of 1001, so that a test can ask for more.
+MaxArraySize=32
 SchedulerParameters=sched_interval=2,sched_min_interval=100000,batch_sched_delay=0,bf_interval=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE

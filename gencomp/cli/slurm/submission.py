@@ -104,11 +104,13 @@ class Submission(Requests):
             The exit code.
         """
         from cluster.files import locked
-        from slurm.jobs import submit
+        from slurm.jobs import queue, submit
 
         chosen = submit.choose(self.executor)
         with locked(jobs.path, _BUSY):
             work = submit.divide(jobs, self.jobs, chosen)
+            if chosen == "slurm" and self.jobs > (most := queue.longest_array()):
+                print(f"Slurm takes {most} jobs in one array here, not --jobs {self.jobs}")
             _announce(jobs, work, chosen, self.executor)
             if not (work.jobs or work.living):
                 return DONE
