@@ -63,18 +63,18 @@ class Case:
         return self.tiny_size if tiny and self.tiny_size else self.size
 
 
-_DPLC = {"networks.width": 4, "networks.latent_dim": 8, "data.batch_size": 4}
-_URDP = {"networks.width": 0.1, "networks.decoder_width": 0.1, "data.batch_size": 4}
+_DPLC = {"networks.width": 2, "networks.latent_dim": 8, "data.batch_size": 2}
+_URDP = {"networks.width": 0.05, "networks.decoder_width": 0.05, "data.batch_size": 2}
 _GAN = {
     "networks.width": 3,
     "networks.residual_blocks": 1,
     "discriminator.width": 4,
-    "data.transforms.resize": [64, 128],
+    "data.transforms.resize": [64, 64],
 }
 # The most telling systems first, as time may end before the last one.
 CASES = [
     Case("dplc_wae_celeba", (64, 64), _DPLC),
-    Case("gan_cityscapes", (512, 1024), _GAN, (64, 128)),
+    Case("gan_cityscapes", (512, 1024), _GAN, (64, 64)),
     Case("urdp_svhn", (32, 32), _URDP),
     Case(
         "irec_two_level_clic",
@@ -101,7 +101,7 @@ CASES = [
     Case(
         "dplc_codec_celeba",
         (64, 64),
-        {"networks.width": 4, "networks.residual_blocks": 1, "data.batch_size": 4},
+        {"networks.width": 2, "networks.residual_blocks": 1, "data.batch_size": 2},
         parents={"generator": "dplc_wasserstein_pp_celeba"},
     ),
     Case(
@@ -110,8 +110,8 @@ CASES = [
         {"networks.decoder": "linear", "networks.widths": [], "data.batch_size": 4},
     ),
     Case("dplc_wgan_gp_celeba", (64, 64), _DPLC | {"critic.steps": 2}),
-    Case("gan_conditional_cityscapes", (512, 1024), _GAN, (64, 128)),
-    Case("urdp_universal_svhn", (32, 32), {"data.batch_size": 4}, parents={"encoder": "urdp_svhn"}),
+    Case("gan_conditional_cityscapes", (512, 1024), _GAN, (64, 64)),
+    Case("urdp_universal_svhn", (32, 32), {"data.batch_size": 2}, parents={"encoder": "urdp_svhn"}),
 ]
 BY_NAME = {case.name: case for case in CASES}
 SAVED = ("dplc_wae_celeba", "gan_cityscapes")

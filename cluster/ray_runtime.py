@@ -12,6 +12,7 @@ import atexit
 import fcntl
 import logging
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -32,6 +33,7 @@ _LONGEST_BASE = 20
 STARTS = 3
 _SLOW_START = "timed out during startup"
 _ALIVE = "alive"
+_HOST_AND_PORT = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:]+\]):\d{1,5}")
 _open_locks: list[IO[str]] = []
 # The variables that a process that computes needs from its start on.
 WORKER_ENVIRONMENT = {
@@ -100,6 +102,11 @@ def address() -> str | None:
     found = os.environ.get("RAY_ADDRESS")
     if found == "auto":
         raise InputError("RAY_ADDRESS=auto could join a stranger's cluster; give host:port")
+    if found and not _HOST_AND_PORT.fullmatch(found):
+        raise InputError(
+            f"RAY_ADDRESS={found} is not host:port of a cluster's head, such as 10.0.0.1:6379;"
+            " addresses of a dashboard or a client server are of another kind"
+        )
     return found or None
 
 

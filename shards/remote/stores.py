@@ -109,6 +109,11 @@ def store(location: str | Path, patience: Patience = PATIENCE) -> Store:
     if parts.scheme not in SCHEMES:
         allowed = ", ".join(f"{scheme}://" for scheme in SCHEMES)
         raise ShardError(f"{shown(location)} cannot be read: allowed are {allowed} and plain paths")
+    # What follows these would be cut off, and another place be read. Other schemes have options.
+    cut = {"#": "%23", "?": "%3F"} if parts.scheme == "file" else {"#": "%23"}
+    for letter, code in cut.items():
+        if letter in location:
+            raise ShardError(f"{shown(location)} goes on after a {letter}: write it as {code}")
     if parts.scheme == "file":
         if parts.netloc not in ("", "localhost"):
             raise ShardError(f"{location} names another machine: write file:///path")

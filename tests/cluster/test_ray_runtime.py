@@ -62,8 +62,16 @@ def test_a_long_temporary_directory_is_not_used(monkeypatch: pytest.MonkeyPatch)
     assert ray_runtime._base() == Path("/tmp")
 
 
-def test_joining_whatever_is_around_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "auto")
+@pytest.mark.parametrize(
+    "address", ["auto", "http://10.0.0.1:8265", "ray://10.0.0.1:10001", "10.0.0.1", "local", "a:b"]
+)
+def test_what_is_no_address_of_a_head_is_refused(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stranger's cluster that happens to be there, a dashboard, a client server."""
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(InputError, match="host:port"):
+        ray_runtime.address()
     with pytest.raises(InputError, match="host:port"), ray_runtime.cluster():
         pass
 
