@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from gpu_bench import PRECISIONS, Bench, Measurement, Precision, Values, float32_products
-from gpu_training import BY_NAME, training_of
+from gpu_systems import BY_NAME, training_of
 
 from gencomp.errors import InputError
 from gencomp.system import Picture

@@ -15,8 +15,8 @@ from tests.conftest import ROOT
 PARTS = {
     "yardstick": 7,
     "steps": 33,
-    "waits": 11,
-    "determinism": 11,
+    "waits": 2,
+    "determinism": 2,
     "checkpoint": 4,
     "ais": 3,
     "codec": 4,

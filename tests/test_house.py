@@ -346,3 +346,18 @@ def test_ci_runs_what_make_runs() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert {"make lint", "make test"} <= set(script.read_text().splitlines())
+
+
+def test_benchmarks_do_not_hide_packages() -> None:
+    """A script's folder comes first on its path, so that its name must not be that of a package."""
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    names = {path.stem for path in (ROOT / "benchmarks").rglob("*.py")}
+    assert not names & (packages | {"ray", "slurm", "submitit", "torch", "webdataset"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda f: f.stem)
+def test_every_benchmark_answers(file: Path) -> None:
+    words = [sys.executable, str(file), "--help"]
+    done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0 and "usage:" in done.stdout, done.stderr

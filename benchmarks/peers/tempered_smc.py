@@ -6,8 +6,8 @@ PYTHON has `blackjax`, and our packages. Every image has its own particles, the 
 the one that leaves the wanted effective sample size, particles are resampled systematically, and
 move by HMC whose mass is the covariance of the particles and whose step size is given. The gap is
 the mean over images of the exact log Z minus the estimate, as for ours; CPU seconds are those of
-all 16 images after compilation. The grid of settings is searched, and the cheapest that reach the
-target are printed.
+all 16 images after compilation. A grid of settings is searched, and the cheapest that reaches the
+target is named. Unlike ours, the estimate is no bound: it may lie above log Z.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,8 +53,7 @@ class Settings(NamedTuple):
 
 
 GRID = [
-    Settings(*values)
-    for values in itertools.product((16, 64), (0.5, 0.8, 0.95), (1, 2, 4), (2, 5), (0.6,))
+    Settings(*values) for values in itertools.product((16, 64), (0.8, 0.95), (2, 4), (5,), (0.6,))
 ]
 
 
@@ -146,15 +144,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--target", type=float, default=0.2, help="nats")
     options = parser.parse_args()
-    measured = partial(measure, options.kind, seeds=options.seeds)
-    rows = sorted(((measured(settings), settings) for settings in GRID), key=lambda r: r[0].cpu)
-    good = [row for row in rows if abs(row[0].gap) <= options.target]
-    for found, settings in good[:5] or sorted(rows, key=lambda r: abs(r[0].gap))[:5]:
+    rows = []
+    for settings in GRID:
+        found = measure(options.kind, settings, options.seeds)
+        rows.append((found.cpu, abs(found.gap) <= options.target, settings))
         print(
             f"{options.kind}: {settings}: gap {found.gap:.3f} ± {found.error:.3f} nats,"
             f" {found.cpu:.2f} CPU-s, {found.temperatures:.0f} temperatures",
             flush=True,
         )
+    reached = sorted(row for row in rows if row[1])
+    if reached:
+        print(f"the cheapest within {options.target} nats: {reached[0][2]}")
 
 
 if __name__ == "__main__":

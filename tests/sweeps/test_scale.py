@@ -74,7 +74,7 @@ def test_the_cost_of_a_proposed_trial_stays_flat(
 def test_the_cost_of_a_trial_stays_flat_over_64_on_eight_nodes() -> None:
     """CPU time, which a busy machine stretches far less than time on the clock."""
     done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "sweeps.py"), "--parts", "scale"],
+        [sys.executable, str(ROOT / "benchmarks" / "sweep_costs.py"), "--parts", "scale"],
         env=ENVIRONMENT,
         capture_output=True,
         text=True,

@@ -1,6 +1,6 @@
 """What a trial of a sweep costs beside its training.
 
-    python benchmarks/sweeps.py [--parts tune starts scale parent] [--trials 8] [--rounds 3]
+    python benchmarks/sweep_costs.py [--parts tune starts scale parent] [--trials 8] [--rounds 3]
 
 tune: seconds a trial that does nothing but report once, one after the other, in our sweeps and in
 plain Ray Tune, in turns on one cluster. Ours also keeps statuses, identities and the table.

@@ -1,6 +1,6 @@
 """Seconds from the command to the first step, on Slurm and directly.
 
-    python benchmarks/slurm.py [--rounds 3]
+    python benchmarks/slurm_start.py [--rounds 3]
 
 One run of a tiny recipe with two workers by `gencomp train`, by `gencomp slurm train` on one node
 and on two, in alternating order. Slurm is the private one of the tests (see docs/slurm.md),
