@@ -19,6 +19,7 @@ The symbols are the integers l, and only they go into a file.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -205,7 +206,7 @@ class _Inward(torch.autograd.Function):
 
 def _nearest(x: Tensor, quantizer: Quantizer, centres_L: Tensor | None = None) -> Tensor:
     if centres_L is None:
-        boundaries = torch.tensor(quantizer.boundaries, dtype=torch.float64).to(x.device, x.dtype)
+        boundaries = _constants(tuple(quantizer.boundaries), x.dtype, x.device)
     else:
         c_L = centres_L.detach().double()
         boundaries = ((c_L[:-1] + c_L[1:]) / 2).to(x.device, x.dtype)
@@ -221,7 +222,14 @@ def _centres(
 ) -> Tensor:
     if centres_L is not None:
         return centres_L.to(device, dtype)
-    return torch.tensor(quantizer.centres, dtype=torch.float64).to(device, dtype)
+    return _constants(tuple(quantizer.centres), dtype, device)
+
+
+@lru_cache(maxsize=64)
+def _constants(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Numbers as a tensor; each copy from the host would make a step wait for the device."""
+    with torch.inference_mode(False):  # otherwise training could not use what an evaluation made
+        return torch.tensor(values, dtype=torch.float64).to(device, dtype)
 
 
 def _require_levels(levels: int) -> None:

@@ -24,6 +24,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from gencomp import __version__
+from tests.processes import ENVIRONMENT
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -356,7 +358,11 @@ def test_benchmarks_do_not_hide_packages() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda f: f.stem)
+@pytest.mark.parametrize(
+    "file",
+    [file for file in sorted((ROOT / "benchmarks").glob("*.py")) if "__main__" in file.read_text()],
+    ids=lambda file: file.stem,
+)
 def test_every_benchmark_answers(file: Path) -> None:
     words = [sys.executable, str(file), "--help"]
     done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE)

@@ -348,3 +348,14 @@ def test_bad_input_is_refused() -> None:
         symbols_to_values(torch.tensor([0, 2]), cells(2))
     for quantizer in (cells(2), grid(2, 1.0, "absolute")):
         assert torch.isnan(quantize(torch.tensor([float("nan")]), quantizer)).all()
+
+
+def test_constants_that_an_evaluation_made_serve_training() -> None:
+    """They are made once for a device; made in inference mode, they could not be differentiated."""
+    quantizer = Quantizer(FIVE)
+    with torch.inference_mode():
+        quantize_hard(torch.zeros(3), quantizer)
+        symbols_to_values(torch.zeros(3, dtype=torch.int64), quantizer)
+    y = torch.linspace(-1, 1, 9, requires_grad=True)
+    quantize(y, quantizer).sum().backward()
+    assert y.grad is not None and y.grad.isfinite().all()
