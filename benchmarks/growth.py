@@ -12,7 +12,7 @@ sweep    planning the trials of a grid, at the start and at a restart; the comma
 table    both events of every trial, with three objectives
 search   all proposals of a random search up to the last point of a finite grid
 slurm    `gencomp slurm status`: two blocks a job
-collect  the curve of a set of images, two an Parquet file
+collect  the curve of a set of images, two in a Parquet file
 open     a set of rows, in a process of its own
 small    a recipe's YAML; MS-SSIM of 256×256 pixels in float64
 """

@@ -1,1 +1,1 @@
-"""Training under Ray Train: the worker loop, checkpoints, resumption and the Ray runtime."""
+"""Training, by Ray Train or in one process: the worker loop, checkpoints and their resumption."""

@@ -1,8 +1,7 @@
 """What the driver of a run does while workers train it, whoever starts their processes.
 
-The driver holds the run, shows what its workers log, turns signals into requests to stop, and
-raises what the workers refuse. The workers choose the checkpoint from which they go on, so it does
-not matter who died before.
+The driver holds the run, shows what its workers log, and raises what they refuse. The workers
+choose the checkpoint from which they go on, so it does not matter who died before.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from cluster import final_errors
 from cluster.locks import Lease
 from cluster.logs import json_lines
 from cluster.runs import Run
-from cluster.stop_signals import stop_requests
 from cluster.supervision import Supervision
 
 _POLL_SECONDS = 0.2
@@ -42,7 +40,7 @@ class Training:
     on_row: Callable[[dict[str, Any]], None]
 
     def watch(self, start: Callable[[], Callable[[], bool]]) -> None:
-        """Start the workers, and deal with rows, logs, the lock and signals until they have ended.
+        """Start the workers, and deal with rows, logs and the lock until they have ended.
 
         Args:
             start: a function that starts the workers and gives one that tells whether they have
@@ -52,21 +50,19 @@ class Training:
             InputError: the workers refused their input.
             SavingError: a disk is full.
             LockLost: another process has taken the run over.
-            KeyboardInterrupt: a second signal has come.
         """
         refusal = self.run.refusal
         final_errors.reserve(refusal)
-        with stop_requests(self.run.stop_request):
-            offset = json_lines.end(self.run.metrics)
-            have_ended = start()
+        offset = json_lines.end(self.run.metrics)
+        have_ended = start()
 
-            def ended() -> bool:
-                self.relay()
-                self.lease.require()
-                return have_ended()
+        def ended() -> bool:
+            self.relay()
+            self.lease.require()
+            return have_ended()
 
-            for row in _rows_until(self.run.metrics, offset, ended):
-                self.on_row(row)
+        for row in _rows_until(self.run.metrics, offset, ended):
+            self.on_row(row)
         refused = final_errors.said(refusal)
         refusal.unlink(missing_ok=True)
         if refused is not None:

@@ -77,8 +77,7 @@ def cluster(cpus: int | None = None) -> Iterator[None]:
     """
     for name, value in SAFE_DEFAULTS.items():
         os.environ.setdefault(name, value)
-    # Workers start in another directory than this process.
-    os.environ["GENCOMP_CACHE"] = str(cache_root().absolute())
+    _make_places_absolute()
     joined = address()
     if joined is not None:
         with _connected(address=joined):
@@ -95,6 +94,15 @@ def cluster(cpus: int | None = None) -> Iterator[None]:
             _temp_dir=directory,
         ):
             yield
+
+
+def _make_places_absolute() -> None:
+    """Name places in the environment so that Ray's workers find them, which start elsewhere."""
+    os.environ["GENCOMP_CACHE"] = str(cache_root().absolute())
+    for name in ("PYTHONPATH", "RAY_AUTH_TOKEN_PATH"):
+        if places := os.environ.get(name):
+            absolute = (os.path.abspath(place) for place in places.split(os.pathsep) if place)
+            os.environ[name] = os.pathsep.join(absolute)
 
 
 def address() -> str | None:

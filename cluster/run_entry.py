@@ -10,6 +10,7 @@ from typing import Any
 
 from cluster import data, provenance
 from cluster.files import write_text
+from cluster.run_status import is_run
 from cluster.runs import Run, open_run
 from gencomp import recipes, yaml_text
 from gencomp.errors import InputError
@@ -40,7 +41,7 @@ def enter(
     """
     found = dict(identity or Identities().of(recipe)) | dict(history or {})
     run, absolute = Run(path), recipes.with_absolute_paths(recipe)
-    if run.was_made():
+    if is_run(path):
         differences = _differences(run.identity(), found)
         if differences:
             raise InputError(

@@ -60,6 +60,7 @@ class Standing:
 
 
 def is_run(path: Path) -> bool:
+    """Whether a directory holds a run."""
     return (path / "identity.json").is_file()
 
 

@@ -54,10 +54,6 @@ class Run:
     def name(self) -> str:
         return self.path.name
 
-    def was_made(self) -> bool:
-        """Whether the directory holds a run."""
-        return (self.path / "identity.json").exists()
-
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"

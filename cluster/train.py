@@ -20,6 +20,7 @@ from cluster.logs import process_log
 from cluster.one_process import fit as one_process
 from cluster.one_process.process import WorkerProcess
 from cluster.runs import Run
+from cluster.stop_signals import stop_requests
 from cluster.supervision import Supervision
 from cluster.worker import require_shares
 from gencomp.errors import InputError
@@ -69,6 +70,7 @@ def fit(
             this machine, no checkpoint is whole, or the workers refused their input.
         SavingError: a checkpoint could not be written or copied.
         RuntimeError: the workers failed more than `max_failures` times.
+        KeyboardInterrupt: a second signal has come.
     """
     require_sensible(supervision, run, run.recipe())
     if supervision.gpu and not supervision.needs_ray() and not torch.cuda.is_available():
@@ -84,8 +86,10 @@ def fit(
             if fetched is not None:
                 log.info("fetched the checkpoint of step %d from %s", fetched, supervision.copy_to)
             training = Training(run, supervision, lease, relay, on_row)
-            if supervision.needs_ray():
-                from cluster.ray_train.fit import until_ended
+            # A request to stop outlives every worker, so that no other one is started after it.
+            with stop_requests(run.stop_request):
+                if supervision.needs_ray():
+                    from cluster.ray_train.fit import until_ended
 
-                return until_ended(training)
-            return one_process.until_ended(training, early)
+                    return until_ended(training)
+                return one_process.until_ended(training, early)

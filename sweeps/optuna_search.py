@@ -22,9 +22,9 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESample
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeps.proposals import PastProposal, Proposal
-from sweeps.sweep_file import Entry, Grid, LogUniform, Search, Sweep, contains
+from sweeps.sweep_file import Entry, Grid, LogUniform, Search, Sweep, contains, draw
 
-# A sampler that keeps coming back to points that were tried is replaced by random draws.
+# After so many points that were tried already, the next point is drawn among the others.
 _TRIES = 10
 
 
@@ -57,14 +57,22 @@ def propose(sweep: Sweep, past: Sequence[PastProposal]) -> Proposal | None:
         point = {key: _value(entry, asked.params[key]) for key, entry in sweep.space.items()}
         if point not in tried:
             return Proposal(point, study.trials[-1].system_attrs)
-    # So little of a finite space may be left that no sampler would find it.
+    generator = np.random.default_rng(_seed(sweep, past, _TRIES))
+    if 2 * len(tried) < _size(sweep.space):  # a random point is a new one more often than not
+        while (point := _drawn(sweep.space, generator)) in tried:
+            pass
+        return Proposal(point, {})
     untried = [point for point in _all_points(sweep.space) if point not in tried]
-    return Proposal(untried[_seed(sweep, past, _TRIES) % len(untried)], {}) if untried else None
+    return Proposal(untried[generator.integers(len(untried))], {}) if untried else None
 
 
 def _seed(sweep: Sweep, past: Sequence[PastProposal], attempt: int) -> int:
     """The seed of an attempt at a proposal."""
     return int(np.random.SeedSequence([sweep.seed, len(past), attempt]).generate_state(1)[0])
+
+
+def _drawn(space: Mapping[str, Entry], generator: np.random.Generator) -> dict[str, Any]:
+    return {key: draw(entry, generator) for key, entry in space.items()}
 
 
 def _size(space: Mapping[str, Entry]) -> float:

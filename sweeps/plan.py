@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from cluster.files import write_text
+from cluster.run_entry import Identities
 from gencomp.errors import InputError
 from sweeps import proposals
 from sweeps.population_rounds import Rounds
@@ -40,7 +41,7 @@ def make(sweep: Sweep, directory: Path) -> list[Trial]:
         InputError: a point makes a recipe that is not valid, or its data or a run that it names is
             missing.
     """
-    factory = TrialFactory(sweep, directory)
+    factory = TrialFactory(sweep, directory, Identities())
     if sweep.search is None and sweep.population is None:
         return _distinct(factory.trial(point) for point in points(sweep))
     for point in extremes(sweep):

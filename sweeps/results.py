@@ -24,12 +24,12 @@ from sweeps.trial import ENDED, Trial
 FILE = "results.parquet"
 
 
-# The table is written so rarely that this share of the time goes into it, however large it is.
-_SHARE = 0.02
+# At most this share of the time goes into writing the table, unless it would be older than this.
+_SHARE, _OLDEST_SECONDS = 0.02, 60.0
 
 
 class ResultsTable:
-    """The file results.parquet, which follows the starts and ends of trials within seconds.
+    """The file results.parquet, which follows the starts and ends of trials within a minute.
 
     A table of many trials takes long to rank and to write, so it is not written at each event. The
     directories of the trials say what is done, so a table that is old when its sweep is killed
@@ -76,7 +76,7 @@ class ResultsTable:
         self._may_write()
         write_table(ranked(rows, self._objective), self._directory)
         now = time.monotonic()
-        self._due = now + (now - begun) / _SHARE
+        self._due = now + min((now - begun) / _SHARE, _OLDEST_SECONDS)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from cluster import run_entry, runs
 from cluster.files import write_text
 from cluster.logs import evaluation_rows, json_lines
+from cluster.run_status import is_run
 from gencomp import recipes
 from gencomp.recipes.schema import BaseRecipe
 from sweeps import warm_start
@@ -122,12 +123,16 @@ class TrialFactory:
     Args:
         sweep: the sweep, whose base recipe is read once.
         directory: the directory of the sweep.
+        identities: what trials that are planned together share; None looks it up for each trial,
+            since data and parents may change while a sweep runs.
     """
 
-    def __init__(self, sweep: Sweep, directory: Path) -> None:
+    def __init__(
+        self, sweep: Sweep, directory: Path, identities: run_entry.Identities | None = None
+    ) -> None:
         self._overrides, self._directory = sweep.overrides, directory
         self._raw = recipes.read(sweep.base)
-        self._identities = run_entry.Identities()
+        self._identities = identities
 
     def trial(
         self, point: dict[str, Any], until: int | None = None, parent: Trial | None = None
@@ -145,11 +150,11 @@ class TrialFactory:
         """
         raw = recipes.with_overrides(self._raw, {**self._overrides, **point})
         recipe = recipes.validate(raw, f"trial {_label(point)}")
-        identity = self._identities.of(recipe)
+        identity = (self._identities or run_entry.Identities()).of(recipe)
         chosen = {} if until is None else {"until": until, "from": parent and parent.id}
         id_ = recipes.digest(identity | chosen)[:12]
         path = self._directory / "trials" / id_
-        if not runs.Run(path).was_made():
+        if not is_run(path):
             run_entry.require_fitting(recipe)
         return Trial(id_, path, point, recipe, until, parent, identity)
 

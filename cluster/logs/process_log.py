@@ -9,7 +9,9 @@ Every line has `time` (UTC), `level`, `run`, `trial`, `rank` (null for the drive
     start           an attempt begins at `step`, with `world`, `device` and `versions`
     stalled         a worker made no progress and ends, with the `stack` of all its threads
     failed          an error ended the process's work, with its `traceback`
-    workers_failed  the driver reports the `ranks` that failed; they may be started again
+    workers_failed  the driver reports the `ranks` that failed; they may be started again; `said`,
+                    where Ray did not start them, is the end of what the worker wrote on its error
+                    stream, at most 5000 characters
     end             the process ends in order, with `outcome` finished or stopped
 
 A start takes about 350 bytes, any other line 200 to 500, an error or a stack some 5000. One line is

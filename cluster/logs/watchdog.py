@@ -34,7 +34,7 @@ def watchdog(
 
     Time during which the whole process is stopped (a job that Slurm suspends) does not count. A
     thread that hangs in native code without releasing the interpreter hangs the watchdog as well;
-    Ray's own health check ends such a worker.
+    Ray's own health check ends such a worker, and without Ray only a signal does.
 
     Args:
         journal: the log that takes the stacks.

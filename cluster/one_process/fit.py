@@ -51,6 +51,8 @@ def until_ended(training: Training, early: WorkerProcess | None = None) -> bool:
         reason = _reason(worker.pid, end, rows)
         details = process_log.details(event="workers_failed", ranks=[0], said=end.said)
         log.warning("%s", reason, extra=details)
+        if training.run.stop_request.exists():
+            return False
         if failures > training.supervision.max_failures:
             raise RuntimeError(f"training failed: {reason}")
 

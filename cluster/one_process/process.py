@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -44,17 +44,19 @@ class WorkerProcess:
     """
 
     def __init__(self) -> None:
-        self._errors = tempfile.TemporaryFile()
         with processes.deaf(*_SIGNALS):
             self._process = subprocess.Popen(
                 # -P: nothing in the current directory is taken for a module of ours.
                 [sys.executable, "-P", "-X", "faulthandler", "-m", "cluster.one_process"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
-                stderr=self._errors,
+                stderr=subprocess.PIPE,
                 env={**_ENVIRONMENT, **os.environ},
             )
         self.pid = self._process.pid
+        self._said = b""
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def __enter__(self) -> WorkerProcess:
         return self
@@ -62,10 +64,11 @@ class WorkerProcess:
     def __exit__(self, *error: Any) -> None:
         self._process.kill()
         self._process.wait()
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):
-            self._process.stdin.close()
-        self._errors.close()
+        self._listener.join(timeout=1)
+        for stream in (self._process.stdin, self._process.stderr):
+            assert stream is not None
+            with suppress(BrokenPipeError):
+                stream.close()
 
     def begin(self, task: Mapping[str, Any]) -> None:
         """Hand over the task, as `cluster.one_process.fit` makes it."""
@@ -82,6 +85,12 @@ class WorkerProcess:
     def end(self) -> End:
         """Wait for the end of the process."""
         code = self._process.wait()
-        size = self._errors.seek(0, os.SEEK_END)
-        self._errors.seek(max(0, size - _LAST_BYTES))
-        return End(code, self._errors.read().decode(errors="replace").strip())
+        self._listener.join(timeout=5)  # its own children may hold the pipe
+        return End(code, self._said.decode(errors="replace").strip())
+
+    def _listen(self) -> None:
+        """Keep the last of what the process writes on its error stream."""
+        assert self._process.stderr is not None
+        descriptor = self._process.stderr.fileno()
+        while more := os.read(descriptor, _LAST_BYTES):
+            self._said = (self._said + more)[-_LAST_BYTES:]

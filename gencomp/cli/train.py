@@ -1,4 +1,4 @@
-"""`gencomp train`, which trains or resumes one stage of a recipe with Ray Train."""
+"""`gencomp train`, which trains or resumes one stage of a recipe."""
 
 from __future__ import annotations
 

@@ -55,8 +55,9 @@ def ms_ssim(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
         InputError: the images are too small for a single scale.
     """
     weights = scale_weights(*a_BCHW.shape[2:])
-    # One pair after the other, since a pair's float64 values still fit into a core's cache.
-    pairs = zip(a_BCHW.split(1), b_BCHW.split(1), strict=True)
+    # On a CPU one pair after the other, since a pair's values still fit into a core's cache.
+    size = 1 if a_BCHW.device.type == "cpu" else len(a_BCHW)
+    pairs = zip(a_BCHW.split(size), b_BCHW.split(size), strict=True)
     return torch.cat([multi_scale(a.double(), b.double(), weights) for a, b in pairs])
 
 

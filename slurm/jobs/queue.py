@@ -59,7 +59,7 @@ def longest_array() -> int:
     """The most jobs that Slurm takes in one array; its default if no controller says so."""
     code, output, _ = _run(["scontrol", "show", "config"])
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", output, re.MULTILINE) if code == 0 else None
-    return int(found[1]) if found else _LONGEST_ARRAY
+    return max(1, int(found[1])) if found else _LONGEST_ARRAY
 
 
 def look_up(ids: Collection[str]) -> dict[str, Look]:

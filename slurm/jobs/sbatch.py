@@ -11,11 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from gencomp.errors import InputError
+from slurm.jobs.job import Executor
 
-# What a user sets for all submissions, and what says where the controller is.
+# What a user sets for all submissions, and what finds and convinces the controller.
 _KEPT = {
+    "SLURM_CLUSTERS",
     "SLURM_CONF",
+    "SLURM_JWT",
     *(f"SBATCH_{name}" for name in ("ACCOUNT", "CLUSTERS", "PARTITION", "QOS", "RESERVATION")),
+}
+
+# What is not taken as it is in the names of logs, and how a person would call it.
+_EXPANDED: dict[Executor, dict[str, str]] = {
+    "slurm": {"%": "a %", "\\": "a backslash", "\n": "a line break"},
+    "local": {letters: f"the letters {letters}" for letters in ("%j", "%t", "%A", "%a")},
+    "debug": {},
 }
 
 
@@ -33,7 +43,7 @@ def script(logs: Path, values: Mapping[str, Any], jobs: int) -> str:
     return _make_sbatch_string(command=command, folder=logs, map_count=count, **values)
 
 
-def require_plain_name(logs: Path) -> None:
+def require_plain_name(logs: Path, executor: Executor) -> None:
     """Check the name of the directory of logs, before anything is submitted.
 
     Slurm and submitit expand % in the names of logs, wherever it stands, and Slurm takes a
@@ -42,11 +52,11 @@ def require_plain_name(logs: Path) -> None:
     Raises:
         InputError: logs would be written elsewhere, or not at all.
     """
-    for letter, word in {"%": "a %", "\\": "a backslash", "\n": "a line break"}.items():
-        if letter in str(logs):
+    for letters, word in _EXPANDED[executor].items():
+        if letters in str(logs):
             raise InputError(
-                f"{str(logs.parent)!r} has {word} in its name, which Slurm does not take as it is:"
-                " jobs cannot write logs there, so rename the directory"
+                f"{str(logs.parent)!r} has {word} in its name, which would be taken for something"
+                " else: jobs cannot write logs there, so rename the directory"
             )
 
 

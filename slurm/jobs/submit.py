@@ -69,8 +69,7 @@ def divide(evaluation: JobSet, jobs: int, executor: Executor) -> Division:
     """
     if jobs < 1:
         raise InputError(f"--jobs {jobs} must be at least 1")
-    if executor != "debug":
-        sbatch.require_plain_name(evaluation.logs)
+    sbatch.require_plain_name(evaluation.logs, executor)
     if executor == "slurm":
         jobs = min(jobs, queue.longest_array())
     known = ledger.read(evaluation)
@@ -164,12 +163,22 @@ def to_slurm(
                 submit(jobs)
     except (FailedJobError, subprocess.CalledProcessError, OSError) as error:
         reason = [line for line in str(error).splitlines() if "error" in line.lower()]
-        if submitted:  # they would wait for the others, or measure a part that nobody asked for
-            queue.cancel([job.id for job in submitted if job.id])
-            ledger.forget(evaluation, submitted)
-        raise InputError(f"sbatch refused: {' '.join(reason[:2]) or error}") from None
+        left = _withdraw(evaluation, submitted)
+        raise InputError(f"sbatch refused: {' '.join(reason[:2]) or error}{left}") from None
     sys.stderr.write(said.getvalue())
     return submitted
+
+
+def _withdraw(evaluation: JobSet, jobs: list[Job]) -> str:
+    """Cancel jobs whose successors were refused; the result says which could not be cancelled."""
+    ids = [job.id for job in jobs if job.id]
+    try:
+        if ids:
+            queue.cancel(ids)
+    except RuntimeError as error:
+        return f"; jobs {', '.join(ids)} are still in the queue ({error})"
+    ledger.forget(evaluation, jobs)
+    return ""
 
 
 def run_here(evaluation: JobSet, work: Division) -> None:

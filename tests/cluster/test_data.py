@@ -15,7 +15,7 @@ import pytest
 import torch.distributed as dist
 
 from cluster import data, worker
-from cluster.run_entry import identify
+from cluster.run_entry import Identities
 from cluster.runs import Run
 from cluster.training.worker_info import WorkerInfo
 from gencomp.errors import InputError
@@ -102,9 +102,9 @@ def test_where_things_lie_is_no_identity(photos: Path, larger: Path, tmp_path: P
     moved = json.loads(json.dumps(raw))
     copy = shutil.copytree(larger, tmp_path / "moved")
     moved["data"]["mixture"][1]["shards"] = moved["evaluation"]["shards"] = str(copy)
-    assert identify(tiny.checked(moved)) == identify(tiny.checked(raw))
+    assert Identities().of(tiny.checked(moved)) == Identities().of(tiny.checked(raw))
     moved["data"]["mixture"][1]["weight"] = 2
-    assert identify(tiny.checked(moved)) != identify(tiny.checked(raw))
+    assert Identities().of(tiny.checked(moved)) != Identities().of(tiny.checked(raw))
 
 
 def test_both_origins_or_none_are_refused(photos: Path, larger: Path) -> None:

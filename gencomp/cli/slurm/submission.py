@@ -108,8 +108,9 @@ class Submission(Requests):
 
         chosen = submit.choose(self.executor)
         with locked(jobs.path, _BUSY):
+            missing = len(jobs.missing())
             work = submit.divide(jobs, self.jobs, chosen)
-            if chosen == "slurm" and self.jobs > (most := queue.longest_array()):
+            if chosen == "slurm" and (most := queue.longest_array()) < min(self.jobs, missing):
                 print(f"Slurm takes {most} jobs in one array here, not --jobs {self.jobs}")
             _announce(jobs, work, chosen, self.executor)
             if not (work.jobs or work.living):

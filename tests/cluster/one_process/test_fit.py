@@ -15,11 +15,12 @@ import pytest
 import torch
 
 from cluster.logs import json_lines, process_log
+from cluster.one_process.process import WorkerProcess
 from cluster.runs import Run
 from tests import tiny
 from tests.cluster.ray_train.test_train import reached, recipe, step_of
-from tests.processes import ENVIRONMENT, Driver, gone, kill, listening
-from tests.waiting import PATIENCE
+from tests.processes import ENVIRONMENT, Driver, descendants, gone, kill, listening
+from tests.waiting import PATIENCE, wait_for
 
 
 def words(raw: dict[str, Any], folder: Path) -> tuple[Run, list[str]]:
@@ -162,15 +163,48 @@ def test_the_worker_imports_nothing_of_the_current_directory(photos: Path, tmp_p
     assert run.result() is not None
 
 
-def test_a_worker_ends_with_a_driver_that_dies_before_it_has_a_task(
+def test_a_worker_without_a_task_ends_with_its_driver() -> None:
+    code = """
+import time
+from cluster.one_process.process import WorkerProcess
+with WorkerProcess() as worker:
+    print(worker.pid, flush=True)
+    time.sleep(3600)
+"""
+    driver = subprocess.Popen(
+        [sys.executable, "-c", code], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
+    )
+    assert driver.stdout is not None
+    assert int(driver.stdout.readline()) in {one.pid for one in descendants(driver.pid)}
+    workers = descendants(driver.pid)
+    driver.kill()
+    driver.wait()
+    driver.stdout.close()
+    assert gone(workers)
+
+
+def test_a_worker_that_died_before_it_has_a_task_has_failed() -> None:
+    with WorkerProcess() as worker:
+        os.kill(worker.pid, signal.SIGKILL)
+        assert wait_for(worker.has_ended)
+        worker.begin({"run": "/nowhere"})
+        assert worker.end().code == -signal.SIGKILL
+
+
+def test_a_request_to_stop_outlives_the_worker(
     photos: Path, tmp_path: Path, drive: Callable[..., Driver]
 ) -> None:
-    _, command = words(recipe(photos), tmp_path)
+    """A stopped worker cannot obey SIGTERM; when it is killed, no other one is started."""
+    run, command = words(recipe(photos), tmp_path)
     driver = drive(*command)
-    driver.wait_for(lambda: len(driver.workers()) == 1)
-    driver.process.kill()
-    driver.process.wait()
-    assert gone(driver.seen)
+    driver.wait_for(lambda: reached(run, driver, 3))
+    (worker,) = driver.workers()
+    os.kill(worker.pid, signal.SIGSTOP)
+    driver.process.send_signal(signal.SIGTERM)
+    driver.wait_for(run.stop_request.exists)
+    kill(worker)
+    assert driver.end() == 130
+    assert len(driver.seen) == 1 and not run.stop_request.exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

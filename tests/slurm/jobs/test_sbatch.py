@@ -84,18 +84,19 @@ def test_what_a_user_sets_for_all_submissions_is_kept(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("letter", ["%", "%j", "\\", "\n"])
 def test_names_that_slurm_expands_are_refused(letter: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="jobs cannot write logs there, so rename the directory"):
-        require_plain_name(tmp_path / f"a{letter}b" / "logs")
-    require_plain_name(tmp_path / ODD / "logs")
+        require_plain_name(tmp_path / f"a{letter}b" / "logs", "slurm")
+    require_plain_name(tmp_path / ODD / "logs", "slurm")
+    require_plain_name(tmp_path / "50%" / "logs", "local")
 
 
 def test_nothing_is_submitted_from_such_a_directory(
     finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By the command line: one sentence, and no job is recorded."""
-    run = Path(shutil.copytree(finished.path, tmp_path / "50%" / "g"))
+    run = Path(shutil.copytree(finished.path, tmp_path / "50%j" / "g"))
     words = ["slurm", "ais", str(run), *options(executor="local")]
     assert main(words) == 2
     said = capsys.readouterr().err
     assert said.startswith("gencomp: error: ") and said.count("\n") == 1
-    assert "has a % in its name, which Slurm does not take as it is" in said
+    assert "has the letters %j in its name" in said
     assert not (run / "evaluations" / "ais" / "jobs.json").exists()
