@@ -15,7 +15,9 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import chdir, contextmanager
 from functools import cache
@@ -191,6 +193,15 @@ def _connected(**options: object) -> Iterator[None]:
         ray.shutdown()
 
 
+@contextmanager
+def _own_handlers() -> Iterator[None]:
+    """After the body, this process's own handler of SIGTERM is in place, which Ray replaces."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
+
+
 def _initialise(options: Mapping[str, object]) -> None:
     """Call `ray.init`, again where a busy machine did not start a node in the 30 s that Ray waits.
 
@@ -202,7 +213,7 @@ def _initialise(options: Mapping[str, object]) -> None:
         try:
             # Ray puts the current directory on the path of its workers, where users' files may have
             # the names of our packages.
-            with chdir(workplace()):
+            with chdir(workplace()), _own_handlers():
                 ray.init(log_to_driver=False, logging_level="WARNING", **options)
             return
         except Exception as error:
