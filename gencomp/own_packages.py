@@ -18,6 +18,8 @@ _NAMES = ("cluster", "shards", "slurm", "sweeps")
 def require_own() -> None:
     """Check that our packages are ours, and keep the current directory off the path of children.
 
+    The environment variable PYTHONSAFEPATH does so for all processes that this one starts.
+
     Raises:
         InputError: a file of somebody else would be imported in place of one of our packages.
     """

@@ -73,9 +73,8 @@ class WorkerProcess:
     def begin(self, task: Mapping[str, Any]) -> None:
         """Hand over the task, as `cluster.one_process.fit` makes it."""
         assert self._process.stdin is not None
-        with suppress(
-            BrokenPipeError
-        ):  # a process that has ended already has failed like any other
+        # A process that has ended already counts as failed.
+        with suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(task).encode() + b"\n")
             self._process.stdin.flush()
 
