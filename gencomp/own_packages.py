@@ -12,18 +12,25 @@ from pathlib import Path
 import gencomp
 from gencomp.errors import InputError
 
+SAFE_PATH = "PYTHONSAFEPATH"
 _NAMES = ("cluster", "shards", "slurm", "sweeps")
 
 
-def require_own() -> None:
-    """Check that our packages are ours, and keep the current directory off the path of children.
+def keep_out_current_directory() -> None:
+    """Keep the current directory off the path of all Python processes that this one starts.
 
-    The environment variable PYTHONSAFEPATH does so for all processes that this one starts.
+    This is for a process of the command line alone: the scripts of a program that calls gencomp
+    would not find what lies beside them.
+    """
+    os.environ[SAFE_PATH] = "1"
+
+
+def require_own() -> None:
+    """Check that our packages are ours.
 
     Raises:
         InputError: a file of somebody else would be imported in place of one of our packages.
     """
-    os.environ["PYTHONSAFEPATH"] = "1"
     root = Path(gencomp.__file__).resolve().parents[1]
     for name in _NAMES:
         spec = find_spec(name)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import le
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import pyarrow as pa
@@ -51,17 +50,16 @@ class ResultsTable:
     ) -> None:
         self._objective, self._directory, self._may_write = objective, directory, may_write
         self._rows: dict[str, dict[str, Any]] = {}
-        self._lock = Lock()  # events come on the thread of Tune
         self._changed, self._due = False, 0.0
         self.note(*trials)
         self.write()
 
     def note(self, *trials: Trial) -> None:
         """Remember the rows of these trials as they are now."""
-        rows = {trial.id: row(trial, self._objective) for trial in trials}
-        with self._lock:
-            self._rows |= rows
-            self._changed = True
+        # Events come on Tune's thread, which pickles what it is given, so that a lock has no place
+        # here; replacing the rows as a whole needs none.
+        self._rows = self._rows | {trial.id: row(trial, self._objective) for trial in trials}
+        self._changed = True
 
     def write_when_due(self) -> None:
         """Write the table anew if trials were noted and it may; this is to be called often."""
@@ -70,8 +68,8 @@ class ResultsTable:
 
     def write(self) -> None:
         """Write the table anew."""
-        with self._lock:
-            rows, self._changed = list(self._rows.values()), False
+        self._changed = False  # before the rows are read: a later change is written next time
+        rows = list(self._rows.values())
         begun = time.monotonic()
         self._may_write()
         write_table(ranked(rows, self._objective), self._directory)

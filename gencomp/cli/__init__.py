@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from gencomp import __version__
 from gencomp.errors import InputError
 from gencomp.exit_codes import DONE, ERROR, FAILED, FAILURE, SPEAKER, STOPPED
-from gencomp.own_packages import require_own
+from gencomp.own_packages import keep_out_current_directory, require_own
 
 
 class Command(NamedTuple):
@@ -101,6 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     path, flags, rest = split_words(sys.argv[1:] if argv is None else argv)
     try:
+        if argv is None:
+            keep_out_current_directory()
         require_own()
         return _run(path, flags, rest)
     except SystemExit as stop:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gencomp.errors import InputError
+from gencomp.own_packages import SAFE_PATH
 from slurm.jobs.job import Executor
 
 # What a user sets for all submissions, and what finds and convinces the controller.
@@ -65,6 +66,8 @@ def outside_of_jobs() -> Iterator[None]:
     """While the body submits, nothing of the job in which this process may run is handed on.
 
     A job would take the variables of the job around it for its own, such as the number of an array.
+    Nor do jobs get the variable by which our own children import nothing of the current directory:
+    scripts that --setup lines start may lie there.
     """
     inherited = {
         name: value
@@ -72,8 +75,9 @@ def outside_of_jobs() -> Iterator[None]:
         if name.startswith(("SLURM_", "SBATCH_")) and name not in _KEPT
     }
     if "SLURM_JOB_ID" not in inherited:
-        yield
-        return
+        inherited = {}
+    if SAFE_PATH in os.environ:
+        inherited[SAFE_PATH] = os.environ[SAFE_PATH]
     for name in inherited:
         del os.environ[name]
     try:
