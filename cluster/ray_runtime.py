@@ -195,11 +195,13 @@ def _connected(**options: object) -> Iterator[None]:
 
 @contextmanager
 def _own_handlers() -> Iterator[None]:
-    """After the body, this process's own handler of SIGTERM is in place, which Ray replaces."""
+    """Our own handler of SIGTERM is in place after the body, even a failed one; Ray replaces it."""
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if callable(before) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _initialise(options: Mapping[str, object]) -> None:

@@ -21,8 +21,6 @@ from sweeps.sweep_file import Objective, Sweep, load
 from sweeps.trial import ENDED, Trial
 
 FILE = "results.parquet"
-
-
 # At most this share of the time goes into writing the table, unless it would be older than this.
 _SHARE, _OLDEST_SECONDS = 0.02, 60.0
 

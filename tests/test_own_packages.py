@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster.runs import Run
+from gencomp.cli import main
 from tests import tiny
 from tests.processes import ENVIRONMENT, ROOT
 from tests.waiting import PATIENCE
@@ -57,6 +59,15 @@ def test_an_intruder_is_named(name: str, package: bool, tmp_path: Path) -> None:
         f"gencomp: error: {file} would be imported in place of gencomp's own package {name}:"
         " rename it, or take its directory out of PYTHONPATH\n"
     )
+
+
+def test_a_program_that_calls_a_command_keeps_its_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Scripts that the program starts later still find what lies beside them."""
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    assert main(["recipes"]) == 0
+    assert "PYTHONSAFEPATH" not in os.environ
 
 
 def test_a_worker_and_jobs_are_started_among_them(photos: Path, home: Path) -> None:

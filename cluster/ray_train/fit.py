@@ -57,6 +57,9 @@ def until_ended(training: Training) -> bool:
                 if deaths > supervision.max_failures:
                     raise RuntimeError(f"training failed: {died}") from died
                 details = process_log.details(event="workers_failed", ranks=[])
+                if training.run.stop_request.exists():
+                    log.warning("%s, as training was about to stop", died, extra=details)
+                    return False
                 log.warning("%s; training is started again", died, extra=details)
         # When our connection closes, Ray ends everything that the controller has left.
 
@@ -84,7 +87,7 @@ class _ControllerDied(RuntimeError):
 
 
 def _supervise(training: Training) -> bool:
-    """Run Ray Train on a thread; rows, logs, the lock and signals are dealt with on this one."""
+    """Run Ray Train on a thread; rows, logs and the lock are dealt with on this one."""
     outcome: list[Any] = []
     thread = threading.Thread(target=_fit_in_thread, args=(training, outcome), daemon=True)
 

@@ -14,7 +14,7 @@ from gencomp.errors import InputError
 from gencomp.own_packages import SAFE_PATH
 from slurm.jobs.job import Executor
 
-# What a user sets for all submissions, and what finds and convinces the controller.
+# What a user sets for all submissions, and what finds the controller and says who asks it.
 _KEPT = {
     "SLURM_CLUSTERS",
     "SLURM_CONF",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -114,3 +116,21 @@ class TestSlowStart:
 
     def test_ray_still_says_it_in_these_words(self) -> None:
         assert ray_runtime._SLOW_START in inspect.getsource(ray._private.node)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_our_handler_outlives_that_of_ray(fails: bool) -> None:
+    """Also where a start has failed, after which Ray is started again."""
+
+    def ours(number: int, frame: object) -> None:
+        """Ask the workers to stop."""
+
+    before = signal.signal(signal.SIGTERM, ours)
+    try:
+        with suppress(RuntimeError), ray_runtime._own_handlers():
+            signal.signal(signal.SIGTERM, lambda *_: None)  # as ray.init does
+            if fails:
+                raise RuntimeError("timed out during startup")
+        assert signal.getsignal(signal.SIGTERM) is ours
+    finally:
+        signal.signal(signal.SIGTERM, before)

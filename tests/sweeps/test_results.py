@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,15 @@ def test_a_table_is_written_in_a_small_share_of_the_time(
     assert writes[1:] == [["stopped", "stopped", "finished", "pending"]]
     found.write()
     assert len(writes) == 3
+
+
+def test_a_table_can_be_pickled(base: Path, four: list[Trial], tmp_path: Path) -> None:
+    """Tune pickles what its callbacks hold when it saves its own state."""
+    found = ResultsTable(four, Objective(), tmp_path / "sweep", nothing)
+    again = pickle.loads(pickle.dumps(found))
+    again.write()
+    assert len(read_results(tmp_path / "sweep").rows) == 4
+
+
+def nothing() -> None:
+    """A permission to write that is always given."""

@@ -81,6 +81,16 @@ def test_what_a_user_sets_for_all_submissions_is_kept(monkeypatch: pytest.Monkey
     assert left == kept
 
 
+def test_scripts_of_setup_lines_find_what_lies_beside_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What keeps the current directory off the path of our children is not handed to jobs."""
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    with outside_of_jobs():
+        assert "PYTHONSAFEPATH" not in os.environ
+    assert os.environ["PYTHONSAFEPATH"] == "1"
+
+
 @pytest.mark.parametrize("letter", ["%", "%j", "\\", "\n"])
 def test_names_that_slurm_expands_are_refused(letter: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="jobs cannot write logs there, so rename the directory"):
