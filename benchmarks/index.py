@@ -90,7 +90,7 @@ def memory(pid: int) -> dict[str, float]:
     """Megabytes of a process: of its own; of the mapped columns, and its share in those."""
     found = {"own": 0.0, "columns": 0.0, "share": 0.0}
     mapped = False
-    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+    for line in Path(f"/proc/{pid}/smaps").read_text(encoding="utf-8").splitlines():
         name, *values = line.split()
         if not name.endswith(":"):  # the first line of a mapping ends with its file
             mapped = line.endswith(".columns")

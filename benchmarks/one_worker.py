@@ -66,7 +66,7 @@ def measured(words: Sequence[str], run: Path) -> Cost:
 def _cpu(pid: int) -> float | None:
     """CPU seconds of a process so far; None if it has ended."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return None
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -74,7 +74,7 @@ def _cpu(pid: int) -> float | None:
 
 def _megabytes(pid: int) -> float:
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 / 1e6
+        return int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]) * 4096 / 1e6
     except (OSError, IndexError):  # the process has ended
         return 0.0
 

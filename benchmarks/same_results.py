@@ -148,7 +148,7 @@ class Scene:
         self.python("-m", "gencomp.cli", *command.split())
 
     def json(self, path: str) -> Any:
-        return json.loads((self.directory / path).read_text())
+        return json.loads((self.directory / path).read_text(encoding="utf-8"))
 
 
 # --- the jobs -------------------------------------------------------------------------------------
@@ -180,7 +180,10 @@ def sweep(scene: Scene) -> dict[str, Any]:
     scene.gencomp(f"sweep rates.yaml {DPLC} {CODE}")
     directory = scene.directory / "runs/rates"
     table = pq.read_table(directory / "results.parquet").drop_columns(["trial"])
-    recipes = {path: yaml.safe_load(path.read_text()) for path in directory.rglob("recipe.yaml")}
+    recipes = {
+        path: yaml.safe_load(path.read_text(encoding="utf-8"))
+        for path in directory.rglob("recipe.yaml")
+    }
     trials = {
         f"mmd_weight={recipe['loss']['mmd_weight']:g}": run(path.parent)
         for path, recipe in recipes.items()
@@ -239,7 +242,10 @@ def files(scene: Scene) -> dict[str, Any]:
 
 def run(directory: Path) -> dict[str, Any]:
     """The curves of a run without clocks, its networks, and the pixels of its samples."""
-    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     last = max((directory / "checkpoints").glob("step-*"))
     return {
         "curves": [
@@ -365,7 +371,9 @@ def main() -> int:
         words.file.write_text(json.dumps(measure(words.checkout), indent=1, ensure_ascii=False))
         return 0
     if words.command == "compare":
-        before, after = (json.loads(path.read_text()) for path in (words.before, words.after))
+        before, after = (
+            json.loads(path.read_text(encoding="utf-8")) for path in (words.before, words.after)
+        )
     else:
         before, after = (measure(ROOT, whole=False) for _ in range(2))
     differences = compare(before, after)

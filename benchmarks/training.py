@@ -151,7 +151,7 @@ def start_bare(work: Path, workers: int, name: str) -> float:
         [sys.executable, str(script), str(out), str(work / "storage" / name), str(workers)],
         check=True, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    return float(out.read_text()) - start
+    return float(out.read_text(encoding="utf-8")) - start
 
 
 def report(

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 import shards
+from cluster import provenance
+from cluster.files import read_json
+from cluster.runs import Run
 from gencomp.recipes.schema import BaseRecipe, DataSection, TransformsSection
 from gencomp.system import Batch, Picture
+from shards.errors import ShardError
 from shards.info import DatasetInfo
+from shards.reading.files import is_uri
 from shards.reading.mixture import MixedSplit, Part, mix
 from shards.reading.order import EpochOrder, Order
-from shards.reading.reader import Split
+from shards.reading.reader import ShardSet, Split
 from shards.reading.stream import Batch as HostBatch
 from shards.reading.stream import chosen_batches, read_batch, training_batches
 from shards.reading.transforms import Transforms
@@ -45,6 +51,23 @@ def open_held_out(recipe: BaseRecipe) -> Split:
         ShardError: the shard set or its split is missing.
     """
     return shards.open_set(recipe.evaluation_shards()).split(recipe.evaluation.split)
+
+
+def open_evaluation_set(run: Run) -> ShardSet:
+    """The shard set on which a run is evaluated.
+
+    Raises:
+        ShardError: it is missing; the sentence says how a project that has moved is mended.
+    """
+    location = run.recipe().evaluation_shards()
+    if is_uri(location) or Path(location).exists():
+        return shards.open_set(location)
+    environment = read_json(run.path / provenance.FILE) or {}
+    raise ShardError(
+        f"run {run.path} was made on the shard set {location}, which is not there: if the project"
+        f" has moved, `{environment.get('command', 'gencomp train ...')}`, given again from its new"
+        " place, notes the new paths"
+    )
 
 
 def hashes(recipe: BaseRecipe) -> dict[str, str]:

@@ -345,7 +345,7 @@ def _flock(file: IO[bytes]) -> bool | None:
 def _is_local(directory: Path) -> bool:
     """Whether a directory lies on a file system that no other host can see."""
     try:
-        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return False
     here = directory.resolve()
@@ -362,7 +362,7 @@ def _is_local(directory: Path) -> bool:
 def _place() -> str:
     """The name of the running kernel and its process namespace; empty if that is not known."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
     except OSError:
         return ""

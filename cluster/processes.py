@@ -14,7 +14,7 @@ _PROC = Path("/proc")
 def born(pid: int) -> int | None:
     """The start of a process in ticks since boot; None if it is gone or a zombie."""
     try:
-        fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        fields = (_PROC / str(pid) / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return None
     return None if fields[0] in "ZX" else int(fields[19])
@@ -34,7 +34,7 @@ def children(pid: int) -> list[int]:
     found: list[int] = []
     for thread in (_PROC / str(pid) / "task").glob("*"):
         with suppress(OSError):
-            found += map(int, (thread / "children").read_text().split())
+            found += map(int, (thread / "children").read_text(encoding="utf-8").split())
     return found
 
 

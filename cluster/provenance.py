@@ -103,7 +103,8 @@ def _git(root: Path, *words: str) -> str | None:
             ["git", "-C", str(root), *words],
             env={**variables, "GIT_OPTIONAL_LOCKS": "0"},
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=_GIT_SECONDS,
             check=True,
         )
@@ -153,7 +154,7 @@ def processor() -> dict[str, str]:
 def _processor() -> tuple[str, str]:
     fields: dict[str, str] = {}
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             name, _, value = line.partition(":")
             fields.setdefault(name.strip(), value.strip())
     except OSError:  # not Linux

@@ -36,7 +36,7 @@ STARTS = 3
 _SLOW_START = "timed out during startup"
 _ALIVE = "alive"
 _HOST_AND_PORT = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:]+\]):\d{1,5}")
-_open_locks: list[IO[str]] = []
+_open_locks: list[IO[bytes]] = []
 # The variables that a process that computes needs from its start on.
 WORKER_ENVIRONMENT = {
     # Waiting threads must not spin on cores that other workers need.
@@ -134,7 +134,7 @@ def workplace() -> Path:
     directory = Path(tempfile.mkdtemp(prefix=f"gencomp-{os.getpid()}-", dir=_base()))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     # The file is locked before it gets its name, so that it is never found unlocked while we live.
-    lock = (directory / ".alive").open("w")
+    lock = (directory / ".alive").open("wb")
     fcntl.flock(lock, fcntl.LOCK_EX)
     os.rename(directory / ".alive", directory / _ALIVE)
     _open_locks.append(lock)
@@ -146,7 +146,7 @@ def _token() -> Path:
     """The file with the token of all clusters of this process, since Ray reads it only once."""
     path = workplace() / "token"
     path.touch(mode=0o600)
-    path.write_text(secrets.token_hex(32))
+    path.write_text(secrets.token_hex(32), encoding="ascii")
     return path
 
 
@@ -162,7 +162,7 @@ def remove_leftovers() -> None:
         try:
             if directory.stat().st_uid != os.getuid():
                 continue
-            with (directory / _ALIVE).open() as lock:
+            with (directory / _ALIVE).open("rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             continue

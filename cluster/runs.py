@@ -142,12 +142,12 @@ class Run:
         return sorted(map(store.step_of, store.directories(self.checkpoints)))
 
     def identity(self) -> dict[str, Any]:
-        return json.loads((self.path / "identity.json").read_text())
+        return json.loads((self.path / "identity.json").read_text(encoding="utf-8"))
 
     def result(self) -> dict[str, Any] | None:
         """The final metrics of a finished run; None for any other run."""
         try:
-            return json.loads((self.path / "result.json").read_text())
+            return json.loads((self.path / "result.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
 

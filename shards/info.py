@@ -128,7 +128,7 @@ def parse_info(data: bytes, where: str) -> DatasetInfo:
 
 def write_info(info: DatasetInfo, directory: Path) -> None:
     temporary = directory / f".{FILE_NAME}.{os.getpid()}.tmp"
-    temporary.write_text(info.model_dump_json(indent=2) + "\n")
+    temporary.write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
     os.replace(temporary, directory / FILE_NAME)
 
 

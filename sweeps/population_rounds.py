@@ -50,7 +50,7 @@ class Rounds:
         if not self._file.exists():
             self._add(first_round(sweep))
         else:
-            written = json.loads(self._file.read_text())
+            written = json.loads(self._file.read_text(encoding="utf-8"))
             for members in written["rounds"]:
                 self._add([Member(one["point"], one["parent"]) for one in members])
             self._require_same(written)

@@ -44,7 +44,11 @@ class PastProposal(NamedTuple):
 def read(directory: Path) -> list[Proposal]:
     """The proposals of the sweep in a directory, in the order in which they were made."""
     file = directory / FILE
-    return [Proposal(**one) for one in json.loads(file.read_text())] if file.exists() else []
+    return (
+        [Proposal(**one) for one in json.loads(file.read_text(encoding="utf-8"))]
+        if file.exists()
+        else []
+    )
 
 
 def write(proposals: Sequence[Proposal], directory: Path) -> None:

@@ -222,7 +222,7 @@ class TrialStatusCallback(Callback):
 def _last_words(trial: Any) -> str:
     """The last line of a trial's error."""
     # We do not call trial.get_error(): it looks where Tune has not yet copied the file to.
-    text = Path(trial.error_file).read_text() if trial.error_file else ""
+    text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
     return text.strip().splitlines()[-1] if text.strip() else "the trial's process died"
 
 

@@ -32,7 +32,11 @@ class TimeBudget:
         self, directory: Path, limit: float, may_write: Callable[[], None] = lambda: None
     ) -> None:
         self._file, self._may_write = directory / FILE, may_write
-        self._before = json.loads(self._file.read_text())["seconds"] if self._file.exists() else 0.0
+        self._before = (
+            json.loads(self._file.read_text(encoding="utf-8"))["seconds"]
+            if self._file.exists()
+            else 0.0
+        )
         self._start = self._saved = time.monotonic()
         self.deadline = time.time() + limit - self._before
 

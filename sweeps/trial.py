@@ -59,7 +59,7 @@ class Trial:
 
         The entry "error" is the error of the last start that failed; "starts" counts all starts.
         """
-        return {"starts": 0, **json.loads((self.path / STATUS_FILE).read_text())}
+        return {"starts": 0, **json.loads((self.path / STATUS_FILE).read_text(encoding="utf-8"))}
 
     def status(self) -> Status:
         if runs.Run(self.path).result() is not None:

@@ -67,7 +67,7 @@ def listening(processes: set[Process]) -> set[str]:
                 inodes.add(link[8:-1])
     found = set()
     for table, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+        for line in Path(f"/proc/net/{table}").read_text(encoding="utf-8").splitlines()[1:]:
             fields = line.split()
             if fields[3] == "0A" and fields[9] in inodes:
                 found.add(_address(fields[1].split(":")[0], family))
@@ -174,7 +174,7 @@ def _of(pid: int) -> Process | None:
 def _stat(pid: int) -> list[str] | None:
     """Fields of /proc/PID/stat from the state on; None when it is gone or a zombie."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return None
     return None if fields[0] in "ZX" else fields

@@ -108,9 +108,9 @@ def test_it_trains_sweeps_compresses_is_evaluated_and_reported(project: Path) ->
 
 
 def _insert(file: Path, before: str, lines: str) -> None:
-    text = file.read_text()
+    text = file.read_text(encoding="utf-8")
     assert text.count(before) == 1
-    file.write_text(text.replace(before, lines + before))
+    file.write_text(text.replace(before, lines + before), encoding="utf-8")
 
 
 def _run(project: Path, *words: str) -> str:

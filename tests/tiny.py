@@ -70,7 +70,7 @@ def checked(raw: dict[str, Any]) -> BaseRecipe:
 
 def write(raw: dict[str, Any], path: Path) -> Path:
     """A raw recipe as a file."""
-    path.write_text(yaml.safe_dump(raw))
+    path.write_text(yaml.safe_dump(raw), encoding="utf-8")
     return path
 
 

@@ -108,7 +108,7 @@ def fetch_newest(run: Run, place: Store) -> int | None:
 def of(run: Run, recipe: BaseRecipe) -> Copier | None:
     """The copier of a run's checkpoints; None unless `arrange` has set a place for copies."""
     try:
-        uri = json.loads(_note(run).read_text())["uri"]
+        uri = json.loads(_note(run).read_text(encoding="utf-8"))["uri"]
     except FileNotFoundError:
         return None
     return Copier(run, place_of(run, uri), Retention(run.metrics, recipe).kept)

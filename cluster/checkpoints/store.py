@@ -118,19 +118,19 @@ class Checkpoint:
         return torch.load(self.path / OPTIMIZERS, map_location="cpu", weights_only=True)
 
     def progress(self) -> dict[str, int]:
-        return json.loads((self.path / PROGRESS).read_text())
+        return json.loads((self.path / PROGRESS).read_text(encoding="utf-8"))
 
     def frozen_hash(self) -> str | None:
         """The hash of the frozen networks that these weights belong to; None if there are none."""
         path = self.path / FROZEN
-        return json.loads(path.read_text())["xxh3_128"] if path.exists() else None
+        return json.loads(path.read_text(encoding="utf-8"))["xxh3_128"] if path.exists() else None
 
     def networks_hash(self) -> str:
         """A hash that identifies the system: the hash of its weights and its frozen networks.
 
         Without frozen networks, it is the hash of the weights' file that the manifest states.
         """
-        manifest = json.loads((self.path / MANIFEST).read_text())
+        manifest = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
         name = AVERAGES if self.averaged and AVERAGES in manifest else NETWORKS
         weights: str = manifest[name]["xxh3_128"]
         frozen = self.frozen_hash()
@@ -239,7 +239,7 @@ def verify(path: Path) -> None:
             and what is wrong.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         expected = {name: (entry["bytes"], entry["xxh3_128"]) for name, entry in manifest.items()}
     except FileNotFoundError:
         raise CorruptCheckpoint(f"{path} has no {MANIFEST}") from None

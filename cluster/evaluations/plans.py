@@ -114,7 +114,7 @@ class Plan(BaseModel):
             InputError: the directory holds no such plan, or the plan cannot be read.
         """
         try:
-            text = (directory / cls.FILE).read_text()
+            text = (directory / cls.FILE).read_text(encoding="utf-8")
         except (FileNotFoundError, NotADirectoryError):
             raise InputError(
                 f"{directory} is not an evaluation directory (it has no {cls.FILE}); "

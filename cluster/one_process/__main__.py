@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 # Optimizers import it at their first step; here that happens while the driver prepares the run.
-import torch._dynamo
+import torch._dynamo  # noqa: F401
 
 from cluster import final_errors
 from cluster.locks import Lease

@@ -87,7 +87,9 @@ def _bounds(content: dict[str, Any]) -> list[MeasuredBound]:
 
 def means(evaluation: Evaluation) -> dict[str, Any]:
     """The content of curve.json."""
-    content: dict[str, Any] = json.loads((evaluation.path / "curve.json").read_text())
+    content: dict[str, Any] = json.loads(
+        (evaluation.path / "curve.json").read_text(encoding="utf-8")
+    )
     return content
 
 

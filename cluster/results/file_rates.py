@@ -81,7 +81,7 @@ def read(path: Path) -> FileRates | None:
         InputError: the file cannot be read, is not complete, or has no joint containers.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         metrics, protocol, complete = content["metrics"], content["protocol"], content["complete"]
     except FileNotFoundError:
         return None

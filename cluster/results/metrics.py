@@ -10,9 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import shards
 from cluster.checkpoints.store import LAST
-from cluster.data import evaluation_protocol, open_held_out
+from cluster.data import evaluation_protocol, open_evaluation_set
 from cluster.results import file_rates, latents, pictures
 from cluster.results.file_rates import FileRates
 from cluster.runs import Run
@@ -102,7 +101,7 @@ class RunResult:
             self.rates.require(own["weights"], own["data"], split, own["transforms"])
         elif self.run is not None:
             recipe, weights = self.run.recipe(), self.run.final_checkpoint().networks_hash()
-            index_hash = open_held_out(recipe).index_hash
+            index_hash = open_evaluation_set(self.run).index_hash
             split, transforms = recipe.evaluation.split, evaluation_protocol(recipe)
             self.rates.require(weights, index_hash, split, transforms)
         return self.rates
@@ -188,7 +187,7 @@ class RunResult:
     def _protocol_of_training(self, result: dict[str, Any]) -> dict[str, Any]:
         assert self.run is not None
         recipe = self.run.recipe()
-        shard_set = shards.open_set(recipe.evaluation_shards())
+        shard_set = open_evaluation_set(self.run)
         held_out = shard_set.split(recipe.evaluation.split)
         return {
             "data": _short(held_out.index_hash),
@@ -297,7 +296,7 @@ def _content(path: Path) -> dict[str, Any]:
         InputError: the file cannot be read, is something else, or is not complete.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         complete, metrics, plan = content["complete"], content["metrics"], content["protocol"]
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None

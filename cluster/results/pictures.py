@@ -22,7 +22,6 @@ from gencomp.evaluation.psnr import psnr
 from gencomp.recipes.schema import BaseRecipe
 from gencomp.report.wording import value_of
 from gencomp.system import Batch, Latents, Picture, System, evaluation_mode
-from shards import open_set
 from shards.reading.reader import ShardSet, Split
 
 # The sections that every recipe has, and the names of parents, which are no part of a method.
@@ -104,7 +103,7 @@ def evaluation_set(run: Run) -> ShardSet:
         InputError: another shard set lies in its place.
         ShardError: the shard set is missing.
     """
-    shard_set = open_set(run.recipe().evaluation_shards())
+    shard_set = data.open_evaluation_set(run)
     identity = run.identity()
     if shard_set.index_hash != identity.get("evaluation.data", identity["data"]):
         raise InputError(

@@ -17,6 +17,7 @@ from gencomp import __version__
 from gencomp.errors import InputError
 from gencomp.exit_codes import DONE, ERROR, FAILED, FAILURE, SPEAKER, STOPPED
 from gencomp.own_packages import keep_out_current_directory, require_own
+from gencomp.text_encoding import require_utf8, use_utf8
 
 
 class Command(NamedTuple):
@@ -102,8 +103,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     path, flags, rest = split_words(sys.argv[1:] if argv is None else argv)
     try:
         if argv is None:
+            use_utf8()
             keep_out_current_directory()
         require_own()
+        require_utf8([*path, *flags, *rest])
         return _run(path, flags, rest)
     except SystemExit as stop:
         return _exit_code(stop)

@@ -223,7 +223,7 @@ def _processors() -> Iterable[Finding]:
 def _cgroup_processors() -> float | None:
     """The CPU quota of this control group (version 2) in processors; None without a quota."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
         return float(quota) / float(period)
     except (OSError, ValueError):  # no such file, or "max"
         return None
@@ -233,7 +233,7 @@ def _memory() -> Iterable[Finding]:
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
-            total = min(total, int(Path(limit).read_text()))
+            total = min(total, int(Path(limit).read_text(encoding="utf-8")))
         except (OSError, ValueError):  # no such file, or "max"
             continue
     seen = f"{total / GIB:.1f} GiB"

@@ -44,6 +44,8 @@ from gencomp.rate_distortion.priors import FromDistribution, Gaussian, Prior
 from gencomp.system import LatentDecoder
 
 _CPU = torch.device("cpu")
+# Some generators draw noise once and keep it for a while.
+_REPEATS = 24
 _PROTOCOL = ("latent_dim", "identity", "draw", "potential_and_grad", "grad")
 
 
@@ -164,10 +166,11 @@ class _Probe(NamedTuple):
 
 
 def _probe(module: nn.Module, latent_dim: int, device: torch.device, reference: str) -> _Probe:
-    """Decode three latents, and the first of them alone.
+    """Decode three latents, several times, and the first of them alone.
 
     Raises:
-        InputError: `decode` does not answer one finite, differentiable image for each latent.
+        InputError: `decode` does not answer one finite, differentiable image for each latent,
+            always the same.
     """
     generator = torch.Generator().manual_seed(0)
     z_BK = torch.randn(3, latent_dim, generator=generator).to(device, _dtype(module))
@@ -188,8 +191,15 @@ def _probe(module: nn.Module, latent_dim: int, device: torch.device, reference: 
             " torch (no NumPy, no detach, no no_grad)"
         )
     probe = probe._replace(z_BK=z_BK.detach(), mean=mean.detach())
-    alone = _outputs(module, probe.z_BK[:1], what)[0]
     tolerance = 1e-4 * float(probe.mean.abs().max())
+    for _ in range(_REPEATS):
+        again = _outputs(module, probe.z_BK, what)[0]
+        if not torch.allclose(again, probe.mean, rtol=1e-3, atol=tolerance):
+            raise InputError(
+                f"{what} gives another image when it is called again with the same latent, but the"
+                " image must depend on nothing but the latent (no noise, no counter)"
+            )
+    alone = _outputs(module, probe.z_BK[:1], what)[0]
     if not torch.allclose(alone[0], probe.mean[0], rtol=1e-3, atol=tolerance):
         raise InputError(f"{what} gives another image for a latent when others stand beside it")
     return probe

@@ -42,7 +42,7 @@ def read(path: Path) -> Profile:
     """
     try:
         # Values are read as text, because YAML takes 4:00:00 for a number in the base of 60.
-        raw = yaml.load(path.read_text(), Loader=yaml.BaseLoader)
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise InputError(f"--profile {path} cannot be read: {reason}") from None

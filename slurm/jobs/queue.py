@@ -207,7 +207,8 @@ def _run(command: list[str]) -> tuple[int, str, str]:
         done = subprocess.run(
             command,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=60,
             check=False,
             stdin=subprocess.DEVNULL,

@@ -41,7 +41,7 @@ class Driver:
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                text=True,
+                encoding="utf-8",
                 errors="replace",
             )
         assert self._process.stderr is not None

@@ -57,7 +57,8 @@ class Step:
                 [*command, sys.executable, "-P", "-u", "-m", "slurm.sessions.ray_node"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
             )
 
     def order(self, **orders: object) -> None:
@@ -168,7 +169,8 @@ def allocated() -> list[Node]:
         text = subprocess.run(
             ["scontrol", "show", "node", os.environ["SLURM_JOB_NODELIST"], "--oneliner"],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=60,
             check=True,
         ).stdout

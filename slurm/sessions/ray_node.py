@@ -46,7 +46,7 @@ def main() -> int:
     ray_runtime.remove_leftovers()
     home = ray_runtime.workplace()
     said = home / "said"
-    with said.open("w") as out:
+    with said.open("w", encoding="utf-8") as out:
         ray = subprocess.Popen(
             command(orders, home),
             env=variables(orders, home),
@@ -130,7 +130,7 @@ def _input_ends() -> bool:
 def _head_address(path: Path) -> str | None:
     """The head's address, from the file that `ray start` writes when its node is registered."""
     try:
-        address = path.read_text().strip()
+        address = path.read_text(encoding="utf-8").strip()
     except OSError:
         return None
     return address if address.rpartition(":")[2].isdecimal() else None

@@ -76,7 +76,7 @@ def held_out(run: Run, say: Callable[[str], None]) -> Files | None:
     found = usual or _measured(run, say)
     found.require(
         run.final_checkpoint().networks_hash(),
-        data.open_held_out(recipe).index_hash,
+        data.open_evaluation_set(run).index_hash,
         recipe.evaluation.split,
         data.evaluation_protocol(recipe),
     )
@@ -87,7 +87,7 @@ def held_out(run: Run, say: Callable[[str], None]) -> Files | None:
 
 def _measured(run: Run, say: Callable[[str], None]) -> FileRates:
     """The rates of a few held-out images; an interrupted measurement goes on where it was."""
-    held_out = data.open_held_out(run.recipe())
+    held_out = data.open_evaluation_set(run).split(run.recipe().evaluation.split)
     images = min(_PICTURES, len(held_out))
     wanted = plan.make(run, FileOptions(split=held_out.name, images=images), threads=1)
     name = _NAME if run.checkpoint == LAST else f"{_NAME}-{run.checkpoint}"

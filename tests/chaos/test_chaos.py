@@ -133,7 +133,9 @@ def report(recoveries: Sequence[Recovery]) -> None:
     print(f"\n{recovery.table(lines)}")
     if path := os.environ.get("GENCOMP_CHAOS_REPORT"):
         rounds = [{**one._asdict(), "lost": one.lost} for one in recoveries]
-        Path(path).write_text(json.dumps({"faults": lines, "rounds": rounds}, indent=1))
+        Path(path).write_text(
+            json.dumps({"faults": lines, "rounds": rounds}, indent=1), encoding="utf-8"
+        )
 
 
 @pytest.mark.slow

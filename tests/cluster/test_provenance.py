@@ -54,7 +54,7 @@ def test_the_commit_of_a_checkout_and_whether_its_code_was_changed(
         file.write_text("x = 2\n")
         provenance._code.cache_clear()
         assert provenance.code() == {"commit": commit, "dirty": True}
-        package.write_text("x = 1\n")
+        package.write_text("x = 1\n", encoding="utf-8")
 
 
 def test_an_installed_package_is_of_an_unknown_commit(package: Path) -> None:

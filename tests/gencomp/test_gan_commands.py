@@ -256,7 +256,7 @@ def test_a_figure_of_an_image_and_its_files(here: Path, capsys: pytest.CaptureFi
 def test_a_report_shows_a_run_that_uses_maps(here: Path, mode: str) -> None:
     """Also maps of 16 bits, as those of instances are."""
     assert main(["report", "--generator", mode, "--images", "2", "--out", "page.html"]) == 0
-    assert "reconstructions" in Path("page.html").read_text().lower()
+    assert "reconstructions" in Path("page.html").read_text(encoding="utf-8").lower()
 
 
 def test_codecs_get_pictures_with_their_maps(here: Path) -> None:
@@ -294,7 +294,9 @@ def test_what_a_segmentation_network_finds(here: Path, capsys: pytest.CaptureFix
     codec = run.system().codec()
     assert codec is not None
     shown = [codec.reconstruct(Picture(one.image)) for one in samples]
-    metrics = json.loads(Path("global/evaluations/seen/metrics.json").read_text())["metrics"]
+    metrics = json.loads(Path("global/evaluations/seen/metrics.json").read_text(encoding="utf-8"))[
+        "metrics"
+    ]
     for name, images in (("miou", shown), ("miou_images", [one.image for one in samples])):
         expected = iou(labels_NHW, np.stack(images))
         assert metrics[name]["value"] == pytest.approx(expected)

@@ -91,7 +91,7 @@ def write(directory: Path, nodes: int) -> None:
 
 
 def node_names(slurm_conf: Path) -> list[str]:
-    return re.findall(r"^NodeName=(\S+)", slurm_conf.read_text(), re.MULTILINE)
+    return re.findall(r"^NodeName=(\S+)", slurm_conf.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def is_laid_out(directory: Path) -> bool:

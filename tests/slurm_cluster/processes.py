@@ -55,7 +55,7 @@ def crash(processes: Iterable[Process]) -> None:
 
 def _program(process: Process) -> str:
     try:
-        return Path(f"/proc/{process.pid}/comm").read_text().strip()
+        return Path(f"/proc/{process.pid}/comm").read_text(encoding="utf-8").strip()
     except OSError:
         return ""
 

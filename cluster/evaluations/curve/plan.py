@@ -28,7 +28,7 @@ from pydantic import Field
 import gencomp
 import shards
 from cluster.checkpoints.store import LAST
-from cluster.data import stored
+from cluster.data import open_evaluation_set, stored
 from cluster.evaluations import evaluation, plans
 from cluster.evaluations.curve.settings import Settings
 from cluster.evaluations.decoders import (
@@ -45,6 +45,7 @@ from gencomp.errors import InputError
 from gencomp.rate_distortion.certificate import TRANSITIONS
 from gencomp.rate_distortion.schedules import report_points
 from gencomp.rate_distortion.tuning import Tuning
+from shards.reading.reader import ShardSet
 
 Kind = Literal["measure", "forward", "backward", "certify", "repeat"]
 
@@ -192,7 +193,7 @@ def make(run: Run, chosen: Settings, features: Path | None = None) -> Plan:
         InputError: the run is not finished, has no decoder of latents, or there are too few images.
         ShardError: the shard set or a split is missing.
     """
-    return _make(run, run.recipe().evaluation_shards(), chosen, features)
+    return _make(run, open_evaluation_set(run), chosen, features)
 
 
 def make_for_model(
@@ -205,14 +206,15 @@ def make_for_model(
             images.
         ShardError: the shard set or a split is missing.
     """
-    return _make(model, location, chosen, features)
+    return _make(model, shards.open_set(location), chosen, features)
 
 
-def _make(subject: Run | OfModel, location: str, chosen: Settings, features: Path | None) -> Plan:
+def _make(
+    subject: Run | OfModel, shard_set: ShardSet, chosen: Settings, features: Path | None
+) -> Plan:
     decoder, identity = open_decoder(subject)
     if chosen.distortion == "gaussian_likelihood":
         stated_variance(decoder)
-    shard_set = shards.open_set(location)
     measured = shard_set.split(chosen.split)
     rows = spaced(len(measured), chosen.images, chosen.split)
     image_BCHW = read_images(subject, measured, rows[:1])
@@ -220,7 +222,7 @@ def _make(subject: Run | OfModel, location: str, chosen: Settings, features: Pat
     if (values := decoder.target(image_BCHW).shape[1]) != decoder.values:
         raise InputError(
             f"the decoder gives {decoder.values} values, but the {height}×{width} images of "
-            f"{location} have {values} on its scale"
+            f"{shard_set.where} have {values} on its scale"
         )
     pilot_images = min(chosen.pilot_images, chosen.images)
     return Plan(
@@ -231,7 +233,7 @@ def _make(subject: Run | OfModel, location: str, chosen: Settings, features: Pat
         prior=decoder.prior.identity,
         data=shard_set.index_hash,
         stored=stored(shard_set.info),
-        shards=plans.absolute(location),
+        shards=plans.absolute(str(shard_set.path)),
         features_file=None if features is None else str(features.resolve()),
         rows=rows,
         pilot_rows=tuple(rows[i] for i in spaced(len(rows), pilot_images, chosen.split)),

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import gencomp
-import shards
 from cluster import data
 from cluster.evaluations import evaluation, plans
 from cluster.evaluations.decoders import open_decoder, read_images, stated_variance, value_range
@@ -106,9 +105,8 @@ def make(run: Run, *, training_images: int | None, **chosen: Any) -> Plan:
             "Gaussian ones"
         )
     recipe = run.recipe()
+    shard_set = data.open_evaluation_set(run)
     training, _ = data.open_training(recipe)
-    location = recipe.evaluation_shards()
-    shard_set = shards.open_set(location)
     count = len(training) if training_images is None else training_images
     settings = checked(Settings, {**chosen, "training_images": count})
     spaced(len(training), settings.training_images, recipe.data.split)
@@ -125,7 +123,7 @@ def make(run: Run, *, training_images: int | None, **chosen: Any) -> Plan:
         data=shard_set.index_hash,
         training_data=training.index_hash,
         stored=data.stored(shard_set.info),
-        shards=plans.absolute(location),
+        shards=plans.absolute(str(shard_set.path)),
         rows=rows,
         height=height,
         width=width,

@@ -8,7 +8,6 @@ from itertools import pairwise
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import gencomp
-import shards
 from cluster import data
 from cluster.evaluations import evaluation, plans
 from cluster.evaluations.files.settings import FileOptions, Lossless, Settings
@@ -117,8 +116,7 @@ def make(run: Run, chosen: FileOptions, threads: int) -> Plan:
     """
     codec, ideal = open_codec(run)
     recipe = run.recipe()
-    location = recipe.evaluation_shards()
-    shard_set = shards.open_set(location)
+    shard_set = data.open_evaluation_set(run)
     split = shard_set.split(chosen.split)
     count = len(split) if chosen.images is None else chosen.images
     settings = checked(Settings, {**dict(chosen), "images": count, "threads": threads})
@@ -142,7 +140,7 @@ def make(run: Run, chosen: FileOptions, threads: int) -> Plan:
         ideal=ideal is not None,
         parts=several(codec.parts),
         rules=rules(ideal is not None, bool(settings.lossless), several(codec.parts)),
-        shards=plans.absolute(location),
+        shards=plans.absolute(str(shard_set.path)),
         settings=settings,
     )
 

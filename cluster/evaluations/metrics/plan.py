@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import gencomp
-import shards
 from cluster import data
 from cluster.evaluations import evaluation, plans
 from cluster.evaluations.metrics.abilities import Abilities
@@ -166,8 +165,7 @@ def make(
     """
     checkpoint = run.final_checkpoint()
     recipe = run.recipe()
-    location = recipe.evaluation_shards()
-    shard_set = shards.open_set(location)
+    shard_set = data.open_evaluation_set(run)
     split = shard_set.split(chosen["split"])
     through_files = chosen["reconstructions"] == "files"
     if run.writing and not through_files:
@@ -214,7 +212,7 @@ def make(
         sizes=tuple((*size, count) for size, count in sizes.items()) if len(sizes) > 1 else (),
         reconstructs=abilities.reconstructs,
         rules=rules(settings, list(sizes)),
-        shards=plans.absolute(location),
+        shards=plans.absolute(str(shard_set.path)),
         features_file=None if features is None else str(features.resolve()),
         lpips_file=None if lpips is None else str(lpips.resolve()),
         segmentation_file=None if segmentation is None else str(segmentation.resolve()),

@@ -79,7 +79,7 @@ def _sweep(
     text = sweep_file.dump(loaded)
 
     def is_finished() -> bool:
-        return found.is_complete() and (home / _FILE).read_text() == text
+        return found.is_complete() and (home / _FILE).read_text(encoding="utf-8") == text
 
     def prepare() -> None:
         with locked(home):

@@ -26,14 +26,14 @@ def test_what_is_not_finite_becomes_null(tmp_path: Path) -> None:
 
 
 def test_a_torn_last_line_is_ignored(log: Path) -> None:
-    with log.open("a") as file:
+    with log.open("a", encoding="utf-8") as file:
         file.write('{"step": 6, "lo')
     assert [row["step"] for row in json_lines.read(log)] == [1, 2, 3, 4, 5]
     assert json_lines.read(log.with_name("missing")) == []
 
 
 def test_rewind(log: Path) -> None:
-    with log.open("a") as file:
+    with log.open("a", encoding="utf-8") as file:
         file.write('{"step": 6, "lo')
     json_lines.rewind(log, 3)
     json_lines.append(log, {"step": 4, "loss": 0.0})
@@ -47,11 +47,11 @@ def test_follow(log: Path) -> None:
     rows, offset = json_lines.follow(log, 0)
     assert len(rows) == 5 and offset == json_lines.end(log)
     assert json_lines.follow(log, offset) == ([], offset)
-    with log.open("a") as file:
+    with log.open("a", encoding="utf-8") as file:
         file.write('{"step": 6}\n{"st')
     rows, offset = json_lines.follow(log, offset)
     assert rows == [{"step": 6}]
-    with log.open("a") as file:
+    with log.open("a", encoding="utf-8") as file:
         file.write('ep": 7}\n')
     assert json_lines.follow(log, offset)[0] == [{"step": 7}]
     assert json_lines.follow(log.with_name("missing"), 0) == ([], 0)
@@ -81,4 +81,10 @@ def test_follow_when_a_rewound_log_has_grown_again(log: Path, length: int) -> No
 
 
 def test_rows_are_json_lines(log: Path) -> None:
-    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, 2, 3, 4, 5]
+    assert [json.loads(line)["step"] for line in log.read_text(encoding="utf-8").splitlines()] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]

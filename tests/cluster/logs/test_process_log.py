@@ -23,7 +23,7 @@ FIELDS = ["time", "level", "run", "trial", "rank", "step", "host", "pid", "messa
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def test_fields(tmp_path: Path) -> None:

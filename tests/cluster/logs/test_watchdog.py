@@ -231,4 +231,4 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def text(path: Path) -> str:
-    return path.read_text() if path.exists() else ""
+    return path.read_text(encoding="utf-8") if path.exists() else ""

@@ -64,6 +64,8 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
 
 
 # What a test replaces in PLAIN.
+EVERY_TENTH = """self.calls = getattr(self, "calls", 0) + 1
+            return self.layer(z) + self.calls // 10"""
 MARKS = {"latent_dim": "latent_dim = 3", "answer": "return self.layer(z)", "made": "class Plain"}
 
 
@@ -335,6 +337,14 @@ class TestRefused:
             (
                 {"answer": "return self.layer(z) - self.layer(z).mean(0)"},
                 "gives another image for a latent when others stand beside it",
+            ),
+            (
+                {"answer": "return self.layer(z) + torch.randn(4)"},
+                r"another image when it is called again with the same latent, but the image must",
+            ),
+            (
+                {"answer": EVERY_TENTH},
+                "gives another image when it is called again with the same latent",
             ),
             (
                 {"answer": "return self.layer(z), z[:, :1]"},

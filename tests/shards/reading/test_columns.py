@@ -194,7 +194,7 @@ def test_what_a_killed_maker_left_is_not_believed(large: Path, cache: Path) -> N
 
 
 def test_without_a_cache_the_arrays_are_its_own(large: Path, cache: Path) -> None:
-    cache.write_text("a file where the directory should be")
+    cache.write_text("a file where the directory should be", encoding="utf-8")
     found = opened(large)
     cache.unlink()
     assert same(found, opened(large))

@@ -63,13 +63,13 @@ def test_what_a_command_has_no_use_for_is_left_aside(file: Path) -> None:
     ],
 )
 def test_other_files_are_refused(text: str, sentence: str, file: Path) -> None:
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=f"--profile {file}.*{sentence}"):
         profile.read(file)
 
 
 def test_a_wrong_time_in_it_is_refused(file: Path) -> None:
-    file.write_text("time: soon")
+    file.write_text("time: soon", encoding="utf-8")
     with pytest.raises(InputError, match="--time 'soon' must be minutes"):
         Allocation(profile=file).completed()
 

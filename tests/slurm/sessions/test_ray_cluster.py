@@ -91,7 +91,9 @@ def test_a_node_ends_with_its_input_and_not_by_slurms_signals() -> None:
     status = f"/proc/{node.pid}/status"
 
     def blocks() -> bool:
-        lines = dict(line.split(":", 1) for line in open(status).read().splitlines())
+        lines = dict(
+            line.split(":", 1) for line in open(status, encoding="utf-8").read().splitlines()
+        )
         return bool(int(lines["SigBlk"], 16) >> (signal.SIGTERM - 1) & 1)
 
     assert wait_for(blocks)
