@@ -59,6 +59,20 @@ def choose(wish: str) -> Executor:
     return wish  # type: ignore[return-value]
 
 
+def require_possible(evaluation: JobSet, jobs: int, executor: Executor) -> None:
+    """Check what can be checked before anything is written or submitted.
+
+    Args:
+        evaluation, jobs, executor: those of `divide`.
+
+    Raises:
+        InputError: there are no jobs, or they could not write their logs.
+    """
+    if jobs < 1:
+        raise InputError(f"--jobs {jobs} must be at least 1")
+    sbatch.require_plain_name(evaluation.logs, executor)
+
+
 def divide(evaluation: JobSet, jobs: int, executor: Executor) -> Division:
     """Give the blocks that are neither finished nor being worked on to new jobs.
 
@@ -67,9 +81,7 @@ def divide(evaluation: JobSet, jobs: int, executor: Executor) -> Division:
         jobs: the most new jobs of each stage that has blocks; on Slurm, at most an array of them.
         executor: the executor of the new jobs.
     """
-    if jobs < 1:
-        raise InputError(f"--jobs {jobs} must be at least 1")
-    sbatch.require_plain_name(evaluation.logs, executor)
+    require_possible(evaluation, jobs, executor)
     if executor == "slurm":
         jobs = min(jobs, queue.longest_array())
     known = ledger.read(evaluation)

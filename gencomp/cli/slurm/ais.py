@@ -94,7 +94,7 @@ def ais(
         jobs = CurveJobs(_of_model(model, chosen, features))
     else:
         raise InputError("--checkpoint belongs to a RUN; a model of your own has its --weights")
-    return submission.show(jobs) if submission.dry_run else submission.submit(jobs.enter())
+    return submission.show(jobs) if submission.dry_run else submission.submit(jobs)
 
 
 def _require_no_model(run: Path, own: ModelOptions) -> None:

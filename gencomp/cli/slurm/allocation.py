@@ -88,6 +88,7 @@ class Allocation(Requests):
         Returns:
             The exit code.
         """
+        submit.require_possible(found, 1, "slurm")
         found.path.mkdir(parents=True, exist_ok=True)
         with locked(found.path, _BUSY):
             if not _announce_living(found.subject):

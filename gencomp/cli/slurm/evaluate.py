@@ -44,6 +44,6 @@ def evaluate(words: Sequence[str]) -> int:
         opened = open_run(run, checkpoint, writing)
         plan = metric.plan(opened, submission.cpus)
         jobs = MetricJobs(Evaluation.find(opened, metric.name, plan))
-        return submission.show(jobs) if submission.dry_run else submission.submit(jobs.enter())
+        return submission.show(jobs) if submission.dry_run else submission.submit(jobs)
 
     return recipe_words.call(evaluate, own, "gencomp slurm evaluate", recipe_words.writing_keys)

@@ -47,6 +47,6 @@ def files(words: Sequence[str]) -> int:
         opened = open_run(run, checkpoint, writing)
         wanted = plan.make(opened, file, submission.cpus)
         jobs = FileJobs(plan.Evaluation.find(opened, name, wanted))
-        return submission.show(jobs) if submission.dry_run else submission.submit(jobs.enter())
+        return submission.show(jobs) if submission.dry_run else submission.submit(jobs)
 
     return recipe_words.call(files, own, "gencomp slurm files", recipe_words.writing_keys)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import tyro
 from pydantic import Field
@@ -20,6 +20,7 @@ from slurm.jobs.options import SlurmOptions
 if TYPE_CHECKING:
     from slurm.jobs.job_set import JobSet
     from slurm.jobs.submit import Division
+    from slurm.kinds.evaluation_jobs import EvaluationJobs
 
 _BUSY = (
     "{directory} is being worked on by {holder}; "
@@ -97,8 +98,10 @@ class Submission(Requests):
         print(submit.dry_run(jobs, work, self, self.max_parallel), end="")
         return DONE
 
-    def submit(self, jobs: JobSet) -> int:
-        """Submit the missing jobs; on this machine, or with `wait`, also wait for them.
+    def submit(self, jobs: EvaluationJobs[Any]) -> int:
+        """Enter the evaluation and submit the missing jobs.
+
+        On this machine, or with `wait`, also wait for them.
 
         Returns:
             The exit code.
@@ -107,6 +110,8 @@ class Submission(Requests):
         from slurm.jobs import queue, submit
 
         chosen = submit.choose(self.executor)
+        submit.require_possible(jobs, self.jobs, chosen)
+        jobs.enter()
         with locked(jobs.path, _BUSY):
             missing = len(jobs.missing())
             work = submit.divide(jobs, self.jobs, chosen)

@@ -42,4 +42,4 @@ def variational(
     opened = open_run(run, checkpoint)
     wanted = plan.make(opened, **dict(encoders), threads=submission.cpus)
     jobs = EncoderJobs(plan.Evaluation.find(opened, name, wanted))
-    return submission.show(jobs) if submission.dry_run else submission.submit(jobs.enter())
+    return submission.show(jobs) if submission.dry_run else submission.submit(jobs)
