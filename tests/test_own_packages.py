@@ -82,7 +82,7 @@ def test_a_worker_and_jobs_are_started_among_them(photos: Path, home: Path) -> N
     assert curve.returncode == 0, curve.stdout + curve.stderr
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_rays_workers_are_started_among_them(photos: Path, home: Path) -> None:
     raw = tiny.generator(photos, {"training.steps": 4})
     tiny.write(raw, home / "tiny.yaml")

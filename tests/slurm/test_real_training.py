@@ -158,7 +158,7 @@ def test_two_nodes_preempted(
     assert "Caught signal SIGUSR2" in said and "rank 0: " in said
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_sweep_over_two_allocations(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -120,7 +120,7 @@ def test_too_small_a_cluster_is_named_and_waiting_may_be_stopped(
     assert driver.err.read_text() == f"gencomp: error: {text}\n"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_fewer_and_more_workers(
     photos: Path,
     tmp_path: Path,
