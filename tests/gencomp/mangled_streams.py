@@ -14,6 +14,7 @@ from gencomp.coding import container
 from gencomp.coding.fields import varints
 from gencomp.errors import InputError
 from gencomp.system import Codec
+from tests.mutation import mutated
 
 _EXACT = 8  # the bit of exact containers in the third byte
 # A small picture is shown or refused within so many CPU seconds, and bytes that Python holds.
@@ -31,24 +32,10 @@ def sealed(body: bytes) -> bytes:
 def mangled(streams: Sequence[bytes], generator: np.random.Generator) -> bytes:
     """A stream with bytes changed, cut, added or taken from another stream; in half of the cases
     with the right checksum."""
-    data = bytearray(streams[generator.integers(len(streams))])
-    for _ in range(generator.integers(1, 4)):
-        at = int(generator.integers(len(data) + 1))
-        kind = generator.integers(6)
-        if kind <= 1 and at < len(data):
-            data[at] ^= int(generator.integers(1, 256))
-        elif kind == 2:
-            del data[at : at + int(generator.integers(1, 9))]
-        elif kind == 3:
-            data[at:at] = generator.bytes(int(generator.integers(1, 9)))
-        elif kind == 4:
-            other = streams[generator.integers(len(streams))]
-            data[at:] = other[int(generator.integers(len(other))) :]
-        elif at < len(data):
-            data[at] = int(generator.choice([0, 1, 0x7F, 0x80, 0xFF]))
+    data = mutated(streams, generator)
     if len(data) > 8 and generator.integers(2):
-        return sealed(bytes(data[: -2 if data[2] & _EXACT else -4]))
-    return bytes(data)
+        return sealed(data[: -2 if data[2] & _EXACT else -4])
+    return data
 
 
 def header(writer: bytes, generator: np.random.Generator, exact: bool = False) -> bytes:
