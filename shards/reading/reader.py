@@ -242,7 +242,7 @@ class Split:
         """The error for a sample that was like this when it was indexed."""
         return ShardError(
             f"{self._named(row, what)}; leave out all such samples by the command "
-            f"`{index_command(self.path, self._info)}`, and read the set that it makes"
+            f"`{_index_command(self.path, self._info)}`, and read the set that it makes"
         )
 
     def _named(self, row: int, what: str) -> str:
@@ -251,7 +251,7 @@ class Split:
         return f"{shard}, key {key!r}, byte {offset}: the sample {what}"
 
 
-def index_command(path: str | Path, info: DatasetInfo) -> str:
+def _index_command(path: str | Path, info: DatasetInfo) -> str:
     """The command that indexes the tars of a set anew without the samples that cannot be decoded.
 
     The new index goes to a directory beside the old one, or to the current directory if the old one
@@ -261,10 +261,11 @@ def index_command(path: str | Path, info: DatasetInfo) -> str:
     local = tars.local_path("")
     place = tars.uri.replace("***@", "", 1) if local is None else str(local)
     names = sorted(shard.name for split in info.splits.values() for shard in split.shards)
-    if names == [name for name in tars.names(".tar") if not name.startswith(".")]:
-        locations = [place]
-    else:
-        locations = [str(place_of(place, name)) for name in names]
+    try:
+        whole = names == [name for name in tars.names(".tar") if not name.startswith(".")]
+    except ShardError:  # a server that lists nothing
+        whole = False
+    locations = [place] if whole else [str(place_of(place, name)) for name in names]
     beside = Path(urlsplit(path).path).name if isinstance(path, str) else path.absolute()
     words = ["gencomp", "shards", "index", *locations, "--out", f"{beside}-readable"]
     split = info.parameters.get("split") if info.source == "wds" else None

@@ -53,7 +53,7 @@ class Files(Protocol):
         ...
 
     def open(self, name: str) -> IO[bytes]:
-        """A seekable stream of one file, with errors of its own; raises `ShardError` as `read`."""
+        """A seekable stream of one file; raises `ShardError` when the file is missing."""
         ...
 
     def fingerprint(self, names: Iterable[str]) -> str:

@@ -134,7 +134,7 @@ def packed_as(path: Path, made: dict[str, bytes], name: Callable[[str], str]) ->
         lambda file: file.replace("/", "\\"),
         lambda file: f"set/{file}".replace("/", "\\"),
         lambda file: f"./{file}",
-        lambda file: f"/home/me/set/{file}",
+        lambda file: f"/data/me/set/{file}",
         lambda file: rf"C:\Users\me\{file}".replace("/", "\\"),
         lambda file: f"set/deeper/{file}",
     ],
