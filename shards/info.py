@@ -72,7 +72,7 @@ class DatasetInfo(_Model):
         default=[], description="the members that are maps of pixels, such as 'label.png'"
     )
     skipped: list[Skipped] = Field(
-        default=[], description="the inputs that were left out on request"
+        default=[], description="the inputs that were left out, each with the reason"
     )
     index_hash: str = Field(description="the sha256 hash of the index's logical content")
     index_bytes_hash: str = Field(

@@ -15,8 +15,10 @@ from shards.errors import ShardError
 
 BLOCK = 512
 _CHUNK = 1 << 20
-# The rule of webdataset: the key is the path up to the first dot of its last component.
-_KEY_AND_EXTENSION = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$", re.DOTALL)
+# The rule of webdataset: the key is the path up to the first dot of its last component. Here a
+# backslash also ends a component, as in tars from Windows, and a name that begins with a dot is
+# hidden, also in a folder.
+_KEY_AND_EXTENSION = re.compile(r"^((?:.*[/\\])?[^./\\]+)[.]([^/\\]*)$", re.DOTALL)
 _META = re.compile(r"(^|.*/)__[^/]*__($|/)")
 _MAGIC = {
     b"\x1f\x8b": "gzip",
@@ -51,7 +53,12 @@ class Member(NamedTuple):
 def split_name(path: str) -> tuple[str, str] | None:
     """The key and the extension in a member's path, or None for a name that WebDataset skips."""
     match = _KEY_AND_EXTENSION.match(path)
-    return (match[1], match[2].lower()) if match and not _META.match(path) else None
+    return (match[1], match[2].lower()) if match and not is_meta(path) else None
+
+
+def is_meta(path: str) -> bool:
+    """Whether WebDataset skips a path because one of its parts is named like `__pairs__`."""
+    return _META.match(path) is not None
 
 
 def scan(tar: Path | Stream, where: str | None = None) -> list[tuple[str, list[Member]]]:
@@ -77,27 +84,57 @@ def samples(stream: Stream, where: str) -> Iterator[tuple[str, list[Member]]]:
     compressed, sparse, damaged or truncated tars and for a sample that has the same extension
     twice.
     """
+    for key, members in groups(stream, where):
+        if (second := repeated(members)) is not None:
+            raise ShardError(f"{where}: sample {key!r} {two_members(second)}")
+        yield key, members
+
+
+def groups(stream: Stream, where: str) -> Iterator[tuple[str, list[Member]]]:
+    """The samples as `samples` gives them, and also those that have an extension twice."""
     key, members = "", list[Member]()
     end = 0
     for info in _members(stream, where):
         data_end = info.offset_data + (info.size if info.isreg() else 0)
         end = -(-data_end // BLOCK) * BLOCK
-        parts = split_name(info.name) if info.isreg() else None
+        parts = split_name(utf8_name(info.name)) if info.isreg() else None
         if parts is None:
             continue
         if parts[0] != key and members:
             yield key, members
             members = []
-        key, member = parts[0], Member(parts[1], info.offset_data, info.size)
-        if any(member.name == other.name for other in members):
-            raise ShardError(
-                f"{where}: sample {key!r} has two members {member.name!r} (the second at byte "
-                f"{member.offset}): give every sample a key of its own"
-            )
-        members.append(member)
+        key = parts[0]
+        members.append(Member(parts[1], info.offset_data, info.size))
     if members:
         yield key, members
     _check_end(stream, where, end)
+
+
+def repeated(members: list[Member]) -> Member | None:
+    """The first member whose extension an earlier member has; None if there is none."""
+    seen: set[str] = set()
+    for member in members:
+        if member.name in seen:
+            return member
+        seen.add(member.name)
+    return None
+
+
+def two_members(second: Member) -> str:
+    """What is wrong with a sample that has an extension twice, the second time at `second`."""
+    return (
+        f"has two members {second.name!r} (the second at byte {second.offset}): give every sample "
+        "a key of its own"
+    )
+
+
+def utf8_name(name: str) -> str:
+    """A name as Python decodes it; one that is not UTF-8 is taken as Latin-1."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "surrogateescape").decode("latin-1")
+    return name
 
 
 class OnePass:
@@ -169,7 +206,7 @@ def _members(stream: Stream, where: str) -> Iterator[tarfile.TarInfo]:
     stream.seek(0)
     try:
         # To read a tar, `tarfile` needs no more methods than the three of `Stream`.
-        with tarfile.open(fileobj=cast(BinaryIO, stream), mode="r:") as tar:
+        with tarfile.open(fileobj=cast(BinaryIO, stream), mode="r:", encoding="utf-8") as tar:
             for info in tar:
                 if info.issparse():
                     raise ShardError(

@@ -10,7 +10,7 @@ from gencomp.errors import InputError
 from shards.reading import decode
 
 SUFFIX = ".gcp"
-_IMAGE_ENDINGS = frozenset(f".{ending}" for ending in decode.EXTENSIONS)
+_IMAGE_ENDINGS = frozenset(f".{ending}" for ending in decode.EXTENSIONS | decode.RARE_EXTENSIONS)
 
 
 class Job(NamedTuple):
@@ -36,7 +36,7 @@ def image_files(folder: Path) -> list[Path]:
     Raises:
         InputError: The folder holds no images.
     """
-    names = _below(folder, _IMAGE_ENDINGS)
+    names = [name for name in _below(folder) if name.suffix.lower() in _IMAGE_ENDINGS]
     if not names:
         raise InputError(f"{folder} holds no images ({', '.join(sorted(_IMAGE_ENDINGS))})")
     return [folder / name for name in names]
@@ -60,6 +60,23 @@ def image_jobs(folder: Path, out: Path, maps: Mapping[str, Path]) -> list[Job]:
             maps=maps_of(image, maps, folder),
         )
         for image in image_files(folder)
+    ]
+
+
+def other_files(folder: Path, jobs: Sequence[Job]) -> list[Path]:
+    """The visible files below a folder that no job reads or writes, sorted by their names.
+
+    Maps and compressed files beside the images are read or written by commands, so they are not
+    among them.
+    """
+    used = {job.source for job in jobs} | {job.target for job in jobs}
+    used |= {file for job in jobs for file in job.maps.values()}
+    return [
+        folder / name
+        for name in _below(folder)
+        if folder / name not in used
+        and name.suffix.lower() != SUFFIX
+        and not any(part.startswith(".") for part in name.parts)
     ]
 
 
@@ -121,7 +138,7 @@ def stream_jobs(folder: Path, out: Path) -> list[Job]:
     Raises:
         InputError: The folder holds no compressed files, or two of them would become one image.
     """
-    names = _below(folder, {SUFFIX})
+    names = [name for name in _below(folder) if name.suffix.lower() == SUFFIX]
     if not names:
         raise InputError(f"{folder} holds no compressed files ({SUFFIX})")
     sources: dict[Path, Path] = {}
@@ -174,12 +191,12 @@ def require_folder(path: Path) -> None:
     _require_parent(path)
 
 
-def _below(folder: Path, endings: set[str] | frozenset[str]) -> Sequence[Path]:
-    """The files with one of these endings, relative to the folder, sorted; hidden ones left out."""
+def _below(folder: Path) -> Sequence[Path]:
+    """The files below a folder, relative to it, sorted; hidden ones left out."""
     return sorted(
         path.relative_to(folder)
         for path in folder.rglob("*")
-        if path.suffix.lower() in endings and not path.name.startswith(".") and path.is_file()
+        if not path.name.startswith(".") and path.is_file()
     )
 
 

@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 import PIL
 
 from shards import pool
-from shards.building.sources import SOURCES, Reader, Source
+from shards.building.sources import SOURCES, Outcome, Reader, Source
 from shards.building.workplace import (
     Part,
     Workplace,
@@ -32,7 +32,7 @@ from shards.building.workplace import (
     workplace,
     write_part,
 )
-from shards.building.writer import NewSample, write_shard
+from shards.building.writer import NewSample, name_fault, write_shard
 from shards.errors import ShardError
 from shards.index import FILE_NAME as INDEX_NAME
 from shards.index import IndexWriter
@@ -70,8 +70,8 @@ def build(
         shard_size: The number of work items in a tar; a tar has fewer samples if some of its items
             are left out.
         limit: The largest number of work items in each split; the first ones are taken.
-        on_error: What to do with an image that cannot be read: `stop` ends the build, `skip` leaves
-            the image out and lists it in dataset.json.
+        on_error: What to do with a file that is no image, cannot be read or belongs to no split:
+            `stop` ends the build, `skip` leaves the file out and lists it in dataset.json.
         processes: The number of processes that work at once; by default as many as pay off on the
             CPUs usable here.
         progress: A function that is called a few times a second with (split, items done, items in
@@ -114,6 +114,8 @@ def build_source(
     parameters = json.loads(json.dumps({**content, "on_error": on_error}))  # as they are read back
     if (existing := _existing(out, source, parameters)) is not None:
         return existing
+    if source.strays and on_error == "stop":
+        raise ShardError(source.strays[0].reason)
     with _writing(out), workplace(out, _plan(source, content)) as place:
         # Another process may have made the set before this process got the lock.
         if (existing := _existing(out, source, parameters)) is not None:
@@ -311,7 +313,7 @@ def _samples(
     """
     done = 0
     try:
-        for done, outcome in enumerate(read(job.block), start=1):
+        for done, outcome in enumerate(map(_storable, read(job.block)), start=1):
             if isinstance(outcome, NewSample):
                 yield outcome
             elif isinstance(outcome, Skipped):
@@ -327,6 +329,13 @@ def _samples(
         raise RuntimeError(f"the source {source} gave {done} outcomes for {job.items} items")
 
 
+def _storable(outcome: Outcome) -> Outcome:
+    """The outcome, or `Skipped` for a sample whose names cannot stand in a set."""
+    if not isinstance(outcome, NewSample) or (fault := name_fault(outcome)) is None:
+        return outcome
+    return Skipped(path=outcome.source.encode(errors="backslashreplace").decode(), reason=fault)
+
+
 def _merge(
     source: Source,
     parameters: dict[str, Any],
@@ -337,7 +346,7 @@ def _merge(
     """Make the index from the records of all the shards, in constant memory."""
     index = IndexWriter(place.set / INDEX_NAME)
     splits: dict[str, SplitInfo] = {}
-    skipped: list[Skipped] = []
+    skipped = list(source.strays)
     maps: dict[str, None] = {}  # in order of appearance
     for split, shard_names in names.items():
         shards = []

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 import pyarrow as pa
@@ -21,6 +21,7 @@ from shards.info import FILE_NAME as INFO_NAME
 from shards.info import (
     DatasetInfo,
     ShardInfo,
+    Skipped,
     SplitInfo,
     Transform,
     created_by,
@@ -32,8 +33,14 @@ from shards.reading.files import is_uri, place_of
 from shards.remote.stores import Store, store
 
 Location = str | Path
+OnError = Literal["stop", "skip"]
 Progress = Callable[[str, int, int], None]
 
+# The endings of image files that are not read here. A sample of such a file has lost its image,
+# whereas a member such as README.md or a lone caption belongs to no image.
+_UNREAD_IMAGES = frozenset(
+    "avif heic heif jxl jp2 j2k jpx jxr tga psd ico svg exr hdr pfm apng dng cr2 nef arw".split()
+)
 _SPLIT_WORD = re.compile(r"(?:^|[-_.])(train|val|validation|valid|test)(?=[-_.]|$)")
 _COMPRESSED = re.compile(r"\.(tar\.\w+|tgz)$")
 
@@ -44,6 +51,8 @@ def index_tars(
     split: str | None = None,
     processes: int = 1,
     progress: Progress | None = None,
+    on_error: OnError = "stop",
+    check_pixels: bool = False,
 ) -> DatasetInfo:
     """Index foreign WebDataset tars: write `index.parquet` and `dataset.json`, and copy nothing.
 
@@ -56,12 +65,20 @@ def index_tars(
             in each file's name, or `train` if there is none.
         processes: The number of processes that read tars at once.
         progress: A function that is called with (split, tars done, tars in all).
+        on_error: What to do with a sample whose image cannot be read: `stop` ends the work, `skip`
+            leaves the sample out and lists it in dataset.json. The tars stay as they are.
+        check_pixels: Whether images, and PNG members that may be maps, are decoded as a whole; by
+            default only their headers are read.
 
-    The image of a sample is its first member with an image's extension. The label is the member
-    `cls`, if it is an integer. The maps are all other PNG members of one channel whose name has two
-    or more parts, such as `label.png`, and that every sample has. Raises `ShardError` when a tar is
-    compressed or damaged, when a sample has no image, and when `out` has another index already.
+    The image of a sample is its first member with an image's extension. Members that belong to no
+    image, such as README.md, are passed over; dataset.json counts them for each tar. The label is
+    the member `cls`, if it is an integer. The maps are all other PNG members of one channel whose
+    name has two or more parts, such as `label.png`, and that every sample has. Raises `ShardError`
+    when a tar is compressed or damaged, when the image of a sample cannot be read and none is to be
+    skipped, and when `out` has another index already.
     """
+    if on_error not in ("stop", "skip"):
+        raise ShardError(f"on error {on_error!r} is not one of stop, skip")
     place, names = _find(location)
     if processes < 1:
         raise ShardError(f"{processes} processes cannot work: at least 1 is needed")
@@ -70,16 +87,18 @@ def index_tars(
         temporary = directory / f".indexing.{os.getpid()}.{INDEX_NAME}"
         writer = IndexWriter(temporary)
         try:
-            splits, maps = _index(writer, _jobs(place, names, split), processes, progress)
+            jobs = _jobs(place, names, split, on_error, check_pixels)
+            splits, maps, skipped = _index(writer, jobs, processes, progress)
             index_hash, bytes_hash = writer.close()
             info = DatasetInfo(
                 name=directory.absolute().name,
                 source="wds",
-                parameters={"split": split},
+                parameters=_parameters(split, on_error, check_pixels),
                 transform=Transform(size=None, geometry="none: as found", storage="original"),
                 location=_recorded(place, directory),
                 splits=splits,
                 maps=maps,
+                skipped=skipped,
                 index_hash=index_hash,
                 index_bytes_hash=bytes_hash,
                 created_by=created_by(),
@@ -94,6 +113,15 @@ def index_tars(
             temporary.unlink(missing_ok=True)
 
 
+def _parameters(split: str | None, on_error: OnError, check_pixels: bool) -> dict[str, object]:
+    """The options for dataset.json; those that were added later only where they are used."""
+    return {
+        "split": split,
+        **({"on_error": on_error} if on_error != "stop" else {}),
+        **({"decode": True} if check_pixels else {}),
+    }
+
+
 def _existing_index(directory: Path, info: DatasetInfo) -> bool:
     """True when the directory has this very index already; raises when it has another."""
     if not (directory / INFO_NAME).exists():
@@ -102,8 +130,9 @@ def _existing_index(directory: Path, info: DatasetInfo) -> bool:
     decisive = ("index_hash", "splits", "maps", "location")
     if any(getattr(there, name) != getattr(info, name) for name in decisive):
         raise ShardError(
-            f"{directory} has an index already, and it differs from what the tars hold now: "
-            f"remove {INFO_NAME} and {INDEX_NAME} there to index them anew"
+            f"{directory} has an index already, and it differs from what the tars and the options "
+            "give now: choose another directory with --out, or remove "
+            f"{INFO_NAME} and {INDEX_NAME} there"
         )
     return True
 
@@ -159,8 +188,9 @@ def _cut(location: Location) -> tuple[str | Path, str]:
 
 def _tars_in(location: Location) -> list[str]:
     inside = store(location).names()
-    found = [name for name in inside if name.endswith(".tar")]
-    packed = [name for name in inside if _COMPRESSED.search(name)]
+    visible = [name for name in inside if not name.startswith(".")]
+    found = [name for name in visible if name.endswith(".tar")]
+    packed = [name for name in visible if _COMPRESSED.search(name)]
     if not found and packed:
         raise ShardError(
             f"{location} holds only compressed tars ({packed[0]}), which cannot be read at any "
@@ -217,6 +247,8 @@ class _Job(NamedTuple):
     place: str | Path
     name: str
     split: str
+    on_error: OnError
+    check_pixels: bool
 
 
 class _Indexed(NamedTuple):
@@ -226,10 +258,13 @@ class _Indexed(NamedTuple):
     table: pa.Table
     digest: bytes
     maps: set[str] | None
+    skipped: list[Skipped]
 
 
-def _jobs(place: str | Path, names: list[str], split: str | None) -> list[_Job]:
-    jobs = [_Job(place, name, split or _split_of(name)) for name in names]
+def _jobs(
+    place: str | Path, names: list[str], split: str | None, on_error: OnError, check_pixels: bool
+) -> list[_Job]:
+    jobs = [_Job(place, name, split or _split_of(name), on_error, check_pixels) for name in names]
     return sorted(jobs, key=lambda job: (job.split, job.name))
 
 
@@ -240,14 +275,19 @@ def _split_of(name: str) -> str:
 
 def _index(
     writer: IndexWriter, jobs: list[_Job], processes: int, progress: Progress | None
-) -> tuple[dict[str, SplitInfo], list[str]]:
-    """Index all tars; returns the splits, and the members that are maps in every sample."""
+) -> tuple[dict[str, SplitInfo], list[str], list[Skipped]]:
+    """Index all tars.
+
+    Returns the splits, the members that are maps in every sample, and what was left out.
+    """
     shards: dict[str, list[ShardInfo]] = {job.split: [] for job in jobs}
     maps: set[str] | None = None
+    skipped: list[Skipped] = []
     with closing(pool.in_order(_index_tar, jobs, processes, lambda _: None)) as results:
         for job, found in zip(jobs, results, strict=True):
             writer.add(found.table, found.digest)
             shards[job.split].append(found.info)
+            skipped += found.skipped
             if found.maps is not None:
                 maps = found.maps if maps is None else maps & found.maps
             if progress is not None:
@@ -258,8 +298,9 @@ def _index(
         for name, found in shards.items()
     }
     if not any(split.samples for split in splits.values()):
-        raise ShardError(f"the tars in {jobs[0].place} hold no sample")
-    return splits, sorted(maps or ())
+        first = f": {skipped[0].path}: {skipped[0].reason}" if skipped else ""
+        raise ShardError(f"the tars in {jobs[0].place} hold no sample with an image{first}")
+    return splits, sorted(maps or ()), skipped
 
 
 def _index_tar(job: _Job, report: Callable[[int], None]) -> _Indexed:
@@ -268,13 +309,29 @@ def _index_tar(job: _Job, report: Callable[[int], None]) -> _Indexed:
     where = _where(there, job.name)
     rows: list[Row] = []
     maps: set[str] | None = None
+    skipped: list[Skipped] = []
+    strangers = _Strangers(job.name)
     try:
         with there.open(job.name) as stream:
             content = tars.OnePass(stream)
-            for key, members in tars.samples(content, where):
+            for key, members in tars.groups(content, where):
                 begin, span = span_of(members)
-                row, found = _row(job, where, key, members, content.between(begin, begin + span))
+                data = content.between(begin, begin + span)
                 content.let_go(begin + span)
+                if belongs_to_no_image(members):
+                    strangers.add(key, members)
+                    continue
+                try:
+                    row, found = _row(job, key, members, data)
+                except ValueError as error:
+                    if job.on_error == "stop":
+                        raise ShardError(
+                            f"{sample_place(where, key, members)}: {error}: mend the tar, or leave "
+                            "the sample out with --on-error skip"
+                        ) from None
+                    place = sample_place(job.name, key, members)
+                    skipped.append(Skipped(path=place, reason=str(error)))
+                    continue
                 rows.append(row)
                 maps = found if maps is None else maps & found
                 report(len(rows))
@@ -282,40 +339,111 @@ def _index_tar(job: _Job, report: Callable[[int], None]) -> _Indexed:
         raise ShardError(f"{where} cannot be read: {error.strerror or error}") from None
     table = shard_table(rows)
     info = ShardInfo(name=job.name, bytes=content.reached, samples=len(rows), hash=content.hash)
-    return _Indexed(info, table, shard_digest(table), maps)
+    return _Indexed(
+        info,
+        table,
+        shard_digest(table),
+        maps,
+        [*skipped, *strangers.skipped({row.key for row in rows})],
+    )
+
+
+class _Strangers:
+    """Counts the members of a tar that stand in samples without an image."""
+
+    def __init__(self, tar: str) -> None:
+        self._tar = tar
+        self._groups: list[tuple[str, list[tars.Member]]] = []
+
+    def add(self, key: str, members: list[tars.Member]) -> None:
+        self._groups.append((key, members))
+
+    def skipped(self, keys: set[str]) -> list[Skipped]:
+        """What dataset.json says about them in a tar whose images have these keys."""
+        apart = [group for group in self._groups if group[0] in keys]
+        alone = [group for group in self._groups if group[0] not in keys]
+        return [
+            *self._counted(apart, "not beside the image of the same key"),
+            *self._counted(alone, "of no image"),
+        ]
+
+    def _counted(self, groups: list[tuple[str, list[tars.Member]]], what: str) -> list[Skipped]:
+        if not groups:
+            return []
+        key, (first, *_) = groups[0]
+        count = sum(len(members) for _, members in groups)
+        reason = f"members {what}: {count}, the first is {key}.{first.name} at byte {first.offset}"
+        return [Skipped(path=self._tar, reason=reason)]
+
+
+def sample_place(tar: str, key: str, members: list[tars.Member]) -> str:
+    """The place of a sample, as messages and dataset.json name it."""
+    return f"{tar}, key {key!r}, byte {members[0].offset}"
+
+
+def belongs_to_no_image(members: list[tars.Member]) -> bool:
+    """Whether none of the members is an image, by its name, or one of a format not read here."""
+    names = [member.name for member in members]
+    return _image_of(names) is None and not any(
+        name.rpartition(".")[2] in _UNREAD_IMAGES for name in names
+    )
+
+
+def _image_of(names: list[str]) -> str | None:
+    """The member that is the image of a sample; None if there is none."""
+    for endings in (decode.EXTENSIONS, decode.RARE_EXTENSIONS):
+        for name in names:
+            if name in endings:
+                return name
+        for name in names:
+            if name.rpartition(".")[2] in endings:
+                return name
+    return None
 
 
 def _where(there: Store, name: str) -> str:
     return str(there.local_path(name) or place_of(there.uri, name))
 
 
-def _row(
-    job: _Job, where: str, key: str, members: list[tars.Member], span: bytes
-) -> tuple[Row, set[str]]:
-    """The row of a sample, and the members of the sample that may be maps."""
+def _row(job: _Job, key: str, members: list[tars.Member], span: bytes) -> tuple[Row, set[str]]:
+    """The row of a sample, and the members of the sample that may be maps.
+
+    Raises `ValueError` with the reason when the sample cannot be read.
+    """
     names = [member.name for member in members]
-    images = [n for n in names if n in decode.EXTENSIONS] or [
-        n for n in names if n.rpartition(".")[2] in decode.EXTENSIONS
-    ]
-    place = f"{where}, key {key!r}, byte {members[0].offset}"
-    if not images:
-        raise ShardError(f"{place}: the sample has no image (it has {', '.join(names)})")
+    if (second := tars.repeated(members)) is not None:
+        raise ValueError(f"the sample {tars.two_members(second)}")
+    if (image := _image_of(names)) is None:
+        raise ValueError(f"the sample has no image that can be read (it has {', '.join(names)})")
     begin = members[0].offset
     contents = {m.name: span[m.offset - begin :][: m.size] for m in members}
     try:
-        width, height = decode.image_size(contents[images[0]])
+        width, height = decode.image_size(contents[image])
+        if job.check_pixels:
+            decode.decode(contents[image])
     except ValueError as error:
-        raise ShardError(f"{place}: {images[0]} cannot be read as an image: {error}") from None
+        raise ValueError(f"{image} cannot be read as an image: {error}") from None
     row = row_of(
         job.split, job.name, key, members, span,
-        image_ext=images[0], width=width, height=height,
+        image_ext=image, width=width, height=height,
         label=_label(contents.get("cls")), source=job.name,
     )  # fmt: skip
-    return row, {
-        name
+    others = {
+        name: content
         for name, content in contents.items()
-        if name != images[0] and name.endswith(".png") and name.count(".") and _is_map(content)
+        if name != image and name.endswith(".png") and name.count(".")
     }
+    if job.check_pixels:
+        _check_pngs(others)
+    return row, {name for name, content in others.items() if _is_map(content)}
+
+
+def _check_pngs(contents: Mapping[str, bytes]) -> None:
+    for name, content in contents.items():
+        try:
+            decode.open_any(content)
+        except ValueError as error:
+            raise ValueError(f"{name} cannot be read as an image: {error}") from None
 
 
 def _is_map(png: bytes) -> bool:

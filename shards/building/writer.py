@@ -65,7 +65,8 @@ def write_shard(path: Path, split: str, name: str, samples: Iterable[NewSample])
         # The PAX format differs from plain tar only if a name or a size does not fit its header.
         with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
             for sample in samples:
-                _check_names(sample)
+                if (fault := name_fault(sample)) is not None:
+                    raise ShardError(fault)
                 for extension, data in sample.members.items():
                     tar.addfile(_header(f"{sample.key}.{extension}", data), io.BytesIO(data))
                 tar.members = []  # type: ignore[attr-defined]  # else it keeps every header
@@ -82,12 +83,20 @@ def file_hash(path: Path) -> str:
         return xxhash.xxh3_128_hexdigest(data)
 
 
-def _check_names(sample: NewSample) -> None:
+def name_fault(sample: NewSample) -> str | None:
+    """Why the names of a sample cannot stand in a set, in one sentence; None if they can."""
     for name in (sample.key, sample.source):
         try:
             name.encode()
         except UnicodeEncodeError:  # the name of a file is in another encoding, or in none
-            raise ShardError(f"the name {name!a} is not UTF-8: rename it") from None
+            return f"the name {name!a} is not UTF-8: rename it"
+    if tars.is_meta(f"{sample.key}.{sample.image_ext}"):
+        return (
+            f"{sample.source} lies in a folder whose name begins and ends with two underscores, "
+            "which WebDataset does not read: rename the folder, or leave it out with "
+            "--on-error skip"
+        )
+    return None
 
 
 def _header(name: str, data: bytes) -> tarfile.TarInfo:

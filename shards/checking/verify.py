@@ -115,7 +115,10 @@ def _check_shards(
     progress: Progress | None,
 ) -> Problems:
     place, maps = place_of(location, info.location), tuple(info.maps)
-    tasks = (ShardTask(place, shard, maps, packed(table)) for shard, table in rows)
+    left_out = _left_out(info)
+    tasks = (
+        ShardTask(place, shard, maps, packed(table), left_out(shard.name)) for shard, table in rows
+    )
     problems = Problems()
     done = 0
 
@@ -129,6 +132,19 @@ def _check_shards(
             done += samples
             show()
     return problems
+
+
+def _left_out(info: DatasetInfo) -> Callable[[str], frozenset[str] | None]:
+    """A function from a shard to the places of the samples that its index leaves out.
+
+    It gives None for a set of our own tars, whose index has all samples.
+    """
+    if info.source != "wds":
+        return lambda _: None
+    places: dict[str, set[str]] = {}
+    for skipped in info.skipped:
+        places.setdefault(skipped.path.partition(", key ")[0], set()).add(skipped.path)
+    return lambda shard: frozenset(places.get(shard, ()))
 
 
 def _compare_images(

@@ -12,6 +12,7 @@ import pyarrow as pa
 import xxhash
 
 from shards import tars
+from shards.building.foreign import belongs_to_no_image, sample_place
 from shards.checking.whole_set import local_file
 from shards.errors import ShardError
 from shards.index import span_of
@@ -65,13 +66,15 @@ class ShardTask(NamedTuple):
     """A shard to check.
 
     `place` is the directory or the URI of the tars, and `rows` are the shard's rows of the index as
-    an Arrow stream.
+    an Arrow stream. `left_out` are the places of samples that the index leaves out (`sample_place`)
+    if another program wrote the tar; None for a tar of ours, whose index leaves out none.
     """
 
     place: str | Path
     shard: ShardInfo
     maps: tuple[str, ...]
     rows: bytes
+    left_out: frozenset[str] | None
 
 
 def packed(table: pa.Table) -> bytes:
@@ -95,7 +98,7 @@ def check_shard(task: ShardTask, report: Callable[[int], None]) -> tuple[int, Pr
                 for row in batch.to_pylist():
                     problems.add(_sample_problems(stream, name, row, task.maps))
                     report(done := done + 1)
-            problems.add(_member_problems(stream, name, table))
+            problems.add(_member_problems(stream, name, table, task.left_out))
     except OSError as error:
         problems.add([Problem(f"the shard cannot be read: {error.strerror or error}", name)])
     except MissingObject:
@@ -201,14 +204,20 @@ def _label_problems(
         yield Problem(what, shard, row["key"], row["offset"])
 
 
-def _member_problems(stream: BinaryIO, shard: str, table: pa.Table) -> Iterator[Problem]:
+def _member_problems(
+    stream: BinaryIO, shard: str, table: pa.Table, left_out: frozenset[str] | None
+) -> Iterator[Problem]:
     """Compare the index with the members that are really in the tar, sample by sample."""
     stream.seek(0)
-    found = {members[0].offset: (key, members) for key, members in tars.samples(stream, shard)}
+    found = {members[0].offset: (key, members) for key, members in tars.groups(stream, shard)}
     for row in table.select(["key", "offset", "members"]).to_pylist():
         listed = row["key"], [tars.Member(**member) for member in row["members"]]
         if found.pop(row["offset"], None) != listed:
             what = "the tar does not hold this sample's members where the index says"
             yield Problem(what, shard, row["key"], row["offset"])
-    for offset, (key, _) in found.items():
+    for offset, (key, members) in found.items():
+        if left_out is not None and (
+            belongs_to_no_image(members) or sample_place(shard, key, members) in left_out
+        ):
+            continue
         yield Problem("the index does not list this sample", shard, key, offset)

@@ -9,8 +9,14 @@ from types import ModuleType
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-FORMATS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "BMP": "bmp", "PPM": "ppm", "TIFF": "tif"}
-EXTENSIONS = frozenset([*FORMATS.values(), "jpeg", "tiff", "pgm", "pnm"])
+FORMATS = {
+    "PNG": "png", "JPEG": "jpg", "WEBP": "webp", "BMP": "bmp", "PPM": "ppm", "TIFF": "tif",
+    "GIF": "gif",
+}  # fmt: skip
+EXTENSIONS = frozenset("png jpg jpeg webp bmp ppm pgm pnm tif tiff".split())
+# Files with these endings are images as well, but a sample of a tar that has both kinds is read by
+# the first kind.
+RARE_EXTENSIONS = frozenset("jfif jpe mpo dib pbm gif".split())
 # Modes of more than 8 bits: Pillow would clip their values to white instead of scaling them.
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
 
@@ -68,6 +74,11 @@ def _load(image: Image.Image) -> None:
         raise ValueError(str(error)) from None
 
 
+def has_image_ending(name: str) -> bool:
+    """Whether a file's name ends as the names of images that can be read do."""
+    return name.rpartition(".")[2].lower() in EXTENSIONS | RARE_EXTENSIONS
+
+
 def image_format(data: bytes) -> str:
     """The format of an image, found by its content, as a file extension: 'png', 'jpg', ..."""
     form = str(_open(data).format)
@@ -83,10 +94,13 @@ def image_size(data: bytes) -> tuple[int, int]:
 def _open(data: bytes) -> Image.Image:
     formats = ("PNG",) if data[:4] == b"\x89PNG" else tuple(FORMATS)
     try:
-        return Image.open(io.BytesIO(data), formats=formats)
+        image = Image.open(io.BytesIO(data), formats=formats)
+        if image.format == "GIF" and (frames := getattr(image, "n_frames", 1)) > 1:
+            raise ValueError(f"an animation of {frames} frames")
+        return image
     except UnidentifiedImageError:
         raise ValueError(f"none of the formats {', '.join(FORMATS)}") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise ValueError(str(error)) from None
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import numpy as np
 import xxhash
@@ -208,7 +210,7 @@ class Split:
             # An image that is alone in its sample, as most are, is not copied by this slice.
             return decode(span[begin : len(span) - rest], out)
         except ValueError as error:
-            raise self._error(row, f"cannot be decoded: {error}") from None
+            raise self._undecodable(row, f"has an image that cannot be decoded: {error}") from None
 
     def _map(self, row: int, member: str, span: bytes) -> np.ndarray:
         begins, sizes = self._columns.maps[member]
@@ -216,7 +218,8 @@ class Split:
         try:
             return map_pixels(span[begin : begin + int(sizes[row])])
         except ValueError as error:
-            raise self._error(row, f"has a map {member} that cannot be decoded: {error}") from None
+            what = f"has a map {member} that cannot be decoded: {error}"
+            raise self._undecodable(row, what) from None
 
     def _member(self, name: str) -> str:
         for member in self._columns.maps:
@@ -233,11 +236,41 @@ class Split:
         return row
 
     def _error(self, row: int, what: str) -> ShardError:
-        _, key, offset = self.place(row)
+        return ShardError(f"{self._named(row, what)}; `gencomp shards verify` lists all the damage")
+
+    def _undecodable(self, row: int, what: str) -> ShardError:
+        """The error for a sample that was like this when it was indexed."""
         return ShardError(
-            f"{self._files.name(self._columns.shard(row))}, key {key!r}, byte {offset}: the "
-            f"sample {what}; `gencomp shards verify` lists all the damage"
+            f"{self._named(row, what)}; leave out all such samples by the command "
+            f"`{_index_command(self.path, self._info)}`, and read the set that it makes"
         )
+
+    def _named(self, row: int, what: str) -> str:
+        _, key, offset = self.place(row)
+        shard = self._files.name(self._columns.shard(row))
+        return f"{shard}, key {key!r}, byte {offset}: the sample {what}"
+
+
+def _index_command(path: str | Path, info: DatasetInfo) -> str:
+    """The command that indexes the tars of a set anew without the samples that cannot be decoded.
+
+    The new index goes to a directory beside the old one, or to the current directory if the old one
+    is remote.
+    """
+    tars = store(place_of(path, info.location))
+    local = tars.local_path("")
+    place = tars.uri.replace("***@", "", 1) if local is None else str(local)
+    names = sorted(shard.name for split in info.splits.values() for shard in split.shards)
+    try:
+        whole = names == [name for name in tars.names(".tar") if not name.startswith(".")]
+    except ShardError:  # a server that lists nothing
+        whole = False
+    locations = [place] if whole else [str(place_of(place, name)) for name in names]
+    beside = Path(urlsplit(path).path).name if isinstance(path, str) else path.absolute()
+    words = ["gencomp", "shards", "index", *locations, "--out", f"{beside}-readable"]
+    split = info.parameters.get("split") if info.source == "wds" else None
+    words += ["--split", split] if split else []
+    return shlex.join([*words, "--on-error", "skip", "--decode"])
 
 
 def _map_name(member: str) -> str:

@@ -155,6 +155,33 @@ class TestFolders:
             assert code == 0 and said.splitlines()[-1].split()[:2] == ["5", "0"]
             assert all((target / name).stat().st_mtime_ns > before[name] for name in before)
 
+    @pytest.mark.parametrize("joint", [False, True])
+    def test_what_a_folder_leaves_out_is_counted_and_named(
+        self, run: Run, folder: Path, tmp_path: Path, joint: bool
+    ) -> None:
+        for ending, form in (("jfif", "JPEG"), ("jpe", "JPEG"), ("dib", "BMP"), ("gif", "GIF")):
+            with Image.open(folder / "a.png") as image:
+                image.save(folder / f"rare.{ending}", form)
+        with Image.open(folder / "a.png") as image:
+            image.convert("1").save(folder / "rare.pbm", "PPM")
+        (folder / "sub" / "photo.avif").write_bytes(b"not read here")
+        (folder / ".git").mkdir()
+        (folder / ".git" / "config").write_text("hidden")
+        code, said, _ = run("compress", folder, tmp_path / "out", *(["--joint"] if joint else []))
+        assert code == 0 and said.splitlines()[0] == (
+            "left out 2 files without the ending of an image that can be read: "
+            f"{folder / 'notes.txt'}, {folder / 'sub' / 'photo.avif'}"
+        )
+        if joint:
+            assert "10 images" in said
+            return
+        assert len(names(tmp_path / "out")) == 10
+        (tmp_path / "out" / "notes.txt").touch()
+        code, said, _ = run("decompress", tmp_path / "out", tmp_path / "back")
+        assert code == 0 and len(names(tmp_path / "back")) == 10
+        left_out = tmp_path / "out" / "notes.txt"
+        assert said.splitlines()[0] == f"left out 1 file without the ending .gcp: {left_out}"
+
     def test_what_is_something_else_is_not(
         self, run: Run, folder: Path, codec: Codec, tmp_path: Path
     ) -> None:

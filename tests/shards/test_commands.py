@@ -29,6 +29,7 @@ from gencomp.recipes.schema import DataSection
 from shards import open_set
 from shards.building.sources import SOURCES
 from shards.reading.reader import ShardSet
+from tests.shards.foreign_tars import png, write_tar
 from tests.shards.handmade import make_set, noise, sample
 from tests.shards.object_server import LOCAL, FolderServer
 
@@ -124,6 +125,11 @@ class TestBuild:
             assert "whole; 7 samples" in say("verify", index)
             assert "cannot be chosen" in refused("shards", "build", "wds", tars, "--size", "64")
             assert "remote" in refused("shards", "build", "wds", uri)
+        (tars / "odd").mkdir()
+        write_tar(tars / "odd" / "a.tar", {"0.png": png(0), "1.png": b"no image"})
+        assert "--on-error skip" in refused("shards", "build", "wds", tars / "odd")
+        out = say("build", "wds", tars / "odd", "--on-error", "skip", "--processes", "1")
+        assert "train 1 samples" in out and "skipped a.tar, key '1'" in out
         assert "needs PATH" in refused("shards", "build", "wds")
         assert "missing TARS" in refused("shards", "index")
 

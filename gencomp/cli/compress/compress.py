@@ -13,7 +13,7 @@ from cluster.compressed_files import places, work
 from cluster.compressed_files.processes import require_processes, work_on
 from gencomp.cli import recipe_words
 from gencomp.cli.arguments import Checkpoint
-from gencomp.cli.compress.summary import conclude, followed, sentence
+from gencomp.cli.compress.summary import conclude, followed, print_left_out, sentence
 from gencomp.cli.console import progress
 from gencomp.errors import InputError
 from gencomp.exit_codes import DONE
@@ -43,7 +43,8 @@ def compress(words: Sequence[str]) -> int:
         sub-folders and names: sub/a.png becomes sub/a.png.gcp. Undamaged files of this codec that
         exist already are kept, so the same command goes on where it was stopped; after a change of
         images, maps or --codec, add --overwrite. With --joint, the
-        images of a folder become one joint file too, in the order of their names.
+        images of a folder become one joint file too, in the order of their names. Files whose names
+        do not end like those of images are left out, counted and named.
 
         Codecs take RGB of 8 bits. Images are turned upright by their orientation tag; grey becomes
         three equal channels, a palette its colours, CMYK plain RGB; of 16 bits the upper 8 are
@@ -101,6 +102,8 @@ def _compress(
         pictures = places.image_files(folder) if folder else sources
         jobs = [places.Job(one, out, maps=places.maps_of(one, maps, folder)) for one in pictures]
         places.require_own_maps(jobs)
+        if folder is not None:
+            _print_left_out(folder, jobs)
         return _joint_file(writer, jobs, out)
     job = places.Job(sources[0], out, maps=places.maps_of(sources[0], maps))
     done = work.compress_file(writer, False, job)
@@ -131,8 +134,13 @@ def _folder(
     places.require_folders(maps)
     jobs = places.image_jobs(folder, out, maps)
     writer.opened()
+    _print_left_out(folder, jobs)
     function = partial(work.compress_file, writer, not overwrite)
     results = followed(
         "compressing", folder, len(jobs), work_on(jobs, function, not overwrite, processes)
     )
     return conclude(f"Compressed to {out}", results)
+
+
+def _print_left_out(folder: Path, jobs: Sequence[places.Job]) -> None:
+    print_left_out(places.other_files(folder, jobs), "the ending of an image that can be read")

@@ -12,7 +12,7 @@ from cluster.compressed_files import images, places, work
 from cluster.compressed_files.places import Job
 from cluster.compressed_files.processes import require_processes, work_on
 from gencomp.cli.arguments import Checkpoint
-from gencomp.cli.compress.summary import conclude, followed
+from gencomp.cli.compress.summary import conclude, followed, print_left_out
 from gencomp.coding.container import MAX_PIXELS
 from gencomp.coding.noise import require_draw
 from gencomp.errors import InputError
@@ -38,7 +38,7 @@ def decompress(
     The pictures of a joint file go to a folder and are named by their numbers: those of a thousand
     are 000.png to 999.png. The images of a folder keep their sub-folders and names: sub/a.png.gcp
     becomes sub/a.png, and b.jpg.gcp becomes b.jpg.png. An image that exists already is kept if this
-    command would write the same image.
+    command would write the same image. Other files of the folder are left out, counted and named.
 
     Args:
         run: The run whose codec wrote the files.
@@ -84,6 +84,8 @@ def decompress(
         jobs = places.stream_jobs(stream, out)
     places.require_folder(out)
     codec = work.opened(run, checkpoint, between)
+    if not joint:
+        print_left_out(places.other_files(stream, jobs), f"the ending {places.SUFFIX}")
     results = work_on(jobs, partial(function, not overwrite), not overwrite, processes)
     found = followed("decompressing", stream, len(jobs), results)
     file = work.content(codec, images.read(stream)) if joint else None

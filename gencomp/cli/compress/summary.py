@@ -12,6 +12,8 @@ from cluster.compressed_files.work import Content, Done
 from gencomp.cli.console import print_table, progress
 from gencomp.exit_codes import DONE, FAILED, SPEAKER
 
+_MOST_NAMED = 10  # files that were left out and are named; the others are only counted
+
 
 def followed(
     verb: str, source: Path, count: int, results: Iterator[Done | Failed]
@@ -53,6 +55,21 @@ def conclude(title: str, results: Sequence[Done | Failed], joint: Content | None
         for one in failed:
             print(f"  {one.sentence}", file=sys.stderr)
     return FAILED if failed else DONE
+
+
+def print_left_out(files: Sequence[Path], ending: str) -> None:
+    """Print how many files of a folder were left out, and their names.
+
+    Args:
+        files: The files.
+        ending: What the names of files that are taken end in, in words.
+    """
+    if not files:
+        return
+    named = ", ".join(map(str, files[:_MOST_NAMED]))
+    more = f" and {len(files) - _MOST_NAMED} more" if len(files) > _MOST_NAMED else ""
+    plural = "s" if len(files) > 1 else ""
+    print(f"left out {len(files)} file{plural} without {ending}: {named}{more}")
 
 
 def sentence(file: Content) -> str:

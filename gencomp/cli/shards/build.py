@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from gencomp.cli.console import progress
 from gencomp.cli.shards.index import index
-from gencomp.cli.shards.showing import print_set
+from gencomp.cli.shards.showing import print_set, print_skipped
 from gencomp.errors import InputError
-
-if TYPE_CHECKING:
-    from shards.info import DatasetInfo
 
 SourceName = Literal[
     "photos", "digits", "glyphs", "shapes", "folder", "kodak", "clic", "celeba", "lsun",
@@ -22,7 +19,6 @@ SourceName = Literal[
     "imagenet32", "wds",
 ]  # fmt: skip
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
-_MOST_SKIPPED = 10  # skipped images that are printed; dataset.json lists all of them
 
 
 @dataclass(frozen=True)
@@ -73,8 +69,8 @@ class TarOptions:
     Attributes:
         shard_size: How many samples a tar holds; by default 1000.
         limit: The largest number of images in each split; by default there is no limit.
-        on_error: What to do with an image that cannot be read: stop (the default), or skip, which
-            leaves the image out and lists it in dataset.json.
+        on_error: What to do with a file that is no image, cannot be read or belongs to no split:
+            stop (the default), or skip, which leaves the file out and lists it in dataset.json.
     """
 
     shard_size: int | None = None
@@ -126,7 +122,8 @@ def build(
         tar: How the tars are made.
     """
     if source == "wds":
-        _index(path, out, processes, [*_chosen(content), *_chosen(tar)])
+        chosen = [*_chosen(content), *_chosen(replace(tar, on_error=None))]
+        _index(path, out, processes, tar.on_error or "stop", chosen)
         return
     from shards.building.build import build as build_set
 
@@ -141,7 +138,7 @@ def build(
             **_chosen(tar),
         )
     print_set(made.path, made.info)
-    _print_skipped(made.info)
+    print_skipped(made.info)
 
 
 def _chosen(options: SourceOptions | TarOptions) -> dict[str, Any]:
@@ -153,19 +150,17 @@ def _chosen(options: SourceOptions | TarOptions) -> dict[str, Any]:
     }
 
 
-def _index(path: str | None, out: Path | None, processes: int | None, chosen: list[str]) -> None:
+def _index(
+    path: str | None,
+    out: Path | None,
+    processes: int | None,
+    on_error: Literal["stop", "skip"],
+    chosen: list[str],
+) -> None:
     if chosen:
         raise InputError(
             f"wds takes tars as they are, so --{chosen[0].replace('_', '-')} cannot be chosen"
         )
     if path is None:
         raise InputError("wds needs PATH: tars, or the directory or URI where they lie")
-    index((path,), out, None, processes)
-
-
-def _print_skipped(info: DatasetInfo) -> None:
-    skipped = info.skipped
-    for one in skipped[:_MOST_SKIPPED]:
-        print(f"skipped {one.path}: {one.reason}")
-    if len(skipped) > _MOST_SKIPPED:
-        print(f"and {len(skipped) - _MOST_SKIPPED} more skipped, which dataset.json lists")
+    index((path,), out, None, processes, on_error)

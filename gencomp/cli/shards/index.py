@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from gencomp.cli.console import progress
-from gencomp.cli.shards.showing import print_set
+from gencomp.cli.shards.showing import print_set, print_skipped
 from gencomp.errors import InputError
 
 
@@ -18,14 +18,21 @@ def index(
     out: Path | None = None,
     split: str | None = None,
     processes: int | None = None,
+    on_error: Literal["stop", "skip"] = "stop",
+    decode: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> None:
     """Index existing WebDataset tars, local or remote; nothing is copied or changed.
+
+    Members that belong to no image, such as README.md, are passed over and counted.
 
     Args:
         tars: A directory or URI of tars; or tars, also as a pattern: s3://BUCKET/a-{000..012}.tar.
         out: Directory for the index; by default that of the tars, if these are local.
         split: Split of all the tars; by default the word train, val or test in each file's name.
         processes: How many processes read tars at once; by default one for each CPU.
+        on_error: What to do with a sample whose image cannot be read: stop, or skip, which leaves
+            the sample out and lists it in dataset.json.
+        decode: Decode all images, to find those with a good header and damaged pixels too.
     """
     from shards.building.foreign import index_tars
     from shards.pool import usable_cpus
@@ -34,5 +41,6 @@ def index(
         raise InputError("missing TARS; see gencomp shards index --help")
     wanted = usable_cpus() if processes is None else processes
     with progress("indexing", "tars") as show:
-        info = index_tars(tars, out, split, wanted, show)
+        info = index_tars(tars, out, split, wanted, show, on_error, decode)
     print_set(out or tars[0], info)
+    print_skipped(info)

@@ -76,6 +76,8 @@ class Source:
             picklable, since worker processes call it.
         classes: The names of the labels 0, 1, ...
         maps: The members that are maps of pixels; None means every image member after the first.
+        strays: Files that belong to no split. They end a build, unless it skips what it cannot
+            read.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Source:
     read: Reader
     classes: list[str] = field(default_factory=list)
     maps: list[str] | None = None
+    strays: list[Skipped] = field(default_factory=list)
 
 
 class Item(Protocol):

@@ -1,4 +1,7 @@
-"""The files of a data set as its site ships them; a folder, a zip and a tar are read alike."""
+"""The files of a data set as its site ships them; a folder, a zip and a tar are read alike.
+
+Names are made alike first, whatever program wrote them (`plain_name`).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import hashlib
 import io
 import lzma
 import os
+import posixpath
+import re
 import stat
 import tarfile
 import zipfile
@@ -13,9 +18,10 @@ import zlib
 from collections.abc import Container, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Protocol, TypeVar
 
 from shards.errors import ShardError
+from shards.tars import utf8_name
 
 # The errors that zipfile, tarfile and the decompressors raise on a damaged or strange archive.
 # RuntimeError is raised for a member that needs a password, NotImplementedError for a compression
@@ -25,10 +31,13 @@ _DAMAGE = (
     RuntimeError, NotImplementedError, ValueError,
 )  # fmt: skip
 _COMPRESSIONS = {b"\x1f\x8b": "gz", b"BZ": "bz2", b"\xfd7": "xz"}  # by the first two bytes
+_ROOT = re.compile(r"(?:[A-Za-z]:(?=/))?/*")  # the root of a path, here or on Windows
+
+T = TypeVar("T")
 
 
 class Files(Protocol):
-    """The visible files below a root; their names are posix paths without hidden parts.
+    """The visible files below a root; their names are plain posix paths without hidden parts.
 
     An object may be used in a process that was forked after the object was made.
     """
@@ -41,6 +50,10 @@ class Files(Protocol):
 
     def read(self, name: str) -> bytes:
         """The bytes of one file; raises `ShardError` when the file is missing or damaged."""
+        ...
+
+    def open(self, name: str) -> IO[bytes]:
+        """A seekable stream of one file; raises `ShardError` when the file is missing."""
         ...
 
     def fingerprint(self, names: Iterable[str]) -> str:
@@ -64,7 +77,19 @@ def open_files(path: Path) -> Files:
     return _archive(path, status.st_mtime_ns, status.st_size, status.st_ino)
 
 
-# The key of the cache has everything that tells a file from another one that has replaced it.
+def plain_name(name: str) -> str:
+    """The name of a file as unpacking would give it on any system, relative and with slashes.
+
+    Backslashes are slashes, a root or a drive is dropped, and so are parts that are empty or `.`. A
+    name that is not UTF-8 is taken as Latin-1. Raises `ValueError` for the part `..`.
+    """
+    name = _ROOT.sub("", utf8_name(name).replace("\\", "/"), count=1)
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise ValueError(f"the name {name!r} leads out of its folder by '..'")
+    return "/".join(parts)
+
+
 def wrapping(names: Iterable[str], splits: Container[str]) -> str:
     """The one folder that all names are in, with its slash; '' for none, or if it is a split."""
     tops = {name.partition("/")[0] if "/" in name else "" for name in names}
@@ -72,6 +97,17 @@ def wrapping(names: Iterable[str], splits: Container[str]) -> str:
     return f"{top}/" if top and not tops and top not in splits else ""
 
 
+def above_splits(names: Iterable[str], splits: Container[str]) -> str:
+    """The folder, with its slash, that all names lie in, if it holds at least two splits; or ''."""
+    found = list(names)
+    above = posixpath.commonpath([posixpath.dirname(name) for name in found]) if found else ""
+    if not above:
+        return ""
+    inside = {name.removeprefix(f"{above}/").partition("/")[0] for name in found}
+    return f"{above}/" if sum(name in splits for name in inside) > 1 else ""
+
+
+# The key of the cache has everything that tells a file from another one that has replaced it.
 @lru_cache(maxsize=8)
 def _archive(path: Path, mtime_ns: int, size: int, inode: int) -> Files:
     try:
@@ -80,6 +116,8 @@ def _archive(path: Path, mtime_ns: int, size: int, inode: int) -> Files:
         magic = stream.read(2)
         stream.seek(0)
         return _Zip(path, stream) if magic == b"PK" else _Tar(path, stream, magic)
+    except ShardError:
+        raise
     except _DAMAGE as error:
         raise ShardError(
             f"{path} is not a zip or tar archive that can be read ({_reason(error)}): download it "
@@ -130,28 +168,44 @@ class _Folder:
         self.path = path
 
     def names(self) -> list[str]:
-        return sorted(_walk(self.path))
+        return sorted(_plain(self.path, ((name, name) for name in _walk(self.path))))
 
     def read(self, name: str) -> bytes:
         try:
-            return (self.path / name).read_bytes()
+            return self._file(name).read_bytes()
+        except OSError as error:
+            raise ShardError(f"{self.path / name} cannot be read: {error.strerror}") from None
+
+    def open(self, name: str) -> IO[bytes]:
+        try:
+            return self._file(name).open("rb")
         except OSError as error:
             raise ShardError(f"{self.path / name} cannot be read: {error.strerror}") from None
 
     def fingerprint(self, names: Iterable[str]) -> str:
         try:
-            return _digest(f"{name}\0{(self.path / name).stat().st_size}" for name in names)
+            return _digest(f"{name}\0{self._file(name).stat().st_size}" for name in names)
         except OSError as error:
             raise ShardError(f"{error.filename} cannot be read: {error.strerror}") from None
+
+    def _file(self, name: str) -> Path:
+        """The file of a plain name, which may have another name on the disk."""
+        file = self.path / name
+        return file if file.exists() else self.path / _renamed(self.path).get(name, name)
 
 
 class _Zip:
     def __init__(self, path: Path, stream: IO[bytes]) -> None:
         self.path = path
         self._zip = zipfile.ZipFile(stream)
-        self._members = {
-            m.filename: m for m in self._zip.infolist() if not m.is_dir() and _visible(m.filename)
-        }
+        self._members = _plain(
+            path,
+            (
+                (member.filename, member)
+                for member in self._zip.infolist()
+                if not member.filename.endswith(("/", "\\"))
+            ),
+        )
 
     def names(self) -> list[str]:
         return sorted(self._members)
@@ -161,6 +215,14 @@ class _Zip:
             raise ShardError(f"{self.path} holds no file {name}")
         try:
             return self._zip.read(self._members[name])
+        except _DAMAGE as error:
+            raise _damaged(self.path, name, error) from None
+
+    def open(self, name: str) -> IO[bytes]:
+        if name not in self._members:
+            raise ShardError(f"{self.path} holds no file {name}")
+        try:
+            return self._zip.open(self._members[name])
         except _DAMAGE as error:
             raise _damaged(self.path, name, error) from None
 
@@ -174,11 +236,9 @@ class _Tar:
         self.path = path
         compression = _COMPRESSIONS.get(magic, "")
         self._tar = tarfile.open(fileobj=stream, mode=f"r:{compression}")  # type: ignore[call-overload]
-        self._members = {
-            member.name.removeprefix("./"): member
-            for member in self._tar.getmembers()
-            if member.isfile() and _visible(member.name.removeprefix("./"))
-        }
+        self._members = _plain(
+            path, ((member.name, member) for member in self._tar.getmembers() if member.isfile())
+        )
         # tarfile takes any damaged or cut header for the end of the archive.
         assert self._tar.fileobj is not None
         self._tar.fileobj.seek(self._tar.offset)
@@ -189,14 +249,18 @@ class _Tar:
         return sorted(self._members)
 
     def read(self, name: str) -> bytes:
-        if name not in self._members:
-            raise ShardError(f"{self.path} holds no file {name}")
+        stream = self.open(name)
         try:
-            stream = self._tar.extractfile(self._members[name])
-            assert stream is not None  # members are files
             return stream.read()
         except _DAMAGE as error:
             raise _damaged(self.path, name, error) from None
+
+    def open(self, name: str) -> IO[bytes]:
+        if name not in self._members:
+            raise ShardError(f"{self.path} holds no file {name}")
+        stream = self._tar.extractfile(self._members[name])
+        assert stream is not None  # members are files
+        return stream
 
     def fingerprint(self, names: Iterable[str]) -> str:
         return _digest(f"{name}\0{self._members[name].size}" for name in names)
@@ -225,6 +289,37 @@ def _walk(root: Path) -> Iterator[str]:
                         yield name
         except OSError as error:
             raise ShardError(f"{root / below} cannot be read: {error.strerror}") from None
+
+
+def _plain(root: Path, entries: Iterable[tuple[str, T]]) -> dict[str, T]:
+    """The visible files of entries (name as written, file), by their plain names.
+
+    Of entries that are written alike the last one counts, as it does when an archive is unpacked.
+    Raises `ShardError` when entries that are written differently have the same plain name.
+    """
+    written: dict[str, str] = {}
+    found: dict[str, T] = {}
+    for name, file in entries:
+        try:
+            plain = plain_name(name)
+        except ValueError as error:
+            raise ShardError(f"{root}: {error}: pack the files anew without such names") from None
+        if not plain or not _visible(plain):
+            continue
+        if (other := written.setdefault(plain, name)) != name:
+            raise ShardError(
+                f"{root} holds {other!a} and {name!a}, which both are {plain}: pack the files anew "
+                "with one of them"
+            )
+        found[plain] = file
+    return found
+
+
+@lru_cache(maxsize=8)
+def _renamed(root: Path) -> dict[str, str]:
+    """The files of a folder whose plain names are not their names on the disk."""
+    files = _plain(root, ((name, name) for name in _walk(root)))
+    return {plain: name for plain, name in files.items() if plain != name}
 
 
 def _visible(name: str) -> bool:

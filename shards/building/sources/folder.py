@@ -6,10 +6,13 @@ tags are applied. Hidden files and `__MACOSX` are not looked at.
 `folder` reads any images, searched recursively. Folders named train, val, validation, valid or test
 at the top are the splits; without them, a seeded fraction of all the files becomes the test split.
 The first folder below the split's root names the label. If all files of an archive lie in one
-folder, that folder is passed over. Options: `test_images`, the number of images in the test split,
-or `test_fraction`, their fraction (0.1 by default; 0 for no test split); and `seed`, the seed of
-the draw. With `maps`, such as label=LABELS, each image has a map of its path below LABELS, and
-sub-folders give no labels (see `paired`); `class_names` names the ids of the map `label`.
+folder, that folder is passed over; the folder that holds the splits may also lie deeper. Files that
+are no images or lie beside the splits end a build, or are left out and named if it skips errors.
+
+Options: `test_images`, the number of images in the test split, or `test_fraction`, their fraction
+(0.1 by default; 0 for no test split); and `seed`, the seed of the draw. With `maps`, such as
+label=LABELS, each image has a map of its path below LABELS, and sub-folders give no labels (see
+`paired`); `class_names` names the ids of the map `label`.
 
 `kodak` reads the 24 photographs kodim01.png to kodim24.png, which are all in the split test.
 
@@ -26,18 +29,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from shards.building.pictures import Pictures, pictures
 from shards.building.sources import Listed, Source, read_each, stored_picture
-from shards.building.sources.archives import Files, open_files, wrapping
+from shards.building.sources.archives import Files, above_splits, open_files, wrapping
 from shards.building.sources.draw import drawn
 from shards.building.sources.paired import paired
 from shards.building.writer import NewSample
 from shards.errors import ShardError
+from shards.info import Skipped
+from shards.reading import decode
 from shards.reading.maps import parse_maps
+from shards.tars import is_meta
 
 SPLITS = ("train", "val", "valid", "validation", "test")
 TEST_FRACTION = 0.1
@@ -77,32 +84,40 @@ def folder(
     found = files.names()
     if not found:
         raise ShardError(f"{path} holds no files")
-    above = "" if path.is_dir() else wrapping(found, SPLITS)
-    names = [name.removeprefix(above) for name in found]
+    asked = (test_images, test_fraction) != (None, None)
+    above = _above(path, found, asked)
+    names = [name.removeprefix(above) for name in found if name.startswith(above)]
+    strays = [name for name in found if not name.startswith(above)]
+    strays += [f"{above}{name}" for name in names if _unread(name)]
+    names = [name for name in names if not _unread(name)]
     own = sorted({name.split("/")[0] for name in names if "/" in name} & set(SPLITS))
-    if own and (test_images, test_fraction) != (None, None):
+    if own and asked:
         raise ShardError(
             f"{path} has the splits {', '.join(own)}: leave test images and fraction out"
         )
-    by_split, draw = (
-        (_own(path, names, own), {})
-        if own
-        else _drawn(path, names, test_images, test_fraction, seed)
-    )
+    draw: dict[str, Any] = {}
+    if own:
+        by_split = _own(names, own)
+        strays += [f"{above}{name}" for name in names if name.split("/")[0] not in own]
+        names = [name for chosen in by_split.values() for name in chosen]
+    else:
+        by_split, draw = _drawn(path, names, test_images, test_fraction, seed)
     if class_names is not None and not maps:
         raise ShardError("class names name the ids of label maps: give --maps label=LABELS too")
     more = {**draw, "files": len(found), "listing": files.fingerprint(found)}
     if maps:
         keys = dict(zip(names, _keys(names), strict=True))
         roots = parse_maps(maps)
-        return paired(files, above, by_split, keys, stored, roots, class_names, more)
+        source = paired(files, above, by_split, keys, stored, roots, class_names, more)
+        return replace(source, strays=[*_strays(path, strays, own), *source.strays])
     depth = 1 if own else 0
     classes = sorted({label for name in names if (label := _class(name, depth)) is not None})
     splits = {
         split: _items([(str(path), f"{above}{n}", n, _class(n, depth)) for n in chosen], classes)
         for split, chosen in by_split.items()
     }
-    return _source("folder", stored, splits, classes, more)
+    source = _source("folder", stored, splits, classes, more)
+    return replace(source, strays=_strays(path, strays, own))
 
 
 def kodak(path: Path | None, *, size: str | None = None, storage: str | None = None) -> Source:
@@ -210,13 +225,47 @@ def _lossless(name: str, size: str | None, storage: str | None) -> Pictures:
     return stored
 
 
-def _own(path: Path, names: list[str], splits: list[str]) -> dict[str, list[str]]:
-    if strangers := [name for name in names if name.split("/")[0] not in splits]:
+def _above(path: Path, names: list[str], asked: bool) -> str:
+    """The folder with its slash that is passed over, or ''.
+
+    `asked` says that a test split is to be drawn, so that no splits are looked for further down.
+    Raises `ShardError` when `path` is a folder and its splits lie in a folder below it.
+    """
+    images = (name for name in names if decode.has_image_ending(name))
+    deep = "" if asked else above_splits(images, SPLITS)
+    if not path.is_dir():
+        return deep or wrapping(names, SPLITS)
+    if deep:
         raise ShardError(
-            f"{path} has the splits {', '.join(splits)}, and {strangers[0]} is in none of them: "
-            "move it"
+            f"{path} has its splits in the folder {deep.rstrip('/')}: give the path "
+            f"{path / deep}, or draw a test split of all images with --test-fraction"
         )
+    return ""
+
+
+def _unread(name: str) -> bool:
+    """Whether a file is an image by its name, but in a folder that WebDataset does not read."""
+    return is_meta(PurePosixPath(name).parent.as_posix()) and decode.has_image_ending(name)
+
+
+def _own(names: list[str], splits: list[str]) -> dict[str, list[str]]:
     return {s: [name for name in names if name.startswith(f"{s}/")] for s in splits}
+
+
+def _strays(path: Path, names: list[str], splits: list[str]) -> list[Skipped]:
+    return [Skipped(path=name, reason=_stray(path, name, splits)) for name in sorted(names)]
+
+
+def _stray(path: Path, name: str, splits: list[str]) -> str:
+    if _unread(name):
+        return (
+            f"{path} holds {name}, and WebDataset reads no folder whose name begins and ends with "
+            "two underscores: rename the folder, or leave it out with --on-error skip"
+        )
+    return (
+        f"{path} has the splits {', '.join(splits)}, and {name} is in none of them: move it, or "
+        "leave it out with --on-error skip"
+    )
 
 
 def _drawn(

@@ -190,8 +190,7 @@ def _open(place: Place) -> tuple[RowStream, np.ndarray]:
 def _stream(place: Place) -> BinaryIO:
     if place.member is None:
         return place.file.open("rb")
-    # zipfile keeps the archive open for as long as the member is open.
-    member = zipfile.ZipFile(place.file).open(place.member)
+    member = open_files(place.file).open(place.member)
     return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, member)))
 
 

@@ -13,10 +13,12 @@ from typing import Any
 
 from shards.building.pictures import Pictures
 from shards.building.sources import Listed, Source, read_each
-from shards.building.sources.archives import Files, open_files, wrapping
+from shards.building.sources.archives import Files, above_splits, open_files, wrapping
 from shards.building.sources.class_names import class_names
 from shards.building.sources.scenes import Scene, encode
 from shards.errors import ShardError
+from shards.info import Skipped
+from shards.reading import decode
 
 LABEL = "label"  # the map whose ids the names of the classes name
 
@@ -43,8 +45,7 @@ def paired(
         names: Where the names of the classes come from, as `class_names` takes it.
         more: Further parameters for dataset.json.
 
-    Raises:
-        ShardError: An image lacks a map, or a map is not clear.
+    A file without a map is a stray of the source. Raises `ShardError` when a map is not clear.
     """
     classes = class_names(names) if names is not None else []
     if classes and LABEL not in roots:
@@ -53,10 +54,15 @@ def paired(
     found = {name: _by_stem(files, by_split) for name, files in maps.items()}
     splits: dict[str, Listed] = {}
     used: dict[str, list[str]] = {name: [] for name in maps}
+    strays: list[Skipped] = []
     for split, chosen in by_split.items():
         scenes = []
         for image in chosen:
-            own = [(name, _map_of(image, name, found[name], maps[name])) for name in maps]
+            if lost := [name for name in maps if _stem(image) not in found[name]]:
+                reason = _lacking(maps[lost[0]].path, lost[0], image)
+                strays.append(Skipped(path=f"{wrap}{image}", reason=reason))
+                continue
+            own = [(name, found[name][_stem(image)]) for name in maps]
             for name, file in own:
                 used[name].append(file)
             members = tuple((f"{name}.png", file) for name, file in own)
@@ -82,18 +88,23 @@ def paired(
         read=partial(read_each, read),
         classes=classes,
         maps=[f"{name}.png" for name in maps],
+        strays=strays,
     )
 
 
 def _by_stem(files: Files, splits: Container[str]) -> dict[str, str]:
-    """The file of each path without its extension."""
+    """The file of each path without its extension; of several files, the one that is an image."""
     found: dict[str, str] = {}
     names = files.names()
-    wrap = "" if files.path.is_dir() else wrapping(names, splits)
+    wrap = "" if files.path.is_dir() else above_splits(names, splits) or wrapping(names, splits)
     for name in names:
         stem = _stem(name.removeprefix(wrap))
-        if (other := found.setdefault(stem, name)) != name:
+        other = found.setdefault(stem, name)
+        if other == name or not decode.has_image_ending(name):
+            continue
+        if decode.has_image_ending(other):
             raise ShardError(f"{files.path} holds {other} and {name}: one of them is enough")
+        found[stem] = name
     return found
 
 
@@ -101,9 +112,8 @@ def _stem(name: str) -> str:
     return PurePosixPath(name).with_suffix("").as_posix()
 
 
-def _map_of(image: str, name: str, found: Mapping[str, str], files: Files) -> str:
-    if (file := found.get(_stem(image))) is None:
-        raise ShardError(
-            f"{files.path} lacks the {name} map of {image}: it must be named {_stem(image)}.png"
-        )
-    return file
+def _lacking(root: Path, name: str, image: str) -> str:
+    return (
+        f"{root} lacks the {name} map of {image}: it must be named {_stem(image)}.png; or leave "
+        f"{image} out with --on-error skip"
+    )

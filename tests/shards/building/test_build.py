@@ -7,6 +7,7 @@ import filecmp
 import json
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -26,12 +27,12 @@ from webdataset.writer import TarWriter
 
 from shards import open_set
 from shards.building.build import OnError, build, build_source
-from shards.building.sources import SOURCES, Source
+from shards.building.sources import SOURCES, Listed, Source
 from shards.building.sources import photos as photos_module
 from shards.building.sources.photos import LEAST_DEVIATION, PHOTOGRAPHS, photos
 from shards.building.writer import NewSample, write_shard
 from shards.errors import ShardError
-from shards.info import read_info
+from shards.info import Transform, read_info
 from tests.processes import ENVIRONMENT, descendants, gone
 from tests.shards.numbered import driven, numbered
 from tests.waiting import PATIENCE, wait_for
@@ -409,10 +410,36 @@ def test_a_key_that_webdataset_would_cut_is_refused(tmp_path: Path) -> None:
             write_shard(tmp_path / "x.tar", "train", "x.tar", samples)
 
 
-def test_a_file_name_of_another_encoding_is_refused(tmp_path: Path, images: Path) -> None:
+def test_a_file_name_that_is_not_utf8_is_latin1(tmp_path: Path, images: Path) -> None:
     os.rename(images / "loose.v2.webp", os.fsencode(images) + b"/caf\xe9.webp")
-    with pytest.raises(ShardError, match=r"the name 'caf\\udce9.*' is not UTF-8: rename it"):
-        build("folder", tmp_path / "set", path=images, options={"test_fraction": 0})
+    split = build(
+        "folder", tmp_path / "set", path=images, options={"test_fraction": 0}, processes=1
+    ).split("train")
+    assert "café" in [split.key(row) for row in range(len(split))]
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "said"),
+    [
+        ("caf\udce9", "caf\udce9.png", r"the name 'caf\\udce9' is not UTF-8: rename it"),
+        ("a/__pairs__/b", "a/__pairs__/b.png", "begins and ends with two underscores"),
+    ],
+)
+def test_a_name_that_cannot_stand_in_a_set_is_skipped(
+    key: str, name: str, said: str, tmp_path: Path
+) -> None:
+    samples = [
+        NewSample(one, {"png": b"x"}, "png", 1, 1, None, source)
+        for one, source in (("good", "good.png"), (key, name))
+    ]
+    source = Source("test", {}, Transform(size=None, geometry="", storage="original"),
+                    {"train": Listed(samples)}, iter)  # fmt: skip
+    with pytest.raises(ShardError, match=said):
+        build_source(source, tmp_path / "stop", processes=1)
+    made = build_source(source, tmp_path / "skip", processes=1, on_error="skip")
+    assert made.splits == {"train": 1}
+    (skipped,) = made.info.skipped
+    assert re.search(said, skipped.reason) and skipped.path.startswith(name[:3])
 
 
 def test_an_existing_set_is_returned_untouched_or_refused(photo_set: Path) -> None:

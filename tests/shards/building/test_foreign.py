@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
+import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import webdataset
 import xxhash
+from PIL import Image
 
+from gencomp.cli import main
 from shards.building.foreign import index_tars
+from shards.checking.verify import verify
 from shards.errors import ShardError
+from shards.info import DatasetInfo
+from shards.reading.order import EpochOrder
 from shards.reading.reader import open_set
-from tests.shards.foreign_tars import grey, palette, png, write_tar
+from shards.reading.stream import training_batches
+from tests.shards.foreign_tars import encoded, grey, palette, png, write_tar
 from tests.shards.object_server import FolderServer
 
 needs_gnu_tar = pytest.mark.skipif(shutil.which("tar") is None, reason="needs GNU tar")
@@ -231,11 +241,11 @@ def test_refusals(tmp_path: Path) -> None:
     path.write_bytes(whole[:1560])
     refused(r"a.tar is (no whole tar|truncated)")
     write_tar(path, {"0.txt": b"hello"})
-    refused("key '0', byte 512: the sample has no image")
+    refused(r"hold no sample with an image: a\.tar: members of no image: 1, the first is 0\.txt")
     write_tar(path, {"0.png": b"hello"})
     refused("key '0', byte 512: png cannot be read as an image")
     write_tar(path, {"no_extension": b""})
-    refused("hold no sample")
+    refused("hold no sample with an image$")
 
 
 def test_one_empty_tar_among_others(three: Path) -> None:
@@ -251,3 +261,205 @@ def test_one_empty_tar_among_others(three: Path) -> None:
 def test_a_tar_without_an_index_says_how_to_make_one(three: Path) -> None:
     with pytest.raises(ShardError, match="run `gencomp shards index"):
         open_set(three)
+
+
+def damaged(i: int) -> bytes:
+    """A picture whose header is good and whose pixels are cut off."""
+    noise = np.random.default_rng(i).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    return encoded(Image.fromarray(noise))[:2000]
+
+
+def image_as(form: str, i: int) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (6, 5), (i, 0, 0)).save(stream, form)
+    return stream.getvalue()
+
+
+def animation() -> bytes:
+    first, second = (Image.new("RGB", (6, 5), (i, 0, 0)) for i in (1, 200))
+    stream = io.BytesIO()
+    first.save(stream, "GIF", save_all=True, append_images=[second])
+    return stream.getvalue()
+
+
+# What stands in a tar between the samples 0 and 2, and what becomes of it.
+PASSED_OVER: dict[str, tuple[dict[str, bytes], list[str]]] = {
+    "README": ({"README.md": b"hello"}, ["members of no image: 1, the first is README.md at"]),
+    "two of them": (
+        {"README.md": b"1", "dataset_info.json": b"2"},
+        ["members of no image: 2, the first is README.md at"],
+    ),
+    "a README twice": (
+        {"README.md": b"1", "README.MD": b"2"},
+        ["members of no image: 2, the first is README.md at"],
+    ),
+    "a caption": ({"1.txt": b"hello"}, ["members of no image: 1, the first is 1.txt at"]),
+    "a caption apart": (
+        {"2.txt": b"hello", "1.json": b"{}"},
+        [
+            "members not beside the image of the same key: 1, the first is 2.txt at",
+            "members of no image: 1, the first is 1.json at",
+        ],
+    ),
+    "macOS": ({"._1.png": b"x", "a/._1.png": b"x", ".DS_Store": b"x", "a/.DS_Store": b"x"}, []),
+    "Windows": ({"Thumbs.db": b"x"}, ["members of no image: 1, the first is Thumbs.db at"]),
+    "names that WebDataset skips": ({"LICENSE": b"x", "__meta__/a.json": b"x"}, []),
+}
+
+
+def indexed_after(tar: Path, between: dict[str, bytes], **options: Any) -> DatasetInfo:
+    tar.parent.mkdir()
+    write_tar(tar, {"0.png": png(0), "0.cls": b"7", **between, "2.png": png(2), "2.cls": b"9"})
+    before = tar.read_bytes()
+    try:
+        return index_tars(tar.parent, **options)
+    finally:
+        assert tar.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", PASSED_OVER)
+def test_members_that_belong_to_no_image_are_passed_over(kind: str, tmp_path: Path) -> None:
+    between, reasons = PASSED_OVER[kind]
+    info = indexed_after(tmp_path / "tars" / "a.tar", between)
+    assert reds(tmp_path / "tars") == [0, 2]
+    split = open_set(tmp_path / "tars").split("train")
+    assert [split.label(row) for row in range(2)] == [7, 9]
+    assert [one.path for one in info.skipped] == ["a.tar"] * len(reasons)
+    for one, reason in zip(info.skipped, reasons, strict=True):
+        assert one.reason.startswith(reason)
+    assert verify(tmp_path / "tars").ok
+
+
+UNREADABLE: dict[str, tuple[dict[str, bytes], str]] = {
+    "empty": ({"1.png": b""}, "png cannot be read as an image"),
+    "a web page": ({"1.jpg": b"<html>404</html>", "1.txt": b"x"}, "jpg cannot be read"),
+    "an unknown format": ({"1.avif": b"x", "1.txt": b"x"}, r"no image .*\(it has avif, txt\)"),
+    "an animation": ({"1.gif": animation()}, "gif cannot be .*: an animation of 2 frames"),
+    "an extension twice": (
+        {"1.png": png(1), "1.PNG": png(1)},
+        r"the sample has two members 'png' \(the second at byte",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_a_sample_that_cannot_be_read_ends_the_work_or_is_left_out(
+    kind: str, tmp_path: Path
+) -> None:
+    between, said = UNREADABLE[kind]
+    with pytest.raises(ShardError, match=rf"key '1', byte \d+: .*{said}.*--on-error skip"):
+        indexed_after(tmp_path / "stop" / "a.tar", between)
+    assert os.listdir(tmp_path / "stop") == ["a.tar"]
+    info = indexed_after(tmp_path / "skip" / "a.tar", between, on_error="skip")
+    assert info.parameters == {"split": None, "on_error": "skip"}
+    (skipped,) = info.skipped
+    assert re.fullmatch(r"a\.tar, key '1', byte \d+", skipped.path)
+    assert re.search(said, skipped.reason)
+    assert info.counts == {"train": 2} and reds(tmp_path / "skip") == [0, 2]
+    assert verify(tmp_path / "skip").ok
+
+
+@pytest.mark.parametrize("decode", [False, True])
+def test_pixels_are_checked_where_that_is_asked_for(decode: bool, tmp_path: Path) -> None:
+    cut_map = damaged(5)[:25] + b"\0" + damaged(5)[26:]  # its header says grey
+    for number, between in enumerate(
+        ({"1.png": damaged(1)}, {"1.png": png(1), "1.a.png": cut_map})
+    ):
+        out = tmp_path / f"tars{number}"
+        info = indexed_after(out / "a.tar", between, on_error="skip", check_pixels=decode)
+        assert info.counts == {"train": 2 if decode else 3}
+        assert [one.path[:14] for one in info.skipped] == ["a.tar, key '1'"] * decode
+        assert verify(out).ok == (decode or number == 1)
+    with pytest.raises(ShardError, match=r"key '1', byte \d+: png cannot be read.*--on-error skip"):
+        indexed_after(tmp_path / "stop" / "a.tar", {"1.png": damaged(1)}, check_pixels=True)
+
+
+@pytest.mark.parametrize("ending", ["jfif", "jpe", "JPE", "gif", "dib", "pbm", "mpo", "v2.jfif"])
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "BMP"])
+def test_rare_endings_are_taken_by_their_content(ending: str, form: str, tmp_path: Path) -> None:
+    info = indexed_after(tmp_path / "tars" / "a.tar", {f"1.{ending}": image_as(form, 100)})
+    assert info.counts == {"train": 3} and not info.skipped
+    assert reds(tmp_path / "tars")[1] == pytest.approx(100, abs=3)
+
+
+def test_a_usual_ending_comes_before_a_rare_one(tmp_path: Path) -> None:
+    indexed_after(tmp_path / "tars" / "a.tar", {"1.gif": image_as("GIF", 9), "1.png": png(1)})
+    assert reds(tmp_path / "tars") == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        (b"Gr\xfcn/1.png", "Grün/1"),
+        ("Grün/1.png".encode(), "Grün/1"),
+        (rb"x.y\1.png", r"x.y\1"),
+        (rb".\1.png", r".\1"),
+        (rb"a\b\1.seg.png", r"a\b\1"),
+    ],
+)
+def test_names_of_other_systems(name: bytes, key: str, tmp_path: Path) -> None:
+    """A key goes up to the first dot of the last component; a name may be Latin-1."""
+    indexed_after(tmp_path / "tars" / "a.tar", {os.fsdecode(name): png(1)})
+    split = open_set(tmp_path / "tars").split("train")
+    assert [split.key(row) for row in range(3)] == ["0", key, "2"]
+    assert verify(tmp_path / "tars").ok
+
+
+def test_hidden_tars_are_none(three: Path) -> None:
+    (three / "._data-00.tar").write_bytes(b"what macOS writes beside a file")
+    assert index_tars(three).counts == {"train": 6}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_sample_that_is_left_out_leaves_order_and_resume_exact(
+    processes: int, tmp_path: Path
+) -> None:
+    """The rows are those of tars that never had the sample."""
+    for number in range(3):
+        members = {f"{number}{i}.png": png(10 * number + i) for i in range(8)}
+        bad = {f"{number}5.png": damaged(1), f"{number}7.png": b"", "README.md": b"x"}
+        for place in ("good", "bad"):
+            (tmp_path / place).mkdir(exist_ok=True)
+            tar = tmp_path / place / f"{number}.tar"
+            kept = {name: data for name, data in members.items() if name not in bad}
+            write_tar(tar, kept if place == "good" else members | bad)
+    index_tars(tmp_path / "good")
+    info = index_tars(tmp_path / "bad", processes=processes, on_error="skip", check_pixels=True)
+    assert info.counts == {"train": 18} and len(info.skipped) == 9
+    assert verify(tmp_path / "bad").ok
+    assert reds(tmp_path / "bad") == reds(tmp_path / "good")
+    split = open_set(tmp_path / "bad").split("train")
+    assert split.shard_lengths.tolist() == [6, 6, 6]
+    order = EpochOrder(split.key_hash, 3, len(split))
+
+    def stream(start: int, batches: int) -> list[list[int]]:
+        read = training_batches(split, order, 4, 0, 1, start, threads=2)
+        found = [next(read).images[:, 0, 0, 0].tolist() for _ in range(batches)]
+        read.close()
+        return found
+
+    whole = stream(0, 12)
+    assert sorted([red for batch in whole for red in batch][:18]) == sorted(reds(tmp_path / "good"))
+    assert stream(5 * 4, 7) == whole[5:]
+
+
+@pytest.mark.parametrize("part", [False, True])
+def test_training_on_a_damaged_picture_offers_the_mend(
+    part: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tars = tmp_path / "my tars"
+    indexed_after(tars / "a.tar", {"1.png": damaged(1)}, split="odd")
+    write_tar(tars / "b.tar", {"3.png": png(3)})
+    shutil.rmtree(tmp_path / "set", ignore_errors=True)
+    index_tars(tars / "a.tar" if part else tars, tmp_path / "set", "odd")
+    split = open_set(tmp_path / "set").split("odd")
+    order = EpochOrder(split.key_hash, 0, len(split))
+    with pytest.raises(ShardError) as raised:
+        list(training_batches(split, order, 1, 0, 1, 0, threads=2))
+    said = str(raised.value)
+    assert re.search(r"a\.tar, key '1', byte \d+: the sample has an image that cannot be", said)
+    (command,) = re.findall(r"`gencomp (.*)`", said)
+    assert command.endswith("--split odd --on-error skip --decode")
+    assert main(shlex.split(command)) in (0, None)
+    assert "skipped a.tar, key '1'" in capsys.readouterr().out
+    assert reds(f"{tmp_path / 'set'}-readable", "odd") == [0, 2, *([] if part else [3])]

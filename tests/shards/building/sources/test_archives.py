@@ -26,6 +26,21 @@ HIDDEN = {".DS_Store": b"x", "b/._1.png": b"x", "__MACOSX/b/1.png": b"x", ".git/
 KINDS = ("folder", "zip", "tar", "tar.gz", "tar.xz")
 
 
+# How the file train/a/1.png is called in archives of several programs.
+ALIASES = (
+    r"train\a\1.png",
+    r"train\a/1.png",
+    "./train/a/1.png",
+    ".\\train\\a\\1.png",
+    "train/./a//1.png",
+    "/train/a/1.png",
+    "C:/train/a/1.png",
+    r"C:\train\a\1.png",
+    r"\train\a\1.png",
+)
+ARCHIVES = ("zip", "tar", "tar.gz")
+
+
 def pack(root: Path, kind: str, files: dict[str, bytes]) -> Path:
     path = root / f"set.{kind}"
     if kind == "folder":
@@ -44,7 +59,7 @@ def pack(root: Path, kind: str, files: dict[str, bytes]) -> Path:
             folder.type = tarfile.DIRTYPE
             tar.addfile(folder)
             for name, data in files.items():
-                member = tarfile.TarInfo(f"./{name}")
+                member = tarfile.TarInfo(f"./{name}" if name[0].isalnum() else name)
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
     return path
@@ -58,6 +73,57 @@ def test_all_kinds_hold_the_same_visible_files(tmp_path: Path, kind: str) -> Non
         assert files.read(name) == FILES[name]
     with pytest.raises(ShardError, match=r"nothing\.png"):
         files.read("nothing.png")
+
+
+@pytest.mark.parametrize("kind", ARCHIVES)
+@pytest.mark.parametrize("alias", ALIASES)
+def test_names_are_alike_whatever_program_wrote_them(tmp_path: Path, kind: str, alias: str) -> None:
+    junk = {"__MACOSX\\train\\._1.png": b"x", "train\\.DS_Store": b"x", "train\\a\\": b""}
+    if kind == "zip":
+        path = pack(tmp_path, kind, {alias: b"one", **junk})
+    else:
+        path = tmp_path / f"set.{kind}"
+        with tarfile.open(path, "w:gz" if kind == "tar.gz" else "w") as tar:
+            for name, data in {alias: b"one", **junk}.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                member.type = tarfile.DIRTYPE if name.endswith("\\") else tarfile.REGTYPE
+                tar.addfile(member, io.BytesIO(data))
+    files = open_files(path)
+    assert files.names() == ["train/a/1.png"]
+    assert files.read("train/a/1.png") == files.open("train/a/1.png").read() == b"one"
+    assert files.fingerprint(files.names())
+
+
+def test_names_in_a_folder_may_be_those_of_windows_or_latin1(tmp_path: Path) -> None:
+    (tmp_path / r"train\a.png").write_bytes(b"one")
+    (tmp_path / os.fsdecode(b"caf\xe9.png")).write_bytes(b"two")
+    files = open_files(tmp_path)
+    assert files.names() == ["café.png", "train/a.png"]
+    assert [files.read(name) for name in files.names()] == [b"two", b"one"]
+    assert files.open("train/a.png").read() == b"one"
+    assert files.fingerprint(files.names())
+
+
+@pytest.mark.parametrize("kind", ARCHIVES)
+def test_names_that_are_not_clear_are_refused(tmp_path: Path, kind: str) -> None:
+    for names, message in (
+        (["a/../b.png"], r"the name '(\./)?a/\.\./b\.png' leads out of its folder by '\.\.'"),
+        (["..\\b.png"], "the name .* leads out of its folder"),
+        (["a/b.png", "a\\b.png"], r"holds .* and .*, which both are a/b\.png: pack the files"),
+        (["a/b.png", r"\a\b.png"], r"holds .*, which both are a/b\.png"),
+    ):
+        with pytest.raises(ShardError, match=rf"set\.{kind}.*{message}"):
+            open_files(pack(tmp_path, kind, dict.fromkeys(names, b"x")))
+
+
+def test_of_members_that_are_written_alike_the_last_counts(tmp_path: Path) -> None:
+    path = pack(tmp_path, "tar", {"a.png": b"old"})
+    with tarfile.open(path, "a") as tar:
+        member = tarfile.TarInfo("./a.png")
+        member.size = 3
+        tar.addfile(member, io.BytesIO(b"new"))
+    assert open_files(path).read("a.png") == b"new"
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -6,6 +6,7 @@ import io
 import shutil
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -107,14 +108,73 @@ def test_its_own_splits(tmp_path: Path, packed: bool) -> None:
     with pytest.raises(ShardError, match="has the splits train, val: leave test images"):
         folder(path, test_images=1)
     (root / "stray.png").write_bytes(b"")
-    with pytest.raises(ShardError, match=r"stray.png is in none of them: move it"):
-        folder(root)
+    with pytest.raises(ShardError, match=r"stray.png is in none of them: move it, or leave it out"):
+        build("folder", tmp_path / "set", path=root, processes=1)
 
 
 def test_a_zip_of_one_split_keeps_it(tmp_path: Path) -> None:
     write(tmp_path / "images", ["cats/a.png", "dogs/a.png"])
     source = folder(pack(tmp_path / "images", tmp_path / "i.zip", "test/"))
     assert list(source.splits) == ["test"] and source.classes == ["cats", "dogs"]
+
+
+OWN = ["test/cats/b.png", "train/cats/a.png", "train/dogs/a.png"]
+
+
+def packed_as(path: Path, made: dict[str, bytes], name: Callable[[str], str]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for file, data in made.items():
+            archive.writestr(name(file), data)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        lambda file: file.replace("/", "\\"),
+        lambda file: f"set/{file}".replace("/", "\\"),
+        lambda file: f"./{file}",
+        lambda file: f"/data/me/set/{file}",
+        lambda file: rf"C:\Users\me\{file}".replace("/", "\\"),
+        lambda file: f"set/deeper/{file}",
+    ],
+)
+def test_an_archive_keeps_its_splits_and_classes(
+    tmp_path: Path, name: Callable[[str], str]
+) -> None:
+    path = packed_as(tmp_path / "i.zip", write(tmp_path / "images", OWN), name)
+    source = folder(path)
+    assert source.classes == ["cats", "dogs"] and list(source.splits) == ["test", "train"]
+    assert keys(source, "test") == ["test/cats/b"]
+    assert [sample.label for sample in samples(source)["train"]] == [0, 1]
+
+
+def test_a_file_beside_the_folder_of_the_splits_does_not_hide_them(tmp_path: Path) -> None:
+    made = {f"set/{name}": data for name, data in write(tmp_path / "in" / "set", OWN).items()}
+    made["README.txt"] = b"hello"
+    path = packed_as(tmp_path / "i.zip", made, str)
+    built = build("folder", tmp_path / "set", path=path, on_error="skip", processes=1)
+    assert built.splits == {"test": 1, "train": 2}
+    assert [skipped.path for skipped in built.info.skipped] == ["README.txt"]
+    with pytest.raises(ShardError, match=r"its splits in the folder set: give the path .*in/set"):
+        folder(tmp_path / "in")
+    assert len(folder(tmp_path / "in", test_fraction=0).splits["train"]) == 3
+
+
+@pytest.mark.parametrize("stray", ["LICENSE", "wnids.txt", "Thumbs.db", "train/cats/Thumbs.db",
+                                   "train/__pairs__/a.png", "extra/a.png"])  # fmt: skip
+def test_stray_files_end_a_build_or_are_left_out_and_named(tmp_path: Path, stray: str) -> None:
+    root = tmp_path / "images"
+    made = write(root, OWN)
+    plain = build("folder", tmp_path / "plain", path=root, processes=1)
+    (root / stray).parent.mkdir(exist_ok=True)
+    (root / stray).write_bytes(made[OWN[0]] if stray.endswith("png") else b"no image")
+    with pytest.raises(ShardError, match=rf"{stray}.*--on-error skip"):
+        build("folder", tmp_path / "stop", path=root, processes=1)
+    assert not (tmp_path / "stop").exists()
+    built = build("folder", tmp_path / "set", path=root, on_error="skip", processes=1)
+    assert [skipped.path for skipped in built.info.skipped] == [stray]
+    assert built.index_hash == plain.index_hash and built.info.classes == ["cats", "dogs"]
 
 
 def test_the_draw(tmp_path: Path) -> None:

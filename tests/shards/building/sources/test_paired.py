@@ -154,7 +154,22 @@ def test_maps_that_do_not_fit_are_named(root: Path) -> None:
     (labels / "a.tif").unlink()
     (labels / "b.png").unlink()
     with pytest.raises(ShardError, match=r"lacks the label map of b.png: it must be named b.png"):
-        folder(images, maps=maps)
+        build("folder", root / "out3", path=images, options={"maps": maps}, processes=1)
+
+
+def test_stray_files_are_left_out_and_named(root: Path) -> None:
+    images, labels = root / "images", root / "labels"
+    (images / "Thumbs.db").write_bytes(b"no image")
+    (labels / "Thumbs.db").write_bytes(b"no map")
+    (labels / "a.xml").write_bytes(b"no map")
+    (labels / "b.png").unlink()
+    options = {"maps": [f"label={labels}"], "test_fraction": 0}
+    built = build(
+        "folder", root / "out", path=images, options=options, on_error="skip", processes=1
+    )
+    split = built.split("train")
+    assert [split.key(row) for row in range(len(split))] == ["a", "deeper/a", "deeper/c_d"]
+    assert [skipped.path for skipped in built.info.skipped] == ["b.png", "Thumbs.db"]
 
 
 def test_names_of_classes(tmp_path: Path) -> None:
