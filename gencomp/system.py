@@ -18,7 +18,7 @@ Every method can rely on the following:
 - State that is neither a weight nor an optimizer's (rate controllers, entropy-coder tables) is in
   buffers of `networks`, so checkpoints and codecs have it.
 - Figures and evaluations use a method through hooks that may answer None: `reconstruct`, `latents`,
-  `sample`, `latent_decoder`, `codec`, `ideal` and `feature_network`.
+  `sample`, `latent_decoder`, `codec`, `ideal` and `evaluation_network`.
 - What a codec writes may depend on values that its readers need not know (which coder, how long it
   searches). They form the `WritingSection` of a recipe, and a finished run may be given others.
 
@@ -494,11 +494,12 @@ class System(ABC):
         """The generator of these weights in evaluation mode; None for a method that has none."""
         return None
 
-    def feature_network(self) -> nn.Module | None:
-        """The network whose features distances between sets of images compare, or None.
+    def evaluation_network(self) -> nn.Module | None:
+        """The network by which the images of other runs are judged, or None.
 
-        It maps uint8 images [B, 3, H, W] to features [B, D], float32 on the CPU, in evaluation
-        mode, and can be scripted by TorchScript.
+        It maps uint8 images [B, 3, H, W] to features [B, D], which distances between sets of images
+        compare, or to the logits of each pixel's classes [B, K, H, W]. It is float32 on the CPU, in
+        evaluation mode, and can be scripted by TorchScript.
         """
         return None
 

@@ -1,4 +1,4 @@
-"""`gencomp features`, which writes the feature network of a run to a TorchScript file."""
+"""`gencomp features`, which writes a network that judges images to a TorchScript file."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ def features(
     /,
     checkpoint: Checkpoint = "last",
 ) -> None:
-    """Write the feature network of a finished run to a TorchScript file.
+    """Write the feature or segmentation network of a finished run to a TorchScript file.
 
-    The network maps uint8 images of any size to features, which `gencomp evaluate --features`
-    compares. The command prints the SHA-256 of the file, by which evaluations know the network. An
-    existing file is kept if it holds the same network, and is never replaced.
+    A feature network maps uint8 images of any size to features, which `gencomp evaluate --features`
+    compares; a segmentation network maps them to the classes of their pixels, for `gencomp evaluate
+    --segmentation`. The command prints the SHA-256 of the file, by which evaluations know the
+    network. An existing file is kept if it holds the same network, and is never replaced.
 
     Args:
-        run: Directory of a finished run of a system that has a feature network, such as classifier.
+        run: Directory of a finished run of the system classifier or segmentation.
         file: The file to write, for example features.pt.
     """
     import hashlib
@@ -34,10 +35,12 @@ def features(
 
     opened = open_run(run, checkpoint)
     opened.final_checkpoint()
-    network = opened.system().feature_network()
+    network = opened.system().evaluation_network()
     if network is None:
         recipe = opened.recipe()
-        raise InputError(f"run {run} ({recipe.system}/{recipe.stage}) has no feature network")
+        raise InputError(
+            f"run {run} ({recipe.system}/{recipe.stage}) has no network that judges images"
+        )
     if not file.parent.is_dir():
         raise InputError(f"{file} cannot be written: there is no folder {file.parent}")
     content = to_file(network)

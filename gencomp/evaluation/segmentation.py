@@ -52,7 +52,7 @@ def counts(seen_BHW: Tensor, labels_BHW: Tensor, classes: int) -> Tensor:
             for one_P in (labels_P[seen_P == labels_P], seen_P, labels_P)
         )
         found.append(torch.stack([both, seen + labelled - both, labelled]))
-    return torch.stack(found).cpu()
+    return torch.stack(found).cpu() if found else torch.zeros(0, 3, classes, dtype=torch.int64)
 
 
 def mean_iou(counts_N3K: np.ndarray) -> MeanIou | None:

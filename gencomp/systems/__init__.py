@@ -11,6 +11,7 @@ from gencomp.systems.classifier.recipe import ClassifierRecipe
 from gencomp.systems.dplc import recipe as dplc
 from gencomp.systems.gan_compression.recipe import GanRecipe
 from gencomp.systems.irec import recipe as irec
+from gencomp.systems.segmentation.recipe import SegmentationRecipe
 from gencomp.systems.urdp import recipe as urdp
 from gencomp.systems.vae.recipe import VaeRecipe
 
@@ -65,6 +66,10 @@ def build_system(recipe: BaseRecipe, parents: Mapping[str, BaseRecipe]) -> Syste
             from gencomp.systems.classifier.system import Classifier
 
             return Classifier(recipe)
+        case SegmentationRecipe():
+            from gencomp.systems.segmentation.system import Segmentation
+
+            return Segmentation(recipe)
         case GanRecipe():
             from gencomp.systems.gan_compression.build import build as build_gan
 

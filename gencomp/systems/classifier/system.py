@@ -109,7 +109,7 @@ class Classifier(SystemOfObjectives):
         class_B = logits(self.networks, batch.images_BCHW).argmax(1)
         return {"by class": batch.images_BCHW[class_B.argsort(stable=True)]}
 
-    def feature_network(self) -> nn.Module:
+    def evaluation_network(self) -> nn.Module:
         """The layers before the last one, a copy in evaluation mode."""
         trunk = self.networks["trunk"]
         assert isinstance(trunk, FeatureTrunk)

@@ -215,7 +215,7 @@ class TestRun:
         for words, said in (
             ([run, taken], "exists already and holds something else: choose another name"),
             ([run, tmp_path / "no" / "file.pt"], "there is no folder"),
-            ([generator_run, tmp_path / "new.pt"], "(dplc/wae) has no feature network"),
+            ([generator_run, tmp_path / "new.pt"], "(dplc/wae) has no network that judges images"),
             ([tmp_path, tmp_path / "new.pt"], "is not a run directory"),
         ):
             assert main(["features", *map(str, words)]) == 2
