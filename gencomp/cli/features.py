@@ -24,7 +24,7 @@ def features(
     network. An existing file is kept if it holds the same network, and is never replaced.
 
     Args:
-        run: Directory of a finished run of the system classifier or segmentation.
+        run: Directory of a finished run of the system classifier or pixel_classifier.
         file: The file to write, for example features.pt.
     """
     import hashlib

@@ -21,7 +21,7 @@ from gencomp.systems.classifier.recipe import ClassifierRecipe
 from gencomp.systems.dplc import recipe as dplc
 from gencomp.systems.gan_compression import recipe as gan_compression
 from gencomp.systems.irec import recipe as irec
-from gencomp.systems.segmentation.recipe import SegmentationRecipe
+from gencomp.systems.pixel_classifier.recipe import PixelClassifierRecipe
 from gencomp.systems.urdp import recipe as urdp
 from gencomp.systems.vae.recipe import VaeRecipe
 from gencomp.validation import sentence
@@ -44,7 +44,7 @@ RECIPES: dict[tuple[str, str], type[BaseRecipe]] = {
     ("irec", "one_level"): irec.OneLevelRecipe,
     ("vae", "elbo"): VaeRecipe,
     ("classifier", "cross_entropy"): ClassifierRecipe,
-    ("segmentation", "cross_entropy"): SegmentationRecipe,
+    ("pixel_classifier", "cross_entropy"): PixelClassifierRecipe,
 }
 
 

@@ -11,7 +11,7 @@ from gencomp.systems.classifier.recipe import ClassifierRecipe
 from gencomp.systems.dplc import recipe as dplc
 from gencomp.systems.gan_compression.recipe import GanRecipe
 from gencomp.systems.irec import recipe as irec
-from gencomp.systems.segmentation.recipe import SegmentationRecipe
+from gencomp.systems.pixel_classifier.recipe import PixelClassifierRecipe
 from gencomp.systems.urdp import recipe as urdp
 from gencomp.systems.vae.recipe import VaeRecipe
 
@@ -66,10 +66,10 @@ def build_system(recipe: BaseRecipe, parents: Mapping[str, BaseRecipe]) -> Syste
             from gencomp.systems.classifier.system import Classifier
 
             return Classifier(recipe)
-        case SegmentationRecipe():
-            from gencomp.systems.segmentation.system import Segmentation
+        case PixelClassifierRecipe():
+            from gencomp.systems.pixel_classifier.system import PixelClassifier
 
-            return Segmentation(recipe)
+            return PixelClassifier(recipe)
         case GanRecipe():
             from gencomp.systems.gan_compression.build import build as build_gan
 

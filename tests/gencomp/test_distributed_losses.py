@@ -216,6 +216,9 @@ def all_systems() -> dict[tuple[str, int], System]:
         for rows in SYSTEM_ROWS
     }
     classifiers = {("classifier", rows): made_classifier() for rows in SYSTEM_ROWS}
+    pixel_classifiers = {
+        ("pixel classifier", rows): made_pixel_classifier() for rows in SYSTEM_ROWS
+    }
     colour = urdp_cases.recipe(**{"networks.channels": 3})
     urdp = {
         (f"urdp, {stage}", rows): urdp_cases.made(stage, parent=colour)
@@ -232,7 +235,7 @@ def all_systems() -> dict[tuple[str, int], System]:
         for name, (stage, overrides) in IREC.items()
         for rows in SYSTEM_ROWS
     }
-    return {**dplc, **vaes, **classifiers, **urdp, **gan, **irec}
+    return {**dplc, **vaes, **classifiers, **pixel_classifiers, **urdp, **gan, **irec}
 
 
 def made_classifier() -> System:
@@ -240,6 +243,13 @@ def made_classifier() -> System:
     torch.manual_seed(0)
     sizes = {"networks.widths": [8, 8], "networks.classes": max(SYSTEM_ROWS)}
     return build_system(recipes.load("classifier_mnist", sizes), {})
+
+
+def made_pixel_classifier() -> System:
+    """A narrow segmentation network on the label map of the batches of gan_compression."""
+    torch.manual_seed(0)
+    sizes = {"networks.widths": [8, 8], "networks.classes": gan_cases.CLASSES}
+    return build_system(recipes.load("pixel_classifier_narrow", sizes), {})
 
 
 def run_systems(
@@ -366,6 +376,7 @@ def test_every_rank_gets_the_single_process_step(
         *SYSTEMS,
         *(f"vae, {decoder}" for decoder in VAES),
         "classifier",
+        "pixel classifier",
         *(f"urdp, {stage}" for stage in URDP),
         *(f"gan, {name}" for name in GAN),
         *(f"irec, {name}" for name in IREC),

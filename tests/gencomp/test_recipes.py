@@ -56,6 +56,7 @@ class TestShipped:
                 for images in ("cifar10", "imagenet32", "narrow_cifar10", "photos")
             ),
             *(f"irec_two_level_{images}" for images in ("clic", "photos")),
+            "pixel_classifier_narrow",
             *sorted(
                 [
                     "urdp_celeba",

@@ -1,4 +1,4 @@
-"""The recipe of a segmentation network."""
+"""The recipe of a classifier of pixels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from gencomp.recipes.schema import BaseRecipe, Section
 
 
-class SegmentationNetworks(Section):
+class PixelClassifierNetworks(Section):
     classes: int = Field(
         ge=2, description="number of classes; pixels with other labels, such as void, do not count"
     )
@@ -21,12 +21,12 @@ class SegmentationNetworks(Section):
     )
 
 
-class SegmentationRecipe(BaseRecipe):
+class PixelClassifierRecipe(BaseRecipe):
     """Minimise the cross-entropy of the label of each pixel."""
 
-    system: Literal["segmentation"] = "segmentation"
+    system: Literal["pixel_classifier"] = "pixel_classifier"
     stage: Literal["cross_entropy"] = "cross_entropy"
-    networks: SegmentationNetworks
+    networks: PixelClassifierNetworks
 
     @property
     def label_map(self) -> str:
@@ -34,10 +34,10 @@ class SegmentationRecipe(BaseRecipe):
         return self.data.maps[0]
 
     @model_validator(mode="after")
-    def _one_map(self) -> SegmentationRecipe:
+    def _one_map(self) -> PixelClassifierRecipe:
         if len(self.data.maps) != 1:
             raise ValueError(
-                f"data.maps names {len(self.data.maps)} maps, but a segmentation network is trained"
+                f"data.maps names {len(self.data.maps)} maps, but a classifier of pixels is trained"
                 " on one label map"
             )
         return self

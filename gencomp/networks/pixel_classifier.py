@@ -1,4 +1,4 @@
-"""The network that sees a class in every pixel of an image, by which decoded images are judged.
+"""The classifier of pixels, a segmentation network by which decoded images are judged.
 
     images [B, 3, H, W] ─▶ blocks of 3×3 convolutions, each halving the sides     (going down)
                         ─▶ from the smallest map up: a 1×1 convolution of each block's output, plus
@@ -8,7 +8,7 @@
 
 This is a feature pyramid (Lin et al., CVPR 2017). A block is a convolution, group normalisation (Wu
 and He, ECCV 2018) and a ReLU: an image is seen alone, whatever stands beside it in a batch. With
-widths 16, 32, 64, 128 and 128 and 11 classes there are 269,931 parameters.
+widths 16, 32, 64, 128 and 128 and 11 classes there are 266,971 parameters.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 GROUPS = 8
 
 
-class Segmenter(nn.Module):
+class PixelNetwork(nn.Module):
     """The logits of the classes of each pixel, from images of any size on [−1, 1].
 
     Args:
@@ -54,15 +54,15 @@ class Segmenter(nn.Module):
 
 
 class SegmentationNetwork(nn.Module):
-    """A segmenter in the form that files have: from uint8 images to logits of every pixel."""
+    """The network in the form that files have: from uint8 images to logits of every pixel."""
 
-    def __init__(self, segmenter: Segmenter) -> None:
+    def __init__(self, network: PixelNetwork) -> None:
         super().__init__()
-        self.segmenter = segmenter
+        self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
         """The logits [B, classes, H, W] of uint8 images [B, 3, H, W]."""
-        return self.segmenter(images.to(torch.float32) / 127.5 - 1)
+        return self.network(images.to(torch.float32) / 127.5 - 1)
 
 
 def _block(narrow: int, wide: int, stride: int) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""The system `segmentation`, with its objective, its evaluation and the network for a file."""
+"""The system `pixel_classifier`, with its objective, its evaluation and the network for a file."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from gencomp.collectives import global_means
 from gencomp.draws import Draws
 from gencomp.evaluation import segmentation
 from gencomp.losses import at_least_float32
-from gencomp.networks.segmentation import SegmentationNetwork, Segmenter
+from gencomp.networks.pixel_classifier import PixelNetwork, SegmentationNetwork
 from gencomp.sums import Sums
 from gencomp.system import Batch, Phase, PhaseLoss, Progress, Supply
 from gencomp.systems.common import pixels
 from gencomp.systems.common.objectives import Objective, SystemOfObjectives
-from gencomp.systems.segmentation.recipe import SegmentationRecipe
+from gencomp.systems.pixel_classifier.recipe import PixelClassifierRecipe
 
 
 class Seen(NamedTuple):
@@ -54,34 +54,34 @@ def seen_in(network: nn.Module, images_BCHW: Tensor, labels_BHW: Tensor, classes
 class CrossEntropyPhase(Phase):
     """The mean cross-entropy of the labels over the images of the global batch."""
 
-    def __init__(self, network: Segmenter, label_map: str, classes: int) -> None:
-        super().__init__({"segmenter": network}, trains=("segmenter",))
+    def __init__(self, network: PixelNetwork, label_map: str, classes: int) -> None:
+        super().__init__({"pixels": network}, trains=("pixels",))
         self.label_map = label_map
         self.classes = classes
 
     def forward(self, batch: Batch, draws: Draws, progress: Progress) -> PhaseLoss:
         labels_BHW = batch.maps[self.label_map]
-        seen = seen_in(self.networks["segmenter"], batch.images_BCHW, labels_BHW, self.classes)
+        seen = seen_in(self.networks["pixels"], batch.images_BCHW, labels_BHW, self.classes)
         loss, accuracy = global_means(seen.cross_entropy_B, seen.right_B)
         return PhaseLoss(loss, {"accuracy": accuracy.detach()})
 
 
-class Segmentation(SystemOfObjectives):
+class PixelClassifier(SystemOfObjectives):
     """A system of one network, which gives the logits of the classes of each pixel."""
 
-    def __init__(self, recipe: SegmentationRecipe) -> None:
+    def __init__(self, recipe: PixelClassifierRecipe) -> None:
         self.classes = recipe.networks.classes
         self.label_map = recipe.label_map
-        network = Segmenter(recipe.networks.widths, self.classes)
+        network = PixelNetwork(recipe.networks.widths, self.classes)
         phase = CrossEntropyPhase(network, self.label_map, self.classes)
-        super().__init__({"segmenter": network}, {"classes": Objective(phase, recipe.optimizer)})
+        super().__init__({"pixels": network}, {"classes": Objective(phase, recipe.optimizer)})
 
     def finalise(self, supply: Supply) -> None:
         """Leave the network as it is, since it has no batch statistics."""
 
     def evaluate(self, batch: Batch, draws: Draws) -> Sums:
         labels_BHW = batch.maps[self.label_map]
-        seen = seen_in(self.networks["segmenter"], batch.images_BCHW, labels_BHW, self.classes)
+        seen = seen_in(self.networks["pixels"], batch.images_BCHW, labels_BHW, self.classes)
         sums = Sums()
         sums.add("cross_entropy", seen.cross_entropy_B)
         sums.add("accuracy", seen.right_B)
@@ -106,7 +106,7 @@ class Segmentation(SystemOfObjectives):
     def pictures(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """The images, their label maps, and the classes that are seen, as shades of grey."""
         labels_BHW = batch.maps[self.label_map]
-        seen = seen_in(self.networks["segmenter"], batch.images_BCHW, labels_BHW, self.classes)
+        seen = seen_in(self.networks["pixels"], batch.images_BCHW, labels_BHW, self.classes)
         return {
             "images": batch.images_BCHW,
             "labels": self._shades(labels_BHW),
@@ -115,8 +115,8 @@ class Segmentation(SystemOfObjectives):
 
     def evaluation_network(self) -> nn.Module:
         """The network for a file, a copy in evaluation mode."""
-        network = self.networks["segmenter"]
-        assert isinstance(network, Segmenter)
+        network = self.networks["pixels"]
+        assert isinstance(network, PixelNetwork)
         copied = copy.deepcopy(network).to(torch.device("cpu"), torch.float32)
         # The files of runs hold contiguous weights, so those of networks do too.
         for parameter in copied.parameters():
@@ -125,5 +125,5 @@ class Segmentation(SystemOfObjectives):
 
     def _shades(self, classes_BHW: Tensor) -> Tensor:
         """Class 0 in black to the last one in white, uint8 [B, 3, H, W]; no class is white too."""
-        shade_BHW = classes_BHW.clamp(0, self.classes - 1) * 255 // (self.classes - 1)
+        shade_BHW = classes_BHW.long().clamp(0, self.classes - 1) * 255 // (self.classes - 1)
         return shade_BHW.to(torch.uint8)[:, None].expand(-1, 3, -1, -1)
