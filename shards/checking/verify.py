@@ -87,8 +87,10 @@ def verify(
         rows = IndexPass(index, info)
         problems.merge(_check_shards(location, info, rows, workers, progress))
         problems.add(rows.problems)
-        across, notes = _compare_images(index, rows, list(info.splits))
+        across, repeated = _compare_images(index, rows, list(info.splits))
         problems.merge(across)
+        notes = [f"{count} images: {what}" for what, count in sorted(problems.left_out.items())]
+        notes += repeated
     shards = [shard for split in info.splits.values() for shard in split.shards]
     size = sum(shard.bytes for shard in shards)
     return Findings(str(location), samples, len(shards), size, problems.found, problems.kept, notes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cluster.compressed_files.processes import Failed
@@ -48,11 +48,18 @@ def conclude(title: str, results: Sequence[Done | Failed], joint: Content | None
             "bpp of containers": _bpp(sum(one.container_bits for one in files), files),
         }
         print_table(title, list(columns), [list(columns.values())])
+        print_conversions(Counter(what for one in done for what in one.done))
     if failed:
         print(f"{SPEAKER}{len(failed)} of {len(results)} images failed:", file=sys.stderr)
         for one in failed:
             print(f"  {one.sentence}", file=sys.stderr)
     return FAILED if failed else DONE
+
+
+def print_conversions(counts: Mapping[str, int]) -> None:
+    """Say what was done to images that are not RGB of 8 bits, upright and opaque."""
+    for what, count in sorted(counts.items()):
+        print(f"{count} images: {what}")
 
 
 def sentence(file: Content) -> str:

@@ -8,8 +8,9 @@ at the top are the splits; without them, a seeded fraction of all the files beco
 The first folder below the split's root names the label. If all files of an archive lie in one
 folder, that folder is passed over. Options: `test_images`, the number of images in the test split,
 or `test_fraction`, their fraction (0.1 by default; 0 for no test split); and `seed`, the seed of
-the draw. With `maps`, such as label=LABELS, each image has a map of its path below LABELS, and
-sub-folders give no labels (see `paired`); `class_names` names the ids of the map `label`.
+the draw. Files of more than `max_pixels` pixels are refused. With `maps`, such as label=LABELS,
+each image has a map of its path below LABELS, and sub-folders give no labels (see `paired`);
+`class_names` names the ids of the map `label`.
 
 `kodak` reads the 24 photographs kodim01.png to kodim24.png, which are all in the split test.
 
@@ -37,6 +38,7 @@ from shards.building.sources.draw import drawn
 from shards.building.sources.paired import paired
 from shards.building.writer import NewSample
 from shards.errors import ShardError
+from shards.reading import decode
 from shards.reading.maps import parse_maps
 
 SPLITS = ("train", "val", "valid", "validation", "test")
@@ -65,6 +67,7 @@ def folder(
     seed: int = 0,
     maps: Sequence[str] = (),
     class_names: str | None = None,
+    max_pixels: int = decode.MAX_PIXELS,
 ) -> Source:
     """The source of any images; the docstring of the module describes its options.
 
@@ -72,7 +75,7 @@ def folder(
     """
     if path is None:
         raise ShardError("the source folder needs the path of a folder or an archive of images")
-    stored = pictures(size, storage, "original")
+    stored = pictures(size, storage, "original", max_pixels=max_pixels)
     files = open_files(path)
     found = files.names()
     if not found:
@@ -92,6 +95,8 @@ def folder(
     if class_names is not None and not maps:
         raise ShardError("class names name the ids of label maps: give --maps label=LABELS too")
     more = {**draw, "files": len(found), "listing": files.fingerprint(found)}
+    if max_pixels != decode.MAX_PIXELS:
+        more["max_pixels"] = max_pixels
     if maps:
         keys = dict(zip(names, _keys(names), strict=True))
         roots = parse_maps(maps)
@@ -167,8 +172,9 @@ def encode(file: File, stored: Pictures) -> NewSample:
     if file.label is not None:
         members["cls"] = str(file.label).encode()
     return NewSample(
-        file.key, members, picture.ext, picture.width, picture.height, file.label, source=file.path
-    )
+        file.key, members, picture.ext, picture.width, picture.height, file.label,
+        source=file.path, done=picture.done,
+    )  # fmt: skip
 
 
 def _source(
