@@ -89,7 +89,8 @@ def verify(
         problems.add(rows.problems)
         across, repeated = _compare_images(index, rows, list(info.splits))
         problems.merge(across)
-        notes = [f"{count} images: {what}" for what, count in sorted(problems.left_out.items())]
+        left_out = sorted(problems.left_out.items())
+        notes = [f"{what}: {count} of {samples} images" for what, count in left_out]
         notes += repeated
     shards = [shard for split in info.splits.values() for shard in split.shards]
     size = sum(shard.bytes for shard in shards)

@@ -6,7 +6,7 @@ import io
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from types import ModuleType
 from typing import NamedTuple
@@ -148,12 +148,11 @@ def converted(loaded: Loaded) -> Converted:
     done = []
     if found.followed:
         done.append(FIRST_TAKEN)
-    if found.format != "TIFF":  # Pillow turns TIFF files as it decodes them
-        turn = orientation(found)
-        if turn is None:
-            done.append(TAKEN_AS_STORED)
-        elif turn in _TURNS:
-            image = image.transpose(_TURNS[turn])
+    turn = orientation(found)
+    if turn is None:
+        done.append(TAKEN_AS_STORED)
+    elif turn in _TURNS and found.format != "TIFF":  # Pillow turns TIFF files as it decodes them
+        image = image.transpose(_TURNS[turn])
     if found.bits > 8:
         done.append(UPPER_BITS_KEPT)
     if image.mode.startswith("I"):
@@ -236,38 +235,58 @@ def _require_bits(found: Header, most: int) -> None:
 
 
 def _open(found: Header, max_pixels: int | None) -> ImageFile.ImageFile:
-    _require_size(found.size, max_pixels)
-    try:
-        with _pillow_without_limits(quiet=found.format == "TIFF"):
-            image = _FILES[found.format](io.BytesIO(found.data))
-    except DAMAGE as error:
-        raise ValueError(str(error) or type(error).__name__) from None
-    _require_size(image.size, max_pixels)
-    return image
+    with _pillow(found):
+        return _opened(found, max_pixels)
 
 
 def _load(found: Header, max_pixels: int | None) -> Image.Image:
-    image = _open(found, max_pixels)
-    try:
-        with _pillow_without_limits(quiet=found.format == "TIFF"):
-            image.load()
-    except DAMAGE as error:
-        raise ValueError(str(error) or type(error).__name__) from None
+    with _pillow(found):
+        image = _opened(found, max_pixels)
+        image.load()
     if image.mode == "P" and image.palette is None:
         raise ValueError("a palette image without its palette")
-    key = image.info.get("transparency")
-    if found.format == "PNG" and image.mode == "L" and isinstance(key, int):
-        image.info["transparency"] = key * _GREY_STEPS.get(found.bits, 1)
+    if found.format == "PNG" and image.mode == "L" and "transparency" in image.info:
+        image.info["transparency"] *= _GREY_STEPS.get(found.bits, 1)
     # Pillow knows no direct way from grey with premultiplied alpha to RGB.
     return image.convert("LA") if image.mode == "La" else image
 
 
-def _require_size(size: tuple[int, int] | None, max_pixels: int | None) -> None:
-    if size is None:
-        return
+def _opened(found: Header, max_pixels: int | None) -> ImageFile.ImageFile:
+    if found.size is not None:
+        _require_size(found.size, max_pixels)
+    image = _FILES[found.format](io.BytesIO(found.data))
+    _require_size(image.size, max_pixels)
+    return image
+
+
+def _require_size(size: tuple[int, int], max_pixels: int | None) -> None:
     width, height = size
     if max_pixels is not None and width * height > max_pixels:
         raise TooLarge(f"its {width}x{height} pixels exceed the limit of {max_pixels} pixels")
+
+
+@contextmanager
+def _pillow(found: Header) -> Iterator[None]:
+    """What Pillow raises about a damaged file becomes `ValueError`; its limits do not hold."""
+    try:
+        if found.format == "TIFF":
+            with _unlimited(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about tags
+                yield
+        elif found.format == "WEBP" and found.size is not None:
+            with _unlimited() if _is_above_limit(*found.size) else nullcontext():
+                yield
+        else:  # these files are opened without a look at Pillow's limit
+            yield
+    except NotTaken:
+        raise
+    except DAMAGE as error:
+        raise ValueError(str(error) or type(error).__name__) from None
+
+
+def _is_above_limit(width: int, height: int) -> bool:
+    most = Image.MAX_IMAGE_PIXELS
+    return most is not None and width * height > most
 
 
 _lifting = threading.Lock()
@@ -275,21 +294,13 @@ _lifted: list[int | None] = []
 
 
 @contextmanager
-def _pillow_without_limits(quiet: bool) -> Iterator[None]:
-    """Lift Pillow's limit of pixels, a number of the whole process, while a thread decodes here.
-
-    `quiet` drops the warnings about the tags of a TIFF file.
-    """
+def _unlimited() -> Iterator[None]:
+    """Lift Pillow's limit of pixels, a number of the whole process, while any thread is here."""
     with _lifting:
         _lifted.append(Image.MAX_IMAGE_PIXELS)
         Image.MAX_IMAGE_PIXELS = None
     try:
-        if quiet:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                yield
-        else:
-            yield
+        yield
     finally:
         with _lifting:
             last = _lifted.pop()

@@ -12,7 +12,7 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from PIL import Image
@@ -28,6 +28,8 @@ _ORIENTATION = 0x0112
 _MOST_TEXT = 16 << 20  # bytes of unpacked text that are searched for an orientation
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_CHUNK, _SIZE = struct.Struct(">I4s"), struct.Struct(">II")
+_ANCILLARY = 0x20  # the bit of the first letter of a chunk that makes it small
 _RAW_PROFILE = "Raw profile type exif"
 _XMP = "xmp"
 _TIFF = (b"II*\0", b"MM\0*", b"MM*\0", b"II\0*", b"MM\0+", b"II+\0")
@@ -49,6 +51,7 @@ class Header(NamedTuple):
         followed: Whether a JPEG file holds further pictures, as cameras put them behind the first:
             previews, gain maps, the other eye.
         metadata: What may hold the orientation, by the names that Pillow has for it.
+        tag: The orientation tag of a TIFF file.
     """
 
     format: str
@@ -58,6 +61,7 @@ class Header(NamedTuple):
     several: bool = False
     followed: bool = False
     metadata: Mapping[str, bytes | str] = {}
+    tag: object = 1
 
 
 def header(data: bytes) -> Header:
@@ -83,7 +87,7 @@ def orientation(found: Header) -> int | None:
     Only the tag itself must be readable: other damage of the metadata does not matter.
     """
     if not found.metadata:
-        return 1
+        return _valid(found.tag)
     holder = Image.new("1", (1, 1))
     holder.info.update(found.metadata)
     with warnings.catch_warnings(record=True) as complaints:
@@ -94,48 +98,39 @@ def orientation(found: Header) -> int | None:
             return None
     if tag is None:
         return None if complaints else 1
-    return int(tag) if tag in range(1, 9) else None
+    return _valid(tag)
+
+
+def _valid(tag: object) -> int | None:
+    return next((turn for turn in range(1, 9) if turn == tag), None)
 
 
 def _png(data: bytes) -> Header:
     """A PNG file is left with its critical chunks and the transparency."""
-    kept, whole, several = [data[: len(_PNG)]], True, False
+    kept, start, several = list[bytes](), 0, False
     metadata: dict[str, bytes | str] = {}
-    for kind, begin, end in _png_chunks(data):
-        if kind[:1].isupper() or kind == b"tRNS" or len(kind) < 4:
-            kept.append(data[begin:end])
-            continue
-        whole = False
-        several |= kind == b"fdAT"
-        content = data[begin + 8 : end - 4]
-        if kind == b"eXIf":
-            metadata["exif"] = content
-        elif kind in (b"iTXt", b"zTXt", b"tEXt"):
-            metadata.update(_png_text(kind, content))
-    is_header = data[12:16] == b"IHDR" and len(data) >= 26
-    return Header(
-        "PNG",
-        data if whole else b"".join(kept),
-        bits=data[24] if is_header else 8,
-        size=(int.from_bytes(data[16:20]), int.from_bytes(data[20:24])) if is_header else None,
-        several=several,
-        metadata=metadata,
-    )
+    at = len(_PNG)
+    while at + 12 <= len(data):
+        length, kind = _CHUNK.unpack_from(data, at)
+        end = at + 12 + length
+        if end > len(data) or kind == b"IEND":  # what is behind a cut chunk is Pillow's to judge
+            break
+        if kind[0] & _ANCILLARY and kind != b"tRNS":
+            kept.append(data[start:at])
+            start = end
+            several |= kind == b"fdAT"
+            metadata.update(_png_metadata(kind, data[at + 8 : end - 4]))
+        at = end
+    lean = b"".join([*kept, data[start:]]) if kept else data
+    if data[12:16] != b"IHDR" or len(data) < 26:
+        return Header("PNG", lean)
+    return Header("PNG", lean, data[24], _SIZE.unpack_from(data, 16), several, metadata=metadata)
 
 
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """The kind, begin and end of each chunk; what is no chunk is one of the kind b''."""
-    begin = len(_PNG)
-    while begin < len(data):
-        length, kind = int.from_bytes(data[begin : begin + 4]), data[begin + 4 : begin + 8]
-        end = begin + 12 + length
-        if end > len(data) or not kind.isalpha():
-            yield b"", begin, len(data)
-            return
-        yield kind, begin, end
-        if kind == b"IEND":
-            return
-        begin = end
+def _png_metadata(kind: bytes, content: bytes) -> dict[str, bytes | str]:
+    if kind == b"eXIf":
+        return {"exif": content}
+    return _png_text(kind, content) if kind in (b"iTXt", b"zTXt", b"tEXt") else {}
 
 
 def _png_text(kind: bytes, content: bytes) -> dict[str, bytes | str]:
@@ -232,7 +227,7 @@ def _netpbm(data: bytes) -> Header:
 def _tiff(data: bytes) -> Header:
     """Thumbnails, overviews and masks are no further pages."""
     stream, seen = io.BytesIO(data), set[int]()
-    several, bits = False, 8
+    several, bits, tag = False, 8, None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -243,8 +238,9 @@ def _tiff(data: bytes) -> Header:
                 page.load(stream)
                 if len(seen) == 1:
                     bits = max(8, *map(int, page.get(_BITS, (1,))))
+                    tag = page.get(_ORIENTATION, 1)
                 else:
                     several = bool(page) and not int(page.get(_KIND, 0)) & _REDUCED_OR_MASK
         except DAMAGE as error:
             raise ValueError(str(error) or "a damaged TIFF file") from None
-    return Header("TIFF", data, bits, several=several)
+    return Header("TIFF", data, bits, several=several, tag=tag)

@@ -125,7 +125,7 @@ def _joint_file(writer: work.Writer, jobs: Sequence[places.Job], out: Path) -> i
             writer, jobs, out, lambda count: show(str(out), count, len(jobs))
         )
     print(f"{out}: {content.pictures} images in {sentence(content)}")
-    print_conversions(conversions)
+    print_conversions(conversions, content.pictures)
     return DONE
 
 

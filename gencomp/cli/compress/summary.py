@@ -48,7 +48,7 @@ def conclude(title: str, results: Sequence[Done | Failed], joint: Content | None
             "bpp of containers": _bpp(sum(one.container_bits for one in files), files),
         }
         print_table(title, list(columns), [list(columns.values())])
-        print_conversions(Counter(what for one in done for what in one.done))
+        print_conversions(Counter(what for one in done for what in one.done), len(done))
     if failed:
         print(f"{SPEAKER}{len(failed)} of {len(results)} images failed:", file=sys.stderr)
         for one in failed:
@@ -56,10 +56,10 @@ def conclude(title: str, results: Sequence[Done | Failed], joint: Content | None
     return FAILED if failed else DONE
 
 
-def print_conversions(counts: Mapping[str, int]) -> None:
-    """Say what was done to images that are not RGB of 8 bits, upright and opaque."""
+def print_conversions(counts: Mapping[str, int], images: int) -> None:
+    """Say what was done to how many of the images, as they were not RGB of 8 bits or not opaque."""
     for what, count in sorted(counts.items()):
-        print(f"{count} images: {what}")
+        print(f"{what}: {count} of {images} images")
 
 
 def sentence(file: Content) -> str:

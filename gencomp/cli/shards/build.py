@@ -144,7 +144,7 @@ def build(
         )
     print_set(made.path, made.info)
     for what, count in made.info.conversions.items():
-        print(f"{count} images: {what}")
+        print(f"{what}: {count} of {sum(made.info.counts.values())} images")
     _print_skipped(made.info)
 
 

@@ -145,4 +145,4 @@ def test_tars_of_others(tmp_path: Path) -> None:
     assert np.array_equal(open_set(tars).split("train").read(0).image, COLOURS)
     found = verify(tars)
     assert found.ok
-    assert found.notes == ["1 images: transparent pixels show the colours that they hide"]
+    assert found.notes == ["transparent pixels show the colours that they hide: 1 of 2 images"]
