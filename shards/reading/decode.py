@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
@@ -20,7 +19,7 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from shards.reading.image_headers import DAMAGE, FORMATS, Header, header, orientation
+from shards.reading.image_headers import DAMAGE, FORMATS, Header, header, orientation, quiet
 
 EXTENSIONS = frozenset([*FORMATS.values(), "jpeg", "tiff", "pgm", "pnm"])
 MAX_PIXELS = 2**28  # 268 megapixels: three bytes a pixel are 0.8 GB
@@ -52,6 +51,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 _GREY_STEPS = {2: 85, 4: 17}  # Pillow's factors for grey values of a PNG of so many bits
 
 
@@ -183,9 +183,12 @@ def is_opaque(image: Image.Image) -> bool:
 def left_out(data: bytes) -> list[str]:
     """What `decode` leaves out of an image that it decodes, in the words of this module."""
     found = header(data)
+    if found.format == "JPEG":
+        return []
     image = _open(found, None)
-    alpha = image.has_transparency_data and not is_opaque(_load(found, None))
-    return [ALPHA_DROPPED] * alpha + [FIRST_SHOWN] * found.several
+    alpha = image.mode in _ALPHA_MODES or "transparency" in image.info
+    hides = alpha and not is_opaque(_load(found, None))
+    return [ALPHA_DROPPED] * hides + [FIRST_SHOWN] * found.several
 
 
 def image_format(data: bytes) -> str:
@@ -209,9 +212,8 @@ def is_turned(data: bytes) -> bool:
     found = header(data)
     if found.format != "TIFF":
         return orientation(found) in _TURNS
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return _open(found, None).getexif().get(0x0112) in _TURNS
+    with _pillow(found):
+        return _opened(found, None).getexif().get(0x0112) in _TURNS
 
 
 def open_png(data: bytes, max_pixels: int | None = MAX_PIXELS) -> Image.Image:
@@ -229,8 +231,8 @@ def _require_one(found: Header) -> None:
 def _require_bits(found: Header, most: int) -> None:
     if found.bits > most:
         raise NotTaken(
-            f"it has more than {most} bits a channel ({found.bits}), some of which would be lost: "
-            f"convert it to {most} bits first"
+            f"it has {found.bits} bits a channel, and more than {most} bits a channel would be "
+            f"cut: convert it to {most} bits first"
         )
 
 
@@ -270,8 +272,7 @@ def _pillow(found: Header) -> Iterator[None]:
     """What Pillow raises about a damaged file becomes `ValueError`; its limits do not hold."""
     try:
         if found.format == "TIFF":
-            with _unlimited(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about tags
+            with _unlimited(), quiet():
                 yield
         elif found.format == "WEBP" and found.size is not None:
             with _unlimited() if _is_above_limit(*found.size) else nullcontext():

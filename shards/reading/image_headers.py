@@ -10,9 +10,11 @@ from __future__ import annotations
 import io
 import re
 import struct
+import threading
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from PIL import Image
@@ -33,8 +35,9 @@ _ANCILLARY = 0x20  # the bit of the first letter of a chunk that makes it small
 _RAW_PROFILE = "Raw profile type exif"
 _XMP = "xmp"
 _TIFF = (b"II*\0", b"MM\0*", b"MM*\0", b"II\0*", b"MM\0+", b"II+\0")
-_BITS, _SAMPLE_FORMAT, _KIND = 258, 339, 254
+_BITS, _KIND = 258, 254
 _REDUCED_OR_MASK = 1 | 4  # bits of the tag `_KIND`
+_NETPBM_MAGIC = re.compile(rb"P[0-6fy]")
 _GAP = rb"(?:\s|#[^\r\n]*[\r\n])+"
 _NETPBM = re.compile(rb"P(?:[2356]|0CMYK)" + _GAP + rb"\d+" + _GAP + rb"\d+" + _GAP + rb"(\d+)")
 
@@ -74,7 +77,7 @@ def header(data: bytes) -> Header:
         return _webp(data)
     if data[:2] == b"BM":
         return Header("BMP", data)
-    if data[:1] == b"P" and data[1:2] in tuple(b"%c" % kind for kind in b"0123456fy"):
+    if _NETPBM_MAGIC.match(data):
         return _netpbm(data)
     if data[:4] in _TIFF:
         return _tiff(data)
@@ -99,6 +102,31 @@ def orientation(found: Header) -> int | None:
     if tag is None:
         return None if complaints else 1
     return _valid(tag)
+
+
+_quiet = threading.Lock()
+_silenced: list[warnings.catch_warnings[None]] = []
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Drop the warnings of the process while any thread is here: Pillow warns about odd tags.
+
+    `warnings.catch_warnings` alone must not overlap in two threads.
+    """
+    with _quiet:
+        if not _silenced:
+            _silenced.append(warnings.catch_warnings(action="ignore"))
+            _silenced[0].__enter__()
+        else:
+            _silenced.append(_silenced[0])
+    try:
+        yield
+    finally:
+        with _quiet:
+            last = _silenced.pop()
+            if not _silenced:
+                last.__exit__(None, None, None)
 
 
 def _valid(tag: object) -> int | None:
@@ -163,6 +191,7 @@ def _jpeg(data: bytes) -> Header:
     """
     kept, at = [data[:2]], 2
     bits, size, followed = 8, None, False
+    exif = b""  # a long one takes several segments
     metadata: dict[str, bytes | str] = {}
     while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
         marker = data[at + 1]
@@ -176,8 +205,8 @@ def _jpeg(data: bytes) -> Header:
         if 0xE1 <= marker <= 0xEF and marker != 0xEE:
             followed |= marker == 0xE2 and content.startswith(b"MPF\0")
             if marker == 0xE1 and content.startswith(b"Exif\0\0"):
-                before = metadata.get("exif", b"")
-                metadata["exif"] = before + (content[6:] if before else content)  # type: ignore[operator]
+                exif += content[6:] if exif else content
+                metadata["exif"] = exif
             elif marker == 0xE1 and content.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
                 metadata[_XMP] = content.partition(b"\0")[2]
         elif marker != 0xFE:
@@ -228,8 +257,7 @@ def _tiff(data: bytes) -> Header:
     """Thumbnails, overviews and masks are no further pages."""
     stream, seen = io.BytesIO(data), set[int]()
     several, bits, tag = False, 8, None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         try:
             page = ImageFileDirectory_v2(data[: 16 if data[2] == 43 else 8])
             while page.next and page.next not in seen and not several:

@@ -88,8 +88,8 @@ def test_one_picture_that_is_not_taken_stops_the_build(tmp_path: Path) -> None:
     with pytest.raises(ShardError) as refusal:
         build("folder", tmp_path / "set", path=root, options={"test_fraction": 0})
     assert str(refusal.value) == (
-        f"000.png in {root} is not taken: it has more than 8 bits a channel (16), some of which "
-        "would be lost: convert it to 8 bits first, or leave it out with --on-error skip"
+        f"000.png in {root} is not taken: it has 16 bits a channel, and more than 8 bits a channel "
+        "would be cut: convert it to 8 bits first, or leave it out with --on-error skip"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -90,6 +91,15 @@ def test_metadata_is_read_for_the_orientation_alone(name: str) -> None:
         shown = np.asarray(plain)
         assert np.array_equal(found.pixels, np.rot90(shown, -1) if turn == 6 else shown), where
         assert found.done == ((TAKEN_AS_STORED,) if turn is None else ()), where
+
+
+def test_threads_that_read_tiff_files_leave_warnings_and_limits_alone() -> None:
+    kind = next(kind for kind in KINDS if kind.name == "TIFF RGB 8")
+    before = Image.MAX_IMAGE_PIXELS, list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(decode, [kind.data] * 400):
+            assert np.array_equal(found, COLOURS)
+    assert (Image.MAX_IMAGE_PIXELS, list(warnings.filters)) == before
 
 
 XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="6" dc:title="\xe9"/></x:xmpmeta>'
