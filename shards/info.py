@@ -74,6 +74,11 @@ class DatasetInfo(_Model):
     skipped: list[Skipped] = Field(
         default=[], description="the inputs that were left out, each with the reason"
     )
+    conversions: dict[str, int] = Field(
+        default={},
+        description="what was done to files that are not RGB of 8 bits, upright and opaque, and to "
+        "how many of them",
+    )
     index_hash: str = Field(description="the sha256 hash of the index's logical content")
     index_bytes_hash: str = Field(
         description="the xxh3_128 hash of the bytes of index.parquet, by which damage is found"

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import warnings
 from collections.abc import Iterable, Mapping
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from gencomp.errors import InputError
 from shards.reading import decode
-from shards.reading.maps import is_turned, map_pixels
+from shards.reading.maps import map_pixels
 
-_DEEP_GREY = ("PNG", "PPM")  # formats of at most 16 bits, which Pillow may open in mode I
+_MOST_BITS = 16  # a channel; the upper 8 are compressed
 _ORIGIN = "gencomp"  # the key of the PNG text that names the stream and the draw of an image
 
 
@@ -33,57 +35,47 @@ def read(path: Path) -> bytes:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def decoded(data: bytes, path: Path) -> np.ndarray:
-    """The pixels of an image as every codec takes them, uint8 RGB [H, W, 3].
+def converted(data: bytes, path: Path, max_pixels: int = decode.MAX_PIXELS) -> decode.Converted:
+    """The pixels of an image as every codec takes them, and what was done to the file's picture.
 
-    - The image is turned upright by the file's orientation tag.
-    - Grey becomes three equal channels, and a palette its colours.
-    - Of 16 bits a channel, the upper 8 are kept. Images of 32 bits a channel are refused.
-    - Transparent pixels are laid over white.
-    - CMYK becomes RGB by (255 − ink) · (255 − black) / 255. Colour profiles are not applied.
+    The rules are those of `shards.reading.decode.converted`.
 
     Args:
         data: The content of the file.
         path: The file, for messages.
+        max_pixels: The number of pixels that are decoded at most.
 
     Raises:
-        InputError: The file is no image that can be read, or one whose colours have no such rule.
+        InputError: The file is no image that can be read, or one whose colours have no rule.
     """
     try:
-        image = decode.open_any(data)
-        return _rgb(ImageOps.exif_transpose(image), image.format in _DEEP_GREY)
-    except (ValueError, SyntaxError, struct.error) as error:
-        if isinstance(error, InputError):
-            raise
+        return decode.converted(decode.load(data, max_pixels, _MOST_BITS))
+    except decode.NotTaken as error:
+        raise InputError(f"{path} is not taken: {error}") from None
+    except ValueError as error:
         raise InputError(f"{path} is not a readable image: {error}") from None
 
 
-def _rgb(image: Image.Image, at_most_16_bits: bool) -> np.ndarray:
-    """The colours of an image, uint8 [H, W, 3]; raises `ValueError` for colours without a rule."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and at_most_16_bits):
-        return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
-    if image.mode in ("I", "F"):
-        raise ValueError(
-            f"mode {image.mode} has 32 bits a channel, and a codec takes 8 or 16: save it as PNG"
-        )
-    if image.has_transparency_data:
-        over = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
-    return np.asarray(image.convert("RGB"))
+def decoded(data: bytes, path: Path) -> np.ndarray:
+    """The pixels of an image as every codec takes them, uint8 RGB [H, W, 3]; see `converted`."""
+    return converted(data, path).pixels
 
 
-def maps(files: Mapping[str, Path], data: bytes, path: Path) -> dict[str, np.ndarray]:
+def maps(
+    files: Mapping[str, Path], data: bytes, path: Path, max_pixels: int = decode.MAX_PIXELS
+) -> dict[str, np.ndarray]:
     """The maps of an image, integers [H, W] by name.
 
     Args:
         files: The PNG file of each map.
         data: The content of the image's file.
         path: The image, for messages.
+        max_pixels: The number of pixels of a map that are decoded at most.
 
     Raises:
         InputError: A map cannot be read, or an orientation tag turns the image away from it.
     """
-    if files and is_turned(data):
+    if files and decode.is_turned(data):
         raise InputError(
             f"{path} has an orientation tag, which turns it away from its maps: save it upright"
         )
@@ -91,7 +83,7 @@ def maps(files: Mapping[str, Path], data: bytes, path: Path) -> dict[str, np.nda
     for name, file in files.items():
         content = read(file)
         try:
-            found[name] = map_pixels(content)
+            found[name] = map_pixels(content, max_pixels)
         except ValueError as error:
             raise InputError(f"{file} is not a readable map of ids: {error}") from None
     return found
@@ -100,7 +92,7 @@ def maps(files: Mapping[str, Path], data: bytes, path: Path) -> dict[str, np.nda
 def pixels(path: Path) -> int:
     """The number of pixels that an image file states; 0 for a file that states none."""
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             return image.width * image.height
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
         return 0
@@ -132,7 +124,7 @@ def origin(
 
 def png(image_HWC: np.ndarray, comes_from: str) -> bytes:
     """The bytes of a PNG file of the pixels, which holds their origin as a text."""
-    texts = PngImagePlugin.PngInfo()
+    texts = PngInfo()
     texts.add_text(_ORIGIN, comes_from)
     buffer = BytesIO()
     Image.fromarray(image_HWC).save(buffer, format="PNG", pnginfo=texts)
@@ -142,7 +134,7 @@ def png(image_HWC: np.ndarray, comes_from: str) -> bytes:
 def is_whole_png(path: Path, comes_from: str) -> bool:
     """Whether a file is an undamaged image of that origin."""
     try:
-        with Image.open(path, formats=("PNG",)) as image:
+        with PngImageFile(path) as image:  # without Pillow's limit of pixels
             found = image.info.get(_ORIGIN)
             image.verify()
     except (OSError, SyntaxError, ValueError, struct.error):

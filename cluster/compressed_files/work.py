@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from cluster.runs import open_run
 from gencomp.coding import container
 from gencomp.errors import InputError
 from gencomp.system import Codec, Picture
+from shards.reading.decode import MAX_PIXELS
 
 
 class Content(NamedTuple):
@@ -51,12 +53,15 @@ class Done(NamedTuple):
         height, width: The size of the image in pixels.
         file: What the compressed file holds; None if the image is one of several in a joint file.
         kept: Whether the file to write existed already and was kept.
+        done: What was done to an image that is not RGB of 8 bits, upright and opaque, before it was
+            compressed, in the words of `shards.reading.decode`.
     """
 
     height: int
     width: int
     file: Content | None
     kept: bool
+    done: tuple[str, ...] = ()
 
 
 class Toward(NamedTuple):
@@ -78,11 +83,13 @@ class Writer(NamedTuple):
         run: The directory of the run.
         checkpoint: The checkpoint of the run, as the command line names it.
         writing: Words that say how files are written, where it is not as the run's recipe says.
+        max_pixels: The number of pixels of an image that are decoded at most.
     """
 
     run: Path
     checkpoint: str
     writing: tuple[str, ...] = ()
+    max_pixels: int = MAX_PIXELS
 
     def opened(self) -> Codec:
         """The codec, loaded once in a process."""
@@ -142,24 +149,27 @@ def compress_file(writer: Writer, keep: bool, job: Job) -> Done:
             else.
     """
     codec = writer.opened()
+    done: tuple[str, ...] = ()
     if keep and job.target.exists():
         stream = _whole_stream(codec, job.target)
     else:
         keep = False
         data = images.read(job.source)
-        picture = _picture(job.source, data, job.maps, images.first_index([data]))
+        picture, done = _picture(job, data, images.first_index([data]), writer.max_pixels)
         try:
             stream = codec.compress(picture)
         except InputError as error:
             raise InputError(f"{job.source} cannot be compressed: {error}") from None
         write_bytes(job.target, stream)
-    return _done(codec, stream, Job(job.target, job.target), keep)
+    return _done(codec, stream, Job(job.target, job.target), keep)._replace(done=done)
 
 
 def compress_jointly(
     writer: Writer, jobs: Sequence[Job], target: Path, show: Callable[[int], None]
-) -> Content:
+) -> tuple[Content, Counter[str]]:
     """Compress images to one joint file, whole or not at all.
+
+    Gives what the file holds, and counts what was done to images, as in `Done.done`.
 
     Args:
         writer: The codec.
@@ -171,7 +181,7 @@ def compress_jointly(
         InputError: An image cannot be read or compressed.
     """
     codec = writer.opened()
-    pictures = _Pictures(jobs, show)
+    pictures = _Pictures(jobs, show, writer.max_pixels)
     try:
         stream = codec.compress_jointly(pictures)
     except InputError as error:
@@ -179,7 +189,7 @@ def compress_jointly(
             raise
         raise InputError(f"{latest} cannot be compressed: {error}") from None
     write_bytes(target, stream)
-    return content(codec, stream)
+    return content(codec, stream), Counter(what for done in pictures.done for what in done)
 
 
 def decompress_file(
@@ -259,10 +269,12 @@ class _Pictures(Sequence[Picture]):
 
     Attributes:
         latest: The file that was read last; None while one is read, as that names itself.
+        done: What was done to each image, once it was read.
     """
 
-    def __init__(self, jobs: Sequence[Job], show: Callable[[int], None]) -> None:
-        self._jobs, self._show = jobs, show
+    def __init__(self, jobs: Sequence[Job], show: Callable[[int], None], max_pixels: int) -> None:
+        self._jobs, self._show, self._max_pixels = jobs, show, max_pixels
+        self.done: list[tuple[str, ...]] = [()] * len(jobs)
         self._first = images.first_index(images.read(job.source) for job in jobs)
         self.latest: Path | None = None
 
@@ -278,15 +290,17 @@ class _Pictures(Sequence[Picture]):
             return [self[i] for i in range(*place.indices(len(self)))]
         job, self.latest = self._jobs[place], None
         data = images.read(job.source)
-        picture = _picture(job.source, data, job.maps, self._first + place)
+        picture, self.done[place] = _picture(job, data, self._first + place, self._max_pixels)
         self.latest = job.source
         self._show(place + 1)
         return picture
 
 
-def _picture(source: Path, data: bytes, maps: Mapping[str, Path], index: int) -> Picture:
-    """The picture of an image file with this content, and of the files of its maps."""
-    return Picture(images.decoded(data, source), images.maps(maps, data, source), index)
+def _picture(job: Job, data: bytes, index: int, max_pixels: int) -> tuple[Picture, tuple[str, ...]]:
+    """The picture of an image file with this content and of its maps, and what was done to it."""
+    found = images.converted(data, job.source, max_pixels)
+    maps = images.maps(job.maps, data, job.source, max_pixels)
+    return Picture(found.pixels, maps, index), found.done
 
 
 def _whole_stream(codec: Codec, path: Path) -> bytes:

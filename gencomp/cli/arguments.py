@@ -22,6 +22,12 @@ Checkpoint = Annotated[
 ]
 
 
+def require_max_pixels(max_pixels: int) -> None:
+    """Raise `InputError` unless at least one pixel may be decoded."""
+    if max_pixels < 1:
+        raise InputError(f"--max-pixels is {max_pixels}, it must be at least 1")
+
+
 class NotUnderstood(InputError):
     """The command line has words that the signature of the command does not allow.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
@@ -45,6 +45,8 @@ Progress = Callable[[str, int, int], None]
 
 # A worker takes about a second to start. In that time, fewer items than this are done without it.
 _ITEMS_A_PROCESS = 256
+# The version of the rules by which files become pictures: shards of others are not gone on with.
+_RULES = 2
 
 
 def build(
@@ -201,7 +203,7 @@ def _plan(source: Source, content: dict[str, Any]) -> dict[str, Any]:
         "source": source.name,
         "parameters": content,
         "transform": source.transform.model_dump(),
-        "writer": [created_by(), PIL.__version__],
+        "writer": [created_by(), PIL.__version__, _RULES],
     }
 
 
@@ -291,7 +293,10 @@ def _make_shard(
             raise ShardError(part.skipped[0].reason)
         return
     skipped: list[Skipped] = []
-    samples = _samples(job, report, read, source, None if on_error == "stop" else skipped)
+    conversions: Counter[str] = Counter()
+    samples = _samples(
+        job, report, read, source, None if on_error == "stop" else skipped, conversions
+    )
     temporary = place.temporary(job.name)
     with _writing(place.set):
         try:
@@ -300,13 +305,18 @@ def _make_shard(
                 os.replace(temporary, place.set / job.name)
         finally:
             temporary.unlink(missing_ok=True)
-        write_part(place, job.name, Part.of(shard, skipped), shard and shard.table)
+        write_part(place, job.name, Part.of(shard, skipped, conversions), shard and shard.table)
 
 
 def _samples(
-    job: _Job, report: pool.Report, read: Reader, source: str, skipped: list[Skipped] | None
+    job: _Job,
+    report: pool.Report,
+    read: Reader,
+    source: str,
+    skipped: list[Skipped] | None,
+    conversions: Counter[str],
 ) -> Iterator[NewSample]:
-    """The samples of a job.
+    """The samples of a job; what was done to their images is counted in `conversions`.
 
     An item that cannot be read is appended to `skipped`; if `skipped` is None, it raises
     `ShardError`.
@@ -315,6 +325,7 @@ def _samples(
     try:
         for done, outcome in enumerate(map(_storable, read(job.block)), start=1):
             if isinstance(outcome, NewSample):
+                conversions.update(outcome.done)
                 yield outcome
             elif isinstance(outcome, Skipped):
                 if skipped is None:
@@ -347,12 +358,14 @@ def _merge(
     index = IndexWriter(place.set / INDEX_NAME)
     splits: dict[str, SplitInfo] = {}
     skipped = list(source.strays)
+    conversions: Counter[str] = Counter()
     maps: dict[str, None] = {}  # in order of appearance
     for split, shard_names in names.items():
         shards = []
         for shard_name in shard_names:
             part, table = read_part(place, shard_name)
             skipped += part.skipped
+            conversions.update(part.conversions)
             if part.shard is not None:
                 index.add(table, bytes.fromhex(part.digest))
                 shards.append(part.shard)
@@ -371,6 +384,7 @@ def _merge(
         classes=source.classes,
         maps=list(maps) if source.maps is None else source.maps,
         skipped=skipped,
+        conversions=dict(sorted(conversions.items())),
         index_hash=index_hash,
         index_bytes_hash=bytes_hash,
         created_by=created_by(),

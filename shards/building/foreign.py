@@ -441,7 +441,7 @@ def _row(job: _Job, key: str, members: list[tars.Member], span: bytes) -> tuple[
 def _check_pngs(contents: Mapping[str, bytes]) -> None:
     for name, content in contents.items():
         try:
-            decode.open_any(content)
+            decode.open_png(content)
         except ValueError as error:
             raise ValueError(f"{name} cannot be read as an image: {error}") from None
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import re
-import struct
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from shards.errors import ShardError
 from shards.info import Transform
@@ -22,12 +21,20 @@ _STORAGE = re.compile(r"original|png|webp|jpeg:([1-9]\d?|100)")
 
 
 class Picture(NamedTuple):
-    """An image as it is stored: the bytes of a file, its extension, and its size in pixels."""
+    """An image as it is stored.
+
+    Attributes:
+        data: The bytes of a file.
+        ext: The extension of the file.
+        width, height: The size of the image in pixels.
+        done: What was done to the image, in the words of `shards.reading.decode`.
+    """
 
     data: bytes
     ext: str
     width: int
     height: int
+    done: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class Pictures:
     """How the images of a set are stored.
 
     `size` is the stored (height, width) in pixels, or None if each image keeps its own size;
-    `storage` is one of `STORAGES`.
+    `storage` is one of `STORAGES`; files with more than `max_pixels` pixels are refused.
 
     With a size, an image is scaled so that it covers height × width and is cropped around its
     centre, both by torchvision's integer rules for `Resize` and `CenterCrop`: one side is met
@@ -46,6 +53,7 @@ class Pictures:
 
     size: tuple[int, int] | None
     storage: str
+    max_pixels: int = decode.MAX_PIXELS
 
     def square(self, least: int, most: int, what: str, asked: str | None) -> int:
         """The side of images that must be square; raises `ShardError` for any other size.
@@ -77,16 +85,18 @@ class Pictures:
         """Store the bytes of an image file.
 
         The storage `original` keeps the bytes, once they have been decoded without an error. For
-        other storages the pixels are turned upright by the file's orientation tag and become RGB
-        of this size and storage. Raises `ValueError` with the reason when the bytes are no image.
+        other storages the pixels are turned upright by the file's orientation tag, are laid over
+        white where they are transparent, and become RGB of this size and storage.
+
+        Raises `ValueError` with the reason when the bytes are no image or hold several pages or
+        frames or more than 8 bits a channel, and when original bytes hold transparent pixels, since
+        readers, which drop alpha, would show the colours that it hides.
         """
-        image = decode.open_rgb(data)
+        loaded = decode.load(data, self.max_pixels)
         if self.storage == "original":
-            return Picture(data, decode.image_format(data), image.width, image.height)
-        try:
-            return self._store(ImageOps.exif_transpose(image))
-        except (struct.error, SyntaxError) as error:
-            raise ValueError(f"damaged EXIF data: {error}") from None
+            return _original(data, loaded)
+        found = decode.converted(loaded)
+        return self._store(Image.fromarray(found.pixels))._replace(done=found.done)
 
     def encode_pixels(self, pixels: np.ndarray) -> Picture:
         """Store pixels, uint8 [H, W, 3] RGB or [H, W] grey; grey PNG and JPEG files stay grey."""
@@ -122,13 +132,20 @@ class Pictures:
 
 
 def pictures(
-    size: str | None, storage: str | None, default_storage: str, *, arrays: bool = False
+    size: str | None,
+    storage: str | None,
+    default_storage: str,
+    *,
+    max_pixels: int = decode.MAX_PIXELS,
+    arrays: bool = False,
 ) -> Pictures:
-    """The `Pictures` for the options `size` and `storage` of a source.
+    """The `Pictures` for the options `size`, `storage` and `max_pixels` of a source.
 
     A source that keeps original bytes by default stores PNG if a size is asked for. `arrays` says
     that the source holds arrays of pixels and no image files, so there are no original bytes.
     """
+    if max_pixels < 1:
+        raise ShardError(f"the limit of {max_pixels} pixels must be at least 1")
     shape = None if size is None else parse_size(size)
     if storage is None:
         storage = "png" if shape is not None and default_storage == "original" else default_storage
@@ -141,7 +158,7 @@ def pictures(
             f"original bytes cannot be resized to {size}: leave the size out or choose the storage "
             "png, webp or jpeg:<quality>"
         )
-    return Pictures(shape, storage)
+    return Pictures(shape, storage, max_pixels)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -161,6 +178,17 @@ _NO_FILES = (
     "this source holds pixels and no image files, so it has no original bytes: choose the storage "
     "png, webp or jpeg:<quality>"
 )
+
+
+def _original(data: bytes, loaded: decode.Loaded) -> Picture:
+    found, image = loaded
+    if not decode.is_opaque(image):
+        raise decode.NotTaken(
+            "it has transparent pixels, whose hidden colours readers of its bytes would show: "
+            "choose the storage png, webp or jpeg:<quality>, which lays them over white"
+        )
+    done = (decode.FIRST_TAKEN,) if found.followed else ()
+    return Picture(data, decode.FORMATS[found.format], image.width, image.height, done)
 
 
 def _saved(image: Image.Image, form: str, **options: int) -> bytes:

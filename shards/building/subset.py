@@ -238,6 +238,7 @@ def _cut(
         "source": info.source,
         "parameters": info.parameters,
         "index_hash": info.index_hash,
+        **({"conversions": info.conversions} if info.conversions else {}),
     }
     source = Source(
         name=kind,

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,20 +25,32 @@ _META = b"gencomp"
 
 
 class Part(BaseModel):
-    """The result of building one shard; `shard` is None when its items gave no sample."""
+    """The result of building one shard; `shard` is None when its items gave no sample.
+
+    `conversions` counts what was done to images, as in dataset.json.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     shard: ShardInfo | None
     maps: list[str]
     skipped: list[Skipped]
+    conversions: dict[str, int] = {}
     digest: str
 
     @classmethod
-    def of(cls, shard: NewShard | None, skipped: list[Skipped]) -> Part:
+    def of(
+        cls, shard: NewShard | None, skipped: list[Skipped], conversions: Mapping[str, int]
+    ) -> Part:
         if shard is None:
             return cls(shard=None, maps=[], skipped=skipped, digest="")
-        return cls(shard=shard.info, maps=shard.maps, skipped=skipped, digest=shard.digest.hex())
+        return cls(
+            shard=shard.info,
+            maps=shard.maps,
+            skipped=skipped,
+            conversions=dict(conversions),
+            digest=shard.digest.hex(),
+        )
 
 
 class Workplace(NamedTuple):

@@ -32,6 +32,7 @@ class NewSample(NamedTuple):
         width, height: The size of the image in pixels.
         label: The label, or None.
         source: What the sample was made from, in words for people.
+        done: What was done to the image, in the words of `shards.reading.decode`.
     """
 
     key: str
@@ -41,6 +42,7 @@ class NewSample(NamedTuple):
     height: int
     label: int | None
     source: str
+    done: tuple[str, ...] = ()
 
 
 class NewShard(NamedTuple):

@@ -87,8 +87,11 @@ def verify(
         rows = IndexPass(index, info)
         problems.merge(_check_shards(location, info, rows, workers, progress))
         problems.add(rows.problems)
-        across, notes = _compare_images(index, rows, list(info.splits))
+        across, repeated = _compare_images(index, rows, list(info.splits))
         problems.merge(across)
+        left_out = sorted(problems.left_out.items())
+        notes = [f"{what}: {count} of {samples} images" for what, count in left_out]
+        notes += repeated
     shards = [shard for split in info.splits.values() for shard in split.shards]
     size = sum(shard.bytes for shard in shards)
     return Findings(str(location), samples, len(shards), size, problems.found, problems.kept, notes)

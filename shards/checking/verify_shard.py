@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,8 @@ from shards.checking.whole_set import local_file
 from shards.errors import ShardError
 from shards.index import span_of
 from shards.info import ShardInfo
-from shards.reading.decode import decode
+from shards.reading import decode as decoding
+from shards.reading.decode import MAX_PIXELS
 from shards.reading.maps import map_pixels
 from shards.remote.stores import MissingObject, store
 
@@ -46,10 +48,14 @@ class Problem:
 
 @dataclass
 class Problems:
-    """The number of problems that were `found`, and the first `MOST_KEPT` of them."""
+    """The number of problems that were `found`, and the first `MOST_KEPT` of them.
+
+    `left_out` counts the images of which reading leaves something out, which is no problem.
+    """
 
     found: int = 0
     kept: list[Problem] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
 
     def add(self, problems: Iterable[Problem]) -> None:
         for problem in problems:
@@ -58,6 +64,7 @@ class Problems:
                 self.kept.append(problem)
 
     def merge(self, other: Problems) -> None:
+        self.left_out.update(other.left_out)
         self.found += other.found
         self.kept += other.kept[: MOST_KEPT - len(self.kept)]
 
@@ -96,7 +103,7 @@ def check_shard(task: ShardTask, report: Callable[[int], None]) -> tuple[int, Pr
             done = 0
             for batch in table.to_batches(max_chunksize=_ROWS):
                 for row in batch.to_pylist():
-                    problems.add(_sample_problems(stream, name, row, task.maps))
+                    problems.add(_sample_problems(stream, name, row, task.maps, problems.left_out))
                     report(done := done + 1)
             problems.add(_member_problems(stream, name, table, task.left_out))
     except OSError as error:
@@ -125,7 +132,11 @@ def _file_problems(stream: BinaryIO, shard: ShardInfo) -> Iterator[Problem]:
 
 
 def _sample_problems(
-    stream: BinaryIO, shard: str, row: dict[str, Any], maps: tuple[str, ...]
+    stream: BinaryIO,
+    shard: str,
+    row: dict[str, Any],
+    maps: tuple[str, ...],
+    left_out: Counter[str],
 ) -> Iterator[Problem]:
     members = [tars.Member(**member) for member in row["members"]]
     if not _row_fits(row, members):
@@ -147,7 +158,7 @@ def _sample_problems(
     elif xxhash.xxh3_64_intdigest(span) != row["check"]:
         what = "its bytes have changed (the check sum differs), though not its image"
         yield Problem(what, shard, row["key"], row["offset"])
-    yield from _image_problems(bytes(image), shard, row)
+    yield from _image_problems(bytes(image), shard, row, left_out)
     for name in maps:
         if name not in contents:
             what = f"it has no {name}, which dataset.json lists as a map of every sample"
@@ -170,9 +181,13 @@ def _row_fits(row: dict[str, Any], members: list[tars.Member]) -> bool:
     )
 
 
-def _image_problems(data: bytes, shard: str, row: dict[str, Any]) -> Iterator[Problem]:
+def _image_problems(
+    data: bytes, shard: str, row: dict[str, Any], left_out: Counter[str]
+) -> Iterator[Problem]:
     try:
-        height, width = decode(data).shape[:2]
+        most = max(MAX_PIXELS, row["height"] * row["width"])
+        height, width = decoding.decode(data, max_pixels=most).shape[:2]
+        left_out.update(decoding.left_out(data))
     except ValueError as error:
         what = f"the image cannot be decoded: {error}"
         yield Problem(what, shard, row["key"], row["image_offset"])
@@ -184,7 +199,7 @@ def _image_problems(data: bytes, shard: str, row: dict[str, Any]) -> Iterator[Pr
 
 def _map_problems(data: bytes, height: int, width: int) -> Iterator[str]:
     try:
-        shape = map_pixels(data).shape
+        shape = map_pixels(data, max(MAX_PIXELS, height * width)).shape
     except ValueError as error:
         yield f"cannot be decoded: {error}"
         return

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from shards.errors import ShardError
+from shards.reading.decode import MAX_PIXELS, open_png
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_ORIENTATION = 0x0112
 # The place of the bit depth in a PNG, and Pillow's factor for grey values of so many bits.
 _DEPTH = 24
 _STRETCHED = {2: 85, 4: 17}
@@ -35,18 +33,13 @@ def parse_maps(words: Sequence[str]) -> dict[str, Path]:
     return roots
 
 
-def map_pixels(data: bytes) -> np.ndarray:
+def map_pixels(data: bytes, max_pixels: int | None = MAX_PIXELS) -> np.ndarray:
     """The ids in a PNG, uint8 or uint16 [H, W]; raises `ValueError` with the reason without ids.
 
-    They are the values of a grey image of 1, 2, 4, 8 or 16 bits, or the places in a palette.
+    They are the values of a grey image of 1, 2, 4, 8 or 16 bits, or the places in a palette. A
+    file that claims more than `max_pixels` pixels (None: any number) is refused.
     """
-    try:
-        image = Image.open(io.BytesIO(data), formats=("PNG",))
-        image.load()
-    except UnidentifiedImageError:
-        raise ValueError("no PNG") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(str(error)) from None
+    image = open_png(data, max_pixels)
     if image.mode in ("1", "P"):
         return np.asarray(image, dtype=np.uint8)
     if image.mode == "L":  # Pillow stretches values of fewer bits to 0..255
@@ -54,9 +47,3 @@ def map_pixels(data: bytes) -> np.ndarray:
     if image.mode in ("I", "I;16"):  # older releases of Pillow widen 16 bits to "I"
         return np.asarray(image).astype(np.uint16)
     raise ValueError(f"its mode is {image.mode}, and a map of ids has one channel of 8 or 16 bits")
-
-
-def is_turned(data: bytes) -> bool:
-    """Whether an image has an orientation tag that turns it away from its maps."""
-    with Image.open(io.BytesIO(data)) as image:
-        return image.getexif().get(_ORIENTATION, 1) != 1

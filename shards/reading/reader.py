@@ -207,8 +207,9 @@ class Split:
         columns = self._columns
         begin, rest = int(columns.image_begin[row]), int(columns.image_rest[row])
         try:
-            # An image that is alone in its sample, as most are, is not copied by this slice.
-            return decode(span[begin : len(span) - rest], out)
+            # An image that is alone in its sample, as most are, is not copied by this slice. Its
+            # bytes are those that were indexed under a limit of pixels, so none is needed here.
+            return decode(span[begin : len(span) - rest], out, max_pixels=None)
         except ValueError as error:
             raise self._undecodable(row, f"has an image that cannot be decoded: {error}") from None
 
@@ -216,7 +217,7 @@ class Split:
         begins, sizes = self._columns.maps[member]
         begin = int(begins[row])
         try:
-            return map_pixels(span[begin : begin + int(sizes[row])])
+            return map_pixels(span[begin : begin + int(sizes[row])], max_pixels=None)
         except ValueError as error:
             what = f"has a map {member} that cannot be decoded: {error}"
             raise self._undecodable(row, what) from None

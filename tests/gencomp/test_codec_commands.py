@@ -292,6 +292,34 @@ class TestImages:
         code, _, said = run("decompress", tmp_path / "huge.gcp", tmp_path / "huge.png")
         assert code == 2 and "huge.gcp claims a picture of 65535×65535 pixels" in said
 
+    def test_what_was_done_to_images_is_said(self, run: Run, tmp_path: Path) -> None:
+        root = tmp_path / "in"
+        clear = Image.open(write_image(root / "a.png", 1)).convert("RGBA")
+        clear.putpixel((0, 0), (1, 2, 3, 0))
+        clear.save(root / "a.png")
+        write_image(root / "b.png", 2)
+        Image.fromarray(np.full((64, 64), 40_000, np.uint16)).save(root / "deep.png")
+        clear.save(root / "moves.png", save_all=True, append_images=[Image.new("RGBA", (64, 64))])
+        code, said, wrong = run("compress", root, tmp_path / "gcp", "--processes", 1)
+        white = "transparent pixels were laid over white"
+        upper = "of more than 8 bits a channel the upper 8 were kept"
+        assert code == 1 and f"{white}: 1 of 3 images" in said and f"{upper}: 1 of 3 images" in said
+        assert "moves.png is not taken: it holds several pages or frames" in wrong
+        code, said, _ = run("compress", root / "a.png", tmp_path / "a.gcp")
+        assert code == 0 and said.splitlines()[-1] == f"{root / 'a.png'}: {white}"
+        names = (root / name for name in ("a.png", "b.png", "deep.png"))
+        code, said, _ = run("compress", *names, tmp_path / "all.gcp")
+        assert code == 0 and f"{white}: 1 of 3 images" in said and f"{upper}: 1 of 3 images" in said
+
+    def test_a_limit_of_pixels_to_compress(self, run: Run, tmp_path: Path) -> None:
+        image = write_image(tmp_path / "a.png", 1)
+        words = ("compress", image, tmp_path / "a.gcp", "--max-pixels")
+        code, _, said = run(*words, 4095)
+        assert code == 2 and "its 64x64 pixels exceed the limit of 4095 pixels" in said
+        code, _, said = run(*words, 0)
+        assert code == 2 and "--max-pixels is 0, it must be at least 1" in said
+        assert run(*words, 4096)[0] == 0
+
     def test_orientation_tags_are_applied(self, run: Run, tmp_path: Path) -> None:
         image = Image.open(write_image(tmp_path / "a.png", 1, 64, 128))
         exif = Image.Exif()

@@ -109,6 +109,18 @@ class TestBuild:
         assert len(lines) == 12 and lines[1].startswith("skipped ")
         assert lines[-1] == "and 2 more skipped, which dataset.json lists"
 
+    def test_what_was_done_to_images_is_said(
+        self, tmp_path: Path, images: Path, say: Say, refused: Say
+    ) -> None:
+        Image.new("RGBA", (9, 7)).save(images / "clear.png")
+        words = ("build", "folder", images, "--out", tmp_path / "set", "--processes", "1")
+        assert "hidden colours" in refused("shards", *words)
+        said = say(*words, "--storage", "png").splitlines()
+        assert said[1:] == ["transparent pixels were laid over white: 1 of 14 images"]
+        out = tmp_path / "other"
+        limited = (*words[:3], "--out", out, "--storage", "png", "--max-pixels", "62")
+        assert "exceed the limit of 62 pixels: raise --max-pixels" in refused("shards", *limited)
+
     def test_wds(self, scenes: ShardSet, tmp_path: Path, say: Say, refused: Say) -> None:
         tars = tmp_path / "tars"
         shutil.copytree(scenes.path, tars, ignore=lambda *_: ["index.parquet", "dataset.json"])

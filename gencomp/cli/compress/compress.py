@@ -12,11 +12,18 @@ import tyro
 from cluster.compressed_files import places, work
 from cluster.compressed_files.processes import require_processes, work_on
 from gencomp.cli import recipe_words
-from gencomp.cli.arguments import Checkpoint
-from gencomp.cli.compress.summary import conclude, followed, print_left_out, sentence
+from gencomp.cli.arguments import Checkpoint, require_max_pixels
+from gencomp.cli.compress.summary import (
+    conclude,
+    followed,
+    print_conversions,
+    print_left_out,
+    sentence,
+)
 from gencomp.cli.console import progress
 from gencomp.errors import InputError
 from gencomp.exit_codes import DONE
+from shards.reading.decode import MAX_PIXELS
 from shards.reading.maps import parse_maps
 
 
@@ -34,6 +41,7 @@ def compress(words: Sequence[str]) -> int:
         joint: bool = False,
         checkpoint: Checkpoint = "last",
         overwrite: bool = False,
+        max_pixels: int = MAX_PIXELS,
         processes: int | None = None,
     ) -> int:
         """Write an image, several images, or all images of a folder, to compressed files.
@@ -48,7 +56,9 @@ def compress(words: Sequence[str]) -> int:
 
         Codecs take RGB of 8 bits. Images are turned upright by their orientation tag; grey becomes
         three equal channels, a palette its colours, CMYK plain RGB; of 16 bits the upper 8 are
-        kept; transparent pixels are laid over white. Images of 32 bits a channel are refused.
+        kept; transparent pixels are laid over white; where the orientation tag cannot be read,
+        the image is taken as stored. The command says what was done to how many images. Images of
+        32 bits a channel and files of several pages or frames are refused.
 
         Some codecs need maps of an image's pixels, such as its labels: --maps label=LABELS.png for
         one image, and --maps label=LABELS with a folder of files of the same names for several. A
@@ -64,11 +74,14 @@ def compress(words: Sequence[str]) -> int:
             maps: For codecs that need maps of the pixels, NAME=PATH of each.
             joint: Write all images of a folder to one joint file.
             overwrite: Replace files that exist.
+            max_pixels: The number of pixels of an image that are decoded at most; a file that
+                claims more is refused before any work.
             processes: How many processes work on a folder at once; by default as many as its images
                 are worth, up to one for each CPU. One process writes a joint file.
         """
         require_processes(processes)
-        writer = work.Writer(run, checkpoint, writing)
+        require_max_pixels(max_pixels)
+        writer = work.Writer(run, checkpoint, writing, max_pixels)
         roots = parse_maps(maps)
         if roots:
             places.require_known(roots, writer.opened().maps)
@@ -109,16 +122,19 @@ def _compress(
     done = work.compress_file(writer, False, job)
     assert done.file is not None
     print(f"{out}: {sentence(done.file)}")
+    for what in done.done:
+        print(f"{sources[0]}: {what}")
     return DONE
 
 
 def _joint_file(writer: work.Writer, jobs: Sequence[places.Job], out: Path) -> int:
     with progress("compressing", "images") as show:
         show(str(out), 0, len(jobs))
-        content = work.compress_jointly(
+        content, conversions = work.compress_jointly(
             writer, jobs, out, lambda count: show(str(out), count, len(jobs))
         )
     print(f"{out}: {content.pictures} images in {sentence(content)}")
+    print_conversions(conversions, content.pictures)
     return DONE
 
 

@@ -11,7 +11,7 @@ import tyro
 from cluster.compressed_files import images, places, work
 from cluster.compressed_files.places import Job
 from cluster.compressed_files.processes import require_processes, work_on
-from gencomp.cli.arguments import Checkpoint
+from gencomp.cli.arguments import Checkpoint, require_max_pixels
 from gencomp.cli.compress.summary import conclude, followed, print_left_out
 from gencomp.coding.container import MAX_PIXELS
 from gencomp.coding.noise import require_draw
@@ -56,8 +56,7 @@ def decompress(
             worth, up to one for each CPU.
     """
     require_draw(draw)
-    if max_pixels < 1:
-        raise InputError(f"--max-pixels is {max_pixels}, it must be at least 1")
+    require_max_pixels(max_pixels)
     require_processes(processes)
     if not 0 <= share <= 1:
         raise InputError(f"--share is {share:g}, it must be from 0 to 1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cluster.compressed_files.processes import Failed
@@ -50,6 +50,7 @@ def conclude(title: str, results: Sequence[Done | Failed], joint: Content | None
             "bpp of containers": _bpp(sum(one.container_bits for one in files), files),
         }
         print_table(title, list(columns), [list(columns.values())])
+        print_conversions(Counter(what for one in done for what in one.done), len(done))
     if failed:
         print(f"{SPEAKER}{len(failed)} of {len(results)} images failed:", file=sys.stderr)
         for one in failed:
@@ -70,6 +71,12 @@ def print_left_out(files: Sequence[Path], ending: str) -> None:
     more = f" and {len(files) - _MOST_NAMED} more" if len(files) > _MOST_NAMED else ""
     plural = "s" if len(files) > 1 else ""
     print(f"left out {len(files)} file{plural} without {ending}: {named}{more}")
+
+
+def print_conversions(counts: Mapping[str, int], images: int) -> None:
+    """Say what was done to how many of the images, as they were not RGB of 8 bits or not opaque."""
+    for what, count in sorted(counts.items()):
+        print(f"{what}: {count} of {images} images")
 
 
 def sentence(file: Content) -> str:

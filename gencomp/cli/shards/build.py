@@ -38,6 +38,7 @@ class SourceOptions:
             instance=INSTANCES gives both.
         class_names: For folder with --maps label=LABELS: the names of the labels 0, 1, ..., one a
             line of this file; or cityscapes or ade20k for their lists.
+        max_pixels: For folder: how many pixels an image may have; by default 268435456 (2^28).
         attributes: For celeba: keep the 40 attributes of each face.
         no_labels: For cityscapes: store images without label maps.
         no_instances: For cityscapes: leave instance maps out.
@@ -50,6 +51,7 @@ class SourceOptions:
     seed: int | None = None
     maps: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     class_names: str | None = None
+    max_pixels: int | None = None
     attributes: Flag = False
     no_labels: Flag = False
     no_instances: Flag = False
@@ -138,6 +140,8 @@ def build(
             **_chosen(tar),
         )
     print_set(made.path, made.info)
+    for what, count in made.info.conversions.items():
+        print(f"{what}: {count} of {sum(made.info.counts.values())} images")
     print_skipped(made.info)
 
 

@@ -14,6 +14,7 @@ from shards.building.pictures import Picture, Pictures
 from shards.building.writer import NewSample
 from shards.errors import ShardError
 from shards.info import Skipped, Transform
+from shards.reading.decode import NotTaken
 
 SOURCES = {
     "photos": "shards.building.sources.photos:photos",
@@ -119,7 +120,8 @@ def read_each(
 def stored_picture(stored: Pictures, data: bytes, where: object) -> Picture:
     """An image file's bytes as the set stores them.
 
-    Raises a `ShardError` that names `where` the file lies when the bytes are no image.
+    Raises a `ShardError` that names `where` the file lies when the bytes are no image, or one of a
+    kind that is not taken.
     """
     try:
         return stored.encode(data)
@@ -128,7 +130,9 @@ def stored_picture(stored: Pictures, data: bytes, where: object) -> Picture:
 
 
 def unreadable(where: object, reason: object) -> ShardError:
-    """The error for an image that cannot be decoded; `where` names the image in full."""
+    """The error for an image that cannot be stored; `where` names the image in full."""
+    if isinstance(reason, NotTaken):
+        return ShardError(f"{where} is not taken: {reason}, or leave it out with --on-error skip")
     return ShardError(
         f"{where} is not an image that can be read ({reason}): mend it, or leave it out with "
         "--on-error skip"

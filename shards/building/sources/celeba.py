@@ -150,8 +150,9 @@ def encode(face: Face, root: Path, stored: Pictures, names: tuple[str, ...]) -> 
         values = {name: 1 if flag else -1 for name, flag in zip(names, face.flags, strict=True)}
         members["json"] = json.dumps({"attributes": values}, separators=(",", ":")).encode()
     return NewSample(
-        face.key, members, picture.ext, picture.width, picture.height, None, source=face.file
-    )
+        face.key, members, picture.ext, picture.width, picture.height, None,
+        source=face.file, done=picture.done,
+    )  # fmt: skip
 
 
 def _images(path: Path) -> Path:

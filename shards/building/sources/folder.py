@@ -10,9 +10,10 @@ folder, that folder is passed over; the folder that holds the splits may also li
 are no images or lie beside the splits end a build, or are left out and named if it skips errors.
 
 Options: `test_images`, the number of images in the test split, or `test_fraction`, their fraction
-(0.1 by default; 0 for no test split); and `seed`, the seed of the draw. With `maps`, such as
-label=LABELS, each image has a map of its path below LABELS, and sub-folders give no labels (see
-`paired`); `class_names` names the ids of the map `label`.
+(0.1 by default; 0 for no test split); and `seed`, the seed of the draw. Files of more than
+`max_pixels` pixels are refused. With `maps`, such as label=LABELS, each image has a map of its path
+below LABELS, and sub-folders give no labels (see `paired`); `class_names` names the ids of the map
+`label`.
 
 `kodak` reads the 24 photographs kodim01.png to kodim24.png, which are all in the split test.
 
@@ -72,6 +73,7 @@ def folder(
     seed: int = 0,
     maps: Sequence[str] = (),
     class_names: str | None = None,
+    max_pixels: int = decode.MAX_PIXELS,
 ) -> Source:
     """The source of any images; the docstring of the module describes its options.
 
@@ -79,7 +81,7 @@ def folder(
     """
     if path is None:
         raise ShardError("the source folder needs the path of a folder or an archive of images")
-    stored = pictures(size, storage, "original")
+    stored = pictures(size, storage, "original", max_pixels=max_pixels)
     files = open_files(path)
     found = files.names()
     if not found:
@@ -105,6 +107,8 @@ def folder(
     if class_names is not None and not maps:
         raise ShardError("class names name the ids of label maps: give --maps label=LABELS too")
     more = {**draw, "files": len(found), "listing": files.fingerprint(found)}
+    if max_pixels != decode.MAX_PIXELS:
+        more["max_pixels"] = max_pixels
     if maps:
         keys = dict(zip(names, _keys(names), strict=True))
         roots = parse_maps(maps)
@@ -182,8 +186,9 @@ def encode(file: File, stored: Pictures) -> NewSample:
     if file.label is not None:
         members["cls"] = str(file.label).encode()
     return NewSample(
-        file.key, members, picture.ext, picture.width, picture.height, file.label, source=file.path
-    )
+        file.key, members, picture.ext, picture.width, picture.height, file.label,
+        source=file.path, done=picture.done,
+    )  # fmt: skip
 
 
 def _source(

@@ -137,7 +137,10 @@ def _encode_file(file: File, root: Path, stored: Pictures) -> NewSample:
 def _encode(key: str, data: bytes, where: object, stored: Pictures) -> NewSample:
     picture = stored_picture(stored, data, where)
     members = {picture.ext: picture.data}
-    return NewSample(key, members, picture.ext, picture.width, picture.height, None, source=key)
+    return NewSample(
+        key, members, picture.ext, picture.width, picture.height, None,
+        source=key, done=picture.done,
+    )  # fmt: skip
 
 
 def _databases(database: Path, test_images: int, seed: int) -> tuple[dict[str, Items], str]:

@@ -12,7 +12,7 @@ from shards.building.sources.archives import open_files
 from shards.building.writer import NewSample
 from shards.errors import ShardError
 from shards.reading import decode
-from shards.reading.maps import is_turned, map_pixels
+from shards.reading.maps import map_pixels
 
 
 class Scene(NamedTuple):
@@ -41,9 +41,9 @@ def encode(
     where = f"{scene.path} in {images}"
     try:
         picture = stored.encode(data)
-        if scene.maps and stored.storage != "original" and is_turned(data):
+        if scene.maps and stored.storage != "original" and decode.is_turned(data):
             raise ValueError("its orientation tag turns it away from its maps")
-        size = decode.image_size(data)
+        size = decode.image_size(data, stored.max_pixels)
     except ValueError as error:
         raise unreadable(where, error) from None
     members = {picture.ext: picture.data}
@@ -51,15 +51,16 @@ def encode(
         root, most = maps[member], (limits or {}).get(member)
         members[member] = _map(open_files(root).read(name), f"{name} in {root}", size, stored, most)
     return NewSample(
-        scene.key, members, picture.ext, picture.width, picture.height, None, source=scene.path
-    )
+        scene.key, members, picture.ext, picture.width, picture.height, None,
+        source=scene.path, done=picture.done,
+    )  # fmt: skip
 
 
 def _map(
     data: bytes, where: str, size: tuple[int, int], stored: Pictures, most: int | None
 ) -> bytes:
     try:
-        pixels = map_pixels(data)
+        pixels = map_pixels(data, stored.max_pixels)
     except ValueError as error:
         raise unreadable(where, error) from None
     if pixels.shape != size[::-1]:

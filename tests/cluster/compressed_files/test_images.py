@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cluster.compressed_files.images import decoded
+from cluster.compressed_files.images import converted, decoded
 from gencomp.errors import InputError
+from shards.reading.decode import LAID_OVER_WHITE, UPPER_BITS_KEPT
+from tests.shards.image_kinds import Kind, kinds
 
 PATH = Path("picture")
 COLOURS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -119,7 +121,7 @@ def test_images_are_turned_upright(turn: int) -> None:
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
 def test_images_of_32_bits_are_refused_in_one_sentence(dtype: type) -> None:
     data = file(Image.fromarray(np.full((5, 7), 70_000, dtype)), "TIFF")
-    with pytest.raises(InputError, match=r"^picture is not a readable image: mode . has 32 bits"):
+    with pytest.raises(InputError, match=r"^picture is not taken: it has 32 bits a channel"):
         decoded(data, PATH)
 
 
@@ -127,3 +129,25 @@ def test_what_is_no_image_is_refused() -> None:
     for data in (b"", b"no image", file(Image.fromarray(COLOURS))[:60]):
         with pytest.raises(InputError, match=r"^picture is not a readable image: "):
             decoded(data, PATH)
+
+
+@pytest.mark.parametrize("kind", list(kinds()), ids=lambda kind: kind.name)
+def test_every_kind_of_file_has_a_rule_or_a_reason(kind: Kind) -> None:
+    if kind.rgb is None:
+        with pytest.raises(InputError, match=rf"^picture is not .*({kind.refused or '.'})"):
+            converted(kind.data, PATH)
+        return
+    found = converted(kind.data, PATH)
+    assert abs(found.pixels.astype(int) - kind.rgb).max() <= (1 if kind.bits > 8 else 0)
+    assert (UPPER_BITS_KEPT in found.done) == (kind.bits > 8)
+    assert (LAID_OVER_WHITE in found.done) == kind.clear
+    assert len(found.done) == (kind.bits > 8) + kind.clear + bool(kind.done)
+
+
+def test_no_more_pixels_than_asked_for() -> None:
+    data = file(Image.fromarray(COLOURS))
+    assert converted(data, PATH, max_pixels=35).pixels.shape == (5, 7, 3)
+    with pytest.raises(
+        InputError, match=r"7x5 pixels exceed the limit of 34 pixels: raise --max-pixels"
+    ):
+        converted(data, PATH, max_pixels=34)

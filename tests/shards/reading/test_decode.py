@@ -97,7 +97,7 @@ def test_damage_is_refused_with_a_reason() -> None:
         (b"\xff\xd8\xff\xe0" + bytes(20), "."),
         (file(Image.fromarray(noise(8, 8)), "PNG")[:60], "."),
         (file(Image.fromarray(noise(8, 8)[..., 0].astype(np.uint16)), "PNG"), "more than 8 bits"),
-        (png_of_size(100_000, 100_000), "exceeds limit"),
+        (png_of_size(100_000, 100_000), "exceed the limit of 268435456 pixels"),
     ]:
         with pytest.raises(ValueError, match=reason):
             decode(data)

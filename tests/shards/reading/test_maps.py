@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from shards.errors import ShardError
-from shards.reading.maps import is_turned, map_pixels, parse_maps
+from shards.reading.decode import is_turned
+from shards.reading.maps import map_pixels, parse_maps
 
 
 def grey_png(ids_HW: np.ndarray, depth: int) -> bytes:
