@@ -134,13 +134,16 @@ class Bench:
 @contextmanager
 def float32_products(precision: Precision) -> Iterator[None]:
     """Compute products and convolutions of float32 as such, or else by TF32."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = precision != "float32"
+    from gencomp.float32_products import set_precision, switches
+
+    there = switches("cuda")
+    before = [switch.fp32_precision for switch in there]
+    set_precision("ieee" if precision == "float32" else "tf32")
     try:
         yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+        for switch, value in zip(there, before, strict=True):
+            switch.fp32_precision = value
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import platform
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -255,6 +256,8 @@ def require_shares(recipe: BaseRecipe, workers: int) -> None:
 
 def _set_up_torch(recipe: BaseRecipe, worker: WorkerInfo) -> None:
     require_shares(recipe, worker.world)
+    if recipe.training.deterministic:  # cuBLAS reads this when it is first used
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(recipe.training.deterministic, warn_only=True)
     # Deterministic mode would also fill new memory, which nothing here reads before writing to it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -158,6 +158,14 @@ def quantize_hard(y: Tensor, quantizer: Quantizer, centres_L: Tensor | None = No
     """
     if torch.isnan(y).any():
         raise InputError("The quantizer got a NaN: the encoder's weights or its input are broken.")
+    return nearest_symbols(y, quantizer, centres_L)
+
+
+def nearest_symbols(y: Tensor, quantizer: Quantizer, centres_L: Tensor | None = None) -> Tensor:
+    """What `quantize_hard` gives, without its look for NaNs, whose symbols mean nothing.
+
+    Nothing here waits for a GPU.
+    """
     x = y.detach().to(torch.promote_types(y.dtype, torch.float32))
     return _nearest(x, quantizer, centres_L)
 

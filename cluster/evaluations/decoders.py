@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cluster import data
 from cluster.runs import Run
+from gencomp import float32_products
 from gencomp.draws import Draws
 from gencomp.errors import InputError
 from gencomp.evaluation.psnr import PEAK_TO_PEAK
@@ -58,7 +59,7 @@ def open_decoder(subject: Run | OfModel, device: str = "cpu") -> tuple[LatentDec
             "the plan asks for a GPU, but this process sees none (--gres=gpu:1 asks for one)"
         )
     # TF32 has 10 bits of mantissa, which are too few for beta times a distortion.
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    float32_products.set_precision("ieee")
     if isinstance(subject, OfModel):
         weights = None if subject.weights is None else Path(subject.weights)
         return decoders.open_model(

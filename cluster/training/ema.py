@@ -32,7 +32,7 @@ class Averages:
         self._networks = networks
         self._averaged = AveragedModel(
             networks,
-            multi_avg_fn=_warming_up(decay) if warm_up else get_ema_multi_avg_fn(decay),
+            multi_avg_fn=self._warming_up(decay) if warm_up else get_ema_multi_avg_fn(decay),
             use_buffers=True,
         )
         if warm_up:  # AveragedModel copies as long as it counts no update
@@ -61,21 +61,22 @@ class Averages:
         """Put the averages in place of the weights for good."""
         self._exchange()
 
+    def _warming_up(self, decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+        """The update of averages whose count of updates has begun at 1."""
+
+        def update(averages: Tensors, weights: Tensors, count: Tensor | int) -> None:
+            # The count that torch hands over may lie on a GPU, for which reading it would wait.
+            updates = int(self._averaged.n_averaged) - 1
+            get_ema_multi_avg_fn(warmed_up_decay(updates, decay))(averages, weights, count)
+
+        return update
+
     def _exchange(self) -> None:
         with torch.no_grad():
             for own, averaged in zip(
                 _tensors(self._networks), _tensors(self._averaged.module), strict=True
             ):
                 own.data, averaged.data = averaged.data, own.data
-
-
-def _warming_up(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
-    """The update of averages whose count of updates has begun at 1."""
-
-    def update(averages: Tensors, weights: Tensors, count: Tensor | int) -> None:
-        get_ema_multi_avg_fn(warmed_up_decay(int(count) - 1, decay))(averages, weights, count)
-
-    return update
 
 
 def _tensors(networks: nn.Module) -> Iterator[Tensor]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gencomp import float32_products
 from gencomp.errors import InputError
 
 Pullback = Callable[[Tensor], Tensor]
@@ -116,20 +117,15 @@ def products(precision: Forces, device: torch.device) -> Iterator[None]:
     On a GPU torch lets convolutions use TF32 by default, and its 10 mantissa bits are too few for
     β·d.
     """
-    backends = (
-        (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
-        if device.type == "cuda"
-        else (torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv)  # type: ignore[attr-defined]
-    )
-    before = [backend.fp32_precision for backend in backends]
+    there = float32_products.switches(device.type)
+    before = [switch.fp32_precision for switch in there]
     try:
-        for backend in backends:
-            backend.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+        float32_products.set_precision("tf32" if precision == "tf32" else "ieee", device.type)
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
-        for backend, value in zip(backends, before, strict=True):
-            backend.fp32_precision = value
+        for switch, value in zip(there, before, strict=True):
+            switch.fp32_precision = value
 
 
 def _by_autograd(function: Callable[[Tensor], Tensor], dtype: torch.dtype | None) -> Linearised:

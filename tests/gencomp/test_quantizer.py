@@ -16,6 +16,7 @@ from gencomp.quantizer import (
     cells,
     grid,
     half_cell,
+    nearest_symbols,
     quantize,
     quantize_hard,
     soft_value,
@@ -330,6 +331,15 @@ def test_half_precision_keeps_its_type() -> None:
     out = quantize(y, cells(2))
     assert out.dtype == torch.bfloat16 and out.tolist() == [-0.5, 0.5]
     assert quantize_hard(y, cells(2)).tolist() == [0, 1]
+
+
+def test_nearest_symbols_read_nothing_from_a_device() -> None:
+    """On a device without values even a look for NaNs fails; on a GPU it would wait."""
+    y = torch.linspace(-2, 2, 41)
+    assert torch.equal(nearest_symbols(y, cells(5)), quantize_hard(y, cells(5)))
+    assert nearest_symbols(y.to("meta"), cells(5)).shape == y.shape
+    with pytest.raises(RuntimeError):
+        quantize_hard(y.to("meta"), cells(5))
 
 
 def test_bad_input_is_refused() -> None:

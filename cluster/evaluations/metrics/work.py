@@ -18,6 +18,7 @@ from cluster.evaluations.metrics.parts import FeatureSet
 from cluster.evaluations.metrics.plan import Block, Evaluation, divided
 from cluster.evaluations.metrics.settings import Settings
 from cluster.evaluations.work import MakePart
+from gencomp import float32_products
 from gencomp.errors import InputError
 from gencomp.evaluation import networks, pixels, segmentation, sliced_wasserstein, ssim
 from gencomp.evaluation.draws import ItemDraws
@@ -73,7 +74,7 @@ def open_context(evaluation: Evaluation, gpu: int = 0) -> Context:
         raise InputError(f"{evaluation.path} asks for a GPU, but this process sees none")
     device = torch.device("cuda", gpu) if settings.device == "cuda" else torch.device("cpu")
     torch.set_num_threads(settings.threads)
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    float32_products.set_precision("ieee")
     torch.backends.cudnn.deterministic = True
     split = shards.open_set(plan.shards).split(settings.split)
     if split.index_hash != plan.data:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from gencomp.coding.tables import Integers, frequencies
 from gencomp.quantizer import (
     Quantizer,
+    nearest_symbols,
     quantize,
     quantize_hard,
     soft_assignments,
@@ -59,6 +60,10 @@ class Code(nn.Module):
         """
         return quantize_hard(w_BCHW, self.quantizer, self._learnt())
 
+    def nearest(self, w_BCHW: Tensor) -> Tensor:
+        """The symbols of latents in training, where a look for NaNs would wait for a GPU."""
+        return nearest_symbols(w_BCHW, self.quantizer, self._learnt())
+
     def values(self, symbols_BCHW: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """The centres of symbols."""
         centres_L = self._learnt()
@@ -73,7 +78,7 @@ class Code(nn.Module):
         assert self.logits_CL is not None
         w_BHWC = w_BCHW.permute(0, 2, 3, 1).to(torch.promote_types(w_BCHW.dtype, torch.float32))
         soft_BHWCL = soft_assignments(w_BHWC, self.quantizer, self._learnt())
-        hard_BHWC = quantize_hard(w_BHWC, self.quantizer, self._learnt())
+        hard_BHWC = self.nearest(w_BHWC)
         hard_BHWCL = F.one_hot(hard_BHWC, self.settings.levels)
         assigned_BHWCL = soft_BHWCL + (hard_BHWCL - soft_BHWCL).detach()
         bits_CL = -_NATS_TO_BITS * F.log_softmax(self.logits_CL, 1)

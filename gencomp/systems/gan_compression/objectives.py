@@ -148,7 +148,7 @@ class CodecPhase(Phase):
 
     def _rate_weight(self, bpp: Tensor) -> Tensor:
         rate = self.loss.rate
-        above, below = bpp.new_tensor(rate.weight), bpp.new_tensor(rate.weight_below)
+        above, below = bpp.new_full((), rate.weight), bpp.new_full((), rate.weight_below)
         if rate.target is None:
             return above
         return torch.where(bpp.detach() > rate.target, above, below)
@@ -285,7 +285,7 @@ def estimated_bpp(code: Code, scene: Scene, passed: Passed) -> Tensor:
 def level_shares(code: Code, w_BCHW: Tensor) -> dict[str, Tensor]:
     """The share of each level in each channel of an image, [n] by name."""
     w_BCHW = at_least_float32(w_BCHW.detach())
-    counts_BCL = code.level_counts_BCL(code.symbols(w_BCHW)).to(w_BCHW.dtype)
+    counts_BCL = code.level_counts_BCL(code.nearest(w_BCHW)).to(w_BCHW.dtype)
     shares_BCL = counts_BCL / (w_BCHW.shape[2] * w_BCHW.shape[3])
     return {
         f"share_{channel}_{level}": shares_BCL[:, channel, level]

@@ -119,7 +119,7 @@ class CodecPhase(Phase):
         terms = {
             "mse_unit": error.detach(),
             "fake_score": score.detach(),
-            "perception_weight": error.new_tensor(weight),
+            "perception_weight": error.new_full((), weight),
         }
         return PhaseLoss(error - weight * score, terms)
 

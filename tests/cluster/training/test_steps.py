@@ -153,6 +153,16 @@ def test_a_warm_average_forgets_its_start() -> None:
         assert weight.item() == pytest.approx(expected, rel=1e-6)
 
 
+def test_a_warm_average_does_not_read_a_count_from_a_device() -> None:
+    """The count may lie on a GPU, where reading it would wait for the step; here on no device."""
+    networks = nn.ModuleDict({"a": nn.Linear(2, 2)})
+    averages = Averages(networks, 0.25, warm_up=True)
+    average, weight = torch.zeros(2), torch.ones(2)
+    update = averages._averaged.multi_avg_fn
+    update([average], [weight], torch.empty((), dtype=torch.long, device="meta"))
+    assert torch.equal(average, torch.full((2,), 0.9))
+
+
 @pytest.mark.parametrize(("step", "warm_up"), [(3, False), (4, False), (11, False), (3, True)])
 def test_a_resumed_average_has_the_same_bits(
     step: int, warm_up: bool, photos: Path, tmp_path: Path
