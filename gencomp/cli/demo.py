@@ -241,7 +241,7 @@ def _photos(step: _Steps) -> str:
     )
     step(
         "Rate-distortion curve of the generator by AIS, as evaluation jobs",
-        "slurm ais runs/generator --images 16 --jobs 4",
+        "slurm ais runs/generator --images 8 --bdmc-images 8 --jobs 4",
         "slurm collect runs/generator/evaluations/ais",
     )
     best = _best_trial(directory / "runs/rates")

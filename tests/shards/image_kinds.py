@@ -304,10 +304,12 @@ def _others() -> Iterator[Kind]:
     other = [Image.fromarray(255 - COLOURS)]
     frames = of_array(COLOURS, "WEBP", save_all=True, append_images=other, **exact)
     yield Kind("WebP animated", frames, None, refused=SEVERAL)
-    gif = of_array(GREY, "GIF")
-    yield Kind("GIF", gif, None, "none of the formats")
+    yield Kind("GIF", of_array(GREY, "GIF"), three(GREY))
     moving = of_array(COLOURS, "GIF", save_all=True, append_images=other)
-    yield Kind("GIF animated", moving, None, "none of the formats")
+    yield Kind("GIF animated", moving, None, refused=SEVERAL)
+    clear = of_array(GREY, "GIF", transparency=int(GREY[0, 0, 0]))
+    over = np.where(GREY == GREY[0, 0, 0], 255, GREY)
+    yield Kind("GIF transparent", clear, three(over), clear=True)
     for name, image in (
         ("grey", Image.fromarray(GREY[..., 0])),
         ("RGB", Image.fromarray(COLOURS)),
