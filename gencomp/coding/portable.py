@@ -21,6 +21,7 @@ _LOG2_E = 1.4426950408889634
 # ln 2 in two parts, of which the first has so few bits that its product with an exponent is exact.
 _LN_2_HIGH = 6.93147180369123816490e-01
 _LN_2_LOW = 1.90821492927058770002e-10
+_LN_2 = (_LN_2_HIGH, _LN_2_LOW)
 # 1/k!, k = 13 … 0: the remainder is below 2^-57 for |r| ≤ ln 2 / 2. Each value is the nearest
 # float64 of an exact fraction, so that every reader of this file has the same.
 _TAYLOR = (
@@ -80,8 +81,13 @@ def exp(x: Floats) -> Floats:
     return np.ldexp(_polynomial(rest, _TAYLOR), power.astype(np.int32))
 
 
-def log(x: Floats) -> Floats:
-    """The natural logarithm of positive numbers, within 3 units in the last place of 1."""
+def log(x: Floats, ln_2: tuple[float, float] = _LN_2) -> Floats:
+    """The natural logarithm of positive numbers, within 3 units in the last place of 1.
+
+    Args:
+        x: the numbers.
+        ln_2: two parts of ln 2; other ones give other last bits.
+    """
     mantissa, power = np.frexp(x)
     small = mantissa < _ROOT_HALF
     mantissa = np.where(small, 2.0 * mantissa, mantissa)
@@ -90,8 +96,8 @@ def log(x: Floats) -> Floats:
     t = (mantissa - 1.0) / (mantissa + 1.0)
     series = _polynomial(t * t, _ARTANH)
     series *= 2.0 * t
-    series += power * _LN_2_LOW
-    return power * _LN_2_HIGH + series
+    series += power * ln_2[1]
+    return power * ln_2[0] + series
 
 
 def sigmoid(x: Floats) -> Floats:

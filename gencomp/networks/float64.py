@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from gencomp.networks.gdn import Gdn
 from gencomp.networks.weight_norm import WeightNorm
 
 Pair = tuple[int, ...]  # one number for rows and one for columns
@@ -131,7 +132,7 @@ class TransposedConvolution(nn.Module):
             y_BOQQ = y_BOHW[:, :, a :: self.stride[0], b :: self.stride[1]]
             if y_BOQQ.numel():
                 windows = tuple(y_BOQQ.shape[2:])
-                y_BOQQ.copy_(correlate(x_BCHW, weight_OKKC, self.bias_O, first, windows))
+                correlate(x_BCHW, weight_OKKC, self.bias_O, first, windows, out_BOHW=y_BOQQ)
         return y_BOHW
 
 
@@ -142,6 +143,7 @@ def correlate(
     first: Pair,
     windows: Pair,
     stride: Pair = (1, 1),
+    out_BOHW: Tensor | None = None,
 ) -> Tensor:
     """Weighted sums over the windows of images that lie in zeros, [B, O, H', W'].
 
@@ -155,32 +157,48 @@ def correlate(
         first: the place of the first window; it is negative for one that begins before the image.
         windows: the number H' and W' of windows.
         stride: the distance from window to window.
+        out_BOHW: where to put the outputs; None for a tensor of their own.
     """
     x_BHWC = x_BCHW.permute(0, 2, 3, 1).contiguous()
     outputs, channels = len(weight_OKKC), x_BHWC.shape[3]
     pixels = x_BHWC.shape[1] * x_BHWC.shape[2]
     # A value of the products is used once more than a value of the patches.
     if 2 * outputs * pixels <= channels * windows[0] * windows[1]:
-        return _shifted_sums(x_BHWC, weight_OKKC, bias_O, first, windows, stride)
-    return _patches(x_BHWC, weight_OKKC, bias_O, first, windows, stride)
+        y_BOHW = _shifted_sums(x_BHWC, weight_OKKC, bias_O, first, windows, stride)
+        return y_BOHW if out_BOHW is None else out_BOHW.copy_(y_BOHW)
+    return _patches(x_BHWC, weight_OKKC, bias_O, first, windows, stride, out_BOHW)
 
 
 def _patches(
-    x_BHWC: Tensor, weight_OKKC: Tensor, bias_O: Tensor, first: Pair, windows: Pair, stride: Pair
+    x_BHWC: Tensor,
+    weight_OKKC: Tensor,
+    bias_O: Tensor,
+    first: Pair,
+    windows: Pair,
+    stride: Pair,
+    out_BOHW: Tensor | None = None,
 ) -> Tensor:
     """`correlate` as products of patches, [windows, kh·kw·C], and weights; channels are last."""
     batch, *size, _ = x_BHWC.shape
     outputs, *kernel, _ = weight_OKKC.shape
+    if out_BOHW is None:
+        out_BOHW = x_BHWC.new_empty(batch, *windows, outputs).permute(0, 3, 1, 2)
+    out_BHWO = out_BOHW.permute(0, 2, 3, 1)
     vertical, horizontal = map(_margins, size, kernel, first, windows, stride)
-    padded_BHWC = F.pad(x_BHWC, (0, 0, *horizontal, *vertical))
+    # `F.pad` copies the image, even where it only leaves rows and columns out.
+    inside_BHWC = x_BHWC[:, _inside(size[0], vertical), _inside(size[1], horizontal)]
+    zeros = [max(0, count) for count in (*horizontal, *vertical)]
+    padded_BHWC = F.pad(inside_BHWC, (0, 0, *zeros)) if any(zeros) else inside_BHWC
     unfolded_BHWCKK = padded_BHWC.unfold(1, kernel[0], stride[0]).unfold(2, kernel[1], stride[1])
     unfolded_BHWKKC = unfolded_BHWCKK.permute(0, 1, 2, 4, 5, 3)
     weight_NO = weight_OKKC.view(outputs, -1).t()
-    y_BHWO = x_BHWC.new_empty(batch, *windows, outputs)
     for images, rows in _blocks(batch, windows[0], windows[1] * len(weight_NO)):
         patches_MN = unfolded_BHWKKC[images, rows].reshape(-1, len(weight_NO))
-        torch.addmm(bias_O, patches_MN, weight_NO, out=y_BHWO[images, rows].view(-1, outputs))
-    return y_BHWO.permute(0, 3, 1, 2)
+        # What a block gives is put in its place while it is in the caches.
+        y_MO = torch.addmm(bias_O, patches_MN, weight_NO)
+        own_BHWO = out_BHWO[images, rows]
+        own_BHWO.copy_(y_MO.view(own_BHWO.shape))
+    return out_BOHW
 
 
 def _shifted_sums(
@@ -201,6 +219,26 @@ def _shifted_sums(
             j, of_j = _meeting(first[1] + column, stride[1], width, windows[1])
             y_OBHW[:, images, i, j] += products_OKKBHW[:, row, column, :, of_i, of_j]
     return y_OBHW.transpose(0, 1)
+
+
+class _Normalisation(nn.Module):
+    """`Gdn` of [B, C, H, W], as many rows at a time as the caches hold."""
+
+    def __init__(self, layer: Gdn) -> None:
+        super().__init__()
+        self.inverse = layer.inverse
+        self.gamma_CC, self.beta_C = layer.gamma_CC.detach(), layer.beta_C.detach()
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        x_BHWC = x_BCHW.permute(0, 2, 3, 1)
+        y_BHWC = torch.empty_like(x_BHWC, memory_format=torch.contiguous_format)
+        batch, height, width, channels = x_BHWC.shape
+        for images, rows in _blocks(batch, height, 4 * width * channels):
+            own_BHWC = x_BHWC[images, rows]
+            powers_BHWC = F.linear(own_BHWC.square(), self.gamma_CC, self.beta_C)
+            factors_BHWC = powers_BHWC.sqrt_() if self.inverse else powers_BHWC.rsqrt_()
+            torch.mul(own_BHWC, factors_BHWC, out=y_BHWC[images, rows])
+        return y_BHWC.permute(0, 3, 1, 2)
 
 
 def _blocks(images: int, rows: int, values: int) -> Iterator[tuple[slice, slice]]:
@@ -234,6 +272,11 @@ def _phases(taps: int, stride: int, padding: int) -> list[tuple[int, slice]]:
 def _margins(size: int, taps: int, first: int, windows: int, stride: int) -> tuple[int, int]:
     """The zeros before and after an image that its windows need; negative where they leave out."""
     return -first, first + (windows - 1) * stride + taps - size
+
+
+def _inside(size: int, margins: tuple[int, int]) -> slice:
+    """What is left of an image where margins leave a part of it out."""
+    return slice(max(0, -margins[0]), size - max(0, -margins[1]))
 
 
 def _meeting(shift: int, stride: int, size: int, windows: int) -> tuple[slice, slice]:
@@ -273,6 +316,8 @@ def _with_products(module: nn.Module) -> nn.Module:
         module = module.plain()
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         return _product(module)
+    if isinstance(module, Gdn):
+        return _Normalisation(module)
     for name, child in module.named_children():
         setattr(module, name, _with_products(child))
     return module

@@ -50,11 +50,14 @@ def target_given_sum(
 def log_weight(mean: Floats, scale: Floats, time: Floats | float) -> LogWeight:
     """The coefficients of the log weight of a partial sum."""
     centre, variance = target_of_sum(mean, scale, time)
-    return LogWeight(
-        centre / variance,
-        (1 / time - 1 / variance) / 2,
-        np.log(time / variance) / 2 - centre**2 / (2 * variance),
-    )
+    constant = np.log(time / variance) / 2 - centre**2 / (2 * variance)
+    return LogWeight(*coefficients(mean, scale, time), constant)
+
+
+def coefficients(mean: Floats, scale: Floats, time: Floats | float) -> tuple[Floats, Floats]:
+    """The linear and the square coefficient alone, which tell sums of one time apart."""
+    centre, variance = target_of_sum(mean, scale, time)
+    return centre / variance, (1 / time - 1 / variance) / 2
 
 
 def cumulative_kl(mean_D: Floats, scale_D: Floats, time_T: Floats) -> Floats:

@@ -29,14 +29,14 @@ from gencomp.coding.relative_entropy.auxiliary import Floats
 from gencomp.coding.relative_entropy.candidates import (
     Rows,
     Words,
+    cycle_of,
     first_row,
     grouped,
     hadamard,
     longer,
     pattern_signs,
     patterns_of,
-    sign_bytes,
-    signs_of_bytes,
+    signs_of,
     ungrouped,
     values,
     values_float32,
@@ -56,6 +56,8 @@ Singles = npt.NDArray[np.float32]
 
 _CHUNK_SCORES = 1 << 18  # scores that are computed at once: 1 MB, which a processor's cache holds
 _VALUES_AT_ONCE = 1 << 20  # coefficients of latents and steps, or values
+# To draw a row takes as long as to draw so many more values at once.
+_WORTH_A_ROW = 5000
 _NO_PIECES = np.zeros(0, np.int64)
 
 
@@ -116,7 +118,11 @@ def decode(codes: Sequence[BlockCode], sizes: Sequence[int], key: Key) -> list[F
         kinds.append(_kind(code.candidates, size))
     rows, pieces = Rows(key), [len(code.indices) for code in codes]
     paths = rows.empty_paths(len(codes))
-    for kind, chunk in _chunks(kinds, pieces, lambda kind, most: _VALUES_AT_ONCE // kind.width):
+
+    def at_once(kind: _Kind, most: int) -> int:
+        return _VALUES_AT_ONCE // max(kind.width, most)
+
+    for kind, chunk in _chunks(kinds, pieces, at_once):
         x_CW = _sums([codes[block] for block in chunk], paths[chunk], rows, kind)
         for block, x_W in zip(chunk, ungrouped(x_CW, kind.patterns), strict=True):
             found[block] = x_W[: sizes[block]].copy()
@@ -227,44 +233,48 @@ def _search_chunk(
     width, patterns, count = kind
     pieces_C = np.array([own.pieces for own in plans])
     weights = _weights(blocks, plans, kind)
+    of_rows = _of_rows(weights.of_squares_KCW, pool, kind, pieces_C)
     b_NW = np.zeros((len(blocks), width), np.float32)  # N = C · beams
-    paths_N, now = paths_C, 1
+    paths_N, active, now = paths_C, len(blocks), 1
     chosen: list[tuple[Integers, Integers]] = []
-    for step in range(int(pieces_C[0])):
-        active = int(np.count_nonzero(pieces_C > step))
-        b_NW, paths_N = b_NW[: active * now], paths_N[: active * now]
-        first = first_row(step, count)
-        own_RW = pool.rows_NW[first : first + count]
-        root_C, linear_CW, square_CW = (x_KC[step, :active] for x_KC in weights[:3])
+    for step, (of_rows_C1R, root_C11, linear_C1W, square_C1W) in enumerate(
+        zip(of_rows, weights.roots_KC11, weights.linear_KC1W, weights.square_KC1W, strict=True)
+    ):
+        if len(of_rows_C1R) < active:
+            active = len(of_rows_C1R)
+            b_NW, paths_N = b_NW[: active * now], paths_N[: active * now]
+        if active < len(blocks):
+            root_C11, linear_C1W = root_C11[:active], linear_C1W[:active]
+            square_C1W = square_C1W[:active]
         # The weights of the sums at the new time, and their slopes.
         b_CBW = b_NW.reshape(active, now, width)
-        bend_CBW = square_CW[:, None] * b_CBW
-        slope_CBW = bend_CBW + linear_CW[:, None]
+        bend_CBW = square_C1W * b_CBW
+        slope_CBW = bend_CBW + linear_C1W
         weight_CB = np.einsum("cbw,cbw->cb", b_CBW, slope_CBW)
         slope_CBW += bend_CBW
-        signs_NBS = signs_of_bytes().take(sign_bytes(paths_N, width), axis=0)
-        signs_CBW = signs_NBS.reshape(active, now, width)
-        signs_CBW *= root_C[:, None, None]
+        signs_NW = signs_of(paths_N, width)
+        signs_CBW = signs_NW.reshape(active, now, width)
+        signs_CBW *= root_C11
         slope_CBW *= signs_CBW
+        first = first_row(step, count)
+        own_RW = pool.rows_NW[first : first + count]
         grouped_GQR = own_RW.reshape(count, kind.groups, -1).transpose(1, 2, 0)
         moved_GNR = products(slope_CBW.reshape(-1, width), grouped_GQR)
-        squares_RW = pool.squares_NW[first : first + count]
-        of_rows_CR = weights.of_squares_KCW[step, :active] @ squares_RW.T
-        rest_CBR = weight_CB[..., None] + of_rows_CR[:, None]
+        rest_CBR = weight_CB[..., None] + of_rows_C1R
         place_CB, pattern_CB = _choose(moved_GNR, rest_CBR, patterns, beams)
-        kept = place_CB.shape[1]
-        beam_CB, row_CB = np.divmod(place_CB, count)
-        index_CB = row_CB * patterns + pattern_CB
-        chosen.append((beam_CB, index_CB))
-        parent_N = (np.arange(active)[:, None] * now + beam_CB).ravel()
-        step_NW = signs_CBW.reshape(-1, width).take(parent_N, axis=0)
-        step_NW *= own_RW.take(row_CB.ravel(), axis=0)
-        if patterns > 1:
+        parent_N, row_N = np.divmod(place_CB.ravel(), count)
+        step_NW = signs_NW.take(parent_N, axis=0)
+        step_NW *= own_RW.take(row_N, axis=0)
+        index_N = row_N
+        if pattern_CB is not None:
+            pattern_N = pattern_CB.ravel()
+            index_N = row_N * patterns + pattern_N
             step_NGQ = step_NW.reshape(len(step_NW), kind.groups, -1)
-            step_NGQ *= pattern_signs(pattern_CB.ravel(), patterns)[..., None]
+            step_NGQ *= pattern_signs(pattern_N, patterns)[..., None]
         step_NW += b_NW.take(parent_N, axis=0)
-        b_NW, now = step_NW, kept
-        paths_N = longer(paths_N.take(parent_N), index_CB.ravel())
+        b_NW, now = step_NW, place_CB.shape[1]
+        paths_N = longer(paths_N.take(parent_N), index_N)
+        chosen.append((parent_N, index_N))
     return _traced(chosen, pieces_C)
 
 
@@ -287,51 +297,52 @@ def products(slopes_NW: Singles, grouped_GQR: Singles) -> Singles:
 
 def _choose(
     moved_GNR: Singles, rest_CBR: Singles, patterns: int, beams: int
-) -> tuple[Integers, Integers]:
-    """The best candidates of each block, best first: places among beams × rows, and patterns."""
+) -> tuple[Integers, Integers | None]:
+    """The best candidates of each block, best first: places in N·R, and patterns if there are."""
     blocks = len(rest_CBR)
     rest_CS = rest_CBR.reshape(blocks, -1)
     if patterns == 1:
-        place_CB = best_places(moved_GNR.reshape(rest_CS.shape) + rest_CS, beams)
-        return place_CB, np.zeros_like(place_CB)
+        return best_places(moved_GNR.reshape(rest_CS.shape) + rest_CS, beams), None
     # The best candidates lie in the rows whose best candidates are the best.
     top_NR = np.maximum(moved_GNR.max(axis=0), -moved_GNR.min(axis=0))
     place_CB = best_places(top_NR.reshape(rest_CS.shape) + rest_CS, beams)
-    of_block = np.arange(blocks)[:, None]
-    moved_GCB = moved_GNR.reshape(-1, *rest_CS.shape)[:, of_block, place_CB]
+    moved_GCB = moved_GNR.reshape(len(moved_GNR), -1)[:, place_CB]
     both_CBP = np.stack([moved_GCB, -moved_GCB], axis=-1).transpose(1, 2, 0, 3)
-    scores_CBP = both_CBP.reshape(*place_CB.shape, -1) + rest_CS[of_block, place_CB][..., None]
+    scores_CBP = both_CBP.reshape(*place_CB.shape, -1) + rest_CS.take(place_CB)[..., None]
     best_CB, pattern_CB = np.divmod(best_places(scores_CBP.reshape(blocks, -1), beams), patterns)
-    return place_CB[of_block, best_CB], pattern_CB
+    return place_CB.take(best_CB), pattern_CB
 
 
 def best_places(scores_CS: Singles, count: int) -> Integers:
     """The places of the largest scores of each row, by score and then by place, [C, count].
 
-    All places, if there are fewer.
+    They are counted through all rows, [C·S]. All places, if there are fewer.
     """
     rows, places = scores_CS.shape
+    start_C1 = np.arange(0, rows * places, places)[:, None]
     if count < places:
         place_CB = np.argpartition(scores_CS, places - count, axis=1)[:, places - count :]
         place_CB.sort(axis=1)
+        place_CB += start_C1
     else:
-        place_CB = np.broadcast_to(np.arange(places), scores_CS.shape)
-    of_row = np.arange(rows)[:, None]
-    return place_CB[of_row, (-scores_CS[of_row, place_CB]).argsort(axis=1, kind="stable")]
+        place_CB = start_C1 + np.arange(places)
+    order_CB = (-scores_CS.take(place_CB)).argsort(axis=1, kind="stable")
+    order_CB += np.arange(0, place_CB.size, place_CB.shape[1])[:, None]
+    return place_CB.take(order_CB)
 
 
 class _Weights(NamedTuple):
     """What the log weights of the blocks of a chunk need, step by step.
 
     Attributes:
-        roots_KC: √v of the pieces.
-        linear_KCW, square_KCW: the coefficients of the weights at the ends of the pieces.
+        roots_KC11: √v of the pieces.
+        linear_KC1W, square_KC1W: the coefficients of the weights at the ends of the pieces.
         of_squares_KCW: the square coefficients times v, by which squares of normal values count.
     """
 
-    roots_KC: Singles
-    linear_KCW: Singles
-    square_KCW: Singles
+    roots_KC11: Singles
+    linear_KC1W: Singles
+    square_KC1W: Singles
     of_squares_KCW: Singles
 
 
@@ -340,59 +351,144 @@ def _weights(blocks: Sequence[Gaussian], plans: Sequence[Plan], kind: _Kind) -> 
         np.concatenate([grouped(x_D[None], kind.width, kind.patterns, fill) for x_D in each])
         for each, fill in zip(zip(*blocks, strict=True), (0.0, 1.0), strict=True)
     )
-    times_CK = np.ones((len(plans), plans[0].pieces))
-    for own, times_K in zip(plans, times_CK, strict=True):
-        times_K[: own.pieces] = schedules.times(*own)
-    parts_KC = np.diff(times_CK, axis=1, prepend=0).T
-    weight = auxiliary.log_weight(mean_CW, scale_CW, times_CK.T[..., None])
+    times_KC = _times(plans)
+    parts_KC = _parts(times_KC)
+    linear_KCW, square_KCW = auxiliary.coefficients(mean_CW, scale_CW, times_KC[..., None])
     return _Weights(
-        np.sqrt(parts_KC).astype(np.float32),
-        weight.linear.astype(np.float32),
-        weight.square.astype(np.float32),
-        (weight.square * parts_KC[..., None]).astype(np.float32),
+        np.sqrt(parts_KC).astype(np.float32)[..., None, None],
+        linear_KCW.astype(np.float32)[:, :, None],
+        square_KCW.astype(np.float32)[:, :, None],
+        (square_KCW * parts_KC[..., None]).astype(np.float32),
     )
 
 
+def _times(plans: Sequence[Plan]) -> Floats:
+    """The times of the pieces of blocks, of which the first has the most; 1 after them, [K, C]."""
+    times_KC = np.ones((plans[0].pieces, len(plans)))
+    for block, own in enumerate(plans):
+        times_KC[: own.pieces, block] = schedules.times(*own)
+    return times_KC
+
+
+def _parts(times_KC: Floats) -> Floats:
+    """The variances of the pieces that end at the times, [K, C]."""
+    parts_KC = times_KC.copy()
+    parts_KC[1:] -= times_KC[:-1]
+    return parts_KC
+
+
+def _runs(pieces_C: Integers) -> Iterator[tuple[int, int, int]]:
+    """The first step and the end of each run of steps that the same blocks take, and their number.
+
+    Args:
+        pieces_C: the numbers of pieces, the largest first.
+    """
+    first = 0
+    for end in np.unique(pieces_C).tolist():
+        yield first, end, int(np.count_nonzero(pieces_C >= end))
+        first = end
+
+
+def _of_rows(
+    of_squares_KCW: Singles, pool: _Pool, kind: _Kind, pieces_C: Integers
+) -> Iterator[Singles]:
+    """What the squares of each row add to the weights of the blocks, [C, 1, R], step by step.
+
+    Steps that follow each other without a return to the first rows are one product.
+    """
+    cycle, rows = cycle_of(kind.rows), kind.rows
+    squares_CWR = pool.squares_NW.reshape(-1, rows, kind.width).swapaxes(1, 2)
+    for first, end, active in _runs(pieces_C):
+        while first < end:
+            place = first % cycle
+            stop = min(end, first + cycle - place)
+            squares_KWR = squares_CWR[place : place + stop - first]
+            yield from np.matmul(of_squares_KCW[first:stop, :active], squares_KWR)[:, :, None]
+            first = stop
+
+
 def _pool(rows: Rows, kind: _Kind, steps: int) -> _Pool:
-    count = max(first_row(step, kind.rows) for step in range(steps)) + kind.rows
-    rows_NW = values_float32(rows.places(kind.width, 0, count))
+    rows_NW = values_float32(rows.places(kind.width, 0, _rows_of(kind, steps)))
     return _Pool(rows_NW, rows_NW**2)
 
 
+def _rows_of(kind: _Kind, steps: int) -> int:
+    """The number of different rows of so many steps."""
+    return min(steps, cycle_of(kind.rows)) * kind.rows
+
+
 def _traced(chosen: Sequence[tuple[Integers, Integers]], pieces_C: Integers) -> list[Integers]:
-    """The indices of the best beam of each block, from the parents and indices of each step."""
-    blocks = len(pieces_C)
-    found_CK = np.zeros((blocks, len(chosen)), np.int64)
-    beam_C = np.zeros(blocks, np.int64)  # beams stand in the order of their scores
-    for step in range(len(chosen) - 1, -1, -1):
-        beams, indices = chosen[step]
-        active = np.arange(len(beams))
-        own_C = beam_C[: len(beams)]
-        found_CK[: len(beams), step] = indices[active, own_C]
-        beam_C[: len(beams)] = beams[active, own_C]
-    return [found_K[:count].copy() for found_K, count in zip(found_CK, pieces_C, strict=True)]
+    """The indices of the best beam of each block, from the parents and indices of each step.
+
+    Args:
+        chosen: for each step, the place among the sums before it that each new sum comes from, and
+            its index; the sums of a block follow each other, the best first.
+        pieces_C: the numbers of pieces, the largest first.
+    """
+    found_KC = np.zeros((len(chosen), len(pieces_C)), np.int64)
+    place_C = np.zeros(0, np.int64)
+    for first, end, active in reversed(list(_runs(pieces_C))):
+        beams = len(chosen[end - 1][0]) // active
+        place_C = np.append(place_C, np.arange(len(place_C), active) * beams)
+        for step in range(end - 1, first - 1, -1):
+            parent_N, index_N = chosen[step]
+            found_KC[step, :active] = index_N.take(place_C)
+            place_C = parent_N.take(place_C)
+    return [found_KC[:count, block].copy() for block, count in enumerate(pieces_C.tolist())]
 
 
 def _sums(codes: Sequence[BlockCode], paths_C: Words, rows: Rows, kind: _Kind) -> Floats:
     """The sums of the pieces of blocks of one kind, of which the first have the most, [C, W]."""
     x_CW = np.zeros((len(codes), kind.width))
-    times = [schedules.times(code.schedule, len(code.indices)) for code in codes]
-    roots = [np.sqrt(np.diff(times_K, prepend=0)) for times_K in times]
-    for step in range(len(codes[0].indices)):
-        own = [code.indices[step] for code in codes if len(code.indices) > step]
-        index_A, active = np.array(own, np.int64), len(own)
-        row_A, pattern_A = np.divmod(index_A, kind.patterns)
-        first = first_row(step, kind.rows)
-        places = [rows.places(kind.width, first + row, 1) for row in row_A.tolist()]
-        step_AW = values(np.concatenate(places))
-        signs_A = signs_of_bytes().take(sign_bytes(paths_C[:active], kind.width), axis=0)
-        step_AW *= signs_A.reshape(active, kind.width)
-        step_AGQ = step_AW.reshape(active, kind.groups, -1)
-        step_AGQ *= pattern_signs(pattern_A, kind.patterns)[..., None]
-        step_AW *= np.array([root_K[step] for root_K in roots[:active]])[:, None]
-        x_CW[:active] += step_AW
-        paths_C = longer(paths_C[:active], index_A)
+    pieces_C = np.array([len(code.indices) for code in codes])
+    plans = [Plan(code.schedule, len(code.indices)) for code in codes]
+    root_KC = np.sqrt(_parts(_times(plans)))
+    index_KC = np.zeros(root_KC.shape, np.int64)
+    for block, code in enumerate(codes):
+        index_KC[: len(code.indices), block] = code.indices
+    first_K1 = np.array([[first_row(step, kind.rows)] for step in range(len(index_KC))])
+    row_KC, pattern_KC = np.divmod(index_KC, kind.patterns)
+    drawn = _drawer(rows, kind, len(index_KC), int(pieces_C.sum()))
+    for first, end, active in _runs(pieces_C):
+        at_once = max(1, _VALUES_AT_ONCE // (active * kind.width))
+        for start in range(first, end, at_once):
+            part = slice(start, min(end, start + at_once)), slice(active)
+            paths_KC = _paths(paths_C[:active], index_KC[part])
+            step_NW = values(drawn((first_K1[part[0]] + row_KC[part]).ravel()))
+            step_NW *= signs_of(paths_KC[:-1].ravel(), kind.width)
+            if kind.patterns > 1:
+                step_NGQ = step_NW.reshape(len(step_NW), kind.groups, -1)
+                step_NGQ *= pattern_signs(pattern_KC[part].ravel(), kind.patterns)[..., None]
+            step_NW *= root_KC[part].reshape(-1, 1)
+            for step_CW in step_NW.reshape(-1, active, kind.width):
+                x_CW[:active] += step_CW  # the order of the pieces is part of the format
+            paths_C = paths_KC[-1]
     return x_CW
+
+
+def _paths(paths_C: Words, index_KC: Integers) -> Words:
+    """The names of paths before each index, and after the last one, [K + 1, C]."""
+    paths_KC = np.empty((len(index_KC) + 1, len(paths_C)), np.uint64)
+    paths_KC[0] = paths_C
+    for step, index_C in enumerate(index_KC):
+        paths_KC[step + 1] = longer(paths_KC[step], index_C)
+    return paths_KC
+
+
+def _drawer(
+    rows: Rows, kind: _Kind, steps: int, wanted: int
+) -> Callable[[Integers], npt.NDArray[np.uint16]]:
+    """A function that gives the places of the values of rows, [N, W], from their numbers, [N].
+
+    All rows of the steps are drawn at once if they are few enough, and if that takes less time than
+    to draw those that are wanted one by one.
+    """
+    # Indices that no search finds, because n is no multiple of P, lie in the row after the last.
+    count = _rows_of(kind, steps) + 1
+    if count * kind.width <= min(_VALUES_AT_ONCE, wanted * (kind.width + _WORTH_A_ROW)):
+        all_RW = rows.places(kind.width, 0, count)
+        return lambda row_N: all_RW.take(row_N, axis=0)
+    return lambda row_N: np.concatenate([rows.places(kind.width, row, 1) for row in row_N.tolist()])
 
 
 def _require_target(number: int, block: Gaussian) -> None:

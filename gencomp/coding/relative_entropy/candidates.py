@@ -40,7 +40,11 @@ _UNIT = 32  # widths are multiples of it
 _WORDS_A_COUNTER = 4
 _VALUES_A_WORD = 4
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
-_STEP = np.uint64(0xD1B54A32D192ED03)
+# Arrays without an axis, which NumPy takes faster than its scalars.
+_ONE, _STEP = np.array(1, np.uint64), np.array(0xD1B54A32D192ED03, np.uint64)
+_MIXING = tuple(
+    np.array(number, np.uint64) for number in (30, 0xBF58476D1CE4E5B9, 27, 0x94D049BB133111EB, 31)
+)
 _LEAST_CANDIDATES = 64  # fewer have rows of their own
 _LEAST_ROWS = 16
 _LEAST_GROUP = 16  # coordinates
@@ -65,9 +69,14 @@ def patterns_of(candidates: int, dimensions: int) -> int:
     return 2 << max(groups, 1).bit_length() - 1
 
 
+def cycle_of(rows: int) -> int:
+    """The number of steps of R rows each until the first rows come again."""
+    return max(1, _DIFFERENT_ROWS // rows)
+
+
 def first_row(step: int, rows: int) -> int:
     """The first of the R rows of a step, where step is the number of pieces before this one."""
-    return step % max(1, _DIFFERENT_ROWS // rows) * rows
+    return step % cycle_of(rows) * rows
 
 
 class Rows:
@@ -110,13 +119,12 @@ class Rows:
 
 def longer(paths: Words, indices: Integers) -> Words:
     """The names of paths after another index."""
-    return (paths + (indices + 1).astype(np.uint64)) * _STEP
+    return (paths + (indices.view(np.uint64) + _ONE)) * _STEP
 
 
 def sign_bytes(paths_N: Words, width: int) -> npt.NDArray[np.uint8]:
     """The signs that paths turn, 8 coordinates a byte, least significant first, [N, width/8]."""
-    counters_W = np.arange(1, -(-width // 64) + 1, dtype=np.uint64) * _GAMMA
-    words_NW = _mixed(paths_N[:, None] + counters_W)
+    words_NW = _mixed(paths_N[:, None] + _counters(-(-width // 64)))
     return words_NW.astype("<u8", copy=False).view(np.uint8)[:, : width // 8]
 
 
@@ -125,6 +133,11 @@ def signs_of_bytes() -> npt.NDArray[np.float32]:
     """The signs of each byte, +1 for a bit of 0 and −1 for a bit of 1, float32 [256, 8]."""
     bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
     return 1 - 2 * bits.astype(np.float32)
+
+
+def signs_of(paths_N: Words, width: int) -> npt.NDArray[np.float32]:
+    """The signs that paths turn, float32 [N, width]."""
+    return signs_of_bytes().take(sign_bytes(paths_N, width), axis=0).reshape(-1, width)
 
 
 @functools.cache
@@ -174,11 +187,18 @@ def values_float32(places: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
     return normals.quantiles_float32().take(places)
 
 
+@functools.cache
+def _counters(words: int) -> Words:
+    return np.arange(1, words + 1, dtype=np.uint64) * _GAMMA
+
+
 def _mixed(words: Words) -> Words:
-    """The output function of SplitMix64."""
-    words = words ^ (words >> np.uint64(30))
-    words *= np.uint64(0xBF58476D1CE4E5B9)
-    words ^= words >> np.uint64(27)
-    words *= np.uint64(0x94D049BB133111EB)
-    words ^= words >> np.uint64(31)
+    """The output function of SplitMix64, which writes over its argument."""
+    first, first_factor, second, second_factor, third = _MIXING
+    shifted = words >> first
+    words ^= shifted
+    words *= first_factor
+    words ^= np.right_shift(words, second, out=shifted)
+    words *= second_factor
+    words ^= np.right_shift(words, third, out=shifted)
     return words

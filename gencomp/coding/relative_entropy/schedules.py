@@ -24,6 +24,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gencomp.coding import portable
 from gencomp.coding.latent_model import Gaussian
 from gencomp.coding.relative_entropy.auxiliary import Floats, cumulative_kl, kl_rate
 
@@ -34,7 +35,8 @@ _SPREADS = tuple(1 - 2.0**-halvings for halvings in (*range(1, 13), 14, 16, 18, 
 _SHARES = (0.0, 0.25, 0.5, 0.75)  # of the means
 COUNT = 2 + len(_SPREADS) * len(_SHARES)
 
-_LN_2 = 0.6931471805599453
+# The format's times are those of ln 2 in one part. With two, one time in 130,000 would be another.
+_LN_2 = (0.6931471805599453, 0.0)
 _TIME_BITS = 40
 # The relative entropy of a target is known at these times, and interpolated between them.
 _KNOTS_T = np.concatenate([np.arange(8) / 8, 1 - 2.0 ** -np.arange(3.5, 25, 0.5), np.ones(1)])
@@ -133,12 +135,12 @@ def _reference(schedule: int) -> tuple[float, float]:
 
 def _equal_pieces(spread_S1: Floats, share_S1: Floats, pieces: int) -> Floats:
     """The times at which K pieces of reference targets are equal, by bisection, [S, K]."""
-    whole_S1 = -spread_S1 - _log(1 - spread_S1)
+    whole_S1 = -spread_S1 - portable.log(1 - spread_S1, _LN_2)
     target_K = np.arange(1, pieces + 1) / pieces
     low_SK, high_SK = (np.full((len(spread_S1), pieces), end) for end in (0.0, 1.0))
     for _ in range(_TIME_BITS + 3):
         middle_SK = (low_SK + high_SK) / 2
-        bend_SK = -spread_S1 * middle_SK - _log(1 - spread_S1 * middle_SK)
+        bend_SK = -spread_S1 * middle_SK - portable.log(1 - spread_S1 * middle_SK, _LN_2)
         above_SK = share_S1 * middle_SK + (1 - share_S1) * (bend_SK / whole_S1) > target_K
         low_SK = np.where(above_SK, low_SK, middle_SK)
         high_SK = np.where(above_SK, middle_SK, high_SK)
@@ -147,7 +149,8 @@ def _equal_pieces(spread_S1: Floats, share_S1: Floats, pieces: int) -> Floats:
 
 def _power_law(pieces: int) -> Floats:
     """The times with v_k = R_{K−k} (1 − t_{k−1}), R_i = (i + 1)^−0.786…"""
-    ratios_K = _exp(-_EXPONENT * _log(np.arange(pieces, 0, -1).astype(np.float64)))
+    log_K = portable.log(np.arange(pieces, 0, -1).astype(np.float64), _LN_2)
+    ratios_K = _exp(-_EXPONENT * log_K)
     times_K = np.empty(pieces)
     time = 0.0
     for piece, ratio in enumerate(ratios_K.tolist()):
@@ -156,23 +159,13 @@ def _power_law(pieces: int) -> Floats:
     return times_K
 
 
-def _log(x_N: Floats) -> Floats:
-    """The natural logarithm of numbers above 0 by basic operations, within 1e-15 of its size."""
-    fraction_N, exponent_N = np.frexp(x_N)  # exact
-    low_N = fraction_N < math.sqrt(0.5)
-    fraction_N = np.where(low_N, 2 * fraction_N, fraction_N)
-    exponent_N = exponent_N - low_N
-    z_N = (fraction_N - 1) / (fraction_N + 1)  # |z| ≤ 0.172, and ln f = 2 artanh z
-    square_N, sum_N = z_N * z_N, np.zeros_like(z_N)
-    for power in range(23, 0, -2):
-        sum_N = sum_N * square_N + 1 / power
-    return 2 * z_N * sum_N + exponent_N * _LN_2
-
-
 def _exp(x_N: Floats) -> Floats:
-    """The exponential of moderate numbers by basic operations, within 1e-15 of its size."""
-    exponent_N = np.rint(x_N / _LN_2)
-    rest_N, sum_N = x_N - exponent_N * _LN_2, np.ones_like(x_N)
+    """The exponential of moderate numbers by basic operations, within 1e-15 of its size.
+
+    More than half of all ratios of the power law have another last bit by `portable.exp`.
+    """
+    exponent_N = np.rint(x_N / _LN_2[0])
+    rest_N, sum_N = x_N - exponent_N * _LN_2[0], np.ones_like(x_N)
     for order in range(17, 0, -1):
         sum_N = sum_N * rest_N / order + 1
     return np.ldexp(sum_N, exponent_N.astype(np.int64))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gencomp.networks import decoders, dplc, float64
 from gencomp.networks.batch_norm import GlobalBatchNorm2d
 from gencomp.networks.float64 import in_float64
+from gencomp.networks.gdn import Gdn
 
 # For inputs and weights of size 1; sums of up to 1,000 terms came to 3e-15 at most.
 BOUND = 1e-13
@@ -228,3 +229,17 @@ class TestNetworks:
         assert list(before) == list(network.state_dict())
         for name, tensor in network.state_dict().items():
             assert tensor.dtype == before[name].dtype and torch.equal(tensor, before[name])
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_normalisations_are_those_of_the_layer(
+    inverse: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = Gdn(5, inverse)
+    nn.init.uniform_(layer.gamma_root_CC)
+    x_BCHW = normal(2, 5, 7, 3)
+    before_BCHW = x_BCHW.clone()
+    for block in (1 << 19, 200, 1):
+        monkeypatch.setattr(float64, "_BLOCK", block)
+        assert difference(layer, x_BCHW) < BOUND
+    assert x_BCHW.equal(before_BCHW)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 import subprocess
@@ -127,7 +128,72 @@ class TestRoundTrip:
         assert equal(whole, decode(codes, LENGTHS, KEY))
 
 
+def digest(arrays: Sequence[np.ndarray]) -> str:
+    found = hashlib.blake2b(digest_size=8)
+    for x in arrays:
+        found.update(x.astype(x.dtype.newbyteorder("<")).tobytes())
+    return found.hexdigest()
+
+
+def any_codes() -> tuple[list[BlockCode], list[int]]:
+    """Codes of blocks of many kinds, whose indices no search has chosen, and their sizes."""
+    generator = np.random.default_rng(0)
+    codes, sizes = [], []
+    for size, count in itertools.product((1, 8, 32, 33, 200, 1000), (2, 36, 90, 512, 3781, 65536)):
+        for pieces in (0, 1, 5, 5, 40):
+            indices = generator.integers(0, count, pieces)
+            codes.append(BlockCode(int(generator.integers(schedules.COUNT)), count, indices))
+            sizes.append(size)
+    return codes, sizes
+
+
+class TestFormat:
+    """The bits of version 1. The digests are those of a plain search and a plain decoder, one block
+    and one piece after the other."""
+
+    VALUES = "9c20e7065c91c978"
+
+    def test_values(self) -> None:
+        codes, sizes = any_codes()
+        assert digest(decode(codes, sizes, KEY)) == self.VALUES
+        one_by_one = []
+        for number, (code, size) in enumerate(zip(codes, sizes, strict=True)):
+            others = [code._replace(indices=code.indices[:0])] * number  # blocks keep their numbers
+            one_by_one.append(decode([*others, code], [1] * number + [size], KEY)[-1])
+        assert digest(one_by_one) == self.VALUES
+
+    @pytest.mark.parametrize(
+        ("name", "value"), [("_WORTH_A_ROW", -(10**6)), ("_WORTH_A_ROW", 10**9)]
+    )
+    def test_rows_are_the_same_however_they_are_drawn(
+        self, name: str, value: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(beam_search, name, value)
+        assert digest(decode(*any_codes(), KEY)) == self.VALUES
+
+    @pytest.mark.parametrize(
+        ("blocks", "settings", "expected"),
+        [
+            ([T32] * 3, Settings(3.0, 0.2, 20), "d006bad23db55ae2"),
+            ([T1000], Settings(3.0, 0.2, 10), "a240cf082548a442"),
+            (like_a_model(6), EFFORTS["fast"], "be2530bce0e457a4"),
+            (like_a_model(3), EFFORTS["balanced"], "9315152dcf5cc575"),
+        ],
+    )
+    def test_indices(self, blocks: list[Gaussian], settings: Settings, expected: str) -> None:
+        assert digest([code.indices for code in encode(blocks, KEY, settings)]) == expected
+
+
 class TestSearch:
+    @pytest.mark.parametrize("settings", [Settings(3.0, 0.2, 20), EFFORTS["fast"]])
+    def test_a_block_is_coded_alike_in_a_batch_of_any_size(self, settings: Settings) -> None:
+        blocks = [T32, *like_a_model(5), T32, T1000]
+        plans = plan(blocks, settings)
+        whole = search(blocks, plans, KEY, settings.candidates, settings.beams)
+        for count in (1, 2, 5):
+            part = search(blocks[:count], plans[:count], KEY, settings.candidates, settings.beams)
+            assert equal([x.indices for x in part], [x.indices for x in whole[:count]])
+
     def test_numbers_of_candidates(self) -> None:
         for oversampling, expected in ((0.0, 20), (0.1, 27), (0.2, 36), (0.5, 90)):
             assert Settings(3.0, oversampling, 1).candidates == expected
@@ -187,10 +253,11 @@ class TestSearch:
         scores = np.array([[1, 5, 5, 2, 9], [0, 0, 0, 0, 0], [3, 2, 1, 2, 3]], np.float32)
         assert beam_search.best_places(scores, 9).tolist() == [
             [4, 1, 2, 3, 0],
-            [0, 1, 2, 3, 4],
-            [0, 4, 1, 3, 2],
+            [5, 6, 7, 8, 9],
+            [10, 14, 11, 13, 12],
         ]
         assert beam_search.best_places(scores, 3)[0].tolist() == [4, 1, 2]
+        assert beam_search.best_places(scores[[0, 0]], 3).tolist() == [[4, 1, 2], [9, 6, 7]]
 
     def test_memory_is_bounded(self) -> None:
         """Chunks hold few blocks at once, whatever the number of blocks."""
