@@ -284,7 +284,7 @@ def _pillow(found: Header) -> Iterator[None]:
         if found.format == "TIFF":
             with _unlimited(), quiet():
                 yield
-        elif found.format == "WEBP" and found.size is not None:
+        elif found.format in ("WEBP", "GIF") and found.size is not None:
             with _unlimited() if _is_above_limit(*found.size) else nullcontext():
                 yield
         else:  # these files are opened without a look at Pillow's limit

@@ -26,7 +26,8 @@ FORMATS = {
 }  # fmt: skip
 # What the library's parsers raise on damaged files.
 DAMAGE = (
-    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error
+    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error,
+    Image.DecompressionBombError,
 )  # fmt: skip
 
 _ORIENTATION = 0x0112
@@ -259,15 +260,19 @@ def _netpbm(data: bytes) -> Header:
 
 
 def _gif(data: bytes) -> Header:
-    size = struct.unpack_from("<HH", data, 6) if len(data) >= 10 else None
+    """The size covers the frame too, which may reach beyond the size that the file states."""
+    width, height = struct.unpack_from("<HH", data.ljust(10, b"\0"), 6)
     at, frames = 13 + _colours(data, 10), 0
     while frames < 2 and at < len(data) and data[at] in (0x21, 0x2C):
-        frames += data[at] == 0x2C
+        if data[at] == 0x2C:
+            frames += 1
+            left, top, wide, high = struct.unpack_from("<4H", data[at : at + 9].ljust(9, b"\0"), 1)
+            width, height = max(width, left + wide), max(height, top + high)
         at += 2 if data[at] == 0x21 else 11 + _colours(data, at + 9)
         while at < len(data) and data[at]:  # blocks of up to 255 bytes
             at += 1 + data[at]
         at += 1
-    return Header("GIF", data, size=size, several=frames > 1)
+    return Header("GIF", data, size=(width, height), several=frames > 1)
 
 
 def _colours(data: bytes, at: int) -> int:

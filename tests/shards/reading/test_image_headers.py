@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -144,3 +145,16 @@ def test_damaged_files_are_refused_with_a_reason(kind: Kind) -> None:
                     function(damaged)
                 except ValueError as error:
                     assert str(error)
+
+
+def test_a_gif_whose_frame_is_larger_than_it_says_is_refused_by_the_frame() -> None:
+    """Pillow would enlarge the picture, and its own limit would end the command."""
+    buffer = io.BytesIO()
+    Image.new("L", (4, 3)).save(buffer, "GIF")
+    data = bytearray(buffer.getvalue())
+    at = data.index(b"\x2c\0\0\0\0\x04\0\x03\0")
+    assert header(bytes(data)).size == (4, 3)
+    data[at + 5 : at + 9] = struct.pack("<HH", 60_000, 50_000)
+    assert header(bytes(data)).size == (60_000, 50_000)
+    with pytest.raises(ValueError, match="60000x50000 pixels exceed the limit"):
+        decode(bytes(data))
