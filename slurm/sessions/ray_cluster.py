@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from cluster import ray_runtime
+from cluster import ray_runtime, workplace
 from slurm.sessions import child_processes
 
 # The time for a step and its Ray to start, since Python starts slowly from a busy file system.
@@ -194,13 +194,10 @@ def ordered(nodes: Sequence[Node], first: str) -> list[Node]:
 
 
 def _variables(address: str, token: str) -> dict[str, str]:
-    path = ray_runtime.workplace() / "cluster-token"
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(token)
     return {
         "RAY_ADDRESS": address,
         "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(path),
+        "RAY_AUTH_TOKEN_PATH": str(workplace.private_file("cluster-token", token)),
         ray_runtime.COMPLETE: "1",
         # A driver that listens on loopback only finds no other node.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",

@@ -7,8 +7,6 @@ import signal
 import subprocess
 import sys
 
-import pytest
-
 from cluster import processes
 from slurm.sessions import ray_cluster, ray_node
 from slurm.sessions.ray_cluster import Node
@@ -32,7 +30,7 @@ def test_a_name_is_not_looked_up_on_its_own_host() -> None:
     assert ray_node.own_address("a-name-that-nobody-knows", "127.0.0.1") == "127.0.0.1"
 
 
-def test_the_token_is_in_no_word_and_no_variable(tmp_path: pytest.TempPathFactory) -> None:
+def test_the_token_is_in_no_word_and_no_variable() -> None:
     orders = {
         "own": "127.0.0.1",
         "peer": "127.0.0.1",
@@ -41,8 +39,8 @@ def test_the_token_is_in_no_word_and_no_variable(tmp_path: pytest.TempPathFactor
         "gpu": False,
         "token": "secret",
     }
-    words = ray_node.command(orders, tmp_path)  # type: ignore[arg-type]
-    values = ray_node.variables(orders, tmp_path)  # type: ignore[arg-type]
+    words = ray_node.command(orders)
+    values = ray_node.variables(orders)
     assert "secret" not in " ".join([*words, *values.values()])
     file = values["RAY_AUTH_TOKEN_PATH"]
     assert os.stat(file).st_mode & 0o777 == 0o600
