@@ -343,8 +343,8 @@ def _flock(file: IO[bytes]) -> bool | None:
 @cache
 def _place() -> str:
     """The name of the running kernel and its process namespace; empty if that is not known."""
+    boot = processes.boot_id()
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-        return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
+        return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}" if boot else ""
     except OSError:
         return ""

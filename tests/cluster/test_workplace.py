@@ -1,15 +1,23 @@
-"""Temporary directories: nobody else may enter them, and dead ones are cleared later."""
+"""Temporary directories: short, locked, closed to others, and cleared when they are dead."""
 
 from __future__ import annotations
 
+import inspect
+import json
+import os
+import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import ray
+from ray._private.utils import validate_socket_filepath
 
 from cluster import workplace
+from gencomp.errors import InputError
 from tests.processes import ENVIRONMENT
 from tests.waiting import wait_for
 
@@ -53,9 +61,83 @@ def test_what_is_not_ours_is_left_alone(tmp_path: Path, monkeypatch: pytest.Monk
     assert foreign.is_dir()
 
 
-def test_a_long_temporary_directory_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workplace.tempfile, "gettempdir", lambda: "/scratch/users/somebody/job-123")
-    assert workplace._base() == Path("/tmp")
+@pytest.mark.parametrize(
+    ("record", "is_removed"),
+    [
+        ({}, True),
+        ({"host": "another"}, False),
+        ({"boot": "another"}, False),
+        (None, False),
+    ],
+    ids=["this host", "another host", "another boot", "no record"],
+)
+def test_only_leftovers_of_this_host_are_removed(
+    record: dict[str, str] | None,
+    is_removed: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On storage that hosts share, a lock that another host holds may look free."""
+    monkeypatch.setattr(workplace, "_base", lambda: tmp_path)
+    other = tmp_path / "gencomp-other"
+    other.mkdir()
+    written = "" if record is None else json.dumps(json.loads(workplace._this_host()) | record)
+    (other / "alive").write_text(written)
+    workplace.remove_leftovers()
+    assert other.exists() is not is_removed
+
+
+class TestPathsOfSockets:
+    """Linux takes 107 bytes, in which Ray puts a date and the number of a process."""
+
+    @pytest.fixture
+    def base(self) -> Iterator[Callable[[int], Path]]:
+        """A new directory whose path has a number of bytes."""
+        made: list[Path] = []
+
+        def make(size: int) -> Path:
+            path = "/tmp/é"
+            path += secrets.token_hex(size)[: size - len(os.fsencode(path))]
+            made.append(Path(path))
+            made[-1].mkdir()
+            return made[-1]
+
+        yield make
+        for path in made:
+            path.rmdir()
+
+    def test_they_fit_or_another_place_is_taken(
+        self, base: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for size in (12, 13, 20, 22, 23, 40):
+            usual = base(size)
+            monkeypatch.setattr(tempfile, "tempdir", str(usual))
+            found = workplace._base()
+            assert found == (usual if size <= 22 else Path("/tmp"))
+            validate_socket_filepath(f"{found}{workplace._SOCKET}")
+        with pytest.raises(OSError, match="107 bytes"):
+            validate_socket_filepath(f"{base(23)}{workplace._SOCKET}")
+
+    def test_they_are_what_ray_and_we_make(self) -> None:
+        source = inspect.getsource(ray._private.node)
+        assert 'f"session_{date_str}_{os.getpid()}"' in source
+        assert '"%Y-%m-%d_%H-%M-%S_%f"' in source
+        relative = workplace.ray_directory().relative_to(workplace._base())
+        assert len(str(relative)) == len("gencomp-XXXXXXXX/ray")
+
+    @pytest.mark.parametrize("usual", ["/scratch/users/somebody/job-123", ""])
+    def test_no_place_is_refused_with_the_mend(
+        self, usual: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def gettempdir() -> str:
+            if not usual:
+                raise FileNotFoundError("No usable temporary directory found")
+            return usual
+
+        monkeypatch.setattr(tempfile, "gettempdir", gettempdir)
+        monkeypatch.setattr(os, "access", lambda *_: False)
+        with pytest.raises(InputError, match=r"set TMPDIR to .* at most 22 bytes"):
+            workplace._base()
 
 
 # Everything that lies in the temporary directory, as on a node of Slurm, in a job and in a driver
