@@ -43,6 +43,10 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT = 10.0  # seconds
 SILENCE = 60.0  # seconds
+# A beat is missed after this many times `HEARTBEAT`.
+_MISSED = 2.5
+# The clocks of hosts that share files do not differ by more, in seconds.
+_LARGEST_SKEW = 3600.0
 _PREFIX = "lock."
 # The errors of a record file that vanishes while it is read; NFS calls its handle stale.
 _VANISHED = (errno.ENOENT, errno.ESTALE)
@@ -168,6 +172,31 @@ def lock_holder(directory: Path) -> int | None:
     return found[1].pid
 
 
+def living(directory: Path) -> tuple[Holder, float] | None:
+    """The living holder of a directory, and the age of its last sign of life in seconds.
+
+    Nothing is written. The clock of this host is not that of a holder elsewhere, so that one whose
+    last sign of life looks old is watched until a beat comes or is missed.
+    """
+    found = newest(directory) if directory.is_dir() else None
+    if found is None or found[1].released:
+        return None
+    number, holder = found
+    if holder.is_here:
+        return (holder, 0.0) if holder.lives() else None
+    with suppress(FileNotFoundError):
+        last = heartbeat(directory, number)
+        age = time.time() - last
+        if age < SILENCE:
+            return holder, max(age, 0.0)
+        end = time.monotonic() + _MISSED * HEARTBEAT
+        while age < _LARGEST_SKEW and time.monotonic() < end:
+            time.sleep(HEARTBEAT / 10)
+            if heartbeat(directory, number) != last:
+                return holder, 0.0
+    return None
+
+
 def newest(directory: Path) -> tuple[int, Holder] | None:
     """The number and content of the newest record, whose holder may have left or died."""
     while numbers := _numbers(directory):
@@ -241,7 +270,7 @@ def _fell_silent(directory: Path, file: IO[bytes], number: int, holder: Holder) 
             os.utime(file.fileno())
             age = os.fstat(file.fileno()).st_mtime - last
             # A server that hung makes all heartbeats old, so a beat must be missed while we watch.
-            if age > SILENCE and time.monotonic() - started > 2.5 * HEARTBEAT:
+            if age > SILENCE and time.monotonic() - started > _MISSED * HEARTBEAT:
                 log.warning("%s: %s was last seen %.0f s ago: taking over", directory, holder, age)
                 return True
             time.sleep(HEARTBEAT / 10)
