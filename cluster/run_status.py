@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cluster import locks, processes
-from cluster.logs import evaluation_rows, json_lines, process_log
+from cluster.logs import evaluation_rows, json_lines, metrics_log, process_log
 
 # The numbers of newest rows from which the sample rate and the pace are computed.
 _RATE_ROWS, _PACE_ROWS = 10, 200
@@ -175,7 +175,7 @@ def _newest_rows(
     """The newest rows of training since a time, from the newest back, and the newest evaluation."""
     rows: list[dict[str, Any]] = []
     evaluation = None
-    for row in json_lines.newest_first(path):
+    for row in metrics_log.newest_first(path):
         metrics = evaluation_rows.from_row(row, split)
         if metrics and evaluation is None:
             evaluation = {"step": row.get("step", 0), "time": row.get("time", 0.0), **metrics}
