@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import ray_runtime, workplace
+from gencomp.errors import InputError
 from slurm.sessions import child_processes
 
 _POLL_SECONDS = 0.1
@@ -36,14 +37,19 @@ _TAIL_CHARACTERS = 4000
 
 
 def main() -> int:
-    """Run Ray until the input ends (exit code 0) or until Ray ends (exit code 1)."""
+    """Run Ray until the input ends (exit code 0) or until Ray ends (1); 2: it has no place."""
     # Only the job's first process decides when Ray ends.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGUSR2])
     child_processes.adopt()
     orders = json.loads(sys.stdin.readline() or "null")
     if orders is None:
         return 0
-    workplace.remove_leftovers()
+    try:
+        workplace.remove_leftovers()
+        workplace.directory()
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     said = workplace.directory() / "said"
     address_file = workplace.ray_directory() / "ray_current_cluster"
     with said.open("w", encoding="utf-8") as out:
