@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from training import ENVIRONMENT, RECIPE, TORCHRUN, gencomp, overrides  # noqa: E402
 
-from cluster.logs import json_lines  # noqa: E402
+from cluster.logs import metrics_log  # noqa: E402
 from cluster.ray_runtime import WORKER_ENVIRONMENT  # noqa: E402
 from cluster.run_entry import enter  # noqa: E402
 from gencomp import recipes  # noqa: E402
@@ -59,7 +59,7 @@ def measured(words: Sequence[str], run: Path) -> Cost:
         time.sleep(0.1)
     if process.returncode:
         raise RuntimeError(f"{' '.join(words)} ended with {process.returncode}")
-    first = float(json_lines.read(run / "metrics.jsonl")[0]["time"])
+    first = float(metrics_log.read(run / "metrics.jsonl")[0]["time"])
     return Cost(first - begun, sum(seconds.values()), most, megabytes)
 
 

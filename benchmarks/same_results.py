@@ -249,7 +249,11 @@ def run(directory: Path) -> dict[str, Any]:
     last = max((directory / "checkpoints").glob("step-*"))
     return {
         "curves": [
-            {key: value for key, value in row.items() if key != "time" and "second" not in key}
+            {
+                key: value
+                for key, value in row.items()
+                if key not in ("attempt", "time") and "second" not in key
+            }
             for row in rows
         ],
         "networks": {"checkpoint": last.name, **networks(last / "networks.safetensors")},

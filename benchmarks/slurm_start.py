@@ -32,7 +32,7 @@ COLUMNS = ("job runs", "loop starts", "first step")
 def measured(way: str, recipe: Path, folder: Path, environment: dict[str, str]) -> list[float]:
     """Seconds from the start of a command, as `COLUMNS`."""
     from cluster import files
-    from cluster.logs import json_lines, process_log
+    from cluster.logs import json_lines, metrics_log, process_log
     from cluster.run_status import seconds
 
     words = [*WAYS[way], str(recipe), "--runs", str(folder), "--workers", "2"]
@@ -47,7 +47,7 @@ def measured(way: str, recipe: Path, folder: Path, environment: dict[str, str]) 
     run = folder / recipe.stem
     job = files.read_json(run / "slurm" / "progress" / "train-0.json")
     loop = next(row for row in json_lines.read(process_log.of_rank(run, 0)) if row.get("event"))
-    first = json_lines.read(run / "metrics.jsonl")[0]
+    first = metrics_log.read(run / "metrics.jsonl")[0]
     return [
         (job["started"] if job else began) - began,
         seconds(loop) - began,

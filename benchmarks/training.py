@@ -22,7 +22,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster.logs import json_lines
+from cluster.logs import metrics_log
 from cluster.ray_runtime import WORKER_ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,7 +98,7 @@ def gencomp(*words: str) -> None:
 
 
 def images_per_second(run: Path, batch_size: int) -> float:
-    rows = [row for row in json_lines.read(run / "metrics.jsonl") if "samples_per_second" in row]
+    rows = [row for row in metrics_log.read(run / "metrics.jsonl") if "samples_per_second" in row]
     first, last = rows[0], rows[-1]
     return (last["step"] - first["step"]) * batch_size / (last["time"] - first["time"])
 
@@ -140,7 +140,7 @@ def start_gencomp(work: Path, shards: Path, workers: int, name: str) -> float:
     start = time.time()
     gencomp("train", RECIPE, "--runs", str(work), "--name", name, "--workers", str(workers),
             *overrides(shards, 1, 1))  # fmt: skip
-    return float(json_lines.read(work / name / "metrics.jsonl")[0]["time"]) - start
+    return float(metrics_log.read(work / name / "metrics.jsonl")[0]["time"]) - start
 
 
 def start_bare(work: Path, workers: int, name: str) -> float:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from cluster import final_errors
 from cluster.locks import Lease
-from cluster.logs import json_lines
+from cluster.logs import json_lines, metrics_log
 from cluster.runs import Run
 from cluster.supervision import Supervision
 
@@ -53,7 +52,7 @@ class Training:
         """
         refusal = self.run.refusal
         final_errors.reserve(refusal)
-        offset = json_lines.end(self.run.metrics)
+        new_rows = metrics_log.Follower(self.run.metrics, json_lines.end(self.run.metrics))
         have_ended = start()
 
         def ended() -> bool:
@@ -61,7 +60,7 @@ class Training:
             self.lease.require()
             return have_ended()
 
-        for row in _rows_until(self.run.metrics, offset, ended):
+        for row in _rows_until(new_rows, ended):
             self.on_row(row)
         refused = final_errors.said(refusal)
         refusal.unlink(missing_ok=True)
@@ -69,12 +68,13 @@ class Training:
             raise refused.error()
 
 
-def _rows_until(path: Path, offset: int, ended: Callable[[], bool]) -> Iterator[dict[str, Any]]:
-    """The rows of a metrics log from an offset on, while the workers write it."""
+def _rows_until(
+    new_rows: metrics_log.Follower, ended: Callable[[], bool]
+) -> Iterator[dict[str, Any]]:
+    """The new rows of a metrics log while the workers write it."""
     while True:
         last_round = ended()
-        rows, offset = json_lines.follow(path, offset)
-        yield from rows
+        yield from new_rows()
         if last_round:
             return
         time.sleep(_POLL_SECONDS)

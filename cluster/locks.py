@@ -3,13 +3,14 @@
     lock           the file for `flock`; the kernel frees it when the holder dies, for any reason
     lock.000007    the record that names the seventh holder; its modification time is a heartbeat
 
-On a local file system `flock` decides alone. Elsewhere it may be missing, or be known to one host
-only; there the record with the highest number names the holder. Number n + 1 is claimed by creating
-its file, which exactly one process can do. A process that claims a number late, when a higher one
-exists, withdraws. The file of the highest number stays when its holder leaves, so that numbers
-never start again. A holder is dead if its process is gone from this host, or, on another host, if
-its record has had no heartbeat for `SILENCE` seconds of the file server's clock and none while it
-was watched from here.
+The record with the highest number names the holder, since `flock` may be missing, or be known to
+one host only: a host that serves its own disk to others sees a local file system, and none of their
+locks. Only if the record names this very kernel does `flock` decide. Number n + 1 is claimed by
+creating its file, which exactly one process can do. A process that claims a number late, when a
+higher one exists, withdraws. The file of the highest number stays when its holder leaves, so that
+numbers never start again. A holder is dead if its process is gone from this host, or, on another
+host (or before this one was started anew), if its record has had no heartbeat for `SILENCE` seconds
+of the file server's clock and none while it was watched from here.
 
 The guarantee: no two processes hold a directory as long as heartbeats are late by less than
 `SILENCE`. A holder that was stopped for longer (SIGSTOP, a host that hung) finds out at its next
@@ -25,7 +26,6 @@ import json
 import logging
 import os
 import platform
-import re
 import secrets
 import threading
 import time
@@ -43,11 +43,11 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT = 10.0  # seconds
 SILENCE = 60.0  # seconds
+# A beat is missed after this many times `HEARTBEAT`.
+_MISSED = 2.5
+# The clocks of hosts that share files do not differ by more, in seconds.
+_LARGEST_SKEW = 3600.0
 _PREFIX = "lock."
-# The kinds of file systems that only one kernel can see.
-_LOCAL = frozenset(
-    {"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "tmpfs", "xfs", "zfs"}
-)
 # The errors of a record file that vanishes while it is read; NFS calls its handle stale.
 _VANISHED = (errno.ENOENT, errno.ESTALE)
 
@@ -83,6 +83,11 @@ class Holder:
     def is_here(self) -> bool:
         """Whether this process can see the process of the holder."""
         return self.place != "" and self.place == _place()
+
+    @property
+    def is_on_this_kernel(self) -> bool:
+        """Whether the kernel that runs this process runs the holder, maybe in another container."""
+        return self.place != "" and self.place.split()[0] == _place().partition(" ")[0]
 
     def lives(self) -> bool:
         """Whether the process still runs; this is known only if the holder `is_here`."""
@@ -135,9 +140,9 @@ class Lease:
 def locked(directory: Path, refusal: str = "{directory} is in use by {holder}") -> Iterator[Lease]:
     """Hold a directory against a second writer.
 
-    On a file system that hosts share, this waits until it is clear whether a holder on another host
-    is alive: until its next heartbeat if it is, until about `SILENCE` seconds after its last one if
-    it is not.
+    If the holder was on another host, or this host was started anew since, this waits until it is
+    clear whether the holder is alive: until its next heartbeat if it is, until about `SILENCE`
+    seconds after its last one if it is not.
 
     Args:
         directory: the directory of a run, a sweep or an evaluation.
@@ -165,6 +170,31 @@ def lock_holder(directory: Path) -> int | None:
     if found is None or found[1].released or not found[1].is_here or not found[1].lives():
         return None
     return found[1].pid
+
+
+def living(directory: Path) -> tuple[Holder, float] | None:
+    """The living holder of a directory, and the age of its last sign of life in seconds.
+
+    Nothing is written. The clock of this host is not that of a holder elsewhere, so that one whose
+    last sign of life looks old is watched until a beat comes or is missed.
+    """
+    found = newest(directory) if directory.is_dir() else None
+    if found is None or found[1].released:
+        return None
+    number, holder = found
+    if holder.is_here:
+        return (holder, 0.0) if holder.lives() else None
+    with suppress(FileNotFoundError):
+        last = heartbeat(directory, number)
+        age = time.time() - last
+        if age < SILENCE:
+            return holder, max(age, 0.0)
+        end = time.monotonic() + _MISSED * HEARTBEAT
+        while age < _LARGEST_SKEW and time.monotonic() < end:
+            time.sleep(HEARTBEAT / 10)
+            if heartbeat(directory, number) != last:
+                return holder, 0.0
+    return None
 
 
 def newest(directory: Path) -> tuple[int, Holder] | None:
@@ -214,13 +244,13 @@ def _in_use(
         ours: whether we got the `flock`; None if the file system has none.
         found: the newest record.
     """
-    if ours is not None and _is_local(directory):
-        return not ours
     if found is None or found[1].released:
         return ours is False
     number, holder = found
+    if ours is not None and holder.is_on_this_kernel:
+        return not ours
     if holder.is_here:
-        return holder.lives() if ours is None else not ours
+        return holder.lives()
     return not _fell_silent(directory, file, number, holder)
 
 
@@ -240,7 +270,7 @@ def _fell_silent(directory: Path, file: IO[bytes], number: int, holder: Holder) 
             os.utime(file.fileno())
             age = os.fstat(file.fileno()).st_mtime - last
             # A server that hung makes all heartbeats old, so a beat must be missed while we watch.
-            if age > SILENCE and time.monotonic() - started > 2.5 * HEARTBEAT:
+            if age > SILENCE and time.monotonic() - started > _MISSED * HEARTBEAT:
                 log.warning("%s: %s was last seen %.0f s ago: taking over", directory, holder, age)
                 return True
             time.sleep(HEARTBEAT / 10)
@@ -282,9 +312,6 @@ def _release(lease: Lease) -> None:
     if not lease.beat():
         return
     path = _record(lease.directory, lease.number)
-    if _is_local(lease.directory):
-        path.unlink()
-        return
     left = Holder(**{**asdict(_parse(path.read_bytes())), "released": True})
     temporary = lease.directory / f".{path.name}.{lease.token}"
     try:
@@ -342,27 +369,11 @@ def _flock(file: IO[bytes]) -> bool | None:
         raise
 
 
-def _is_local(directory: Path) -> bool:
-    """Whether a directory lies on a file system that no other host can see."""
-    try:
-        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return False
-    here = directory.resolve()
-    kinds: dict[Path, str] = {}
-    for line in mounts:
-        # The fifth field is the mount point, and the one after "-" is the kind; see proc(5).
-        before, _, after = line.partition(" - ")
-        point = re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), before.split()[4])
-        kinds[Path(point)] = after.split()[0]
-    return next((kinds[p] for p in (here, *here.parents) if p in kinds), "") in _LOCAL
-
-
 @cache
 def _place() -> str:
     """The name of the running kernel and its process namespace; empty if that is not known."""
+    boot = processes.boot_id()
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-        return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
+        return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}" if boot else ""
     except OSError:
         return ""

@@ -20,6 +20,14 @@ def born(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
+def boot_id() -> str:
+    """The word that the running kernel chose when it started; empty if there is none."""
+    try:
+        return (_PROC / "sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
 def command_line(pid: int) -> bytes | None:
     """The words of a process, each followed by a zero byte; None if it is gone or a zombie."""
     try:

@@ -8,35 +8,29 @@ RAY_ADDRESS makes us join one.
 
 from __future__ import annotations
 
-import atexit
-import fcntl
 import logging
 import os
 import re
 import secrets
 import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import chdir, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import IO
 
+from cluster import workplace
 from gencomp.errors import InputError
 from shards.remote.cache import cache_root
 
 OBJECT_STORE_BYTES = 100 * 2**20
 # The variable that is set if the cluster at RAY_ADDRESS has all the nodes that it will ever have.
 COMPLETE = "GENCOMP_CLUSTER_IS_COMPLETE"
-_LONGEST_BASE = 20
 # How often a cluster of our own is started on a machine that is too busy for Ray's patience.
 STARTS = 3
 _SLOW_START = "timed out during startup"
-_ALIVE = "alive"
 _HOST_AND_PORT = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:]+\]):\d{1,5}")
-_open_locks: list[IO[bytes]] = []
 # The variables that a process that computes needs from its start on.
 WORKER_ENVIRONMENT = {
     # Waiting threads must not spin on cores that other workers need.
@@ -85,17 +79,20 @@ def cluster(cpus: int | None = None) -> Iterator[None]:
         with _connected(address=joined):
             yield
         return
-    remove_leftovers()
+    workplace.remove_leftovers()
     os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(_token()))
-    with tempfile.TemporaryDirectory(dir=workplace(), ignore_cleanup_errors=True) as directory:
+    directory = workplace.ray_directory()
+    try:
         with _connected(
             address="local",
             num_cpus=cpus or usable_cpus(),
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
-            _temp_dir=directory,
+            _temp_dir=str(directory),
         ):
             yield
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _make_places_absolute() -> None:
@@ -126,47 +123,9 @@ def is_complete() -> bool:
 
 
 @cache
-def workplace() -> Path:
-    """This process's temporary directory.
-
-    It is removed when the process ends, or, if the process was killed, by a later one.
-    """
-    directory = Path(tempfile.mkdtemp(prefix=f"gencomp-{os.getpid()}-", dir=_base()))
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    # The file is locked before it gets its name, so that it is never found unlocked while we live.
-    lock = (directory / ".alive").open("wb")
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    os.rename(directory / ".alive", directory / _ALIVE)
-    _open_locks.append(lock)
-    return directory
-
-
-@cache
 def _token() -> Path:
     """The file with the token of all clusters of this process, since Ray reads it only once."""
-    path = workplace() / "token"
-    path.touch(mode=0o600)
-    path.write_text(secrets.token_hex(32), encoding="ascii")
-    return path
-
-
-def _base() -> Path:
-    """The parent of temporary directories; paths of Ray's sockets below must fit into 107 bytes."""
-    base = tempfile.gettempdir()
-    return Path(base if len(base) <= _LONGEST_BASE else "/tmp")
-
-
-def remove_leftovers() -> None:
-    """Remove the workplaces of our killed processes, whose locks are not held any more."""
-    for directory in _base().glob("gencomp-*"):
-        try:
-            if directory.stat().st_uid != os.getuid():
-                continue
-            with (directory / _ALIVE).open("rb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            continue
-        shutil.rmtree(directory, ignore_errors=True)
+    return workplace.private_file("token", secrets.token_hex(32))
 
 
 def usable_cpus() -> int:
@@ -215,7 +174,7 @@ def _initialise(options: Mapping[str, object]) -> None:
         try:
             # Ray puts the current directory on the path of its workers, where users' files may have
             # the names of our packages.
-            with chdir(workplace()), _own_handlers():
+            with chdir(workplace.directory()), _own_handlers():
                 ray.init(log_to_driver=False, logging_level="WARNING", **options)
             return
         except Exception as error:

@@ -5,22 +5,26 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cluster import locks, processes
-from cluster.logs import evaluation_rows, json_lines, process_log
+from cluster.logs import evaluation_rows, json_lines, metrics_log, process_log
 
 # The numbers of newest rows from which the sample rate and the pace are computed.
 _RATE_ROWS, _PACE_ROWS = 10, 200
 # A process on another host that holds no lock and has written nothing for this time has ended.
 _QUIET_SECONDS = 600.0
+# The number of runs that are looked at at once.
+_AT_ONCE = 32
 
 Row = Mapping[str, Any]
+Looked = TypeVar("Looked")
 
 
 @dataclass(frozen=True)
@@ -103,17 +107,17 @@ def read(path: Path, held: bool | None = None) -> Standing:
 
 def holder(directory: Path) -> str | None:
     """The living process that holds a directory, with the time of its last sign if it is remote."""
-    found = locks.newest(directory) if directory.is_dir() else None
-    if found is None or found[1].released:
+    found = locks.living(directory)
+    if found is None:
         return None
-    number, who = found
-    if who.is_here:
-        return str(who) if who.lives() else None
-    try:
-        age = time.time() - locks.heartbeat(directory, number)
-    except FileNotFoundError:
-        return None
-    return f"{who}, seen {max(age, 0):.0f} s ago" if age < locks.SILENCE else None
+    who, age = found
+    return str(who) if who.is_here else f"{who}, seen {age:.0f} s ago"
+
+
+def look_at_all(look: Callable[[Path], Looked], paths: Iterable[Path]) -> list[Looked]:
+    """What a function says of each path, all at once, since some holders may have to be watched."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(look, paths))
 
 
 def seconds(row: Row) -> float:
@@ -171,7 +175,7 @@ def _newest_rows(
     """The newest rows of training since a time, from the newest back, and the newest evaluation."""
     rows: list[dict[str, Any]] = []
     evaluation = None
-    for row in json_lines.newest_first(path):
+    for row in metrics_log.newest_first(path):
         metrics = evaluation_rows.from_row(row, split)
         if metrics and evaluation is None:
             evaluation = {"step": row.get("step", 0), "time": row.get("time", 0.0), **metrics}

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from cluster import ray_runtime
+from cluster import ray_runtime, workplace
 from cluster.checkpoints.writer import SavingError, has_no_room, mend_of
 from cluster.stop_signals import stop_requests
 from sweeps import resources
@@ -134,7 +134,7 @@ def _run(
 
     def target() -> None:
         try:
-            with tempfile.TemporaryDirectory(dir=ray_runtime.workplace()) as storage:
+            with tempfile.TemporaryDirectory(dir=workplace.directory()) as storage:
                 _tuner(sweep, queue, searcher, attempt, at_once, storage, on_event).fit()
         except BaseException as error:  # the main thread raises it
             errors.append(error)

@@ -38,16 +38,16 @@ def read(path: Path) -> SweepStatus:
         path: the directory of the sweep.
     """
     holder = run_status.holder(path)
-    trials = []
-    for trial in sorted((path / "trials").glob("*")):
-        if not run_status.is_run(trial):
-            continue
+
+    def look(trial: Path) -> tuple[dict[str, Any], Standing]:
         try:
             told = json.loads((trial / "trial.json").read_bytes())
         except (OSError, ValueError):
             told = {}
-        trials.append((told.get("point") or {}, _of_trial(trial, told, holder is not None)))
-    return SweepStatus(path, holder, trials)
+        return told.get("point") or {}, _of_trial(trial, told, holder is not None)
+
+    found = filter(run_status.is_run, sorted((path / "trials").glob("*")))
+    return SweepStatus(path, holder, run_status.look_at_all(look, found))
 
 
 def _of_trial(path: Path, told: dict[str, Any], held: bool) -> Standing:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from cluster import run_entry, runs
 from cluster.files import write_text
-from cluster.logs import evaluation_rows, json_lines
+from cluster.logs import evaluation_rows, metrics_log
 from cluster.run_status import is_run
 from gencomp import recipes
 from gencomp.recipes.schema import BaseRecipe
@@ -111,7 +111,7 @@ class Trial:
         """The metrics of every evaluation, oldest first, with `step`, named without the split."""
         split = self.recipe.evaluation.split
         found = []
-        for row in json_lines.read(runs.Run(self.path).metrics):
+        for row in metrics_log.read(runs.Run(self.path).metrics):
             if metrics := evaluation_rows.from_row(row, split):
                 found.append({"step": row["step"], **metrics})
         return found

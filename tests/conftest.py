@@ -154,6 +154,7 @@ def proxy(s3_credentials: None) -> Iterator[Proxy]:
 @pytest.fixture
 def drive(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Start command lines as `tests.processes.Driver`; what they leave is killed and cleared."""
+    from cluster import workplace
     from tests.processes import Driver
 
     drivers: list[Driver] = []
@@ -167,8 +168,7 @@ def drive(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     yield start
     for driver in drivers:
         driver.close()
-        for left in Path(tempfile.gettempdir()).glob(f"gencomp-{driver.process.pid}-*"):
-            shutil.rmtree(left, ignore_errors=True)
+    workplace.remove_leftovers()
 
 
 def spread(items: list[pytest.Item]) -> list[pytest.Item]:

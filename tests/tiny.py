@@ -15,7 +15,7 @@ import yaml
 from torch import Tensor
 
 from cluster.checkpoints import store
-from cluster.logs import json_lines
+from cluster.logs import metrics_log
 from cluster.run_entry import enter
 from cluster.runs import Run
 from cluster.training import state as state_of_training
@@ -158,9 +158,9 @@ def assert_identical(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
 
 def rows(run: Run) -> list[dict[str, Any]]:
     """The metrics log without clocks."""
-    hidden = ("time", "samples_per_second")
+    hidden = ("attempt", "time", "samples_per_second")
     return [
-        {k: v for k, v in row.items() if k not in hidden} for row in json_lines.read(run.metrics)
+        {k: v for k, v in row.items() if k not in hidden} for row in metrics_log.read(run.metrics)
     ]
 
 

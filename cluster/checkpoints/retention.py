@@ -12,7 +12,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from cluster.checkpoints import store
-from cluster.logs import evaluation_rows, json_lines
+from cluster.logs import evaluation_rows, metrics_log
 from gencomp.errors import InputError
 from gencomp.recipes.schema import BaseRecipe
 
@@ -55,9 +55,8 @@ class Retention:
 
     def __init__(self, log: Path, recipe: BaseRecipe) -> None:
         self._rule = recipe.training
-        self._log = log
+        self._new_rows = metrics_log.Follower(log)
         self._split = recipe.evaluation.split
-        self._read = 0
         self._evaluations: list[tuple[int, float | None]] = []
 
     def kept(self, steps: Iterable[int]) -> set[int]:
@@ -86,8 +85,7 @@ class Retention:
 
     def _follow(self) -> None:
         """Read the evaluations that have been added to the log since the last time."""
-        rows, self._read = json_lines.follow(self._log, self._read)
-        for row in rows:
+        for row in self._new_rows():
             if not (metrics := evaluation_rows.from_row(row, self._split)):
                 continue
             if self._rule.keep_best_metric not in metrics:
@@ -95,6 +93,8 @@ class Retention:
                     f"training.keep_best_metric is {self._rule.keep_best_metric!r}, but the "
                     f"evaluations of this run give {', '.join(metrics)}"
                 )
+            while self._evaluations and self._evaluations[-1][0] >= row["step"]:
+                self._evaluations.pop()
             self._evaluations.append((row["step"], metrics[self._rule.keep_best_metric]))
 
 

@@ -1,7 +1,4 @@
-"""The metrics log of a run: JSON lines that rank 0 appends and any process may read.
-
-The functions that only read serve any file of JSON lines.
-"""
+"""Files of JSON lines that one process appends and any process may read."""
 
 from __future__ import annotations
 
@@ -10,8 +7,6 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-from cluster.files import write_text
 
 _BLOCK = 1 << 16
 
@@ -63,13 +58,6 @@ def follow(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
         file.seek(offset)
         whole, newline, _ = file.read().rpartition(b"\n")
     return _whole_rows(whole), offset + len(whole) + len(newline)
-
-
-def rewind(path: Path, step: int) -> None:
-    """Drop the rows after a step, which a resumed run writes again."""
-    rows = read(path)
-    kept = [row for row in rows if row["step"] <= step]
-    write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
 
 def _whole_rows(text: bytes) -> list[dict[str, Any]]:

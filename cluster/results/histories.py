@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from cluster.logs import evaluation_rows, json_lines
+from cluster.logs import evaluation_rows, metrics_log
 from cluster.runs import Run
 from gencomp.report import History
 from gencomp.report.content import Line
@@ -22,7 +22,7 @@ def read(run: Run, name: str) -> tuple[History, dict[str, float]]:
     training: dict[str, list[tuple[float, float]]] = {}
     held_out: dict[str, list[tuple[float, float]]] = {}
     last: dict[str, float] = {}
-    for row in json_lines.read(run.metrics):
+    for row in metrics_log.read(run.metrics):
         metrics = evaluation_rows.from_row(row, split)
         found = {name: value for name, value in metrics.items() if value is not None}
         if found:

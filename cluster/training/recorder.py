@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from cluster.data import held_out_order, held_out_rows, to_batch
-from cluster.logs import evaluation_rows, json_lines
+from cluster.logs import evaluation_rows, json_lines, metrics_log, process_log
 from cluster.runs import Run
 from gencomp.draws import Draws
 from gencomp.recipes.schema import BaseRecipe
@@ -50,7 +50,9 @@ class Recorder:
         self._board: Any = None
         if self._active:
             may_write()
-            json_lines.rewind(run.metrics, progress.step)
+            logged = json_lines.read(process_log.of_rank(run.path, 0))
+            starts = sum(row.get("event") == "start" for row in logged)
+            self._attempt = metrics_log.begin(run.metrics, progress.step, starts)
             (run.path / "samples").mkdir(exist_ok=True)
 
     def updated(self, phase: str, loss: Tensor, terms: Mapping[str, Tensor]) -> None:
@@ -94,6 +96,7 @@ class Recorder:
     def _append(self, progress: Progress, row: Mapping[str, float]) -> None:
         stamp = {
             "step": progress.step,
+            "attempt": self._attempt,
             "epoch": round(progress.epoch, 6),
             "time": round(time.time(), 3),
         }

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gencomp.recipes.schema import BaseRecipe
 
 SECONDS_BETWEEN_LINES = 10.0
-_HIDDEN = ("step", "epoch", "time")
+_HIDDEN = ("step", "attempt", "epoch", "time")
 
 # A function that shows counted work: what is worked on, how much is done, how much there is in all.
 Show = Callable[[str, int, int], None]

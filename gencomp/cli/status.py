@@ -33,7 +33,8 @@ def status(
 ) -> None:
     """Say where runs and sweeps stand: their progress, speed, remaining time and failures.
 
-    The command only reads files, so it works at any time on any host that sees the files.
+    The command only reads files, so it works at any time on any host that sees the files. If the
+    process of a run elsewhere seems to be dead, its run is watched for 25 seconds.
 
     Args:
         paths: Runs, sweeps, or directories of runs and sweeps.
@@ -41,7 +42,7 @@ def status(
     """
     now = time.time()
     for path in paths:
-        found = [_look(path)] if _is_known(path) else [_look(one) for one in _inside(path)]
+        found = run_status.look_at_all(_look, [path] if _is_known(path) else _inside(path))
         if as_json:
             for one in found:
                 print(json.dumps(_plain(one)))

@@ -58,12 +58,17 @@ class Drive:
         done, total = session.progress_now()
         with reporting(progress_path(session.path, self.name), self.name, total) as report:
             report.began(done)
-            for _ in range(1 + _RESTARTS):
-                if session.is_complete() or self._attempt(session, report):
+            for restarts_left in reversed(range(1 + _RESTARTS)):
+                lost = "" if session.is_complete() else self._attempt(session, report)
+                if not lost:
                     session.completed()
                     report.done, report.total = session.progress_now()
                     return
-            raise RuntimeError(f"driver or Ray have died {1 + _RESTARTS} times; see the log above")
+                if restarts_left:
+                    print(f"{lost}: all is started anew", file=sys.stderr, flush=True)
+            raise RuntimeError(
+                f"the driver or Ray has died {1 + _RESTARTS} times; the last time: {lost}"
+            )
 
     def checkpoint(self) -> DelayedSubmission:
         """End everything in order, and let submitit requeue. The signal handler calls this."""
@@ -74,11 +79,11 @@ class Drive:
             self._open.close()
         return DelayedSubmission(Drive(self.name, self.directory))
 
-    def _attempt(self, session: Session, report: ProgressFile) -> bool:
+    def _attempt(self, session: Session, report: ProgressFile) -> str:
         """Run the driver once.
 
         Returns:
-            True if all is done; False if the driver has died, or Ray under it.
+            Nothing if all is done, or how the driver has died, or Ray under it.
 
         Raises:
             InputError: the driver refused its input.
@@ -96,7 +101,7 @@ class Drive:
                     bringing_up = ray_cluster(order.cpus, order.gpu, order.end_seconds)
                     cluster = self._open.enter_context(bringing_up)
                 except RuntimeError as error:
-                    return _try_again(error)
+                    return str(error)
                 environment |= cluster.variables
             driver = Driver(order.words, environment, order.save_seconds)
             self._open.enter_context(driver)
@@ -104,7 +109,7 @@ class Drive:
             while not driver.has_ended():
                 time.sleep(_POLL_SECONDS)
                 if cluster is not None and (lost := _lost(cluster)):
-                    return _try_again(lost)
+                    return lost
                 if time.monotonic() - looked > _LOOK_SECONDS:
                     with suppress(OSError):  # a shared file system may forget a file for a moment
                         done, report.total = session.progress_now()
@@ -113,27 +118,22 @@ class Drive:
             try:
                 finished = driver.outcome()
             except DriverDied as error:
-                return _try_again(error)
+                return str(error)
             except (InputError, RuntimeError):
                 if cluster is not None and (lost := _lost(cluster, _NOTICE_SECONDS)):
-                    return _try_again(lost)
+                    return lost
                 raise
             if not finished:
                 raise SystemExit(TERMINATED)
-        return True
+        return ""
 
 
 def _lost(cluster: RayCluster, seconds: float = 0.0) -> str:
-    """A sentence with the nodes on which Ray has ended, now or within some seconds; else empty."""
+    """What `RayCluster.lost` says now or within some seconds."""
     deadline = time.monotonic() + seconds
-    while not (missing := cluster.missing()) and time.monotonic() < deadline:
+    while not (lost := cluster.lost()) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
-    return f"Ray has ended on {', '.join(missing)}" if missing else ""
-
-
-def _try_again(reason: object) -> bool:
-    print(f"{reason}: all is started anew", file=sys.stderr, flush=True)
-    return False
+    return lost
 
 
 def _wait_for_predecessor(subject: Path) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import platform
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from typing import IO, Any
+from typing import Any
 
 from gencomp.errors import InputError
 from gencomp.exit_codes import BAD_INPUT, DONE, ERROR, SPEAKER, STOPPED
 from slurm.sessions import child_processes
+from slurm.sessions.error_stream import ErrorStream
 
 _POLL_SECONDS = 0.1
 
@@ -45,10 +45,7 @@ class Driver:
                 errors="replace",
             )
         assert self._process.stderr is not None
-        self._errors: list[str] = []
-        self._relay = threading.Thread(target=self._pass_on, args=(self._process.stderr,))
-        self._relay.daemon = True
-        self._relay.start()
+        self._errors = ErrorStream(self._process.stderr)
 
     def __enter__(self) -> Driver:
         return self
@@ -81,21 +78,13 @@ class Driver:
             RuntimeError: the driver failed; the message holds the driver's sentence.
         """
         code = self._process.wait()
-        self._relay.join(timeout=5)  # processes that the driver has left may hold the pipe
         if code in (DONE, STOPPED):
             return code == DONE
-        said = next((line for line in reversed(self._errors) if line.startswith(SPEAKER)), "")
+        lines = reversed(self._errors.lines())
+        said = next((line for line in lines if line.startswith(SPEAKER)), "")
         if code == BAD_INPUT and said.startswith(ERROR):
             raise InputError(said.removeprefix(ERROR))
         if code < 0 or not said:
             how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            raise DriverDied(f"`gencomp {self._words[0]}` {how}")
+            raise DriverDied(f"`gencomp {self._words[0]}` {how} on {platform.node()}")
         raise RuntimeError(f"`gencomp {self._words[0]}`: {said.removeprefix(SPEAKER)}")
-
-    def _pass_on(self, stream: IO[str]) -> None:
-        """Copy the driver's error stream to ours, and keep the last lines."""
-        for line in stream:
-            self._errors = [*self._errors[-9:], line.rstrip("\n")]
-            with suppress(OSError):  # on a full disk, the driver must not wait at a full pipe
-                sys.stderr.write(line)
-                sys.stderr.flush()

@@ -21,11 +21,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from cluster import ray_runtime
+from cluster import ray_runtime, workplace
 from slurm.sessions import child_processes
+from slurm.sessions.error_stream import ErrorStream
 
 # The time for a step and its Ray to start, since Python starts slowly from a busy file system.
 _START_SECONDS = 300.0
+_LONGEST_WORDS = 300
+# What comes before the reason in a line, and the lines with which srun and Ray follow it.
+_SPEAKER = re.compile(r"((slurmstepd|srun)[^:]*: )?(error: )?")
+_FOLLOWS = re.compile(
+    r"srun: (error: .*: (tasks? .*: )?(Exited|Killed|Terminated)|Terminating|Force)"
+    r"|Remaining processes will be killed"
+)
 
 
 class Node(NamedTuple):
@@ -57,9 +65,12 @@ class Step:
                 [*command, sys.executable, "-P", "-u", "-m", "slurm.sessions.ray_node"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 encoding="utf-8",
                 errors="replace",
             )
+        assert self._process.stderr is not None
+        self._errors = ErrorStream(self._process.stderr)
 
     def order(self, **orders: object) -> None:
         """Tell the step, once, what to start; see `slurm.sessions.ray_node`."""
@@ -82,10 +93,16 @@ class Step:
         if select.select([self._process.stdout], [], [], left)[0]:
             if line := self._process.stdout.readline().strip():
                 return line
-        raise RuntimeError(f"Ray does not start on node {self.node.name}")
+            raise RuntimeError(f"Ray does not start on {self.node.name}{self.last_words()}")
+        raise RuntimeError(f"Ray does not start on {self.node.name} in {_START_SECONDS:.0f} s")
 
     def lives(self) -> bool:
         return not child_processes.has_ended(self._process.pid)
+
+    def last_words(self) -> str:
+        """The last line of a step that has ended, after a colon; empty if it has said nothing."""
+        said = last_words(self._errors.lines())
+        return f": {said}" if said else ""
 
     def ask_to_end(self) -> None:
         assert self._process.stdin is not None
@@ -117,9 +134,11 @@ class RayCluster(NamedTuple):
     steps: list[Step]
     variables: dict[str, str]
 
-    def missing(self) -> list[str]:
-        """The names of the nodes on which Ray has ended."""
-        return [step.node.name for step in self.steps if not step.lives()]
+    def lost(self) -> str:
+        """A sentence with the nodes on which Ray has ended, and why; empty if there is none."""
+        ended = [step for step in self.steps if not step.lives()]
+        nodes = [f"{step.node.name}{step.last_words()}" for step in ended]
+        return f"Ray has ended on {', on '.join(nodes)}" if nodes else ""
 
 
 @contextmanager
@@ -179,6 +198,13 @@ def allocated() -> list[Node]:
     return ordered(parse_nodes(text), os.environ["SLURMD_NODENAME"])
 
 
+def last_words(lines: Sequence[str]) -> str:
+    """Why a step has ended, in one line, from the end of its error stream."""
+    said = [line.strip() for line in lines if line.strip()]
+    own = [line for line in said if not _FOLLOWS.match(line)]
+    return _SPEAKER.sub("", (own or said or [""])[-1])[:_LONGEST_WORDS]
+
+
 def parse_nodes(text: str) -> list[Node]:
     """The nodes in the output of `scontrol show node --oneliner`."""
     found = []
@@ -194,13 +220,10 @@ def ordered(nodes: Sequence[Node], first: str) -> list[Node]:
 
 
 def _variables(address: str, token: str) -> dict[str, str]:
-    path = ray_runtime.workplace() / "cluster-token"
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(token)
     return {
         "RAY_ADDRESS": address,
         "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(path),
+        "RAY_AUTH_TOKEN_PATH": str(workplace.private_file("cluster-token", token)),
         ray_runtime.COMPLETE: "1",
         # A driver that listens on loopback only finds no other node.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",

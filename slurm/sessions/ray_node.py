@@ -28,7 +28,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cluster import ray_runtime
+from cluster import ray_runtime, workplace
+from gencomp.errors import InputError
 from slurm.sessions import child_processes
 
 _POLL_SECONDS = 0.1
@@ -36,20 +37,25 @@ _TAIL_CHARACTERS = 4000
 
 
 def main() -> int:
-    """Run Ray until the input ends (exit code 0) or until Ray ends (exit code 1)."""
+    """Run Ray until the input ends (exit code 0) or until Ray ends (1); 2: it has no place."""
     # Only the job's first process decides when Ray ends.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGUSR2])
     child_processes.adopt()
     orders = json.loads(sys.stdin.readline() or "null")
     if orders is None:
         return 0
-    ray_runtime.remove_leftovers()
-    home = ray_runtime.workplace()
-    said = home / "said"
+    try:
+        workplace.remove_leftovers()
+        workplace.directory()
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    said = workplace.directory() / "said"
+    address_file = workplace.ray_directory() / "ray_current_cluster"
     with said.open("w", encoding="utf-8") as out:
         ray = subprocess.Popen(
-            command(orders, home),
-            env=variables(orders, home),
+            command(orders),
+            env=variables(orders),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -61,7 +67,7 @@ def main() -> int:
                 words = said.read_text(errors="replace")[-_TAIL_CHARACTERS:]
                 print(f"Ray has ended on {socket.gethostname()}: {words}", file=sys.stderr)
                 return 1
-            if not told and (address := _head_address(home / "ray_current_cluster")) is not None:
+            if not told and (address := _head_address(address_file)) is not None:
                 print(address, flush=True)
                 told = True
         return 0
@@ -69,9 +75,9 @@ def main() -> int:
         child_processes.kill_all()
 
 
-def command(orders: dict[str, Any], home: Path) -> list[str]:
+def command(orders: dict[str, Any]) -> list[str]:
     """The command `ray start`, with ports that the system chooses, as jobs may share a host."""
-    words = ["--block", "--disable-usage-stats", f"--temp-dir={home}"]
+    words = ["--block", "--disable-usage-stats", f"--temp-dir={workplace.ray_directory()}"]
     # Neither the monitor nor the log monitor is of use here, and each is a process on every node.
     words += ["--no-monitor", "--include-log-monitor=false"]
     words += [f"--node-ip-address={own_address(orders['own'], orders['peer'])}"]
@@ -85,15 +91,12 @@ def command(orders: dict[str, Any], home: Path) -> list[str]:
     return [sys.executable, "-P", "-m", "ray.scripts.scripts", "start", *words]
 
 
-def variables(orders: dict[str, Any], home: Path) -> dict[str, str]:
+def variables(orders: dict[str, Any]) -> dict[str, str]:
     """The environment variables of Ray's processes, including the workers."""
-    token = home / "token"
-    with os.fdopen(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(orders["token"])
     inherited = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN")}
     own = {
         "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_AUTH_TOKEN_PATH": str(workplace.private_file("token", orders["token"])),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
         "RAY_START_HOOK": f"{__package__}.ray_node.{without_client_server.__name__}",
     }

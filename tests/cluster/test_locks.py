@@ -35,7 +35,6 @@ from gencomp.errors import InputError
 
 directory, place = Path(sys.argv[1]), sys.argv[2]
 locks.HEARTBEAT, locks.SILENCE = 0.1, 60.0
-locks._is_local = lambda directory: False
 locks._flock = lambda file: None
 locks._place = lambda: place
 """
@@ -118,21 +117,11 @@ def start() -> Iterator[Callable[..., Other]]:
 def shared(monkeypatch: pytest.MonkeyPatch) -> None:
     """This process, too, is on a host of its own."""
     monkeypatch.setattr(locks, "HEARTBEAT", 0.1)
-    monkeypatch.setattr(locks, "_is_local", lambda directory: False)
     monkeypatch.setattr(locks, "_flock", lambda file: None)
     monkeypatch.setattr(locks, "_place", lambda: "here")
 
 
 class TestOnALocalDisk:
-    def test_it_is_known_as_one(self, tmp_path: Path) -> None:
-        kind = subprocess.run(
-            ["stat", "--file-system", "--format=%T", tmp_path], capture_output=True, text=True
-        ).stdout
-        if not kind.startswith(("ext", "xfs", "btrfs", "tmpfs", "overlay")):
-            pytest.skip(f"temporary files lie on {kind}")
-        assert locks._is_local(tmp_path)
-        assert not locks._is_local(Path("/proc"))
-
     def test_a_stopped_holder_keeps_it_and_a_dead_one_does_not(
         self, tmp_path: Path, start: Callable[..., Other]
     ) -> None:
@@ -150,7 +139,43 @@ class TestOnALocalDisk:
             assert lock_holder(tmp_path) == os.getpid()
             lease.require()
         assert lock_holder(tmp_path) is None
-        assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", "lock.000002"]
+
+    @pytest.mark.parametrize(
+        ("place", "of_holder", "keeps"),
+        [("boot 1", "boot 2", False), ("boot 1", "other 1", True), ("", "boot 2", True)],
+        ids=["another container of this kernel", "another host", "an unknown host"],
+    )
+    def test_a_disk_that_others_may_see(
+        self,
+        place: str,
+        of_holder: str,
+        keeps: bool,
+        tmp_path: Path,
+        start: Callable[..., Other],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The host that serves a disk has it for its own, and knows no `flock` of other hosts.
+
+        Only for a holder under the same kernel is the free `flock` a sign of death.
+        """
+        monkeypatch.setattr(locks, "HEARTBEAT", 0.1)
+        monkeypatch.setattr(locks, "_place", lambda: place)
+        holder = start(SHARED + HOLD, tmp_path, of_holder)
+        assert holder.says() == "held"
+        if keeps:
+            with pytest.raises(InputError, match="in use by process"), locked(tmp_path):
+                pass
+            assert holder.ask() == "held"
+        else:
+            with locked(tmp_path) as lease:
+                assert lease.predecessor is not None
+
+    def test_numbers_never_start_again(self, tmp_path: Path) -> None:
+        """Whatever file system this host sees, another one may be about to claim a number."""
+        for number in (1, 2, 3):
+            with locked(tmp_path) as lease:
+                assert lease.number == number
 
     def test_many_take_turns(self, tmp_path: Path, start: Callable[..., Other]) -> None:
         script = SHARED.partition("locks.HEARTBEAT")[0] + TURNS

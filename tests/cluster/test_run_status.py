@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,34 @@ class TestWhileItRuns:
         long_ago = time.time() - locks.SILENCE - 1
         os.utime(run / "lock.000001", (long_ago, long_ago))
         monkeypatch.setattr(process_log, "of_rank", lambda run, rank: run / "none")
+        monkeypatch.setattr(locks, "HEARTBEAT", 0.1)
         assert run_status.read(run).state == "new"
+
+    @pytest.mark.parametrize("skew", [-130, -60, 0, 60, 130])
+    def test_clocks_that_differ(
+        self, run: Path, monkeypatch: pytest.MonkeyPatch, skew: float
+    ) -> None:
+        """A file server stamps heartbeats by a clock that is not ours, by some seconds."""
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr(locks, "_place", lambda: "elsewhere")
+            assert locks._claim(run, 1, None) is not None
+        monkeypatch.setattr(locks, "HEARTBEAT", 0.2)
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(0.2):
+                now = time.time() + skew
+                os.utime(run / "lock.000001", (now, now))
+
+        thread = threading.Thread(target=beat)
+        thread.start()
+        try:
+            time.sleep(0.3)
+            found = [run_status.holder(run) for _ in range(3)]
+        finally:
+            ended.set()
+            thread.join()
+        assert all(found)
 
     def test_a_loop_without_a_lock(self, run: Path) -> None:
         assert run_status.read(run).state == "running"  # this process wrote the log

@@ -1,4 +1,4 @@
-"""The metrics log survives torn lines and is followed across rewinds."""
+"""Files of JSON lines survive torn lines and are followed across rewinds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.logs import json_lines
+from cluster.logs import json_lines, metrics_log
 
 
 @pytest.fixture
@@ -32,17 +32,6 @@ def test_a_torn_last_line_is_ignored(log: Path) -> None:
     assert json_lines.read(log.with_name("missing")) == []
 
 
-def test_rewind(log: Path) -> None:
-    with log.open("a", encoding="utf-8") as file:
-        file.write('{"step": 6, "lo')
-    json_lines.rewind(log, 3)
-    json_lines.append(log, {"step": 4, "loss": 0.0})
-    assert [row["step"] for row in json_lines.read(log)] == [1, 2, 3, 4]
-    json_lines.rewind(log, 0)
-    assert json_lines.read(log) == [] and log.exists()
-    assert [p.name for p in log.parent.iterdir()] == [log.name]
-
-
 def test_follow(log: Path) -> None:
     rows, offset = json_lines.follow(log, 0)
     assert len(rows) == 5 and offset == json_lines.end(log)
@@ -59,7 +48,7 @@ def test_follow(log: Path) -> None:
 
 def test_follow_across_a_rewind(log: Path) -> None:
     offset = json_lines.end(log)
-    json_lines.rewind(log, 2)
+    metrics_log.begin(log, 2, 1)
     rows, offset = json_lines.follow(log, offset)
     assert rows == []
     json_lines.append(log, {"step": 3})
@@ -70,7 +59,7 @@ def test_follow_across_a_rewind(log: Path) -> None:
 def test_follow_when_a_rewound_log_has_grown_again(log: Path, length: int) -> None:
     """Between two looks, workers started again and wrote more than was there."""
     offset = json_lines.end(log)
-    json_lines.rewind(log, 2)
+    metrics_log.begin(log, 2, 1)
     for step in range(3, 9):
         json_lines.append(log, {"step": step, "text": "x" * length})
     rows, offset = json_lines.follow(log, offset)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cluster.files import locked
 from gencomp.cli import main
 from gencomp.errors import InputError
 from slurm.jobs.job import Job
@@ -129,9 +130,11 @@ def test_a_sweep_is_submitted_when_there_is_something_to_do(
     sweep["objective"] = {"minimise": "mse"}
     file, home = tmp_path / "weights.yaml", runs / "weights"
     file.write_text(yaml.safe_dump(sweep))
-    for name in ("lock", "lock.000001", ".sweep.yaml.x1", "slurm/lock"):
+    for name in (".sweep.yaml.x1", "slurm/lock"):
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).touch()
+    with locked(home):  # which leaves its record
+        pass
     fake_command("scontrol", "exit 0")
     fake_command("srun", "exit 0")  # submitit looks for it before it submits
     fake_command("sbatch", f"echo x >> {tmp_path}/jobs; echo Submitted batch job 7")

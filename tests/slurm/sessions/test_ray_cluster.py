@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from cluster import processes
-from slurm.sessions import ray_cluster, ray_node
+from slurm.jobs.progress_file import progress_path
+from slurm.sessions import ray_cluster, ray_node, session
+from slurm.sessions.drive import Drive
 from slurm.sessions.ray_cluster import Node
+from slurm.sessions.session import Order
 from tests.processes import Process, descendants, gone
 from tests.waiting import PATIENCE, wait_for
 
@@ -32,7 +38,7 @@ def test_a_name_is_not_looked_up_on_its_own_host() -> None:
     assert ray_node.own_address("a-name-that-nobody-knows", "127.0.0.1") == "127.0.0.1"
 
 
-def test_the_token_is_in_no_word_and_no_variable(tmp_path: pytest.TempPathFactory) -> None:
+def test_the_token_is_in_no_word_and_no_variable() -> None:
     orders = {
         "own": "127.0.0.1",
         "peer": "127.0.0.1",
@@ -41,11 +47,72 @@ def test_the_token_is_in_no_word_and_no_variable(tmp_path: pytest.TempPathFactor
         "gpu": False,
         "token": "secret",
     }
-    words = ray_node.command(orders, tmp_path)  # type: ignore[arg-type]
-    values = ray_node.variables(orders, tmp_path)  # type: ignore[arg-type]
+    words = ray_node.command(orders)
+    values = ray_node.variables(orders)
     assert "secret" not in " ".join([*words, *values.values()])
     file = values["RAY_AUTH_TOKEN_PATH"]
     assert os.stat(file).st_mode & 0o777 == 0o600
+
+
+NO_PYTHON = """\
+slurmstepd: error: execve(): /env/bin/python: No such file or directory
+srun: error: n2: task 0: Exited with exit code 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (NO_PYTHON, "execve(): /env/bin/python: No such file or directory"),
+        (
+            "Traceback (most recent call last):\nModuleNotFoundError: No module named 'ray'\n"
+            "srun: error: n2: task 0: Exited with exit code 1\n",
+            "ModuleNotFoundError: No module named 'ray'",
+        ),
+        (
+            "Some Ray subprocesses exited unexpectedly:\n  raylet [exit code=-9]\n\n"
+            "Remaining processes will be killed.\n\n"
+            "srun: error: n2: task 0: Exited with exit code 1\n",
+            "raylet [exit code=-9]",
+        ),
+        (
+            "srun: error: Node failure on n2\nsrun: error: n2: task 0: Killed\n",
+            "Node failure on n2",
+        ),
+        ("srun: error: n2: task 0: Killed\n", "n2: task 0: Killed"),
+        ("x" * 5000, "x" * 300),
+        ("", ""),
+    ],
+)
+def test_the_reason_is_found_among_the_words_of_a_step(lines: str, reason: str) -> None:
+    assert ray_cluster.last_words(lines.splitlines()) == reason
+
+
+@pytest.mark.parametrize("missing", ["n1", "n2"])
+def test_a_node_without_the_environment_is_named_with_the_reason(
+    missing: str,
+    tmp_path: Path,
+    fake_command: Callable[[str, str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In the sentence with which the job ends, which is also that of its progress file."""
+    fake_command("scontrol", f"cat <<'END'\n{_SHOWN}\nEND")
+    fails = f"cat >&2 <<'END'\n{NO_PYTHON}\nEND\nexit 2"
+    fake_command("srun", f"case $* in *{missing}*) {fails}\n;; esac\necho 10.0.0.1:5; cat")
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "n[1-2]")
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    order = Order(kind="train", words=("train",), nodes=2, cpus=1, gpu=False, warning=60)
+    found = session.session(tmp_path / "run", order)
+    session.enter(found)
+    progress = progress_path(found.path, "train-0")
+    reason = f"Ray does not start on {missing}: execve(): /env/bin/python: No such file or "
+    reason += "directory"
+    with pytest.raises(RuntimeError, match=f"has died 4 times; the last time: {re.escape(reason)}"):
+        Drive("train-0", str(found.path))()
+    assert reason in progress.read_text()
+    log = capsys.readouterr().err
+    assert log.count(f"{reason}: all is started anew") == 3 and log.count("srun: error") == 4
 
 
 _FAMILY = """

@@ -1,0 +1,108 @@
+"""The metrics log of a run as its readers see it: each step once, as the newest attempt logged it.
+
+Each row names its `attempt`, a number that grows with every start of the workers. A host that was
+cut off may write a row when the run has long gone on elsewhere; such a row stays in the file until
+the next attempt begins, and no reader here gives it. Logs of earlier versions have no attempts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from cluster.files import write_text
+from cluster.logs import json_lines
+
+Row = dict[str, Any]
+
+# So many rows may stand late beside each other; a writer that lost its run writes one or two.
+_LATE = 8
+
+
+def read(path: Path) -> list[Row]:
+    """All rows, oldest first."""
+    return _oldest_first(json_lines.read(path))
+
+
+def newest_first(path: Path) -> Iterator[Row]:
+    """The rows from the last one backwards; little more of the file is read than is needed."""
+    return _standing(json_lines.newest_first(path))
+
+
+class Follower:
+    """Gives the rows that are written from a place on.
+
+    A row of a newer attempt takes the place of all rows of its step and of later ones.
+
+    Args:
+        offset: the place in the file, in bytes.
+    """
+
+    def __init__(self, path: Path, offset: int = 0) -> None:
+        self._path, self._offset = path, offset
+        self._attempt = 0
+
+    def __call__(self) -> list[Row]:
+        """The rows since the last call."""
+        rows, self._offset = json_lines.follow(self._path, self._offset)
+        found = []
+        for row in rows:
+            if _attempt(row) >= self._attempt:
+                self._attempt = _attempt(row)
+                found.append(row)
+        return found
+
+
+def begin(path: Path, step: int, starts: int) -> int:
+    """Drop the rows after a step, which a resumed run writes again.
+
+    Args:
+        path: the metrics log.
+        step: the step after which the run goes on.
+        starts: the number of times that the workers were started, this time included.
+
+    Returns:
+        The number of the attempt that begins now.
+    """
+    rows = json_lines.read(path)
+    attempt = max([starts, *(1 + _attempt(row) for row in rows)])
+    kept = [row for row in _oldest_first(rows) if row["step"] <= step]
+    write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+    return attempt
+
+
+def _oldest_first(rows: Sequence[Row]) -> list[Row]:
+    return list(_standing(reversed(rows)))[::-1]
+
+
+def _standing(rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows, newest first, without those that an earlier attempt wrote late or has lost."""
+    behind: deque[Row] = deque()  # the rows before the present one
+    rows = iter(rows)
+    last: Row | None = None
+    begun: tuple[float, bool] | None = None  # where the attempt after that of the present row began
+    while True:
+        behind.extend(islice(rows, 1 + _LATE - len(behind)))
+        if not behind:
+            return
+        row = behind.popleft()
+        if any(_attempt(row) < _attempt(other) for other in behind):
+            continue
+        if last is not None and _attempt(row) < _attempt(last):
+            begun = _place(last)
+        if begun is None or _place(row) < begun:
+            yield row
+            last = row
+
+
+def _attempt(row: Mapping[str, Any]) -> int:
+    return int(row.get("attempt", 0))
+
+
+def _place(row: Mapping[str, Any]) -> tuple[float, bool]:
+    """The place of a row in a log: an evaluation follows the row of its step."""
+    return row.get("step", 0), "samples_per_second" not in row
