@@ -42,7 +42,8 @@ def in_float64(network: nn.Module) -> nn.Module:
     Inside any `nn.Sequential`, a batch norm with running statistics becomes a part of the
     convolution or the linear layer before it. Kernels with weight normalisation are computed once.
     Convolutions become products. Those with groups, with
-    dilation or with another padding than a number of zeros stay as they are, like all other layers.
+    dilation or with another padding than a number of zeros stay as they are, like all other layers
+    but `Gdn`, which works through an image some rows at a time.
     """
     made = copy.deepcopy(network).cpu().double().eval().requires_grad_(False)
     for module in list(made.modules()):
