@@ -23,6 +23,8 @@ Result = TypeVar("Result")
 Report = Callable[[int], None]
 
 WATCH_SECONDS = 0.2
+# What the libraries of parallel products read when they are loaded.
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def usable_cpus() -> int:
@@ -70,7 +72,7 @@ def in_order(
     def submit(number: int) -> None:
         for position, task in itertools.islice(remaining, number):
             counts[position % window] = 0
-            with _interrupts_held():
+            with _interrupts_held(), one_thread_each():
                 waiting.append(pool.submit(_run, task, position % window))
 
     try:
@@ -93,6 +95,24 @@ def in_order(
         ours.close()
         pool.shutdown(cancel_futures=True)
         theirs.close()
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Let Python processes that the body starts compute with one thread each.
+
+    Each has a CPU of its own, and the threads of NumPy's products would wait for each other.
+    """
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 class _Throttled:

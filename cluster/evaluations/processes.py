@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from cluster.evaluations.work import MakePart
+from shards.pool import one_thread_each
 
 # A function that opens what the blocks of one process share, and gives the function that makes
 # their parts. It is called in that process, with the number of the process.
@@ -57,7 +58,8 @@ def make_parts(
     workers = min(processes, len(missing))
     pool = ProcessPoolExecutor(workers, context, _start, (open_maker, numbers))
     try:
-        futures = {pool.submit(_make, block): block for block in missing}
+        with one_thread_each():
+            futures = {pool.submit(_make, block): block for block in missing}
         for future in as_completed(futures):
             future.result()
             show(futures[future])
