@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,13 @@ def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
         durable: whether to wait until the file is on the disk, which files for display do not need.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
+    # The umask says who else may read and write it, which it does not for files of `tempfile`.
+    with path.with_name(f".{path.name}.{secrets.token_hex(4)}").open("xb") as file:
         try:
             file.write(data)
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)
             os.replace(file.name, path)
         except BaseException:
             Path(file.name).unlink(missing_ok=True)

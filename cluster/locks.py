@@ -27,6 +27,7 @@ import logging
 import os
 import platform
 import secrets
+import shlex
 import threading
 import time
 from collections.abc import Iterator
@@ -146,7 +147,8 @@ def locked(directory: Path, refusal: str = "{directory} is in use by {holder}") 
 
     Args:
         directory: the directory of a run, a sweep or an evaluation.
-        refusal: the sentence for the second writer.
+        refusal: the sentence for the second writer, with fields for the `directory`, its `holder`,
+            and the directory `quoted` for a shell.
 
     Raises:
         InputError: another process holds the directory now.
@@ -227,7 +229,8 @@ def _acquire(directory: Path, file: IO[bytes], refusal: str) -> Lease:
         holder = None if found is None or found[1].released else found[1]
         if _in_use(directory, file, ours, found):
             who = holder or "another process"
-            raise InputError(refusal.format(directory=directory, holder=who))
+            quoted = shlex.quote(str(directory))
+            raise InputError(refusal.format(directory=directory, holder=who, quoted=quoted))
         if found != newest(directory):  # the record has changed while we watched
             continue
         lease = _claim(directory, 1 + (found[0] if found else 0), holder)

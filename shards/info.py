@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,8 @@ def missing_set(directory: Path) -> str:
     if directory.is_dir():
         if any(directory.glob("*.tar")):
             return (
-                f"{directory} holds tars without an index: run `gencomp shards index {directory}`"
+                f"{directory} holds tars without an index: run "
+                f"`gencomp shards index {shlex.quote(str(directory))}`"
             )
         return f"{directory} is not a shard set: it has no {FILE_NAME}"
     parent = directory.parent

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from gencomp import recipes
 from gencomp.recipes.key_help import KeyHelp, describe
 from sweeps.sweep_file import Entry, Grid, LogUniform, Sweep
@@ -20,7 +22,8 @@ def of_sweep(sweep: Sweep, width: int) -> KeyHelp:
     base = recipes.load(sweep.base, sweep.overrides)
     title = (
         f"Keys of {sweep.base} ({base.system}/{base.stage}) that a space may name."
-        f" `gencomp train {sweep.base} --help` shows all of those that --KEY VALUE sets in every"
+        f" `gencomp train {shlex.quote(str(sweep.base))}"
+        " --help` shows all of those that --KEY VALUE sets in every"
         " trial."
     )
     notes = {key: f"searched: {_words(entry)}" for key, entry in sweep.space.items()}

@@ -12,6 +12,7 @@ The other sweep lies beside this one, under its own name. Sweeps form a chain in
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ def _trial(role: str, parent: ParentTrial, directory: Path) -> Path:
     if not plan.has_begun(where):
         raise InputError(
             f"parents.{role} is a trial of the sweep {where}, which has not run: run `gencomp sweep"
-            f" {parent.sweep}` first"
+            f" {shlex.quote(str(parent.sweep))}` first"
         )
     point = ", ".join(f"{key}={value}" for key, value in parent.point.items())
     trials = plan.make(sweep_file.load(where / plan.SWEEP_FILE, {}), where)
@@ -117,6 +118,6 @@ def _trial(role: str, parent: ParentTrial, directory: Path) -> Path:
     if found[0].status() != "finished":
         raise InputError(
             f"parents.{role} is the trial of {where} with {point}, which has not finished: run"
-            f" `gencomp sweep {parent.sweep}` again"
+            f" `gencomp sweep {shlex.quote(str(parent.sweep))}` again"
         )
     return found[0].path

@@ -344,6 +344,32 @@ def test_no_file_names_the_machine_it_was_written_on() -> None:
     assert not found, "\n".join(found)
 
 
+# What commands in messages hold beside quoted words: numbers, names of metrics, quoted words.
+_NEEDS_NO_QUOTES = {"_OF_FEATURES.get(metric, metric)", "len(plan.rows)", "named", "paths"}
+_COMMAND = re.compile(r"gencomp (?!reads )[a-z]+ [^`;]*$")
+
+
+@pytest.mark.parametrize("package", ["cluster", "gencomp", "shards", "slurm", "sweeps"])
+def test_commands_in_messages_are_quoted_for_the_shell(package: str) -> None:
+    """A command that names a path with a space can be copied and run."""
+    found = []
+    for file in sorted((ROOT / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(node, ast.JoinedStr):
+                continue
+            said = ""
+            for part in node.values:
+                if isinstance(part, ast.Constant):
+                    said += str(part.value)
+                    continue
+                value = ast.unparse(part.value) if isinstance(part, ast.FormattedValue) else ""
+                quoted = value.startswith("shlex.quote(") or value in _NEEDS_NO_QUOTES
+                if _COMMAND.search(said) and not quoted:
+                    found.append(f"{file.relative_to(ROOT)}:{part.lineno}: {said}{{{value}}}")
+                said += "X"
+    assert not found, "\n".join(found)
+
+
 def test_ci_runs_what_make_runs() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)

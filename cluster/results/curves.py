@@ -4,6 +4,7 @@ curves of trained encoders and operating points of codecs."""
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -184,7 +185,9 @@ def _open(word: str) -> tuple[str, Evaluation, dict[str, Any]]:
     label, _, path = word.rpartition("=")
     evaluation = Evaluation.open(path)
     if not (evaluation.path / "curve.json").is_file():
-        raise InputError(f"{path} has no curve yet; run `gencomp slurm collect {path}` first")
+        raise InputError(
+            f"{path} has no curve yet; run `gencomp slurm collect {shlex.quote(path)}` first"
+        )
     return label, evaluation, curve_tables.means(evaluation)
 
 
@@ -326,7 +329,7 @@ def _require_same_images(codec: metrics.RunResult, beside: MeasuredCurve) -> Non
         raise InputError(
             f"{codec.name} was measured on {images.said} images and the curves on"
             f" {beside.images_said}: measure it on the same ones with `gencomp evaluate RUN --split"
-            f" {plan.settings.split} --images {len(plan.rows)}`"
+            f" {shlex.quote(plan.settings.split)} --images {len(plan.rows)}`"
         )
     assert codec.run is not None
     (first,) = images.thinned(1).batches(codec.run.recipe())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,8 +110,9 @@ def missing(runs: Sequence[Path], name: str) -> InputError:
 
 
 def _mend(*runs: Path, name: str) -> str:
-    paths = " ".join(map(str, runs[:3])) + " ..." * (len(runs) > 3)
-    return f"`gencomp files {paths}{'' if name == 'files' else f' --name {name}'}`"
+    paths = shlex.join(map(str, runs[:3])) + " ..." * (len(runs) > 3)
+    named = "" if name == "files" else f" --name {shlex.quote(name)}"
+    return f"`gencomp files {paths}{named}`"
 
 
 def _short(value: Any) -> str:

@@ -128,7 +128,7 @@ def _lock(base: Path, out: Path) -> int:
     while True:
         base.mkdir(parents=True, exist_ok=True)
         try:
-            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except FileNotFoundError:  # the last holder of the lock has just removed the directory
             continue
         try:

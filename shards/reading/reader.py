@@ -54,7 +54,7 @@ def open_set(location: str | Path) -> ShardSet:
         except MissingObject:
             raise ShardError(
                 f"there is no {where}: check the address, or index the tars there with "
-                f"`gencomp shards index {base.uri} --out DIRECTORY`"
+                f"`gencomp shards index {shlex.quote(base.uri)} --out DIRECTORY`"
             ) from None
     directory = Path(location)
     if not directory.is_dir():

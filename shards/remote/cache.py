@@ -147,7 +147,7 @@ class ShardCache:
             whole.unlink(missing_ok=True)  # `_held` refused this copy, since its length is wrong
             if not self._make_room(shard):
                 return None
-            writing = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            writing = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             os.ftruncate(writing, shard.bytes)
         try:
             self._fetch_checked(store, shard, writing)
@@ -252,7 +252,7 @@ def _locked(path: Path, wait: bool = True) -> Iterator[None]:
 
     Without `wait`, raises `BlockingIOError` when another process holds a lock on the file.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     _locks.add(descriptor)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from gencomp.errors import InputError
@@ -25,7 +26,8 @@ def open_jobs(path: Path) -> JobSet:
         return session
     if (path / "identity.json").is_file() or (path / "sweep.yaml").is_file():
         raise InputError(
-            f"{path} was not submitted to Slurm; `gencomp status {path}` says where it stands"
+            f"{path} was not submitted to Slurm; "
+            f"`gencomp status {shlex.quote(str(path))}` says where it stands"
         )
     for kind in KINDS:
         if kind.EVALUATION.lies_in(path):

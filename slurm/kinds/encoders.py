@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -29,7 +30,8 @@ class EncoderJobs(EvaluationJobs[Evaluation]):
 
         if self.missing():
             raise InputError(
-                f"{self.path} has no result yet; `gencomp slurm status {self.path}` shows where "
+                f"{self.path} has no result yet; "
+                f"`gencomp slurm status {shlex.quote(str(self.path))}` shows where "
                 "the job stands"
             )
         return results.shown(self.evaluation)

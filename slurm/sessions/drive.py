@@ -65,7 +65,7 @@ class Drive:
                     report.done, report.total = session.progress_now()
                     return
                 if restarts_left:
-                    print(f"{lost}: all is started anew", file=sys.stderr, flush=True)
+                    print("all is started anew", file=sys.stderr, flush=True)
             raise RuntimeError(
                 f"the driver or Ray has died {1 + _RESTARTS} times; the last time: {lost}"
             )
@@ -101,7 +101,7 @@ class Drive:
                     bringing_up = ray_cluster(order.cpus, order.gpu, order.end_seconds)
                     cluster = self._open.enter_context(bringing_up)
                 except RuntimeError as error:
-                    return str(error)
+                    return _said(error)
                 environment |= cluster.variables
             driver = Driver(order.words, environment, order.save_seconds)
             self._open.enter_context(driver)
@@ -109,7 +109,7 @@ class Drive:
             while not driver.has_ended():
                 time.sleep(_POLL_SECONDS)
                 if cluster is not None and (lost := _lost(cluster)):
-                    return lost
+                    return _said(lost)
                 if time.monotonic() - looked > _LOOK_SECONDS:
                     with suppress(OSError):  # a shared file system may forget a file for a moment
                         done, report.total = session.progress_now()
@@ -118,10 +118,10 @@ class Drive:
             try:
                 finished = driver.outcome()
             except DriverDied as error:
-                return str(error)
+                return _said(error)
             except (InputError, RuntimeError):
                 if cluster is not None and (lost := _lost(cluster, _NOTICE_SECONDS)):
-                    return lost
+                    return _said(lost)
                 raise
             if not finished:
                 raise SystemExit(TERMINATED)
@@ -134,6 +134,12 @@ def _lost(cluster: RayCluster, seconds: float = 0.0) -> str:
     while not (lost := cluster.lost()) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
     return lost
+
+
+def _said(lost: object) -> str:
+    """Say at once what was lost, before everything else is ended."""
+    print(lost, file=sys.stderr, flush=True)
+    return str(lost)
 
 
 def _wait_for_predecessor(subject: Path) -> None:

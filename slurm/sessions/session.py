@@ -10,6 +10,7 @@ written anew with every submission, so the next job may have other nodes or work
 from __future__ import annotations
 
 import json
+import shlex
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +111,7 @@ class TrainingSession(Session):
     def state(self) -> str:
         now = self.progress_now()
         of = f" of {now.total}" if now.total else ""
-        return f"step {now.done}{of}; gencomp status {self.subject} says more"
+        return f"step {now.done}{of}; gencomp status {shlex.quote(str(self.subject))} says more"
 
 
 class SweepSession(Session):
@@ -137,7 +138,8 @@ class SweepSession(Session):
     def state(self) -> str:
         now = self.progress_now()
         return (
-            f"{now.done} of {now.total} trials have ended; gencomp status {self.subject} says more"
+            f"{now.done} of {now.total} trials have ended; "
+            f"gencomp status {shlex.quote(str(self.subject))} says more"
         )
 
 

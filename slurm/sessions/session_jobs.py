@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,5 +100,6 @@ class SessionJobs(JobSet):
 
     def collect(self, require_all: bool) -> Collected:
         raise InputError(
-            f"{self.subject} is no evaluation; `gencomp status {self.subject}` shows its result"
+            f"{self.subject} is no evaluation; "
+            f"`gencomp status {shlex.quote(str(self.subject))}` shows its result"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,9 @@ def find(
         curve = usual if (usual / "curve.json").is_file() else None
     evaluation = _of_colours(Evaluation.open(curve)) if curve else None
     if evaluation and not (evaluation.path / "curve.json").is_file():
-        raise InputError(f"{curve} has no curve yet; run `gencomp slurm collect {curve}` first")
+        raise InputError(
+            f"{curve} has no curve yet; run `gencomp slurm collect {shlex.quote(str(curve))}` first"
+        )
     if results is None and (_SWEEP / "results.parquet").is_file():
         usual_sweep = read_results(_SWEEP)
         same = _of_one_generator(Found(run, usual_sweep, evaluation, checkpoint))

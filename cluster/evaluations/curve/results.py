@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -68,7 +69,7 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> CollectedCurve
     if not measured:
         raise InputError(
             f"{evaluation.path} has no finished block yet; "
-            f"`gencomp slurm status {evaluation.path}` shows where the jobs stand"
+            f"`gencomp slurm status {shlex.quote(str(evaluation.path))}` shows where the jobs stand"
         )
     if require_all and missing:
         raise InputError(f"{evaluation.path} lacks {name_blocks(evaluation.block_sizes, missing)}")

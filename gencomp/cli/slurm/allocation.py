@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -97,7 +98,7 @@ class Allocation(Requests):
                 for job in submit.to_slurm(found, submit.divide(found, 1, "slurm"), self):
                     print(f"{found.subject}: submitted {job.name} as job {job.id}", flush=True)
         if not self.wait:
-            print(f"gencomp slurm status {found.subject} shows where it stands")
+            print(f"gencomp slurm status {shlex.quote(str(found.subject))} shows where it stands")
             return DONE
         return _conclude(found) if waited(found) else STOPPED
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -50,7 +51,8 @@ def logs(
         chosen = [one for one in jobs if one.log(opened.logs).exists()]
         if not chosen:
             raise InputError(
-                f"no job of {directory} has begun; `gencomp slurm status {directory}` says why"
+                f"no job of {directory} has begun; "
+                f"`gencomp slurm status {shlex.quote(str(directory))}` says why"
             )
     newest = chosen[-1]
     files = [newest.log(opened.logs, "out"), newest.log(opened.logs, "err")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 _BUSY = (
     "{directory} is being worked on by {holder}; "
-    "`gencomp slurm status {directory}` shows how far it is"
+    "`gencomp slurm status {quoted}` shows how far it is"
 )
 
 
@@ -137,7 +138,9 @@ class Submission(Requests):
                 for job in submit.to_slurm(jobs, work, self, self.max_parallel):
                     print(f"submitted {job.name} as job {job.id}")
                 if not self.wait:
-                    print(f"gencomp slurm status {jobs.path} shows where they stand")
+                    print(
+                        f"gencomp slurm status {shlex.quote(str(jobs.path))} shows where they stand"
+                    )
                     return DONE
                 if not waited(jobs):
                     return STOPPED
@@ -156,7 +159,10 @@ def waited(jobs: JobSet) -> bool:
         with _progress(jobs) as show:
             submit.wait_for_slurm(jobs, show)
     except KeyboardInterrupt:
-        print(f"the jobs stay in the queue; gencomp slurm cancel {jobs.path} ends them")
+        print(
+            "the jobs stay in the queue;"
+            f" gencomp slurm cancel {shlex.quote(str(jobs.path))} ends them"
+        )
         return False
     return True
 
@@ -188,7 +194,7 @@ def _conclude(jobs: JobSet) -> int:
     if not missing and jobs.collected:
         print(
             f"all {len(jobs.block_sizes)} blocks are finished; "
-            f"gencomp slurm collect {jobs.path} shows the result"
+            f"gencomp slurm collect {shlex.quote(str(jobs.path))} shows the result"
         )
         return DONE
     if missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -88,6 +89,9 @@ def _sweep(
                 write_text(home / _FILE, text)
 
     if is_finished():
-        print(f"sweep {directory} is finished; gencomp status {directory} shows its trials")
+        print(
+            f"sweep {directory} is finished; "
+            f"gencomp status {shlex.quote(str(directory))} shows its trials"
+        )
         return DONE
     return allocation.submit(SessionJobs(found), prepare)

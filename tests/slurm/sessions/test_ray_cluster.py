@@ -112,7 +112,8 @@ def test_a_node_without_the_environment_is_named_with_the_reason(
         Drive("train-0", str(found.path))()
     assert reason in progress.read_text()
     log = capsys.readouterr().err
-    assert log.count(f"{reason}: all is started anew") == 3 and log.count("srun: error") == 4
+    assert log.count(f"{reason}\n") == 4 and log.count("all is started anew") == 3
+    assert log.count("srun: error") == 4
 
 
 _FAMILY = """
