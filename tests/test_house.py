@@ -344,6 +344,17 @@ def test_no_file_names_the_machine_it_was_written_on() -> None:
     assert not found, "\n".join(found)
 
 
+def test_nothing_from_a_network_is_unpickled() -> None:
+    """The object collectives of torch run the code that a peer sends them."""
+    forbidden = re.compile(r"\w*(gather|broadcast|scatter|send|recv)_object\w*")
+    found = []
+    for package in ("cluster", "gencomp", "shards", "slurm", "sweeps"):
+        for file in sorted((ROOT / package).rglob("*.py")):
+            words = _words(ast.parse(file.read_text()))
+            found += [f"{file}:{line}: {word}" for line, word in words if forbidden.fullmatch(word)]
+    assert not found, "\n".join(found)
+
+
 # What commands in messages hold beside quoted words: numbers, names of metrics, quoted words.
 _NEEDS_NO_QUOTES = {"_OF_FEATURES.get(metric, metric)", "len(plan.rows)", "named", "paths"}
 _COMMAND = re.compile(r"gencomp (?!reads )[a-z]+ [^`;]*$")

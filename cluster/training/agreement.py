@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from cluster.training import messages
 from cluster.training.worker_info import WorkerInfo
 from gencomp.errors import InputError
 
@@ -17,9 +18,7 @@ def require_same_data(hashes: list[str], worker: WorkerInfo) -> None:
     """Raise `InputError` on every rank if the ranks do not see the same images."""
     if worker.world == 1:
         return
-    mine = (socket.gethostname(), hashes)
-    seen: list[Any] = [None] * worker.world
-    dist.all_gather_object(seen, mine)
+    seen = messages.gather([socket.gethostname(), hashes], worker)
     for rank, (host, found) in enumerate(seen):
         if found != seen[0][1]:
             raise InputError(

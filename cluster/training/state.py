@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from cluster.checkpoints import mirror, store
 from cluster.checkpoints.retention import Retention
 from cluster.checkpoints.writer import Saver
 from cluster.runs import Run, load_frozen, parent_networks
+from cluster.training import messages
 from cluster.training.ema import Averages
 from cluster.training.worker_info import WorkerInfo
 from gencomp.errors import InputError
@@ -156,15 +155,16 @@ def _averages(
 
 def _chosen_checkpoint(run: Run, worker: WorkerInfo) -> store.Checkpoint | None:
     """The newest whole checkpoint; rank 0 verifies and chooses it, and the others take the same."""
-    if worker.world == 1:
-        return store.newest(run.checkpoints)
-    choice: list[Any] = [None, None]
+    chosen, refusal = None, None
     if worker.rank == 0:
         try:
-            choice[0] = store.newest(run.checkpoints)
+            chosen = store.newest(run.checkpoints)
         except InputError as error:
-            choice[1] = error
-    dist.broadcast_object_list(choice, src=0)
-    if choice[1] is not None:
-        raise choice[1]
-    return choice[0]
+            refusal = error
+    mine = {"step": chosen and chosen.step, "refusal": refusal and str(refusal)}
+    told = messages.from_first(mine, worker)
+    if told["refusal"] is not None:
+        raise refusal or InputError(told["refusal"])
+    if told["step"] is None:
+        return None
+    return store.Checkpoint(run.checkpoints / store.name_of(int(told["step"])))
