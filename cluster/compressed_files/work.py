@@ -96,7 +96,6 @@ class Writer(NamedTuple):
         return opened(self.run, self.checkpoint, writing=self.writing)
 
 
-@cache
 def opened(
     run: Path, checkpoint: str, toward: Toward | None = None, writing: tuple[str, ...] = ()
 ) -> Codec:
@@ -112,6 +111,14 @@ def opened(
         InputError: There is no run, the run has no such checkpoint, it has no codec, or the two
             runs have none between them.
     """
+    return _opened(Path.cwd(), run, checkpoint, toward, writing)
+
+
+@cache
+def _opened(
+    here: Path, run: Path, checkpoint: str, toward: Toward | None, writing: tuple[str, ...]
+) -> Codec:
+    """The codec for `opened`. A relative path is another run in another directory."""
     if multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)  # each process has one CPU
     found = open_run(run, checkpoint, writing)

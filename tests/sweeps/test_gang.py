@@ -123,7 +123,7 @@ def clocks(trial: Path, until: int) -> list[tuple[int, float]]:
     return [(row["step"], row["time"]) for row in rows if row["step"] <= until]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_search_of_gangs_whose_driver_and_worker_are_killed(
     file: Path, holder: Holder, tmp_path: Path, drive: Callable[..., Driver]
 ) -> None:

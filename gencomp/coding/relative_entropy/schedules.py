@@ -35,7 +35,7 @@ _SPREADS = tuple(1 - 2.0**-halvings for halvings in (*range(1, 13), 14, 16, 18, 
 _SHARES = (0.0, 0.25, 0.5, 0.75)  # of the means
 COUNT = 2 + len(_SPREADS) * len(_SHARES)
 
-# The format's times are those of ln 2 in one part. With two, one time in 130,000 would be another.
+# The format's times are those of ln 2 in one part; with two, one of all times would be another.
 _LN_2 = (0.6931471805599453, 0.0)
 _TIME_BITS = 40
 # The relative entropy of a target is known at these times, and interpolated between them.

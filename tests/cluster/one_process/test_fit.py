@@ -78,7 +78,7 @@ def test_killed_and_resumed(
     assert events(run) == ["start", "workers_failed", "start", "end", "start", "end"]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_ray_goes_on_with_the_run_and_the_other_way_round(
     photos: Path, tmp_path: Path, drive: Callable[..., Driver]
 ) -> None:
