@@ -228,8 +228,9 @@ def _locked(file: IO[str]) -> bool:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Spread the files with long tests; skip tests that need Slurm where it is not installed."""
     items[:] = spread(items)
-    for item in filter(is_long, items):
-        if item.get_closest_marker("timeout") is None:
+    for item in items:
+        longer = is_long(item) or item.get_closest_marker("slow")
+        if longer and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(_LONG_SECONDS))
     marked = [item for item in items if item.get_closest_marker("slurm")]
     if marked and (missing := missing_programs()):
