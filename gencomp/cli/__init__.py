@@ -62,7 +62,7 @@ COMMANDS: dict[str, Command] = {
     "files": Command(
         "Evaluation", "write, read and measure a real file of each held-out picture", raw=True
     ),
-    "features": Command("Evaluation", "write a run's network for evaluate to a file"),
+    "features": Command("Evaluation", "write a network that judges images to a file"),
     "slurm evaluate": Command("Evaluation", "measure a finished run in many jobs", raw=True),
     "slurm files": Command(
         "Evaluation", "measure real files of held-out pictures in many jobs", raw=True

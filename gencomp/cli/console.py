@@ -68,6 +68,12 @@ def short_duration(seconds: float | None) -> str:
     return text.removeprefix("0:") if seconds < 3599.5 else text
 
 
+def print_conversions(counts: Mapping[str, int], images: int) -> None:
+    """Say what was done to how many of the images, as they were not RGB of 8 bits or not opaque."""
+    for what, count in sorted(counts.items()):
+        print(f"{what}: {count} of {images} images")
+
+
 def print_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], remark: str = ""
 ) -> None:

@@ -19,6 +19,13 @@ from torch import Tensor, nn
 GROUPS = 8
 
 
+def block(narrow: int, wide: int, stride: int) -> list[nn.Module]:
+    """The layers of a block from `narrow` to `wide` channels, which are a multiple of `GROUPS`."""
+    convolution = nn.Conv2d(narrow, wide, 3, stride=stride, padding=1, bias=False)
+    nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+    return [convolution, nn.GroupNorm(GROUPS, wide), nn.ReLU(inplace=True)]
+
+
 class FeatureTrunk(nn.Module):
     """The layers up to the features, from images of any size on [−1, 1].
 
@@ -31,9 +38,7 @@ class FeatureTrunk(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for narrow, wide in pairwise((3, *widths)):
-            convolution = nn.Conv2d(narrow, wide, 3, stride=2, padding=1, bias=False)
-            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-            layers += [convolution, nn.GroupNorm(GROUPS, wide), nn.ReLU(inplace=True)]
+            layers += block(narrow, wide, stride=2)
         self.blocks = nn.Sequential(*layers)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:

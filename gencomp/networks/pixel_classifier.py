@@ -6,8 +6,8 @@
                         ─▶ block of a 3×3 convolution ─▶ 1×1 convolution
                         ─▶ logits [B, classes, H, W] by bilinear interpolation
 
-This is a feature pyramid (Lin et al., CVPR 2017). A block is a convolution, group normalisation (Wu
-and He, ECCV 2018) and a ReLU: an image is seen alone, whatever stands beside it in a batch. With
+This is a feature pyramid (Lin et al., CVPR 2017). A block is that of
+`gencomp.networks.classifier`: an image is seen alone, whatever stands beside it in a batch. With
 widths 16, 32, 64, 128 and 128 and 11 classes there are 266,971 parameters.
 """
 
@@ -20,31 +20,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-GROUPS = 8
+from gencomp.networks.classifier import block
 
 
 class PixelNetwork(nn.Module):
     """The logits of the classes of each pixel, from images of any size on [−1, 1].
 
     Args:
-        widths: the number of channels of each block going down, multiples of `GROUPS`.
+        widths: the number of channels of each block going down, multiples of 8.
         classes: the number of classes.
     """
 
     def __init__(self, widths: Sequence[int], classes: int) -> None:
         super().__init__()
         across = widths[1] if len(widths) > 1 else widths[0]
-        self.down = nn.ModuleList(_block(n, wide, 2) for n, wide in pairwise((3, *widths)))
+        self.down = nn.ModuleList(
+            nn.Sequential(*block(narrow, wide, stride=2)) for narrow, wide in pairwise((3, *widths))
+        )
         self.lateral = nn.ModuleList(nn.Conv2d(width, across, 1) for width in widths)
-        self.smooth = _block(across, across, 1)
+        self.smooth = nn.Sequential(*block(across, across, stride=1))
         self.head = nn.Conv2d(across, classes, 1)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """The logits, [B, classes, H, W]."""
         seen = x_BCHW
         maps: list[Tensor] = []
-        for block, lateral in zip(self.down, self.lateral):  # noqa: B905 (TorchScript)
-            seen = block(seen)
+        for halving, lateral in zip(self.down, self.lateral):  # noqa: B905 (TorchScript)
+            seen = halving(seen)
             maps.append(lateral(seen))
         merged = maps[-1]
         for place in range(len(maps) - 2, -1, -1):
@@ -63,12 +65,6 @@ class SegmentationNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """The logits [B, classes, H, W] of uint8 images [B, 3, H, W]."""
         return self.network(images.to(torch.float32) / 127.5 - 1)
-
-
-def _block(narrow: int, wide: int, stride: int) -> nn.Sequential:
-    convolution = nn.Conv2d(narrow, wide, 3, stride=stride, padding=1, bias=False)
-    nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-    return nn.Sequential(convolution, nn.GroupNorm(GROUPS, wide), nn.ReLU())
 
 
 def _resized(x_BCHW: Tensor, height: int, width: int) -> Tensor:

@@ -13,6 +13,7 @@ from PIL import Image
 from shards.errors import ShardError
 from shards.info import Transform
 from shards.reading import decode
+from shards.reading.image_headers import FORMATS
 from shards.reading.transforms import Transforms, View
 
 STORAGES = "original, png, webp (lossless), jpeg:<quality 1 to 100>"
@@ -188,7 +189,7 @@ def _original(data: bytes, loaded: decode.Loaded) -> Picture:
             "choose the storage png, webp or jpeg:<quality>, which lays them over white"
         )
     done = (decode.FIRST_TAKEN,) if found.followed else ()
-    return Picture(data, decode.FORMATS[found.format], image.width, image.height, done)
+    return Picture(data, FORMATS[found.format], image.width, image.height, done)
 
 
 def _saved(image: Image.Image, form: str, **options: int) -> bytes:

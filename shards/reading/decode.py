@@ -20,7 +20,7 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from shards.reading.image_headers import DAMAGE, FORMATS, Header, header, orientation, quiet
+from shards.reading.image_headers import DAMAGE, Header, header, orientation, quiet
 
 EXTENSIONS = frozenset("png jpg jpeg webp bmp ppm pgm pnm tif tiff".split())
 # Files with these endings are images as well, but a sample of a tar that has both kinds is read by
@@ -199,11 +199,6 @@ def left_out(data: bytes) -> list[str]:
 def has_image_ending(name: str) -> bool:
     """Whether a file's name ends as the names of images that can be read do."""
     return name.rpartition(".")[2].lower() in EXTENSIONS | RARE_EXTENSIONS
-
-
-def image_format(data: bytes) -> str:
-    """The format of an image, found by its content, as a file extension: 'png', 'jpg', ..."""
-    return FORMATS[header(data).format]
 
 
 def image_size(data: bytes, max_pixels: int | None = MAX_PIXELS) -> tuple[int, int]:

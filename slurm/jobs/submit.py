@@ -10,12 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
 from typing import Any, NamedTuple
 
 from cluster.files import lock_holder
 from gencomp.errors import InputError
+from shards.pool import environment
 from slurm.jobs import ledger, options, queue, sbatch
 from slurm.jobs.job import COLLECT, PILOT, Executor, Job
 from slurm.jobs.job_set import JobSet
@@ -308,7 +309,7 @@ def _start(evaluation: JobSet, job: Job) -> tuple[Job, Any]:
 
     executor = LocalExecutor(evaluation.logs, python=f"{shlex.quote(sys.executable)} -P")
     executor.update_parameters(timeout_min=_LOCAL_MINUTES, gpus_per_node=int(evaluation.gpu))
-    with _environment(evaluation.environment), _without_sigint():
+    with environment(evaluation.environment), _without_sigint():
         handle = executor.submit(evaluation.task(job))
     job = job.model_copy(update={"id": handle.job_id})
     ledger.record(evaluation, [job])
@@ -376,17 +377,3 @@ def _without_sigint() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    previous = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in previous.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

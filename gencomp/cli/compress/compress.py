@@ -16,11 +16,10 @@ from gencomp.cli.arguments import Checkpoint, require_max_pixels
 from gencomp.cli.compress.summary import (
     conclude,
     followed,
-    print_conversions,
     print_left_out,
     sentence,
 )
-from gencomp.cli.console import progress
+from gencomp.cli.console import print_conversions, progress
 from gencomp.errors import InputError
 from gencomp.exit_codes import DONE
 from shards.reading.decode import MAX_PIXELS

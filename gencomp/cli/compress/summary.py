@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cluster.compressed_files.processes import Failed
 from cluster.compressed_files.work import Content, Done
-from gencomp.cli.console import print_table, progress
+from gencomp.cli.console import print_conversions, print_table, progress
 from gencomp.exit_codes import DONE, FAILED, SPEAKER
 
 _MOST_NAMED = 10  # files that were left out and are named; the others are only counted
@@ -71,12 +71,6 @@ def print_left_out(files: Sequence[Path], ending: str) -> None:
     more = f" and {len(files) - _MOST_NAMED} more" if len(files) > _MOST_NAMED else ""
     plural = "s" if len(files) > 1 else ""
     print(f"left out {len(files)} file{plural} without {ending}: {named}{more}")
-
-
-def print_conversions(counts: Mapping[str, int], images: int) -> None:
-    """Say what was done to how many of the images, as they were not RGB of 8 bits or not opaque."""
-    for what, count in sorted(counts.items()):
-        print(f"{what}: {count} of {images} images")
 
 
 def sentence(file: Content) -> str:

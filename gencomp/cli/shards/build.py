@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from gencomp.cli.console import progress
+from gencomp.cli.console import print_conversions, progress
 from gencomp.cli.shards.index import index
 from gencomp.cli.shards.showing import print_set, print_skipped
 from gencomp.errors import InputError
@@ -140,8 +140,7 @@ def build(
             **_chosen(tar),
         )
     print_set(made.path, made.info)
-    for what, count in made.info.conversions.items():
-        print(f"{what}: {count} of {sum(made.info.counts.values())} images")
+    print_conversions(made.info.conversions, sum(made.info.counts.values()))
     print_skipped(made.info)
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -19,6 +17,7 @@ from gencomp.sums import Sums
 from gencomp.system import Batch, Phase, PhaseLoss, Progress, Supply
 from gencomp.systems.classifier.recipe import ClassifierRecipe
 from gencomp.systems.common import pixels
+from gencomp.systems.common.evaluation_networks import for_file
 from gencomp.systems.common.objectives import Objective, SystemOfObjectives
 
 
@@ -113,8 +112,4 @@ class Classifier(SystemOfObjectives):
         """The layers before the last one, a copy in evaluation mode."""
         trunk = self.networks["trunk"]
         assert isinstance(trunk, FeatureTrunk)
-        copied = copy.deepcopy(trunk).to(torch.device("cpu"), torch.float32)
-        # The files of runs hold contiguous weights, so those of feature networks do too.
-        for parameter in copied.parameters():
-            parameter.data = parameter.data.contiguous()
-        return FeatureNetwork(copied).eval()
+        return FeatureNetwork(for_file(trunk)).eval()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import NamedTuple
 
 import torch
@@ -17,6 +16,7 @@ from gencomp.networks.pixel_classifier import PixelNetwork, SegmentationNetwork
 from gencomp.sums import Sums
 from gencomp.system import Batch, Phase, PhaseLoss, Progress, Supply
 from gencomp.systems.common import pixels
+from gencomp.systems.common.evaluation_networks import for_file
 from gencomp.systems.common.objectives import Objective, SystemOfObjectives
 from gencomp.systems.pixel_classifier.recipe import PixelClassifierRecipe
 
@@ -117,11 +117,7 @@ class PixelClassifier(SystemOfObjectives):
         """The network for a file, a copy in evaluation mode."""
         network = self.networks["pixels"]
         assert isinstance(network, PixelNetwork)
-        copied = copy.deepcopy(network).to(torch.device("cpu"), torch.float32)
-        # The files of runs hold contiguous weights, so those of networks do too.
-        for parameter in copied.parameters():
-            parameter.data = parameter.data.contiguous()
-        return SegmentationNetwork(copied).eval()
+        return SegmentationNetwork(for_file(network)).eval()
 
     def _shades(self, classes_BHW: Tensor) -> Tensor:
         """Class 0 in black to the last one in white, uint8 [B, 3, H, W]; no class is white too."""

@@ -15,7 +15,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Protocol, TypeVar
@@ -191,7 +191,7 @@ class _Folder:
     def _file(self, name: str) -> Path:
         """The file of a plain name, which may have another name on the disk."""
         file = self.path / name
-        return file if file.exists() else self.path / _renamed(self.path).get(name, name)
+        return file if file.exists() else self.path / _renamed(self.path.absolute()).get(name, name)
 
 
 class _Zip:
@@ -211,18 +211,16 @@ class _Zip:
         return sorted(self._members)
 
     def read(self, name: str) -> bytes:
-        if name not in self._members:
-            raise ShardError(f"{self.path} holds no file {name}")
+        member = _member(self.path, self._members, name)
         try:
-            return self._zip.read(self._members[name])
+            return self._zip.read(member)
         except _DAMAGE as error:
             raise _damaged(self.path, name, error) from None
 
     def open(self, name: str) -> IO[bytes]:
-        if name not in self._members:
-            raise ShardError(f"{self.path} holds no file {name}")
+        member = _member(self.path, self._members, name)
         try:
-            return self._zip.open(self._members[name])
+            return self._zip.open(member)
         except _DAMAGE as error:
             raise _damaged(self.path, name, error) from None
 
@@ -235,7 +233,9 @@ class _Tar:
     def __init__(self, path: Path, stream: IO[bytes], magic: bytes) -> None:
         self.path = path
         compression = _COMPRESSIONS.get(magic, "")
-        self._tar = tarfile.open(fileobj=stream, mode=f"r:{compression}")  # type: ignore[call-overload]
+        self._tar = tarfile.open(  # type: ignore[call-overload]
+            fileobj=stream, mode=f"r:{compression}", encoding="utf-8"
+        )
         self._members = _plain(
             path, ((member.name, member) for member in self._tar.getmembers() if member.isfile())
         )
@@ -256,9 +256,7 @@ class _Tar:
             raise _damaged(self.path, name, error) from None
 
     def open(self, name: str) -> IO[bytes]:
-        if name not in self._members:
-            raise ShardError(f"{self.path} holds no file {name}")
-        stream = self._tar.extractfile(self._members[name])
+        stream = self._tar.extractfile(_member(self.path, self._members, name))
         assert stream is not None  # members are files
         return stream
 
@@ -313,6 +311,12 @@ def _plain(root: Path, entries: Iterable[tuple[str, T]]) -> dict[str, T]:
             )
         found[plain] = file
     return found
+
+
+def _member(root: Path, members: Mapping[str, T], name: str) -> T:
+    if name not in members:
+        raise ShardError(f"{root} holds no file {name}")
+    return members[name]
 
 
 @lru_cache(maxsize=8)

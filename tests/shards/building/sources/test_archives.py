@@ -244,3 +244,15 @@ def test_a_draw_depends_on_names_and_seed_alone() -> None:
 
 # No release may draw another split.
 GOLDEN = [(426, "000426"), (819, "000819"), (865, "000865")]
+
+
+def test_a_relative_folder_is_another_one_in_another_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files whose names on the disk are not plain are remembered by their folder."""
+    for here, written in (("one", r"train\1.png"), ("other", r"\train\1.png")):
+        (tmp_path / here / "data").mkdir(parents=True)
+        (tmp_path / here / "data" / written).write_text(here, encoding="utf-8")
+    for here in ("one", "other"):
+        monkeypatch.chdir(tmp_path / here)
+        assert open_files(Path("data")).read("train/1.png") == here.encode()
