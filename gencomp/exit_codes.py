@@ -10,6 +10,8 @@ FAILED = 1
 BAD_INPUT = 2
 # A signal asked the command to stop, which it did at a checkpoint if there was something to save.
 STOPPED = 130
+# The reader of the output has left, as `head` does once it has its lines.
+UNREAD = 141
 # SIGTERM ended a job after it had saved.
 TERMINATED = 143
 

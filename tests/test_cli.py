@@ -238,6 +238,26 @@ class TestDispatch:
         assert "'gencomp.cli.lost' is not installed" in line and "gencomp doctor" in line
 
 
+@pytest.mark.parametrize(
+    "words", [["--help"], ["recipes"], ["train", "dplc_wae_celeba", "--help"], ["doctor"]]
+)
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_reader_who_leaves_ends_the_command_without_a_word(words: list[str], stream: str) -> None:
+    """As in `gencomp recipes | head -n 1`, and as in `2>&1 | head -n 1`."""
+    left = subprocess.Popen(["true"], stdin=subprocess.PIPE)
+    left.wait()
+    assert left.stdin is not None
+    outputs = {
+        "stdout": left.stdin,
+        "stderr": subprocess.PIPE if stream == "stdout" else left.stdin,
+    }
+    with left.stdin:
+        ended = subprocess.run(
+            [sys.executable, "-m", "gencomp.cli", *words], **outputs, check=False, timeout=120
+        )
+    assert ended.returncode == 141 and not ended.stderr
+
+
 class TestGroupsOfOptions:
     """Ranges are declared with the options; what is beyond one is a sentence about the option."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import struct
-import warnings
 from collections.abc import Iterable, Mapping
 from io import BytesIO
 from pathlib import Path
@@ -87,15 +86,6 @@ def maps(
         except ValueError as error:
             raise InputError(f"{file} is not a readable map of ids: {error}") from None
     return found
-
-
-def pixels(path: Path) -> int:
-    """The number of pixels that an image file states; 0 for a file that states none."""
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-            return image.width * image.height
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
-        return 0
 
 
 def first_index(files: Iterable[bytes]) -> int:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from cluster.compressed_files import images
 from cluster.compressed_files.places import SUFFIX, Job
 from cluster.compressed_files.work import Done, pixels
 from gencomp.errors import InputError
 from shards.pool import in_order, usable_cpus
+from shards.reading import decode
 
 # The CPU time that a process takes to start: it imports torch and reads the run.
 # Unlike the clock, CPU time does not depend on what else the machine does.
@@ -93,7 +93,7 @@ def _pixels(job: Job, keep: bool) -> int:
     if job.pixels is not None:
         return job.pixels
     if job.source.suffix.lower() != SUFFIX:
-        return images.pixels(job.source)
+        return decode.stated_pixels(job.source)
     try:
         return sum(pixels(job.source))
     except InputError:

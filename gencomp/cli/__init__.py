@@ -7,6 +7,8 @@ Nothing heavy may be imported here, so that ``gencomp --help`` answers at once, 
 from __future__ import annotations
 
 import gc
+import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -15,7 +17,7 @@ from typing import Any, NamedTuple
 
 from gencomp import __version__
 from gencomp.errors import InputError
-from gencomp.exit_codes import DONE, ERROR, FAILED, FAILURE, SPEAKER, STOPPED
+from gencomp.exit_codes import DONE, ERROR, FAILED, FAILURE, SPEAKER, STOPPED, UNREAD
 from gencomp.own_packages import keep_out_current_directory, require_own
 from gencomp.text_encoding import require_utf8, use_utf8
 
@@ -100,6 +102,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: The words after ``gencomp``; by default those that the process was started with.
     """
+    try:
+        code = _main(argv)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        _discard_output()
+        return UNREAD
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    """Run one command line; raises `BrokenPipeError` once nobody reads the output any more."""
     path, flags, rest = split_words(sys.argv[1:] if argv is None else argv)
     try:
         if argv is None:
@@ -114,6 +127,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{SPEAKER}interrupted", file=sys.stderr)
         return STOPPED
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _is_unread():
+            raise
         if "--debug" in flags:
             import traceback
 
@@ -214,6 +229,22 @@ def _imported(module: str) -> ModuleType:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def _is_unread() -> bool:
+    """Whether nobody reads the output any more, or the error stream."""
+    watch = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        watch.register(stream.fileno(), 0)
+    return any(event & select.POLLERR for _, event in watch.poll(0))
+
+
+def _discard_output() -> None:
+    """Let what is still to be printed go nowhere, also when the interpreter flushes at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _unknown(name: str, group: str | None) -> str:

@@ -357,7 +357,7 @@ def _merge(
     """Make the index from the records of all the shards, in constant memory."""
     index = IndexWriter(place.set / INDEX_NAME)
     splits: dict[str, SplitInfo] = {}
-    skipped = list(source.strays)
+    skipped = [*source.strays, *source.passed_over]
     conversions: Counter[str] = Counter()
     maps: dict[str, None] = {}  # in order of appearance
     for split, shard_names in names.items():

@@ -53,6 +53,7 @@ def index_tars(
     progress: Progress | None = None,
     on_error: OnError = "stop",
     check_pixels: bool = False,
+    max_pixels: int = decode.MAX_PIXELS,
 ) -> DatasetInfo:
     """Index foreign WebDataset tars: write `index.parquet` and `dataset.json`, and copy nothing.
 
@@ -69,6 +70,7 @@ def index_tars(
             leaves the sample out and lists it in dataset.json. The tars stay as they are.
         check_pixels: Whether images, and PNG members that may be maps, are decoded as a whole; by
             default only their headers are read.
+        max_pixels: The number of pixels of an image, above which it is refused.
 
     The image of a sample is its first member with an image's extension. Members that belong to no
     image, such as README.md, are passed over; dataset.json counts them for each tar. The label is
@@ -79,6 +81,8 @@ def index_tars(
     """
     if on_error not in ("stop", "skip"):
         raise ShardError(f"on error {on_error!r} is not one of stop, skip")
+    if max_pixels < 1:
+        raise ShardError(f"the limit of {max_pixels} pixels must be at least 1")
     place, names = _find(location)
     if processes < 1:
         raise ShardError(f"{processes} processes cannot work: at least 1 is needed")
@@ -87,13 +91,14 @@ def index_tars(
         temporary = directory / f".indexing.{os.getpid()}.{INDEX_NAME}"
         writer = IndexWriter(temporary)
         try:
-            jobs = _jobs(place, names, split, on_error, check_pixels)
+            reading = _Reading(on_error, check_pixels, max_pixels)
+            jobs = _jobs(place, names, split, reading)
             splits, maps, skipped = _index(writer, jobs, processes, progress)
             index_hash, bytes_hash = writer.close()
             info = DatasetInfo(
                 name=directory.absolute().name,
                 source="wds",
-                parameters=_parameters(split, on_error, check_pixels),
+                parameters={"split": split, **reading.parameters()},
                 transform=Transform(size=None, geometry="none: as found", storage="original"),
                 location=_recorded(place, directory),
                 splits=splits,
@@ -111,15 +116,6 @@ def index_tars(
         finally:
             writer.discard()
             temporary.unlink(missing_ok=True)
-
-
-def _parameters(split: str | None, on_error: OnError, check_pixels: bool) -> dict[str, object]:
-    """The options for dataset.json; those that were added later only where they are used."""
-    return {
-        "split": split,
-        **({"on_error": on_error} if on_error != "stop" else {}),
-        **({"decode": True} if check_pixels else {}),
-    }
 
 
 def _existing_index(directory: Path, info: DatasetInfo) -> bool:
@@ -241,14 +237,32 @@ def _made(directory: Path) -> Iterator[None]:
                 directory.rmdir()
 
 
+class _Reading(NamedTuple):
+    """How the samples of a tar are read; see `index_tars`."""
+
+    on_error: OnError
+    check_pixels: bool
+    max_pixels: int
+
+    def parameters(self) -> dict[str, object]:
+        """What dataset.json records of it: what is not the default."""
+        found: dict[str, object] = {}
+        if self.on_error != "stop":
+            found["on_error"] = self.on_error
+        if self.check_pixels:
+            found["decode"] = True
+        if self.max_pixels != decode.MAX_PIXELS:
+            found["max_pixels"] = self.max_pixels
+        return found
+
+
 class _Job(NamedTuple):
     """One tar to index."""
 
     place: str | Path
     name: str
     split: str
-    on_error: OnError
-    check_pixels: bool
+    reading: _Reading
 
 
 class _Indexed(NamedTuple):
@@ -261,10 +275,8 @@ class _Indexed(NamedTuple):
     skipped: list[Skipped]
 
 
-def _jobs(
-    place: str | Path, names: list[str], split: str | None, on_error: OnError, check_pixels: bool
-) -> list[_Job]:
-    jobs = [_Job(place, name, split or _split_of(name), on_error, check_pixels) for name in names]
+def _jobs(place: str | Path, names: list[str], split: str | None, reading: _Reading) -> list[_Job]:
+    jobs = [_Job(place, name, split or _split_of(name), reading) for name in names]
     return sorted(jobs, key=lambda job: (job.split, job.name))
 
 
@@ -324,7 +336,7 @@ def _index_tar(job: _Job, report: Callable[[int], None]) -> _Indexed:
                 try:
                     row, found = _row(job, key, members, data)
                 except ValueError as error:
-                    if job.on_error == "stop":
+                    if job.reading.on_error == "stop":
                         raise ShardError(
                             f"{sample_place(where, key, members)}: {error}: mend the tar, or leave "
                             "the sample out with --on-error skip"
@@ -417,10 +429,13 @@ def _row(job: _Job, key: str, members: list[tars.Member], span: bytes) -> tuple[
         raise ValueError(f"the sample has no image that can be read (it has {', '.join(names)})")
     begin = members[0].offset
     contents = {m.name: span[m.offset - begin :][: m.size] for m in members}
+    most = job.reading.max_pixels
     try:
-        width, height = decode.image_size(contents[image])
-        if job.check_pixels:
-            decode.decode(contents[image])
+        width, height = decode.image_size(contents[image], most)
+        if job.reading.check_pixels:
+            decode.decode(contents[image], max_pixels=most)
+    except decode.TooLarge as error:
+        raise ValueError(f"{image}: {error}: raise --max-pixels if you trust the file") from None
     except ValueError as error:
         raise ValueError(f"{image} cannot be read as an image: {error}") from None
     row = row_of(
@@ -433,15 +448,15 @@ def _row(job: _Job, key: str, members: list[tars.Member], span: bytes) -> tuple[
         for name, content in contents.items()
         if name != image and name.endswith(".png") and name.count(".")
     }
-    if job.check_pixels:
-        _check_pngs(others)
+    if job.reading.check_pixels:
+        _check_pngs(others, most)
     return row, {name for name, content in others.items() if _is_map(content)}
 
 
-def _check_pngs(contents: Mapping[str, bytes]) -> None:
+def _check_pngs(contents: Mapping[str, bytes], max_pixels: int) -> None:
     for name, content in contents.items():
         try:
-            decode.open_png(content)
+            decode.open_png(content, max_pixels)
         except ValueError as error:
             raise ValueError(f"{name} cannot be read as an image: {error}") from None
 

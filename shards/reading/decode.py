@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
@@ -210,6 +211,18 @@ def image_size(data: bytes, max_pixels: int | None = MAX_PIXELS) -> tuple[int, i
     _require_one(found)
     _require_bits(found, 8)
     return _open(found, max_pixels).size
+
+
+def stated_pixels(path: Path) -> int:
+    """The number of pixels that an image file states, of which only the head is read.
+
+    It is 0 for a file that states none, such as one that is no image or cannot be read.
+    """
+    try:
+        with _unlimited(), quiet(), Image.open(path) as image:
+            return image.width * image.height
+    except DAMAGE:
+        return 0
 
 
 def is_turned(data: bytes) -> bool:

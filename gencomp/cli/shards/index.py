@@ -20,6 +20,7 @@ def index(
     processes: int | None = None,
     on_error: Literal["stop", "skip"] = "stop",
     decode: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    max_pixels: int | None = None,
 ) -> None:
     """Index existing WebDataset tars, local or remote; nothing is copied or changed.
 
@@ -33,14 +34,17 @@ def index(
         on_error: What to do with a sample whose image cannot be read: stop, or skip, which leaves
             the sample out and lists it in dataset.json.
         decode: Decode all images, to find those with a good header and damaged pixels too.
+        max_pixels: How many pixels an image may have; by default 268435456 (2^28).
     """
     from shards.building.foreign import index_tars
     from shards.pool import usable_cpus
+    from shards.reading.decode import MAX_PIXELS
 
     if not tars:
         raise InputError("missing TARS; see gencomp shards index --help")
     wanted = usable_cpus() if processes is None else processes
+    most = MAX_PIXELS if max_pixels is None else max_pixels
     with progress("indexing", "tars") as show:
-        info = index_tars(tars, out, split, wanted, show, on_error, decode)
+        info = index_tars(tars, out, split, wanted, show, on_error, decode, most)
     print_set(out or tars[0], info)
     print_skipped(info)

@@ -79,6 +79,8 @@ class Source:
         maps: The members that are maps of pixels; None means every image member after the first.
         strays: Files that belong to no split. They end a build, unless it skips what it cannot
             read.
+        passed_over: Files that are no part of the data set, such as a licence beside it. They end
+            no build; dataset.json names them.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Source:
     classes: list[str] = field(default_factory=list)
     maps: list[str] | None = None
     strays: list[Skipped] = field(default_factory=list)
+    passed_over: list[Skipped] = field(default_factory=list)
 
 
 class Item(Protocol):
@@ -115,6 +118,20 @@ def read_each(
             yield encode(item)
         except ShardError as error:
             yield Skipped(path=item.path, reason=str(error))
+
+
+def passed_over(where: str, names: Sequence[str], what: str) -> list[Skipped]:
+    """What dataset.json says, in one line, of files that are no part of the data set.
+
+    Args:
+        where: The folder or the archive that holds them.
+        names: Their paths in it.
+        what: What they are not, such as `images of LSUN`.
+    """
+    if not names:
+        return []
+    reason = f"files that are no {what}: {len(names)}, the first is {min(names)}"
+    return [Skipped(path=where, reason=reason)]
 
 
 def stored_picture(stored: Pictures, data: bytes, where: object) -> Picture:

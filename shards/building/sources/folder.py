@@ -15,7 +15,8 @@ Options: `test_images`, the number of images in the test split, or `test_fractio
 below LABELS, and sub-folders give no labels (see `paired`); `class_names` names the ids of the map
 `label`.
 
-`kodak` reads the 24 photographs kodim01.png to kodim24.png, which are all in the split test.
+`kodak` reads the 24 photographs kodim01.png to kodim24.png, which are all in the split test. Other
+files there, and files of `clic` that are no PNG, are passed over and counted in dataset.json.
 
 `clic` reads the PNG files of CLIC, the Challenge on Learned Image Compression. The path is one of
 its zips (professional_train_2020.zip, mobile_valid_2020.zip, CLIC2020Professional_test.zip, ...),
@@ -36,7 +37,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from shards.building.pictures import Pictures, pictures
-from shards.building.sources import Listed, Source, read_each, stored_picture
+from shards.building.sources import Listed, Source, passed_over, read_each, stored_picture
 from shards.building.sources.archives import Files, above_splits, open_files, wrapping
 from shards.building.sources.draw import drawn
 from shards.building.sources.paired import paired
@@ -131,7 +132,8 @@ def kodak(path: Path | None, *, size: str | None = None, storage: str | None = N
     stored = _lossless("kodak", size, storage)
     files = open_files(path)
     by_name: dict[str, str] = {}
-    for name in files.names():
+    found = files.names()
+    for name in found:
         if (other := by_name.setdefault(PurePosixPath(name).name.lower(), name)) != name:
             raise ShardError(f"{path} holds {other} and {name}: one of them is enough")
     if lost := [name for name in _KODAK if name not in by_name]:
@@ -141,7 +143,9 @@ def kodak(path: Path | None, *, size: str | None = None, storage: str | None = N
         )
     items = _items([(str(path), by_name[name], name, None) for name in _KODAK], [])
     more = {"listing": files.fingerprint(by_name[name] for name in _KODAK)}
-    return _source("kodak", stored, {"test": items}, [], more)
+    source = _source("kodak", stored, {"test": items}, [], more)
+    others = sorted(set(found) - {by_name[name] for name in _KODAK})
+    return replace(source, passed_over=passed_over(path.name, others, "photographs of Kodak"))
 
 
 def clic(path: Path | None, *, size: str | None = None, storage: str | None = None) -> Source:
@@ -153,10 +157,14 @@ def clic(path: Path | None, *, size: str | None = None, storage: str | None = No
         raise ShardError("clic needs the path of its zips or of the folders that they unpack to")
     stored = _lossless("clic", size, storage)
     listings = {}
+    others: list[Skipped] = []
     by_split: dict[str, list[tuple[str, str, str, str | None]]] = {}
     places: dict[tuple[str, str], str] = {}
     for files in _roots(path):
-        found = [name for name in files.names() if name.lower().endswith(".png")]
+        names = files.names()
+        found = [name for name in names if name.lower().endswith(".png")]
+        more = [name for name in names if not name.lower().endswith((".png", ".zip"))]
+        others += passed_over(_below(path, files.path, ""), more, "PNG files")
         for name in found:
             where = _below(path, files.path, name)
             split, track = _clic_names(path, where)
@@ -174,7 +182,8 @@ def clic(path: Path | None, *, size: str | None = None, storage: str | None = No
         for split in ("train", "valid", "test")
         if split in by_split
     }
-    return _source("clic", stored, splits, classes, {"listings": listings})
+    source = _source("clic", stored, splits, classes, {"listings": listings})
+    return replace(source, passed_over=others)
 
 
 def encode(file: File, stored: Pictures) -> NewSample:

@@ -28,7 +28,14 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from shards.building.pictures import Pictures, pictures
-from shards.building.sources import Items, Outcome, Source, read_each, stored_picture
+from shards.building.sources import (
+    Items,
+    Outcome,
+    Source,
+    passed_over,
+    read_each,
+    stored_picture,
+)
 from shards.building.sources.archives import open_files
 from shards.building.sources.draw import drawn
 from shards.building.sources.lsun_database import (
@@ -41,6 +48,7 @@ from shards.building.sources.lsun_database import (
 )
 from shards.building.writer import NewSample
 from shards.errors import ShardError
+from shards.info import Skipped
 
 DEFAULT_SIZE = "64"
 _IMAGES = (".webp", ".jpg", ".jpeg", ".png")
@@ -96,8 +104,11 @@ def lsun(
         size = DEFAULT_SIZE
     stored = pictures(size, storage, "png")
     database = _database(path)
-    layout = _exported if database is None else _databases
-    splits, content = layout(database or path, test_images, seed)
+    others: list[Skipped] = []
+    if database is None:
+        splits, content, others = _exported(path, test_images, seed)
+    else:
+        splits, content = _databases(database, test_images, seed)
     return Source(
         name="lsun",
         parameters={
@@ -111,6 +122,7 @@ def lsun(
         transform=stored.transform(),
         splits=splits,
         read=partial(read, stored=stored),
+        passed_over=others,
     )
 
 
@@ -153,9 +165,13 @@ def _databases(database: Path, test_images: int, seed: int) -> tuple[dict[str, I
     return splits, content
 
 
-def _exported(root: Path, test_images: int, seed: int) -> tuple[dict[str, Items], str]:
+def _exported(
+    root: Path, test_images: int, seed: int
+) -> tuple[dict[str, Items], str, list[Skipped]]:
+    """The splits of exported images, a hash of their files, and what else lies there."""
     files = open_files(root)
-    names = [name for name in files.names() if name.lower().endswith(_IMAGES)]
+    found = files.names()
+    names = [name for name in found if name.lower().endswith(_IMAGES)]
     by_key = {PurePosixPath(name).stem: name for name in names}
     if not names:
         raise ShardError(f"{root} holds no images: give the path of {_LAYOUTS}")
@@ -173,7 +189,9 @@ def _exported(root: Path, test_images: int, seed: int) -> tuple[dict[str, Items]
     }
     if test:
         splits["test"] = Folder(root, [by_key[key] for key in keys if key in test])
-    return splits, files.fingerprint(by_key[key] for key in keys)
+    others = [name for name in found if not name.lower().endswith(_IMAGES)]
+    content = files.fingerprint(by_key[key] for key in keys)
+    return splits, content, passed_over(root.name, others, f"images ({', '.join(_IMAGES)})")
 
 
 def _database(path: Path) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from functools import cache
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from gencomp.coding import bits_back, latent_bins, logistic, webp
 from gencomp.coding.latent_model import Gaussian
@@ -136,6 +138,15 @@ class TestLength:
         rest = len(bits_back.encode(MODEL, known[1:], fine, opening=False))
         assert opened == pytest.approx(plain + rest - plan.initial_bits / 8, abs=40)
         assert opened < without or plain > elbo(1)[0] / 8 + plan.initial_bits / 8
+
+    def test_the_largest_images_come_back_without_a_warning(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Pillow warns above 2/3 of the pixels that a WebP can have."""
+        (one,) = images(1)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", one[..., 0].size * 2 // 3)
+        with warnings.catch_warnings(action="error"):
+            assert np.array_equal(webp.decode(webp.encode(one), *one.shape[:2]), one)
 
     def test_a_single_image_is_webp(self) -> None:
         one = images(1)

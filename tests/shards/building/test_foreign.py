@@ -374,6 +374,16 @@ def test_pixels_are_checked_where_that_is_asked_for(decode: bool, tmp_path: Path
         indexed_after(tmp_path / "stop" / "a.tar", {"1.png": damaged(1)}, check_pixels=True)
 
 
+def test_the_largest_number_of_pixels_is_ours(tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match=r"png: its 6x5 pixels exceed the limit of 29 .*--max-pix"):
+        indexed_after(tmp_path / "stop" / "a.tar", {"1.png": png(1)}, max_pixels=29)
+    info = indexed_after(tmp_path / "take" / "a.tar", {"1.png": png(1)}, max_pixels=30)
+    assert info.counts == {"train": 3} and info.parameters["max_pixels"] == 30
+    assert verify(tmp_path / "take").ok and reds(tmp_path / "take") == [0, 1, 2]
+    with pytest.raises(ShardError, match="the limit of 0 pixels must be at least 1"):
+        indexed_after(tmp_path / "none" / "a.tar", {"1.png": png(1)}, max_pixels=0)
+
+
 @pytest.mark.parametrize("ending", ["jfif", "jpe", "JPE", "gif", "dib", "pbm", "mpo", "v2.jfif"])
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "BMP"])
 def test_rare_endings_are_taken_by_their_content(ending: str, form: str, tmp_path: Path) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import simplejpeg
 from PIL import Image
 
-from shards.reading.decode import decode, image_size, open_rgb
+from shards.reading.decode import decode, image_size, open_rgb, stated_pixels
 from shards.reading.image_headers import FORMATS, header
 
 SIZES = [(1, 1), (1, 2), (2, 1), (3, 5), (8, 8), (7, 17), (16, 33), (101, 67)]
@@ -88,6 +90,20 @@ def test_an_array_of_another_shape_is_left_alone() -> None:
         other = np.zeros((8, 9, 3), dtype=np.uint8)
         image = decode(data, other)
         assert image is not other and image.shape == (8, 8, 3) and not other.any()
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM"])
+def test_stated_pixels_of_any_number(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (7, 5)).save(tmp_path / "image", form)
+    (tmp_path / "text").write_text("no image", encoding="utf-8")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert stated_pixels(tmp_path / "image") == 35
+    assert stated_pixels(tmp_path / "text") == stated_pixels(tmp_path / "nowhere") == 0
+    assert Image.MAX_IMAGE_PIXELS == 2
 
 
 def test_damage_is_refused_with_a_reason() -> None:

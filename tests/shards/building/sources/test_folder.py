@@ -294,6 +294,13 @@ def test_kodak(tmp_path: Path, packed: bool) -> None:
     source = kodak(pack(root, tmp_path / "kodak.zip", "kodak/") if packed else root)
     assert list(source.splits) == ["test"] and source.transform.storage == "original"
     assert keys(source, "test") == [f"kodim{n:02d}" for n in range(1, 25)]
+    assert [(one.path, one.reason) for one in source.passed_over] == [
+        (
+            "kodak.zip" if packed else "kodak",
+            "files that are no photographs of Kodak: 1, the first is "
+            + ("kodak/readme.txt" if packed else "readme.txt"),
+        )
+    ]
     for n, sample in enumerate(samples(source)["test"], start=1):
         assert sample.members == {"png": (root / f"kodim{n:02d}.png").read_bytes()}
         assert sample.label is None
@@ -385,7 +392,12 @@ def test_one_zip_or_folder_of_clic(tmp_path: Path) -> None:
 
 def test_clic_built(tmp_path: Path) -> None:
     write_clic(tmp_path / "clic")
+    (tmp_path / "clic" / "LICENSE").write_text("free", encoding="utf-8")
+    (tmp_path / "clic" / "photo.jpg").write_bytes(b"of somebody")
     built = build("clic", tmp_path / "set", path=tmp_path / "clic", shard_size=3, processes=1)
+    assert [(one.path, one.reason) for one in built.info.skipped] == [
+        ("clic", "files that are no PNG files: 2, the first is LICENSE")
+    ]
     assert built.splits == {"train": 4, "valid": 4, "test": 3}
     sample = built.split("test").read(2)
     with Image.open(tmp_path / "unpacked/professional_test_2021/test-shot-5.png") as original:

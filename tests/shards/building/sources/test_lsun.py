@@ -137,7 +137,11 @@ def test_an_export_gives_the_same_samples(bedrooms: Path, tmp_path: Path) -> Non
             file = root / ("" if flat else "/".join(key[:6].decode())) / f"{key.decode()}.webp"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(data)
-        exported = samples(lsun(root, size="8", test_images=40), block_size=70)
+        (root / "export.log").write_text("done", encoding="utf-8")
+        source = lsun(root, size="8", test_images=40)
+        (other,) = source.passed_over
+        assert other.path == root.name and other.reason.endswith("1, the first is export.log")
+        exported = samples(source, block_size=70)
         assert exported == samples(lsun(bedrooms, size="8", test_images=40), block_size=70)
 
 
