@@ -10,12 +10,14 @@ from cluster.results import classical, file_rates
 from cluster.results.metrics import RunResult
 from gencomp.coding.classical import ClassicalCodec
 from gencomp.errors import InputError
+from gencomp.evaluation.feature_inputs import whole_name
 from gencomp.figures.curves import Panel, Point, require_one_protocol
 
 # The metrics of features, with the word by which `gencomp evaluate` measures each.
 _OF_FEATURES = {"rfid": "fid", "rkid": "kid", "rfd": "fid", "rkd": "kid"}
+# Distances of features of patches carry their side: rfid_256.
 METRICS = ("mse", "psnr", "ms_ssim", "lpips", "mmd", "pv", *_OF_FEATURES)
-_ZERO_RATE = {name: f"rate0_{name}" for name in ("mse", "pv", *_OF_FEATURES)}
+_WITH_ZERO_RATE = ("mse", "pv", *_OF_FEATURES)
 
 
 def parse(text: str) -> list[str]:
@@ -26,7 +28,8 @@ def parse(text: str) -> list[str]:
     """
     names = [word.strip() for word in text.split(",") if word.strip()]
     for name in names:
-        if name not in METRICS:
+        whole, side = whole_name(name)
+        if name not in METRICS and not (side and whole in _OF_FEATURES):
             raise InputError(f"--metrics {name!r} is not one of {', '.join(METRICS)}")
     if not names:
         raise InputError(f"--metrics is empty, but needs some of {', '.join(METRICS)}")
@@ -68,19 +71,21 @@ def _panel(metric: str, measured: Sequence[RunResult]) -> Panel:
         InputError: No result has the metric.
     """
     points: list[Point] = []
+    whole, side = whole_name(metric)
     for one in measured:
         points += filter(None, [one.point(metric)])
     # The point without any bits belongs to the generator, so one in a series is enough.
     drawn: set[str] = set()
     for one in measured:
-        zero = one.point(_ZERO_RATE[metric], bpp=0.0) if metric in _ZERO_RATE else None
+        zero = one.point(f"rate0_{metric}", bpp=0.0) if whole in _WITH_ZERO_RATE else None
         if zero is not None and one.series not in drawn:
             drawn.add(one.series)
             points.append(zero)
     if not points:
+        patches = f" --patches {side}" if side else ""
         raise InputError(
             f"no result has the metric {metric}; measure it with"
-            f" `gencomp evaluate RUN --metrics {_OF_FEATURES.get(metric, metric)}`"
+            f" `gencomp evaluate RUN --metrics {_OF_FEATURES.get(whole, whole)}{patches}`"
         )
     return Panel(metric, points)
 

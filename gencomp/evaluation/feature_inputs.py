@@ -1,4 +1,4 @@
-"""The inputs of feature networks, and the names of distances of features; without torch."""
+"""The inputs of feature networks, and the names of distances of features. Nothing imports torch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ RESIZE_RULES: dict[Input, str] = {
     "signed-299": "float32 v/127.5 − 1, resized to 299×299 by torch's bilinear interpolation with"
     " antialiasing",
 }
+LEAST_PATCH = 16  # pixels
 INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 
 
@@ -22,10 +23,23 @@ class DistanceNames(NamedTuple):
     kernel: str
 
 
-def distance_names(sha256: str) -> DistanceNames:
+def distance_names(sha256: str, patches: int | None = None) -> DistanceNames:
     """The names that distances have: fid and kid with the Inception network, fd and kd with others.
 
     Args:
         sha256: the SHA-256 of the feature network's file.
+        patches: the side of the patches whose features are compared, as in fid_256; None for whole
+            images.
     """
-    return DistanceNames("fid", "kid") if sha256 == INCEPTION_SHA256 else DistanceNames("fd", "kd")
+    names = ("fid", "kid") if sha256 == INCEPTION_SHA256 else ("fd", "kd")
+    return DistanceNames(*(name if patches is None else f"{name}_{patches}" for name in names))
+
+
+def whole_name(metric: str) -> tuple[str, int | None]:
+    """The name that a metric has on whole images, and the side of its patches.
+
+    >>> whole_name("rfid_256"), whole_name("ms_ssim")
+    (('rfid', 256), ('ms_ssim', None))
+    """
+    name, _, side = metric.rpartition("_")
+    return (name, int(side)) if name and side.isdecimal() else (metric, None)

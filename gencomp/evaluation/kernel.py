@@ -113,17 +113,22 @@ def inverse_multiquadric(x_MD: np.ndarray, y_ND: np.ndarray) -> np.ndarray:
     return total_MN
 
 
-def subsets(first: int, second: int) -> int:
+def subsets(first: int, second: int, rows: int | None = None) -> int:
     """The number of subsets of two sets of these sizes.
 
     Each subset has four items or more of both sets, as its error needs, if the sets have them.
+
+    Args:
+        first, second: the number of items of each set.
+        rows: the number of rows of features of the larger set; by default a row an item.
 
     Raises:
         ValueError: one of the sets has fewer than two items.
     """
     if min(first, second) < 2:
         raise ValueError(f"a kernel distance needs two images or more, not {min(first, second)}")
-    return max(1, min(-(-max(first, second) // SUBSET), min(first, second) // _LEAST))
+    rows = max(first, second) if rows is None else rows
+    return max(1, min(-(-rows // SUBSET), min(first, second) // _LEAST))
 
 
 def members(subset: int, count: int, items: int) -> np.ndarray:
@@ -155,17 +160,27 @@ def distance(
 
 
 def subset_distance(
-    x_MD: np.ndarray, y_ND: np.ndarray, paired: bool, kernel: Kernel = cubic
+    x_MD: np.ndarray,
+    y_ND: np.ndarray,
+    paired: bool,
+    kernel: Kernel = cubic,
+    patches: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> KernelDistance:
-    """The distance of one subset, float64, from its two rows or more on each side.
+    """The distance of one subset, float64, from its two images or more on each side.
 
     Args:
-        x_MD, y_ND: the features of both sides.
-        paired: whether row i of both sides belongs to one image; then both have equally many rows.
+        x_MD, y_ND: the features of both sides: a row for each image, or rows for its patches.
+        paired: whether image i of both sides is the same one; then both have equally many.
         kernel: the kernel of float64 features.
+        patches: the number of consecutive rows that belong to each image of both sides; by default
+            every row is an image.
     """
     x, y = x_MD.astype(np.float64), y_ND.astype(np.float64)
     within_x, within_y, between = kernel(x, x), kernel(y, y), kernel(x, y)
+    if patches is not None:
+        of_x, of_y = patches
+        within_x, within_y = _of_images(within_x, of_x, of_x), _of_images(within_y, of_y, of_y)
+        between = _of_images(between, of_x, of_y)
     if paired:
         return _of_pairs(within_x + within_y - between - between.T)
     return _of_samples(within_x, within_y, between)
@@ -204,6 +219,19 @@ class _Symmetric(NamedTuple):
         rest_NN = matrix_NN - mean - effects_N[:, None] - effects_N
         np.fill_diagonal(rest_NN, 0)
         return cls(mean, effects_N, float((rest_NN**2).sum()) / (count * (count - 3)))
+
+
+def _of_images(kernel_PQ: np.ndarray, patches_M: np.ndarray, patches_N: np.ndarray) -> np.ndarray:
+    """The kernel of images, [M, N], from that of their patches.
+
+    It is the sum over the patches of two images, in units of the mean number of patches. So its
+    mean over pairs of images weights every patch alike, and no patch is compared with another one
+    of its image or of that image's reconstruction.
+    """
+    begins_M, begins_N = (np.cumsum(counts) - counts for counts in (patches_M, patches_N))
+    sums_MN = np.add.reduceat(np.add.reduceat(kernel_PQ, begins_M, axis=0), begins_N, axis=1)
+    found: np.ndarray = sums_MN / (patches_M.mean() * patches_N.mean())
+    return found
 
 
 def _of_pairs(kernel_NN: np.ndarray) -> KernelDistance:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from gencomp.errors import InputError
+from gencomp.evaluation.feature_inputs import whole_name
 from gencomp.evaluation.psnr import psnr
 from gencomp.figures.style import (
     COLOURS,
@@ -190,7 +191,10 @@ def _draw_panel(axes: Axes, panel: Panel, looks: Mapping[str, Mapping[str, Any]]
         for point in points:
             if point.file_bpp is not None:
                 _draw_container(axes, point, point.file_bpp, looks[name]["color"])
-    title, label = LABELS[panel.metric]
+    whole, side = whole_name(panel.metric)
+    title, label = LABELS[whole]
+    if side is not None:
+        label = f"{label}, patches of {side}×{side}"
     axes.set_title(title)
     axes.set_ylabel(label)
     axes.set_xlabel("measured rate, bits per pixel")
@@ -201,7 +205,7 @@ def _draw_panel(axes: Axes, panel: Panel, looks: Mapping[str, Mapping[str, Any]]
         log_axis(axes)
         if panel.metric == "mse":
             _decibels(axes)
-    elif panel.metric in _FROM_ZERO and min(values) >= 0:
+    elif whole in _FROM_ZERO and min(values) >= 0:
         axes.set_ylim(bottom=0)
 
 

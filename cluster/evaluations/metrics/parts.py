@@ -6,7 +6,9 @@ A part of n items holds these tensors:
     features/<set>   float32 [n, D], the features of one of the sets images, reconstructions, rate0
                      and samples; the set latents holds the latent of each image, and the set prior
                      as many samples of the prior; the sets image_slices and made_slices hold the
-                     projections of images and reconstructions on random directions
+                     projections of images and reconstructions on random directions. Those of
+                     patches have a row for each patch instead, the patches of an image together
+    patches          int64 [n], the number of patches of each item, where there are patches
     segmentation/<set>  int64 [n, 3, K], what `gencomp.evaluation.segmentation` counts in images and
                      reconstructions
     pixels/<what>    int64 [3, H, W], sums for the rate-0 identity
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -43,6 +46,8 @@ FeatureSet = Literal[
     "image_slices",
     "made_slices",
 ]
+OF_PATCHES: tuple[FeatureSet, ...] = ("images", "reconstructions", "rate0", "samples")
+PATCHES = "patches"
 PIXEL_TOTAL, PIXEL_SQUARES, DRAWN_TOTAL = "pixels/total", "pixels/squares", "pixels/drawn"
 
 
@@ -68,10 +73,12 @@ def read_part(evaluation: Evaluation, block: int) -> tuple[dict[str, Tensor], di
     path = evaluation.part(block)
     tensors, metadata = parts.read(path, evaluation.plan.hash, block)
     items = len(evaluation.plan.blocks[block].items)
+    patched = {feature_name(which) for which in OF_PATCHES} if PATCHES in tensors else set()
     for name, tensor in tensors.items():
-        if not name.startswith("pixels/") and len(tensor) != items:
+        expected = int(tensors[PATCHES].sum()) if name in patched else items
+        if not name.startswith("pixels/") and len(tensor) != expected:
             raise InputError(
-                f"{path} holds {len(tensor)} values of {name}, not {items}; {parts.MEND}"
+                f"{path} holds {len(tensor)} values of {name}, not {expected}; {parts.MEND}"
             )
     return tensors, metadata
 
@@ -83,15 +90,21 @@ class StoredFeatures:
     Attributes:
         which: the name of the set.
         files: the parts in the order of their blocks.
-        lengths: the number of items in each part.
+        rows: for each part, the number of rows of each of its items: of its patches, or 1.
     """
 
     which: FeatureSet
     files: Sequence[Path]
-    lengths: Sequence[int]
+    rows: Sequence[np.ndarray]
 
     def __len__(self) -> int:
-        return sum(self.lengths)
+        """The number of items."""
+        return sum(map(len, self.rows))
+
+    @cached_property
+    def rows_N(self) -> np.ndarray:
+        """The number of rows of each item."""
+        return np.concatenate(self.rows)
 
     def blocks(self) -> Iterator[Tensor]:
         """The features of each part in turn, float32 [n, D]."""
@@ -113,14 +126,21 @@ class StoredFeatures:
         return merged
 
     def at(self, items: np.ndarray) -> np.ndarray:
-        """The features of some items, float32 [len(items), D].
+        """The features of some items, float32 [the number of their rows, D].
 
         Args:
             items: the places of these items among all items, in increasing order.
         """
         found, begin = [], 0
-        for features_ND, length in zip(self.blocks(), self.lengths, strict=True):
-            here = items[(items >= begin) & (items < begin + length)] - begin
-            found.append(features_ND.numpy()[here])
-            begin += length
+        for features_PD, rows_N in zip(self.blocks(), self.rows, strict=True):
+            wanted_N = np.zeros(len(rows_N), bool)
+            wanted_N[items[(items >= begin) & (items < begin + len(rows_N))] - begin] = True
+            found.append(features_PD.numpy()[np.repeat(wanted_N, rows_N)])
+            begin += len(rows_N)
         return np.concatenate(found)
+
+    def by_item(self, values_P: np.ndarray) -> np.ndarray:
+        """Values of rows whose mean is the same over items, added up for each, float64 [N]."""
+        begins_N = np.cumsum(self.rows_N) - self.rows_N
+        sums_N: np.ndarray = np.add.reduceat(values_P, begins_N)
+        return sums_N / self.rows_N.mean()

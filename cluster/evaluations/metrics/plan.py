@@ -18,7 +18,14 @@ from cluster.evaluations.plans import spaced
 from cluster.runs import Run
 from gencomp import recipes
 from gencomp.errors import InputError
-from gencomp.evaluation import intervals, kernel, networks, sliced_wasserstein, ssim
+from gencomp.evaluation import (
+    intervals,
+    kernel,
+    networks,
+    patches,
+    sliced_wasserstein,
+    ssim,
+)
 from gencomp.evaluation.feature_inputs import RESIZE_RULES
 from gencomp.validation import checked
 
@@ -53,6 +60,7 @@ class Plan(plans.Plan):
         "reader": None,
         "segmentation": None,
         "label_map": "label",
+        "patches": None,
     }
 
     format: Literal[1] = 1
@@ -259,6 +267,18 @@ def rules(settings: Settings, sizes: Sequence[tuple[int, int]]) -> dict[str, str
     if settings.asks(*OF_FEATURES):
         said["features"] = RESIZE_RULES[settings.features_input]
         said["reference"] = "the measured images themselves"
+    if (side := settings.patches) is not None:
+        for height, width in sizes:
+            if not patches.count(height, width, side):
+                raise InputError(
+                    f"--patches is {side}, but there are images of {width}x{height} pixels, which"
+                    " have no such patch"
+                )
+        said["patches"] = (
+            f"features of {side}x{side} patches: a grid from the upper left corner and one shifted"
+            " by half a patch (Mentzer et al. 2020); every patch weights the same, and errors are"
+            " those of images"
+        )
     if settings.asks("fid"):
         said["fid"] = "unbiased covariances; interval by influence functions"
     if settings.asks("kid"):

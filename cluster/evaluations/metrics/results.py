@@ -58,14 +58,15 @@ class Parts(NamedTuple):
         values: name of a metric -> its values, float64 [N].
         sums: name of a tensor -> its int64 sums over pixels.
         segmented: set of images -> what was counted in them, int64 [N, 3, K].
-        lengths: set of features -> block -> number of items, for the blocks that hold the set.
+        rows: set of features -> block -> number of rows of each of its items, for the blocks that
+            hold the set.
         metadata: the metadata of the parts.
     """
 
     values: dict[str, np.ndarray]
     sums: dict[str, Tensor]
     segmented: dict[str, np.ndarray]
-    lengths: dict[FeatureSet, dict[int, int]]
+    rows: dict[FeatureSet, dict[int, np.ndarray]]
     metadata: list[dict[str, str]]
 
 
@@ -154,7 +155,11 @@ def _read(evaluation: Evaluation, missing: list[int]) -> Parts:
                 found.sums[name] = found.sums[name] + tensor if name in found.sums else tensor
         for which in (*_COMPARED, "images", *_OTHER_SETS):
             if (features := tensors.get(parts.feature_name(which))) is not None:
-                found.lengths.setdefault(which, {})[block] = len(features)
+                found.rows.setdefault(which, {})[block] = (
+                    tensors[parts.PATCHES].numpy()
+                    if parts.PATCHES in tensors and which in parts.OF_PATCHES
+                    else np.ones(len(features), np.int64)
+                )
     found.values.update({name: np.concatenate(those) for name, those in values.items()})
     found.segmented.update({name: np.concatenate(those) for name, those in segmented.items()})
     return found
@@ -180,15 +185,19 @@ def _of_features(
     """The distances of every set of features from the features of the images."""
     settings = evaluation.plan.settings
     metrics: dict[str, dict[str, Any]] = {}
-    compared = [which for which in _COMPARED if which in found.lengths]
+    compared = [which for which in _COMPARED if which in found.rows]
     if not compared:
         return metrics
     images = _stored(evaluation, found, "images")
     reference = images.sums().gaussian() if settings.asks("fid") and len(images) > 1 else None
     for which in compared:
-        fid, kid = (_COMPARED[which] + name for name in distance_names(settings.features or ""))
+        names = distance_names(settings.features or "", settings.patches)
+        fid, kid = (_COMPARED[which] + name for name in names)
         others = _stored(evaluation, found, which)
         counts = {"samples": len(others)} if which == "samples" else {}
+        rows = int(images.rows_N.sum()), int(others.rows_N.sum())
+        if settings.patches is not None:
+            counts["patches"] = rows[0]
         if min(len(images), len(others)) < 2:
             what = "samples" if len(others) < 2 and which == "samples" else "images"
             warnings.append(f"{fid} and {kid} are left out: they need two {what} or more")
@@ -196,10 +205,11 @@ def _of_features(
         if reference is not None:
             dimension = len(reference.mean_D)
             metrics[fid] = _frechet(images, reference, others) | counts
-            if min(len(images), len(others)) <= dimension:
+            if min(rows) <= dimension:
+                what = "images" if settings.patches is None else "patches"
                 warnings.append(
-                    f"{fid} compares {len(others)} with {len(images)} images of {dimension} "
-                    "features: with no more images than features it is biased far upwards, and "
+                    f"{fid} compares {rows[1]} with {rows[0]} {what} of {dimension} "
+                    f"features: with no more {what} than features it is biased far upwards, and "
                     f"compares only with values of the same counts ({kid} is not biased)"
                 )
         if settings.asks("kid"):
@@ -247,7 +257,7 @@ def _of_segments(found: Parts, warnings: list[str]) -> dict[str, dict[str, Any]]
 
 
 def _stored(evaluation: Evaluation, found: Parts, which: FeatureSet) -> StoredFeatures:
-    files = found.lengths[which]
+    files = found.rows[which]
     return StoredFeatures(which, [evaluation.part(b) for b in files], list(files.values()))
 
 
@@ -255,8 +265,8 @@ def _frechet(images: StoredFeatures, reference: Gaussian, others: StoredFeatures
     fitted = others.sums().gaussian()
     forth = frechet.Transport(reference, fitted)
     value = frechet.distance(reference, fitted, forth)
-    of_images = frechet.influence(images.blocks(), reference, fitted, forth).numpy()
-    of_others = frechet.influence(others.blocks(), fitted, reference).numpy()
+    of_images = images.by_item(frechet.influence(images.blocks(), reference, fitted, forth).numpy())
+    of_others = others.by_item(frechet.influence(others.blocks(), fitted, reference).numpy())
     if _paired(images, others):
         ends = intervals.of_mean(of_images + of_others + value)
     else:
@@ -272,18 +282,19 @@ def _kernel(images: StoredFeatures, others: StoredFeatures, form: kernel.Kernel)
         others: the features to compare.
         form: the form of the kernel.
     """
-    count = kernel.subsets(len(images), len(others))
-
-    def subset(which: StoredFeatures, number: int) -> np.ndarray:
-        return which.at(kernel.members(number, count, len(which)))
-
+    both = images, others
+    rows = max(int(which.rows_N.sum()) for which in both)
+    count = kernel.subsets(len(images), len(others), rows)
     paired = _paired(images, others)
-    whole = kernel.mean(
-        [
-            kernel.subset_distance(subset(images, i), subset(others, i), paired, form)
-            for i in range(count)
-        ]
-    )
+
+    def subset(number: int) -> kernel.KernelDistance:
+        items = [kernel.members(number, count, len(which)) for which in both]
+        x, y = (which.at(of) for which, of in zip(both, items, strict=True))
+        of_x, of_y = (which.rows_N[of] for which, of in zip(both, items, strict=True))
+        patched = len(x) > len(of_x) or len(y) > len(of_y)
+        return kernel.subset_distance(x, y, paired, form, (of_x, of_y) if patched else None)
+
+    whole = kernel.mean([subset(number) for number in range(count)])
     return _entry(whole.value, whole.interval, len(images)) | {"subsets": count}
 
 

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from cluster.evaluations.options import Device, Options, Seed, Threads
 from gencomp.errors import InputError
-from gencomp.evaluation.feature_inputs import Input
+from gencomp.evaluation.feature_inputs import LEAST_PATCH, Input
 
 # What reconstructions are: what the networks make of an image, or what its real file decodes to.
 Reconstructions = Literal["networks", "files"]
@@ -57,6 +57,12 @@ class MetricOptions(Options):
         description="Form of the images that the feature network is given: uint8 of any size, or"
         " floats on [-1, 1] at 299×299.",
     )
+    patches: int | None = Field(
+        None,
+        ge=LEAST_PATCH,
+        description="Side of the patches whose features fid and kid compare, such as 256; by"
+        " default features of whole images. Results carry it in their names: rfid_256.",
+    )
     label_map: str = Field(
         "label", description="Name of the map of class ids that miou compares with."
     )
@@ -87,6 +93,8 @@ class Settings(MetricOptions):
             raise ValueError("--samples is 1, but a distance needs two samples or more (0: none)")
         if self.draws < 2 and self.asks(*_OF_DRAWS):
             raise ValueError(f"--draws is {self.draws}, but pv and rate0 need two or more")
+        if self.patches is not None and not self.asks(*OF_FEATURES):
+            raise ValueError("--patches is for the metrics fid and kid: ask for one of them")
         if self.asks(*OF_FEATURES) and not self.features:
             raise ValueError("--metrics fid and kid need a feature network: name it by --features")
         if self.asks("lpips") and not self.lpips:

@@ -20,7 +20,14 @@ from cluster.evaluations.metrics.settings import Settings
 from cluster.evaluations.work import MakePart
 from gencomp import float32_products
 from gencomp.errors import InputError
-from gencomp.evaluation import networks, pixels, segmentation, sliced_wasserstein, ssim
+from gencomp.evaluation import (
+    networks,
+    patches,
+    pixels,
+    segmentation,
+    sliced_wasserstein,
+    ssim,
+)
 from gencomp.evaluation.draws import ItemDraws
 from gencomp.evaluation.latents import standardised
 from gencomp.recipes.schema import BaseRecipe
@@ -309,19 +316,32 @@ def _segmented(context: Context, batch: Batch, made_BCHW: Tensor) -> Tensors:
 
 
 def _features(context: Context, which: FeatureSet, images_BCHW: Tensor) -> Tensors:
+    """The features of images, [B, D]; or those of all their patches, [B, M, D]."""
     if context.features is None or not context.settings.asks("fid", "kid"):
         return {}
-    return {parts.feature_name(which): context.features(images_BCHW)}
+    if (side := context.settings.patches) is None:
+        return {parts.feature_name(which): context.features(images_BCHW)}
+    patches_BMCPP = patches.cut(images_BCHW, side)
+    every = patches_BMCPP.flatten(0, 1).split(context.settings.batch_size)
+    features_PD = torch.cat([context.features(some_PCHW) for some_PCHW in every])
+    return {parts.feature_name(which): features_PD.unflatten(0, patches_BMCPP.shape[:2])}
 
 
 def _joined(measured: list[Tensors], order: list[int]) -> Tensors:
-    """The rows of all batches in order; sums over pixels are added up."""
-    return {
-        name: torch.stack([one[name] for one in measured]).sum(0)
-        if name.startswith("pixels/")
-        else torch.cat([one[name] for one in measured])[order]
-        for name in measured[0]
-    }
+    """The rows of all batches in order; sums over pixels are added up, and patches are counted."""
+    joined: Tensors = {}
+    for name in measured[0]:
+        tensors = [one[name] for one in measured]
+        if name.startswith("pixels/"):
+            joined[name] = torch.stack(tensors).sum(0)
+        elif name.startswith("features/") and tensors[0].ndim == 3:
+            images = [features_MD for features_BMD in tensors for features_MD in features_BMD]
+            images = [images[place] for place in order]
+            joined[name] = torch.cat(images)
+            joined[parts.PATCHES] = torch.tensor([len(features_MD) for features_MD in images])
+        else:
+            joined[name] = torch.cat(tensors)[order]
+    return joined
 
 
 def _network(path: str, stated: str | None, what: str, device: torch.device) -> tuple[object, str]:

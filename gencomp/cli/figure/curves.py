@@ -34,7 +34,8 @@ def curves(
     Args:
         results: Results to draw.
         file: The file that the figure is written to.
-        metrics: Some of mse,psnr,ms_ssim,lpips,mmd,pv,rfid,rkid,rfd,rkd; each metric gets an axis.
+        metrics: Some of mse,psnr,ms_ssim,lpips,mmd,pv,rfid,rkid,rfd,rkd, the last four with the
+            side of patches for distances of patches, as rfid_256; each metric gets an axis.
         evaluation: Name of the evaluation to take from each run.
         files: Name of the evaluation by `gencomp files` to take each run's rates from.
         classical: Some of jpeg,webp,jpeg2000,avif,jpegxl: engineered codecs to draw as lines for

@@ -26,6 +26,8 @@ from cluster.evaluations.processes import make_parts
 from cluster.runs import Run
 from cluster.training import state as state_of_training
 from gencomp.draws import Draws
+from gencomp.errors import InputError
+from gencomp.evaluation import frechet, kernel
 from gencomp.evaluation import pixels as of_bytes
 from gencomp.recipes.schema import BaseRecipe, OptimizerSection
 from gencomp.sums import Sums
@@ -129,6 +131,7 @@ def measured(run: Run, name: str, **chosen: Any) -> tuple[Evaluation, dict[str, 
         "features": None,
         "features_sha256": None,
         "features_input": "uint8",
+        "patches": None,
         "reconstructions": "networks",
         "lpips": None,
         "lpips_sha256": None,
@@ -211,6 +214,66 @@ def test_batches_and_blocks_do_not_matter(run: Run, tmp_path: Path) -> None:
     for name, entry in large["metrics"].items():
         assert small["metrics"][name]["value"] == pytest.approx(entry["value"], rel=1e-4), name
     assert large["metrics"]["sfd"]["samples"] == 30
+
+
+def test_distances_of_patches(run: Run, photographs: Path, tmp_path: Path) -> None:
+    """Those of a plain loop over the patches of every image, in any batches and blocks."""
+    features = scripted.features(tmp_path)
+    asked: dict[str, Any] = {"metrics": ("fid", "kid"), "patches": 16, "samples": 20}
+    asked |= {"features": features.path, "features_sha256": features.sha256}
+    evaluation, content = measured(run, "patches", **asked)
+    _, other = measured(run, "others", batch_size=7, block=9, **asked)
+    found = {name: entry["value"] for name, entry in content["metrics"].items()}
+    assert set(found) == {"rfd_16", "rkd_16", "sfd_16", "skd_16"}
+    # A subset of the kernel distance has 1,000 patches, so there is one.
+    assert {name: e["value"] for name, e in other["metrics"].items()} == pytest.approx(found, 1e-4)
+
+    images, _ = alone(run, photographs)
+    system, net = run.system(), torch.jit.load(str(features.path))
+    of_images, of_made, counts = [], [], []
+    with torch.no_grad():
+        for image_1CHW in images:
+            made = pixels.to_bytes(system.networks["mix"](pixels.to_signed(image_1CHW)))
+            height, width = image_1CHW.shape[-2:]
+            corners = [
+                (top, left)
+                for begin in (0, 8)
+                for top in range(begin, height // 16 * 16 - 15, 16)
+                for left in range(begin, width // 16 * 16 - 15, 16)
+            ]
+            counts.append(len(corners))
+            for into, whole in ((of_images, image_1CHW), (of_made, made)):
+                into += [net(whole[..., y : y + 16, x : x + 16]) for y, x in corners]
+    assert sorted(set(counts)) == [1, 2, 5]
+    x, y = torch.cat(of_images), torch.cat(of_made)
+    sums = [frechet.FeatureSums(scripted.DIMENSION) for _ in range(2)]
+    for one, rows in zip(sums, (x, y), strict=True):
+        one.add(rows)
+    assert found["rfd_16"] == pytest.approx(
+        frechet.distance(*(one.gaussian() for one in sums)), rel=1e-4
+    )
+    expected = kernel.subset_distance(
+        x.numpy(), y.numpy(), True, patches=(np.array(counts), np.array(counts))
+    )
+    entry = content["metrics"]["rkd_16"]
+    assert entry["value"] == pytest.approx(expected.value, rel=1e-4)
+    assert entry["interval"] == pytest.approx(expected.interval, rel=1e-3)
+    assert entry["images"] == 20 and entry["patches"] == sum(counts)
+    assert "16x16 patches" in evaluation.plan.rules["patches"]
+    # Images weight as many times as they have patches, so the interval is that of images.
+    first = content["metrics"]["rfd_16"]
+    assert first["interval"][0] < first["value"] < first["interval"][1]
+
+
+def test_patches_that_no_image_has_are_refused(run: Run, tmp_path: Path) -> None:
+    features = scripted.features(tmp_path)
+    asked: dict[str, Any] = {"features": features.path, "features_sha256": features.sha256}
+    with pytest.raises(InputError, match="--patches is 24, but there are images of 24x20 pixels"):
+        measured(run, "large", metrics=("fid",), patches=24, **asked)
+    with pytest.raises(InputError, match="--patches is for the metrics fid and kid"):
+        measured(run, "none", metrics=("mse",), patches=16, **asked)
+    with pytest.raises(InputError, match="--patches is 8, but it should be greater than or eq"):
+        measured(run, "small", metrics=("kid",), patches=8, **asked)
 
 
 def test_a_size_that_is_stated_holds_for_all(run: Run, photographs: Path) -> None:

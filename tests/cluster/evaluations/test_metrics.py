@@ -43,6 +43,7 @@ SMALL: dict[str, Any] = {
     "features": None,
     "features_sha256": None,
     "features_input": "uint8",
+    "patches": None,
     "lpips": None,
     "lpips_sha256": None,
     "batch_size": 8,
@@ -504,7 +505,8 @@ def test_features_are_gathered_across_parts(codec: Run, nets: dict[str, Any]) ->
     measurement = entered(codec, metrics=("kid",), samples=0, **nets)
     measure(measurement, 1)
     files = [measurement.part(i) for i in range(3)]
-    stored = parts.StoredFeatures("images", files, [15, 16, 16])
+    rows = [np.ones(count, np.int64) for count in (15, 16, 16)]
+    stored = parts.StoredFeatures("images", files, rows)
     whole = torch.cat(list(stored.blocks())).numpy()
     items = kernel.members(1, 3, 47)
     assert np.array_equal(stored.at(items), whole[1::3])

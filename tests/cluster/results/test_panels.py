@@ -61,30 +61,40 @@ def test_the_point_without_bits_stands_once_in_a_series() -> None:
     assert [p.file_bpp for p in panel.points] == [0.2, 0.4, 0.4, None, None]
 
 
-@pytest.mark.parametrize(("metric", "word"), [("lpips", "lpips"), ("rfid", "fid"), ("rkd", "kid")])
+@pytest.mark.parametrize(
+    ("metric", "word"),
+    [("lpips", "lpips"), ("rfid", "fid"), ("rkd", "kid"), ("rfid_256", "fid --patches 256")],
+)
 def test_a_metric_that_nobody_has_is_named_with_the_mend(metric: str, word: str) -> None:
     said = f"no result has the metric {metric}; measure it with .* --metrics {word}`"
     with pytest.raises(InputError, match=said):
         panels.panels([metric], [measured("a", "", 0.1, mse=0.2)])
 
 
-def test_distances_of_another_network_have_an_axis_that_names_it() -> None:
+@pytest.mark.parametrize("metric", ["rfd", "rfd_64"])
+def test_distances_of_another_network_have_an_axis_that_names_it(metric: str) -> None:
     results = [
-        measured("a", "λ 1", 0.1, rfd=2.0, rate0_rfd=3.0),
-        measured("b", "λ 1", 0.2, rfd=1.0),
+        measured("a", "λ 1", 0.1, **{metric: 2.0, f"rate0_{metric}": 3.0}),
+        measured("b", "λ 1", 0.2, **{metric: 1.0}),
     ]
     for one in results:
         assert one.evaluation is not None
         settings = one.evaluation["protocol"]["settings"]
         settings |= {"features": "fedcba9876543210", "features_input": "uint8"}
-    (panel,) = panels.panels(["rfd"], results)
+    (panel,) = panels.panels(panels.parse(metric), results)
     assert [(p.bpp, p.value) for p in panel.points] == [(0.1, 2.0), (0.2, 1.0), (0.0, 3.0)]
     said = "photos, test split, 20 of 47 images, evenly spaced"
-    assert remarks([panel])[0] == f"{said}: rfd by the feature network fedcba987654"
+    assert remarks([panel])[0] == f"{said}: {metric} by the feature network fedcba987654"
     assert results[1].evaluation is not None
     results[1].evaluation["protocol"]["settings"]["features"] = "0000000000000000"
     with pytest.raises(InputError, match="feature network is fedcba987654 of the first"):
-        panels.panels(["rfd"], results)
+        panels.panels([metric], results)
+
+
+@pytest.mark.parametrize("metric", ["mse_256", "rfid_0", "rfid_x"])
+def test_only_distances_of_features_have_patches(metric: str) -> None:
+    with pytest.raises(InputError, match=f"--metrics '{metric}' is not one of"):
+        panels.parse(metric)
 
 
 def test_other_protocols_do_not_share_an_axis() -> None:

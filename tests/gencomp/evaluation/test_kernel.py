@@ -63,6 +63,51 @@ def test_pairs_leave_out_an_image_with_its_own_reconstruction(count: int) -> Non
     assert kernel.subset_distance(x, y, paired=True).value == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("paired", [True, False])
+def test_patches_of_one_image_are_not_compared(paired: bool) -> None:
+    of_x, of_y = np.array([3, 1, 2, 4]), np.array([2, 2, 5, 1])
+    of_y = of_x if paired else of_y
+    x, y = features(sum(of_x), 0), features(sum(of_y), 1, 0.5)
+    image_of_x, image_of_y = np.repeat(range(4), of_x), np.repeat(range(4), of_y)
+
+    def total(a: np.ndarray, b: np.ndarray, of_a: np.ndarray, of_b: np.ndarray, own: bool) -> float:
+        pairs = product(zip(a, of_a, strict=True), zip(b, of_b, strict=True))
+        return sum(k(row, other) for (row, i), (other, j) in pairs if own or i != j)
+
+    expected = total(x, x, image_of_x, image_of_x, False) / of_x.mean() ** 2 / 12
+    expected += total(y, y, image_of_y, image_of_y, False) / of_y.mean() ** 2 / 12
+    between = total(x, y, image_of_x, image_of_y, not paired)
+    expected -= 2 * between / (of_x.mean() * of_y.mean()) / (12 if paired else 16)
+    found = kernel.subset_distance(x, y, paired, patches=(of_x, of_y))
+    assert found.value == pytest.approx(expected, rel=1e-9)
+    ones = np.ones(len(x), np.int64), np.ones(len(y), np.int64)
+    rows_are_images = paired or len(x) != len(y)
+    alone = kernel.subset_distance(x, y, paired and rows_are_images)
+    assert kernel.subset_distance(x, y, paired, patches=ones) == alone
+
+
+def test_the_interval_of_patches_knows_that_those_of_an_image_are_alike() -> None:
+    """Of 400 draws of 24 images of 9 patches that share most of their features, the interval holds
+    distance 0 in 93 % to 99 %; that of patches taken for images almost never does.
+
+    With the true 96 % or so, a seed fails with a probability below 1 %.
+    """
+    numbers = np.random.default_rng(5)
+    held, naive = 0, 0
+    for _ in range(400):
+        x, y = (
+            np.repeat(numbers.normal(size=(24, 6)), 9, axis=0) + 0.3 * numbers.normal(size=(216, 6))
+            for _ in range(2)
+        )
+        nine = np.full(24, 9)
+        for patches in ((nine, nine), None):
+            ends = kernel.subset_distance(x, y, paired=False, patches=patches).interval
+            assert ends is not None
+            inside = ends[0] <= 0 <= ends[1]
+            held, naive = held + (inside and patches is not None), naive + (inside and not patches)
+    assert 0.93 * 400 <= held <= 0.99 * 400 and naive < 0.1 * 400
+
+
 @pytest.mark.parametrize("count, repeats, bias", [(50, 200, -0.0614), (1000, 6, -0.003068)])
 def test_own_pairs_would_bias_the_distance(count: int, repeats: int, bias: float) -> None:
     """At distance 0: 0 within 4 standard errors without the own pairs (one seed in 15,000 fails),
