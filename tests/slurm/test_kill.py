@@ -98,7 +98,7 @@ def quiet(words: list[str], directory: Path) -> None:
     assert CurveJobs.open(directory).collected
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_killed_jobs_leave_no_trace(
     own: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,7 +135,7 @@ def test_killed_and_resumed(
     assert gone(first.seen), [p.command() for p in first.seen if p.alive()]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_damaged_sample_stops_the_run_with_its_name(
     photos: Path, tmp_path: Path, drive: Callable[..., Driver]
 ) -> None:

@@ -98,7 +98,7 @@ def test_all_in_this_process(run: Run, capsys: pytest.CaptureFixture[str]) -> No
     assert "no job waits or runs" in capsys.readouterr().out
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_preemption_signal_requeues(run: Run) -> None:
     """A job that is hit drops its block, and the next attempt makes it to the same bits."""
     from submitit.local.local import LocalExecutor
