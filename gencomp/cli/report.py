@@ -14,6 +14,7 @@ def report(
     sweep: Path | None = None,
     curve: Path | None = None,
     tradeoff: tuple[Path, ...] = (),
+    lossless: tuple[Path, ...] = (),
     checkpoint: Checkpoint = "last",
     figures: tuple[Path, ...] = (),
     out: Path = Path("runs/report.html"),
@@ -32,6 +33,8 @@ def report(
         tradeoff: Runs or sweeps that are shown by their distortion and perception beside the
             sweep, such as second layers and fresh critics. A sweep that weighs perception is shown
             so by itself, with the sweeps that it starts from.
+        lossless: Measurements of lossless files by gencomp files, such as RUN/evaluations/files:
+            bits per dimension beside the bound and the engineered codecs that were measured.
         checkpoint: Checkpoint of the sweep's codecs: last, best (by training.keep_best_metric), or
             the number of a step.
         figures: Images to show at the end of the page, such as PNG files of gencomp figure.
@@ -49,7 +52,7 @@ def report(
     from sweeps.report.page import report as content
 
     drawings = [(path.name, decoded(read(path), path)) for path in figures]
-    found = content(find(generator, sweep, curve, checkpoint, tradeoff), images, say=_say)
+    found = content(find(generator, sweep, curve, checkpoint, tradeoff, lossless), images, say=_say)
     html = render(replace(found, figures=drawings))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, html)

@@ -282,6 +282,58 @@ class Tradeoff:
 
 
 @dataclass(frozen=True)
+class LosslessFiles:
+    """The files of a lossless codec, all bits of which count, per colour value of a pixel.
+
+    Attributes:
+        name: the run, and how its files were written.
+        directory: the directory of the measurement.
+        bound: −ELBO at a sample of the posterior; None for a method that states none.
+        code: the bits of code of files of one picture.
+        alone: all bits of files of one picture.
+        joint: all bits of joint files.
+        seconds: the median time to write and to read the file of one picture.
+    """
+
+    name: str
+    directory: str
+    bound: Measured | None
+    code: float
+    alone: Measured
+    joint: float
+    seconds: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class EngineeredFiles:
+    """The files of an engineered lossless codec, in bits per colour value of a pixel.
+
+    Attributes:
+        alone: all bits of files of one picture.
+        joint: all bits of one archive of all pictures.
+    """
+
+    name: str
+    alone: Measured
+    joint: float
+
+
+@dataclass(frozen=True)
+class Lossless:
+    """Files without loss of the same pictures.
+
+    Attributes:
+        pictures: the pictures in words.
+        codecs: the files of codecs.
+        engineered: the files of engineered codecs.
+    """
+
+    pictures: str
+    codecs: Sequence[LosslessFiles]
+    engineered: Sequence[EngineeredFiles] = ()
+
+
+@dataclass(frozen=True)
 class Report:
     """The content of the whole page.
 
@@ -302,6 +354,7 @@ class Report:
     generator: Generator | None = None
     sweep: Sweep | None = None
     tradeoff: Tradeoff | None = None
+    lossless: Lossless | None = None
     curve: Curve | None = None
     pictures: Sequence[PictureRow] = ()
     figures: Sequence[tuple[str, np.ndarray]] = ()

@@ -11,6 +11,7 @@ from gencomp.evaluation import scales
 from gencomp.report import curve_sections, figures
 from gencomp.report.content import Best, Curve, Generator, PictureRow, Report, Sweep, Trial
 from gencomp.report.gallery import gallery
+from gencomp.report.lossless_section import lossless
 from gencomp.report.markup import (
     DASH,
     Column,
@@ -52,6 +53,7 @@ def render(report: Report) -> str:
     sections = [
         _rate_distortion(report),
         tradeoff(report.tradeoff) if report.tradeoff else "",
+        lossless(report.lossless) if report.lossless else "",
         _sweep(report.sweep) if report.sweep else "",
         _training(report.generator, report.sweep),
         _pictures(report.pictures),

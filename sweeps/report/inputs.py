@@ -26,6 +26,7 @@ class Found:
 
     Attributes:
         tradeoff: the runs that are shown by their distortion and perception.
+        lossless: the measurements of lossless files.
     """
 
     run: Run | None
@@ -33,11 +34,15 @@ class Found:
     evaluation: Evaluation | None
     checkpoint: str = "last"
     tradeoff: Sequence[Path] = ()
+    lossless: Sequence[Path] = ()
 
     @property
     def missing(self) -> list[str]:
-        """What is left out, in sentences; a page of a tradeoff is whole without a generator."""
-        if self.tradeoff and self.run is self.evaluation is None:
+        """What is left out, in sentences.
+
+        A page of a tradeoff is whole without a generator, and so is one of lossless files.
+        """
+        if (self.tradeoff or self.lossless) and self.run is self.evaluation is None:
             return []
         sentences = (
             (
@@ -50,6 +55,12 @@ class Found:
         return [sentence for part, sentence in sentences if part is None]
 
     @property
+    def only_lossless(self) -> bool:
+        """Whether the page is about lossless files alone."""
+        others = self.run or self.sweep or self.evaluation or self.tradeoff
+        return bool(self.lossless) and not others
+
+    @property
     def best(self) -> list[tuple[dict[str, Any], Run]]:
         """Row and run of each group's best trial."""
         if self.sweep is None:
@@ -59,7 +70,8 @@ class Found:
     @property
     def any_run(self) -> Run | None:
         """A run whose data stands for the page."""
-        first = (*(run for _, run in self.best), *map(open_run, self.tradeoff))
+        named = [*self.tradeoff, *(path.resolve().parent.parent for path in self.lossless)]
+        first = (*(run for _, run in self.best), *map(open_run, named))
         return self.run or next(iter(first), None)
 
 
@@ -69,6 +81,7 @@ def find(
     curve: Path | None,
     checkpoint: str = "last",
     tradeoff: Sequence[Path] = (),
+    lossless: Sequence[Path] = (),
 ) -> Found:
     """Open what was named, and what else lies in its usual place and is of the same generator.
 
@@ -78,6 +91,7 @@ def find(
             generator's last one.
         tradeoff: runs and sweeps that are shown by their distortion and perception beside the
             sweep.
+        lossless: measurements of lossless files by `gencomp files`.
 
     Raises:
         InputError: a named path is not what it should be, parts belong to different generators, or
@@ -100,15 +114,16 @@ def find(
         usual_sweep = read_results(_SWEEP)
         same = _of_one_generator(Found(run, usual_sweep, evaluation, checkpoint))
         results = usual_sweep if same else None
-    found = Found(run, results, evaluation, checkpoint, of_tradeoff(results, tradeoff))
+    shown = of_tradeoff(results, tradeoff)
+    found = Found(run, results, evaluation, checkpoint, shown, lossless)
     if results is None and checkpoint != LAST:
         raise InputError(
             f"--checkpoint {checkpoint} is that of the codecs of a sweep: name --sweep"
         )
-    if run is results is evaluation is None and not found.tradeoff:
+    if run is results is evaluation is None and not (found.tradeoff or lossless):
         raise InputError(
             f"there is nothing to report: no run in {_GENERATOR} and no sweep in {_SWEEP}; name "
-            "others with --generator, --sweep, --curve and --tradeoff"
+            "others with --generator, --sweep, --curve, --tradeoff and --lossless"
         )
     if not _of_one_generator(found):
         which = ", ".join(f"{name} has {weights[:12]}" for name, weights in _weights(found).items())

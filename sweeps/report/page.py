@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cluster import provenance
 from cluster.checkpoints.store import LAST
-from cluster.results import curve_tables, generators
+from cluster.results import curve_tables, generators, lossless
 from cluster.results.pictures import evaluation_set
 from cluster.results.protocol import Pairs, of_curve, of_data, of_environment, of_run, weights_of
 from gencomp.report import Curve, Generator, PictureRow, Report
@@ -31,6 +31,7 @@ def report(found: Found, images: int, say: Callable[[str], None] = lambda text: 
         InputError: a shard set is another one than a run was trained on, or a curve was collected
             only in part.
     """
+    without_loss = lossless.read(found.lossless) if found.lossless else None
     curve = curve_tables.read(found.evaluation) if found.evaluation else None
     notes = list(found.missing)
     if curve and curve.missing:
@@ -41,7 +42,8 @@ def report(found: Found, images: int, say: Callable[[str], None] = lambda text: 
         shard_set = evaluation_set(run)
         if found.evaluation and found.evaluation.plan.data != shard_set.index_hash:
             notes.append("The curve was measured on another data set than the rest of this page.")
-        title = f"{run.recipe().system} on {shard_set.info.name}: rate, distortion, perception"
+        about = "files without loss" if found.only_lossless else "rate, distortion, perception"
+        title = f"{run.recipe().system} on {shard_set.info.name}: {about}"
         originals = generators.read_originals(run, shard_set, images)
         height, width = originals.row.images[0].shape[:2]
         pixels = pixels or height * width
@@ -58,7 +60,7 @@ def report(found: Found, images: int, say: Callable[[str], None] = lambda text: 
         shown = tradeoff_part.read(found.sweep, found.tradeoff, originals.pictures)
         decoded = []  # they are among the images of the tradeoff
     pictures = [originals.row, *own_pictures[:1], *decoded, *own_pictures[1:]]
-    if run is None or (shown and len(pictures) == 1):
+    if run is None or ((shown or without_loss) and len(pictures) == 1):
         pictures = []
     return Report(
         title=title,
@@ -69,6 +71,7 @@ def report(found: Found, images: int, say: Callable[[str], None] = lambda text: 
         generator=generator,
         sweep=sweep,
         tradeoff=shown,
+        lossless=without_loss,
         curve=curve,
         pictures=pictures,
         protocol=_protocol(found, shard_set, curve),

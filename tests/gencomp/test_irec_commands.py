@@ -15,10 +15,12 @@ from cluster.runs import open_run
 from gencomp import recipes
 from gencomp.cli import main
 from gencomp.coding import container
+from gencomp.report.markup import number
 from gencomp.system import Picture
 from tests import tiny
 from tests.gencomp import irec_cases
 from tests.gencomp.irec_cases import NARROW, RECIPES
+from tests.html_pages import assert_self_contained
 
 SHORT: dict[str, Any] = {
     "data.batch_size": 8,
@@ -147,6 +149,44 @@ def test_files_are_measured(here: Path, capsys: pytest.CaptureFixture[str]) -> N
     capsys.readouterr()
     assert run("files exact --images 4 --block 2 --name re --codec.effort best") == 2
     assert "holds another evaluation: written was" in capsys.readouterr().err
+
+
+def test_the_report_compares_lossless_files(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("files exact --images 3 --name told --lossless png webp") == 0
+    assert run("files exact --images 3 --name chained --codec.coder bits_back") == 0
+    assert run("files exact --images 2 --name fewer") == 0
+    assert run("files small --images 3 --name lossy") == 0
+    told, chained = (f"exact/evaluations/{name}" for name in ("told", "chained"))
+    assert run(f"report --lossless {told} {chained} --out page.html") == 0
+    html = (here / "page.html").read_text(encoding="utf-8")
+    words = assert_self_contained(html).text
+    assert "files without loss" in words and "No generator run was given" not in words
+    rates = {
+        name: json.loads((here / name / "rates.json").read_text(encoding="utf-8"))["metrics"]
+        for name in (told, chained)
+    }
+    for name, metrics in rates.items():
+        for key in ("ideal_bpd", "bpd", "file_bpd", "joint_file_bpd"):
+            assert number(metrics[key]["value"]) in words, (name, key)
+        best = min(metrics[key]["value"] for key in ("file_bpd", "joint_file_bpd"))
+        assert (
+            f"{100 * (best / metrics['ideal_bpd']['value'] - 1):.1f} %".replace("-", "−") in words
+        )
+        assert name in words
+    for key in ("png_bpd", "joint_png_bpd", "webp_bpd", "joint_webp_bpd"):
+        assert number(rates[told][key]["value"]) in words
+    assert "exact, coder bits_back" in words and "test split, 3 of" in words
+    assert html.count("<svg") == 1
+    capsys.readouterr()
+
+    for second, said in (
+        ("exact/evaluations/fewer", "are of different pictures"),
+        ("small/evaluations/lossy", "is of files that lose something"),
+        ("exact", "has no rates.json: name directories of `gencomp files`"),
+    ):
+        assert run(f"report --lossless {told} {second} --out other.html") == 2
+        assert said in capsys.readouterr().err
+    assert not (here / "other.html").exists()
 
 
 def test_reconstructions_from_files(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,106 @@
+"""Files without loss: the bits per dimension of codecs, their bound and engineered codecs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cluster.evaluations.files.plan import LOSSLESS
+from cluster.results import file_rates
+from cluster.results.file_rates import FileRates
+from gencomp.errors import InputError
+from gencomp.evaluation.measured import Measured
+from gencomp.report import EngineeredFiles, Lossless, LosslessFiles
+
+
+def read(paths: Sequence[Path]) -> Lossless:
+    """What some measurements of lossless files say about the same pictures.
+
+    Args:
+        paths: the directories of the measurements by `gencomp files`.
+
+    Raises:
+        InputError: one has no result, has lost something, or is of other pictures than the others.
+    """
+    found = [_read(path) for path in paths]
+    first = found[0]
+    for other in found[1:]:
+        if (a := _pictures(first)) != (b := _pictures(other)):
+            raise InputError(
+                f"{first.source} and {other.source} are of different pictures ({a} and {b}), whose"
+                " files do not compare"
+            )
+    codecs = [_codec(one, found) for one in found]
+    return Lossless(_pictures(first), codecs, _engineered(found))
+
+
+def _read(path: Path) -> FileRates:
+    found = file_rates.read(path / file_rates.FILE)
+    if found is None:
+        raise InputError(
+            f"--lossless {path} has no {file_rates.FILE}: name directories of `gencomp files`, such"
+            " as RUN/evaluations/files"
+        )
+    if "file_bpd" not in found.metrics:
+        raise InputError(
+            f"--lossless {path} is of files that lose something: only those of lossless codecs have"
+            " bits per dimension to compare"
+        )
+    return found
+
+
+def _pictures(found: FileRates) -> str:
+    protocol = found.protocol
+    split, data = protocol["settings"]["split"], protocol["data"][:12]
+    return f"{protocol['stored']['name']} (index {data}), {split} split, {found.pictures}"
+
+
+def _codec(one: FileRates, every: Sequence[FileRates]) -> LosslessFiles:
+    directory = one.source.parent
+    return LosslessFiles(
+        name=", ".join([directory.parent.parent.name, *_writing(one, every)]),
+        directory=str(directory),
+        bound=_measured(one, "ideal_bpd"),
+        code=one.metrics["bpd"]["value"],
+        alone=Measured(one.metrics["file_bpd"]["value"], _interval(one.metrics["file_bpd"])),
+        joint=one.metrics["joint_file_bpd"]["value"],
+        seconds=(
+            one.metrics["encode_seconds"]["value"],
+            one.metrics["decode_seconds"]["value"],
+        ),
+    )
+
+
+def _writing(one: FileRates, every: Sequence[FileRates]) -> list[str]:
+    """How these files were written, where others were written in another way."""
+    said = []
+    for key, value in one.protocol["written"].items():
+        others = {str(other.protocol["written"].get(key)) for other in every}
+        if value is not None and len(others) > 1:
+            said.append(f"{key.rpartition('.')[2]} {value}")
+    return said
+
+
+def _engineered(found: Sequence[FileRates]) -> list[EngineeredFiles]:
+    """The files of engineered codecs, each as the first measurement that has it says."""
+    rows = []
+    for short, name in LOSSLESS.items():
+        for one in found:
+            entry = one.metrics.get(f"{short}_bpd")
+            archive = one.metrics.get(f"joint_{short}_bpd")
+            if entry is not None and archive is not None:
+                alone = Measured(entry["value"], _interval(entry))
+                rows.append(EngineeredFiles(name, alone, archive["value"]))
+                break
+    return rows
+
+
+def _measured(one: FileRates, name: str) -> Measured | None:
+    entry = one.metrics.get(name)
+    return None if entry is None else Measured(entry["value"], _interval(entry))
+
+
+def _interval(entry: dict[str, Any]) -> tuple[float, float] | None:
+    ends = entry.get("interval")
+    return None if ends is None else (ends[0], ends[1])

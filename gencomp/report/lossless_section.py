@@ -1,0 +1,119 @@
+"""The part of a report's page about files without loss: bits per dimension, bound, other codecs."""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+
+from gencomp.evaluation.measured import Measured
+from gencomp.report.content import EngineeredFiles, Lossless, LosslessFiles
+from gencomp.report.drawing import GROUPS, INK, MUTED, handle, new, style, to_svg
+from gencomp.report.markup import DASH, Column, fixed, number, section, table, text
+from gencomp.report.markup import figure as drawn
+
+_WIDTH, _ROW = 6.4, 0.34  # inches
+_CAPTION = (
+    "All bits of the files, per colour value of a pixel; to the left is better. Filled: all "
+    "pictures in one file or archive; hollow: each in a file of its own, with the 95 % interval "
+    "over pictures. The line is the bound −ELBO of the model’s latents."
+)
+
+
+def lossless(content: Lossless) -> str:
+    """The section as markup."""
+    said = (
+        "<p>Every picture came back exactly. Rates are those of real files, in bits per dimension "
+        f"(a colour value of a pixel). Pictures: {text(content.pictures)}.</p>"
+    )
+    body = said + drawn(_drawing(content), _CAPTION) + _table(content)
+    return section("Files without loss", body)
+
+
+def _drawing(content: Lossless) -> str:
+    rows: list[LosslessFiles | EngineeredFiles] = [*content.codecs, *content.engineered]
+    with style():
+        figure, axes_RC = new(_WIDTH, 1.3 + _ROW * len(rows))
+        axes: Axes = axes_RC[0][0]
+        for place, row in enumerate(rows):
+            ours = isinstance(row, LosslessFiles)
+            _draw_row(axes, place, row, GROUPS[0] if ours else MUTED)
+        axes.set_yticks(range(len(rows)), [row.name for row in rows])
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("bits per dimension")
+        handles = [
+            handle(INK, "o", "together in one file", "none"),
+            handle(INK, "o", "each alone", "none"),
+            handle(INK, "|", "bound, −ELBO", "none"),
+        ]
+        handles[1].set_markerfacecolor("none")
+        figure.legend(handles=handles, loc="outside lower center", ncols=3)
+        return to_svg(figure, "lossless", "Bits per dimension of files without loss")
+
+
+def _draw_row(axes: Axes, place: int, row: LosslessFiles | EngineeredFiles, colour: str) -> None:
+    low, high = row.alone.interval or (row.alone.value, row.alone.value)
+    axes.errorbar(
+        [row.alone.value],
+        [place],
+        xerr=[[max(row.alone.value - low, 0.0)], [max(high - row.alone.value, 0.0)]],
+        color=colour,
+        marker="o",
+        markerfacecolor="none",
+        elinewidth=0.8,
+    )
+    axes.plot([row.joint], [place], marker="o", color=colour)
+    if isinstance(row, LosslessFiles) and row.bound is not None:
+        axes.plot([row.bound.value], [place], marker="|", markersize=15, color=INK)
+
+
+def _table(content: Lossless) -> str:
+    columns = [
+        Column("files", words=True),
+        Column("bound,<br>−ELBO"),
+        Column("code<br>alone"),
+        Column("file<br>alone"),
+        Column("file<br>together"),
+        Column("above<br>the bound"),
+        Column("write,<br>s a picture"),
+        Column("read,<br>s a picture"),
+        Column("directory", words=True),
+    ]
+    ours = [
+        [
+            text(one.name),
+            _bits(one.bound),
+            number(one.code),
+            _bits(one.alone),
+            number(one.joint),
+            _above(one),
+            *(number(seconds, 2) for seconds in one.seconds),
+            f"<code>{text(one.directory)}</code>",
+        ]
+        for one in content.codecs
+    ]
+    others = [
+        [text(one.name), DASH, DASH, _bits(one.alone), number(one.joint), *4 * [DASH]]
+        for one in content.engineered
+    ]
+    note = (
+        "In brackets: 95 % intervals over pictures. Above the bound: the shorter one of both files,"
+        " over −ELBO. A joint file of bits-back coding can be below it, since its first pictures"
+        " are in lossless WebP. Engineered codecs: all their bytes, and those of one archive."
+    )
+    return table(columns, ours + others) + f'<p class="muted">{note}</p>'
+
+
+def _bits(measured: Measured | None) -> str:
+    if measured is None:
+        return DASH
+    if measured.interval is None:
+        return number(measured.value)
+    low, high = measured.interval
+    interval = f'<span class="pm"> ({number(low)} to {number(high)})</span>'
+    return number(measured.value) + interval
+
+
+def _above(one: LosslessFiles) -> str:
+    if one.bound is None:
+        return DASH
+    return f"{fixed(100 * (min(one.alone.value, one.joint) / one.bound.value - 1), 1)} %"
