@@ -17,7 +17,7 @@ from cluster.results.file_rates import FileRates
 from cluster.runs import Run
 from gencomp.errors import InputError
 from gencomp.evaluation import intervals
-from gencomp.evaluation.feature_inputs import whole_name
+from gencomp.evaluation.feature_inputs import network_name, whole_name
 from gencomp.evaluation.psnr import psnr_ends
 from gencomp.figures.curves import Panel, Point
 
@@ -181,7 +181,7 @@ class RunResult:
         if metric in _OF_DRAWS:
             found["draws of each image"] = chosen["draws"]
         if whole_name(metric)[0] in _OF_FEATURES:
-            found["feature network"] = _short(chosen["features"])
+            found["feature network"] = network_name(chosen["features"])
             found["input of the feature network"] = chosen["features_input"]
         return found
 

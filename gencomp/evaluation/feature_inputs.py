@@ -15,6 +15,16 @@ RESIZE_RULES: dict[Input, str] = {
 LEAST_PATCH = 16  # pixels
 INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 
+# The networks that packages ship, by name, with the SHA-256 of their weights.
+PACKAGED = {
+    "efficientnet-lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+}
+PACKAGED_RULES = {
+    "efficientnet-lite0": "EfficientNet-Lite0 trained on ImageNet: uint8 / 255, resized to 224×224"
+    " by torch's bilinear interpolation with antialiasing, ImageNet's mean and deviation; 1,280"
+    " features before the classifier, averaged over places"
+}
+
 
 class DistanceNames(NamedTuple):
     """The names of the Fréchet distance and of the kernel distance of features."""
@@ -33,6 +43,12 @@ def distance_names(sha256: str, patches: int | None = None) -> DistanceNames:
     """
     names = ("fid", "kid") if sha256 == INCEPTION_SHA256 else ("fd", "kd")
     return DistanceNames(*(name if patches is None else f"{name}_{patches}" for name in names))
+
+
+def network_name(sha256: str) -> str:
+    """What people call a feature network: the name of a known one, or the head of its hash."""
+    names = {digest: name for name, digest in PACKAGED.items()}
+    return names.get(sha256, sha256[:12])
 
 
 def whole_name(metric: str) -> tuple[str, int | None]:

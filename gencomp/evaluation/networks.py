@@ -1,5 +1,7 @@
 """Networks in TorchScript files, named by path and identified by SHA-256; none is downloaded.
 
+Beside files there are feature networks that a package ships (see `packaged_networks`).
+
 A feature network maps images [B, 3, H, W] to one vector each. Most published Fréchet Inception
 distances of PyTorch code use a TorchScript translation of TensorFlow's Inception of 2015-12-05:
 
@@ -35,7 +37,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gencomp.errors import InputError
-from gencomp.evaluation.feature_inputs import INCEPTION_SHA256, Input
+from gencomp.evaluation import packaged_networks
+from gencomp.evaluation.feature_inputs import INCEPTION_SHA256, PACKAGED, Input
+
+FEATURES = "features"  # the option of feature networks
 
 INCEPTION_URL = (
     "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/"
@@ -47,13 +52,16 @@ def checked_sha256(path: Path, stated: str | None, what: str) -> str:
     """The SHA-256 of a network's file, which must be the stated one or else the known Inception's.
 
     Args:
-        path: the file.
+        path: the file, or the name of a feature network that a package ships.
         stated: the 64 hexadecimal digits of the hash that the user has stated.
         what: the option that names the file, for messages.
 
     Raises:
-        InputError: the file does not exist, or it has another hash.
+        InputError: the file or the package does not exist, or it has another hash.
     """
+    if what == FEATURES and str(path) in PACKAGED:
+        stated = PACKAGED[str(path)] if stated is None else stated
+        return _required(packaged_networks.checked_sha256(str(path)), path, stated, what)
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -65,7 +73,12 @@ def checked_sha256(path: Path, stated: str | None, what: str) -> str:
                 f"--{what} {path} has the SHA-256 {found}, which is no network known here; "
                 f"if it is the one you mean, add --{what}-sha256 {found}"
             )
-    elif found != stated.lower():
+        return found
+    return _required(found, path, stated, what)
+
+
+def _required(found: str, path: Path, stated: str, what: str) -> str:
+    if found != stated.lower():
         raise InputError(f"--{what} {path} has the SHA-256 {found}, not {stated.lower()}")
     return found
 
@@ -148,11 +161,13 @@ class SegmentationNetwork:
 
 
 def load(path: Path, device: torch.device) -> Any:
-    """Load a TorchScript network in evaluation mode.
+    """Load a TorchScript network, or one that a package ships, in evaluation mode.
 
     Raises:
         InputError: the file is not a TorchScript network.
     """
+    if str(path) in PACKAGED:
+        return packaged_networks.load(str(path), device)
     try:
         return torch.jit.load(str(path), map_location=device).eval()
     except (RuntimeError, ValueError, OSError) as error:
@@ -204,7 +219,8 @@ def _finite(values: Tensor, name: str) -> Tensor:
 
 
 def _takes(module: Any, argument: str) -> bool:
-    return any(one.name == argument for one in module.forward.schema.arguments)
+    schema = getattr(module.forward, "schema", None)  # only TorchScript has one
+    return schema is not None and any(one.name == argument for one in schema.arguments)
 
 
 def _signed_299(images_BCHW: Tensor) -> Tensor:

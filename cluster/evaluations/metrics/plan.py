@@ -26,7 +26,12 @@ from gencomp.evaluation import (
     sliced_wasserstein,
     ssim,
 )
-from gencomp.evaluation.feature_inputs import RESIZE_RULES
+from gencomp.evaluation.feature_inputs import (
+    PACKAGED,
+    PACKAGED_RULES,
+    RESIZE_RULES,
+    network_name,
+)
 from gencomp.validation import checked
 
 
@@ -221,7 +226,7 @@ def make(
         reconstructs=abilities.reconstructs,
         rules=rules(settings, list(sizes)),
         shards=plans.absolute(str(shard_set.path)),
-        features_file=None if features is None else str(features.resolve()),
+        features_file=_place(features),
         lpips_file=None if lpips is None else str(lpips.resolve()),
         segmentation_file=None if segmentation is None else str(segmentation.resolve()),
         settings=settings,
@@ -265,7 +270,8 @@ def rules(settings: Settings, sizes: Sequence[tuple[int, int]]) -> dict[str, str
             " it; the first one for rFID and rKID"
         )
     if settings.asks(*OF_FEATURES):
-        said["features"] = RESIZE_RULES[settings.features_input]
+        packaged = network_name(settings.features or "")
+        said["features"] = PACKAGED_RULES.get(packaged, RESIZE_RULES[settings.features_input])
         said["reference"] = "the measured images themselves"
     if (side := settings.patches) is not None:
         for height, width in sizes:
@@ -319,6 +325,13 @@ def _require_batches(settings: Settings, statistics: str, run: str) -> None:
                 f"--{option.replace('_', '-')} is 1, but {statistics} of {run} need 2 images or"
                 " more"
             )
+
+
+def _place(features: Path | None) -> str | None:
+    """Where the feature network is found again: its path, or its name if a package ships it."""
+    if features is None:
+        return None
+    return str(features) if str(features) in PACKAGED else str(features.resolve())
 
 
 def _hash(path: Path | None, stated: str | None, what: str) -> str | None:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from cluster.evaluations.options import Device, Options, Seed, Threads
 from gencomp.errors import InputError
-from gencomp.evaluation.feature_inputs import LEAST_PATCH, Input
+from gencomp.evaluation.feature_inputs import LEAST_PATCH, PACKAGED, Input, network_name
 
 # What reconstructions are: what the networks make of an image, or what its real file decodes to.
 Reconstructions = Literal["networks", "files"]
@@ -95,6 +95,9 @@ class Settings(MetricOptions):
             raise ValueError(f"--draws is {self.draws}, but pv and rate0 need two or more")
         if self.patches is not None and not self.asks(*OF_FEATURES):
             raise ValueError("--patches is for the metrics fid and kid: ask for one of them")
+        if self.features in PACKAGED.values() and self.features_input != "uint8":
+            name = network_name(self.features or "")
+            raise ValueError(f"--features {name} resizes images itself: leave --features-input out")
         if self.asks(*OF_FEATURES) and not self.features:
             raise ValueError("--metrics fid and kid need a feature network: name it by --features")
         if self.asks("lpips") and not self.lpips:

@@ -442,6 +442,20 @@ def test_distances_are_called_fid_and_kid_for_inception_alone(
     assert set(values(measured(generator, **some))) == {"rfid", "sfid", "rkid", "skid"}
 
 
+def test_distances_by_a_network_that_a_package_ships(codec: Run) -> None:
+    name = "efficientnet-lite0"
+    some = {"metrics": ("fid", "kid"), "images": 6, "samples": 0, "features": Path(name)}
+    found = measured(codec, **some)
+    assert set(found["metrics"]) == {"rfd", "rkd", "nominal_bpp"}
+    assert found["metrics"]["rfd"]["value"] > 0
+    protocol = found["protocol"]
+    assert protocol["features_file"] == name
+    assert protocol["settings"]["features"] == feature_inputs.PACKAGED[name]
+    assert protocol["rules"]["features"].startswith("EfficientNet-Lite0 trained on ImageNet")
+    with pytest.raises(InputError, match=f"--features {name} resizes images itself: leave"):
+        plan.make(codec, **{**SMALL, **some, "features_input": "signed-299"})
+
+
 def test_the_result_carries_its_protocol(codec: Run, nets: dict[str, Any]) -> None:
     content = measured(codec, metrics=("fid", "ms_ssim"), samples=0, **nets)
     protocol = content["protocol"]
