@@ -22,7 +22,7 @@ PACKAGED = {
 PACKAGED_RULES = {
     "efficientnet-lite0": "EfficientNet-Lite0 trained on ImageNet: uint8 / 255, resized to 224×224"
     " by torch's bilinear interpolation with antialiasing, ImageNet's mean and deviation; 1,280"
-    " features before the classifier, averaged over places"
+    " features before the last layer, averaged over places"
 }
 
 

