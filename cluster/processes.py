@@ -20,6 +20,15 @@ def born(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a process is stopped by a signal or a debugger, as a job is that Slurm suspends."""
+    try:
+        text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[0] in "Tt"
+
+
 def boot_id() -> str:
     """The word that the running kernel chose when it started; empty if there is none."""
     try:

@@ -33,8 +33,9 @@ def watchdog(
     """End this process if the body makes no progress for some time.
 
     Time during which the whole process is stopped (a job that Slurm suspends) does not count. A
-    thread that hangs in native code without releasing the interpreter hangs the watchdog as well;
-    Ray's own health check ends such a worker, and without Ray only a signal does.
+    thread that hangs in native code without releasing the interpreter hangs the watchdog as well.
+    Ray's own health check ends such a worker, and without Ray its driver does
+    (`cluster.one_process.pulse`).
 
     Args:
         journal: the log that takes the stacks.
@@ -48,7 +49,7 @@ def watchdog(
         yield doing.beat
         return
     if patience is None:
-        patience = min(max(seconds / 10, 1.0), 30.0)
+        patience = patience_of(seconds)
     done = threading.Event()
     thread = threading.Thread(
         target=_watch,
@@ -62,6 +63,11 @@ def watchdog(
     finally:
         done.set()
         thread.join()
+
+
+def patience_of(seconds: float) -> float:
+    """The seconds that ranks have to write down where they are, after `seconds` of no progress."""
+    return min(max(seconds / 10, 1.0), 30.0)
 
 
 class _Doing:

@@ -20,6 +20,7 @@ import torch._dynamo  # noqa: F401
 
 from cluster import final_errors
 from cluster.locks import Lease
+from cluster.one_process import pulse
 from cluster.runs import open_run
 from cluster.training.worker_info import WorkerInfo
 from cluster.worker import Host, train
@@ -30,6 +31,7 @@ from gencomp.exit_codes import DONE, FAILED, STOPPED
 def main() -> int:
     task = json.loads(_first_line())
     threading.Thread(target=_end_with_driver, name="driver", daemon=True).start()
+    pulse.start(task["pulse"], task["stall_seconds"])
     # The driver shows the log; without a handler the journal would print it here as well.
     logging.getLogger().addHandler(logging.NullHandler())
     run = open_run(Path(task["run"]))

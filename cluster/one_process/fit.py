@@ -16,6 +16,7 @@ from typing import Any
 from cluster.driver import Training
 from cluster.logs import json_lines, process_log
 from cluster.one_process.process import End, WorkerProcess
+from cluster.one_process.pulse import Listener
 from gencomp.exit_codes import DONE, STOPPED
 
 log = logging.getLogger(__name__)
@@ -42,13 +43,14 @@ def until_ended(training: Training, early: WorkerProcess | None = None) -> bool:
         logged = json_lines.end(worker_log)
         with early or WorkerProcess() as worker:
             early = None
-            training.watch(_start(worker, training))
+            listener = worker.listen(training.supervision.stall_seconds)
+            training.watch(_start(worker, training, listener))
             end = worker.end()
         if end.code in (DONE, STOPPED):
             return end.code == DONE
         failures += 1
         rows, _ = json_lines.follow(worker_log, logged)
-        reason = _reason(worker.pid, end, rows)
+        reason = _reason(worker.pid, end, rows, listener)
         details = process_log.details(event="workers_failed", ranks=[0], said=end.said)
         log.warning("%s", reason, extra=details)
         if training.run.stop_request.exists():
@@ -57,12 +59,19 @@ def until_ended(training: Training, early: WorkerProcess | None = None) -> bool:
             raise RuntimeError(f"training failed: {reason}")
 
 
-def _start(worker: WorkerProcess, training: Training) -> Callable[[], Callable[[], bool]]:
+def _start(
+    worker: WorkerProcess, training: Training, listener: Listener
+) -> Callable[[], Callable[[], bool]]:
     """The function that tells the worker its task, and gives the one that knows of its end."""
+
+    def has_ended() -> bool:
+        if listener.is_silent():
+            worker.abort()
+        return listener.gave_up or worker.has_ended()
 
     def start() -> Callable[[], bool]:
         worker.begin(_task(training))
-        return worker.has_ended
+        return has_ended
 
     return start
 
@@ -78,9 +87,14 @@ def _task(training: Training) -> dict[str, Any]:
     }
 
 
-def _reason(pid: int, end: End, rows: Sequence[process_log.Row]) -> str:
+def _reason(pid: int, end: End, rows: Sequence[process_log.Row], listener: Listener) -> str:
     """Why a worker failed, in one sentence: from its log, else from how its process ended."""
     who = f"rank 0 (process {pid} on {platform.node()})"
+    if listener.gave_up:
+        return (
+            f"{who} gave no sign of life for {listener.limit:g} s, so native code holds its"
+            " interpreter; the driver's log has the stacks of its threads"
+        )
     for row in reversed(rows):
         if row.get("event") == "stalled":
             return str(row["message"])

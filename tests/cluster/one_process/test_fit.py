@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from typing import Any
 import pytest
 import torch
 
+from cluster import processes
 from cluster.logs import json_lines, process_log
+from cluster.logs.watchdog import STALL_SECONDS
+from cluster.one_process import pulse
 from cluster.one_process.process import WorkerProcess
 from cluster.runs import Run
 from tests import tiny
@@ -106,12 +110,78 @@ def test_a_worker_that_hangs_is_replaced(
     shard = min(data.glob("train-*.tar"))
     shutil.move(shard, tmp_path / shard.name)
     os.mkfifo(shard)
-    driver = drive(*command, "--stall-seconds", "3")
+    driver = drive(*command, "--stall-seconds", "10")
     driver.wait_for(lambda: "workers_failed" in events(run))
     shard.unlink()
     shutil.move(tmp_path / shard.name, shard)
     assert driver.end() == 0, driver.words()
-    assert "made no progress for 3 s" in driver.out.read_text()
+    assert "made no progress for 10 s" in driver.out.read_text()
+
+
+def test_a_worker_whose_interpreter_hangs_is_replaced(
+    photos: Path, tmp_path: Path, drive: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Native code that keeps the interpreter stops the watchdog too; the driver hears nothing."""
+    (tmp_path / "patch").mkdir()
+    hang = tmp_path / "hang"
+    (tmp_path / "patch" / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if 'cluster.one_process' in sys.orig_argv:\n"
+        "    import ctypes, os, threading, time\n"
+        "    def hang():\n"
+        f"        while not os.path.exists({str(hang)!r}):\n"
+        "            time.sleep(0.05)\n"
+        "        ctypes.PyDLL(None).sleep(3600)\n"
+        "    threading.Thread(target=hang, daemon=True).start()\n",
+        encoding="utf-8",
+    )
+    path = os.pathsep.join([str(tmp_path / "patch"), ENVIRONMENT["PYTHONPATH"]])
+    monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", path)
+    raw = recipe(photos)
+    run, command = words(raw, tmp_path)
+    driver = drive(*command, "--stall-seconds", "10")
+    driver.wait_for(lambda: reached(run, driver, 3))
+    hang.touch()
+    driver.wait_for(lambda: "workers_failed" in events(run))
+    hang.unlink()
+    assert driver.end() == 0, driver.words()
+    assert "gave no sign of life for 12 s, so native code holds its interpreter" in driver.words()
+    (failed,) = [
+        row
+        for row in json_lines.read(process_log.of_driver(run.path))
+        if row.get("event") == "workers_failed"
+    ]
+    assert "sitecustomize.py" in failed["said"] and "Fatal Python error" in failed["said"]
+    assert_same(run, untouched(raw, tmp_path))
+
+
+def test_a_stopped_worker_is_not_silent() -> None:
+    """Nor is one whose driver was stopped; and who is heard again starts anew."""
+    hears, beats = os.pipe()
+    sleeper = subprocess.Popen(["sleep", "600"])
+    try:
+        listener = pulse.Listener(sleeper.pid, hears, stall_seconds=0.2)
+        assert listener.limit == STALL_SECONDS  # as it imports
+        os.write(beats, b".")
+        assert not listener.is_silent() and listener.limit == 2.2
+        os.kill(sleeper.pid, signal.SIGSTOP)
+        assert wait_for(lambda: processes.is_stopped(sleeper.pid))
+        deadline = time.monotonic() + 3
+        while time.monotonic() < deadline:
+            assert not listener.is_silent()
+            time.sleep(0.01)
+        os.kill(sleeper.pid, signal.SIGCONT)
+        # A gap between two questions is time in which the driver itself was stopped.
+        time.sleep(2.5)
+        assert not listener.is_silent()
+        begun = time.monotonic()
+        assert wait_for(listener.is_silent)
+        assert time.monotonic() - begun > 2
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+        os.close(hears)
+        os.close(beats)
 
 
 def test_a_damaged_sample_ends_training_with_its_name(
