@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
@@ -30,11 +31,13 @@ from gencomp.errors import InputError
 from gencomp.model_file import Card, Description
 from gencomp.recipes.schema import BaseRecipe
 from gencomp.system import Codec, Picture, System
-from gencomp.systems import build_without_values
+from gencomp.systems import build_system, plan_system
 
 # The largest published network here has a tenth of so many layers; a recipe that asks for more
 # would only keep the reader busy.
 _MOST_LAYERS = 20_000
+# Networks for training alone are made too, of so many values and times those of the codec at most.
+_MOST_VALUES, _MOST_TIMES = 1 << 26, 16
 _ORIENTATION = 0x0112
 
 
@@ -132,10 +135,18 @@ class Model:
     def _system(self) -> System:
         recipe, parents = self.recipe(), self._parent_recipes()
         with self._refusing():
-            planned = build_without_values(recipe, parents, "meta")
-        _require_equal(self.path, self.tensors, planned.coding_networks().state_dict())
-        with self._refusing():
-            system = build_without_values(recipe, parents)
+            planned = plan_system(recipe, parents)
+        wanted = planned.coding_networks().state_dict()
+        _require_equal(self.path, self.tensors, wanted)
+        others = _values(planned.networks.state_dict()) + _values(planned.frozen.state_dict())
+        if others > _MOST_VALUES + _MOST_TIMES * _values(wanted):
+            raise InputError(
+                f"the recipe in model file {self.path} cannot be built: its networks for training"
+                f" have {others} values"
+            )
+        # Those of the codec are replaced, and nobody reads the others.
+        with self._refusing(), torch.random.fork_rng(devices=[]):
+            system = build_system(recipe, parents)
         system.coding_networks().load_state_dict(dict(self.tensors))
         return system
 
@@ -224,6 +235,10 @@ def _require_equal(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str,
                 f"model file {path} holds {name!r} as {_kind(own)}, but its recipe asks for"
                 f" {_kind(tensor)}"
             )
+
+
+def _values(state: Mapping[str, Tensor]) -> int:
+    return sum(one.numel() for one in state.values())
 
 
 def _kind(tensor: Tensor) -> str:

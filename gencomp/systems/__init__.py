@@ -26,21 +26,15 @@ def require_buildable(recipe: BaseRecipe, parents: Mapping[str, BaseRecipe]) -> 
         recipe: the recipe of the stage.
         parents: the recipe of each run that it starts from, by role.
     """
-    build_without_values(recipe, parents, "meta")
+    plan_system(recipe, parents)
 
 
-def build_without_values(
-    recipe: BaseRecipe, parents: Mapping[str, BaseRecipe], device: str = "cpu"
-) -> System:
-    """The system of a recipe, whose weights are whatever the memory holds.
-
-    No random number is drawn. On the CPU, memory for weights is used only once they are loaded; on
-    the device `meta` there is none at all.
+def plan_system(recipe: BaseRecipe, parents: Mapping[str, BaseRecipe]) -> System:
+    """The system of a recipe on the device `meta`: its weights have shapes and types, no values.
 
     Args:
         recipe: the recipe of the stage.
         parents: the recipe of each run that it starts from, by role.
-        device: the device of the weights, cpu or meta.
 
     Raises:
         InputError: a parent is a run of the wrong system or stage.
@@ -49,7 +43,7 @@ def build_without_values(
 
     from gencomp.systems.common.unfilled import Unfilled
 
-    with torch.device(device), Unfilled():
+    with torch.device("meta"), Unfilled():
         return build_system(recipe, parents)
 
 

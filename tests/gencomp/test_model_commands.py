@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import gencomp
@@ -49,6 +50,7 @@ CASES = [
     Case("exact", "wave.png", ("--codec.effort", "fast")),
     Case("exact", "wave.png", ("--codec.coder", "bits_back")),
     Case("small", "wave.png", ("--codec.effort", "fast")),
+    Case("two", "wave.png"),
     Case("global", "scene.png"),
     Case("conditional", "scene.png", ("--maps", "label=label.png")),
     Case(
@@ -69,7 +71,7 @@ def runs(codec_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     _train_urdp(folder)
     (folder / "waves").mkdir()
     waves = irec_cases.shard_set(folder / "waves")
-    for name, stage in (("exact", "rvae"), ("small", "one_level")):
+    for name, stage in (("exact", "rvae"), ("small", "one_level"), ("two", "two_level")):
         overrides = {**irec_cases.NARROW[stage], **SHORT_IREC, "data.shards": str(waves)}
         raw = recipes.with_overrides(recipes.read(irec_cases.RECIPES[stage]), overrides)
         tiny.trained(folder / name, raw)
@@ -154,7 +156,9 @@ def test_python_writes_and_reads_the_same_files(runs: Path, here: Path) -> None:
     assert main(["compress", "m.gencomp", "photo.png", "a.gcp"]) == 0
     assert main(["decompress", "m.gencomp", "a.gcp", "a.png"]) == 0
     model, stream = gencomp.load("m.gencomp"), Path("a.gcp").read_bytes()
+    random = torch.get_rng_state()
     assert model.compress("photo.png") == stream
+    assert torch.equal(torch.get_rng_state(), random)  # that of the caller stays as it is
     assert np.array_equal(model.decompress(stream), pixels("a.png"))
     image_HWC = pixels("photo.png")
     assert model.compress(image_HWC) == model.compress(Image.fromarray(image_HWC))

@@ -148,7 +148,7 @@ def _said(key: str, value: Any) -> Callable[..., None]:
 def _large_discriminator(said: dict[str, Any], tensors: Tensors) -> None:
     """A network for training alone, which would not fit any memory."""
     said["recipe"]["loss"]["mmd_weight"] = 0
-    said["recipe"]["latent_discriminator"] |= {"weight": 1, "width": 1 << 24}
+    said["recipe"]["latent_discriminator"] |= {"weight": 1, "width": 1 << 16}
 
 
 # Files that are whole: their hash is that of what they say.
@@ -181,7 +181,7 @@ HOSTILE: dict[str, tuple[Callable[..., Any], str]] = {
         _recipe("networks", "residual_blocks", 1 << 40),
         "cannot be built: it has more than",
     ),
-    "a large discriminator": (_large_discriminator, "cannot be built: "),
+    "a large discriminator": (_large_discriminator, "its networks for training have"),
     "a width in words": (_recipe("networks", "width", "wide"), "networks.width is 'wide'"),
     "an unknown system": (_recipe(None, "system", "mine"), "system/stage is mine/codec"),
     "an unknown key": (_recipe(None, "extra", 1), "unknown key extra"),
