@@ -90,29 +90,30 @@ def _results(run: Run, weights: str) -> Iterator[Result]:
         )
     for folder in sorted((run.path / "evaluations").glob("*")):
         for file, command in _RESULTS.items():
-            if (found := _complete(folder / file)) is None:
-                continue
-            if found["protocol"].get("weights") == weights:
-                yield Result(
-                    command=command,
-                    name=folder.name,
-                    metrics={name: _metric(one) for name, one in sorted(found["metrics"].items())},
-                    protocol=_without_places(found["protocol"]),
-                )
+            if (found := _measured(folder / file, command)) is not None:
+                if found.protocol.get("weights") == weights:
+                    yield found
 
 
-def _complete(path: Path) -> dict[str, Any] | None:
-    """The content of a result; None where there is none, or blocks are missing.
+def _measured(path: Path, command: str) -> Result | None:
+    """The result of an evaluation; None where there is none, or blocks are missing.
 
     Raises:
         InputError: the file is damaged.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return content if content["complete"] and content["protocol"] else None
+        if not content["complete"]:
+            return None
+        return Result(
+            command=command,
+            name=path.parent.name,
+            metrics={name: _metric(one) for name, one in sorted(content["metrics"].items())},
+            protocol=_without_places(content["protocol"]),
+        )
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{path} cannot be read as the result of an evaluation") from None
 
 

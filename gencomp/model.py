@@ -69,7 +69,8 @@ class Model:
     ) -> bytes:
         """The compressed file of one image.
 
-        It is the file that `gencomp compress` writes for the same image file.
+        It is the file that `gencomp compress` writes for the same image file. The randomness that
+        sender and receiver share depends on the file, or on the pixels where there is none.
 
         Args:
             image: uint8 RGB pixels [H, W, 3], a PIL image, or the path of an image file, of 8 bits
@@ -216,10 +217,13 @@ def load(path: str | Path, writing: Mapping[str, Any] | None = None) -> Model:
             `{"codec.effort": "best"}`.
 
     Raises:
-        InputError: the file cannot be read, is no model file, or is damaged.
+        InputError: the file cannot be read, is no model file or is damaged, or its recipe or a
+            value of how files are written is refused.
     """
     description, tensors = model_file.read(Path(path))
-    return Model(Path(path), description, tensors, dict(writing or {}))
+    model = Model(Path(path), description, tensors, dict(writing or {}))
+    model.recipe()
+    return model
 
 
 def _require_equal(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:

@@ -78,7 +78,7 @@ class Card(Section):
         given = f" --maps {maps}" if maps else ""
         of_maps = f", maps={{{', '.join(f'{name!r}: ...' for name in self.maps)}}}" if maps else ""
         return [
-            f"gencomp compress {shlex.quote(file)} IMAGE.png OUT.gcp{given}",
+            f"gencomp compress {shlex.quote(file)} IMAGE.png OUT.gcp" + given,
             f"gencomp decompress {shlex.quote(file)} OUT.gcp BACK.png",
             f"gencomp.load({file!r}).compress(image{of_maps})",
         ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -195,7 +197,7 @@ def test_maps_and_values_of_writing_in_python(runs: Path, here: Path) -> None:
     assert model.compress("scene.png", maps) == Path("a.gcp").read_bytes()
     assert model.card.maps == ("label", "instance", "mask")
     with pytest.raises(InputError, match=r"only codec\.keep"):
-        gencomp.load("m.gencomp", {"networks.width": 9}).recipe()
+        gencomp.load("m.gencomp", {"networks.width": 9})
 
 
 def test_the_card_and_the_zoo(
@@ -229,9 +231,6 @@ def test_results_of_these_weights_are_in_the_card(
     runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Those of other weights and those that are not complete are left out."""
-    import json
-    import shutil
-
     shutil.copytree(runs / "codec", "own")
     assert main(["files", "own", "--images", "4", "--processes", "1"]) == 0
     measured = json.loads(Path("own/evaluations/files/rates.json").read_text(encoding="utf-8"))
@@ -251,9 +250,11 @@ def test_results_of_these_weights_are_in_the_card(
     assert main(["models", "."]) == 0
     assert "photos, test, 4 images" in capsys.readouterr().out
 
-    Path("own/evaluations/files/rates.json").write_text("{", encoding="utf-8")
-    assert main(["export", "own", "n.gencomp"]) == 2
-    assert "rates.json cannot be read as the result" in capsys.readouterr().err
+    wrong = {"complete": True, "metrics": {"mse": {"value": "x"}}, "protocol": measured["protocol"]}
+    for content in ("{", "[]", json.dumps(wrong)):
+        Path("own/evaluations/files/rates.json").write_text(content, encoding="utf-8")
+        assert main(["export", "own", "n.gencomp"]) == 2
+        assert "rates.json cannot be read as the result" in capsys.readouterr().err
 
 
 def test_what_export_refuses(runs: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
