@@ -33,8 +33,8 @@ from gencomp.recipes.schema import BaseRecipe
 from gencomp.system import Codec, Picture, System
 from gencomp.systems import build_system, plan_system
 
-# The largest published network here has a tenth of so many layers; a recipe that asks for more
-# would only keep the reader busy.
+# The systems of the shipped recipes have a few hundred layers; a recipe that asks for more than so
+# many would only keep the reader busy.
 _MOST_LAYERS = 20_000
 # Networks for training alone are made too, of so many values and times those of the codec at most.
 _MOST_VALUES, _MOST_TIMES = 1 << 26, 16
