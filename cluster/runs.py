@@ -30,7 +30,7 @@ from cluster.checkpoints.store import LAST, Checkpoint, Choice
 from gencomp import recipes
 from gencomp.errors import InputError
 from gencomp.recipes.schema import BaseRecipe
-from gencomp.system import System
+from gencomp.system import Codec, System
 from gencomp.systems import build_system
 
 
@@ -100,6 +100,10 @@ class Run:
         system.networks.load_state_dict(found.networks())
         load_frozen(system, recipe, found)
         return system
+
+    def codec(self) -> Codec | None:
+        """The codec of the chosen checkpoint; None for a stage that has no code."""
+        return self.system().codec()
 
     def chosen_checkpoint(self) -> Checkpoint:
         """The chosen checkpoint, which is whole.

@@ -455,6 +455,14 @@ class System(ABC):
         """The codec of these weights; None for a stage that has no code."""
         return None
 
+    def coding_networks(self) -> nn.ModuleDict:
+        """The networks and tables that `codec` reads, by names of their own.
+
+        They are what a model file holds (`gencomp.model_file`). By default they are all networks;
+        a system leaves out those that only training needs, such as a critic.
+        """
+        return nn.ModuleDict({**self.networks, **self.frozen})
+
     def ideal(self) -> Callable[[Picture], Ideal] | None:
         """The function that says what the codec's files would be without any loss of coding.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -123,6 +124,13 @@ class TestVersions:
                 ]
         strays = set(LOCK) - {name for name, _ in seen}
         assert not strays, "in the lock, but nothing needs it"
+
+    def test_the_packages_for_model_files_are_among_all(self) -> None:
+        """The page on model files installs them alone, in the words of the group."""
+        group = PROJECT["dependency-groups"]["codec"]
+        assert set(group) <= set(PROJECT["project"]["dependencies"])
+        page = (ROOT / "docs" / "model_files.md").read_text()
+        assert f"pip install {' '.join(map(shlex.quote, group))}\n" in page
 
     def test_one_version_of_gencomp(self) -> None:
         assert PROJECT["tool"]["setuptools"]["dynamic"]["version"]["attr"] == "gencomp.__version__"

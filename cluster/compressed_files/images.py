@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 
@@ -86,21 +86,6 @@ def maps(
         except ValueError as error:
             raise InputError(f"{file} is not a readable map of ids: {error}") from None
     return found
-
-
-def first_index(files: Iterable[bytes]) -> int:
-    """The index of the first of some pictures, from which those of the others count up.
-
-    Sender and receiver derive randomness from it, which no other pictures may share, so it is a
-    hash of the files: other files get other indices, and the same ones get the same again.
-
-    Args:
-        files: The content of each picture's file.
-    """
-    digest = hashlib.blake2b(digest_size=8, person=b"index")
-    for data in files:
-        digest.update(hashlib.blake2b(data).digest())
-    return int.from_bytes(digest.digest(), "big") >> 1  # so that counting up stays below 2^64
 
 
 def origin(

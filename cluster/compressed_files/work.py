@@ -13,9 +13,10 @@ import torch
 
 from cluster.compressed_files import images
 from cluster.compressed_files.places import Job
+from cluster.compressed_files.sources import open_source
 from cluster.files import write_bytes
-from cluster.runs import open_run
 from gencomp.coding import container
+from gencomp.coding.noise import first_index
 from gencomp.errors import InputError
 from gencomp.system import Codec, Picture
 from shards.reading.decode import MAX_PIXELS
@@ -68,7 +69,7 @@ class Toward(NamedTuple):
     """A point between the decoder of a run and that of another one.
 
     Attributes:
-        run: The directory of the other run.
+        run: The directory of the other run, or its model file.
         share: The share of the other run's image, 0..1.
     """
 
@@ -80,7 +81,7 @@ class Writer(NamedTuple):
     """A codec that writes files.
 
     Attributes:
-        run: The directory of the run.
+        run: The directory of the run, or a model file.
         checkpoint: The checkpoint of the run, as the command line names it.
         writing: Words that say how files are written, where it is not as the run's recipe says.
         max_pixels: The number of pixels of an image that are decoded at most.
@@ -102,7 +103,7 @@ def opened(
     """The codec of a run, or of a point between two runs, loaded once in a process.
 
     Args:
-        run: The directory of the run.
+        run: The directory of the run, or a model file; so is that of the other run.
         checkpoint: The checkpoint of the run, as the command line names it.
         toward: The other run, whose newest checkpoint is used.
         writing: Words that say how files are written, where it is not as the run's recipe says.
@@ -121,8 +122,8 @@ def _opened(
     """The codec for `opened`. A relative path is another run in another directory."""
     if multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)  # each process has one CPU
-    found = open_run(run, checkpoint, writing)
-    codec = found.system().codec()
+    found = open_source(run, checkpoint, writing)
+    codec = found.codec()
     recipe = found.recipe()
     if codec is None:
         raise InputError(
@@ -131,13 +132,13 @@ def _opened(
     if toward is None:
         return codec
     try:
-        mixed = found.system().mixed_codec(open_run(toward.run).system(), toward.share)
+        mixed = found.system().mixed_codec(open_source(toward.run).system(), toward.share)
     except InputError as error:
         raise InputError(f"{run} and {toward.run}: {error}") from None
     if mixed is None:
         raise InputError(
-            f"run {run} ({recipe.system}/{recipe.stage}) has the only decoder of its encoder, so"
-            " there is none to move toward"
+            f"{run} ({recipe.system}/{recipe.stage}) has the only decoder of its encoder, so there"
+            " is none to move toward"
         )
     return mixed
 
@@ -162,7 +163,7 @@ def compress_file(writer: Writer, keep: bool, job: Job) -> Done:
     else:
         keep = False
         data = images.read(job.source)
-        picture, done = _picture(job, data, images.first_index([data]), writer.max_pixels)
+        picture, done = _picture(job, data, first_index([data]), writer.max_pixels)
         try:
             stream = codec.compress(picture)
         except InputError as error:
@@ -211,7 +212,7 @@ def decompress_file(
     """Decompress one picture of a file.
 
     Args:
-        run: The directory of the run whose codec wrote the file.
+        run: The directory of the run whose codec wrote the file, or a model file.
         checkpoint: The checkpoint of the run.
         toward: The other run of a point between two runs.
         draw: The number of the draw of the decoder's noise.
@@ -282,7 +283,7 @@ class _Pictures(Sequence[Picture]):
     def __init__(self, jobs: Sequence[Job], show: Callable[[int], None], max_pixels: int) -> None:
         self._jobs, self._show, self._max_pixels = jobs, show, max_pixels
         self.done: list[tuple[str, ...]] = [()] * len(jobs)
-        self._first = images.first_index(images.read(job.source) for job in jobs)
+        self._first = first_index(images.read(job.source) for job in jobs)
         self.latest: Path | None = None
 
     def __len__(self) -> int:

@@ -60,6 +60,8 @@ COMMANDS: dict[str, Command] = {
         "Coding", "write an image to a compressed file", raw=True, folder="compress"
     ),
     "decompress": Command("Coding", "write a compressed file back to an image", folder="compress"),
+    "export": Command("Coding", "write a codec to one file, to use without its run"),
+    "models": Command("Coding", "list exported models with their operating points"),
     "evaluate": Command("Evaluation", "measure a finished run, with intervals", raw=True),
     "files": Command(
         "Evaluation", "write, read and measure a real file of each held-out picture", raw=True

@@ -74,11 +74,14 @@ def split_writing(words: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
 
 
 def writing_keys(run: str, width: int) -> KeyHelp:
-    """The keys that say how the codec of a run writes files; none where there is no such run."""
-    from cluster.runs import open_run
+    """The keys that say how the codec of a run or of a model file writes files.
+
+    There are none where there is no such run or file.
+    """
+    from cluster.compressed_files.sources import open_source
 
     try:
-        recipe = open_run(run).recipe()
+        recipe = open_source(run).recipe()
     except InputError:
         return KeyHelp((), "")
     allowed = recipes.writing(recipe)

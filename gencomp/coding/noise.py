@@ -8,6 +8,7 @@ tells such pictures apart. It is a function of the picture's pixels, so a pictur
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,21 @@ def salt_of(image_HWC: np.ndarray, bits: int) -> int:
     digest = hashlib.blake2b(shape + b"\n", digest_size=8, person=b"salt")
     digest.update(np.ascontiguousarray(image_HWC).data)
     return int.from_bytes(digest.digest(), "little") & ((1 << bits) - 1)
+
+
+def first_index(files: Iterable[bytes]) -> int:
+    """The index of the first of some pictures, from which those of the others count up.
+
+    Sender and receiver derive randomness from it, which no other pictures may share, so it is a
+    hash of the files: other files get other indices, and the same ones get the same again.
+
+    Args:
+        files: the content of each picture's file.
+    """
+    digest = hashlib.blake2b(digest_size=8, person=b"index")
+    for data in files:
+        digest.update(hashlib.blake2b(data).digest())
+    return int.from_bytes(digest.digest(), "big") >> 1  # so that counting up stays below 2^64
 
 
 def keyed_uniform(

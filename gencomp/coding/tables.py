@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from gencomp.errors import InputError
+
 Integers = npt.NDArray[np.int64]
 
 # The coder's probabilities are multiples of 2^-PRECISION.
@@ -29,6 +31,8 @@ PRECISION = 24
 _EVEN = 1 << (PRECISION - 10)
 MIN_BITS = 0.0007
 _MAX_CONTEXTS = 16
+# So many images would count one level at most: frequencies are computed without overflow.
+_MOST_COUNTS = 1 << 29
 # Parents are chosen among the most informative _CANDIDATES of the _REACH symbols before.
 _REACH = 2048
 _CANDIDATES = 40
@@ -48,6 +52,18 @@ class Tables:
 
     back_NP: Integers
     counts_NCL: Integers
+
+    def __post_init__(self) -> None:
+        """Refuse statistics that no code can have, which would break a coder later.
+
+        Raises:
+            InputError: a parent does not lie before its symbol, or a count is out of range.
+        """
+        places_N1 = np.arange(len(self.back_NP))[:, None]
+        if (self.back_NP < 0).any() or (self.back_NP > places_N1).any():
+            raise InputError("The tables of the code name a symbol that does not come before.")
+        if (self.counts_NCL < 0).any() or (self.counts_NCL > _MOST_COUNTS).any():
+            raise InputError(f"The tables of the code have counts outside 0 to {_MOST_COUNTS}.")
 
     @property
     def levels(self) -> int:

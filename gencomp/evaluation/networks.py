@@ -26,9 +26,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import warnings
 import zipfile
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,8 @@ INCEPTION_URL = (
     "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/"
     "inception-2015-12-05.pt"
 )
+# A constant of a class in the code of a TorchScript file.
+_CONSTANT = re.compile(rb"  \w+ : Final\[.*\] = .*")
 
 
 def checked_sha256(path: Path, stated: str | None, what: str) -> str:
@@ -179,7 +183,7 @@ def to_file(network: nn.Module) -> bytes:
     """The content of a TorchScript file with a network.
 
     It depends on the code and the weights of the network and on the version of torch, but neither
-    on the file's name nor on the place where the code is installed.
+    on the file's name, nor on the place where the code is installed, nor on the process.
     """
     written = io.BytesIO()
     with warnings.catch_warnings():
@@ -191,8 +195,22 @@ def to_file(network: nn.Module) -> bytes:
         for entry in whole.infolist():
             # Both are optional; they hold, or depend on, the paths of source files.
             if not entry.filename.endswith((".debug_pkl", "/.data/serialization_id")):
-                kept.writestr(zipfile.ZipInfo(entry.filename), whole.read(entry))
+                data = whole.read(entry)
+                if entry.filename.endswith(".py"):
+                    data = _with_sorted_constants(data)
+                kept.writestr(zipfile.ZipInfo(entry.filename), data)
     return content.getvalue()
+
+
+def _with_sorted_constants(code: bytes) -> bytes:
+    """The code of a TorchScript file with the constants of each class in the order of their names.
+
+    TorchScript writes them in the order of a set, which the hash seed of the process decides.
+    """
+    groups = groupby(code.split(b"\n"), lambda line: _CONSTANT.fullmatch(line) is not None)
+    return b"\n".join(
+        line for constants, lines in groups for line in (sorted(lines) if constants else lines)
+    )
 
 
 def _answer(module: Any, name: str, *images: Tensor, **wanted: bool) -> Tensor:

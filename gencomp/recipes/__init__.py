@@ -194,6 +194,18 @@ def with_absolute_paths(recipe: BaseRecipe) -> BaseRecipe:
     return type(recipe).model_validate(raw)
 
 
+def with_bare_names(recipe: BaseRecipe) -> BaseRecipe:
+    """The recipe with its shard sets, parent runs and files named without their folders.
+
+    It says nothing of the machine that it was trained on, and nothing can be read by it.
+    """
+    raw = recipe.model_dump(mode="json")
+    for section, key in _locations(recipe, raw):
+        if (location := section[key]) is not None:
+            section[key] = location.rstrip("/").rpartition("/")[2] or location
+    return type(recipe).model_validate(raw)
+
+
 def _locations(recipe: BaseRecipe, raw: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
     """The keys of a recipe's dump that locate a shard set, a run or a file, as (section, key)."""
     sections = [raw["data"], *raw["data"]["mixture"], raw["evaluation"]]

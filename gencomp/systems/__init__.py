@@ -26,12 +26,25 @@ def require_buildable(recipe: BaseRecipe, parents: Mapping[str, BaseRecipe]) -> 
         recipe: the recipe of the stage.
         parents: the recipe of each run that it starts from, by role.
     """
+    plan_system(recipe, parents)
+
+
+def plan_system(recipe: BaseRecipe, parents: Mapping[str, BaseRecipe]) -> System:
+    """The system of a recipe on the device `meta`: its weights have shapes and types, no values.
+
+    Args:
+        recipe: the recipe of the stage.
+        parents: the recipe of each run that it starts from, by role.
+
+    Raises:
+        InputError: a parent is a run of the wrong system or stage.
+    """
     import torch
 
     from gencomp.systems.common.unfilled import Unfilled
 
     with torch.device("meta"), Unfilled():
-        build_system(recipe, parents)
+        return build_system(recipe, parents)
 
 
 def build_system(recipe: BaseRecipe, parents: Mapping[str, BaseRecipe]) -> System:

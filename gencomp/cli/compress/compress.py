@@ -1,4 +1,4 @@
-"""`gencomp compress`, which writes images to compressed files with the codec of a run."""
+"""`gencomp compress`, which writes images to compressed files by a run or a model file."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ def compress(words: Sequence[str]) -> int:
         --codec.KEY VALUE chooses one, and gencomp compress RUN --help lists the keys.
 
         Args:
-            run: The run whose codec is used, for example a trial of a sweep.
+            run: The run whose codec is used, for example a trial of a sweep; or a model file, which
+                gencomp export writes.
             files: Image files (PNG, JPEG, WebP, ...) of any size, or one folder with images; and
                 last the compressed file to write, or the folder for the compressed files.
             maps: For codecs that need maps of the pixels, NAME=PATH of each.

@@ -1,4 +1,4 @@
-"""`gencomp decompress`, which writes compressed files back to images with the codec of a run."""
+"""`gencomp decompress`, which writes compressed files back to images by a run or a model file."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def decompress(
     command would write the same image. Other files of the folder are left out, counted and named.
 
     Args:
-        run: The run whose codec wrote the files.
+        run: The run whose codec wrote the files, or a model file, which gencomp export writes.
         stream: A compressed file, or a folder with .gcp files.
         out: The PNG file to write, or the folder for the images.
         place: The number, from 0, of the picture of a joint file that is written alone.
         draw: The number of the draw of the decoder's noise; each number gives another draw.
-        toward: Another run whose decoder reads the same files, to show images between those of the
-            two decoders.
+        toward: Another run or model file whose decoder reads the same files, to show images between
+            those of the two decoders.
         share: The share of the other run's image, from 0 to 1; 0 is the image of the first run.
         max_pixels: The number of pixels of an image that are decoded at most; a file that claims
             more is refused before any work.

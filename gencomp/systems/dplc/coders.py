@@ -62,8 +62,11 @@ class CodingSystem(ReconstructingSystem):
 
     def codec(self) -> DplcCodec:
         """The codec, with the statistics of `finalise` for any `bn_mode`: images decode alone."""
-        used = {name: self.networks[name] for name in (*_CODER, "generator", "code_tables")}
-        return DplcCodec(nn.ModuleDict(used), self.sizes.levels, self._salt_bits)
+        return DplcCodec(self.coding_networks(), self.sizes.levels, self._salt_bits)
+
+    def coding_networks(self) -> nn.ModuleDict:
+        names = (*_CODER, "generator", "code_tables")
+        return nn.ModuleDict({name: self.networks[name] for name in names})
 
     @torch.no_grad()
     def calibrate_coder(self, batches: list[tuple[Batch, Draws]]) -> None:

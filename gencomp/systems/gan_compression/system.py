@@ -162,6 +162,9 @@ class GanSystem(SystemOfObjectives):
         nets = {name: self.networks[name] for name in self.trained}
         return GanCodec(nets, self.channel, self.recipe)
 
+    def coding_networks(self) -> nn.ModuleDict:
+        return nn.ModuleDict({name: self.networks[name] for name in self.trained})
+
     def _drawn_code(self, draws: Draws, scene: Scene) -> Tensor:
         """Centres of symbols from the tables."""
         size = self.channel.latent_size(scene.height, scene.width)

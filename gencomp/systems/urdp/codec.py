@@ -74,6 +74,9 @@ class UrdpCodec:
         decoders: the decoders whose images are added with these weights; one of weight 1 for a run,
             two for a point between two runs.
         pixels: the format of the images.
+
+    Raises:
+        InputError: the tables of a layer are no distribution functions.
     """
 
     codec_id = CODEC_ID
@@ -84,6 +87,8 @@ class UrdpCodec:
         self, layers: Sequence[CodedLayer], decoders: Mapping[nn.Module, float], pixels: Pixels
     ) -> None:
         self._pixels = pixels
+        for layer in layers:
+            layer.tables.require_sound()
         self._layers = [
             CodedLayer(in_float64(layer.encoder), copy.deepcopy(layer.tables), layer.code)
             for layer in layers

@@ -214,6 +214,10 @@ class UrdpSystem(SystemOfObjectives):
     def codec(self) -> UrdpCodec:
         return self._codec({self.every("decoder"): 1.0})
 
+    def coding_networks(self) -> nn.ModuleDict:
+        names = [name for layer in self.layers for name in (layer.encoder, layer.tables)]
+        return nn.ModuleDict({name: self.every(name) for name in (*names, "decoder")})
+
     def mixed_codec(self, other: System, share: float) -> UrdpCodec:
         """The codec of (1 − a)·g(y) + a·g'(y) for this decoder g and the other's g'.
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from gencomp.coding.tables import PRECISION, Integers
+from gencomp.errors import InputError
 from gencomp.systems.urdp.code import Code
 
 # The grid has so many cells for each step of the quantizer.
@@ -70,6 +71,14 @@ class LatentTables(nn.Module):
                 counts_KG[latent] += np.bincount(places_B, minlength=cells)
         found = torch.from_numpy(_cumulative(counts_KG, self._code.levels))
         self.cumulative_KG.copy_(found)
+
+    def require_sound(self) -> None:
+        """Raise `InputError` unless each row is a distribution function, as a coder needs it."""
+        table_KG = self.cumulative_KG.cpu().numpy()
+        total = (1 << PRECISION) - self._code.levels
+        ends = (table_KG[:, 0] == 0).all() and (table_KG[:, -1] == total).all()
+        if not ends or (np.diff(table_KG, axis=1) < 0).any():
+            raise InputError("The tables of the latents are no distribution functions.")
 
     def entropies(self) -> npt.NDArray[np.float64]:
         """The entropy H(S | U) in bits of the symbol of each latent given the dither, [K]."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from torch import Tensor, nn
 from gencomp.draws import CPU
 from gencomp.errors import InputError
 from gencomp.evaluation import networks
+from tests.processes import ENVIRONMENT
 
 
 class ByBytes(nn.Module):
@@ -105,3 +109,42 @@ def test_pairs_are_given_on_the_signed_scale(tmp_path: Path) -> None:
     found = networks.PerceptualNetwork(network, "n.pt")(black, black + 255)
     assert found.tolist() == [2, 2, 2]
     assert found.dtype == torch.float64
+
+
+class Constant(nn.Module):
+    """Has constants of several kinds, whose order TorchScript takes from a set."""
+
+    __constants__ = ("alpha", "beta", "gamma", "delta", "word")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alpha, self.beta, self.gamma, self.delta = 1, 2.5, True, (3, 4)
+        self.word = "a\n  z : Final[int] = 1"
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AvgPool2d(2))
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert self.gamma and self.word
+        scaled = images.float() * self.alpha + self.beta + self.delta[1]
+        return self.layers(scaled).flatten(1)
+
+
+_WRITE = """
+import sys, torch
+from gencomp.evaluation import networks
+from tests.gencomp.evaluation.test_feature_networks import Constant
+torch.manual_seed(0)
+sys.stdout.buffer.write(networks.to_file(Constant().eval()))
+"""
+
+
+def test_a_file_does_not_depend_on_the_hash_seed() -> None:
+    files = []
+    for seed in ("0", "1", "2"):
+        environment = {**ENVIRONMENT, "PYTHONHASHSEED": seed}
+        words = [sys.executable, "-c", _WRITE]
+        done = subprocess.run(words, env=environment, capture_output=True, check=True)
+        files.append(done.stdout)
+    assert len(set(files)) == 1
+    torch.manual_seed(0)
+    images = torch.arange(3 * 8 * 8, dtype=torch.uint8).reshape(1, 3, 8, 8)
+    assert torch.equal(torch.jit.load(io.BytesIO(files[0]))(images), Constant().eval()(images))

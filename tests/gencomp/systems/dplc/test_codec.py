@@ -406,9 +406,9 @@ class TestSeveralDecoders:
 
     @pytest.mark.parametrize("name", ["code_encoder", "code_tables"])
     def test_another_encoder_is_refused(self, decoders: list[DplcCodec], name: str) -> None:
-        """Its weights, or its tables only."""
+        """Its weights, or the counts of its tables only."""
         changed = copy.deepcopy(system().networks)
-        next(iter(changed[name].state_dict().values())).view(-1)[:1] += 1
+        list(changed[name].state_dict().values())[-1].view(-1)[:1] += 1
         other = DplcCodec(changed, 2, 8)
         stream = other.compress(Picture(images(1)[0]))
         for made in decoders:
@@ -431,8 +431,8 @@ class TestFingerprints:
         assert one.writer_fingerprint != DplcCodec(networks, 4, 8).writer_fingerprint
         for name, tensor in networks.state_dict().items():
             old = tensor.clone()
-            first = tensor.view(-1)[:1]
-            first += 1 if tensor.dtype == torch.int64 else 1e-3
+            last = tensor.view(-1)[-1:]  # a parent may lie before the last symbol
+            last += 1 if tensor.dtype == torch.int64 else 1e-3
             other = DplcCodec(networks, 2, 8)
             assert other.reader_fingerprint != one.reader_fingerprint, name
             writes = name.startswith(("code_encoder.", "code_tables."))
