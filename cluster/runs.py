@@ -10,6 +10,7 @@ logs/             what each process did, see cluster/logs/process_log.py
 lock, lock.*      the process that trains the run now, see cluster/locks.py
 samples/          grids of originals, reconstructions and prior samples
 tensorboard/      the same scalars and grids for TensorBoard
+tracking.json     the run's id in experiment trackers and what was sent, see cluster/tracking
 evaluations/      results of later evaluations
 result.json       the final metrics, written last, when training is complete
 """

@@ -22,6 +22,8 @@ from cluster.one_process.process import WorkerProcess
 from cluster.runs import Run
 from cluster.stop_signals import stop_requests
 from cluster.supervision import Supervision
+from cluster.tracking import keeping
+from cluster.tracking.choice import Name as TrackerName
 from cluster.worker import require_shares
 from gencomp.errors import InputError
 from gencomp.recipes.schema import BaseRecipe
@@ -51,6 +53,7 @@ def fit(
     on_row: Callable[[dict[str, Any]], None] = lambda row: None,
     on_log: Callable[[process_log.Row], None] = lambda row: None,
     early: WorkerProcess | None = None,
+    tracker: TrackerName | None = None,
 ) -> bool:
     """Train a run to its end.
 
@@ -61,6 +64,7 @@ def fit(
         on_log: a function that is called with every new line of the driver's log and of rank 0's.
         early: a process for the only worker, if there is one already (see
             `cluster.supervision.early_worker`).
+        tracker: the experiment tracker that gets what is logged, if there is one.
 
     Returns:
         True if training is complete; False if SIGINT or SIGTERM stopped it at a checkpoint.
@@ -87,7 +91,10 @@ def fit(
                 log.info("fetched the checkpoint of step %d from %s", fetched, supervision.copy_to)
             training = Training(run, supervision, lease, relay, on_row)
             # A request to stop outlives every worker, so that no other one is started after it.
-            with stop_requests(run.stop_request):
+            with (
+                keeping.tracked(run, tracker, lease.require),
+                stop_requests(run.stop_request),
+            ):
                 if supervision.needs_ray():
                     from cluster.ray_train.fit import until_ended
 

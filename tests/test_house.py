@@ -56,13 +56,17 @@ NETWORKS = sorted(
 )
 
 
+# Their packages are large and are not installed by make; docs/tracking.md says what was tested.
+TRACKERS = ("mlflow", "wandb")
+
+
 def _declared() -> list[Requirement]:
-    """Every requirement in pyproject.toml, those of the extras included."""
+    """Every requirement in pyproject.toml, those of the extras included, but not the trackers'."""
     project = PROJECT["project"]
     lists = [
         PROJECT["build-system"]["requires"],
         project["dependencies"],
-        *project["optional-dependencies"].values(),
+        *(some for name, some in project["optional-dependencies"].items() if name not in TRACKERS),
     ]
     every = [Requirement(one) for some in lists for one in some]
     return [one for one in every if one.name != project["name"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from cluster.data import held_out_order, held_out_rows, to_batch
+from cluster.files import write_bytes
 from cluster.logs import evaluation_rows, json_lines, metrics_log, process_log
 from cluster.runs import Run
 from gencomp.draws import Draws
@@ -115,7 +117,11 @@ class Recorder:
         with evaluation_mode(system.networks):
             grid_HWC = image_grid(list(system.pictures(batch, draws).values()))
         self._may_write()
-        Image.fromarray(grid_HWC).save(self._run.path / "samples" / f"step-{progress.step:09d}.png")
+        png = io.BytesIO()
+        Image.fromarray(grid_HWC).save(png, "PNG")
+        # A tracker that looks at the folder must find whole files only.
+        path = self._run.path / "samples" / f"step-{progress.step:09d}.png"
+        write_bytes(path, png.getvalue(), durable=False)
         self._tensorboard().add_image("samples", grid_HWC, progress.step, dataformats="HWC")
 
     def _tensorboard(self) -> Any:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from cluster.evaluations.metrics.settings import MetricOptions, parse_metrics
 from cluster.evaluations.options import Options
+from cluster.tracking import choice
 from gencomp.cli import recipe_words
 from gencomp.cli.arguments import Checkpoint
 from gencomp.cli.console import show
@@ -101,6 +102,7 @@ def evaluate(words: Sequence[str]) -> int:
         checkpoint: Checkpoint = "last",
         processes: int = 1,
         threads: int = 1,
+        track: choice.Name | None = None,
     ) -> int:
         """Measure a finished run on held-out images, with intervals.
 
@@ -114,6 +116,8 @@ def evaluate(words: Sequence[str]) -> int:
             processes: How many processes of this machine share the blocks; with --gpu they are
                 assigned to the GPUs in turn.
             threads: Threads of each process; the last bits of a result depend on their number.
+            track: Experiment tracker in which the result joins the run: mlflow, on the server that
+                MLFLOW_TRACKING_URI names, or wandb.
         """
         from cluster.evaluations.metrics import results
         from cluster.evaluations.metrics.plan import Evaluation
@@ -121,6 +125,8 @@ def evaluate(words: Sequence[str]) -> int:
         from cluster.runs import open_run
 
         require_processes(processes)
+        if track is not None:
+            choice.require(track)
         opened = open_run(run, checkpoint, writing)
         evaluation = Evaluation.find(opened, metric.name, metric.plan(opened, threads)).enter()
 
@@ -129,6 +135,10 @@ def evaluate(words: Sequence[str]) -> int:
 
         measure_here(evaluation, open_maker, processes, collect)
         print(f"wrote {evaluation.result}")
+        if track is not None:
+            from cluster.tracking.results import send_evaluation
+
+            send_evaluation(evaluation.run, track, evaluation.result)
         return DONE
 
     return recipe_words.call(evaluate, own, "gencomp evaluate", recipe_words.writing_keys)

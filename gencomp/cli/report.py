@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from cluster.tracking import choice
 from gencomp.cli.arguments import Checkpoint
 from gencomp.errors import InputError
 
@@ -19,6 +20,7 @@ def report(
     figures: tuple[Path, ...] = (),
     out: Path = Path("runs/report.html"),
     images: int = 8,
+    track: choice.Name | None = None,
 ) -> None:
     """Write one self-contained HTML page from finished runs.
 
@@ -40,11 +42,15 @@ def report(
         figures: Images to show at the end of the page, such as PNG files of gencomp figure.
         out: HTML file to write.
         images: How many test images to show.
+        track: Experiment tracker in which the page is attached to the generator's run: mlflow, on
+            the server that MLFLOW_TRACKING_URI names, or wandb.
     """
     if images < 1:
         raise InputError(f"--images is {images}, but at least one image must be shown")
     if out.is_dir() or (out.parent.exists() and not out.parent.is_dir()):
         raise InputError(f"--out {out} cannot be written; name an HTML file in a directory")
+    if track is not None:
+        choice.require(track)
     from cluster.compressed_files.images import decoded, read
     from cluster.files import write_text
     from gencomp.report import render
@@ -52,11 +58,18 @@ def report(
     from sweeps.report.page import report as content
 
     drawings = [(path.name, decoded(read(path), path)) for path in figures]
-    found = content(find(generator, sweep, curve, checkpoint, tradeoff, lossless), images, say=_say)
+    inputs = find(generator, sweep, curve, checkpoint, tradeoff, lossless)
+    if track is not None and inputs.run is None:
+        raise InputError("--track needs the run of a generator, to which the page is attached")
+    found = content(inputs, images, say=_say)
     html = render(replace(found, figures=drawings))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, html)
     print(f"wrote {out} ({out.stat().st_size / 2**20:.1f} MiB)")
+    if track is not None and inputs.run is not None:
+        from cluster.tracking.results import attach
+
+        attach(inputs.run, track, out)
 
 
 def _say(text: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from cluster.tracking import choice
 from gencomp import recipes
 from gencomp.cli import recipe_words
 from gencomp.cli.console import print_table
@@ -30,11 +31,19 @@ class Options:
         name: Name of the sweep, a directory in --runs; by default the file's name.
         runs: Directory of runs and sweeps, which all nodes must see.
         concurrent: How many trials run at once, instead of the number in the file.
+        track: Experiment tracker in which each trial becomes a run under the sweep: mlflow, on the
+            server that MLFLOW_TRACKING_URI names, or wandb.
     """
 
     name: str | None = None
     runs: Path = Path("runs")
     concurrent: int | None = None
+    track: choice.Name | None = None
+
+    def require_tracker(self) -> None:
+        """Raise `InputError` for a tracker that cannot be had."""
+        if self.track is not None:
+            choice.require(self.track)
 
     def path(self, file: str) -> Path:
         """The sweep's directory."""
@@ -64,7 +73,8 @@ def sweep(words: Sequence[str]) -> int:
             file: A sweep file, or the name of a sweep that ships with gencomp.
             search: Where the sweep lies, and how many of its trials run at once.
         """
-        return _sweep(file, overrides, search.path(file), search.concurrent)
+        search.require_tracker()
+        return _sweep(file, overrides, search)
 
     return recipe_words.call(sweep, own, "gencomp sweep", keys)
 
@@ -76,24 +86,26 @@ def keys(source: str, width: int) -> KeyHelp:
     return key_help.of_sweep(sweep_file.load(source, {}), width)
 
 
-def _sweep(file: str, overrides: dict[str, Any], directory: Path, concurrent: int | None) -> int:
+def _sweep(file: str, overrides: dict[str, Any], search: Options) -> int:
     from sweeps import parents
 
+    directory, concurrent = search.path(file), search.concurrent
     last = load(file, overrides, concurrent)
     earlier = parents.before(last, directory, overrides)
     code = DONE
     for where, sweep in [*earlier.items(), (directory, last)]:
-        ended = _run(parents.resolved(_with_concurrent(sweep, concurrent), where), where)
+        loaded = parents.resolved(_with_concurrent(sweep, concurrent), where)
+        ended = _run(loaded, where, search.track)
         if ended == STOPPED:
             return STOPPED
         code = max(code, ended)
     return code
 
 
-def _run(loaded: Sweep, directory: Path) -> int:
+def _run(loaded: Sweep, directory: Path, tracker: choice.Name | None) -> int:
     """Run one sweep, print its tables, and return the exit code."""
     from cluster.files import locked
-    from sweeps import plan, results
+    from sweeps import plan, results, tracking
     from sweeps.run import room_needed, run
     from sweeps.trial import ENDED
     from sweeps.trial_queue import TrialQueue
@@ -109,7 +121,8 @@ def _run(loaded: Sweep, directory: Path) -> int:
             done = sum(trial.status() in ENDED for trial in planned)
             print(f"sweep {directory}: {len(planned)} trials, {done} done", flush=True)
             queue = TrialQueue(loaded, planned, directory, lease.require)
-            ending = run(loaded, queue, directory, on_event=_print_event)
+            with tracking.tracked(directory, tracker, lambda: queue.trials, lease.require):
+                ending = run(loaded, queue, directory, on_event=_print_event)
     rows = results.read_results(directory).rows
     best = results.best(rows, loaded)
     newest = rows if loaded.population is None else results.newest_round(rows)

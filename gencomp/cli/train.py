@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from cluster.tracking import choice
 from gencomp import recipes
 from gencomp.cli import recipe_words
 from gencomp.cli.console import TrainingLines
@@ -38,6 +39,10 @@ class Options:
         copy_to: Place to which every checkpoint is copied as well: a directory or a URI with s3://,
             gs://, hdfs:// or file://. A run without checkpoints goes on from the newest copy.
         ray: Let Ray start the worker even if there is only one and RAY_ADDRESS names no cluster.
+        track: Experiment tracker that gets what is logged, beside TensorBoard: mlflow, on the
+            server that MLFLOW_TRACKING_URI names, or wandb.
+        prometheus: File *.prom that is rewritten every 15 s, for the textfile collector of
+            Prometheus's node_exporter.
     """
 
     name: str | None = None
@@ -48,10 +53,21 @@ class Options:
     stall_seconds: float = 1800.0
     copy_to: str | None = None
     ray: bool = False
+    track: choice.Name | None = None
+    prometheus: Path | None = None
 
     def path(self, recipe: str) -> Path:
         """The run's directory."""
         return self.runs / (self.name or Path(recipe).stem)
+
+    def require_watchers(self) -> None:
+        """Raise `InputError` for a tracker or a file for Prometheus that cannot be had."""
+        if self.track is not None:
+            choice.require(self.track)
+        if self.prometheus is not None:
+            from cluster.logs import prometheus
+
+            prometheus.require(self.prometheus)
 
     def supervision(self) -> Supervision:
         from cluster.supervision import Supervision
@@ -83,10 +99,11 @@ def train(words: Sequence[str]) -> int:
         """
         from cluster.supervision import early_worker
 
+        training.require_watchers()
         supervision = training.supervision()
         with early_worker(supervision) as early:
             checked = recipes.load(recipe, overrides)
-            return _train(checked, training.path(recipe), supervision, early)
+            return _train(checked, training.path(recipe), training, supervision, early)
 
     return recipe_words.call(train, own, "gencomp train", keys)
 
@@ -99,14 +116,23 @@ def keys(source: str, width: int) -> key_help.KeyHelp:
 
 
 def _train(
-    recipe: BaseRecipe, path: Path, supervision: Supervision, early: WorkerProcess | None
+    recipe: BaseRecipe,
+    path: Path,
+    options: Options,
+    supervision: Supervision,
+    early: WorkerProcess | None,
 ) -> int:
     from cluster.run_entry import enter
 
     run = enter(path, recipe)
     if (result := run.result()) is not None:
         print(f"run {path} is finished: {metrics_line(result)}")
+        if options.track is not None:
+            from cluster.tracking import keeping
+
+            keeping.catch_up(run, options.track)
         return DONE
+    from cluster.logs import prometheus
     from cluster.logs.process_log import Row, readable
     from cluster.train import fit
 
@@ -121,8 +147,11 @@ def _train(
         f" {workers if fewest == most else f'{fewest} to {workers}'}",
         flush=True,
     )
-    with TrainingLines(recipe, str(path)) as lines:
-        finished = fit(run, supervision, lines.show, show, early)
+    with (
+        prometheus.written(run.path, options.prometheus),
+        TrainingLines(recipe, str(path)) as lines,
+    ):
+        finished = fit(run, supervision, lines.show, show, early, options.track)
     if not finished:
         print(f"run {path} stopped at a checkpoint; the same command goes on")
         return STOPPED

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -44,8 +43,8 @@ def sweep(words: Sequence[str]) -> int:
             search: Where the sweep lies, and how many of its trials run at once.
             allocation: The resources that are asked of Slurm.
         """
-        directory = search.path(file)
-        return _sweep(file, overrides, directory, search.concurrent, allocation.completed())
+        search.require_tracker()
+        return _sweep(file, overrides, search, allocation.completed())
 
     return recipe_words.call(sweep, own, "gencomp slurm sweep", keys)
 
@@ -53,8 +52,7 @@ def sweep(words: Sequence[str]) -> int:
 def _sweep(
     file: str,
     overrides: dict[str, Any],
-    directory: Path,
-    concurrent: int | None,
+    search: Options,
     allocation: Allocation,
 ) -> int:
     from cluster.files import locked, write_text
@@ -62,10 +60,13 @@ def _sweep(
     from slurm.sessions.session_jobs import SessionJobs
     from sweeps import parents, plan, sweep_file
 
-    loaded = load(file, overrides, concurrent)
+    directory = search.path(file)
+    loaded = load(file, overrides, search.concurrent)
     home = directory.resolve()
     plan.has_begun(directory)  # raises for a directory that is no sweep
     words = ["sweep", str(home / _FILE), "--runs", str(home.parent), "--name", home.name]
+    if search.track is not None:
+        words += ["--track", search.track]
     if loaded.parents:  # the file holds what is set in its own trials, not in those of the parents
         words += recipes.override_words(parents.shared(overrides))
     most = loaded.workers * (loaded.concurrent or 1)

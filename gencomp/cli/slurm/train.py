@@ -56,6 +56,7 @@ def _train(recipe: BaseRecipe, path: Path, options: Options, allocation: Allocat
     from slurm.sessions.session import session
     from slurm.sessions.session_jobs import SessionJobs
 
+    options.require_watchers()
     supervision = options.supervision()
     require_sensible(supervision, Run(path), recipe)
     home = path.resolve()
@@ -80,4 +81,8 @@ def _driver(home: Path, options: Options) -> list[str]:
     words += ["--workers", options.workers, *["--gpu"] * options.gpu, *["--ray"] * options.ray]
     words += ["--max-failures", str(options.max_failures)]
     words += ["--stall-seconds", str(options.stall_seconds)]
+    if options.track is not None:
+        words += ["--track", options.track]
+    if options.prometheus is not None:
+        words += ["--prometheus", str(options.prometheus.resolve())]
     return words if options.copy_to is None else [*words, "--copy-to", options.copy_to]
