@@ -15,6 +15,8 @@ from typing import Any
 # An attempt to reach a server must end soon, since the follower tries again by itself.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+# The driver says where the run is found; MLflow would print it among the rows.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, ViewType
