@@ -251,6 +251,7 @@ def rules(settings: Settings, sizes: Sequence[tuple[int, int]]) -> dict[str, str
         )
     if settings.asks("psnr"):
         said["psnr"] = "10 log10(4 / MSE) of the mean MSE"
+        said["mean_psnr"] = "mean over images of 10 log10(4 / MSE) of each"
     if settings.asks("ms_ssim"):
         every = dict.fromkeys(ssim.scale_weights(height, width) for height, width in sizes)
         weights = " or ".join(", ".join(f"{w:.6f}" for w in one) for one in every)
