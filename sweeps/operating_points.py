@@ -33,7 +33,7 @@ def read(words: Sequence[str], evaluation: str, files: str = "files") -> list[Ru
         label, _, locations = word.rpartition("=")
         for name in locations.split(","):
             for one in _expand(Path(name), evaluation, files):
-                series = label or one.series  # that of a file of a curve, which names itself
+                series = label or one.series  # a file of a curve has its path
                 (labelled if series else free).append(replace(one, series=series))
     return labelled + metrics.joined(free)
 

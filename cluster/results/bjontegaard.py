@@ -62,12 +62,13 @@ def remarks(panels: Sequence[Panel]) -> list[str]:
     found: dict[tuple[str, str], list[str]] = {}
     for one in between(panels):
         if isinstance(one.rate, BdRate) and one.kind != "published":
-            said = f"{one.rate.percent:+.1f} % {one.other} ({_range(one.rate, one.metric)})"
+            said = f"{one.rate.percent:+.1f} % against {one.other} ({_range(one.rate, one.metric)})"
             found.setdefault((one.metric, one.series), []).append(said)
-    return [
+    lines = [
         f"BD-rate of {series} at equal {metric}, whole files: {', '.join(said)}"
         for (metric, series), said in found.items()
     ]
+    return [*lines, "BD-rates: PCHIP of log rate over the metric"] if lines else []
 
 
 def sentences(panels: Sequence[Panel]) -> list[str]:

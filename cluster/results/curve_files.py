@@ -4,7 +4,8 @@ A file holds the curve of one codec: `name`, `description`, and `results` with l
 length, `bpp` among them. `psnr` and `psnr-rgb` are the mean over images of the PSNR of each, which
 gencomp calls mean_psnr, and `ms-ssim` and `ms-ssim-rgb` the mean of MS-SSIM. CompressAI has changed
 from the first names to the second ones, so both are written. Other metrics have gencomp's own
-names. Files from here also have a `protocol`, by which they may be drawn beside other results.
+names, and are read only from files that state their `protocol`, as those from here do: a name such
+as mse has other scales elsewhere.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "ms_ssim": ("ms-ssim-rgb", "ms-ssim"),
     "psnr": ("psnr-of-mean-mse",),
 }
+_FOREIGN = (*_KEYS["mean_psnr"], *_KEYS["ms_ssim"])
 _FILE_BPP = "file-bpp"
+_SAID = ("data set", "split", "images")  # what each protocol says
 
 
 @dataclass(frozen=True)
@@ -65,19 +68,23 @@ def is_curve(path: Path) -> bool:
 
 
 def read(path: Path) -> list[FilePoint]:
-    """The points of a file, in a series with the name that the file gives.
+    """The points of a file, in a series with the name of its path, since names come twice.
 
     Raises:
         InputError: the file cannot be read, or its lists are no numbers of one length.
     """
     content = _content(path)
     results, protocols = content["results"], content.get("protocol", {})
-    by_metric = isinstance(protocols, dict) and all(isinstance(p, dict) for p in protocols.values())
-    if not by_metric:
-        raise InputError(f"{path} has a protocol that is not one object for each metric")
+    if not isinstance(protocols, dict) or not all(map(_is_protocol, protocols.values())):
+        raise InputError(
+            f"{path} has a protocol that is not an object for each metric with {', '.join(_SAID)}"
+        )
     rates = _numbers(path, results, "bpp")
-    if not rates or min(rates) <= 0:
-        raise InputError(f"{path} has a bpp that is not above 0" if rates else f"{path} has no bpp")
+    if not rates:
+        raise InputError(f"{path} has no bpp")
+    for key in ("bpp", _FILE_BPP):
+        if min(_numbers(path, results, key), default=1.0) <= 0:
+            raise InputError(f"{path} has a {key} that is not above 0")
     known = {key: metric for metric, keys in _KEYS.items() for key in keys[::-1]}
     columns: dict[str, list[float]] = {}
     for key, listed in results.items():
@@ -89,44 +96,61 @@ def read(path: Path) -> list[FilePoint]:
                 )
     values: dict[str, list[float]] = {}
     for key in sorted(columns, key=lambda key: key.endswith("-rgb")):  # these take precedence
-        values[known.get(key, "" if key in _KEYS else key)] = columns[key]
+        metric = known.get(key, key)
+        if key in _FOREIGN or (metric in protocols and (key in known or key not in _KEYS)):
+            values[metric] = columns[key]
+    if max(values.get("ms_ssim", [0.0])) > 1:
+        raise InputError(
+            f"{path} has ms-ssim above 1, perhaps in decibels; it must be MS-SSIM itself"
+        )
     whole = columns.get(_FILE_BPP)
-    name = content.get("name")
     return [
         FilePoint(
             name=str(path),
-            series=name if isinstance(name, str) and name else path.stem,
+            series=str(path),
             run=None,
             evaluation=None,
             rate=rate,
             whole_rate=None if whole is None else whole[i],
-            values={metric: listed[i] for metric, listed in values.items() if metric},
+            values={metric: listed[i] for metric, listed in values.items()},
             protocols=protocols,
         )
         for i, rate in enumerate(rates)
     ]
 
 
-def files(panels: Sequence[Panel], directory: Path) -> dict[Path, str]:
-    """The file of each series of a figure that was measured, and its text.
+def write(panels: Sequence[Panel], directory: Path) -> list[str]:
+    """Write a file for each series of a figure that was measured; returns what was written.
 
     Points without any bits are left out, and so are metrics that some points of a series lack.
 
     Args:
         panels: the panels of the figure.
-        directory: the directory of the files.
+        directory: the directory of the files, which is made if it is missing.
     """
+    directory.mkdir(exist_ok=True)
     series = dict.fromkeys(
         point.series for panel in panels for point in panel.points if point.kind != "published"
     )
-    found: dict[Path, str] = {}
+    said: dict[Path, str] = {}
     for name in series:
         stem = re.sub(r"[^\w.+-]+", "_", name).strip("_.") or "curve"
         path = directory / f"{stem}.json"
-        while path in found:
+        while path in said:
             path = path.with_name(f"{path.stem}_.json")
-        found[path] = json.dumps(_of_series(name, panels), indent=1, ensure_ascii=False) + "\n"
-    return found
+        content = _of_series(name, panels)
+        write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        drawn = [p.metric for p in panels if any(o.series == name and o.bpp > 0 for o in p.points)]
+        lacking = [
+            metric
+            for metric in drawn
+            if not set(_KEYS.get(metric, (metric,))) <= set(content["results"])
+        ]
+        without = (
+            f", without {', '.join(lacking)}, which some of its points lack" if lacking else ""
+        )
+        said[path] = f"wrote {path}{without}"
+    return list(said.values())
 
 
 def check(directory: Path, overwrite: bool) -> None:
@@ -141,15 +165,6 @@ def check(directory: Path, overwrite: bool) -> None:
         raise InputError(f"the directory {directory.parent} does not exist")
     if not overwrite and directory.is_dir() and any(directory.glob("*.json")):
         raise InputError(f"{directory} holds JSON already; add --overwrite to replace it")
-
-
-def write(panels: Sequence[Panel], directory: Path) -> list[Path]:
-    """Write the file of each measured series; returns their paths."""
-    directory.mkdir(exist_ok=True)
-    found = files(panels, directory)
-    for path, text in found.items():
-        write_text(path, text)
-    return list(found)
 
 
 def _of_series(name: str, panels: Sequence[Panel]) -> dict[str, Any]:
@@ -188,6 +203,16 @@ def _description(protocols: Iterable[Mapping[str, Any]]) -> str:
     said = {f"{p['data set']}, {p['split']} split, {p['images']}" for p in protocols}
     images = "; ".join(sorted(said)) or "protocol unknown"
     return f"{images}; bpp: bits of code in joint containers; psnr: mean over images"
+
+
+def _is_protocol(stated: Any) -> bool:
+    """Whether a protocol has what figures and other protocols need of it."""
+    return (
+        isinstance(stated, dict)
+        and all(isinstance(stated.get(key), str) for key in _SAID)
+        and isinstance(stated.get("the geometry of images"), str | None)
+        and isinstance(stated.get("the transforms of images"), dict | None)
+    )
 
 
 def _content(path: Path) -> dict[str, Any]:

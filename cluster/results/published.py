@@ -84,7 +84,13 @@ def _beside(panel: Panel, methods: Sequence[str]) -> tuple[list[Point], list[str
     beside = next((p.protocol for p in panel.points if p.protocol and p.kind == "result"), None)
     if beside is None:
         return [], [f"{panel.metric} has no result whose data set is known"]
-    measured = _measured(beside)
+    measured = agreement.measured(
+        data_set=str(beside.get("data set")),
+        split=str(beside.get("split")),
+        images=str(beside.get("images")),
+        geometry=beside.get("the geometry of images"),
+        transforms=beside.get("the transforms of images") or {},
+    )
     every = [curve for curve in published.curves() if curve.method in methods]
     here = [one for one in every if one.protocol.data_set == measured.data_set]
     if not here:
@@ -103,20 +109,8 @@ def _beside(panel: Panel, methods: Sequence[str]) -> tuple[list[Point], list[str
     points = [
         point for curve in drawn for point in _points(curve, _label(curve, here), column, beside)
     ]
-    return points, [_sentence(panel.metric, why, those) for why, those in left.items()]
-
-
-def _measured(protocol: Mapping[str, Any]) -> agreement.Measured:
-    words = str(protocol.get("images")).split()
-    whole = len(words) == 3 and words[0] == "all"
-    geometry = str(protocol.get("the geometry of images"))
-    transforms = protocol.get("the transforms of images") or {}
-    return agreement.Measured(
-        data_set=str(protocol.get("data set")),
-        split=str(protocol.get("split")),
-        images=int(words[1]) if whole else None,
-        untouched=geometry.startswith("none") and not any(transforms.values()),
-    )
+    said = [agreement.left_out(why, "curve", those) for why, those in left.items()]
+    return points, [f"{panel.metric}: {one}" for one in said]
 
 
 def _label(curve: PublishedCurve, among: Sequence[PublishedCurve]) -> str:
@@ -135,9 +129,3 @@ def _points(
         for point in curve.points
         if point.bpp and column in point.values
     ]
-
-
-def _sentence(metric: str, why: str, methods: Sequence[str]) -> str:
-    names = ", ".join(dict.fromkeys(methods))
-    curves = "1 published curve is" if len(methods) == 1 else f"{len(methods)} published curves are"
-    return f"{metric}: {curves} left out, {why}: {names}"

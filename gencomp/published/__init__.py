@@ -115,6 +115,9 @@ class LosslessRate:
     """The rate of a lossless coder on a data set.
 
     Attributes:
+        split: the split of the data set; empty where it is not stated.
+        images: the number of images; None where it is not stated.
+        as_shipped: whether the images are known to be as the data set ships them.
         bits_per_dimension: the bits per colour value.
         single_image: whether one image alone can be decoded from a file of this rate; not so for
             chains of images, and for bounds.
@@ -122,6 +125,9 @@ class LosslessRate:
 
     method: str
     data_set: str
+    split: str
+    images: int | None
+    as_shipped: bool
     bits_per_dimension: float
     single_image: bool
     source: Source
@@ -164,6 +170,9 @@ def lossless() -> tuple[LosslessRate, ...]:
         LosslessRate(
             row["method"],
             row["data_set"],
+            row["split"],
+            int(row["images"]) if row["images"] else None,
+            row["as_shipped"] == "yes",
             float(row["bits_per_dimension"]),
             row["single_image"] == "yes",
             _source(row),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from gencomp.evaluation.feature_inputs import whole_name
-from gencomp.published import PublishedCurve
+from gencomp.published import LosslessRate, PublishedCurve
 
 # The metrics of figures with a published counterpart, and the column that has it.
 COLUMNS = {"mean_psnr": "psnr", "ms_ssim": "ms_ssim"}
@@ -26,6 +27,36 @@ class Measured(NamedTuple):
     split: str
     images: int | None
     untouched: bool
+
+
+def measured(
+    data_set: str, split: str, images: str, geometry: str | None, transforms: Mapping[str, Any]
+) -> Measured:
+    """What was measured, from the words of protocols.
+
+    Args:
+        data_set, split: the names.
+        images: the images in words, such as `all 24 images` or `12 of 24 images, evenly spaced`.
+        geometry: how the set stores its images, which begins with `none` if they are untouched.
+        transforms: the transforms before a measurement; none are made where all values are empty.
+    """
+    words = images.split()
+    whole = len(words) == 3 and words[0] == "all"
+    untouched = (geometry or "").startswith("none") and not any(transforms.values())
+    return Measured(data_set, split, int(words[1]) if whole else None, untouched)
+
+
+def left_out(why: str, what: str, methods: Sequence[str]) -> str:
+    """The sentence about published results that are left out for one reason.
+
+    >>> left_out("at an ideal rate", "curve", ["iREC ideal (mse)"])
+    '1 published curve is left out, at an ideal rate: iREC ideal (mse)'
+    """
+    names = ", ".join(dict.fromkeys(methods))
+    which = (
+        f"1 published {what} is" if len(methods) == 1 else f"{len(methods)} published {what}s are"
+    )
+    return f"{which} left out, {why}: {names}"
 
 
 def difference(curve: PublishedCurve, metric: str, measured: Measured) -> str | None:
@@ -49,6 +80,24 @@ def difference(curve: PublishedCurve, metric: str, measured: Measured) -> str | 
     if not measured.untouched:
         return "measured on images as the data set ships them; those of this figure were changed"
     return _of_metric(curve, metric) or _of_rate(own.rate)
+
+
+def lossless_difference(rate: LosslessRate, measured: Measured) -> str | None:
+    """The first difference between a rate without loss and measured files; None if there is none.
+
+    Args:
+        rate: the rate, of the same data set.
+        measured: what the files were measured on.
+    """
+    if rate.images is None:
+        return "of images that the source does not number"
+    if (rate.split, rate.images) != (measured.split, measured.images):
+        return f"of {rate.images} images of the {rate.split} split, and not of the same"
+    if not (rate.as_shipped and measured.untouched):
+        return "of images that were cut, scaled or padded otherwise"
+    if not rate.single_image:
+        return "of a chain of images or a bound, and not of files of one image"
+    return None
 
 
 def column(metric: str) -> str | None:

@@ -77,7 +77,7 @@ def curves(
     said = [*remarks(found), *others.remarks(found), *bjontegaard.remarks(found)]
     file.write(curves.draw(found, "Rate, distortion, perception", said))
     if json is not None:
-        for path in curve_files.write(found, json):
-            print(f"wrote {path}")
+        for line in curve_files.write(found, json):
+            print(line)
     for line in [*left_out, *bjontegaard.sentences(found)]:
         print(line)

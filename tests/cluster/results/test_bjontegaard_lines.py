@@ -27,7 +27,8 @@ MEANS = (
 def test_whole_files_are_compared() -> None:
     panel = Panel("psnr", [*OURS, *JPEG])
     assert remarks([panel]) == [
-        "BD-rate of ours at equal psnr, whole files: -50.0 % JPEG (28 to 32 dB)"
+        "BD-rate of ours at equal psnr, whole files: -50.0 % against JPEG (28 to 32 dB)",
+        "BD-rates: PCHIP of log rate over the metric",
     ]
     assert sentences([panel]) == [
         "ours, whole files, against JPEG: BD-rate at equal psnr -50.0 % (28 to 32 dB);"

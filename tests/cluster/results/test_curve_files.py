@@ -19,7 +19,12 @@ PROTOCOL = {"data set": "kodak", "split": "test", "images": "all 24 images"}
 FOREIGN = {
     "name": "mbt2018-mse",
     "description": "Inference (ans)",
-    "results": {"psnr": [28.1, 29.6], "ms-ssim": [0.92, 0.94], "bpp": [0.11, 0.19]},
+    "results": {
+        "psnr": [28.1, 29.6],
+        "ms-ssim": [0.92, 0.94],
+        "mse": [0.01, 0.005],  # on a scale that nothing states
+        "bpp": [0.11, 0.19],
+    },
 }
 
 
@@ -45,8 +50,9 @@ def test_a_series_is_a_file_that_compressai_reads(tmp_path: Path) -> None:
         Panel("ms_ssim", ssim),
         Panel("lpips", lpips),
     ]
-    (path,) = curve_files.write(found, tmp_path / "json")
-    assert path.name == "λ_10.json"
+    path = tmp_path / "json/λ_10.json"
+    said = f"wrote {path}, without lpips, which some of its points lack"
+    assert curve_files.write(found, path.parent) == [said]
     content = json.loads(path.read_text(encoding="utf-8"))
     assert content["name"] == "λ = 10"
     assert content["results"] == {
@@ -60,7 +66,7 @@ def test_a_series_is_a_file_that_compressai_reads(tmp_path: Path) -> None:
     assert content["description"].startswith("kodak, test split, all 24 images; bpp: bits of code")
     # Read again, the points are the same, protocols included.
     again = read([str(path)], "metrics")
-    assert [one.series for one in again] == ["λ = 10", "λ = 10"]
+    assert [one.series for one in again] == [str(path), str(path)]
     made = [one.point("mean_psnr") for one in again]
     for one, was in zip(made, sorted(psnr, key=lambda p: p.bpp), strict=True):
         assert one is not None
@@ -74,13 +80,14 @@ def test_a_series_is_a_file_that_compressai_reads(tmp_path: Path) -> None:
 def test_a_foreign_file_is_drawn_and_its_protocol_called_unknown(tmp_path: Path) -> None:
     file = written(tmp_path / "mbt.json", FOREIGN)
     results = read([str(file), f"other={file}"], "metrics")
-    assert [one.series for one in results] == ["mbt2018-mse", "mbt2018-mse", "other", "other"]
+    assert [one.series for one in results] == [str(file), str(file), "other", "other"]
     found = panels.panels(["mean_psnr", "ms_ssim"], results)
     assert [(p.bpp, p.value) for p in found[0].points[:2]] == [(0.11, 28.1), (0.19, 29.6)]
-    assert remarks(found)[0] == "mbt2018-mse, other: protocol as the file says: unknown"
+    assert remarks(found)[0] == f"{file}, other: protocol as the file says: unknown"
     # CompressAI's psnr is a mean over images, and so it is no PSNR of the mean error.
-    with pytest.raises(InputError, match="no result has the metric psnr"):
-        panels.panels(["psnr"], results)
+    for metric in ("psnr", "mse"):
+        with pytest.raises(InputError, match=f"no result has the metric {metric}"):
+            panels.panels([metric], results)
 
 
 @pytest.mark.parametrize(
@@ -96,8 +103,11 @@ def test_a_foreign_file_is_drawn_and_its_protocol_called_unknown(tmp_path: Path)
         ('{"results": {"bpp": [0.1], "psnr": [NaN]}}', "has psnr that is not a list of finite"),
         ({"results": {"bpp": [0.1], "psnr": [10**400]}}, "has psnr that is not a list of finite"),
         ({"results": {"bpp": [0.1], "psnr": [1, 2]}}, "1 values of bpp, but 2 of psnr"),
-        ({"results": {"bpp": [0.1]}, "protocol": [1]}, "has a protocol that is not one object"),
-        ({"results": {"bpp": [0.1]}, "protocol": {"a": 1}}, "has a protocol that is not one obj"),
+        ({"results": {"bpp": [0.1], "ms-ssim": [9.2]}}, "has ms-ssim above 1, perhaps in decib"),
+        ({"results": {"bpp": [0.1], "file-bpp": [-1]}}, "has a file-bpp that is not above 0"),
+        ({"results": {"bpp": [0.1]}, "protocol": [1]}, "has a protocol that is not an object for"),
+        ({"results": {"bpp": [0.1]}, "protocol": {"a": 1}}, "with data set, split, images"),
+        ({"results": {"bpp": [0.1]}, "protocol": {"a": {}}}, "with data set, split, images"),
     ],
 )
 def test_bad_json_is_one_sentence(
@@ -126,5 +136,6 @@ def test_nothing_is_replaced_without_asking(tmp_path: Path) -> None:
 
 def test_names_that_make_the_same_file_name_make_two_files(tmp_path: Path) -> None:
     points = [point("a/b", 0.1, 1.0, "p"), point("a b", 0.1, 1.0, "p"), point("..", 1, 1, "p")]
-    names = [path.name for path in curve_files.write([Panel("mean_psnr", points)], tmp_path)]
+    curve_files.write([Panel("mean_psnr", points)], tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["a_b.json", "a_b_.json", "curve.json"]
