@@ -23,7 +23,7 @@ def parse(text: str) -> list[str]:
     Raises:
         InputError: nothing is published of a method.
     """
-    methods = list(dict.fromkeys(curve.method for curve in published.curves()))
+    methods = _every_method()
     found: list[str] = []
     for word in filter(None, (word.strip() for word in text.split(","))):
         named = methods if word.lower() == EVERY else [m for m in methods if _is_named(m, word)]
@@ -71,6 +71,10 @@ def remarks(panels: Sequence[Panel]) -> list[str]:
     return [said, *(f"published: {source}" for source in sources)]
 
 
+def _every_method() -> list[str]:
+    return list(dict.fromkeys(curve.method for curve in published.curves()))
+
+
 def _is_named(method: str, word: str) -> bool:
     method, word = method.lower(), word.lower()
     return method == word or method.startswith(f"{word} (")
@@ -99,9 +103,10 @@ def _beside(panel: Panel, methods: Sequence[str]) -> tuple[list[Point], list[str
     drawn: list[PublishedCurve] = []
     left: dict[str, list[str]] = {}
     for curve in here:
-        if not any(column in p.values or f"{column}_db" in p.values for p in curve.points):
-            continue
-        why = agreement.difference(curve, panel.metric, measured)
+        if any(column in p.values or f"{column}_db" in p.values for p in curve.points):
+            why = agreement.difference(curve, panel.metric, measured)
+        else:
+            why = "without this metric"
         if why is None:
             drawn.append(curve)
         else:
@@ -110,6 +115,10 @@ def _beside(panel: Panel, methods: Sequence[str]) -> tuple[list[Point], list[str
         point for curve in drawn for point in _points(curve, _label(curve, here), column, beside)
     ]
     said = [agreement.left_out(why, "curve", those) for why, those in left.items()]
+    if len(methods) < len(_every_method()):  # `all` means those of the data set
+        absent = [name for name in methods if not any(one.method == name for one in here)]
+        if absent:
+            said.append(f"nothing is published here on {measured.data_set} of {', '.join(absent)}")
     return points, [f"{panel.metric}: {one}" for one in said]
 
 

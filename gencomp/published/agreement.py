@@ -9,7 +9,7 @@ from gencomp.evaluation.feature_inputs import whole_name
 from gencomp.published import LosslessRate, PublishedCurve
 
 # The metrics of figures with a published counterpart, and the column that has it.
-COLUMNS = {"mean_psnr": "psnr", "ms_ssim": "ms_ssim"}
+_COLUMNS = {"mean_psnr": "psnr", "ms_ssim": "ms_ssim"}
 _NOT_STATED = "not stated"
 _AVERAGED = "mean over images"
 
@@ -41,7 +41,7 @@ def measured(
         transforms: the transforms before a measurement; none are made where all values are empty.
     """
     words = images.split()
-    whole = len(words) == 3 and words[0] == "all"
+    whole = len(words) == 3 and words[0] == "all" and words[1].isdecimal()
     untouched = (geometry or "").startswith("none") and not any(transforms.values())
     return Measured(data_set, split, int(words[1]) if whole else None, untouched)
 
@@ -107,13 +107,13 @@ def column(metric: str) -> str | None:
     """
     whole, _ = whole_name(metric)
     near = {"mse": "psnr", "psnr": "psnr", "lpips": "lpips_alex", "rfid": "fid", "rkid": "kid"}
-    return COLUMNS.get(metric) or near.get(whole)
+    return _COLUMNS.get(metric) or near.get(whole)
 
 
 def _of_metric(curve: PublishedCurve, metric: str) -> str | None:
     own = curve.protocol
     whole, _ = whole_name(metric)
-    if metric not in COLUMNS:
+    if metric not in _COLUMNS:
         if whole in ("mse", "psnr"):
             return (
                 "which give no mean error over images, but at most the mean of the PSNR of each"

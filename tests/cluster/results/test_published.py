@@ -26,7 +26,7 @@ def panel(metric: str, **changes: Any) -> Panel:
 
 
 def test_curves_of_the_same_protocol_are_drawn_and_others_named() -> None:
-    (found,), said = published.with_published([panel("mean_psnr")], published.parse("vtm,irec"))
+    (found,), said = published.with_published([panel("mean_psnr")], published.parse("vtm,irec,ctc"))
     require_one_protocol(found)
     drawn = {point.series for point in found.points if point.kind == "published"}
     assert drawn == {"VTM, published in CompressAI"}
@@ -35,6 +35,7 @@ def test_curves_of_the_same_protocol_are_drawn_and_others_named() -> None:
         " does not state: VTM",
         "mean_psnr: 2 published curves are left out, of reconstructions that are not rounded to 8"
         " bits: iREC (ms-ssim), iREC (mse)",
+        "mean_psnr: nothing is published here on kodak of CTC",
     ]
     assert published.remarks([found])[1:] == ["published: InterDigitalInc/CompressAI@869a9f5d4126"]
     assert published.remarks([panel("mean_psnr")]) == []
@@ -59,7 +60,9 @@ def test_every_curve_of_kodak_fits_into_one_figure() -> None:
         ("mean_psnr", {"images": "all 23 images"}, "which are not those of this"),
         ("mean_psnr", {"the transforms of images": {"crop": 64}}, "those of this figure were"),
         ("mean_psnr", {"the geometry of images": "scaled"}, "those of this figure were changed"),
+        ("mean_psnr", {"images": "all the images"}, "which are not those of this figure"),
         ("psnr", {}, "which give no mean error"),
+        ("lpips", {}, "without this metric: AV1"),
         ("pv", {}, "nothing is published here of any of the --metrics"),
     ],
 )
