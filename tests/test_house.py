@@ -364,7 +364,7 @@ def test_nothing_from_a_network_is_unpickled() -> None:
 
 
 # What commands in messages hold beside quoted words: numbers, names of metrics, quoted words.
-_NEEDS_NO_QUOTES = {"_OF_FEATURES.get(whole, whole)", "patches", "len(plan.rows)", "named", "paths"}
+_NEEDS_NO_QUOTES = {"_WORDS.get(whole, whole)", "patches", "len(plan.rows)", "named", "paths"}
 _COMMAND = re.compile(r"gencomp (?!reads )[a-z]+ [^`;]*$")
 
 

@@ -90,6 +90,7 @@ COMMANDS: dict[str, Command] = {
     "figure image-curves": Command("Evaluation", "draw the rate-distortion curve of each image"),
     "figure latent": Command("Evaluation", "draw latents of runs beside their prior"),
     "figure overhead": Command("Evaluation", "draw rate, faithfulness, time of coding latents"),
+    "published": Command("Evaluation", "list published results with source and protocol"),
     "report": Command("Evaluation", "write one HTML page from finished runs"),
     "doctor": Command("Set-up", "say what is installed and what is missing", raw=True),
     "demo": Command("Set-up", "run the whole main line here on real photographs"),

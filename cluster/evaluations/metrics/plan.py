@@ -91,6 +91,14 @@ class Plan(plans.Plan):
     segmentation_file: str | None = None
     settings: Settings
 
+    def identity(self) -> dict[str, Any]:
+        """The identity without the rules of metrics that are measured beside others by themselves.
+
+        So evaluations that were begun before there was such a metric can be finished.
+        """
+        found = super().identity()
+        return found | {"rules": {k: v for k, v in self.rules.items() if k != "mean_psnr"}}
+
     def differences(self, other: Self) -> list[str]:
         """The changes that `other` would make to this plan, in words.
 
@@ -256,6 +264,7 @@ def rules(settings: Settings, sizes: Sequence[tuple[int, int]]) -> dict[str, str
         )
     if settings.asks("psnr"):
         said["psnr"] = "10 log10(4 / MSE) of the mean MSE"
+        said["mean_psnr"] = "mean over images of 10 log10(4 / MSE) of each"
     if settings.asks("ms_ssim"):
         every = dict.fromkeys(ssim.scale_weights(height, width) for height, width in sizes)
         weights = " or ".join(", ".join(f"{w:.6f}" for w in one) for one in every)
