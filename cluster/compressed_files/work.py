@@ -13,7 +13,7 @@ import torch
 
 from cluster.compressed_files import images
 from cluster.compressed_files.places import Job
-from cluster.compressed_files.sources import open_source
+from cluster.compressed_files.sources import codec_between, open_source
 from cluster.files import write_bytes
 from gencomp.coding import container
 from gencomp.coding.noise import first_index
@@ -129,18 +129,7 @@ def _opened(
         raise InputError(
             f"run {run} ({recipe.system}/{recipe.stage}) has no codec: its stage makes no code"
         )
-    if toward is None:
-        return codec
-    try:
-        mixed = found.system().mixed_codec(open_source(toward.run).system(), toward.share)
-    except InputError as error:
-        raise InputError(f"{run} and {toward.run}: {error}") from None
-    if mixed is None:
-        raise InputError(
-            f"{run} ({recipe.system}/{recipe.stage}) has the only decoder of its encoder, so there"
-            " is none to move toward"
-        )
-    return mixed
+    return codec if toward is None else codec_between(found, toward.run, toward.share)
 
 
 def compress_file(writer: Writer, keep: bool, job: Job) -> Done:

@@ -63,6 +63,14 @@ class RunOptions(MetricOptions, _Metrics):
     segmentation_sha256: str | None = Field(
         None, description="SHA-256 of the file of --segmentation."
     )
+    toward: Path | None = Field(
+        None,
+        description="Another run whose decoder reads the same files, to measure images between"
+        " those of the two decoders; with --reconstructions files.",
+    )
+    share: float | None = Field(
+        None, ge=0, le=1, description="With --toward: the share of the other run's image."
+    )
     gpu: bool = Field(False, description="Measure on GPUs instead of CPUs.")
     name: str = Field(
         "metrics", description="Name of the evaluation, a directory in RUN/evaluations."

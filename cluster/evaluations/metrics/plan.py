@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import gencomp
 from cluster import data
+from cluster.compressed_files.sources import codec_between
 from cluster.evaluations import evaluation, plans
 from cluster.evaluations.metrics.abilities import Abilities
 from cluster.evaluations.metrics.settings import OF_FEATURES, Metric, Settings
@@ -32,6 +33,7 @@ from gencomp.evaluation.feature_inputs import (
     RESIZE_RULES,
     network_name,
 )
+from gencomp.system import Codec
 from gencomp.validation import checked
 
 
@@ -56,6 +58,7 @@ class Plan(plans.Plan):
         "features_file",
         "lpips_file",
         "segmentation_file",
+        "toward",
     )
     DERIVED: ClassVar[tuple[str, ...]] = ("sizes",)
     COMMAND: ClassVar[str] = "gencomp evaluate"
@@ -66,6 +69,7 @@ class Plan(plans.Plan):
         "segmentation": None,
         "label_map": "label",
         "patches": None,
+        "share": None,
     }
 
     format: Literal[1] = 1
@@ -89,6 +93,8 @@ class Plan(plans.Plan):
     features_file: str | None
     lpips_file: str | None
     segmentation_file: str | None = None
+    # The other run, where images are shown between two decoders; `reader` identifies both.
+    toward: str | None = None
     settings: Settings
 
     def identity(self) -> dict[str, Any]:
@@ -163,6 +169,8 @@ def make(
     lpips_sha256: str | None,
     segmentation: Path | None = None,
     segmentation_sha256: str | None = None,
+    toward: Path | None = None,
+    share: float | None = None,
     **chosen: Any,
 ) -> Plan:
     """The protocol for a finished run. Two images go through the run, and nothing is written.
@@ -178,6 +186,9 @@ def make(
             out for the known Inception network.
         lpips, lpips_sha256: the file of the perceptual network and its hash.
         segmentation, segmentation_sha256: the file of the segmentation network and its hash.
+        toward: another run whose decoder reads the same files, to measure images between those of
+            the two decoders.
+        share: the share of the other run's image, 0..1.
         chosen: the other fields of `Settings`.
 
     Raises:
@@ -193,7 +204,11 @@ def make(
         raise InputError(
             f"{' '.join(run.writing)} says how files are written: it needs --reconstructions files"
         )
-    codec = run.system().codec() if through_files else None
+    if toward is not None and not through_files:
+        raise InputError("--toward shows what files decode to: it needs --reconstructions files")
+    if (toward is None) != (share is None):
+        raise InputError("--toward and --share need each other: the other run and its share")
+    codec = opened_codec(run, toward, share) if through_files else None
     abilities = Abilities.of_files(run, split) if through_files else Abilities.of(run, split)
     if metrics is None:
         metrics = abilities.usual_metrics(features is not None, lpips is not None)
@@ -206,6 +221,7 @@ def make(
             "metrics": metrics,
             "images": images,
             "samples": abilities.samples(metrics, images) if samples is None else samples,
+            "share": share,
             "features": _hash(features, features_sha256, "features"),
             "lpips": _hash(lpips, lpips_sha256, "lpips"),
             "segmentation": _hash(segmentation, segmentation_sha256, "segmentation"),
@@ -237,6 +253,7 @@ def make(
         features_file=_place(features),
         lpips_file=None if lpips is None else str(lpips.resolve()),
         segmentation_file=None if segmentation is None else str(segmentation.resolve()),
+        toward=None if toward is None else str(toward.resolve()),
         settings=settings,
     )
 
@@ -262,6 +279,8 @@ def rules(settings: Settings, sizes: Sequence[tuple[int, int]]) -> dict[str, str
             " draw i; bpp is the bits of code in the file and file_bpp all its bits, over the"
             " image's pixels, mean over images"
         )
+    if settings.share is not None:
+        said["share"] = "(1 - share) of this decoder's image and share of the other's, then rounded"
     if settings.asks("psnr"):
         said["psnr"] = "10 log10(4 / MSE) of the mean MSE"
         said["mean_psnr"] = "mean over images of 10 log10(4 / MSE) of each"
@@ -334,6 +353,17 @@ def _require_batches(settings: Settings, statistics: str, run: str) -> None:
                 f"--{option.replace('_', '-')} is 1, but {statistics} of {run} need 2 images or"
                 " more"
             )
+
+
+def opened_codec(run: Run, toward: str | Path | None, share: float | None) -> Codec | None:
+    """The codec whose files are measured; None if the run has none.
+
+    Raises:
+        InputError: there is none between the two runs.
+    """
+    if toward is None or share is None:
+        return run.system().codec()
+    return codec_between(run, toward, share)
 
 
 def _place(features: Path | None) -> str | None:

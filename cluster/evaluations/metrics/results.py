@@ -340,6 +340,9 @@ def shown(evaluation: Evaluation, result: Result) -> Collected:
     counted = {name: name for name in ("images", "samples", "draws")}
     table = metrics_table(content["run"], content["metrics"], counted)
     notes = []
+    if other := evaluation.plan.toward:
+        share = evaluation.plan.settings.share
+        notes.append(f"images between its decoder and that of {Path(other).name}, share {share:g}")
     if file := evaluation.plan.features_file:
         notes.append(f"features of {Path(file).name}, SHA-256 {evaluation.plan.settings.features}")
     if identity := content.get("zero_rate_identity"):

@@ -73,6 +73,7 @@ class Settings(MetricOptions):
 
     Attributes:
         metrics: the metrics, in the order of `METRICS`.
+        share: the share of the other decoder's image, where images are shown between two decoders.
         features: SHA-256 of the feature network's file.
         lpips: SHA-256 of the perceptual network's file.
         segmentation: SHA-256 of the segmentation network's file.
@@ -83,6 +84,7 @@ class Settings(MetricOptions):
     samples: SampleCount
     threads: Threads
     device: Device
+    share: float | None = None
     features: str | None
     lpips: str | None
     segmentation: str | None = None

@@ -15,7 +15,7 @@ import shards
 from cluster import data
 from cluster.evaluations.metrics import parts
 from cluster.evaluations.metrics.parts import FeatureSet
-from cluster.evaluations.metrics.plan import Block, Evaluation, divided
+from cluster.evaluations.metrics.plan import Block, Evaluation, divided, opened_codec
 from cluster.evaluations.metrics.settings import Settings
 from cluster.evaluations.work import MakePart
 from gencomp import float32_products
@@ -101,7 +101,8 @@ def open_context(evaluation: Evaluation, gpu: int = 0) -> Context:
         segmenter = networks.SegmentationNetwork(
             *_network(plan.segmentation_file, settings.segmentation, "segmentation", device)
         )
-    codec = system.codec() if settings.reconstructions == "files" else None
+    through_files = settings.reconstructions == "files"
+    codec = opened_codec(run, plan.toward, settings.share) if through_files else None
     if (codec and codec.reader_fingerprint.hex()) != plan.reader:
         raise InputError(f"run {run.path} has another codec than the protocol of {evaluation.path}")
     system.to(device)
