@@ -366,4 +366,4 @@ class TestDoctor:
 
     def test_takes_no_arguments(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["doctor", "now"]) == 2
-        assert "takes no arguments" in _one_line(capsys)
+        assert "takes no arguments but --json" in _one_line(capsys)

@@ -23,6 +23,16 @@ Checkpoint = Annotated[
 ]
 
 
+# The option of every command that answers scripts.
+Json = Annotated[
+    bool,
+    tyro.conf.arg(
+        name="json",
+        help="For scripts, print one JSON document instead, with the keys that docs/json.md lists;"
+        " words go to standard error.",
+    ),
+    tyro.conf.FlagCreatePairsOff,
+]
 # Where `asked_for_help` wants the function itself and not its help.
 _asked: ContextVar[list[Callable[..., Any]] | None] = ContextVar("asked", default=None)
 
