@@ -16,6 +16,8 @@ from gencomp.cli import COMMANDS, arguments, load
 _NOTE = re.compile(r" \((?:default: (?P<default>.*)|(?P<word>required|repeatable))\)\Z", re.DOTALL)
 # How a command that writes its help itself names an option.
 _WRITTEN = re.compile(r"^  (?P<option>--[a-z-]+)  +(?P<meaning>.*)$", re.MULTILINE)
+# The commands that train what a recipe or a sweep describes.
+_TRAIN = ("train", "sweep", "slurm train", "slurm sweep")
 _NOTHING = {"None", "''", ""}
 # What tyro calls an argument that its function has not named for the help.
 _TYPE = re.compile(r"\[?(?:\{None\}\|)?(?:STR|PATH|INT|FLOAT)\]?")
@@ -47,12 +49,12 @@ class Usage(NamedTuple):
     Attributes:
         description: The paragraphs about the command.
         parameters: Its arguments, and then its options.
-        keys: Whether it also takes values of a recipe, as --section.field VALUE.
+        keys: How it takes values of a recipe beside its options; empty if it takes none.
     """
 
     description: str
     parameters: tuple[Parameter, ...]
-    keys: bool
+    keys: str
 
 
 def of_command(name: str) -> Usage:
@@ -66,7 +68,14 @@ def of_command(name: str) -> Usage:
     if function is None:
         return _written(written.getvalue())
     description = inspect.cleandoc(function.__doc__ or "").split("\nArgs:\n")[0].strip()
-    return Usage(description, tuple(_parameters(function, name)), COMMANDS[name].raw)
+    return Usage(description, tuple(_parameters(function, name)), _keys(name))
+
+
+def _keys(name: str) -> str:
+    """A finished run takes the values alone that say how its codec writes files."""
+    if not COMMANDS[name].raw:
+        return ""
+    return "--section.field VALUE" if name in _TRAIN else "--codec.KEY VALUE"
 
 
 def _written(text: str) -> Usage:
@@ -77,7 +86,7 @@ def _written(text: str) -> Usage:
         Parameter((one["option"],), "", one["meaning"], "", (), False)
         for one in _WRITTEN.finditer(text)
     ]
-    return Usage("\n\n".join(said), tuple(options), False)
+    return Usage("\n\n".join(said), tuple(options), "")
 
 
 def _parameters(function: Callable[..., Any], name: str) -> Iterator[Parameter]:
