@@ -1,11 +1,16 @@
-"""The output of commands: bars and tables on a terminal, plain lines elsewhere."""
+"""The output of commands: bars and tables on a terminal, else plain lines, and JSON for scripts."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -121,6 +126,56 @@ def draw_table(
     for row in rows:
         table.add_row(*(RichText(cell, colours.get(cell, "")) for cell in row))
     Console().print(table)
+
+
+@contextmanager
+def only_json(wanted: bool) -> Iterator[Callable[[Any], None]]:
+    """Keep standard output for one JSON document, where a script wants one.
+
+    What the body and its child processes print goes to standard error meanwhile. The function that
+    is given takes the document, which is printed after the body, but not if the body raises.
+
+    Args:
+        wanted: Whether there is to be a document; if not, nothing is changed or added.
+    """
+    documents: list[Any] = []
+    if not wanted:
+        yield documents.append
+        return
+    sys.stdout.flush()
+    out = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield documents.append
+    finally:
+        os.dup2(out, 1)
+        os.close(out)
+    for document in documents:
+        print_json(document)
+
+
+def print_json(document: Any) -> None:
+    """Print a document as JSON, in which paths are text and numbers that are not finite are null.
+
+    Args:
+        document: Mappings, sequences, dataclasses and named tuples of such values.
+    """
+    print(json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {one.name: _plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
+    if hasattr(value, "_asdict"):
+        return _plain(value._asdict())
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
 
 
 def show(found: Collected) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,8 +13,8 @@ from pydantic import Field
 from cluster.evaluations.metrics.settings import MetricOptions, parse_metrics
 from cluster.evaluations.options import Options
 from gencomp.cli import recipe_words
-from gencomp.cli.arguments import Checkpoint
-from gencomp.cli.console import show
+from gencomp.cli.arguments import Checkpoint, Json
+from gencomp.cli.console import only_json, show
 from gencomp.cli.measuring import measure_here, require_processes
 from gencomp.exit_codes import DONE
 
@@ -109,6 +110,7 @@ def evaluate(words: Sequence[str]) -> int:
         checkpoint: Checkpoint = "last",
         processes: int = 1,
         threads: int = 1,
+        as_json: Json = False,
     ) -> int:
         """Measure a finished run on held-out images, with intervals.
 
@@ -135,8 +137,10 @@ def evaluate(words: Sequence[str]) -> int:
         def collect() -> None:
             show(results.shown(evaluation, results.collect(evaluation, require_all=True)))
 
-        measure_here(evaluation, open_maker, processes, collect)
-        print(f"wrote {evaluation.result}")
+        with only_json(as_json) as answer:
+            measure_here(evaluation, open_maker, processes, collect)
+            print(f"wrote {evaluation.result}")
+            answer(json.loads(evaluation.result.read_bytes()))
         return DONE
 
     return recipe_words.call(evaluate, own, "gencomp evaluate", recipe_words.writing_keys)

@@ -12,7 +12,8 @@ import tyro
 
 from gencomp import recipes
 from gencomp.cli import recipe_words
-from gencomp.cli.console import print_table
+from gencomp.cli.arguments import Json
+from gencomp.cli.console import only_json, print_table
 from gencomp.evaluation import scales
 from gencomp.exit_codes import DONE, FAILED, STOPPED
 
@@ -52,6 +53,7 @@ def sweep(words: Sequence[str]) -> int:
         file: tyro.conf.Positional[str],
         /,
         search: Annotated[Options, tyro.conf.OmitArgPrefixes],
+        as_json: Json = False,
     ) -> int:
         """Run the trials of a sweep that are not done yet, and print the table of all of them.
 
@@ -64,7 +66,10 @@ def sweep(words: Sequence[str]) -> int:
             file: A sweep file, or the name of a sweep that ships with gencomp.
             search: Where the sweep lies, and how many of its trials run at once.
         """
-        return _sweep(file, overrides, search.path(file), search.concurrent)
+        with only_json(as_json) as answer:
+            code, sweeps = _sweep(file, overrides, search.path(file), search.concurrent)
+            answer({"sweeps": sweeps})
+        return code
 
     return recipe_words.call(sweep, own, "gencomp sweep", keys)
 
@@ -76,22 +81,26 @@ def keys(source: str, width: int) -> KeyHelp:
     return key_help.of_sweep(sweep_file.load(source, {}), width)
 
 
-def _sweep(file: str, overrides: dict[str, Any], directory: Path, concurrent: int | None) -> int:
+def _sweep(
+    file: str, overrides: dict[str, Any], directory: Path, concurrent: int | None
+) -> tuple[int, list[dict[str, Any]]]:
+    """Run the sweeps before a sweep, and then it; the exit code, and what scripts are told."""
     from sweeps import parents
 
     last = load(file, overrides, concurrent)
     earlier = parents.before(last, directory, overrides)
-    code = DONE
+    code, told = DONE, []
     for where, sweep in [*earlier.items(), (directory, last)]:
-        ended = _run(parents.resolved(_with_concurrent(sweep, concurrent), where), where)
+        ended, one = _run(parents.resolved(_with_concurrent(sweep, concurrent), where), where)
+        told.append(one)
         if ended == STOPPED:
-            return STOPPED
+            return STOPPED, told
         code = max(code, ended)
-    return code
+    return code, told
 
 
-def _run(loaded: Sweep, directory: Path) -> int:
-    """Run one sweep, print its tables, and return the exit code."""
+def _run(loaded: Sweep, directory: Path) -> tuple[int, dict[str, Any]]:
+    """Run one sweep and print its tables; the exit code, and what scripts are told."""
     from cluster.files import locked
     from sweeps import plan, results
     from sweeps.run import room_needed, run
@@ -119,12 +128,19 @@ def _run(loaded: Sweep, directory: Path) -> int:
     if loaded.population is not None and best:
         _print_schedule(queue.trial(best[0]["trial"]))
     failed = _print_failures(rows, newest)
+    told = {
+        "path": directory,
+        "ending": ending,
+        "minimised": loaded.objective.minimised,
+        "trials": results.nested(rows, loaded),
+        "best": results.nested(best, loaded),
+    }
     if ending == "stopped":
         print(f"sweep {directory} stopped; the same command goes on")
-        return STOPPED
+        return STOPPED, told
     if ending == "budget":
         print(_over_budget(loaded, queue.trials, directory))
-    return FAILED if failed else DONE
+    return FAILED if failed else DONE, told
 
 
 def load(file: str, overrides: dict[str, Any], concurrent: int | None) -> Sweep:
