@@ -112,10 +112,8 @@ class _Patience:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._ranks, self._controller = (
-            process_log.of_rank(run.path, 0),
-            process_log.of_driver(run.path),
-        )
+        self._ranks = process_log.of_rank(run.path, 0)
+        self._controller = process_log.of_driver(run.path)
         self._read = {path: json_lines.end(path) for path in (self._ranks, self._controller)}
         self._train = False
         self._idle_since: float | None = None

@@ -105,7 +105,7 @@ class Drive:
         fruitless = self._fruitless
         if session.traces() != self._before:
             fruitless = 0
-        elif (left := queue.seconds_left(os.environ.get("SLURM_JOB_ID", ""))) is not None:
+        elif (left := _seconds_left()) is not None:
             left += time.monotonic() - warned
             # A job that goes for a more important one has more time left than that.
             fruitless += left <= session.order.warning + _EARLY_SECONDS
@@ -160,6 +160,12 @@ class Drive:
             if not finished:
                 raise SystemExit(TERMINATED)
         return ""
+
+
+def _seconds_left() -> float | None:
+    """The seconds until the time limit of this job; None outside Slurm, or if it does not say."""
+    job = os.environ.get("SLURM_JOB_ID")
+    return queue.seconds_left(job) if job else None
 
 
 def _too_short(subject: Path, used: float, left: float) -> TimeLimitTooShort:
