@@ -13,7 +13,7 @@ from tests.cluster.ray_train.test_scaling import endless
 from tests.hosts import Hosts
 from tests.hosts.ray_nodes import RayNodes
 
-pytestmark = [pytest.mark.hosts, pytest.mark.long]
+pytestmark = [pytest.mark.hosts, pytest.mark.slow]
 
 
 def test_an_address_that_workers_do_not_reach_is_named(
