@@ -88,7 +88,7 @@ COMMANDS: dict[str, Command] = {
     "figure overhead": Command("Evaluation", "draw rate, faithfulness, time of coding latents"),
     "report": Command("Evaluation", "write one HTML page from finished runs"),
     "doctor": Command("Set-up", "say what is installed and what is missing", raw=True),
-    "demo": Command("Set-up", "run the whole main line here on real photographs"),
+    "demo": Command("Set-up", "run the whole main line here on embedded letters"),
 }
 GROUPS = frozenset(name.split()[0] for name in COMMANDS if " " in name)
 FLAGS = frozenset({"--debug", "--help", "-h", "--version"})
