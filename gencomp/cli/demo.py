@@ -376,7 +376,7 @@ def _check_round_trip(directory: Path, name: str, trial: Path) -> None:
 
 
 class _Job(NamedTuple):
-    """What a demo runs, and the seconds of its steps on two idle cores, where they are known."""
+    """What a demo runs, and about how many seconds its steps take on two idle cores, if known."""
 
     run: Callable[[_Steps], str]
     seconds: Sequence[float] = ()
