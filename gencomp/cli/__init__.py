@@ -94,7 +94,7 @@ COMMANDS: dict[str, Command] = {
     "report": Command("Evaluation", "write one HTML page from finished runs"),
     "completion": Command("Set-up", "print a script that completes commands in a shell"),
     "doctor": Command("Set-up", "say what is installed and what is missing", raw=True),
-    "demo": Command("Set-up", "run the whole main line here on real photographs"),
+    "demo": Command("Set-up", "run the whole main line here on embedded letters"),
 }
 GROUPS = frozenset(name.split()[0] for name in COMMANDS if " " in name)
 FLAGS = frozenset({"--debug", "--help", "-h", "--version"})

@@ -271,13 +271,19 @@ def bar(text: Text) -> Iterator[Callable[[], None]]:
 
 
 class TrainingLines:
-    """Shows the rows of a metrics log as they are written."""
+    """Shows the rows of a run's metrics log as they are written, and where its first pictures are.
 
-    def __init__(self, recipe: BaseRecipe, name: str) -> None:
+    Args:
+        recipe: The recipe of the run.
+        path: The directory of the run.
+    """
+
+    def __init__(self, recipe: BaseRecipe, path: Path) -> None:
         training = recipe.training
         self._unit = "step" if training.steps is not None else "epoch"
         self._total = float(training.steps or training.epochs or 1)
-        self._name = name
+        self._path = path
+        self._pictures_shown = False
         self._last = 0.0
         self._bar: Any = None
         self._task: Any = None
@@ -293,7 +299,9 @@ class TrainingLines:
                 TextColumn("{task.fields[text]}"),
             )
             self._bar.start()
-            self._task = self._bar.add_task(self._name, total=self._total, text="starting workers")
+            self._task = self._bar.add_task(
+                str(self._path), total=self._total, text="starting workers"
+            )
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -302,6 +310,7 @@ class TrainingLines:
 
     def show(self, row: Mapping[str, Any]) -> None:
         """Show a row of the log: every row of an evaluation, training rows every few seconds."""
+        self._show_first_pictures()
         text = "  ".join(
             f"{name} {value:.4g}"
             for name, value in row.items()
@@ -314,3 +323,10 @@ class TrainingLines:
         if evaluation or time.monotonic() - self._last > SECONDS_BETWEEN_LINES:
             self._last = time.monotonic()
             print(f"  step {row['step']} ({row[self._unit] / self._total:.0%})  {text}", flush=True)
+
+    def _show_first_pictures(self) -> None:
+        """Say once where a grid of pictures lies."""
+        if self._pictures_shown or not (grids := sorted((self._path / "samples").glob("*.png"))):
+            return
+        self._pictures_shown = True
+        print(f"  first pictures: {grids[-1].absolute()}", flush=True)

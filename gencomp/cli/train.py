@@ -121,7 +121,7 @@ def _train(
         f" {workers if fewest == most else f'{fewest} to {workers}'}",
         flush=True,
     )
-    with TrainingLines(recipe, str(path)) as lines:
+    with TrainingLines(recipe, path) as lines:
         finished = fit(run, supervision, lines.show, show, early)
     if not finished:
         print(f"run {path} stopped at a checkpoint; the same command goes on")
