@@ -19,6 +19,8 @@ NAVIGATION: list[dict[str, Any]] = [
         "Overview": [
             "README.md",
             {"Start here": "docs/start.md"},
+            {"Every command": "docs/commands.md"},
+            {"What holds": "docs/guarantees.md"},
             {"Changes": "CHANGELOG.md"},
         ]
     },
