@@ -17,7 +17,7 @@ from gencomp.figures.curves import Panel, Point, require_one_protocol
 _OF_FEATURES = {"rfid": "fid", "rkid": "kid", "rfd": "fid", "rkd": "kid"}
 _WORDS = {"mean_psnr": "psnr", **_OF_FEATURES}
 # Distances of features of patches carry their side: rfid_256.
-METRICS = ("mse", "psnr", "mean_psnr", "ms_ssim", "lpips", "mmd", "pv", *_OF_FEATURES)
+METRICS = ("mse", "psnr", "mean_psnr", "ms_ssim", "lpips", "dists", "mmd", "pv", *_OF_FEATURES)
 _WITH_ZERO_RATE = ("mse", "pv", *_OF_FEATURES)
 
 

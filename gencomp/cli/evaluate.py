@@ -28,13 +28,13 @@ class _Metrics(Options):
 
     metrics: str | None = Field(
         None,
-        description="Some of mse,psnr,ms_ssim,pv,fid,kid,swd,lpips,rate0,mmd,miou; by default mse,"
-        " psnr and ms_ssim if the run reconstructs images, fid and kid with --features, and lpips"
-        " with --lpips. pv is the variance over several reconstructions of an image, rate0 the"
-        " point without any bits, mmd the distance of the latents from the prior, and miou how well"
-        " a segmentation network still finds the label map in reconstructions. Results call fid and"
-        " kid so for the Inception network alone; for any other they are fd and kd, the Fréchet and"
-        " the kernel distance of its features.",
+        description="Some of mse,psnr,ms_ssim,pv,fid,kid,swd,lpips,dists,rate0,mmd,miou; by default"
+        " mse, psnr and ms_ssim if the run reconstructs images, fid and kid with --features, lpips"
+        " with --lpips and dists with --dists. pv is the variance over several reconstructions of"
+        " an image, rate0 the point without any bits, mmd the distance of the latents from the"
+        " prior, and miou how well a segmentation network still finds the label map in"
+        " reconstructions. Results call fid and kid so for the Inception network alone; for any"
+        " other they are fd and kd, the Fréchet and the kernel distance of its features.",
     )
 
 
@@ -56,6 +56,11 @@ class RunOptions(MetricOptions, _Metrics):
         description="TorchScript file of the network for lpips, which takes two images on [-1, 1].",
     )
     lpips_sha256: str | None = Field(None, description="SHA-256 of the file of --lpips.")
+    dists: Path | None = Field(
+        None,
+        description="TorchScript file of the network for dists, which takes two images on [0, 1].",
+    )
+    dists_sha256: str | None = Field(None, description="SHA-256 of the file of --dists.")
     segmentation: Path | None = Field(
         None,
         description="TorchScript file of the network for miou, which maps uint8 images to a score"

@@ -36,6 +36,7 @@ LABELS: dict[str, tuple[str, str]] = {
     "mean_psnr": ("Distortion: PSNR of each image", "mean PSNR of images, dB"),
     "ms_ssim": ("Distortion: MS-SSIM", "MS-SSIM"),
     "lpips": ("Distortion: LPIPS", "LPIPS"),
+    "dists": ("Distortion: DISTS", "DISTS"),
     "mmd": ("Prior mismatch: MMD of the latents", "MMD to the prior"),
     "pv": ("Diversity: conditional pixel variance", "PV on [−1, 1]"),
     "rfid": ("Perception: rFID", "FID of reconstructions"),

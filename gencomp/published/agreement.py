@@ -106,7 +106,10 @@ def column(metric: str) -> str | None:
     PSNR of the mean error and distances of features have columns, but never the same protocol.
     """
     whole, _ = whole_name(metric)
-    near = {"mse": "psnr", "psnr": "psnr", "lpips": "lpips_alex", "rfid": "fid", "rkid": "kid"}
+    near = {
+        "mse": "psnr", "psnr": "psnr", "rfid": "fid", "rkid": "kid",
+        "lpips": "lpips_alex", "dists": "dists",
+    }
     return _COLUMNS.get(metric) or near.get(whole)
 
 
@@ -119,7 +122,7 @@ def _of_metric(curve: PublishedCurve, metric: str) -> str | None:
                 "which give no mean error over images, but at most the mean of the PSNR of each"
                 " image (--metrics mean_psnr)"
             )
-        if whole == "lpips":
+        if whole in ("lpips", "dists"):
             return "of a network that is not known to be the one that was measured here"
         return f"by another protocol ({own.patches_note or 'not stated'})"
     averaged = own.psnr if metric == "mean_psnr" else own.ms_ssim

@@ -57,6 +57,7 @@ class Plan(plans.Plan):
         "shards",
         "features_file",
         "lpips_file",
+        "dists_file",
         "segmentation_file",
         "toward",
     )
@@ -70,6 +71,7 @@ class Plan(plans.Plan):
         "label_map": "label",
         "patches": None,
         "share": None,
+        "dists": None,
     }
 
     format: Literal[1] = 1
@@ -92,6 +94,7 @@ class Plan(plans.Plan):
     shards: str
     features_file: str | None
     lpips_file: str | None
+    dists_file: str | None = None
     segmentation_file: str | None = None
     # The other run, where images are shown between two decoders; `reader` identifies both.
     toward: str | None = None
@@ -167,6 +170,8 @@ def make(
     features_sha256: str | None,
     lpips: Path | None,
     lpips_sha256: str | None,
+    dists: Path | None = None,
+    dists_sha256: str | None = None,
     segmentation: Path | None = None,
     segmentation_sha256: str | None = None,
     toward: Path | None = None,
@@ -184,7 +189,8 @@ def make(
             the run has a prior.
         features, features_sha256: the file of the feature network and its hash, which may be left
             out for the known Inception network.
-        lpips, lpips_sha256: the file of the perceptual network and its hash.
+        lpips, lpips_sha256: the file of the LPIPS network and its hash.
+        dists, dists_sha256: the file of the DISTS network and its hash.
         segmentation, segmentation_sha256: the file of the segmentation network and its hash.
         toward: another run whose decoder reads the same files, to measure images between those of
             the two decoders.
@@ -211,7 +217,9 @@ def make(
     codec = opened_codec(run, toward, share) if through_files else None
     abilities = Abilities.of_files(run, split) if through_files else Abilities.of(run, split)
     if metrics is None:
-        metrics = abilities.usual_metrics(features is not None, lpips is not None)
+        metrics = abilities.usual_metrics(
+            features is not None, lpips=lpips is not None, dists=dists is not None
+        )
     abilities.require(metrics, samples)
     images = len(split) if images is None else images
     settings = checked(
@@ -224,6 +232,7 @@ def make(
             "share": share,
             "features": _hash(features, features_sha256, "features"),
             "lpips": _hash(lpips, lpips_sha256, "lpips"),
+            "dists": _hash(dists, dists_sha256, "dists"),
             "segmentation": _hash(segmentation, segmentation_sha256, "segmentation"),
         },
     )
@@ -252,6 +261,7 @@ def make(
         shards=plans.absolute(str(shard_set.path)),
         features_file=_place(features),
         lpips_file=None if lpips is None else str(lpips.resolve()),
+        dists_file=None if dists is None else str(dists.resolve()),
         segmentation_file=None if segmentation is None else str(segmentation.resolve()),
         toward=None if toward is None else str(toward.resolve()),
         settings=settings,

@@ -31,7 +31,7 @@ from gencomp.evaluation.frechet import Gaussian
 from gencomp.evaluation.psnr import psnr, psnr_ends, psnr_of_each
 from gencomp.system import Codec
 
-_VALUES = ("mse", "ms_ssim", "lpips", "pv", "rate0_mse", "rate0_pv", "bpp", "file_bpp")
+_VALUES = ("mse", "ms_ssim", "lpips", "dists", "pv", "rate0_mse", "rate0_pv", "bpp", "file_bpp")
 # The sets of features that are compared with the features of the images, and what stands before the
 # names of their distances.
 _COMPARED: dict[FeatureSet, str] = {"reconstructions": "r", "rate0": "rate0_r", "samples": "s"}

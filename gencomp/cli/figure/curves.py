@@ -43,9 +43,9 @@ def curves(
     Args:
         results: Results to draw.
         file: The file that the figure is written to.
-        metrics: Some of mse,psnr,mean_psnr,ms_ssim,lpips,mmd,pv,rfid,rkid,rfd,rkd, the last four
-            with the side of patches for distances of patches, as rfid_256; each metric gets an
-            axis. psnr is that of the mean error, and mean_psnr the mean of the PSNR of each image.
+        metrics: Some of mse,psnr,mean_psnr,ms_ssim,lpips,dists,mmd,pv,rfid,rkid,rfd,rkd, the last
+            four with the side of patches for distances of patches, as rfid_256; each metric gets
+            an axis. psnr is that of the mean error, mean_psnr the mean of the PSNR of each image.
         evaluation: Name of the evaluation to take from each run.
         files: Name of the evaluation by `gencomp files` to take each run's rates from.
         classical: Some of jpeg,webp,jpeg2000,avif,jpegxl: engineered codecs to draw as lines for

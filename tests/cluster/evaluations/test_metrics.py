@@ -63,6 +63,8 @@ def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "features_sha256": features.sha256,
         "lpips": lpips.path,
         "lpips_sha256": lpips.sha256,
+        "dists": lpips.path,
+        "dists_sha256": lpips.sha256,
     }
 
 
@@ -161,6 +163,7 @@ def test_values_are_those_of_a_plain_loop(codec: Run, photos: Path, nets: dict[s
         "mean_psnr": np.mean([psnr(one) for one in errors]),
         "ms_ssim": ssim.ms_ssim(images, draws[0]).mean().item(),
         "lpips": (images.double() - draws[0].double()).abs().mean().item() / 127.5,
+        "dists": (images.double() - draws[0].double()).abs().mean().item() / 255,
         "pv": torch.stack(draws).double().var(0, unbiased=False).mean().item() / 127.5**2,
         "rate0_mse": np.mean([pixels.squared_error(images, z).mean().item() for z in zero]),
         "rate0_pv": torch.stack(zero).double().var(0, unbiased=False).mean().item() / 127.5**2,
@@ -477,7 +480,8 @@ def test_the_result_carries_its_protocol(codec: Run, nets: dict[str, Any]) -> No
     ("chosen", "sentence"),
     [
         ({"metrics": ("fid",)}, "need a feature network: name it by --features"),
-        ({"metrics": ("lpips",)}, "needs a network: name it by --lpips"),
+        ({"metrics": ("lpips",)}, "lpips needs a network: name it by --lpips"),
+        ({"metrics": ("dists",)}, "dists needs a network: name it by --dists"),
         ({"metrics": ("pv",), "draws": 1}, "--draws is 1, but pv and rate0 need two"),
         ({"images": 48}, "has 47 images, fewer than the 48"),
         ({"images": 1}, "--images is 1, but it should be greater than or equal to 2"),
