@@ -107,8 +107,12 @@ def column(metric: str) -> str | None:
     """
     whole, _ = whole_name(metric)
     near = {
-        "mse": "psnr", "psnr": "psnr", "rfid": "fid", "rkid": "kid",
-        "lpips": "lpips_alex", "dists": "dists",
+        "mse": "psnr",
+        "psnr": "psnr",
+        "rfid": "fid",
+        "rkid": "kid",
+        "lpips": "lpips_alex",
+        "dists": "dists",
     }
     return _COLUMNS.get(metric) or near.get(whole)
 
