@@ -5,7 +5,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test lint format bench bench-gpu lock clean
+# The site is built in an environment of its own, so that this one does not grow.
+DOCS_VENV := .venv-docs
+DOCS_STAMP := $(DOCS_VENV)/.installed
+
+.PHONY: help demo test lint format docs bench bench-gpu lock lock-docs clean
 .DELETE_ON_ERROR:
 
 help:
@@ -13,10 +17,12 @@ help:
 	@echo "make test       set up, then run the tests (ARGS='-m slow' for the slow ones)"
 	@echo "make lint       ruff, mypy and the import contracts"
 	@echo "make format     let ruff rewrite the code"
+	@echo "make docs       build the documentation site, build/site/index.html; warnings are errors"
 	@echo "make bench      run every benchmark in benchmarks/"
 	@echo "make bench-gpu  measure what the GPU here makes of training, curves and codecs"
 	@echo "make lock       write requirements.lock from what .venv holds"
-	@echo "make clean      remove .venv, build files and caches; runs and data stay"
+	@echo "make lock-docs  write requirements-docs.lock from what .venv-docs holds"
+	@echo "make clean      remove .venv, .venv-docs, build files and caches; runs and data stay"
 
 $(STAMP): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { \
@@ -25,6 +31,12 @@ $(STAMP): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || { echo "setting up $(VENV): about a minute, more on a slow line"; $(PYTHON) -m venv $(VENV); }
 	@$(PIP) install --prefer-binary -r requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(DOCS_STAMP): requirements-docs.lock
+	@test -x $(DOCS_VENV)/bin/python || $(PYTHON) -m venv $(DOCS_VENV)
+	@$(DOCS_VENV)/bin/python -m pip -qq --disable-pip-version-check install --prefer-binary -r $<
+	@$(DOCS_VENV)/bin/python -m pip check
 	@touch $@
 
 demo: $(STAMP)
@@ -49,6 +61,13 @@ format: $(STAMP)
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+# Pages about commands, recipes and modules are written from the code, which needs all of .venv.
+# Not with --quiet: mkdocs then counts no warnings, and --strict is without effect.
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(STAMP) $(DOCS_STAMP)
+	@$(BIN)/python -m docs.site build
+	@$(DOCS_VENV)/bin/mkdocs build --strict --config-file build/mkdocs.yml
+
 bench: $(STAMP)
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
@@ -63,7 +82,11 @@ lock: $(STAMP)
 	   | sed -E 's/^([^=]+==[^+]+)\+.*/\1/'; } > requirements.lock.new
 	@mv requirements.lock.new requirements.lock
 
+lock-docs: $(DOCS_STAMP)
+	@{ sed -n '/^#/p' requirements-docs.lock; $(DOCS_VENV)/bin/python -m pip freeze; } > requirements-docs.lock.new
+	@mv requirements-docs.lock.new requirements-docs.lock
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf $(VENV) $(DOCS_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache \
 	  .hypothesis .import_linter_cache .benchmarks
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

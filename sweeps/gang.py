@@ -23,6 +23,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from cluster.locks import Lease
 from cluster.logs import json_lines, process_log
 from cluster.ray_train.failures import Failures
+from cluster.ray_train.nodes import Place
 from gencomp.errors import InputError
 from sweeps.worker import Attempt, Task, train
 
@@ -42,8 +43,8 @@ class Worker:
         self._reports: queue.Queue[dict[str, float]] = queue.Queue()
         self._handed_over = False
 
-    def rendezvous(self) -> tuple[str, int] | None:
-        """The address at which the workers of the gang find each other, if this one is rank 0.
+    def rendezvous(self) -> Place | None:
+        """The place at which the workers of the gang find each other, if this one is rank 0.
 
         All workers are asked, because all have much to import before they can train.
         """
@@ -52,19 +53,15 @@ class Worker:
 
         return process_group.listen() if self._rank == 0 else None
 
-    def train(
-        self, task: Task, attempt: Attempt, lease: Lease, rendezvous: tuple[str, int]
-    ) -> None:
+    def train(self, task: Task, attempt: Attempt, lease: Lease, rendezvous: Place) -> None:
         """Train to the end, or until the trial shall stop."""
         from cluster.logs.watchdog import STALL_SECONDS
         from cluster.ray_train import process_group
 
-        address, port = rendezvous
         process_group.join(
             world_rank=self._rank,
             world=attempt.workers,
-            address=address,
-            port=port,
+            first=rendezvous,
             backend="nccl" if attempt.gpu else "gloo",
             # A worker that hangs shall end by itself, with its stacks, before torch gives up.
             timeout=int(1.5 * STALL_SECONDS),

@@ -1,4 +1,4 @@
-"""Operating points that a command line names: of runs, of sweeps and of metrics.json files."""
+"""Operating points that a command line names: of runs, sweeps, metrics.json files and curves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cluster.results import metrics
+from cluster.results import curve_files, metrics
 from cluster.results.metrics import RunResult
 from gencomp.errors import InputError
 from sweeps.plan import SWEEP_FILE
@@ -17,8 +17,8 @@ def read(words: Sequence[str], evaluation: str, files: str = "files") -> list[Ru
     """The results that the words of a command line name, each with its series.
 
     Args:
-        words: Runs, sweeps (their finished trials) or metrics.json files; LABEL=RESULT,RESULT
-            joins some under a label.
+        words: Runs, sweeps (their finished trials), metrics.json files or JSON files of curves;
+            LABEL=RESULT,RESULT joins some under a label.
         evaluation: The name of the evaluation to take from each run.
         files: The name of the measurement of files that each run's rates are taken from.
 
@@ -33,7 +33,8 @@ def read(words: Sequence[str], evaluation: str, files: str = "files") -> list[Ru
         label, _, locations = word.rpartition("=")
         for name in locations.split(","):
             for one in _expand(Path(name), evaluation, files):
-                (labelled if label else free).append(replace(one, series=label))
+                series = label or one.series  # a file of a curve has its path
+                (labelled if series else free).append(replace(one, series=series))
     return labelled + metrics.joined(free)
 
 
@@ -53,8 +54,10 @@ def runs_of(path: Path) -> list[Path]:
 
 
 def _expand(path: Path, evaluation: str, files: str) -> Iterator[RunResult]:
-    """A metrics.json, the finished trials of a sweep, or a run."""
-    if path.name == "metrics.json" or path.suffix == ".json":
+    """A metrics.json, the points of a curve, the finished trials of a sweep, or a run."""
+    if path.suffix == ".json" and curve_files.is_curve(path):
+        yield from curve_files.read(path)
+    elif path.name == "metrics.json" or path.suffix == ".json":
         yield metrics.of_file(path, files)
     else:
         for run in runs_of(path):

@@ -23,6 +23,9 @@ from sweeps.trial import ENDED, Trial
 FILE = "results.parquet"
 # At most this share of the time goes into writing the table, unless it would be older than this.
 _SHARE, _OLDEST_SECONDS = 0.02, 60.0
+# The columns beside the point and the metrics of a trial; only some sweeps have the optional ones.
+_OPTIONAL = ("pareto", "from", "until")
+_FIXED = ("trial", "status", "error", "step", "score", *_OPTIONAL)
 
 
 class ResultsTable:
@@ -130,6 +133,24 @@ def row(trial: Trial, objective: Objective) -> dict[str, Any]:
         **last,
         "score": objective.score(last),
     }
+
+
+def nested(rows: Iterable[Mapping[str, Any]], sweep: Sweep) -> list[dict[str, Any]]:
+    """The rows with keys that no sweep changes: its point and its metrics are mappings inside."""
+    return [
+        {
+            **{key: one[key] for key in ("trial", "status", "error")},
+            "point": {key: one[key] for key in sweep.space},
+            "step": one.get("step"),
+            "metrics": {
+                key: value
+                for key, value in one.items()
+                if key not in sweep.space and key not in _FIXED
+            },
+            **{key: one[key] for key in ("score", *_OPTIONAL) if key in one},
+        }
+        for one in rows
+    ]
 
 
 def _origin(trial: Trial) -> dict[str, Any]:

@@ -208,7 +208,11 @@ class Sweep(Section):
         " runs first",
     )
     overrides: dict[str, Any] = Field({}, description="dotted recipe keys set in every trial")
-    space: dict[str, Entry] = Field(min_length=1)
+    space: dict[str, Entry] = Field(
+        min_length=1,
+        description="dotted recipe keys that are searched, each with grid: [...],"
+        " uniform: [low, high] or loguniform: [low, high]",
+    )
     samples: int = Field(1, ge=1, description="random draws per point of the grids")
     seed: int = Field(0, ge=0, description="seed of the random draws")
     objective: Objective = Objective()

@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from tests.hosts import why_impossible
 from tests.shards.object_server import Proxy, s3_port
 from tests.slurm_cluster import MEND, Cluster, missing_programs
 from tests.slurm_cluster.sessions import session_directory, sessions_left_behind
@@ -226,7 +227,7 @@ def _locked(file: IO[str]) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Spread the files with long tests; skip tests that need Slurm where it is not installed."""
+    """Spread the files with long tests; skip those of Slurm and of hosts where there are none."""
     items[:] = spread(items)
     for item in items:
         longer = is_long(item) or item.get_closest_marker("slow")
@@ -236,6 +237,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if marked and (missing := missing_programs()):
         for item in marked:
             item.add_marker(pytest.mark.skip(reason=f"no {', '.join(missing)} here: {MEND}"))
+    on_hosts = [item for item in items if item.get_closest_marker("hosts")]
+    if on_hosts and (reason := why_impossible()) is not None:
+        for item in on_hosts:
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")

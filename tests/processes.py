@@ -60,6 +60,11 @@ def descendants(pid: int) -> set[Process]:
 
 def listening(processes: set[Process]) -> set[str]:
     """Addresses on which TCP sockets of the processes listen."""
+    return {address for address, _ in listening_at(processes)}
+
+
+def listening_at(processes: set[Process]) -> set[tuple[str, int]]:
+    """Addresses and ports on which TCP sockets of the processes listen."""
     inodes = set()
     for process in processes:
         for link in _open_files(process.pid):
@@ -70,7 +75,8 @@ def listening(processes: set[Process]) -> set[str]:
         for line in Path(f"/proc/net/{table}").read_text(encoding="utf-8").splitlines()[1:]:
             fields = line.split()
             if fields[3] == "0A" and fields[9] in inodes:
-                found.add(_address(fields[1].split(":")[0], family))
+                address, _, port = fields[1].partition(":")
+                found.add((_address(address, family), int(port, 16)))
     return found
 
 

@@ -114,6 +114,13 @@ def test_the_words_of_a_command_are_the_path_of_its_module(name: str) -> None:
     assert callable(getattr(import_module(module), function))
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_shows_its_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*name.split(), "--help"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"usage: gencomp {name}") and err == ""
+
+
 def test_every_module_of_a_folder_is_a_command_or_is_used_by_one() -> None:
     """No command is left without a line in the table: public functions say who they are."""
     places = {cli.place(name) for name in COMMANDS}
@@ -359,4 +366,4 @@ class TestDoctor:
 
     def test_takes_no_arguments(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["doctor", "now"]) == 2
-        assert "takes no arguments" in _one_line(capsys)
+        assert "takes no arguments but --json" in _one_line(capsys)

@@ -30,12 +30,19 @@ from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
-LOCK_LINES = [
-    line
-    for line in (ROOT / "requirements.lock").read_text().splitlines()
-    if line and not line.startswith("#")
-]
-LOCK = {canonicalize_name(name): version for name, version in (x.split("==") for x in LOCK_LINES)}
+
+
+def _lines(lock: str) -> list[str]:
+    lines = (ROOT / lock).read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _versions(lines: list[str]) -> dict[str, str]:
+    return {canonicalize_name(name): version for name, version in (x.split("==") for x in lines)}
+
+
+LOCK_LINES, DOCS_LOCK_LINES = _lines("requirements.lock"), _lines("requirements-docs.lock")
+LOCK, DOCS_LOCK = _versions(LOCK_LINES), _versions(DOCS_LOCK_LINES)
 LINT_IMPORTS = Path(sys.executable).with_name("lint-imports")
 # One method a folder, beside what several of them share.
 METHODS = sorted(
@@ -61,12 +68,13 @@ TRACKERS = ("mlflow", "wandb")
 
 
 def _declared() -> list[Requirement]:
-    """Every requirement in pyproject.toml, those of the extras included, but not the trackers'."""
+    """Every requirement in pyproject.toml, with the extras but for the site's and the trackers'."""
     project = PROJECT["project"]
+    extras = project["optional-dependencies"]
     lists = [
         PROJECT["build-system"]["requires"],
         project["dependencies"],
-        *(some for name, some in project["optional-dependencies"].items() if name not in TRACKERS),
+        *(extras[name] for name in extras if name not in ("docs", *TRACKERS)),
     ]
     every = [Requirement(one) for some in lists for one in some]
     return [one for one in every if one.name != project["name"]]
@@ -75,12 +83,24 @@ def _declared() -> list[Requirement]:
 class TestVersions:
     def test_lock_has_exact_public_versions_only(self) -> None:
         """No build of one platform, no file, no address: the lock fits every machine."""
-        assert all(re.fullmatch(r"[\w.-]+==\d[\w.]*", line) for line in LOCK_LINES)
-        assert len(LOCK) == len(LOCK_LINES)
+        for lines, lock in ((LOCK_LINES, LOCK), (DOCS_LOCK_LINES, DOCS_LOCK)):
+            assert all(re.fullmatch(r"[\w.-]+==\d[\w.]*", line) for line in lines)
+            assert len(lock) == len(lines)
 
     @pytest.mark.parametrize("wanted", _declared(), ids=str)
     def test_lock_is_inside_the_ranges(self, wanted: Requirement) -> None:
         assert wanted.specifier.contains(LOCK[canonicalize_name(wanted.name)])
+
+    def test_the_site_has_a_lock_of_its_own(self) -> None:
+        """What builds the site is not in the environment of the code."""
+        for wanted in map(Requirement, PROJECT["project"]["optional-dependencies"]["docs"]):
+            name = canonicalize_name(wanted.name)
+            assert wanted.specifier.contains(DOCS_LOCK[name]) and name not in LOCK
+        makefile = (ROOT / "Makefile").read_text()
+        assert "$(DOCS_STAMP): requirements-docs.lock\n" in makefile
+        (build,) = re.findall(r"bin/mkdocs build (.*)", makefile)
+        # mkdocs that is told to be quiet counts no warnings, so that nothing is an error.
+        assert "--strict" in build and not re.search(r"-q\b|--quiet", build)
 
     def test_environment_uses_the_lock_and_the_same_python(self) -> None:
         environment = yaml.safe_load((ROOT / "environment.yml").read_text())
@@ -99,6 +119,7 @@ class TestVersions:
     def test_makefile_uses_the_lock(self) -> None:
         makefile = (ROOT / "Makefile").read_text()
         assert "install --prefer-binary -r requirements.lock" in makefile
+        assert "\ndocs: $(STAMP) $(DOCS_STAMP)\n" in makefile
         for target in ("demo", "test", "lint", "bench"):
             assert re.search(rf"^{target}: \$\(STAMP\)$", makefile, re.MULTILINE), target
 
@@ -368,7 +389,7 @@ def test_nothing_from_a_network_is_unpickled() -> None:
 
 
 # What commands in messages hold beside quoted words: numbers, names of metrics, quoted words.
-_NEEDS_NO_QUOTES = {"_OF_FEATURES.get(whole, whole)", "patches", "len(plan.rows)", "named", "paths"}
+_NEEDS_NO_QUOTES = {"_WORDS.get(whole, whole)", "patches", "len(plan.rows)", "named", "paths"}
 _COMMAND = re.compile(r"gencomp (?!reads )[a-z]+ [^`;]*$")
 
 
@@ -396,7 +417,7 @@ def test_commands_in_messages_are_quoted_for_the_shell(package: str) -> None:
 def test_ci_runs_what_make_runs() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert {"make lint", "make test"} <= set(script.read_text().splitlines())
+    assert {"make lint", "make docs", "make test"} <= set(script.read_text().splitlines())
 
 
 def test_benchmarks_do_not_hide_packages() -> None:

@@ -79,8 +79,8 @@ def test_a_directory(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_json(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", str(runs), str(runs / "one"), "--json"]) == 0
-    one, sweep, again = map(json.loads, capsys.readouterr().out.splitlines())
-    assert one == again
+    found = json.loads(capsys.readouterr().out)
+    (one,), (sweep,) = found["runs"], found["sweeps"]
     assert (one["state"], one["step"], one["checkpoint"]["step"]) == ("finished", 12, 12)
     assert [trial["point"]["loss.mmd_weight"] for trial in sweep["trials"]] == [0, 10, 20, 30]
 

@@ -1,4 +1,4 @@
-"""A codec comes from a run, or from a model file that was exported from one."""
+"""A codec comes from a run, from a model file that was exported from one, or from two of them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from cluster.runs import Run, open_run
 from gencomp import model, recipes
 from gencomp.errors import InputError
 from gencomp.model import Model
+from gencomp.system import Codec
 
 
 def open_source(
@@ -33,3 +34,27 @@ def open_source(
             f" --checkpoint {checkpoint}"
         )
     return model.load(path, recipes.split_overrides(writing)[1])
+
+
+def codec_between(found: Run | Model, toward: str | Path, share: float) -> Codec:
+    """The codec that shows points between the decoder of a run and that of another one.
+
+    Args:
+        found: the run or the model, whose codec writes the files.
+        toward: the other run, whose newest checkpoint is used, or a model file.
+        share: the share of the other one's image, 0..1.
+
+    Raises:
+        InputError: the two have no codec between them.
+    """
+    try:
+        mixed = found.system().mixed_codec(open_source(toward).system(), share)
+    except InputError as error:
+        raise InputError(f"{found.path} and {toward}: {error}") from None
+    if mixed is None:
+        recipe = found.recipe()
+        raise InputError(
+            f"{found.path} ({recipe.system}/{recipe.stage}) has the only decoder of its encoder, so"
+            " there is none to move toward"
+        )
+    return mixed

@@ -13,7 +13,7 @@ import torch
 
 from cluster.compressed_files import images
 from cluster.compressed_files.places import Job
-from cluster.compressed_files.sources import open_source
+from cluster.compressed_files.sources import codec_between, open_source
 from cluster.files import write_bytes
 from gencomp.coding import container
 from gencomp.coding.noise import first_index
@@ -54,15 +54,15 @@ class Done(NamedTuple):
         height, width: The size of the image in pixels.
         file: What the compressed file holds; None if the image is one of several in a joint file.
         kept: Whether the file to write existed already and was kept.
-        done: What was done to an image that is not RGB of 8 bits, upright and opaque, before it was
-            compressed, in the words of `shards.reading.decode`.
+        conversions: What was done to an image that is not RGB of 8 bits, upright and opaque, before
+            it was compressed, in the words of `shards.reading.decode`.
     """
 
     height: int
     width: int
     file: Content | None
     kept: bool
-    done: tuple[str, ...] = ()
+    conversions: tuple[str, ...] = ()
 
 
 class Toward(NamedTuple):
@@ -129,18 +129,7 @@ def _opened(
         raise InputError(
             f"run {run} ({recipe.system}/{recipe.stage}) has no codec: its stage makes no code"
         )
-    if toward is None:
-        return codec
-    try:
-        mixed = found.system().mixed_codec(open_source(toward.run).system(), toward.share)
-    except InputError as error:
-        raise InputError(f"{run} and {toward.run}: {error}") from None
-    if mixed is None:
-        raise InputError(
-            f"{run} ({recipe.system}/{recipe.stage}) has the only decoder of its encoder, so there"
-            " is none to move toward"
-        )
-    return mixed
+    return codec if toward is None else codec_between(found, toward.run, toward.share)
 
 
 def compress_file(writer: Writer, keep: bool, job: Job) -> Done:
@@ -157,19 +146,20 @@ def compress_file(writer: Writer, keep: bool, job: Job) -> Done:
             else.
     """
     codec = writer.opened()
-    done: tuple[str, ...] = ()
+    conversions: tuple[str, ...] = ()
     if keep and job.target.exists():
         stream = _whole_stream(codec, job.target)
     else:
         keep = False
         data = images.read(job.source)
-        picture, done = _picture(job, data, first_index([data]), writer.max_pixels)
+        picture, conversions = _picture(job, data, first_index([data]), writer.max_pixels)
         try:
             stream = codec.compress(picture)
         except InputError as error:
             raise InputError(f"{job.source} cannot be compressed: {error}") from None
         write_bytes(job.target, stream)
-    return _done(codec, stream, Job(job.target, job.target), keep)._replace(done=done)
+    found = _done(codec, stream, Job(job.target, job.target), keep)
+    return found._replace(conversions=conversions)
 
 
 def compress_jointly(
@@ -177,7 +167,7 @@ def compress_jointly(
 ) -> tuple[Content, Counter[str]]:
     """Compress images to one joint file, whole or not at all.
 
-    Gives what the file holds, and counts what was done to images, as in `Done.done`.
+    Gives what the file holds, and counts what was done to images, as in `Done.conversions`.
 
     Args:
         writer: The codec.
@@ -197,7 +187,7 @@ def compress_jointly(
             raise
         raise InputError(f"{latest} cannot be compressed: {error}") from None
     write_bytes(target, stream)
-    return content(codec, stream), Counter(what for done in pictures.done for what in done)
+    return content(codec, stream), Counter(what for each in pictures.conversions for what in each)
 
 
 def decompress_file(
@@ -277,12 +267,12 @@ class _Pictures(Sequence[Picture]):
 
     Attributes:
         latest: The file that was read last; None while one is read, as that names itself.
-        done: What was done to each image, once it was read.
+        conversions: What was done to each image, once it was read.
     """
 
     def __init__(self, jobs: Sequence[Job], show: Callable[[int], None], max_pixels: int) -> None:
         self._jobs, self._show, self._max_pixels = jobs, show, max_pixels
-        self.done: list[tuple[str, ...]] = [()] * len(jobs)
+        self.conversions: list[tuple[str, ...]] = [()] * len(jobs)
         self._first = first_index(images.read(job.source) for job in jobs)
         self.latest: Path | None = None
 
@@ -298,7 +288,9 @@ class _Pictures(Sequence[Picture]):
             return [self[i] for i in range(*place.indices(len(self)))]
         job, self.latest = self._jobs[place], None
         data = images.read(job.source)
-        picture, self.done[place] = _picture(job, data, self._first + place, self._max_pixels)
+        picture, self.conversions[place] = _picture(
+            job, data, self._first + place, self._max_pixels
+        )
         self.latest = job.source
         self._show(place + 1)
         return picture

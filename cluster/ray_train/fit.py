@@ -22,7 +22,7 @@ from typing import Any
 from cluster import final_errors, ray_runtime
 from cluster.driver import Training
 from cluster.locks import Lease
-from cluster.logs import process_log
+from cluster.logs import json_lines, process_log
 from cluster.runs import Run
 from cluster.supervision import Supervision
 from gencomp.errors import InputError
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 # This limits how often workers are added, since each time they restart, for some ten seconds.
 _SECONDS_BETWEEN_GROWTHS = 60.0
+# So long workers that do not train yet may take to leave; Ray waits for some without a limit.
+_SECONDS_TO_LEAVE = 15.0
 
 
 def until_ended(training: Training) -> bool:
@@ -92,13 +94,46 @@ def _supervise(training: Training) -> bool:
     thread = threading.Thread(target=_fit_in_thread, args=(training, outcome), daemon=True)
 
     def start() -> Callable[[], bool]:
+        patience = _Patience(training.run)
         thread.start()
-        return lambda: not thread.is_alive()
+        return lambda: not thread.is_alive() or patience.has_ended()
 
     training.watch(start)
+    if not outcome:
+        log.warning("the workers did not start in time to be asked to leave, and are ended")
+        return False
     if isinstance(outcome[0], BaseException):
         return _stopped_waiting_or_raise(outcome[0])
     return bool(outcome[0])
+
+
+class _Patience:
+    """Ends a while after a request to stop, unless the workers train and so can save."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._ranks = process_log.of_rank(run.path, 0)
+        self._controller = process_log.of_driver(run.path)
+        self._read = {path: json_lines.end(path) for path in (self._ranks, self._controller)}
+        self._train = False
+        self._idle_since: float | None = None
+
+    def has_ended(self) -> bool:
+        """Whether workers that do not train were asked to leave long ago."""
+        of_ranks, of_controller = self._events(self._ranks), self._events(self._controller)
+        begun = self._train or "start" in of_ranks
+        self._train = begun and "end" not in of_ranks and "workers_failed" not in of_controller
+        if self._train or not self._run.stop_request.exists():
+            self._idle_since = None
+            return False
+        now = time.monotonic()
+        self._idle_since = self._idle_since or now
+        return now - self._idle_since > _SECONDS_TO_LEAVE
+
+    def _events(self, path: Path) -> set[str]:
+        """What a log tells since the last time."""
+        rows, self._read[path] = json_lines.follow(path, self._read[path])
+        return {str(row.get("event")) for row in rows}
 
 
 def _fit_in_thread(training: Training, outcome: list[Any]) -> None:
@@ -189,11 +224,13 @@ def _stopped_waiting_or_raise(error: BaseException) -> bool:
 
     Raises:
         _ControllerDied: the controller died, alone or with a worker that it was starting.
+        InputError: the workers' hosts cannot reach each other.
         RuntimeError: the workers failed; the message is one sentence with the last words of each.
     """
     from ray.exceptions import RayActorError
     from ray.train import ControllerError
 
+    from cluster.ray_train.process_group import UnreachableWorkers
     from cluster.ray_train.scaling import StoppedWaiting
 
     if isinstance(error, RayActorError):
@@ -202,6 +239,8 @@ def _stopped_waiting_or_raise(error: BaseException) -> bool:
         reason = error.controller_failure
         if isinstance(reason, StoppedWaiting):
             return False
+        if isinstance(reason, UnreachableWorkers):
+            raise InputError(str(reason)) from error
         if isinstance(reason, RayActorError):
             raise _ControllerDied("a worker died while it was started") from error
     failures = getattr(error, "worker_failures", None) or {}

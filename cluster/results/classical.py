@@ -14,11 +14,11 @@ from gencomp.coding import classical
 from gencomp.errors import InputError
 from gencomp.evaluation import intervals
 from gencomp.evaluation.pixels import squared_error
-from gencomp.evaluation.psnr import psnr, psnr_ends
+from gencomp.evaluation.psnr import psnr, psnr_ends, psnr_of_each
 from gencomp.evaluation.ssim import ms_ssim
 from gencomp.figures.curves import Point
 
-METRICS = ("mse", "psnr", "ms_ssim")
+METRICS = ("mse", "psnr", "mean_psnr", "ms_ssim")
 _BEYOND = 16  # rates above this multiple of the other results' highest rate are not drawn
 _BATCH = 64
 
@@ -42,12 +42,14 @@ class Rung:
     def point(self, metric: str, beside: Point) -> Point:
         """The rung as a point on the axis of another point that was measured on the same images."""
         values_N = self.values["ms_ssim" if metric == "ms_ssim" else "mse"]
+        if metric == "mean_psnr":
+            values_N = psnr_of_each(values_N)
         value = float(values_N.mean())
         ends = intervals.at_least(0.0, intervals.of_mean(values_N))
         if metric == "psnr":
             value, ends = psnr(value), psnr_ends(ends)
         name = f"{self.codec}, one archive of files"
-        return Point(name, self.bpp, value, ends, name, beside.protocol, reference=True)
+        return Point(name, self.bpp, value, ends, name, beside.protocol, "classical")
 
 
 def parse(text: str) -> list[classical.ClassicalCodec]:

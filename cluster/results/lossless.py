@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cluster.evaluations.files.plan import LOSSLESS
 from cluster.results import file_rates
 from cluster.results.file_rates import FileRates
+from gencomp import published
 from gencomp.errors import InputError
 from gencomp.evaluation.measured import Measured
-from gencomp.report import EngineeredFiles, Lossless, LosslessFiles
+from gencomp.published import agreement
+from gencomp.report import EngineeredFiles, Lossless, LosslessFiles, PublishedFiles
 
 
 def read(paths: Sequence[Path]) -> Lossless:
@@ -32,7 +34,42 @@ def read(paths: Sequence[Path]) -> Lossless:
                 " files do not compare"
             )
     codecs = [_codec(one, found) for one in found]
-    return Lossless(_pictures(first), codecs, _engineered(found))
+    return Lossless(
+        _pictures(first),
+        codecs,
+        _engineered(found),
+        *published_beside(first.protocol, first.pictures),
+    )
+
+
+def published_beside(
+    protocol: Mapping[str, Any], pictures: str
+) -> tuple[list[PublishedFiles], list[str]]:
+    """The published rates of the same pictures, and a sentence for those of other ones.
+
+    Args:
+        protocol: the protocol of the measured files.
+        pictures: the pictures in words, such as `all 24 images`.
+    """
+    name = protocol["stored"]["name"]
+    measured = agreement.measured(
+        data_set=name,
+        split=protocol["settings"]["split"],
+        images=pictures,
+        geometry=protocol["stored"].get("geometry"),
+        transforms=protocol["transforms"],
+    )
+    fitting: list[PublishedFiles] = []
+    left: dict[str, list[str]] = {}
+    for one in published.lossless():
+        if one.data_set != name:
+            continue
+        if why := agreement.lossless_difference(one, measured):
+            left.setdefault(why, []).append(one.method)
+        else:
+            source = str(one.source)
+            fitting.append(PublishedFiles(one.method, one.bits_per_dimension, source))
+    return fitting, [agreement.left_out(why, "rate", those) for why, those in left.items()]
 
 
 def _read(path: Path) -> FileRates:

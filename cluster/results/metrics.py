@@ -23,6 +23,7 @@ from gencomp.figures.curves import Panel, Point
 
 _SEED = 7  # the default seed of evaluations
 _Found = tuple[float, tuple[float, float] | None, dict[str, Any]]  # value, interval, protocol
+_OTHER_FILE = "{} is not a metrics.json of `gencomp evaluate`, nor JSON with the results of a curve"
 _OF_DRAWS = ("pv", "rate0_pv")  # the metrics whose estimates depend on the number of draws
 _OF_FEATURES = tuple(
     f"{place}r{name}" for place in ("", "rate0_") for name in ("fid", "kid", "fd", "kd")
@@ -173,6 +174,7 @@ class RunResult:
             **_images(
                 chosen["split"], self.evaluation["images"], plan["split_images"], self._which
             ),
+            "the geometry of images": plan["stored"].get("geometry"),
             "the rule of pixels": plan["rules"].get("pixels"),
             "the transforms of images": plan["transforms"],
         }
@@ -194,6 +196,7 @@ class RunResult:
             "data": _short(held_out.index_hash),
             "data set": shard_set.info.name,
             **_images(held_out.name, int(result["images"]), len(held_out), self._which),
+            "the geometry of images": shard_set.info.transform.geometry,
             "the rule of pixels": "reconstructions not rounded; errors on the scale [-1, 1]",
             "the transforms of images": evaluation_protocol(recipe),
         }
@@ -229,7 +232,9 @@ def remarks(panels: Sequence[Panel]) -> list[str]:
     """The images on which the points were measured; one line if all axes agree."""
     metrics: dict[str, list[str]] = {}
     for panel in panels:
-        protocol = panel.points[0].protocol
+        known = (point.protocol for point in panel.points if point.protocol is not None)
+        if (protocol := next(known, None)) is None:
+            continue
         said = f"{protocol['data set']}, {protocol['split']} split, {protocol['images']}"
         if "the source of reconstructions" in protocol:
             said += ", reconstructed from files"
@@ -244,7 +249,9 @@ def remarks(panels: Sequence[Panel]) -> list[str]:
         lines.append(
             f"rates: code in joint containers of {behind}; a thin line ends at all their bits"
         )
-    if any(point.reference for point in points):
+    if unknown := dict.fromkeys(point.series for point in points if point.protocol is None):
+        lines.append(f"{', '.join(unknown)}: protocol as the file says: unknown")
+    if any(point.kind == "classical" for point in points):
         lines.append("rates of classical codecs: all bits of one archive of their files")
     return [*lines, "bars: 95 % intervals over images"]
 
@@ -301,10 +308,10 @@ def _content(path: Path) -> dict[str, Any]:
         complete, metrics, plan = content["complete"], content["metrics"], content["protocol"]
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path} is not a metrics.json of `gencomp evaluate`") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise InputError(_OTHER_FILE.format(path)) from None
     if not isinstance(metrics, dict) or not isinstance(plan, dict) or "settings" not in plan:
-        raise InputError(f"{path} is not a metrics.json of `gencomp evaluate`")
+        raise InputError(_OTHER_FILE.format(path))
     if not complete:
         raise InputError(
             f"{path} is not complete: {len(content['missing_blocks'])} blocks are missing"

@@ -15,8 +15,9 @@ from gencomp.figures.curves import Panel, Point, require_one_protocol
 
 # The metrics of features, with the word by which `gencomp evaluate` measures each.
 _OF_FEATURES = {"rfid": "fid", "rkid": "kid", "rfd": "fid", "rkd": "kid"}
+_WORDS = {"mean_psnr": "psnr", **_OF_FEATURES}
 # Distances of features of patches carry their side: rfid_256.
-METRICS = ("mse", "psnr", "ms_ssim", "lpips", "mmd", "pv", *_OF_FEATURES)
+METRICS = ("mse", "psnr", "mean_psnr", "ms_ssim", "lpips", "dists", "mmd", "pv", *_OF_FEATURES)
 _WITH_ZERO_RATE = ("mse", "pv", *_OF_FEATURES)
 
 
@@ -85,7 +86,7 @@ def _panel(metric: str, measured: Sequence[RunResult]) -> Panel:
         patches = f" --patches {side}" if side else ""
         raise InputError(
             f"no result has the metric {metric}; measure it with"
-            f" `gencomp evaluate RUN --metrics {_OF_FEATURES.get(whole, whole)}{patches}`"
+            f" `gencomp evaluate RUN --metrics {_WORDS.get(whole, whole)}{patches}`"
         )
     return Panel(metric, points)
 

@@ -90,9 +90,11 @@ COMMANDS: dict[str, Command] = {
     "figure image-curves": Command("Evaluation", "draw the rate-distortion curve of each image"),
     "figure latent": Command("Evaluation", "draw latents of runs beside their prior"),
     "figure overhead": Command("Evaluation", "draw rate, faithfulness, time of coding latents"),
+    "published": Command("Evaluation", "list published results with source and protocol"),
     "report": Command("Evaluation", "write one HTML page from finished runs"),
+    "completion": Command("Set-up", "print a script that completes commands in a shell"),
     "doctor": Command("Set-up", "say what is installed and what is missing", raw=True),
-    "demo": Command("Set-up", "run the whole main line here on real photographs"),
+    "demo": Command("Set-up", "run the whole main line here on embedded letters"),
 }
 GROUPS = frozenset(name.split()[0] for name in COMMANDS if " " in name)
 FLAGS = frozenset({"--debug", "--help", "-h", "--version"})
@@ -168,6 +170,13 @@ def place(name: str) -> tuple[str, str]:
     return ".".join(["gencomp.cli", *path]), path[-1]
 
 
+def load(name: str) -> Callable[..., Any]:
+    """The function of a command, whose module is imported."""
+    module, function = place(name)
+    loaded: Callable[..., Any] = getattr(_imported(module), function)
+    return loaded
+
+
 def help_text(group: str | None = None) -> str:
     """The table of commands as plain text: all of them, or those of one group."""
     names = [name for name in COMMANDS if group is None or name.split()[0] == group]
@@ -207,10 +216,8 @@ def _run(path: list[str], flags: list[str], rest: list[str]) -> int:
     name = " ".join(path)
     if name not in COMMANDS:
         raise InputError(_unknown(name, group))
-    command = COMMANDS[name]
-    module, function_name = place(name)
-    function: Callable[..., Any] = getattr(_imported(module), function_name)
-    if command.raw:
+    function = load(name)
+    if COMMANDS[name].raw:
         code = function(rest)
     else:
         from gencomp.cli.arguments import call

@@ -6,6 +6,7 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import Annotated, Any
 
 import tyro
@@ -20,6 +21,20 @@ Checkpoint = Annotated[
         " step."
     ),
 ]
+
+
+# The option of every command that answers scripts.
+Json = Annotated[
+    bool,
+    tyro.conf.arg(
+        name="json",
+        help="For scripts, print one JSON document instead, with the keys that docs/json.md lists;"
+        " words go to standard error.",
+    ),
+    tyro.conf.FlagCreatePairsOff,
+]
+# Where `asked_for_help` wants the function itself and not its help.
+_asked: ContextVar[list[Callable[..., Any]] | None] = ContextVar("asked", default=None)
 
 
 def require_max_pixels(max_pixels: int) -> None:
@@ -66,8 +81,26 @@ def call(function: Callable[..., Any], words: Sequence[str], prog: str) -> Any:
 
 def show_help(function: Callable[..., Any], prog: str) -> None:
     """Print what ``--help`` prints."""
+    if (asked := _asked.get()) is not None:
+        asked.append(function)
+        return
     with suppress(SystemExit):
         tyro.cli(function, args=["--help"], prog=prog)
+
+
+def asked_for_help(command: Callable[[list[str]], Any]) -> Callable[..., Any] | None:
+    """The function whose help a command that takes raw words shows.
+
+    Returns:
+        The function; None for a command that writes its help itself, which it prints.
+    """
+    asked: list[Callable[..., Any]] = []
+    token = _asked.set(asked)
+    try:
+        command(["--help"])
+    finally:
+        _asked.reset(token)
+    return asked[0] if asked else None
 
 
 def first(function: Callable[..., Any], words: Sequence[str], prog: str) -> Any:

@@ -1,11 +1,16 @@
-"""The output of commands: bars and tables on a terminal, plain lines elsewhere."""
+"""The output of commands: bars and tables on a terminal, else plain lines, and JSON for scripts."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -123,6 +128,56 @@ def draw_table(
     Console().print(table)
 
 
+@contextmanager
+def only_json(wanted: bool) -> Iterator[Callable[[Any], None]]:
+    """Keep standard output for one JSON document, where a script wants one.
+
+    What the body and its child processes print goes to standard error meanwhile. The function that
+    is given takes the document, which is printed after the body, but not if the body raises.
+
+    Args:
+        wanted: Whether there is to be a document; if not, nothing is changed or added.
+    """
+    documents: list[Any] = []
+    if not wanted:
+        yield documents.append
+        return
+    sys.stdout.flush()
+    out = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield documents.append
+    finally:
+        os.dup2(out, 1)
+        os.close(out)
+    for document in documents:
+        print_json(document)
+
+
+def print_json(document: Any) -> None:
+    """Print a document as JSON, in which paths are text and numbers that are not finite are null.
+
+    Args:
+        document: Mappings, sequences, dataclasses and named tuples of such values.
+    """
+    print(json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {one.name: _plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
+    if hasattr(value, "_asdict"):
+        return _plain(value._asdict())
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
 def show(found: Collected) -> None:
     """Print what was collected: tables and notes, and warnings on the error stream."""
     for number, table in enumerate(found.tables):
@@ -216,13 +271,19 @@ def bar(text: Text) -> Iterator[Callable[[], None]]:
 
 
 class TrainingLines:
-    """Shows the rows of a metrics log as they are written."""
+    """Shows the rows of a run's metrics log as they are written, and where its first pictures are.
 
-    def __init__(self, recipe: BaseRecipe, name: str) -> None:
+    Args:
+        recipe: The recipe of the run.
+        path: The directory of the run.
+    """
+
+    def __init__(self, recipe: BaseRecipe, path: Path) -> None:
         training = recipe.training
         self._unit = "step" if training.steps is not None else "epoch"
         self._total = float(training.steps or training.epochs or 1)
-        self._name = name
+        self._path = path
+        self._pictures_shown = False
         self._last = 0.0
         self._bar: Any = None
         self._task: Any = None
@@ -238,7 +299,9 @@ class TrainingLines:
                 TextColumn("{task.fields[text]}"),
             )
             self._bar.start()
-            self._task = self._bar.add_task(self._name, total=self._total, text="starting workers")
+            self._task = self._bar.add_task(
+                str(self._path), total=self._total, text="starting workers"
+            )
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -247,6 +310,7 @@ class TrainingLines:
 
     def show(self, row: Mapping[str, Any]) -> None:
         """Show a row of the log: every row of an evaluation, training rows every few seconds."""
+        self._show_first_pictures()
         text = "  ".join(
             f"{name} {value:.4g}"
             for name, value in row.items()
@@ -259,3 +323,10 @@ class TrainingLines:
         if evaluation or time.monotonic() - self._last > SECONDS_BETWEEN_LINES:
             self._last = time.monotonic()
             print(f"  step {row['step']} ({row[self._unit] / self._total:.0%})  {text}", flush=True)
+
+    def _show_first_pictures(self) -> None:
+        """Say once where a grid of pictures lies."""
+        if self._pictures_shown or not (grids := sorted((self._path / "samples").glob("*.png"))):
+            return
+        self._pictures_shown = True
+        print(f"  first pictures: {grids[-1].absolute()}", flush=True)

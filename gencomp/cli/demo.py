@@ -7,43 +7,58 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import tyro
 from PIL import Image
 
 from gencomp.cli.console import print_table
+from gencomp.errors import InputError
 from gencomp.exit_codes import DONE
 
-_IMAGE = "photo.png"
-_IMAGE_ROW = 410  # the row of a test crop with much detail
+# The row of the test image that becomes a file: a letter, and a crop with much detail.
+_LETTER_ROW, _PHOTO_ROW = 0, 410
 _SCENE_ROW = 1  # that of a scene with discs among other shapes
+# A curve that two jobs measure and two certify within a minute.
+_SHORT_CURVE = (
+    "--images 4 --bdmc-images 4 --bdmc-betas 0.3 --beta-max 0.3 --temperatures 130 --leapfrog 6"
+    " --pilot-images 2 --pilot-temperatures 40 --jobs 2"
+)
 
 
 def demo(
-    what: tyro.conf.Positional[Literal["photos", "urdp", "irec", "gan_compression"]] = "photos",
+    method: tyro.conf.Positional[Literal["dplc", "urdp", "irec", "gan_compression"]] = "dplc",
     /,
+    data: Literal["letters", "photos"] | None = None,
     directory: Path = Path("demo"),
 ) -> int:
-    """Do the main job here, by the commands that one types, and write a report.
+    """Do the main job of a method here, by the commands that one types, and write a report.
 
-    photos: make shards of photographs, train a generator, search codecs on it, measure its
-    rate-distortion curve, write a real file. urdp: train an encoder of letters and three decoders
-    of it, write letters to one file, and show it through every decoder. irec: train a lossless
-    model and three lossy ones of photographs, write their files by relative entropy coding and by
-    bits-back, and hold them against PNG, JPEG and WebP. gan_compression: train codecs of labelled
-    scenes against discriminators, and write files that keep chosen shapes and make the others from
-    labels alone. The same command goes on where an earlier one was stopped.
+    dplc: make shards, train a generator, search codecs on it, measure its rate-distortion curve,
+    write a real file. urdp: train an encoder of letters and three decoders of it, write letters to
+    one file, and show it through every decoder. irec: train a lossless model and three lossy ones
+    of photographs, write their files by relative entropy coding and by bits-back, and hold them
+    against PNG, JPEG and WebP. gan_compression: train codecs of labelled scenes against
+    discriminators, and write files that keep chosen shapes and make the others from labels alone.
+    The same command goes on where an earlier one was stopped.
 
     Args:
-        what: The job.
+        method: The method.
+        data: The images of dplc: letters by default, which a generator learns within a minute, or
+            photos, which take several times as long and stay blurred.
         directory: The directory to which everything is written.
     """
+    if data is not None and method != "dplc":
+        raise InputError(
+            f"--data {data} belongs to dplc; the images of {method} are always the same"
+        )
+    job = _JOBS[data or "letters"] if method == "dplc" else _JOBS[method]
     directory.mkdir(parents=True, exist_ok=True)
-    steps = _Steps(directory)
-    page = _JOBS[what](steps)
+    steps = _Steps(directory, job.seconds)
+    page = job.run(steps)
     print()
     print_table(
         "seconds",
@@ -55,22 +70,43 @@ def demo(
 
 
 class _Steps:
-    """The steps of a demo, which run in its directory and are timed."""
+    """The steps of a demo, which run in its directory and are timed.
 
-    def __init__(self, directory: Path) -> None:
+    `expected` has the seconds that each takes on two idle cores, or nothing if they are not known.
+    """
+
+    def __init__(self, directory: Path, expected: Sequence[float]) -> None:
         self.directory = directory
         self.seconds: list[tuple[str, float]] = []
+        self._expected = expected
 
     @property
     def total(self) -> float:
         return sum(spent for _, spent in self.seconds)
 
     def __call__(self, title: str, *commands: str) -> None:
-        print(f"\n== {len(self.seconds) + 1}. {title}", flush=True)
+        place = str(len(self.seconds) + 1)
+        if self._expected:
+            left = time_left(self._expected, [spent for _, spent in self.seconds])
+            place += f" of {len(self._expected)}, {left}"
+        print(f"\n== {place}. {title}", flush=True)
         start = time.monotonic()
         for command in commands:
             _gencomp(command, self.directory)
         self.seconds.append((title, time.monotonic() - start))
+
+
+def time_left(expected: Sequence[float], spent: Sequence[float]) -> str:
+    """How long the steps that are not done will take, in words.
+
+    Args:
+        expected: The seconds of each step on two idle cores.
+        spent: The seconds of each step that is done. If they took longer than expected, so will
+            the others; if they took less, their work may have been done before.
+    """
+    pace = max(1.0, sum(spent) / sum(expected[: len(spent)])) if spent else 1.0
+    minutes = pace * sum(expected[len(spent) :]) / 60
+    return "less than a minute left" if minutes < 1 else f"about {round(minutes)} min left"
 
 
 def _urdp(step: _Steps) -> str:
@@ -139,7 +175,8 @@ def _irec(step: _Steps) -> str:
         "Figure and report",
         "figure curves runs/lossy --metrics psnr --classical jpeg,webp --out curves.png"
         " --overwrite",
-        "report --sweep runs/lossy --out report.html",
+        "report --sweep runs/lossy --lossless runs/lossless/evaluations/files"
+        " runs/lossless/evaluations/bits_back --out report.html",
     )
     return "report.html"
 
@@ -222,11 +259,50 @@ def _write_letters(directory: Path) -> None:
         Image.fromarray(split.read(row).image).save(directory / f"letters/{row:03d}.png")
 
 
+def _letters(step: _Steps) -> str:
+    """A generator of letters, its codecs, and what it allows."""
+    from cluster.ray_runtime import usable_cpus
+    from sweeps.results import read_results
+
+    workers = str(min(2, usable_cpus()))
+    generator, sweep = "runs/dplc_wae_glyphs", "runs/dplc_rates_glyphs"
+    step(
+        "Letters of matplotlib's fonts to WebDataset shards with a Parquet index",
+        "shards build glyphs --size 64 --limit 6000 --out data/glyphs64",
+    )
+    step(
+        "Train the generative model (WAE-MMD) with Ray Train",
+        f"train dplc_wae_glyphs --workers {workers}",
+    )
+    step(
+        "Train codecs of three rates on the frozen generator with Ray Tune",
+        "sweep dplc_rates_glyphs",
+    )
+    step(
+        "Rate-distortion curve of the generator by AIS, as evaluation jobs",
+        f"slurm ais {generator} {_SHORT_CURVE}",
+        f"slurm collect {generator}/evaluations/ais",
+    )
+    trials = [
+        f"{sweep}/trials/{row['trial']}" for row in read_results(step.directory / sweep).best()
+    ]
+    _file(step, "letter", "data/glyphs64", _LETTER_ROW, trials[-1])
+    step(
+        "Figure and report",
+        f"figure rates {' '.join(trials)} --images 6 --draws 3 --scale 1 --out rates.png"
+        " --overwrite",
+        f"report --generator {generator} --sweep {sweep} --curve {generator}/evaluations/ais"
+        " --figures rates.png --out report.html",
+    )
+    return "report.html"
+
+
 def _photos(step: _Steps) -> str:
     """The photographs' generator, its codecs, and what it allows."""
     from cluster.ray_runtime import usable_cpus
+    from sweeps.results import read_results
 
-    directory, workers = step.directory, str(min(2, usable_cpus()))
+    workers = str(min(2, usable_cpus()))
     step(
         "Photographs to WebDataset shards with a Parquet index",
         "shards build photos --out data/photos",
@@ -244,20 +320,30 @@ def _photos(step: _Steps) -> str:
         "slurm ais runs/generator --images 8 --bdmc-images 8 --jobs 4",
         "slurm collect runs/generator/evaluations/ais",
     )
-    best = _best_trial(directory / "runs/rates")
-    _write_image(directory)
-    step(
-        "One photograph to a file and back with the best codec",
-        f"compress {best} {_IMAGE} photo.gc --overwrite",
-        f"decompress {best} photo.gc decoded.png --overwrite",
-    )
-    _check_round_trip(directory, directory / best)
+    best = read_results(step.directory / "runs/rates").best()[-1]
+    _file(step, "photo", "data/photos", _PHOTO_ROW, f"runs/rates/trials/{best['trial']}")
     step(
         "Report",
         "report --generator runs/generator --sweep runs/rates"
         " --curve runs/generator/evaluations/ais --out report.html",
     )
     return "report.html"
+
+
+def _file(step: _Steps, name: str, data: str, row: int, trial: str) -> None:
+    """One test image to a file and back with the codec of the highest rate."""
+    import shards
+
+    image = step.directory / f"{name}.png"
+    sample = shards.open_set(step.directory / data).split("test").read(row)
+    Image.fromarray(sample.image).save(image)
+    print(f"\n{image.name}: test image {sample.key}")
+    step(
+        f"One {name} to a file and back with the codec of the highest rate",
+        f"compress {trial} {name}.png {name}.gcp --overwrite",
+        f"decompress {trial} {name}.gcp decoded.png --overwrite",
+    )
+    _check_round_trip(step.directory, name, step.directory / trial)
 
 
 def _gencomp(command: str, directory: Path) -> None:
@@ -271,36 +357,36 @@ def _gencomp(command: str, directory: Path) -> None:
         raise SystemExit(finished.returncode)
 
 
-def _best_trial(sweep: Path) -> str:
-    """The best codec of the highest rate, relative to the demo's directory."""
-    from sweeps.results import read_results
-
-    return f"runs/rates/trials/{read_results(sweep).best()[-1]['trial']}"
-
-
-def _write_image(directory: Path) -> None:
-    import shards
-
-    sample = shards.open_set(directory / "data/photos").split("test").read(_IMAGE_ROW)
-    Image.fromarray(sample.image).save(directory / _IMAGE)
-    print(f"\n{_IMAGE}: test crop {sample.key}")
-
-
-def _check_round_trip(directory: Path, trial: Path) -> None:
+def _check_round_trip(directory: Path, name: str, trial: Path) -> None:
     """Check that the decoded image is the encoder's reconstruction."""
     from cluster.runs import open_run
     from gencomp.system import Picture
 
     codec = open_run(trial).system().codec()
     assert codec is not None
-    image, decoded = (np.asarray(Image.open(directory / name)) for name in (_IMAGE, "decoded.png"))
-    stream = (directory / "photo.gc").read_bytes()
+    image, decoded = (
+        np.asarray(Image.open(directory / file)) for file in (f"{name}.png", "decoded.png")
+    )
+    stream = (directory / f"{name}.gcp").read_bytes()
     if not np.array_equal(decoded, codec.reconstruct(Picture(image))):
         raise RuntimeError("the decoded image is not the encoder's reconstruction")
     print(
         f"decoded.png equals the encoder's reconstruction; {codec.code_bits(stream) // 8} of the"
-        f" {len(stream)} bytes of photo.gc are its code"
+        f" {len(stream)} bytes of {name}.gcp are its code"
     )
 
 
-_JOBS = {"photos": _photos, "urdp": _urdp, "irec": _irec, "gan_compression": _gan_compression}
+class _Job(NamedTuple):
+    """What a demo runs, and about how many seconds its steps take on two idle cores, if known."""
+
+    run: Callable[[_Steps], str]
+    seconds: Sequence[float] = ()
+
+
+_JOBS = {
+    "letters": _Job(_letters, (14, 60, 50, 45, 4, 14)),
+    "photos": _Job(_photos, (4, 73, 83, 134, 3, 4)),
+    "urdp": _Job(_urdp),
+    "irec": _Job(_irec),
+    "gan_compression": _Job(_gan_compression),
+}

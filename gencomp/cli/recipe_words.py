@@ -92,12 +92,14 @@ def writing_keys(run: str, width: int) -> KeyHelp:
 
 
 def _named(function: Callable[..., Any], words: Sequence[str], prog: str) -> str | None:
-    """The first argument, if the words fit the signature."""
+    """The first argument, if the words fit the signature and give one."""
     try:
         found = arguments.first(function, words, prog)
     except InputError:
         return None
-    return str(found[0] if isinstance(found, tuple) else found)
+    if isinstance(found, tuple):
+        return str(found[0]) if found else None
+    return str(found)
 
 
 def _with_hint(error: arguments.NotUnderstood, named: str | None, describe: Describe) -> InputError:

@@ -36,7 +36,8 @@ def report(
             sweep, such as second layers and fresh critics. A sweep that weighs perception is shown
             so by itself, with the sweeps that it starts from.
         lossless: Measurements of lossless files by gencomp files, such as RUN/evaluations/files:
-            bits per dimension beside the bound and the engineered codecs that were measured.
+            bits per dimension beside the bound, the engineered codecs that were measured, and what
+            is published of the same pictures.
         checkpoint: Checkpoint of the sweep's codecs: last, best (by training.keep_best_metric), or
             the number of a step.
         figures: Images to show at the end of the page, such as PNG files of gencomp figure.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +12,8 @@ import tyro
 
 from cluster import run_status
 from cluster.run_status import Standing
-from gencomp.cli.console import duration, print_table
+from gencomp.cli.arguments import Json
+from gencomp.cli.console import duration, print_json, print_table
 from gencomp.errors import InputError
 from gencomp.evaluation import scales
 from sweeps import sweep_status
@@ -29,7 +28,7 @@ def status(
         Path("runs"),
     ),
     /,
-    as_json: Annotated[bool, tyro.conf.arg(name="json"), tyro.conf.FlagCreatePairsOff] = False,
+    as_json: Json = False,
 ) -> None:
     """Say where runs and sweeps stand: their progress, speed, remaining time and failures.
 
@@ -38,15 +37,15 @@ def status(
 
     Args:
         paths: Runs, sweeps, or directories of runs and sweeps.
-        as_json: For scripts, print one JSON object for each run or sweep instead.
     """
     now = time.time()
+    if as_json:
+        inside = [one for path in paths for one in ([path] if _is_known(path) else _inside(path))]
+        print_json(_document(run_status.look_at_all(_look, dict.fromkeys(inside))))
+        return
     for path in paths:
         found = run_status.look_at_all(_look, [path] if _is_known(path) else _inside(path))
-        if as_json:
-            for one in found:
-                print(json.dumps(_plain(one)))
-        elif _is_known(path):
+        if _is_known(path):
             show = _show_sweep if isinstance(found[0], SweepStatus) else _show_run
             show(found[0], now)  # type: ignore[arg-type]
         else:
@@ -163,9 +162,17 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _plain(one: Standing | SweepStatus) -> dict[str, Any]:
-    """The fields as values for JSON, with paths as text."""
-    if isinstance(one, Standing):
-        return {**dataclasses.asdict(one), "path": str(one.path)}
-    trials = [{**_plain(run), "point": point} for point, run in one.trials]
-    return {"path": str(one.path), "holder": one.holder, "trials": trials}
+def _document(found: Sequence[Standing | SweepStatus]) -> dict[str, Any]:
+    """The document for scripts, in which each trial is a run with its point."""
+    sweeps = [one for one in found if isinstance(one, SweepStatus)]
+    return {
+        "runs": [one for one in found if isinstance(one, Standing)],
+        "sweeps": [
+            {
+                "path": one.path,
+                "holder": one.holder,
+                "trials": [{"point": point, **vars(run)} for point, run in one.trials],
+            }
+            for one in sweeps
+        ],
+    }

@@ -13,7 +13,8 @@ import tyro
 from cluster.tracking import choice
 from gencomp import recipes
 from gencomp.cli import recipe_words
-from gencomp.cli.console import print_table
+from gencomp.cli.arguments import Json
+from gencomp.cli.console import only_json, print_table
 from gencomp.evaluation import scales
 from gencomp.exit_codes import DONE, FAILED, STOPPED
 
@@ -61,6 +62,7 @@ def sweep(words: Sequence[str]) -> int:
         file: tyro.conf.Positional[str],
         /,
         search: Annotated[Options, tyro.conf.OmitArgPrefixes],
+        as_json: Json = False,
     ) -> int:
         """Run the trials of a sweep that are not done yet, and print the table of all of them.
 
@@ -74,7 +76,10 @@ def sweep(words: Sequence[str]) -> int:
             search: Where the sweep lies, and how many of its trials run at once.
         """
         search.require_tracker()
-        return _sweep(file, overrides, search)
+        with only_json(as_json) as answer:
+            code, sweeps = _sweep(file, overrides, search)
+            answer({"sweeps": sweeps})
+        return code
 
     return recipe_words.call(sweep, own, "gencomp sweep", keys)
 
@@ -86,24 +91,28 @@ def keys(source: str, width: int) -> KeyHelp:
     return key_help.of_sweep(sweep_file.load(source, {}), width)
 
 
-def _sweep(file: str, overrides: dict[str, Any], search: Options) -> int:
+def _sweep(
+    file: str, overrides: dict[str, Any], search: Options
+) -> tuple[int, list[dict[str, Any]]]:
+    """Run the sweeps before a sweep, and then it; the exit code, and what scripts are told."""
     from sweeps import parents
 
     directory, concurrent = search.path(file), search.concurrent
     last = load(file, overrides, concurrent)
     earlier = parents.before(last, directory, overrides)
-    code = DONE
+    code, told = DONE, []
     for where, sweep in [*earlier.items(), (directory, last)]:
         loaded = parents.resolved(_with_concurrent(sweep, concurrent), where)
-        ended = _run(loaded, where, search.track)
+        ended, one = _run(loaded, where, search.track)
+        told.append(one)
         if ended == STOPPED:
-            return STOPPED
+            return STOPPED, told
         code = max(code, ended)
-    return code
+    return code, told
 
 
-def _run(loaded: Sweep, directory: Path, tracker: choice.Name | None) -> int:
-    """Run one sweep, print its tables, and return the exit code."""
+def _run(loaded: Sweep, directory: Path, tracker: choice.Name | None) -> tuple[int, dict[str, Any]]:
+    """Run one sweep and print its tables; the exit code, and what scripts are told."""
     from cluster.files import locked
     from sweeps import plan, results, tracking
     from sweeps.run import room_needed, run
@@ -132,12 +141,19 @@ def _run(loaded: Sweep, directory: Path, tracker: choice.Name | None) -> int:
     if loaded.population is not None and best:
         _print_schedule(queue.trial(best[0]["trial"]))
     failed = _print_failures(rows, newest)
+    told = {
+        "path": directory,
+        "ending": ending,
+        "minimised": loaded.objective.minimised,
+        "trials": results.nested(rows, loaded),
+        "best": results.nested(best, loaded),
+    }
     if ending == "stopped":
         print(f"sweep {directory} stopped; the same command goes on")
-        return STOPPED
+        return STOPPED, told
     if ending == "budget":
         print(_over_budget(loaded, queue.trials, directory))
-    return FAILED if failed else DONE
+    return FAILED if failed else DONE, told
 
 
 def load(file: str, overrides: dict[str, Any], concurrent: int | None) -> Sweep:

@@ -149,7 +149,7 @@ def _train(
     )
     with (
         prometheus.written(run.path, options.prometheus),
-        TrainingLines(recipe, str(path)) as lines,
+        TrainingLines(recipe, path) as lines,
     ):
         finished = fit(run, supervision, lines.show, show, early, options.track)
     if not finished:

@@ -18,6 +18,9 @@ each pair. No hash is known: the package `lpips` ships weights, and a file is ma
 `torch.jit.trace(lpips.LPIPS(net="alex").eval(), (x, x)).save("lpips.pt")`; `sha256sum` prints its
 hash.
 
+A DISTS network (Ding et al. 2020) maps two such batches on [0, 1] to one distance for each pair; a
+file is made alike from the package `DISTS-pytorch`.
+
 A segmentation network maps uint8 images [B, 3, H, W] of any size to a score for each of K classes,
 [B, K, H, W].
 """
@@ -120,10 +123,17 @@ class FeatureNetwork:
 
 @dataclass(frozen=True)
 class PerceptualNetwork:
-    """A network that maps pairs of images to distances, such as LPIPS."""
+    """A network that maps pairs of images to distances, such as LPIPS or DISTS.
+
+    Attributes:
+        module: the network in evaluation mode, on its device.
+        name: the name of the network's file, for messages.
+        signed: whether the network is given images on [−1, 1]; otherwise they are on [0, 1].
+    """
 
     module: Any
     name: str
+    signed: bool = True
 
     def __call__(self, a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
         """The distances of pairs of uint8 images, float64 [B] on the CPU.
@@ -131,7 +141,8 @@ class PerceptualNetwork:
         Raises:
             InputError: the network refuses the images, or does not answer one number a pair.
         """
-        a, b = (x.float() / 127.5 - 1 for x in (a_BCHW, b_BCHW))
+        pair = (a_BCHW, b_BCHW)
+        a, b = (x.float() / 127.5 - 1 if self.signed else x.float() / 255 for x in pair)
         answer = _answer(self.module, self.name, a, b)
         if answer.numel() != len(a_BCHW):
             raise InputError(

@@ -17,7 +17,7 @@ UNITS = {
         ("critic_gap", "critic_distance", "fresh_critic_gap", "fresh_critic_distance", "swd"),
         "Euclidean norm of images on [0, 1]",
     ),
-    **dict.fromkeys(("psnr", "kept_psnr", "ideal_psnr"), "dB"),
+    **dict.fromkeys(("psnr", "mean_psnr", "kept_psnr", "ideal_psnr"), "dB"),
     **dict.fromkeys(
         (
             *("bpp", "file_bpp", "nominal_bpp", "entropy_bpp"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -33,8 +33,10 @@ from gencomp.figures.style import (
 LABELS: dict[str, tuple[str, str]] = {
     "mse": ("Distortion: MSE", "MSE on [−1, 1]"),
     "psnr": ("Distortion: PSNR", "PSNR, dB"),
+    "mean_psnr": ("Distortion: PSNR of each image", "mean PSNR of images, dB"),
     "ms_ssim": ("Distortion: MS-SSIM", "MS-SSIM"),
     "lpips": ("Distortion: LPIPS", "LPIPS"),
+    "dists": ("Distortion: DISTS", "DISTS"),
     "mmd": ("Prior mismatch: MMD of the latents", "MMD to the prior"),
     "pv": ("Diversity: conditional pixel variance", "PV on [−1, 1]"),
     "rfid": ("Perception: rFID", "FID of reconstructions"),
@@ -45,8 +47,14 @@ LABELS: dict[str, tuple[str, str]] = {
 _LOGARITHMIC = ("mse", "pv")
 _FROM_ZERO = ("pv", "mmd", "rfid", "rfd")
 _PANEL = (4.4, 3.3)  # inches
+_LEGEND_ROW = 0.17  # inches
+_LETTERS = 60  # the letters of the legend that a panel is wide
 _MOST_TICKS = 7
 _CLOSE = 1.3  # the factor within which rates share a tick
+
+
+# A run that was measured, an engineered codec that was measured beside it, or a published result.
+Kind = Literal["result", "classical", "published"]
 
 
 @dataclass(frozen=True)
@@ -59,8 +67,9 @@ class Point:
         value: the value of the metric.
         interval: the 95 % interval, where it is known.
         source: the place that the value comes from, for messages.
-        protocol: the properties, such as data and split, that all points of an axis must share.
-        reference: whether the point is that of an engineered codec, which is drawn in grey.
+        protocol: the properties, such as data and split, that all points of an axis must share;
+            None where nothing is known of them.
+        kind: what the point is of; engineered codecs are drawn in grey, published ones dashed.
         file_bpp: the rate of whole files, at which a thin line from the point ends.
         rate_of: the pictures whose files have this rate, in words; empty where there are no files.
     """
@@ -70,8 +79,8 @@ class Point:
     value: float
     interval: tuple[float, float] | None
     source: str
-    protocol: Mapping[str, Any] = field(default_factory=dict)
-    reference: bool = False
+    protocol: Mapping[str, Any] | None = field(default_factory=dict)
+    kind: Kind = "result"
     file_bpp: float | None = None
     rate_of: str = ""
 
@@ -96,10 +105,11 @@ def require_one_protocol(panel: Panel) -> None:
             f"rates of {source} and of {other_source} cannot stand on one axis: they are of files"
             f" of {pictures} and of {other_pictures}"
         )
-    first, *others = panel.points
-    for other in others:
-        for key in dict.fromkeys([*first.protocol, *other.protocol]):
-            a, b = first.protocol.get(key), other.protocol.get(key)
+    known = [(point, point.protocol) for point in panel.points if point.protocol is not None]
+    for other, protocol in known[1:]:
+        first, shared = known[0]
+        for key in dict.fromkeys([*shared, *protocol]):
+            a, b = shared.get(key), protocol.get(key)
             if a != b:
                 raise InputError(
                     f"{panel.metric} of {first.source} and of {other.source} cannot stand in one"
@@ -124,7 +134,9 @@ def draw(panels: Sequence[Panel], title: str, remarks: Sequence[str]) -> Figure:
     looks = _looks(panels)
     columns = min(len(panels), 3)
     rows = math.ceil(len(panels) / columns)
-    width, height = columns * _PANEL[0], rows * _PANEL[1] + 0.3
+    legend = _legend_columns(list(looks), columns)
+    width = columns * _PANEL[0]
+    height = rows * _PANEL[1] + 0.13 + _LEGEND_ROW * math.ceil(len(looks) / legend)
     with style():
         figure = titled(width, height, title, remarks)
         axes_RC = figure.subplots(rows, columns, squeeze=False)
@@ -142,16 +154,29 @@ def draw(panels: Sequence[Panel], title: str, remarks: Sequence[str]) -> Figure:
             [handles[name] for name in ordered],
             ordered,
             loc="outside lower center",
-            ncols=min(len(ordered), 2 * columns + 1),
+            ncols=min(len(ordered), legend),
         )
     return figure
+
+
+def _legend_columns(names: Sequence[str], columns: int) -> int:
+    """How many columns the legend has, so that it is no wider than the panels."""
+    longest = max(map(len, names), default=0)
+    return max(1, min(2 * columns + 1, len(names), _LETTERS * columns // (longest + 8)))
 
 
 def _looks(panels: Sequence[Panel]) -> dict[str, dict[str, Any]]:
     """The colour, marker and line style of each series, the same in all panels."""
     points = [point for panel in panels for point in panel.points]
-    series = list(dict.fromkeys(point.series for point in points if not point.reference))
-    references = list(dict.fromkeys(point.series for point in points if point.reference))
+    series, references, published = (
+        list(dict.fromkeys(point.series for point in points if point.kind == kind))
+        for kind in ("result", "classical", "published")
+    )
+    if len(published) > len(COLOURS) * len(DASHES):
+        raise InputError(
+            f"{len(published)} published curves are too many for one figure, which tells"
+            f" {len(COLOURS) * len(DASHES)} apart; name some of them with --published"
+        )
     if len(series) > len(COLOURS) or len(references) > len(DASHES):
         raise InputError(
             f"{len(series)} series and {len(references)} classical codecs are too many for one"
@@ -163,6 +188,9 @@ def _looks(panels: Sequence[Panel]) -> dict[str, dict[str, Any]]:
     }
     for i, name in enumerate(references):
         looks[name] = {"color": MUTED, "linestyle": DASHES[i], "zorder": 2, "linewidth": 1.2}
+    for i, name in enumerate(published, len(series)):  # in other colours than the first results
+        colour, dashes = COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]
+        looks[name] = {"color": colour, "linestyle": dashes, "zorder": 1, "linewidth": 0.9}
     return looks
 
 
@@ -172,7 +200,7 @@ def _draw_panel(axes: Axes, panel: Panel, looks: Mapping[str, Mapping[str, Any]]
         if not points:
             continue
         bars = None
-        if any(point.interval and not point.reference for point in points):
+        if any(point.interval and point.kind == "result" for point in points):
             ends = [point.interval or (point.value, point.value) for point in points]
             below = [point.value - low for point, (low, _) in zip(points, ends, strict=True)]
             above = [high - point.value for point, (_, high) in zip(points, ends, strict=True)]
@@ -223,7 +251,7 @@ def _rate_axis(axes: Axes, points: Sequence[Point]) -> None:
     rates above them.
     """
     rates: list[float] = []
-    for rate in sorted({point.bpp for point in points if not point.reference}):
+    for rate in sorted({point.bpp for point in points if point.kind == "result"}):
         if not rates or rates[-1] <= 0 or rate > _CLOSE * rates[-1]:
             rates.append(rate)
     positive = [rate for rate in rates if rate > 0]

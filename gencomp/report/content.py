@@ -319,6 +319,19 @@ class EngineeredFiles:
 
 
 @dataclass(frozen=True)
+class PublishedFiles:
+    """The published rate of files of one picture, in bits per colour value of a pixel.
+
+    Attributes:
+        source: the address of the file that states it.
+    """
+
+    name: str
+    alone: float
+    source: str
+
+
+@dataclass(frozen=True)
 class Lossless:
     """Files without loss of the same pictures.
 
@@ -326,11 +339,15 @@ class Lossless:
         pictures: the pictures in words.
         codecs: the files of codecs.
         engineered: the files of engineered codecs.
+        published: what others have published of the same pictures.
+        left_out: sentences that say which published rates differ, and in what.
     """
 
     pictures: str
     codecs: Sequence[LosslessFiles]
     engineered: Sequence[EngineeredFiles] = ()
+    published: Sequence[PublishedFiles] = ()
+    left_out: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

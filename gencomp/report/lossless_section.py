@@ -76,7 +76,7 @@ def _table(content: Lossless) -> str:
         Column("above<br>the bound"),
         Column("write,<br>s a picture"),
         Column("read,<br>s a picture"),
-        Column("directory", words=True),
+        Column("directory or source", words=True),
     ]
     ours = [
         [
@@ -95,12 +95,23 @@ def _table(content: Lossless) -> str:
         [text(one.name), DASH, DASH, _bits(one.alone), number(one.joint), *4 * [DASH]]
         for one in content.engineered
     ]
+    published = [
+        [
+            f"{text(one.name)}, published",
+            *2 * [DASH],
+            number(one.alone),
+            *4 * [DASH],
+            f'<a href="{text(one.source)}">{text(one.source)}</a>',
+        ]
+        for one in content.published
+    ]
     note = (
         "In brackets: 95 % intervals over pictures. Above the bound: the shorter one of both files,"
         " over −ELBO. A joint file of bits-back coding can be below it, since its first pictures"
         " are in lossless WebP. Engineered codecs: all their bytes, and those of one archive."
     )
-    return table(columns, ours + others) + f'<p class="muted">{note}</p>'
+    said = "".join(f'<p class="muted">{text(line)}</p>' for line in content.left_out)
+    return table(columns, ours + others + published) + f'<p class="muted">{note}</p>{said}'
 
 
 def _bits(measured: Measured | None) -> str:

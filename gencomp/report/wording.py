@@ -25,9 +25,11 @@ def value_text(value: Any) -> str:
 
 
 def value_of(key: str, value: Any) -> str:
-    """A value with the name of its key, such as `8 channels` or `λ 3`."""
-    name = key_name(key)
-    return f"{value_text(value)} {name}" if name == "channels" else f"{name} {value_text(value)}"
+    """A value with the name of its key, such as `8 channels`, `1 channel` or `λ 3`."""
+    name, text = key_name(key), value_text(value)
+    if name == "channels":
+        return f"{text} {name if value != 1 else 'channel'}"
+    return f"{name} {text}"
 
 
 def point_label(point: Mapping[str, Any], first: str | None = None) -> str:

@@ -22,7 +22,8 @@ DEFAULT_MINUTES = 60
 # Slurm may warn up to a minute early, and looks every half minute.
 _WARNING_SECONDS = 120
 # Reaching the time limit is no failure, since the job goes on in its next attempt. But a job whose
-# limit is too short for any progress must end at some time.
+# limit is too short for any progress must end at some time; that of a run or a sweep ends sooner
+# (see `slurm.sessions.drive`).
 MAX_TIMEOUTS = 1000
 
 

@@ -62,6 +62,20 @@ def longest_array() -> int:
     return max(1, int(found[1])) if found else _LONGEST_ARRAY
 
 
+def seconds_left(job: str) -> float | None:
+    """The time until the time limit of a running job, in seconds; None if that is not known.
+
+    Args:
+        job: the job's id.
+    """
+    _, output, _ = _run(["squeue", "-h", "-j", job, "-o", "%L"])
+    found = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d\d)", output.strip())
+    if found is None:
+        return None
+    days, hours, minutes, seconds = (int(group or 0) for group in found.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+
 def look_up(ids: Collection[str]) -> dict[str, Look]:
     """The view of each job; its state is GONE if neither the queue nor accounting knows the job.
 

@@ -33,6 +33,9 @@ from gencomp.errors import InputError
 from slurm.sessions import child_processes
 
 _POLL_SECONDS = 0.1
+# How long Ray's head waits for an answer of a node before it asks again; a node that misses five is
+# dead. Ray's own 10 s make it a minute from a power cut on, as nobody refuses the connection.
+_HEALTH_TIMEOUT_MS = 3000
 _TAIL_CHARACTERS = 4000
 
 
@@ -102,7 +105,8 @@ def variables(orders: dict[str, Any]) -> dict[str, str]:
     }
     if orders["head"] is not None:
         own["RAY_ADDRESS"] = orders["head"]
-    return {**ray_runtime.SAFE_DEFAULTS, **inherited, **own}
+    health = {"RAY_health_check_timeout_ms": str(_HEALTH_TIMEOUT_MS)}
+    return {**ray_runtime.SAFE_DEFAULTS, **health, **inherited, **own}
 
 
 def without_client_server(parameters: Any, head: bool) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import shlex
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -58,6 +59,10 @@ class Order(BaseModel):
         return _TO_END * self.warning
 
 
+# Names of files and directories, with the sizes of files.
+Traces = frozenset[tuple[str, int]]
+
+
 class Progress(NamedTuple):
     """The number of steps of a run, or of trials of a sweep; `total` is 0 until it is known."""
 
@@ -91,6 +96,10 @@ class Session(ABC):
         """The progress, read from the subject's own files without importing torch."""
 
     @abstractmethod
+    def traces(self) -> Traces:
+        """What work leaves behind; each step, checkpoint or trial changes it."""
+
+    @abstractmethod
     def state(self) -> str:
         """The progress in words."""
 
@@ -107,6 +116,9 @@ class TrainingSession(Session):
     def progress_now(self) -> Progress:
         now = run_status.read(self.subject)
         return Progress(now.step, now.total or 0)
+
+    def traces(self) -> Traces:
+        return _traces(self.subject, "metrics.jsonl", "checkpoints/step-*")
 
     def state(self) -> str:
         now = self.progress_now()
@@ -134,6 +146,9 @@ class SweepSession(Session):
         trials = read_json(self.subject / "trials.json") or []
         done = [trial for trial in trials if _has_ended(self.subject / "trials" / trial)]
         return Progress(len(done), len(trials))
+
+    def traces(self) -> Traces:
+        return _traces(self.subject, "trials/*/metrics.jsonl", "trials/*/trial.json")
 
     def state(self) -> str:
         now = self.progress_now()
@@ -182,6 +197,15 @@ def open_session(path: str | Path) -> Session:
     if found is None:
         raise InputError(f"{path} holds no order of a run or a sweep (it has no {_FILE})")
     return found
+
+
+def _traces(subject: Path, *patterns: str) -> Traces:
+    found = set()
+    for pattern in patterns:
+        for path in subject.glob(pattern):
+            with suppress(OSError):  # an old checkpoint may go meanwhile
+                found.add((str(path), 0 if path.is_dir() else path.stat().st_size))
+    return frozenset(found)
 
 
 def _has_ended(trial: Path) -> bool:

@@ -22,13 +22,19 @@ def raw(**overrides: Any) -> dict[str, Any]:
 class TestShipped:
     def test_all_are_valid(self) -> None:
         stages = ("cae", "codec", "gc", "wae", "wasserstein_pp", "wgan_gp")
-        digits = ("codec", "wae", "wasserstein_pp")
+        digits, letters = ("codec", "wae", "wasserstein_pp"), ("codec", "wae")
         assert recipes.names() == [
             "classifier_mnist",
             *(
                 f"dplc_{stage}_{images}"
                 for stage in stages
-                for images in ("celeba", "lsun", *(("mnist",) if stage in digits else ()), "photos")
+                for images in (
+                    "celeba",
+                    *(("glyphs",) if stage in letters else ()),
+                    "lsun",
+                    *(("mnist",) if stage in digits else ()),
+                    "photos",
+                )
             ),
             *(
                 f"gan_{name}"

@@ -452,3 +452,4 @@ def test_errors_decide_the_digits() -> None:
 def test_points_in_words() -> None:
     point = {"loss.mmd_weight": 0.5, "networks.code_channels": 8}
     assert point_label(point, "networks.code_channels") == "8 channels, λ 0.5"
+    assert point_label({"networks.code_channels": 1}) == "1 channel"

@@ -15,6 +15,7 @@ from cluster.results import tradeoff
 from cluster.runs import open_run
 from gencomp.cli import main
 from gencomp.coding import container
+from gencomp.system import Picture
 from tests import tiny
 from tests.gencomp import vae_cases
 from tests.gencomp.systems.urdp.test_training import raw
@@ -134,6 +135,50 @@ def test_a_distance_without_a_network_has_an_axis_too(
     assert "cannot stand in one axis" in capsys.readouterr().err
     assert run("figure tradeoff base sharp --perception swd --out other.png") == 2
     assert "base has no swd" in capsys.readouterr().err
+
+
+def test_a_point_between_two_decoders_is_measured(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is what the files of the held-out images decode to, at both ends one of the decoders."""
+    for name in ("sharp", "smooth"):
+        (here / name).unlink()
+        shutil.copytree(Path(here / "base").resolve().parent / name, here / name)
+    words = "evaluate sharp --metrics mse,swd --images 8 --reconstructions files"
+    assert run(f"{words} --toward smooth --share 0.25 --name between") == 0
+    assert "images between its decoder and that of smooth, share 0.25" in capsys.readouterr().out
+    path = here / "sharp/evaluations/between/metrics.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    settings = found["protocol"]["settings"]
+    codec = open_run(here / "sharp").system().mixed_codec(open_run(here / "smooth").system(), 0.25)
+    split = shards.open_set(found["protocol"]["shards"]).split(settings["split"])
+    errors = []
+    for i in range(8):
+        row = i * len(split) // 8
+        image = split.read(row).image
+        shown = codec.decompress(codec.compress(Picture(image, index=row)))
+        errors.append(np.square((image.astype(float) - shown) / 127.5).mean())
+    assert found["metrics"]["mse"]["value"] == pytest.approx(np.mean(errors), rel=1e-12)
+    assert found["protocol"]["reader"] == codec.reader_fingerprint.hex()
+
+    ends = {}
+    for name, more in (("first", "--toward smooth --share 0"), ("alone", "")):
+        assert run(f"{words} {more} --name {name}") == 0
+        content = (here / f"sharp/evaluations/{name}/metrics.json").read_text(encoding="utf-8")
+        ends[name] = json.loads(content)["metrics"]
+    assert ends["first"] == ends["alone"]
+    capsys.readouterr()
+    for more, said in (
+        ("--toward smooth --share 0.3 --name between", "share was 0.25, would be 0.3"),
+        ("--toward smooth", "--toward and --share need each other"),
+        ("--share 0.5", "--toward and --share need each other"),
+        ("--toward stranger --share 0.5", "have decoders of different encoders"),
+        ("--toward smooth --share 2", "--share is 2.0, but it should be"),
+    ):
+        assert run(f"{words} {more}") == 2
+        assert said in capsys.readouterr().err, more
+    assert run("evaluate sharp --toward smooth --share 0.5 --name other") == 2
+    assert "it needs --reconstructions files" in capsys.readouterr().err
 
 
 def test_what_shared_bits_cost(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

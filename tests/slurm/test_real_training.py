@@ -322,3 +322,26 @@ def test_one_node_at_its_time_limit(words: Words, run: Run, photos: Path, tmp_pa
     assert attempts(run.path) >= 2
     untouched = straight(tmp_path / "straight", raw(photos), 1)
     tiny.assert_identical(tiny.state(run), tiny.state(untouched))
+
+
+@pytest.mark.slow
+def test_a_time_limit_that_is_shorter_than_the_start(
+    words: Words, run: Run, slurm_cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The driver of each attempt is stopped before its first step, as if Python started slowly."""
+
+    def hampered() -> bool:
+        for process in slurm_cluster.processes():
+            if "gencomp.cli train" in process.command():
+                os.kill(process.pid, signal.SIGSTOP)
+        return not subprocess.check_output(["squeue", "-h"])
+
+    assert main(words("--time", "1", "--sbatch", "signal=B:USR2@20")) == 0
+    until(hampered)
+    assert attempts(run.path) == 3
+    said = "3 attempts in a row have reached their time limit without a step; --time must hold"
+    capsys.readouterr()
+    assert main(["slurm", "status", str(run.path)]) == 0
+    assert f"failed (FAILED): failed: TimeLimitTooShort: {said}" in capsys.readouterr().out
+    assert main(["status", str(run.path)]) == 0
+    assert f"failed: {said}" in capsys.readouterr().out

@@ -49,6 +49,6 @@ def test_it_is_no_failure(
     ]
     assert rows[-1]["outcome"] == outcome and "traceback" not in rows[-1]
     assert main(["status", str(directory), "--json"]) == 0
-    shown = json.loads(capsys.readouterr().out)["trials"]
+    shown = json.loads(capsys.readouterr().out)["sweeps"][0]["trials"]
     (found,) = [one for one in shown if Path(one["path"]) == trial.path]
     assert (found["state"], found["failures"]) == (state, [])

@@ -73,17 +73,20 @@ class Abilities(NamedTuple):
                 "" if system.latents(batch, draws) is not None else _NO_LATENTS,
             )
 
-    def usual_metrics(self, features: bool, lpips: bool) -> tuple[Metric, ...]:
+    def usual_metrics(
+        self, features: bool, *, lpips: bool, dists: bool = False
+    ) -> tuple[Metric, ...]:
         """The metrics that are measured if none are named.
 
         Args:
             features: whether a feature network is given.
-            lpips: whether a perceptual network is given.
+            lpips, dists: whether these networks are given.
         """
         able: Sequence[tuple[bool, tuple[Metric, ...]]] = (
             (self.reconstructs, ("mse", "psnr", "ms_ssim")),
             (features, OF_FEATURES),
             (self.reconstructs and lpips, ("lpips",)),
+            (self.reconstructs and dists, ("dists",)),
         )
         return tuple(metric for can, those in able if can for metric in those)
 

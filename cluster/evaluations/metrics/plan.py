@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import gencomp
 from cluster import data
+from cluster.compressed_files.sources import codec_between
 from cluster.evaluations import evaluation, plans
 from cluster.evaluations.metrics.abilities import Abilities
 from cluster.evaluations.metrics.settings import OF_FEATURES, Metric, Settings
@@ -32,6 +33,7 @@ from gencomp.evaluation.feature_inputs import (
     RESIZE_RULES,
     network_name,
 )
+from gencomp.system import Codec
 from gencomp.validation import checked
 
 
@@ -55,7 +57,9 @@ class Plan(plans.Plan):
         "shards",
         "features_file",
         "lpips_file",
+        "dists_file",
         "segmentation_file",
+        "toward",
     )
     DERIVED: ClassVar[tuple[str, ...]] = ("sizes",)
     COMMAND: ClassVar[str] = "gencomp evaluate"
@@ -66,6 +70,8 @@ class Plan(plans.Plan):
         "segmentation": None,
         "label_map": "label",
         "patches": None,
+        "share": None,
+        "dists": None,
     }
 
     format: Literal[1] = 1
@@ -88,8 +94,19 @@ class Plan(plans.Plan):
     shards: str
     features_file: str | None
     lpips_file: str | None
+    dists_file: str | None = None
     segmentation_file: str | None = None
+    # The other run, where images are shown between two decoders; `reader` identifies both.
+    toward: str | None = None
     settings: Settings
+
+    def identity(self) -> dict[str, Any]:
+        """The identity without the rules of metrics that are measured beside others by themselves.
+
+        So evaluations that were begun before there was such a metric can be finished.
+        """
+        found = super().identity()
+        return found | {"rules": {k: v for k, v in self.rules.items() if k != "mean_psnr"}}
 
     def differences(self, other: Self) -> list[str]:
         """The changes that `other` would make to this plan, in words.
@@ -153,8 +170,12 @@ def make(
     features_sha256: str | None,
     lpips: Path | None,
     lpips_sha256: str | None,
+    dists: Path | None = None,
+    dists_sha256: str | None = None,
     segmentation: Path | None = None,
     segmentation_sha256: str | None = None,
+    toward: Path | None = None,
+    share: float | None = None,
     **chosen: Any,
 ) -> Plan:
     """The protocol for a finished run. Two images go through the run, and nothing is written.
@@ -168,8 +189,12 @@ def make(
             the run has a prior.
         features, features_sha256: the file of the feature network and its hash, which may be left
             out for the known Inception network.
-        lpips, lpips_sha256: the file of the perceptual network and its hash.
+        lpips, lpips_sha256: the file of the LPIPS network and its hash.
+        dists, dists_sha256: the file of the DISTS network and its hash.
         segmentation, segmentation_sha256: the file of the segmentation network and its hash.
+        toward: another run whose decoder reads the same files, to measure images between those of
+            the two decoders.
+        share: the share of the other run's image, 0..1.
         chosen: the other fields of `Settings`.
 
     Raises:
@@ -185,10 +210,16 @@ def make(
         raise InputError(
             f"{' '.join(run.writing)} says how files are written: it needs --reconstructions files"
         )
-    codec = run.system().codec() if through_files else None
+    if toward is not None and not through_files:
+        raise InputError("--toward shows what files decode to: it needs --reconstructions files")
+    if (toward is None) != (share is None):
+        raise InputError("--toward and --share need each other: the other run and its share")
+    codec = opened_codec(run, toward, share) if through_files else None
     abilities = Abilities.of_files(run, split) if through_files else Abilities.of(run, split)
     if metrics is None:
-        metrics = abilities.usual_metrics(features is not None, lpips is not None)
+        metrics = abilities.usual_metrics(
+            features is not None, lpips=lpips is not None, dists=dists is not None
+        )
     abilities.require(metrics, samples)
     images = len(split) if images is None else images
     settings = checked(
@@ -198,8 +229,10 @@ def make(
             "metrics": metrics,
             "images": images,
             "samples": abilities.samples(metrics, images) if samples is None else samples,
+            "share": share,
             "features": _hash(features, features_sha256, "features"),
             "lpips": _hash(lpips, lpips_sha256, "lpips"),
+            "dists": _hash(dists, dists_sha256, "dists"),
             "segmentation": _hash(segmentation, segmentation_sha256, "segmentation"),
         },
     )
@@ -228,7 +261,9 @@ def make(
         shards=plans.absolute(str(shard_set.path)),
         features_file=_place(features),
         lpips_file=None if lpips is None else str(lpips.resolve()),
+        dists_file=None if dists is None else str(dists.resolve()),
         segmentation_file=None if segmentation is None else str(segmentation.resolve()),
+        toward=None if toward is None else str(toward.resolve()),
         settings=settings,
     )
 
@@ -254,8 +289,11 @@ def rules(settings: Settings, sizes: Sequence[tuple[int, int]]) -> dict[str, str
             " draw i; bpp is the bits of code in the file and file_bpp all its bits, over the"
             " image's pixels, mean over images"
         )
+    if settings.share is not None:
+        said["share"] = "(1 - share) of this decoder's image and share of the other's, then rounded"
     if settings.asks("psnr"):
         said["psnr"] = "10 log10(4 / MSE) of the mean MSE"
+        said["mean_psnr"] = "mean over images of 10 log10(4 / MSE) of each"
     if settings.asks("ms_ssim"):
         every = dict.fromkeys(ssim.scale_weights(height, width) for height, width in sizes)
         weights = " or ".join(", ".join(f"{w:.6f}" for w in one) for one in every)
@@ -325,6 +363,17 @@ def _require_batches(settings: Settings, statistics: str, run: str) -> None:
                 f"--{option.replace('_', '-')} is 1, but {statistics} of {run} need 2 images or"
                 " more"
             )
+
+
+def opened_codec(run: Run, toward: str | Path | None, share: float | None) -> Codec | None:
+    """The codec whose files are measured; None if the run has none.
+
+    Raises:
+        InputError: there is none between the two runs.
+    """
+    if toward is None or share is None:
+        return run.system().codec()
+    return codec_between(run, toward, share)
 
 
 def _place(features: Path | None) -> str | None:

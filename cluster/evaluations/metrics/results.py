@@ -28,10 +28,10 @@ from gencomp.evaluation import (
 )
 from gencomp.evaluation.feature_inputs import distance_names
 from gencomp.evaluation.frechet import Gaussian
-from gencomp.evaluation.psnr import psnr, psnr_ends
+from gencomp.evaluation.psnr import psnr, psnr_ends, psnr_of_each
 from gencomp.system import Codec
 
-_VALUES = ("mse", "ms_ssim", "lpips", "pv", "rate0_mse", "rate0_pv", "bpp", "file_bpp")
+_VALUES = ("mse", "ms_ssim", "lpips", "dists", "pv", "rate0_mse", "rate0_pv", "bpp", "file_bpp")
 # The sets of features that are compared with the features of the images, and what stands before the
 # names of their distances.
 _COMPARED: dict[FeatureSet, str] = {"reconstructions": "r", "rate0": "rate0_r", "samples": "s"}
@@ -176,7 +176,15 @@ def _of_values(values: dict[str, np.ndarray], settings: Settings) -> dict[str, d
         metrics[name] = _entry(mean, ends, count)
         if name == "mse" and settings.asks("psnr"):
             metrics["psnr"] = _entry(psnr(mean), psnr_ends(ends), count)
+            metrics["mean_psnr"] = _mean_psnr(values[name])
     return metrics
+
+
+def _mean_psnr(mse_N: np.ndarray) -> dict[str, Any]:
+    """The mean of the PSNR of each image, which an image without error makes infinite."""
+    each_N = psnr_of_each(mse_N)
+    finite_ends = intervals.of_mean(each_N) if np.isfinite(each_N).all() else None
+    return _entry(float(each_N.mean()), finite_ends, len(each_N))
 
 
 def _of_features(
@@ -332,6 +340,9 @@ def shown(evaluation: Evaluation, result: Result) -> Collected:
     counted = {name: name for name in ("images", "samples", "draws")}
     table = metrics_table(content["run"], content["metrics"], counted)
     notes = []
+    if other := evaluation.plan.toward:
+        share = evaluation.plan.settings.share
+        notes.append(f"images between its decoder and that of {Path(other).name}, share {share:g}")
     if file := evaluation.plan.features_file:
         notes.append(f"features of {Path(file).name}, SHA-256 {evaluation.plan.settings.features}")
     if identity := content.get("zero_rate_identity"):

@@ -13,10 +13,19 @@ from gencomp.evaluation.feature_inputs import LEAST_PATCH, PACKAGED, Input, netw
 # What reconstructions are: what the networks make of an image, or what its real file decodes to.
 Reconstructions = Literal["networks", "files"]
 Metric = Literal[
-    "mse", "psnr", "ms_ssim", "pv", "fid", "kid", "swd", "lpips", "rate0", "mmd", "miou"
+    "mse", "psnr", "ms_ssim", "pv", "fid", "kid", "swd", "lpips", "dists", "rate0", "mmd", "miou"
 ]
 METRICS: tuple[Metric, ...] = get_args(Metric)
-OF_RECONSTRUCTIONS: tuple[Metric, ...] = ("mse", "psnr", "ms_ssim", "pv", "swd", "lpips", "miou")
+OF_RECONSTRUCTIONS: tuple[Metric, ...] = (
+    "mse",
+    "psnr",
+    "ms_ssim",
+    "pv",
+    "swd",
+    "lpips",
+    "dists",
+    "miou",
+)
 OF_FEATURES: tuple[Metric, ...] = ("fid", "kid")
 _OF_DRAWS: tuple[Metric, ...] = ("pv", "rate0")
 # An interval needs two images.
@@ -73,8 +82,9 @@ class Settings(MetricOptions):
 
     Attributes:
         metrics: the metrics, in the order of `METRICS`.
+        share: the share of the other decoder's image, where images are shown between two decoders.
         features: SHA-256 of the feature network's file.
-        lpips: SHA-256 of the perceptual network's file.
+        lpips, dists: SHA-256 of the files of the perceptual networks.
         segmentation: SHA-256 of the segmentation network's file.
     """
 
@@ -83,8 +93,10 @@ class Settings(MetricOptions):
     samples: SampleCount
     threads: Threads
     device: Device
+    share: float | None = None
     features: str | None
     lpips: str | None
+    dists: str | None = None
     segmentation: str | None = None
 
     @model_validator(mode="after")
@@ -100,8 +112,9 @@ class Settings(MetricOptions):
             raise ValueError(f"--features {name} resizes images itself: leave --features-input out")
         if self.asks(*OF_FEATURES) and not self.features:
             raise ValueError("--metrics fid and kid need a feature network: name it by --features")
-        if self.asks("lpips") and not self.lpips:
-            raise ValueError("--metrics lpips needs a network: name it by --lpips")
+        for name in ("lpips", "dists"):
+            if name in self.metrics and not getattr(self, name):
+                raise ValueError(f"--metrics {name} needs a network: name it by --{name}")
         if self.asks("miou") and not self.segmentation:
             raise ValueError("--metrics miou needs a network: name it by --segmentation")
         return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ import shards
 from cluster import data
 from cluster.evaluations.metrics import parts
 from cluster.evaluations.metrics.parts import FeatureSet
-from cluster.evaluations.metrics.plan import Block, Evaluation, divided
+from cluster.evaluations.metrics.plan import Block, Evaluation, divided, opened_codec
 from cluster.evaluations.metrics.settings import Settings
 from cluster.evaluations.work import MakePart
 from gencomp import float32_products
@@ -47,7 +47,7 @@ class Context:
     split: Split
     device: torch.device
     features: networks.FeatureNetwork | None
-    lpips: networks.PerceptualNetwork | None
+    perceptual: Mapping[str, networks.PerceptualNetwork]
     segmenter: networks.SegmentationNetwork | None = None
     codec: Codec | None = None
 
@@ -89,23 +89,28 @@ def open_context(evaluation: Evaluation, gpu: int = 0) -> Context:
             f"shard set {plan.shards} is another one than in the protocol of {evaluation.path}"
         )
     system = run.system()
-    features = lpips = segmenter = None
+    features = segmenter = None
+    perceptual: dict[str, networks.PerceptualNetwork] = {}
     if plan.features_file is not None:
         module, name = _network(plan.features_file, settings.features, "features", device)
         features = networks.FeatureNetwork(module, settings.features_input, name)
-    if plan.lpips_file is not None:
-        lpips = networks.PerceptualNetwork(
-            *_network(plan.lpips_file, settings.lpips, "lpips", device)
-        )
+    for metric, file, stated in (
+        ("lpips", plan.lpips_file, settings.lpips),
+        ("dists", plan.dists_file, settings.dists),
+    ):
+        if file is not None:
+            loaded = _network(file, stated, metric, device)
+            perceptual[metric] = networks.PerceptualNetwork(*loaded, signed=metric == "lpips")
     if plan.segmentation_file is not None:
         segmenter = networks.SegmentationNetwork(
             *_network(plan.segmentation_file, settings.segmentation, "segmentation", device)
         )
-    codec = system.codec() if settings.reconstructions == "files" else None
+    through_files = settings.reconstructions == "files"
+    codec = opened_codec(run, plan.toward, settings.share) if through_files else None
     if (codec and codec.reader_fingerprint.hex()) != plan.reader:
         raise InputError(f"run {run.path} has another codec than the protocol of {evaluation.path}")
     system.to(device)
-    measure = features, lpips, segmenter
+    measure = features, perceptual, segmenter
     return Context(evaluation, run.recipe(), system, split, device, *measure, codec)
 
 
@@ -246,9 +251,9 @@ def _compared(context: Context, images_BCHW: Tensor, made_BCHW: Tensor) -> Tenso
         found["mse"] = pixels.squared_error(images_BCHW, made_BCHW)
     if context.settings.asks("ms_ssim"):
         found["ms_ssim"] = ssim.ms_ssim(images_BCHW, made_BCHW)
-    if context.settings.asks("lpips"):
-        assert context.lpips is not None
-        found["lpips"] = context.lpips(images_BCHW, made_BCHW)
+    for metric, network in context.perceptual.items():
+        if metric in context.settings.metrics:
+            found[metric] = network(images_BCHW, made_BCHW)
     return found
 
 

@@ -122,7 +122,7 @@ def _compress(
     done = work.compress_file(writer, False, job)
     assert done.file is not None
     print(f"{out}: {sentence(done.file)}")
-    for what in done.done:
+    for what in done.conversions:
         print(f"{sources[0]}: {what}")
     return DONE
 

@@ -50,7 +50,7 @@ def conclude(title: str, results: Sequence[Done | Failed], joint: Content | None
             "bpp of containers": _bpp(sum(one.container_bits for one in files), files),
         }
         print_table(title, list(columns), [list(columns.values())])
-        print_conversions(Counter(what for one in done for what in one.done), len(done))
+        print_conversions(Counter(what for one in done for what in one.conversions), len(done))
     if failed:
         print(f"{SPEAKER}{len(failed)} of {len(results)} images failed:", file=sys.stderr)
         for one in failed:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gencomp.cli.console import print_table, short_duration
+from gencomp.cli.arguments import Json
+from gencomp.cli.console import print_json, print_table, short_duration
 
 
-def status(directory: Path, /) -> None:
+def status(directory: Path, /, as_json: Json = False) -> None:
     """Show where each job stands.
 
     Args:
@@ -18,6 +19,9 @@ def status(directory: Path, /) -> None:
 
     jobs = open_jobs(directory)
     rows = standing.rows(jobs)
+    if as_json:
+        print_json({"subject": jobs.subject, "state": jobs.state(), "jobs": rows})
+        return
     sampled = any(row.ess is not None for row in rows)
     header = ["job", "id", "state", "attempt", "progress", *["ESS"] * sampled]
     header += ["elapsed", "left", "log"]

@@ -63,6 +63,8 @@ def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "features_sha256": features.sha256,
         "lpips": lpips.path,
         "lpips_sha256": lpips.sha256,
+        "dists": lpips.path,
+        "dists_sha256": lpips.sha256,
     }
 
 
@@ -152,13 +154,16 @@ def test_values_are_those_of_a_plain_loop(codec: Run, photos: Path, nets: dict[s
 
     theta = sliced_wasserstein.directions(3 * 64 * 64, seed=7)
     sliced = [(x.flatten(1).double().numpy() / 255 @ theta).T for x in (images, draws[0])]
-    mse = pixels.squared_error(images, draws[0]).mean().item()
+    errors = pixels.squared_error(images, draws[0]).tolist()
+    mse = float(np.mean(errors))
     expected = {
         "swd": np.mean([stats.wasserstein_distance(*pair) for pair in zip(*sliced, strict=True)]),
         "mse": mse,
         "psnr": psnr(mse),
+        "mean_psnr": np.mean([psnr(one) for one in errors]),
         "ms_ssim": ssim.ms_ssim(images, draws[0]).mean().item(),
         "lpips": (images.double() - draws[0].double()).abs().mean().item() / 127.5,
+        "dists": (images.double() - draws[0].double()).abs().mean().item() / 255,
         "pv": torch.stack(draws).double().var(0, unbiased=False).mean().item() / 127.5**2,
         "rate0_mse": np.mean([pixels.squared_error(images, z).mean().item() for z in zero]),
         "rate0_pv": torch.stack(zero).double().var(0, unbiased=False).mean().item() / 127.5**2,
@@ -260,6 +265,7 @@ def test_plans_from_before_the_choice_of_reconstructions_keep_their_hash(codec: 
     made = plan.make(codec, **SMALL)
     identity = made.identity()
     assert "reconstructions" not in identity and "reader" not in identity
+    assert "mean_psnr" in made.rules and "mean_psnr" not in identity["rules"]
 
 
 def test_the_zero_rate_identity_holds(codec: Run) -> None:
@@ -474,7 +480,8 @@ def test_the_result_carries_its_protocol(codec: Run, nets: dict[str, Any]) -> No
     ("chosen", "sentence"),
     [
         ({"metrics": ("fid",)}, "need a feature network: name it by --features"),
-        ({"metrics": ("lpips",)}, "needs a network: name it by --lpips"),
+        ({"metrics": ("lpips",)}, "lpips needs a network: name it by --lpips"),
+        ({"metrics": ("dists",)}, "dists needs a network: name it by --dists"),
         ({"metrics": ("pv",), "draws": 1}, "--draws is 1, but pv and rate0 need two"),
         ({"images": 48}, "has 47 images, fewer than the 48"),
         ({"images": 1}, "--images is 1, but it should be greater than or equal to 2"),

@@ -63,7 +63,13 @@ def test_the_point_without_bits_stands_once_in_a_series() -> None:
 
 @pytest.mark.parametrize(
     ("metric", "word"),
-    [("lpips", "lpips"), ("rfid", "fid"), ("rkd", "kid"), ("rfid_256", "fid --patches 256")],
+    [
+        ("lpips", "lpips"),
+        ("mean_psnr", "psnr"),
+        ("rfid", "fid"),
+        ("rkd", "kid"),
+        ("rfid_256", "fid --patches 256"),
+    ],
 )
 def test_a_metric_that_nobody_has_is_named_with_the_mend(metric: str, word: str) -> None:
     said = f"no result has the metric {metric}; measure it with .* --metrics {word}`"
@@ -133,7 +139,7 @@ def test_reconstructions_of_files_and_of_networks_do_not_share_an_axis() -> None
 
 def test_engineered_codecs_need_an_axis_of_distortion_and_the_images() -> None:
     codec = classical.codec("JPEG")
-    with pytest.raises(InputError, match="--classical needs one of mse, psnr, ms_ssim"):
+    with pytest.raises(InputError, match="--classical needs one of mse, psnr, mean_psnr, ms_ssim"):
         panels.panels(["pv"], [measured("a", "", 0.1, pv=0.1)], [codec])
     with pytest.raises(InputError, match="its images are not known here"):
         panels.panels(["mse"], [measured("a", "", 0.1, mse=0.1)], [codec])

@@ -103,12 +103,14 @@ def test_wrong_answers_are_refused(tmp_path: Path) -> None:
         features(Far(), tmp_path / "two.pt")
 
 
-def test_pairs_are_given_on_the_signed_scale(tmp_path: Path) -> None:
+def test_pairs_are_given_on_the_signed_scale_or_on_that_of_the_unit(tmp_path: Path) -> None:
     network = networks.load(scripted(Far(), tmp_path / "n.pt"), CPU)
     black = torch.zeros(3, 3, 4, 4, dtype=torch.uint8)
     found = networks.PerceptualNetwork(network, "n.pt")(black, black + 255)
     assert found.tolist() == [2, 2, 2]
     assert found.dtype == torch.float64
+    unit = networks.PerceptualNetwork(network, "n.pt", signed=False)
+    assert unit(black, black + 255).tolist() == [1, 1, 1]
 
 
 class Constant(nn.Module):

@@ -56,6 +56,25 @@ def test_accounting_fills_in_what_left_the_queue(fake_command: Fake) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("0:59", 59),
+        ("12:03", 12 * 60 + 3),
+        ("3:00:01", 3 * 3600 + 1),
+        ("1-02:00:00", 26 * 3600),
+        ("UNLIMITED", None),
+        ("INVALID", None),
+        ("", None),
+    ],
+)
+def test_the_time_that_a_job_has_left(said: str, seconds: float | None, fake_command: Fake) -> None:
+    fake_command("squeue", f"echo '{said}'")
+    assert queue.seconds_left("5") == seconds
+    fake_command("squeue", "echo 'Invalid job id specified' >&2; exit 1")
+    assert queue.seconds_left("5") is None
+
+
 def test_without_accounting_an_unknown_job_is_gone(fake_command: Fake) -> None:
     fake_command("squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
     fake_command("sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")

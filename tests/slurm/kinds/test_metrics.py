@@ -54,7 +54,7 @@ def test_from_submission_to_result(run: Run, capsys: pytest.CaptureFixture[str])
     assert main(["slurm", "collect", str(directory(run)), "--require-all"]) == 0
     assert "12 images, complete" in capsys.readouterr().out
     result = json.loads((directory(run) / "metrics.json").read_text())
-    assert set(result["metrics"]) == {"mse", "psnr", "ms_ssim"}
+    assert set(result["metrics"]) == {"mse", "psnr", "mean_psnr", "ms_ssim"}
 
     # In one process of the other command: the same parts and the same numbers.
     assert main(["evaluate", str(run.path), *SIZES, "--name", "here"]) == 0

@@ -38,17 +38,28 @@ def test_a_name_is_not_looked_up_on_its_own_host() -> None:
     assert ray_node.own_address("a-name-that-nobody-knows", "127.0.0.1") == "127.0.0.1"
 
 
+ORDERS = {
+    "own": "127.0.0.1",
+    "peer": "127.0.0.1",
+    "head": "127.0.0.1:5",
+    "cpus": 2,
+    "gpu": False,
+    "token": "secret",
+}
+
+
+def test_a_lost_host_is_missed_sooner_than_by_rays_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the user or the site has set is left alone."""
+    name = "RAY_health_check_timeout_ms"
+    monkeypatch.delenv(name, raising=False)
+    assert ray_node.variables(ORDERS)[name] == "3000"
+    monkeypatch.setenv(name, "20000")
+    assert ray_node.variables(ORDERS)[name] == "20000"
+
+
 def test_the_token_is_in_no_word_and_no_variable() -> None:
-    orders = {
-        "own": "127.0.0.1",
-        "peer": "127.0.0.1",
-        "head": "127.0.0.1:5",
-        "cpus": 2,
-        "gpu": False,
-        "token": "secret",
-    }
-    words = ray_node.command(orders)
-    values = ray_node.variables(orders)
+    words = ray_node.command(ORDERS)
+    values = ray_node.variables(ORDERS)
     assert "secret" not in " ".join([*words, *values.values()])
     file = values["RAY_AUTH_TOKEN_PATH"]
     assert os.stat(file).st_mode & 0o777 == 0o600
