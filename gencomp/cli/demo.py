@@ -24,7 +24,7 @@ _LETTER_ROW, _PHOTO_ROW = 0, 410
 _SCENE_ROW = 1  # that of a scene with discs among other shapes
 # A curve that two jobs measure and two certify within a minute.
 _SHORT_CURVE = (
-    "--images 4 --bdmc-images 4 --bdmc-betas 0.3 --beta-max 0.3 --temperatures 130 --leapfrog 6"
+    "--images 4 --bdmc-images 4 --bdmc-betas 0.3 --beta-max 0.3 --temperatures 128 --leapfrog 6"
     " --pilot-images 2 --pilot-temperatures 40 --jobs 2"
 )
 

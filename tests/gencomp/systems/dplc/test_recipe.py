@@ -20,7 +20,9 @@ def built(name: str, **overrides: Any) -> System:
     recipe = recipes.load(name, overrides)
     parents: dict[str, BaseRecipe] = {}
     if recipe.stage == "codec":
-        parents = {"generator": recipes.load(name.replace("codec", "wasserstein_pp"))}
+        named = [name.replace("codec", stage) for stage in ("wasserstein_pp", "wae")]
+        parent = next(one for one in named if one in recipes.names())
+        parents = {"generator": recipes.load(parent)}
     with torch.device("meta"):
         return build_system(recipe, parents)
 
