@@ -21,6 +21,7 @@ import wandb
 from cluster.logs.metrics_log import Row
 from cluster.tracking.tracker import NOWHERE, Described, Held, Outcome, grid_name, metrics_of, place
 from cluster.tracking.wandb_files import history
+from gencomp.exit_codes import DONE, FAILED
 
 _REACH_SECONDS = 5.0
 
@@ -79,7 +80,7 @@ class WandbRun:
         self._run.save(str(copy), base_path=self._run.dir, policy="now")
 
     def end(self, outcome: Outcome) -> None:
-        self._run.finish(exit_code=1 if outcome == "failed" else 0)
+        self._run.finish(FAILED if outcome == "failed" else DONE)
 
 
 def _held(run: Described) -> Held | None:
