@@ -298,6 +298,8 @@ def test_training_that_lost_its_run_writes_nothing_more(
 
         def take_over() -> bool:
             if next(steps) == 6:
+                # The thread that writes it has asked for the lock already.
+                assert wait_for((run.checkpoints / "step-000000004/manifest.json").exists)
                 assert locks._claim(run.path, lease.number + 1, None) is not None
                 seen.update(content())
             return False
