@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from cluster.locks import LockLost
+from cluster.logs.process_log import one_line
 
 log = logging.getLogger(__name__)
 
@@ -38,12 +39,11 @@ class Tolerance:
             raise
         except Exception as error:  # whatever it is must not stop training
             if not self._has_warned:
-                said = " ".join(f"{type(error).__name__}: {error}".split())
                 log.warning(
                     "%s does not take what is logged: %s; the run goes on, and what is missing is"
                     " sent when it does",
                     self._name,
-                    said[:300],
+                    one_line(error)[:300],
                 )
             self._has_warned = True
             return False

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import gencomp
+from cluster.evaluations.files import plan as files
+from cluster.evaluations.metrics import plan as metrics
 from cluster.runs import Run
 from gencomp import model_file, recipes
 from gencomp.errors import InputError
@@ -18,7 +20,7 @@ from gencomp.system import Codec
 # The result of each kind of evaluation, and the command that writes it.
 _RESULTS = {"metrics.json": "gencomp evaluate", "rates.json": "gencomp files"}
 # Entries of protocols that name places on one machine; hashes say what lay there.
-_PLACES = ("shards", "features_file", "lpips_file", "segmentation_file")
+_PLACES = {*metrics.Plan.LOCATIONS, *files.Plan.LOCATIONS}
 
 
 def packed(run: Run, licence: str | None = None) -> bytes:

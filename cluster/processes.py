@@ -13,20 +13,23 @@ _PROC = Path("/proc")
 
 def born(pid: int) -> int | None:
     """The start of a process in ticks since boot; None if it is gone or a zombie."""
-    try:
-        fields = (_PROC / str(pid) / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
+    fields = _stat(pid)
+    return None if fields is None or fields[0] in "ZX" else int(fields[19])
 
 
 def is_stopped(pid: int) -> bool:
     """Whether a process is stopped by a signal or a debugger, as a job is that Slurm suspends."""
+    fields = _stat(pid)
+    return fields is not None and fields[0] in "Tt"
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields of a process behind its name, its state first; None if it is gone."""
     try:
         text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8")
     except OSError:
-        return False
-    return text.rpartition(")")[2].split()[0] in "Tt"
+        return None
+    return text.rpartition(")")[2].split()
 
 
 def boot_id() -> str:

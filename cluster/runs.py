@@ -56,6 +56,14 @@ class Run:
         return self.path.name
 
     @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    def grid(self, step: int) -> Path:
+        """The grid of samples of a step; names are in the order of steps."""
+        return self.samples / f"step-{step:09d}.png"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 

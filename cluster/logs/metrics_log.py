@@ -18,6 +18,10 @@ from cluster.files import write_text
 from cluster.logs import json_lines
 
 Row = dict[str, Any]
+# The place of a row in a log: the evaluation of a step (1) follows the row of training (0).
+Place = tuple[float, int]
+
+STAMP = ("step", "attempt", "epoch", "time")  # what a row says beside its metrics
 
 # So many rows may stand late beside each other; a writer that lost its run writes one or two.
 _LATE = 8
@@ -57,6 +61,11 @@ class Follower:
         return found
 
 
+def place(row: Mapping[str, Any]) -> Place:
+    """The place of a row in its log."""
+    return row.get("step", 0), int("samples_per_second" not in row)
+
+
 def begin(path: Path, step: int, starts: int) -> int:
     """Drop the rows after a step, which a resumed run writes again.
 
@@ -84,7 +93,7 @@ def _standing(rows: Iterable[Row]) -> Iterator[Row]:
     behind: deque[Row] = deque()  # the rows before the present one
     rows = iter(rows)
     last: Row | None = None
-    begun: tuple[float, bool] | None = None  # where the attempt after that of the present row began
+    begun: Place | None = None  # where the attempt after that of the present row began
     while True:
         behind.extend(islice(rows, 1 + _LATE - len(behind)))
         if not behind:
@@ -93,16 +102,11 @@ def _standing(rows: Iterable[Row]) -> Iterator[Row]:
         if any(_attempt(row) < _attempt(other) for other in behind):
             continue
         if last is not None and _attempt(row) < _attempt(last):
-            begun = _place(last)
-        if begun is None or _place(row) < begun:
+            begun = place(last)
+        if begun is None or place(row) < begun:
             yield row
             last = row
 
 
 def _attempt(row: Mapping[str, Any]) -> int:
     return int(row.get("attempt", 0))
-
-
-def _place(row: Mapping[str, Any]) -> tuple[float, bool]:
-    """The place of a row in a log: an evaluation follows the row of its step."""
-    return row.get("step", 0), "samples_per_second" not in row

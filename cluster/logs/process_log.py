@@ -174,8 +174,7 @@ def journal(run: Path, rank: int | None = None, console: bool = False) -> Iterat
         yield mine
     except BaseException as error:
         if not (isinstance(error, SystemExit) and not error.code):  # exit code 0 is no failure
-            message = " ".join(f"{type(error).__name__}: {error}".split())
-            log.error(message, exc_info=True, extra=details(event="failed"))
+            log.error(one_line(error), exc_info=True, extra=details(event="failed"))
         raise
     finally:
         logging.captureWarnings(False)
@@ -184,6 +183,11 @@ def journal(run: Path, rank: int | None = None, console: bool = False) -> Iterat
         for logger, level in zip(ours, levels, strict=True):
             logger.setLevel(level)
         mine.close()
+
+
+def one_line(error: BaseException) -> str:
+    """The kind of an error and what it says, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def note(run: Path, level: str, message: str, **values: Any) -> None:

@@ -17,7 +17,7 @@ from gencomp.errors import InputError
 _PERIOD = 15.0  # seconds
 # Rows beyond these are not looked at for the newest one of training.
 _LOOKED_AT = 20
-_STAMP = ("step", "attempt", "epoch", "time", "samples_per_second")
+_STAMP = (*metrics_log.STAMP, "samples_per_second")
 
 
 @contextmanager

@@ -67,7 +67,8 @@ def _start(
     def has_ended() -> bool:
         if listener.is_silent():
             worker.abort()
-        return listener.gave_up or worker.has_ended()
+            return True
+        return worker.has_ended()
 
     def start() -> Callable[[], bool]:
         worker.begin(_task(training))

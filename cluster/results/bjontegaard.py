@@ -19,7 +19,7 @@ from gencomp.figures.curves import Kind, Panel, Point
 
 # Metrics that grow with quality, and metrics that fall. Errors would need another scale.
 _RISING = ("psnr", "mean_psnr", "ms_ssim")
-_FALLING = ("lpips", "rfid", "rkid", "rfd", "rkd")
+_FALLING = ("lpips", "dists", "rfid", "rkid", "rfd", "rkd")
 _UNITS = {"psnr": " dB", "mean_psnr": " dB"}
 
 

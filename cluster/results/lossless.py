@@ -98,9 +98,9 @@ def _codec(one: FileRates, every: Sequence[FileRates]) -> LosslessFiles:
     return LosslessFiles(
         name=", ".join([directory.parent.parent.name, *_writing(one, every)]),
         directory=str(directory),
-        bound=_measured(one, "ideal_bpd"),
+        bound=None if (bound := one.metrics.get("ideal_bpd")) is None else _measured(bound),
         code=one.metrics["bpd"]["value"],
-        alone=Measured(one.metrics["file_bpd"]["value"], _interval(one.metrics["file_bpd"])),
+        alone=_measured(one.metrics["file_bpd"]),
         joint=one.metrics["joint_file_bpd"]["value"],
         seconds=(
             one.metrics["encode_seconds"]["value"],
@@ -127,17 +127,11 @@ def _engineered(found: Sequence[FileRates]) -> list[EngineeredFiles]:
             entry = one.metrics.get(f"{short}_bpd")
             archive = one.metrics.get(f"joint_{short}_bpd")
             if entry is not None and archive is not None:
-                alone = Measured(entry["value"], _interval(entry))
-                rows.append(EngineeredFiles(name, alone, archive["value"]))
+                rows.append(EngineeredFiles(name, _measured(entry), archive["value"]))
                 break
     return rows
 
 
-def _measured(one: FileRates, name: str) -> Measured | None:
-    entry = one.metrics.get(name)
-    return None if entry is None else Measured(entry["value"], _interval(entry))
-
-
-def _interval(entry: dict[str, Any]) -> tuple[float, float] | None:
+def _measured(entry: Mapping[str, Any]) -> Measured:
     ends = entry.get("interval")
-    return None if ends is None else (ends[0], ends[1])
+    return Measured(entry["value"], None if ends is None else (ends[0], ends[1]))

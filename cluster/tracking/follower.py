@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.logs import metrics_log
-from cluster.logs.metrics_log import Row
+from cluster.logs.metrics_log import Row, place
 from cluster.runs import Run
 from cluster.tracking import choice, record
 from cluster.tracking.choice import Name
@@ -28,7 +28,6 @@ from cluster.tracking.tracker import (
     Outcome,
     Tracker,
     metrics_of,
-    place,
 )
 
 Connect = Callable[[Name, Described], Tracker]
@@ -147,9 +146,9 @@ class Follower:
         return [row for row in newest if metrics_of(row)][::-1]
 
     def _send_grids(self) -> None:
-        if _grids(self._run.path, after=self._record.grid):
+        if _grids(self._run, after=self._record.grid):
             self.opened()
-        for path in _grids(self._run.path, after=self._record.grid):
+        for path in _grids(self._run, after=self._record.grid):
             tracker = self.opened()
             if path.name > self._record.sending_grid or not tracker.has_grid(path):
                 number = self._record.numbered
@@ -185,9 +184,9 @@ def _batches(rows: Sequence[Row]) -> Iterator[list[Row]]:
         yield found
 
 
-def _grids(run: Path, after: str) -> list[Path]:
+def _grids(run: Run, after: str) -> list[Path]:
     """The grids of samples whose names come after another one's, in the order of steps."""
-    return sorted(path for path in (run / "samples").glob("step-*.png") if path.name > after)
+    return sorted(path for path in run.samples.glob("step-*.png") if path.name > after)
 
 
 def _step_of(grid: Path) -> int:

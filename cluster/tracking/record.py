@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from cluster.files import read_json, write_bytes
+from cluster.logs.metrics_log import Place
 from cluster.tracking import choice
 from cluster.tracking.choice import Name
-from cluster.tracking.tracker import NOWHERE, Outcome, Place
+from cluster.tracking.tracker import NOWHERE, Outcome
 
 FILE = "tracking.json"
 

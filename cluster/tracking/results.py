@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cluster.files import locked, read_json, write_json
+from cluster.logs.process_log import one_line
 from cluster.runs import Run
 from cluster.tracking import choice
 from cluster.tracking.choice import Name
@@ -41,7 +43,7 @@ def send_evaluation(run: Run, name: Name, result: Path, connect: Connect = choic
         NotTaken: the tracker failed.
     """
     note, content = result.parent / FILE, result.read_bytes()
-    values = _values(read_json(result) or {}, result.parent.name)
+    values = _values(json.loads(content), result.parent.name)
     with _opened(run, name, result, connect) as tracker:
         known: dict[str, Any] = read_json(note) or {}
         digest = hashlib.sha256(content).hexdigest()
@@ -74,10 +76,9 @@ def _opened(run: Run, name: Name, file: Path, connect: Connect) -> Iterator[Trac
         except InputError:
             raise
         except Exception as error:
-            said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise NotTaken(
-                f"{name} did not take {file}, which is written: {said}; the same command tries"
-                " again"
+                f"{name} did not take {file}, which is written: {one_line(error)[:300]}; the same"
+                " command tries again"
             ) from error
 
 

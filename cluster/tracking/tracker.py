@@ -7,15 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from cluster.logs.metrics_log import Row
+from cluster.logs.metrics_log import STAMP, Place, Row
 
 # Stopped is a run that waits at a checkpoint, and a trial that was stopped early.
 Outcome = Literal["finished", "stopped", "failed"]
-# The place of a row in a log: the evaluation of a step (1) follows the row of training (0).
-Place = tuple[float, int]
 NOWHERE: Place = (-1, 0)
-# What a row says beside its metrics.
-_STAMP = ("step", "attempt", "epoch", "time")
 
 
 @dataclass(frozen=True)
@@ -121,20 +117,10 @@ class Tracker(Protocol):
 MOST_METRICS = 1000
 
 
-def grid_name(step: int) -> str:
-    """The name of the grid of samples of a step, as the training loop writes it."""
-    return f"step-{step:09d}.png"
-
-
-def place(row: Row) -> Place:
-    """The place of a row in its log."""
-    return row["step"], int("samples_per_second" not in row)
-
-
 def metrics_of(row: Row) -> dict[str, float]:
     """The metrics of a row; what was not finite is NaN."""
     return {
         name: float("nan") if value is None else float(value)
         for name, value in row.items()
-        if name not in _STAMP and isinstance(value, int | float | None)
+        if name not in STAMP and isinstance(value, int | float | None)
     }

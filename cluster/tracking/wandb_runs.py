@@ -18,8 +18,9 @@ from urllib.parse import urlsplit
 
 import wandb
 
-from cluster.logs.metrics_log import Row
-from cluster.tracking.tracker import NOWHERE, Described, Held, Outcome, grid_name, metrics_of, place
+from cluster.logs.metrics_log import Row, place
+from cluster.runs import Run
+from cluster.tracking.tracker import NOWHERE, Described, Held, Outcome, metrics_of
 from cluster.tracking.wandb_files import history
 from gencomp.exit_codes import DONE, FAILED
 
@@ -93,7 +94,7 @@ def _held(run: Described) -> Held | None:
     for file in files:
         for logged in history(file):
             if "samples/path" in logged:
-                grid = max(grid, grid_name(logged["step"]))
+                grid = max(grid, Run(run.path).grid(logged["step"]).name)
             else:
                 row = max(row, place(logged))
     return Held(row, grid) if files else None

@@ -120,8 +120,7 @@ class Recorder:
         png = io.BytesIO()
         Image.fromarray(grid_HWC).save(png, "PNG")
         # A tracker that looks at the folder must find whole files only.
-        path = self._run.path / "samples" / f"step-{progress.step:09d}.png"
-        write_bytes(path, png.getvalue(), durable=False)
+        write_bytes(self._run.grid(progress.step), png.getvalue(), durable=False)
         self._tensorboard().add_image("samples", grid_HWC, progress.step, dataformats="HWC")
 
     def _tensorboard(self) -> Any:

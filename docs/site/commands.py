@@ -34,7 +34,8 @@ def index() -> str:
         "# Commands\n\n"
         "`gencomp COMMAND --help` prints what these pages say, and `--debug` in front of a command"
         " shows the traceback of an error. Exit codes: 0 done, 1 failed, 2 wrong usage or input,"
-        " 130 stopped by a signal.\n\n" + markdown.table(["command", "what it does"], rows)
+        " 130 stopped by a signal, 141 nobody reads the output any more.\n\n"
+        + markdown.table(["command", "what it does"], rows)
     )
 
 

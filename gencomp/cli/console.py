@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
+from cluster.logs.metrics_log import STAMP
 from gencomp.exit_codes import WARNING
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from gencomp.recipes.schema import BaseRecipe
 
 SECONDS_BETWEEN_LINES = 10.0
-_HIDDEN = ("step", "attempt", "epoch", "time")
 
 # A function that shows counted work: what is worked on, how much is done, how much there is in all.
 Show = Callable[[str, int, int], None]
@@ -314,7 +314,7 @@ class TrainingLines:
         text = "  ".join(
             f"{name} {value:.4g}"
             for name, value in row.items()
-            if name not in _HIDDEN and value is not None
+            if name not in STAMP and value is not None
         )
         if self._bar is not None:
             self._bar.update(self._task, completed=row[self._unit], text=text)

@@ -384,7 +384,7 @@ class _Job(NamedTuple):
 
 
 _JOBS = {
-    "letters": _Job(_letters, (14, 60, 50, 45, 4, 14)),
+    "letters": _Job(_letters, (20, 129, 80, 70, 5, 35)),
     "photos": _Job(_photos, (4, 73, 83, 134, 3, 4)),
     "urdp": _Job(_urdp),
     "irec": _Job(_irec),

@@ -74,11 +74,9 @@ def bd_rate(
     """
     from scipy.interpolate import PchipInterpolator
 
-    curves = []
-    for rate, quality in ((rates, qualities), (other_rates, other_qualities)):
-        rate_P, quality_P = _curve(rate, quality)
-        curves.append(PchipInterpolator(quality_P, np.log(rate_P)))
-    mean, low, high = _mean_difference(curves[0], curves[1], "qualities")
+    both = _curve(rates, qualities), _curve(other_rates, other_qualities)
+    own, other = (PchipInterpolator(quality_P, np.log(rate_P)) for rate_P, quality_P in both)
+    mean, low, high = _mean_difference(own, other, "qualities")
     return BdRate(100 * float(np.expm1(mean)), low, high)
 
 
@@ -101,11 +99,9 @@ def bd_quality(
     """
     from scipy.interpolate import PchipInterpolator
 
-    curves = []
-    for rate, quality in ((rates, qualities), (other_rates, other_qualities)):
-        rate_P, quality_P = _curve(rate, quality)
-        curves.append(PchipInterpolator(np.log(rate_P), quality_P))
-    mean, low, high = _mean_difference(curves[0], curves[1], "rates")
+    both = _curve(rates, qualities), _curve(other_rates, other_qualities)
+    own, other = (PchipInterpolator(np.log(rate_P), quality_P) for rate_P, quality_P in both)
+    mean, low, high = _mean_difference(own, other, "rates")
     return BdQuality(mean, float(np.exp(low)), float(np.exp(high)))
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from matplotlib.axes import Axes
 
-from gencomp.evaluation.measured import Measured
 from gencomp.report.content import EngineeredFiles, Lossless, LosslessFiles
 from gencomp.report.drawing import GROUPS, INK, MUTED, handle, new, style, to_svg
-from gencomp.report.markup import DASH, Column, fixed, number, section, table, text
+from gencomp.report.markup import DASH, Column, fixed, measured, number, section, table, text
 from gencomp.report.markup import figure as drawn
 
 _WIDTH, _ROW = 6.4, 0.34  # inches
@@ -81,9 +80,9 @@ def _table(content: Lossless) -> str:
     ours = [
         [
             text(one.name),
-            _bits(one.bound),
+            measured(one.bound),
             number(one.code),
-            _bits(one.alone),
+            measured(one.alone),
             number(one.joint),
             _above(one),
             *(number(seconds, 2) for seconds in one.seconds),
@@ -92,7 +91,7 @@ def _table(content: Lossless) -> str:
         for one in content.codecs
     ]
     others = [
-        [text(one.name), DASH, DASH, _bits(one.alone), number(one.joint), *4 * [DASH]]
+        [text(one.name), DASH, DASH, measured(one.alone), number(one.joint), *4 * [DASH]]
         for one in content.engineered
     ]
     published = [
@@ -112,16 +111,6 @@ def _table(content: Lossless) -> str:
     )
     said = "".join(f'<p class="muted">{text(line)}</p>' for line in content.left_out)
     return table(columns, ours + others + published) + f'<p class="muted">{note}</p>{said}'
-
-
-def _bits(measured: Measured | None) -> str:
-    if measured is None:
-        return DASH
-    if measured.interval is None:
-        return number(measured.value)
-    low, high = measured.interval
-    interval = f'<span class="pm"> ({number(low)} to {number(high)})</span>'
-    return number(measured.value) + interval
 
 
 def _above(one: LosslessFiles) -> str:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from gencomp.evaluation.measured import Measured
+
 DASH = "–"
 
 
@@ -60,6 +62,17 @@ def plus_minus(value: float | None, error: float | None) -> str:
         return number(value)
     decimals = min(8, max(0, 1 - math.floor(math.log10(error))))
     return f'{fixed(value, decimals)}<span class="pm"> ± {fixed(error, decimals)}</span>'
+
+
+def measured(value: Measured | None) -> str:
+    """A measured value with its interval in brackets, where that is known; a dash without one."""
+    if value is None:
+        return DASH
+    if value.interval is None:
+        return number(value.value)
+    low, high = value.interval
+    interval = f'<span class="pm"> ({number(low)} to {number(high)})</span>'
+    return number(value.value) + interval
 
 
 def table(

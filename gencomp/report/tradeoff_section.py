@@ -20,6 +20,7 @@ from gencomp.report.markup import (
     Column,
     count,
     figure,
+    measured,
     number,
     section,
     table,
@@ -148,7 +149,10 @@ def _table(content: Tradeoff) -> str:
             text(run.label or DASH),
             number(run.nominal_bpp, 3),
             *([_entropies(run.symbols)] if coded else []),
-            *(_value(run.values.get(name)) for name in (content.distortion, *content.perceptions)),
+            *(
+                measured(run.values.get(name))
+                for name in (content.distortion, *content.perceptions)
+            ),
             count(run.images),
             text(", ".join(labels[base] for base in run.bases if base in labels) or DASH),
             f"<code>{text(run.directory)}</code>",
@@ -164,16 +168,6 @@ def _table(content: Tradeoff) -> str:
 
 def _short(run: TradeoffRun) -> str:
     return ", ".join(filter(None, (run.series.partition(",")[0], run.label)))
-
-
-def _value(measured: Measured | None) -> str:
-    if measured is None:
-        return DASH
-    if measured.interval is None:
-        return number(measured.value)
-    low, high = measured.interval
-    interval = f'<span class="pm"> ({number(low)} to {number(high)})</span>'
-    return number(measured.value) + interval
 
 
 _MOST_LATENTS = 8

@@ -38,9 +38,8 @@ locks.HEARTBEAT, locks.SILENCE = 0.1, 60.0
 locks._flock = lambda file: None
 locks._place = lambda: place
 """
-HOLD = """
-with locked(directory) as lease:
-    print("held", flush=True)
+# For each line that it reads, a holder says whether it still holds.
+ANSWER = """
     for line in sys.stdin:
         try:
             lease.require()
@@ -48,6 +47,10 @@ with locked(directory) as lease:
         except locks.LockLost as error:
             print(f"lost: {error}", flush=True)
 """
+HOLD = f"""
+with locked(directory) as lease:
+    print("held", flush=True)
+{ANSWER}"""
 # Takes its turn some times; dies inside its last turn when told so.
 TURNS = """
 turns, dies = int(sys.argv[3]), sys.argv[4] == "dies"

@@ -17,6 +17,8 @@ from PIL import Image
 
 import gencomp
 import shards
+from cluster.evaluations.files import plan as files
+from cluster.evaluations.metrics import plan as metrics
 from gencomp import model_file, recipes
 from gencomp.cli import main
 from gencomp.errors import InputError
@@ -230,11 +232,14 @@ def test_the_card_and_the_zoo(
 def test_results_of_these_weights_are_in_the_card(
     runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Those of other weights and those that are not complete are left out."""
+    """Those of other weights and those that are not complete are left out, and so are places."""
     shutil.copytree(runs / "codec", "own")
     assert main(["files", "own", "--images", "4", "--processes", "1"]) == 0
     measured = json.loads(Path("own/evaluations/files/rates.json").read_text(encoding="utf-8"))
+    places = {key: f"{here}/{key}" for key in (*metrics.Plan.LOCATIONS, *files.Plan.LOCATIONS)}
+    assert {"shards", "features_file", "dists_file", "toward"} <= set(places)
     for name, change in (
+        ("placed", {"protocol": {**measured["protocol"], **places}}),
         ("other", {"protocol": {**measured["protocol"], "weights": "0" * 32}}),
         ("partial", {"complete": False}),
     ):
@@ -243,7 +248,9 @@ def test_results_of_these_weights_are_in_the_card(
         Path(f"own/evaluations/{name}/rates.json").write_text(said, encoding="utf-8")
     assert main(["export", "own", "m.gencomp"]) == 0
     results = {one.name: one for one in gencomp.load("m.gencomp").card.results}
-    assert set(results) == {"own", "files"}
+    assert set(results) == {"own", "files", "placed"}
+    assert not set(places) & set(results["placed"].protocol)
+    assert str(here).encode() not in Path("m.gencomp").read_bytes()
     assert results["files"].value("joint_bpp") == measured["metrics"]["joint_bpp"]["value"]
     assert results["files"].protocol["hash"] == measured["protocol"]["hash"]
     capsys.readouterr()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.test_locks import ANSWER
 from tests.hosts import Hosts
 
 pytestmark = pytest.mark.hosts
@@ -24,16 +25,10 @@ time.time = lambda: now() + skew
 from cluster import locks
 locks.HEARTBEAT, locks.SILENCE = 0.1, silence
 """
-HOLD = """
+HOLD = f"""
 with locks.locked(directory) as lease:
-    print(f"held after {lease.predecessor}", flush=True)
-    for line in sys.stdin:
-        try:
-            lease.require()
-            print("held", flush=True)
-        except locks.LockLost as error:
-            print(f"lost: {error}", flush=True)
-"""
+    print(f"held after {{lease.predecessor}}", flush=True)
+{ANSWER}"""
 LOOK = """
 found = locks.living(directory)
 print(found[0] if found else "nobody")

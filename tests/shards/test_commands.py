@@ -142,6 +142,11 @@ class TestBuild:
         assert "--on-error skip" in refused("shards", "build", "wds", tars / "odd")
         out = say("build", "wds", tars / "odd", "--on-error", "skip", "--processes", "1")
         assert "train 1 samples" in out and "skipped a.tar, key '1'" in out
+        few = ("build", "wds", tars / "few", "--processes", "1")
+        (tars / "few").mkdir()
+        write_tar(tars / "few" / "a.tar", {"0.png": png(0), "1.png": png(1, (3, 3))})
+        assert "raise --max-pixels" in refused("shards", *few, "--max-pixels", "9")
+        assert "train 2 samples" in say(*few, "--max-pixels", "30")
         assert "needs PATH" in refused("shards", "build", "wds")
         assert "missing TARS" in refused("shards", "index")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -38,7 +39,8 @@ class SourceOptions:
             instance=INSTANCES gives both.
         class_names: For folder with --maps label=LABELS: the names of the labels 0, 1, ..., one a
             line of this file; or cityscapes or ade20k for their lists.
-        max_pixels: For folder: how many pixels an image may have; by default 268435456 (2^28).
+        max_pixels: For folder and wds: how many pixels an image may have; by default 268435456
+            (2^28).
         attributes: For celeba: keep the 40 attributes of each face.
         no_labels: For cityscapes: store images without label maps.
         no_instances: For cityscapes: leave instance maps out.
@@ -124,8 +126,12 @@ def build(
         tar: How the tars are made.
     """
     if source == "wds":
-        chosen = [*_chosen(content), *_chosen(replace(tar, on_error=None))]
-        _index(path, out, processes, tar.on_error or "stop", chosen)
+        others = replace(content, max_pixels=None), replace(tar, on_error=None)
+        _require_nothing(name for one in others for name in _chosen(one))
+        if path is None:
+            raise InputError("wds needs PATH: tars, or the directory or URI where they lie")
+        on_error = tar.on_error or "stop"
+        index((path,), out, None, processes, on_error, max_pixels=content.max_pixels)
         return
     from shards.building.build import build as build_set
 
@@ -153,17 +159,9 @@ def _chosen(options: SourceOptions | TarOptions) -> dict[str, Any]:
     }
 
 
-def _index(
-    path: str | None,
-    out: Path | None,
-    processes: int | None,
-    on_error: Literal["stop", "skip"],
-    chosen: list[str],
-) -> None:
-    if chosen:
+def _require_nothing(chosen: Iterable[str]) -> None:
+    """Raise `InputError` for an option that tars which are taken as they are cannot have."""
+    for name in chosen:
         raise InputError(
-            f"wds takes tars as they are, so --{chosen[0].replace('_', '-')} cannot be chosen"
+            f"wds takes tars as they are, so --{name.replace('_', '-')} cannot be chosen"
         )
-    if path is None:
-        raise InputError("wds needs PATH: tars, or the directory or URI where they lie")
-    index((path,), out, None, processes, on_error)

@@ -98,9 +98,7 @@ class GanCodec:
 
     codec_id = CODEC_ID
 
-    def __init__(
-        self, networks: Mapping[str, nn.Module], channel: Channel, recipe: GanRecipe
-    ) -> None:
+    def __init__(self, networks: nn.ModuleDict, channel: Channel, recipe: GanRecipe) -> None:
         self._networks = nn.ModuleDict({name: in_float64(net) for name, net in networks.items()})
         self._channel, self._recipe = channel, recipe
         code, encoder = self._networks["code"], self._networks["encoder"]
@@ -121,9 +119,7 @@ class GanCodec:
             heading, nn.ModuleDict(writer), container.FINGERPRINT_BYTES
         )
         # It is the key of the decoder's noise, so it must never change.
-        self.reader_fingerprint = fingerprint(
-            heading, nn.ModuleDict(networks), _READER_FINGERPRINT_BYTES
-        )
+        self.reader_fingerprint = fingerprint(heading, networks, _READER_FINGERPRINT_BYTES)
 
     def compress(self, picture: Picture) -> bytes:
         """The container of a picture, with the maps that the decoder needs.

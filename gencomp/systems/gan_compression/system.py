@@ -159,8 +159,7 @@ class GanSystem(SystemOfObjectives):
         return found
 
     def codec(self) -> GanCodec:
-        nets = {name: self.networks[name] for name in self.trained}
-        return GanCodec(nets, self.channel, self.recipe)
+        return GanCodec(self.coding_networks(), self.channel, self.recipe)
 
     def coding_networks(self) -> nn.ModuleDict:
         return nn.ModuleDict({name: self.networks[name] for name in self.trained})

@@ -1,4 +1,4 @@
-"""A tracker that keeps what it is given in memory, and a run whose log the tests write."""
+"""A tracker that keeps what it is given in memory; a run whose log tests write; and its record."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cluster.logs import json_lines
-from cluster.logs.metrics_log import Row
+from cluster.logs.metrics_log import Row, place
 from cluster.runs import Run
 from cluster.tracking.choice import Name
-from cluster.tracking.tracker import NOWHERE, Described, Held, Outcome, Tracker, place
+from cluster.tracking.tracker import NOWHERE, Described, Held, Outcome, Tracker
 
 
 class Dies(BaseException):
@@ -118,3 +118,9 @@ def grid(run: Run, step: int) -> None:
     path = run.path / "samples" / f"step-{step:09d}.png"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"\x89PNG of step %d" % step)
+
+
+def step_sent(run: Run, name: Name) -> int:
+    """The last step that a run has sent to a tracker, by its record; -1 if there is none."""
+    path = run.path / "tracking.json"
+    return int(json.loads(path.read_text())[name]["sent"][0]) if path.exists() else -1

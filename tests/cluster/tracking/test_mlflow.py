@@ -30,7 +30,7 @@ from sweeps.tracking import TrialsFollower
 from sweeps.trial import Trial
 from tests import tiny
 from tests.cluster.ray_train.test_train import reached, step_of
-from tests.cluster.tracking.in_memory import grid, log, new_run
+from tests.cluster.tracking.in_memory import grid, log, new_run, step_sent
 from tests.processes import ENVIRONMENT, Driver
 from tests.waiting import wait_for
 
@@ -148,8 +148,7 @@ def test_kills_and_a_server_that_goes_away(
     words = ["train", str(file), "--runs", str(tmp_path / "runs"), "--track", "mlflow"]
 
     def sent() -> int:
-        path = run.path / "tracking.json"
-        return int(json.loads(path.read_text())["mlflow"]["sent"][0]) if path.exists() else -1
+        return step_sent(run, "mlflow")
 
     first = drive(*words)
     first.wait_for(lambda: sent() > 5)

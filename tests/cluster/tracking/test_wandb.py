@@ -16,6 +16,7 @@ from cluster.tracking import wandb_files
 from cluster.tracking.tracker import metrics_of
 from tests import tiny
 from tests.cluster.ray_train.test_train import reached
+from tests.cluster.tracking.in_memory import step_sent
 from tests.processes import ENVIRONMENT, Driver
 from tests.waiting import wait_for
 
@@ -40,8 +41,7 @@ def test_a_stop_and_a_kill(
     words = ["train", str(file), "--runs", str(tmp_path / "runs"), "--track", "wandb"]
 
     def sent() -> int:
-        path = run.path / "tracking.json"
-        return int(json.loads(path.read_text())["wandb"]["sent"][0]) if path.exists() else -1
+        return step_sent(run, "wandb")
 
     first = drive(*words)
     first.wait_for(lambda: sent() > 5)
