@@ -21,6 +21,7 @@ from typing import Any
 import ray
 from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.callback import RayTrainCallback
 from ray.train.v2._internal.execution.scaling_policy import (
@@ -31,6 +32,7 @@ from ray.train.v2._internal.execution.scaling_policy import (
 )
 from ray.train.v2.api.result import Result
 
+from cluster import ray_runtime
 from cluster.logs import json_lines, process_log
 from cluster.ray_train.nodes import answers
 
@@ -74,17 +76,16 @@ class Trainer(TorchTrainer):
 
     def __init__(self, *arguments: Any, run: Path, signals: Signals, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._policy = AsManyAsFit(self.scaling_config, run, signals)
+        grows = not ray_runtime.is_complete()
+        self._policy = AsManyAsFit(self.scaling_config, run, signals, grows)
 
     def _create_default_callbacks(self) -> list[RayTrainCallback]:
         # The cleaner of placement groups is an actor that outlives its job. It lives for ever where
         # no dashboard tells it that the controller has gone, and the end of the job frees the
-        # groups anyway.
-        return [
-            one
-            for one in super()._create_default_callbacks()
-            if not isinstance(one, PlacementGroupCleanerCallback)
-        ]
+        # groups anyway. Ray Data, for which we have no use, takes an actor for each start of the
+        # workers, and its import in each of them.
+        unused = (PlacementGroupCleanerCallback, DatasetsCallback)
+        return [x for x in super()._create_default_callbacks() if not isinstance(x, unused)]
 
     def _initialize_and_run_controller(self, **parts: Any) -> Result:
         return super()._initialize_and_run_controller(**parts | {"scaling_policy": self._policy})
@@ -97,16 +98,28 @@ class AsManyAsFit(ScalingPolicy):
         config: the fewest and the most workers, and the resources that each of them needs.
         run: the run's directory; changes, and what training waits for, go to the driver's log.
         signals: the files by which training is asked to stop or to grow.
+        cluster_grows: whether the cluster may be asked for more nodes.
     """
 
-    def __init__(self, config: ScalingConfig, run: Path, signals: Signals) -> None:
+    def __init__(
+        self, config: ScalingConfig, run: Path, signals: Signals, cluster_grows: bool
+    ) -> None:
         super().__init__(config)
-        self._run, self._signals = run, signals
+        self._run, self._signals, self._cluster_grows = run, signals, cluster_grows
         self._needs: Resources = config._resources_per_worker_not_none
         self._seen, self._since = -1, 0.0
         self._looked = 0.0
         self._told = ""
         self._silent: tuple[str, ...] = ()
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """Open the way by which nodes are asked for, an actor of Ray's, if there can be any."""
+        if self._cluster_grows:
+            super().after_controller_start(train_run_context)
+
+    def _maybe_send_resource_request(self) -> None:
+        if self._cluster_grows:
+            super()._maybe_send_resource_request()
 
     def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
         """Decide whether to start workers; Ray asks again and again while there are none."""

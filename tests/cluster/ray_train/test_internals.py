@@ -24,10 +24,13 @@ V2 = "ray.train.v2._internal"
             [
                 "make_decision_for_non_running_worker_group",
                 "make_decision_for_running_worker_group",
+                "after_controller_start",
+                "_maybe_send_resource_request",
             ],
         ),
         (f"{V2}.execution.callback", "RayTrainCallback", []),
         (f"{V2}.callbacks.placement_group_callback", "PlacementGroupCleanerCallback", []),
+        (f"{V2}.callbacks", "DatasetsCallback", []),
         (f"{V2}.exceptions", "WorkerGroupStartupFailedError", []),
         ("ray.train.v2.api.result", "Result", []),
         ("ray.tune.progress_reporter", "TrialProgressCallback", []),
