@@ -13,7 +13,7 @@ from typing import Any
 
 from cluster import final_errors
 from cluster.locks import Lease
-from cluster.logs import json_lines, metrics_log
+from cluster.logs import metrics_log
 from cluster.runs import Run
 from cluster.supervision import Supervision
 
@@ -52,7 +52,7 @@ class Training:
         """
         refusal = self.run.refusal
         final_errors.reserve(refusal)
-        new_rows = metrics_log.Follower(self.run.metrics, json_lines.end(self.run.metrics))
+        new_rows = metrics_log.Follower(self.run.metrics, skip=True)
         have_ended = start()
 
         def ended() -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ Row = dict[str, Any]
 Place = tuple[float, int]
 
 STAMP = ("step", "attempt", "epoch", "time")  # what a row says beside its metrics
+
+# A row has its time and attempt in its first bytes, and its last values in the last ones.
+_REMEMBERED = 512
 
 # So many rows may stand late beside each other; a writer that lost its run writes one or two.
 _LATE = 8
@@ -38,27 +42,45 @@ def newest_first(path: Path) -> Iterator[Row]:
 
 
 class Follower:
-    """Gives the rows that are written from a place on.
+    """Gives the rows that are written from now on, each once.
 
-    A row of a newer attempt takes the place of all rows of its step and of later ones.
+    A row of a newer attempt takes the place of all rows of its step and of later ones. The log may
+    have been rewound by a new attempt, and have grown again, between two calls.
 
     Args:
-        offset: the place in the file, in bytes.
+        skip: whether rows that stand in the log already are left out.
     """
 
-    def __init__(self, path: Path, offset: int = 0) -> None:
-        self._path, self._offset = path, offset
-        self._attempt = 0
+    def __init__(self, path: Path, skip: bool = False) -> None:
+        self._path = path
+        self._offset, self._before = 0, b""  # where to go on, and the last bytes before
+        self._last: tuple[int, Place] | None = None  # the attempt and place of the last row
+        if skip:
+            self()
 
     def __call__(self) -> list[Row]:
         """The rows since the last call."""
-        rows, self._offset = json_lines.follow(self._path, self._offset)
+        rewound = self._was_rewound()
+        rows, self._offset = json_lines.follow(self._path, 0 if rewound else self._offset)
+        self._before = self._bytes_before(self._offset)
         found = []
         for row in rows:
-            if _attempt(row) >= self._attempt:
-                self._attempt = _attempt(row)
+            here = _attempt(row), place(row)
+            if self._last is None or (here > self._last if rewound else here[0] >= self._last[0]):
+                self._last = here
                 found.append(row)
         return found
+
+    def _was_rewound(self) -> bool:
+        return self._bytes_before(self._offset) != self._before
+
+    def _bytes_before(self, offset: int) -> bytes:
+        """Some of the last row before a place, the time at which it was written among them."""
+        start = max(offset - _REMEMBERED, 0)
+        with suppress(FileNotFoundError), self._path.open("rb") as file:
+            file.seek(start)
+            return file.read(offset - start)
+        return b""
 
 
 def place(row: Mapping[str, Any]) -> Place:

@@ -77,6 +77,29 @@ def test_each_reader_gets_each_step_once(case: tuple[Path, Rows]) -> None:
     assert [(a, s) for s, a in kept.items()] == expected
 
 
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("checkpoint", [0, 3, 6])
+@pytest.mark.parametrize("written", [0, 1, 3, 20])
+@pytest.mark.parametrize("seen", [0, 2, 4, 6])
+def test_no_row_is_missed_or_given_twice_where_a_log_was_rewound_between_two_looks(
+    tmp_path: Path, seen: int, written: int, checkpoint: int, skip: bool
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    first, second = steps(1, 1, 6), steps(2, checkpoint + 1, checkpoint + written)
+    for attempt, step in first[:seen]:
+        json_lines.append(path, row(attempt, step))
+    new_rows = metrics_log.Follower(path, skip=skip)
+    before = of(new_rows())
+    assert before == ([] if skip else first[:seen])
+    for attempt, step in first[seen:]:
+        json_lines.append(path, row(attempt, step))
+    metrics_log.begin(path, checkpoint, starts=2)
+    for attempt, step in second:
+        json_lines.append(path, row(attempt, step))
+    assert of(new_rows()) == first[seen:checkpoint] + second
+    assert new_rows() == []
+
+
 def test_a_new_attempt_goes_on_behind_its_checkpoint(case: tuple[Path, Rows]) -> None:
     path, expected = case
     newest = max((row["attempt"] for row in json_lines.read(path)), default=0)
