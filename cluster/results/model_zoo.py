@@ -16,7 +16,9 @@ COLUMNS = (
 )  # fmt: skip
 # The commands that measure, from the one that says most of a codec's files.
 _COMMANDS = ("gencomp files", "gencomp evaluate", "gencomp train")
-_UNKNOWN = "–"
+_UNKNOWN, _LOSSLESS = "–", "lossless"
+# The metrics of what files decode to, in the order of the columns.
+_QUALITIES = ("psnr", "ms_ssim")
 
 
 class Found(NamedTuple):
@@ -56,6 +58,7 @@ def rows(found: Sequence[Found]) -> list[list[str]]:
     table = []
     for path, description in found:
         points: list[Result | None] = [*_points(description.card.results)]
+        exact = is_lossless(description.card.results)
         for point in points or [None]:
             table.append(
                 [
@@ -63,8 +66,7 @@ def rows(found: Sequence[Found]) -> list[list[str]]:
                     description.method,
                     _number(description.card.results, point, "nominal_bpp"),
                     _number((), point, "joint_bpp"),
-                    _number((), point, "psnr"),
-                    _number((), point, "ms_ssim"),
+                    *(_LOSSLESS if exact else _number((), point, one) for one in _QUALITIES),
                     _UNKNOWN if point is None else measured_on(point),
                     description.card.licence or "not stated",
                     f"{path.stat().st_size / 1e6:.3g}",
@@ -94,6 +96,15 @@ def card_lines(found: Found) -> list[str]:
             lines.append(f"  {name:<28}{value}{ends}")
     lines += ["", "to use it:", *(f"  {one}" for one in card.use(str(found.path)))]
     return [_printable(line) for line in lines]
+
+
+def is_lossless(results: Sequence[Result]) -> bool:
+    """Whether files of a model decode to the very image.
+
+    Training then measures the bits of an ideal lossless code, `bits_per_dim`. Errors beside it are
+    those of the means of a likelihood, which no file decodes to.
+    """
+    return any(result.value("bits_per_dim") is not None for result in results)
 
 
 def measured_on(result: Result) -> str:

@@ -13,12 +13,15 @@ from docs.site import api, commands, recipes, repository
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# What a reader looks for, as a newcomer asks for it; pages are paths in the repository.
+# What a reader looks for, as a newcomer asks for it; pages are paths in the repository,
+# those of notebooks with the ending of the page that is made of them.
 NAVIGATION: list[dict[str, Any]] = [
     {
         "Overview": [
             "README.md",
             {"Start here": "docs/start.md"},
+            {"A codec in a minute": "docs/notebooks/codec.md"},
+            {"The curve of your own decoder": "docs/notebooks/curve.md"},
             {"Every command": "docs/commands.md"},
             {"What holds": "docs/guarantees.md"},
             {"Changes": "CHANGELOG.md"},

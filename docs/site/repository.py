@@ -1,21 +1,25 @@
 """The pages that lie in the repository, with the pictures and source files to which they link.
 
 The sources of the site have the folders of the repository, so that links between pages work on a
-Git host and on the site. A source file becomes a page of its own.
+Git host and on the site. A source file becomes a page of its own, and so does a notebook.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
+from docs.site import notebooks
+
 # Where pages begin; other pages are found by links.
-PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/*.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/*.md", "docs/notebooks/*.ipynb")
 PICTURES = {".png", ".svg", ".jpg"}
 # The end of the name of a page that shows a file, behind the file's own ending.
 SUFFIX = ".source.md"
+# A notebook becomes a page with the pictures in it.
+NOTEBOOK = ".ipynb"
 
 _LINK = re.compile(r"(?<=\]\()(?P<path>[^)\s#:]+)(?P<anchor>#[^)\s]*)?(?=\))")
 _FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
@@ -43,19 +47,33 @@ def write(root: Path, source: Path) -> None:
             text = (root / page).read_text(encoding="utf-8")
             todo += linked(root, page, text)
             target.write_text(with_pages_of_files(text), encoding="utf-8")
+        elif page.suffix == NOTEBOOK:
+            text, pictures = notebooks.page(notebooks.read(root / page), page.stem)
+            todo += linked(root, page, text, set(pictures))
+            target.with_suffix(".md").write_text(with_pages_of_files(text), encoding="utf-8")
+            for name, content in pictures.items():
+                (target.parent / name).write_bytes(content)
         else:
             shown = _shown(page, (root / page).read_text(encoding="utf-8"))
             target.with_name(target.name + SUFFIX).write_text(shown, encoding="utf-8")
 
 
-def linked(root: Path, page: Path, text: str) -> Iterator[Path]:
+def linked(root: Path, page: Path, text: str, own: Set[str] = frozenset()) -> Iterator[Path]:
     """The files to which a page links.
+
+    Args:
+        root: The checkout.
+        page: The page.
+        text: The text of the page in Markdown.
+        own: The names of the pictures that are written beside the page.
 
     Raises:
         ValueError: There is no such file in the repository.
     """
     for part in _FENCED.split(text)[::2]:
         for link in _LINK.finditer(part):
+            if link["path"] in own:
+                continue
             path = (root / page.parent / link["path"]).resolve()
             if not path.is_file() or not path.is_relative_to(root.resolve()):
                 raise ValueError(f"{page} links to {link['path']}, which is no file here")
@@ -70,8 +88,12 @@ def with_pages_of_files(text: str) -> str:
 
 
 def _to_page(link: re.Match[str]) -> str:
-    is_page = Path(link["path"]).suffix in {".md", *PICTURES}
-    return link["path"] + ("" if is_page else SUFFIX) + (link["anchor"] or "")
+    path = Path(link["path"])
+    if path.suffix == NOTEBOOK:
+        target = str(path.with_suffix(".md"))
+    else:
+        target = str(link["path"]) + ("" if path.suffix in {".md", *PICTURES} else SUFFIX)
+    return target + (link["anchor"] or "")
 
 
 def _shown(path: Path, text: str) -> str:

@@ -60,6 +60,16 @@ class SlurmOptions(BaseModel):
         description="Line of shell that Slurm's job runs before the command, such as a module load;"
         " repeatable.",
     )
+    container: str | None = Field(
+        None,
+        description="Image in which Slurm's jobs run, as apptainer:IMAGE or pyxis:IMAGE. Its Python"
+        " must have this version of gencomp, and Slurm's commands must work in it.",
+    )
+    mount: tuple[str, ...] = Field(
+        (),
+        description="Path of the nodes that the container sees, as PATH or SOURCE:TARGET;"
+        " repeatable. The current directory and that of the run are always seen.",
+    )
 
     @property
     def minutes(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,16 +30,28 @@ _EXPANDED: dict[Executor, dict[str, str]] = {
 }
 
 
-def python() -> str:
-    """The command that replaces the batch shell; nothing is imported from its directory (-P)."""
-    return f"exec {shlex.quote(sys.executable)} -P"
+def python(inside: Sequence[str] = ()) -> str:
+    """The command that replaces the batch shell; nothing is imported from its directory (-P).
+
+    Args:
+        inside: the words that start a container, whose own Python is taken then.
+    """
+    words = [*inside, "python"] if inside else [sys.executable]
+    return f"exec {shlex.join(words)} -P"
 
 
-def script(logs: Path, values: Mapping[str, Any], jobs: int) -> str:
-    """The batch script that submitit would submit; making it needs no Slurm."""
+def script(logs: Path, values: Mapping[str, Any], jobs: int, inside: Sequence[str] = ()) -> str:
+    """The batch script that submitit would submit; making it needs no Slurm.
+
+    Args:
+        logs: the directory of logs.
+        values: the parameters of submitit's executor.
+        jobs: the number of jobs of the array.
+        inside: the words that start a container.
+    """
     from submitit.slurm.slurm import _make_sbatch_string
 
-    command = f"{python()} -u -m submitit.core._submit {shlex.quote(str(logs))}"
+    command = f"{python(inside)} -u -m submitit.core._submit {shlex.quote(str(logs))}"
     count = jobs if jobs > 1 else None
     return _make_sbatch_string(command=command, folder=logs, map_count=count, **values)
 

@@ -12,12 +12,13 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from cluster.files import lock_holder
 from gencomp.errors import InputError
 from shards.pool import environment
-from slurm.jobs import ledger, options, queue, sbatch
+from slurm.jobs import container, ledger, options, queue, sbatch
 from slurm.jobs.job import COLLECT, PILOT, Executor, Job
 from slurm.jobs.job_set import JobSet
 
@@ -125,7 +126,8 @@ def dry_run(
         if jobs := work.of(stage):
             dependency = _dependency(evaluation, stage, before)
             values = _parameters(evaluation, asked, parallel, dependency)
-            texts.append(sbatch.script(evaluation.logs, values, len(jobs)))
+            inside = _inside(evaluation, asked)
+            texts.append(sbatch.script(evaluation.logs, values, len(jobs), inside))
             texts.append("".join(f"# {evaluation.describe(job)}\n" for job in jobs))
             before += [job.model_copy(update={"id": f"{stage.upper()}-ID"}) for job in jobs]
     return "\n".join(texts) if texts else "# nothing is missing\n"
@@ -151,9 +153,8 @@ def to_slurm(
     from submitit.core.utils import FailedJobError
     from submitit.slurm.slurm import SlurmExecutor
 
-    executor = SlurmExecutor(
-        evaluation.logs, max_num_timeout=options.MAX_TIMEOUTS, python=sbatch.python()
-    )
+    python = sbatch.python(_inside(evaluation, asked))
+    executor = SlurmExecutor(evaluation.logs, max_num_timeout=options.MAX_TIMEOUTS, python=python)
     submitted: list[Job] = []
     said = io.StringIO()
 
@@ -332,6 +333,31 @@ def _parameters(
         parallel=parallel,
     )
     return options.parameters(asked, shape)
+
+
+def require_container(evaluation: JobSet, asked: options.SlurmOptions, executor: Executor) -> None:
+    """Check a container that is asked for, before anything is written or submitted.
+
+    Raises:
+        InputError: it is malformed, or the jobs cannot run in it.
+    """
+    _inside(evaluation, asked)
+    if asked.container is not None and executor != "slurm":
+        raise InputError("--container is for jobs on Slurm, but these run on this machine")
+
+
+def _inside(evaluation: JobSet, asked: options.SlurmOptions) -> list[str]:
+    """The words of the batch script that start the container in which the jobs run, if any."""
+    subject = evaluation.subject.resolve()
+    # Beside a run lie those that it has started from.
+    run = subject.parents[1] if subject.parent.name == "evaluations" else subject
+    found = container.of(asked, [Path.cwd(), run.parent])
+    if found is not None and evaluation.nodes > 1:
+        raise InputError(
+            f"--container is for jobs of one node, but --nodes is {evaluation.nodes}: Ray on"
+            " several nodes is not started inside images"
+        )
+    return found.words(evaluation.cpus, evaluation.gpu) if found else []
 
 
 def _dependency(evaluation: JobSet, stage: str, before: Iterable[Job]) -> str | None:

@@ -15,11 +15,15 @@ from gencomp.recipes import RECIPES, shipped
 from gencomp.validation import keys
 from tests.conftest import ROOT
 
+NOTEBOOKS = sorted(ROOT.glob("docs/notebooks/*.ipynb"))
+
 
 def test_every_page_of_the_repository_is_in_the_navigation() -> None:
     listed = re.findall(r"[\w/]+\.md", yaml.safe_dump(site.NAVIGATION))
     there = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md")}
-    assert there <= set(listed) and all((ROOT / page).is_file() for page in listed)
+    made = {path.relative_to(ROOT).with_suffix(".md").as_posix() for path in NOTEBOOKS}
+    assert there | made <= set(listed)
+    assert all((ROOT / page).is_file() for page in set(listed) - made)
 
 
 def test_links_lead_to_pages_pictures_and_pages_of_source_files(tmp_path: Path) -> None:

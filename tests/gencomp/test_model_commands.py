@@ -210,12 +210,16 @@ def test_the_card_and_the_zoo(
     zoo.mkdir()
     assert main(["export", str(runs / "codec"), "zoo/a.gencomp"]) == 0
     assert main(["export", str(runs / "base"), "zoo/b.gencomp", "--licence", "CC-BY-4.0"]) == 0
+    assert main(["export", str(runs / "exact"), "zoo/d.gencomp"]) == 0
     capsys.readouterr()
     assert main(["models", "zoo"]) == 0
-    first, second = capsys.readouterr().out.splitlines()[2:]
+    first, second, exact = capsys.readouterr().out.splitlines()[2:]
     assert first.split()[:3] == ["a.gencomp", "dplc/codec", "0.007812"]
     assert "photos, 12 images" in first and "not stated" in first
     assert second.split()[:2] == ["b.gencomp", "urdp/end_to_end"] and "CC-BY-4.0" in second
+    # Training measures a PSNR of this one too, which is of no image that its files hold.
+    assert exact.split()[:6] == ["d.gencomp", "irec/rvae", "–", "–", "lossless", "lossless"]
+    assert "lossless" not in first + second
 
     assert main(["models", "zoo/a.gencomp"]) == 0
     said = capsys.readouterr().out
@@ -226,7 +230,7 @@ def test_the_card_and_the_zoo(
     (zoo / "c.gencomp").write_bytes(b"nothing")
     assert main(["models", "zoo"]) == 1
     found = capsys.readouterr()
-    assert len(found.out.splitlines()) == 4 and "c.gencomp cannot be read as a model" in found.err
+    assert len(found.out.splitlines()) == 5 and "c.gencomp cannot be read as a model" in found.err
 
 
 def test_results_of_these_weights_are_in_the_card(

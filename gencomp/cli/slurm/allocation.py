@@ -90,6 +90,7 @@ class Allocation(Requests):
             The exit code.
         """
         submit.require_possible(found, 1, "slurm")
+        submit.require_container(found, self, "slurm")
         found.path.mkdir(parents=True, exist_ok=True)
         with locked(found.path, _BUSY):
             if not _announce_living(found.subject):

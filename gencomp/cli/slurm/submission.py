@@ -112,6 +112,7 @@ class Submission(Requests):
 
         chosen = submit.choose(self.executor)
         submit.require_possible(jobs, self.jobs, chosen)
+        submit.require_container(jobs, self, chosen)
         jobs.enter()
         with locked(jobs.path, _BUSY):
             missing = len(jobs.missing())
