@@ -15,7 +15,7 @@ from tests.hosts.slurm_nodes import SlurmNodes
 from tests.hosts.strangers import open_doors, refused_calls, told
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.hosts, pytest.mark.slurm]
+pytestmark = [pytest.mark.hosts, pytest.mark.slurm, pytest.mark.long]
 
 DAEMONS = {"munged", "slurmd"}
 # Ray on all nodes of a job, as a run or a sweep has it, until the job is asked to end.
