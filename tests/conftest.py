@@ -272,6 +272,7 @@ def slurm_cluster(
 
 @pytest.fixture(autouse=True)
 def _slurm_where_marked(request: pytest.FixtureRequest) -> None:
-    """Only marked tests see a Slurm: `--executor auto` would choose it."""
-    if request.node.get_closest_marker("slurm"):
+    """Only marked tests see a Slurm: `--executor auto` would choose it. Hosts have their own."""
+    marked = request.node.get_closest_marker
+    if marked("slurm") and not marked("hosts"):
         request.getfixturevalue("slurm_cluster")

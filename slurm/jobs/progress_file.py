@@ -76,7 +76,9 @@ class ProgressFile:
             self._values["ess"] = ess
 
     def write(self, ended: str | None = None) -> None:
-        """Write the file.
+        """Write the file, unless a later attempt has begun meanwhile and writes it.
+
+        An attempt may live on after Slurm has lost its node and has started the job elsewhere.
 
         Args:
             ended: the end of the job in words: done, stopped, or failed with the reason.
@@ -92,7 +94,8 @@ class ProgressFile:
             ended=ended,
         )
         with suppress(OSError):  # the file is only for display, and must not end a job
-            files.write_json(self._path, self._values, durable=False)
+            if read(self._path).get("attempt", 0) <= self._values["attempt"]:
+                files.write_json(self._path, self._values, durable=False)
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -201,5 +201,5 @@ def _wait_for_predecessor(subject: Path) -> None:
     """Wait while the driver of an earlier attempt still holds a run or a sweep."""
     deadline = time.monotonic() + _PREDECESSOR_SECONDS
     while (who := run_status.holder(subject)) is not None and time.monotonic() < deadline:
-        print(f"waiting for {who} of an earlier attempt to end", file=sys.stderr, flush=True)
+        print(f"waiting for an earlier attempt to end: {who}", file=sys.stderr, flush=True)
         time.sleep(_LOOK_SECONDS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import NamedTuple
 import grpc
 import pytest
 
+from tests.cluster.without_token import CALLS, NODES, answer, page, refuses
 from tests.processes import ENVIRONMENT, descendants, listening_at
 
 pytestmark = pytest.mark.long
@@ -31,19 +31,6 @@ with ray_runtime.cluster(cpus=1):
     print(Path(os.environ["RAY_AUTH_TOKEN_PATH"]).read_text(), flush=True)
     sys.stdin.read()
 """
-NODES = "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo"
-# Calls of every kind of process; an empty message asks for everything, or does nothing.
-CALLS = [
-    NODES,
-    "/ray.rpc.InternalKVGcsService/InternalKVKeys",
-    "/ray.rpc.JobInfoGcsService/GetAllJobInfo",
-    "/ray.rpc.ActorInfoGcsService/GetAllActorInfo",
-    "/ray.rpc.NodeManagerService/GetNodeStats",
-    "/ray.rpc.ObjectManagerService/Pull",
-    "/ray.rpc.CoreWorkerService/GetCoreWorkerStats",
-    "/ray.rpc.CoreWorkerService/PushTask",
-    "/ray.rpc.reporter.ReporterService/GetTraceback",
-]
 
 
 class Running(NamedTuple):
@@ -69,19 +56,6 @@ def running() -> Iterator[Running]:
         process.communicate()
 
 
-def answer(at: tuple[str, int], call: str, token: str | None = None) -> grpc.StatusCode:
-    """How a call ends, with a token or without."""
-    metadata = [("authorization", f"Bearer {token}")] if token else []
-    # gRPC listens on IPv4 addresses by way of IPv6, and cannot be called by that name.
-    address = at[0].removeprefix("::ffff:")
-    with grpc.insecure_channel(f"{address}:{at[1]}") as channel:
-        try:
-            channel.unary_unary(call)(b"", timeout=5, metadata=metadata)
-        except grpc.RpcError as error:
-            return error.code()
-    return grpc.StatusCode.OK
-
-
 def test_no_call_is_answered(running: Running) -> None:
     told = {(at, call): answer(at, call) for at in running.ports for call in CALLS}
     assert len(running.ports) >= 4
@@ -99,11 +73,4 @@ def test_no_call_is_answered(running: Running) -> None:
 
 def test_no_page_is_shown(running: Running) -> None:
     for at, command in running.ports.items():
-        with socket.create_connection(at, timeout=5) as connection:
-            connection.settimeout(2)
-            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            try:
-                said = connection.recv(100)
-            except OSError:
-                continue
-        assert not said.startswith(b"HTTP") or b" 401 " in said or b" 404 " in said, command
+        assert refuses(page(at)), command

@@ -13,6 +13,10 @@ process that made them, however that ends.
 
     hosts.py            the hosts, seen from outside
     first_process.py    the first process of a host
+    ray_nodes.py        Ray on the hosts, as its users start it
+    slurm_nodes.py      a Slurm across the hosts
+    slurm_runs.py       a run that this Slurm trains
+    strangers.py        what the hosts tell to who has no token
 """
 
 from tests.hosts.hosts import Hosts, why_impossible

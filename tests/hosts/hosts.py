@@ -138,6 +138,9 @@ class Hosts:
                 with suppress(RuntimeError):  # it was faster
                     _inside(self._switch.pid, "ip", "link", "del", f"{side}{_place(name)}")
 
+    def has_power(self, name: str) -> bool:
+        return name in self._first
+
     def unplug(self, name: str) -> None:
         """Pull the cable of a host's first interface out."""
         self._link(name, "down")
@@ -188,10 +191,19 @@ class Hosts:
             os.kill(pid, number)
 
     def processes(self, name: str) -> list[int]:
-        """The processes of a host but its first one, by their numbers on this machine."""
+        """The processes of a host but its first one, by their numbers on this machine.
+
+        A host without power has none.
+        """
+        if not self.has_power(name):
+            return []
         first = self._pid(name)
         space = os.readlink(f"/proc/{first}/ns/pid")
         return [pid for pid in _all_processes() if pid != first and _space(pid) == space]
+
+    def path(self, name: str, path: Path) -> Path:
+        """The path by which this process reaches a file of a host."""
+        return Path(f"/proc/{self._pid(name)}/root{path}")
 
     def _how(self, name: str, words: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
         enter = ["nsenter", f"--target={self._pid(name)}", *_OWN_NAMESPACES, "--"]

@@ -6,9 +6,10 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.processes import Process
 from tests.slurm_cluster import configuration, processes
@@ -42,6 +43,11 @@ class Cluster:
     directory: Path
 
     @property
+    def own(self) -> Path:
+        """What each host has for itself, by its path there; this machine is the only host."""
+        return self.directory
+
+    @property
     def slurm_conf(self) -> Path:
         return self.directory / "etc" / "slurm.conf"
 
@@ -67,7 +73,6 @@ class Cluster:
         """
         if not self.exists:
             self._lay_out(nodes)
-        self._start("munged", self._munged())
         self.start_controller()
         for node in self.nodes:
             self.start_node(node)
@@ -95,17 +100,18 @@ class Cluster:
 
     def processes(self) -> set[Process]:
         """Everything that runs: daemons, stepds and jobs."""
-        found = self.controller() | processes.holding(self._log("munged"))
+        found = self.controller() | self._daemon("munged")
         return found.union(*map(self.of_node, self.nodes))
 
     def controller(self) -> set[Process]:
-        return processes.holding(self._log("slurmctld"))
+        return self._daemon("slurmctld")
 
     def of_node(self, node: str) -> set[Process]:
         """The processes of one emulated node."""
         return processes.of_node(self._log(f"slurmd.{node}"), self.slurm_conf, node)
 
     def start_controller(self) -> None:
+        self._start_munged("munged")
         self._start("slurmctld", ["slurmctld"])
 
     def start_node(self, node: str) -> None:
@@ -129,15 +135,7 @@ class Cluster:
             RuntimeError: it fails.
             TimeoutExpired: no controller answers.
         """
-        done = subprocess.run(
-            command,
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
+        done = self._call(command, capture_output=True, timeout=seconds)
         if done.returncode != 0:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
         return done.stdout
@@ -158,33 +156,37 @@ class Cluster:
         if not wait_for(ready, pause=0.02):
             raise RuntimeError(f"the cluster does not start: {self._last_words()}")
 
-    def _start(self, name: str, command: list[str]) -> None:
-        if processes.holding(self._log(name)):
+    def _start(self, daemon: str, command: list[str]) -> None:
+        if self._daemon(daemon):
             return
         # A pipe would stay open as long as the daemon lives.
-        with (self.directory / "log" / f"{name}.start").open("w") as words:
-            done = subprocess.run(
-                command,
-                env=self.environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=words,
-                stderr=words,
-                timeout=PATIENCE,
-                check=False,
-            )
+        with (self.directory / "log" / f"{daemon}.start").open("w") as words:
+            done = self._call(command, daemon, stdout=words, stderr=words, timeout=PATIENCE)
         if done.returncode != 0:
             raise RuntimeError(f"{command[0]} does not start: {self._last_words()}")
 
-    def _munged(self) -> list[str]:
-        own = self.directory / "munge"
-        return [
+    def _start_munged(self, daemon: str) -> None:
+        munge = self.own / "munge"
+        command = [
             "munged",
-            f"--key-file={own / 'key'}",
-            f"--seed-file={own / 'seed'}",
-            f"--socket={self.directory / 'run' / 'munge.sock'}",
-            f"--pid-file={self.directory / 'run' / 'munged.pid'}",
-            f"--log-file={self._log('munged')}",
+            f"--key-file={munge / 'key'}",
+            f"--seed-file={munge / 'seed'}",
+            f"--socket={self.own / 'run' / 'munge.sock'}",
+            f"--pid-file={self.own / 'run' / 'munged.pid'}",
+            f"--log-file={self._log(daemon)}",
         ]
+        self._start(daemon, command)
+
+    def _daemon(self, name: str) -> set[Process]:
+        """The processes of a daemon: one, or none if it does not run."""
+        return processes.holding(self._log(name))
+
+    def _call(
+        self, command: Sequence[str], daemon: str = "slurmctld", **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end on the host of a daemon, which is this machine."""
+        common: dict[str, Any] = {"stdin": subprocess.DEVNULL, "text": True, "check": False}
+        return subprocess.run(command, env=self.environment(), **common, **options)
 
     def _log(self, daemon: str) -> Path:
         return self.directory / "log" / f"{daemon}.log"

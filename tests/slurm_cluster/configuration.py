@@ -6,28 +6,29 @@ import os
 import re
 import secrets
 import socket
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 # Below the ports that the kernel gives away, above those of the Ray clusters inside jobs.
 _PORTS = range(27000, 32000)
 
 _TEMPLATE = """\
 ClusterName=gencomp
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={port}
-CommunicationParameters=NoCtldInAddrAny
+SlurmctldHost={controller.host}({controller.address})
+SlurmctldPort={controller.port}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
 CredType=cred/munge
 # A requeued job waits cred_expire seconds (120 by default). Less than KillWait + 2 breaks nodes:
 # the job comes back while its old processes still die.
-AuthInfo=socket={directory}/run/munge.sock,cred_expire=8
+AuthInfo=socket={own}/run/munge.sock,cred_expire=8
 KillWait=2
-StateSaveLocation={directory}/state
-SlurmdSpoolDir={directory}/spool.%n
-SlurmctldPidFile={directory}/run/slurmctld.pid
-SlurmdPidFile={directory}/run/slurmd.%n.pid
+StateSaveLocation={own}/state
+SlurmdSpoolDir={own}/spool.%n
+SlurmctldPidFile={own}/run/slurmctld.pid
+SlurmdPidFile={own}/run/slurmd.%n.pid
 SlurmctldLogFile={directory}/log/slurmctld.log
 SlurmdLogFile={directory}/log/slurmd.%n.log
 # Nothing of the machine's own Slurm, cgroups or limits.
@@ -63,31 +64,72 @@ PartitionName=main Nodes=ALL Default=YES DefaultTime=10 PriorityTier=5 PreemptMo
 PartitionName=low Nodes=ALL DefaultTime=10 PriorityTier=1 PreemptMode=REQUEUE GraceTime=10
 PartitionName=high Nodes=ALL DefaultTime=10 PriorityTier=10 PreemptMode=OFF
 """
-# Every node has an address of its own: all of 127/8 is this machine.
 _NODE = (
-    "NodeName={name} NodeHostname={host} NodeAddr=127.0.1.{number} Port={port} "
-    "CPUs=2 RealMemory=4000 Gres=gpu:2"
+    "NodeName={name} NodeHostname={at.host} NodeAddr={at.address} Port={at.port} "
+    "CPUs=2 RealMemory=4000 Gres=gpu:2\n"
 )
 # A GPU must be a character device, or its tasks see no CUDA_VISIBLE_DEVICES.
 _GPUS = "NodeName={names} Name=gpu File=/dev/null\nNodeName={names} Name=gpu File=/dev/zero\n"
 
 
+class Place(NamedTuple):
+    """Where a daemon runs, and where the others reach it."""
+
+    host: str
+    address: str
+    port: int
+
+
 def write(directory: Path, nodes: int) -> None:
-    """Lay out a directory for `nodes` nodes of 2 CPUs and 2 GPUs each, named n1, n2, ..."""
-    for name in ("etc", "run", "log", *(f"spool.n{i + 1}" for i in range(nodes))):
-        (directory / name).mkdir(parents=True)
+    """Lay out a directory for `nodes` nodes of this machine, named n1, n2, ..."""
+    host = socket.gethostname().partition(".")[0]
+    port = _free_ports(nodes + 1)
+    # Every node has an address of its own: all of 127/8 is this machine.
+    places = {f"n{i}": Place(host, f"127.0.1.{i}", port + i) for i in range(1, nodes + 1)}
+    write_shared(directory, directory, Place(host, "127.0.0.1", port), places)
+    # The controller listens where its host's name leads, here on this machine only.
+    with (directory / "etc" / "slurm.conf").open("a", encoding="utf-8") as file:
+        file.write("CommunicationParameters=NoCtldInAddrAny\n")
+    write_own(directory, places, secrets.token_bytes(1024))
+
+
+def write_shared(directory: Path, own: Path, controller: Place, nodes: Mapping[str, Place]) -> None:
+    """Write what all daemons read, and make the directory of their logs.
+
+    Args:
+        directory: where it is written.
+        own: the directory that each host has for itself.
+        controller: the place of the controller.
+        nodes: the places of the nodes by their names; each has 2 CPUs and 2 GPUs.
+    """
+    etc = directory / "etc"
+    for path in (etc, directory / "log"):
+        path.mkdir(parents=True)
+    text = _TEMPLATE.format(
+        directory=directory,
+        own=own,
+        controller=controller,
+        user=os.getuid(),
+        nodes="".join(_NODE.format(name=name, at=at) for name, at in nodes.items()).rstrip(),
+    )
+    (etc / "slurm.conf").write_text(text, encoding="utf-8")
+    (etc / "plugstack.conf").touch()
+    gpus = _GPUS.format(names=",".join(nodes))
+    (etc / "gres.conf").write_text(gpus, encoding="utf-8")
+
+
+def write_own(own: Path, nodes: Iterable[str], munge_key: bytes) -> None:
+    """Lay out the directory that a host has for itself, for the daemons of some nodes."""
+    for name in ("run", *(f"spool.{node}" for node in nodes)):
+        (own / name).mkdir(parents=True)
     # munged insists: its socket is for all to reach, its key for nobody else.
     for name in ("", "run"):
-        (directory / name).chmod(0o755)
+        (own / name).chmod(0o755)
     for name in ("state", "munge"):
-        (directory / name).mkdir(mode=0o700)
-    key = directory / "munge" / "key"
+        (own / name).mkdir(mode=0o700)
+    key = own / "munge" / "key"
     key.touch(mode=0o600)
-    key.write_bytes(secrets.token_bytes(1024))
-    etc = directory / "etc"
-    (etc / "plugstack.conf").touch()
-    (etc / "gres.conf").write_text(_GPUS.format(names=f"n[1-{nodes}]"))
-    (etc / "slurm.conf").write_text(_slurm_conf(directory, nodes))
+    key.write_bytes(munge_key)
 
 
 def node_names(slurm_conf: Path) -> list[str]:
@@ -95,24 +137,12 @@ def node_names(slurm_conf: Path) -> list[str]:
 
 
 def is_laid_out(directory: Path) -> bool:
-    """Whether `write` has been here, so that what lies here may be removed."""
+    """Whether `write_shared` has been here, so that what lies here may be removed."""
     try:
         text = (directory / "etc" / "slurm.conf").read_text()
     except FileNotFoundError:
         return False
-    return f"\nStateSaveLocation={directory}/state\n" in text
-
-
-def _slurm_conf(directory: Path, nodes: int) -> str:
-    host = socket.gethostname().partition(".")[0]
-    port = _free_ports(nodes + 1)
-    lines = [
-        _NODE.format(name=f"n{number}", host=host, number=number, port=port + number)
-        for number in range(1, nodes + 1)
-    ]
-    return _TEMPLATE.format(
-        directory=directory, host=host, port=port, user=os.getuid(), nodes="\n".join(lines)
-    )
+    return f"\nSlurmctldLogFile={directory}/log/slurmctld.log\n" in text
 
 
 def _free_ports(count: int) -> int:

@@ -21,7 +21,7 @@ def holding(log: Path) -> set[Process]:
     return {
         process
         for process in descendants(0)
-        if _program(process) in _PROGRAMS and str(log) in _open_files(process)
+        if program(process) in _PROGRAMS and str(log) in _open_files(process)
     }
 
 
@@ -46,14 +46,15 @@ def stop(processes: Iterable[Process], patience: float = 1.0) -> None:
 
 def crash(processes: Iterable[Process]) -> None:
     """SIGKILL, daemons and stepds first: nobody reports the end of the others."""
-    processes = sorted(processes, key=lambda process: _program(process) not in _PROGRAMS)
+    processes = sorted(processes, key=lambda process: program(process) not in _PROGRAMS)
     for process in processes:
         kill(process)
     if not gone(set(processes)):
         raise RuntimeError(f"cannot be killed: {[process.command() for process in processes]}")
 
 
-def _program(process: Process) -> str:
+def program(process: Process) -> str:
+    """The name of the program that a process runs; empty if it is gone."""
     try:
         return Path(f"/proc/{process.pid}/comm").read_text(encoding="utf-8").strip()
     except OSError:
