@@ -61,6 +61,10 @@ def test_a_dry_run_shows_the_script_and_writes_nothing(
         (["--loss.mmd_wieght", "3"], "unknown key loss.mmd_wieght; did you mean loss.mmd_weight?"),
         (["--data.shards", "nowhere", "--dry-run"], "nowhere"),
         (["--workers", "9", "--dry-run"], "9"),  # of a batch of 8
+        (
+            ["--nodes", "2", "--container", "apptainer:a.sif", "--dry-run"],
+            "--container is for jobs of one node, but --nodes is 2",
+        ),
         (["--workers", "8", "--nodes", "2", "--cpus-per-task", "2"], "8 CPUs, but --nodes 2 of"),
         (["--workers", "4..8", "--cpus-per-task", "3"], "4 workers need 4 CPUs"),
         (["--stall-seconds", "0"], "--stall-seconds 0 must be more than 0"),
