@@ -54,7 +54,7 @@ def test_what_a_command_has_no_use_for_is_left_aside(file: Path) -> None:
     [
         ("parttion: gpu", "unknown key parttion; did you mean partition[?]"),
         ("cpus_per_task: 2", "unknown key cpus_per_task; did you mean cpus-per-task[?]"),
-        ("xyz: 2", "unknown key xyz; allowed here are account, constraint, container, cpus-per-task"),
+        ("xyz: 2", "unknown key xyz; allowed here are account, constraint, container"),
         ("nodes: 0", "nodes is '0', but it should be greater than or equal to 1"),
         ("setup: module load cuda", "setup is 'module load cuda', but it should be a list"),
         ("gres: [gpu:1]", r"gres is \['gpu:1'\], but it should be a valid string"),
