@@ -63,7 +63,7 @@ def run_sweep(file: Path, runs: Path) -> None:
         driver.close()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_one_command_runs_the_chain(files: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     run_sweep(files / "decoders.yaml", runs)
