@@ -10,6 +10,7 @@ left out.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -160,5 +161,10 @@ HEAD = ["512×1024", "weights, averages, moments", "gradients", "weights in bflo
         "pictures in 80 GB"]  # fmt: skip
 
 
-if __name__ == "__main__":
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     print(table(HEAD, rows()))
+
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@ python benchmarks/scaling.py
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Sequence
 
@@ -173,6 +174,7 @@ TABLES = {
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     for title, made in TABLES.items():
         print(f"{title}\n\n{made()}\n")
 
