@@ -91,6 +91,12 @@ class LossyOptimizer(OptimizerSection):
     betas: tuple[_Decay, _Decay] = Field(
         (0.9, 0.999), description="decay rates of Adam's two moments"
     )
+    max_gradient_norm: float | None = Field(
+        None,
+        gt=0,
+        description="longer gradients of all weights together are scaled down to this norm; null"
+        " leaves them, as published",
+    )
 
 
 class IrecRecipe(BaseRecipe):

@@ -266,6 +266,23 @@ class Lossy(IrecSystem):
         )
         super().__init__(model, {}, Objective(phase, recipe.optimizer))
 
+    def optimizer(self, phase: str) -> torch.optim.Optimizer:
+        """Adam, before whose steps long gradients are scaled down.
+
+        Inverse normalisations grow without bound: one rare sample far from its mean gives a
+        gradient that Adam's moments keep for a thousand steps.
+        """
+        found = super().optimizer(phase)
+        most = self.recipe.optimizer.max_gradient_norm
+        if most is not None:
+            weights = self.phases[phase].trained_parameters()
+
+            def scale_down(*_: object) -> None:
+                nn.utils.clip_grad_norm_(weights, most)
+
+            found.register_step_pre_hook(scale_down)
+        return found
+
     def coded(self) -> Coded:
         kind: Kind = "uniform" if self._uniform else "gaussian"
         return Coded(self.latent_model(), kind, self.networks)

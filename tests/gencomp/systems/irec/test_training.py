@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from cluster.runs import open_run
 from gencomp import recipes
@@ -73,3 +74,22 @@ def test_every_stage_learns(stage: str, waves: Path, tmp_path: Path) -> None:
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
     table = list(open_run(tmp_path / "run").system().expected_kl)  # type: ignore[attr-defined]
     assert all((mean_C > 0).any() for mean_C in table)
+
+
+def test_one_far_sample_does_not_undo_a_training() -> None:
+    """Adam's momentum follows one gradient of 10⁹ for many steps, unless gradients are limited."""
+
+    def moved(most: float | None) -> float:
+        """The largest distance of a weight's way after that gradient among alternating ones."""
+        system = irec_cases.made("two_level", **{"optimizer.max_gradient_norm": most})
+        optimizer, weights = system.optimizer("model"), system.phases["model"].trained_parameters()
+        before: list[torch.Tensor] = []
+        for step in range(80):
+            if step == 40:
+                before = [weight.detach().clone() for weight in weights]
+            for weight in weights:
+                weight.grad = torch.full_like(weight, (-1) ** step * (1e9 if step == 40 else 1))
+            optimizer.step()
+        return max(float((a - b).detach().abs().max()) for a, b in zip(weights, before, strict=True))
+
+    assert moved(None) > 10 * moved(1.0)
