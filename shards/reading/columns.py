@@ -2,47 +2,37 @@
 
 A row takes no more memory than its values need: a column is held in the narrowest type that fits, a
 column whose values are all equal is held as a single value, and keys that all have one length are
-held without their places. The arrays of a large set lie in a file of the cache, which is made once
-on each node and mapped by all its processes, so that the memory is needed only once.
+held without their places. The arrays of a set lie in a file of the cache, which is made once on
+each node and mapped by all its processes, so that the memory is needed only once, and the time to
+read the index too.
 """
 
 from __future__ import annotations
 
 import fcntl
-import itertools
 import json
 import mmap
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import xxhash
 
-from shards.errors import ShardError
-from shards.index import IndexReader, numbers, whole
-from shards.info import DatasetInfo, SplitInfo
+from shards.info import DatasetInfo
 from shards.remote.cache import cache_root
 
-# With fewer rows than this, sharing the arrays through a file saves too little memory.
-_SHARED_ROWS = 100_000
+if TYPE_CHECKING:
+    from shards.reading.index_columns import Arrays
+
 _ALIGNMENT = 64
 _CHUNK = 1 << 20
 _MAGIC = b"gencomp columns 1"
-_READ = [
-    "shard", "key", "offset", "span", "check", "image_offset", "image_size", "label",
-]  # fmt: skip
-# uint64 is not among these types: numpy turns uint64 joined with other integers into floats.
-_TYPES = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.int64)
 _NONE = np.empty(0, np.uint8)
-
-# Each array comes in pieces, one after the other: all keys at once would need the memory twice.
-Arrays = Iterable[tuple[str, Iterable[np.ndarray]]]
 
 
 class Columns:
@@ -94,132 +84,23 @@ class Columns:
         return self._key_bytes[begin:end].tobytes().decode()
 
 
-def columns(
-    info: DatasetInfo,
-    split: str,
-    index: Callable[[], IndexReader],
-    shared_rows: int = _SHARED_ROWS,
-) -> Columns:
-    """The columns of a split; `index` is called only if they must be taken from the index.
+def columns(path: str | Path, info: DatasetInfo, split: str) -> Columns:
+    """The columns of a split of the set at `path`, a directory or a URI.
 
-    The columns of a split with `shared_rows` rows or more lie in a file that all processes map.
-    Raises `ShardError` when the index and `dataset.json` disagree.
+    The index is read only if no process of this node has done so before. Raises `ShardError` when
+    the index and `dataset.json` disagree.
     """
     part = info.splits[split]
     lengths = np.array([shard.samples for shard in part.shards if shard.samples], dtype=np.int64)
 
     def make() -> Arrays:
-        return _from_index(index(), info, split)
+        # Arrow takes 0.3 s to import, which a process that maps the file need not wait for.
+        from shards.reading.index_columns import from_index, open_index
 
-    if part.samples < shared_rows:
-        return Columns(lengths, _in_memory(make()))
-    path = cache_root() / "indexes" / info.index_bytes_hash / f"{quote(split, safe='')}.columns"
-    return Columns(lengths, _shared(path, make))
+        return from_index(open_index(path, info), info, split)
 
-
-def _from_index(index: IndexReader, info: DatasetInfo, split: str) -> Arrays:
-    """The arrays of `Columns`, from one pass over the index, which is never whole in memory."""
-    numbers: dict[str, list[np.ndarray]] = {}
-    runs: list[tuple[str, int]] = []
-
-    def key_bytes() -> Iterator[np.ndarray]:
-        for table in index.tables(_READ + (["members"] if info.maps else []), split):
-            runs.extend(_runs(whole(table["shard"])))
-            keys, ends = _keys(whole(table["key"]))
-            for name, values in _numbers(table, ends, info.maps, split):
-                numbers.setdefault(name, []).append(_narrow(values))
-            yield keys
-
-    yield "key_bytes", key_bytes()
-    _check_shards(runs, split, info.splits[split])
-    for name, pieces in numbers.items():
-        values = np.concatenate(pieces)
-        pieces.clear()
-        if (values == values[0]).all():
-            values = values[:1]
-        elif name == "key_end":  # the values so far are the lengths of the keys
-            values = np.cumsum(values, dtype=np.int64)
-        yield name, [_narrow(values)]
-
-
-def _numbers(
-    table: pa.Table, key_ends: np.ndarray, maps: list[str], split: str
-) -> Iterator[tuple[str, np.ndarray]]:
-    offset, span, begin, size, check = (
-        numbers(whole(table[name]))
-        for name in ("offset", "span", "image_offset", "image_size", "check")
-    )
-    yield "offset", offset
-    yield "span", span
-    yield "check", check
-    yield "image_begin", begin - offset
-    yield "image_rest", offset + span - begin - size
-    yield "label", _labels(whole(table["label"]))
-    yield "key_end", np.diff(key_ends)
-    for name in maps:
-        begin, size = _places(whole(table["members"]), name, split)
-        yield f"begin:{name}", begin - offset
-        yield f"size:{name}", size
-
-
-def _labels(labels: pa.Array) -> np.ndarray:
-    """Labels as numbers, -1 where there is none."""
-    there = numbers(pc.cast(labels.is_valid(), pa.uint8())).astype(bool)
-    found = np.full(len(labels), -1, dtype=np.int64)
-    found[there] = numbers(labels.drop_null())
-    return found
-
-
-def _narrow(values: np.ndarray) -> np.ndarray:
-    """The same values in the narrowest type that fits; check sums need all of their 64 bits."""
-    if not len(values) or values.dtype == np.uint64:
-        return values
-    low, high = values.min(), values.max()
-    fits = (k for k in _TYPES if np.iinfo(k).min <= low and high <= np.iinfo(k).max)
-    return values.astype(next(fits))
-
-
-def _keys(keys: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
-    """The bytes of all keys, and the places where keys begin and end: one more than keys."""
-    _, places, data = keys.buffers()
-    ends = np.frombuffer(places, dtype=np.int32)[keys.offset :][: len(keys) + 1]
-    return np.frombuffer(data or b"", dtype=np.uint8)[ends[0] : ends[-1]], ends
-
-
-def _places(members: pa.ListArray, name: str, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """The offsets and the sizes of the member `name`, which every sample must have once."""
-    row = numbers(pc.list_parent_indices(members))
-    names, offset, size = members.flatten().flatten()
-    there = np.flatnonzero(numbers(pc.cast(pc.equal(names, name), pa.uint8())))
-    if not np.array_equal(row[there], np.arange(len(members))):
-        raise ShardError(
-            f"split {split!r}: dataset.json lists the map {name!r}, but not every sample in the "
-            "index has one: build the set anew"
-        )
-    return numbers(offset)[there], numbers(size)[there]
-
-
-def _runs(shard: pa.DictionaryArray) -> Iterator[tuple[str, int]]:
-    """The shards in the order of the rows, each with the number of its rows."""
-    codes = numbers(shard.indices)
-    begins = np.flatnonzero(np.diff(codes, prepend=-1))
-    for begin, end in itertools.pairwise([*begins.tolist(), len(codes)]):
-        yield shard[begin].as_py(), end - begin
-
-
-def _check_shards(runs: list[tuple[str, int]], split: str, info: SplitInfo) -> None:
-    found = [
-        (name, sum(rows for _, rows in parts))  # the rows of a shard may span two row groups
-        for name, parts in itertools.groupby(runs, key=lambda run: run[0])
-    ]
-    listed = [(part.name, part.samples) for part in info.shards if part.samples]
-    rows = sum(rows for _, rows in runs)
-    if found != listed or rows != info.samples:
-        raise ShardError(
-            f"split {split!r} has {rows} rows in {len(found)} shards in the index but "
-            f"{info.samples} in {len(listed)} in dataset.json, or shards of other names or "
-            "lengths: the two files are not of one set, build it anew"
-        )
+    file = cache_root() / "indexes" / info.index_bytes_hash / f"{quote(split, safe='')}.columns"
+    return Columns(lengths, _shared(file, make))
 
 
 def _shared(path: Path, make: Callable[[], Arrays]) -> Mapping[str, np.ndarray]:
@@ -233,7 +114,6 @@ def _shared(path: Path, make: Callable[[], Arrays]) -> Mapping[str, np.ndarray]:
             with _locked(path.with_suffix(".lock")):
                 if (arrays := _load(path)) is None:  # otherwise another process was faster
                     _save(path, make())
-                    pa.default_memory_pool().release_unused()  # Arrow would keep a third of it
                     arrays = _load(path)
     except OSError:
         arrays = None

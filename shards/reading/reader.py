@@ -13,8 +13,6 @@ import numpy as np
 import xxhash
 
 from shards.errors import ShardError
-from shards.index import FILE_NAME as INDEX_NAME
-from shards.index import IndexReader, map_index, numbers, whole
 from shards.info import FILE_NAME as INFO_NAME
 from shards.info import DatasetInfo, missing_set, parse_info, read_info
 from shards.reading.columns import columns
@@ -118,7 +116,7 @@ class Split:
         shards = [shard for shard in info.splits[name].shards if shard.samples]
         self.shard_names = [shard.name for shard in shards]
         self.shard_lengths = np.array([shard.samples for shard in shards], dtype=np.int64)
-        self._columns = columns(info, name, lambda: _index(path, info))
+        self._columns = columns(path, info, name)
         self._info = info
         self._files = shard_files(place_of(path, info.location), shards)
 
@@ -148,9 +146,9 @@ class Split:
     @cached_property
     def _own_sizes(self) -> np.ndarray:
         """The sizes of all images, from the index, for a set whose images differ in size."""
-        table = _index(self.path, self._info).table(["height", "width"], self.name)
-        columns = [numbers(whole(table[name])) for name in table.column_names]
-        return np.stack(columns, 1).astype(np.int64)
+        from shards.reading.index_columns import image_sizes, open_index  # imports pyarrow
+
+        return image_sizes(open_index(self.path, self._info), self.name)
 
     def read(self, row: int) -> Sample:
         """Read, check and decode one sample with all its maps.
@@ -276,15 +274,6 @@ def _index_command(path: str | Path, info: DatasetInfo) -> str:
 
 def _map_name(member: str) -> str:
     return member.removesuffix(".png")
-
-
-def _index(path: str | Path, info: DatasetInfo) -> IndexReader:
-    if not is_uri(path):
-        file = Path(path) / INDEX_NAME
-        return IndexReader(map_index(file), str(file), info.index_bytes_hash)
-    base = store(path)
-    where = str(place_of(base.uri, INDEX_NAME))
-    return IndexReader(base.read(INDEX_NAME), where, info.index_bytes_hash)
 
 
 def _reopen(path: str | Path, name: str, index_hash: str) -> Split:

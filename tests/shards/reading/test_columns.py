@@ -1,4 +1,4 @@
-"""The columns that reading needs agree with the index, in memory and shared, whatever happens."""
+"""The columns that reading needs agree with the index, also when shared, whatever happens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +15,14 @@ import pytest
 from hypothesis import given, settings
 
 from shards.errors import ShardError
-from shards.index import IndexReader, map_index
-from shards.info import DatasetInfo, read_info
+from shards.info import read_info
 from shards.reading.columns import Columns, columns
 from tests.processes import times_open
 from tests.shards.indexes import Shards, large_set, random_row, random_shards, write_set
 from tests.waiting import PATIENCE, wait_for
 
-ROWS = 120_000
-
-
-def reader(directory: Path, info: DatasetInfo) -> Callable[[], IndexReader]:
-    path = directory / "index.parquet"
-    return lambda: IndexReader(map_index(path), str(path), info.index_bytes_hash)
-
-
-def not_needed() -> IndexReader:
-    raise AssertionError("the index was read")
+ROWS = 12_000
+NOWHERE = Path("no set is here")
 
 
 def agrees(found: Columns, shards: list[list], maps: bool) -> None:
@@ -58,21 +48,17 @@ def agrees(found: Columns, shards: list[list], maps: bool) -> None:
 def test_columns_agree_with_the_index(plain: Shards, mapped: Shards) -> None:
     for rows, maps in ((plain, False), (mapped, True)):
         with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
-            info = write_set(rows, Path(directory), maps)
-            index = reader(Path(directory), info)
-            for split, parts in rows.items():
-                agrees(columns(info, split, index), parts, maps)
             patch.setenv("GENCOMP_CACHE", f"{directory}/cache")
+            info = write_set(rows, Path(directory), maps)
             for split, parts in rows.items():
-                agrees(columns(info, split, index, shared_rows=0), parts, maps)
-                agrees(columns(info, split, not_needed, shared_rows=0), parts, maps)
+                agrees(columns(Path(directory), info, split), parts, maps)
+                agrees(columns(NOWHERE, info, split), parts, maps)
 
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A set that is shared by its size."""
     directory = tmp_path_factory.mktemp("large")
-    large_set(directory, ROWS, 5000)
+    large_set(directory, ROWS, 500)
     return directory
 
 
@@ -82,9 +68,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def opened(directory: Path, index: Callable[[], IndexReader] | None = None) -> Columns:
-    info = read_info(directory)
-    return columns(info, "train", index or reader(directory, info))
+def opened(directory: Path) -> Columns:
+    return columns(directory, read_info(directory), "train")
+
+
+def opened_without_index(directory: Path) -> Columns:
+    return columns(NOWHERE, read_info(directory), "train")
 
 
 def same(a: Columns, b: Columns) -> bool:
@@ -99,11 +88,11 @@ def the_file(cache: Path) -> Path:
     return path
 
 
-def test_a_large_set_costs_a_file_once(large: Path, cache: Path) -> None:
+def test_a_set_costs_a_file_once(large: Path, cache: Path) -> None:
     first = opened(large)
     stamp = the_file(cache).stat()
     assert stamp.st_size < 64 * ROWS
-    second = opened(large, not_needed)
+    second = opened_without_index(large)
     assert same(first, second)
     assert the_file(cache).stat().st_mtime_ns == stamp.st_mtime_ns
     assert sorted(p.name for p in the_file(cache).parent.iterdir()) == [
@@ -127,7 +116,7 @@ def test_damage_is_noticed_and_mended(large: Path, cache: Path) -> None:
         path.write_bytes(content)
         assert same(opened(large), first)
         assert path.read_bytes() == whole
-        assert same(opened(large, not_needed), first)
+        assert same(opened_without_index(large), first)
 
 
 CHILD = """
@@ -181,7 +170,7 @@ def test_processes_open_at_once_while_one_is_killed(large: Path, cache: Path) ->
     for other in others:
         assert other.communicate(timeout=PATIENCE) == (expected, "")
     assert not path.with_suffix(".partial").exists()
-    assert answers(large, opened(large, not_needed)) == expected
+    assert answers(large, opened_without_index(large)) == expected
 
 
 def test_what_a_killed_maker_left_is_not_believed(large: Path, cache: Path) -> None:
@@ -206,24 +195,21 @@ def test_a_full_disk_is_no_obstacle(large: Path, cache: Path) -> None:
     path.unlink()
     limited = child(
         large,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16)),
     )
     assert limited.communicate(timeout=PATIENCE) == (expected, "")
     assert [p.name for p in path.parent.iterdir()] == ["train.lock"]
 
 
-def test_an_index_and_a_description_that_disagree(large: Path) -> None:
+def test_an_index_and_a_description_that_disagree(large: Path, cache: Path) -> None:
     info = read_info(large)
     first, second, *rest = info.splits["train"].shards
 
     def refused(samples: int, shards: list) -> None:
         split = info.splits["train"].model_copy(update={"samples": samples, "shards": shards})
-        with pytest.raises(ShardError, match="'train' has 120000 rows in 24 shards in the index"):
-            columns(
-                info.model_copy(update={"splits": {"train": split}, "index_bytes_hash": "other"}),
-                "train",
-                reader(large, info),
-            )
+        with pytest.raises(ShardError, match="'train' has 12000 rows in 24 shards in the index"):
+            columns(large, info.model_copy(update={"splits": {"train": split}}), "train")
+        assert not list(cache.rglob("*.columns"))
 
     refused(ROWS - first.samples, [second, *rest])
     refused(ROWS, [second, first, *rest])
@@ -238,9 +224,17 @@ def test_an_index_and_a_description_that_disagree(large: Path) -> None:
     )
 
 
-def test_a_map_that_not_every_sample_has_is_refused(tmp_path: Path) -> None:
+def test_a_map_that_not_every_sample_has_is_refused(tmp_path: Path, cache: Path) -> None:
     rng = np.random.default_rng(0)
     rows = [random_row(rng, "train", 0, i, False, 9, i != 3) for i in range(5)]
     info = write_set({"train": [rows]}, tmp_path, maps=True)
     with pytest.raises(ShardError, match=r"the map 'label.png', but not every sample"):
-        columns(info, "train", reader(tmp_path, info))
+        columns(tmp_path, info, "train")
+
+
+def test_arrow_is_imported_once_a_node(large: Path, cache: Path) -> None:
+    """It takes 0.3 s, which every later process of the node saves."""
+    told = CHILD + 'print("pyarrow" in sys.modules)\n'
+    for there in ("True", "False"):
+        out, error = child(large, told).communicate(timeout=PATIENCE)
+        assert out.split()[-1] == there, error
