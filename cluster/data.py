@@ -86,6 +86,23 @@ def hashes(recipe: BaseRecipe) -> dict[str, str]:
     return {"data": training.index_hash, "evaluation.data": held_out.index_hash}
 
 
+def classes_of_maps(recipe: BaseRecipe) -> dict[str, list[str]]:
+    """The names of the ids of each map of the training images; in a mixture, those that all share.
+
+    Raises:
+        ShardError: a shard set is missing.
+    """
+    places = [recipe.data.shards, *(one.shards for one in recipe.data.mixture)]
+    first, *others = [
+        shards.open_set(place).info.classes_of_maps for place in places if place is not None
+    ]
+    return {
+        name: names
+        for name, names in first.items()
+        if all(other.get(name) == names for other in others)
+    }
+
+
 def stored(info: DatasetInfo) -> dict[str, Any]:
     """How the images of a set were made and stored, for protocols of what is measured on them."""
     return {"name": info.name, "source": info.source, **info.transform.model_dump(mode="json")}

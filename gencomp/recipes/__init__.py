@@ -184,6 +184,19 @@ def rewriting(recipe: BaseRecipe, values: Mapping[str, Any], source: str | Path)
     return validate(with_overrides(recipe.model_dump(mode="json"), values), source)
 
 
+def completed(recipe: BaseRecipe, names: Mapping[str, Sequence[str]]) -> BaseRecipe:
+    """The recipe of a run with what its training set says and the recipe leaves empty.
+
+    Args:
+        recipe: the recipe.
+        names: the names of the ids of each map of the images (see `BaseRecipe.from_classes`).
+    """
+    raw = recipe.model_dump(mode="json")
+    stated = flatten(raw)
+    missing = {k: v for k, v in recipe.from_classes(names).items() if not stated[k]}
+    return type(recipe).model_validate(with_overrides(raw, missing)) if missing else recipe
+
+
 def with_absolute_paths(recipe: BaseRecipe) -> BaseRecipe:
     """The recipe with its shard sets, parent runs and files named by absolute paths."""
     raw = recipe.model_dump(mode="json")

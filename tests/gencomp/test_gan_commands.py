@@ -36,7 +36,6 @@ SHORT: dict[str, Any] = {
 SELECTIVE = {
     "data.maps": ["label", "instance"],
     "labels.instances": "instance",
-    "labels.class_names": ["ground", "disc", "bar", "square"],
 }
 
 
