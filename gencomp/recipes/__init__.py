@@ -248,7 +248,8 @@ def identity(
         recipe: the resolved recipe. Four things are left out: locations, since they do not say
             what is there; logging, saving and keeping, and how files are written, since they do not
             change what is learned; the transforms of evaluations where they equal those of
-            training; and a warm-up of the moving average where there is none.
+            training; and a warm-up of the moving average, and whole scaled images, where there are
+            none.
         data: the hashes that identify the images, by name (see `cluster.data.hashes`).
         parents: the hash of the weights of each parent run, by role.
 
@@ -262,6 +263,8 @@ def identity(
         del raw["training"][field]
     if not recipe.training.ema_warm_up:
         del raw["training"]["ema_warm_up"]
+    if not recipe.evaluation.transforms.whole:
+        del raw["evaluation"]["transforms"]["whole"]
     if recipe.evaluates_as_it_trains():
         del raw["evaluation"]["transforms"]
     values = {key: value for key, value in flatten(raw).items() if key not in writing(recipe)}

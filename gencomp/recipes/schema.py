@@ -70,6 +70,26 @@ class CutSection(Section):
         return self.crop or self.resize
 
 
+class HeldOutSection(CutSection):
+    """Changes to each held-out image as it is read."""
+
+    whole: bool = Field(
+        False,
+        description="keep all of an image that was scaled to cover resize, whatever its shape, and"
+        " not the centre alone",
+    )
+
+    @property
+    def size(self) -> Size | None:
+        return None if self.whole else super().size
+
+    @model_validator(mode="after")
+    def _a_size_to_cover(self) -> HeldOutSection:
+        if self.whole and (self.resize is None or self.crop is not None):
+            raise ValueError("whole needs resize, the size that images cover, and no crop")
+        return self
+
+
 class TransformsSection(CutSection):
     """Changes to each image as it is read; their random numbers depend on (seed, position)."""
 
@@ -272,7 +292,7 @@ class EvaluationSection(Section):
         " that training uses",
     )
     split: str = Field("test", description="split to evaluate on")
-    transforms: CutSection = CutSection()
+    transforms: HeldOutSection = HeldOutSection()
     every: int = Field(1000, ge=1, description="number of steps between evaluations")
     batch_size: int = Field(128, ge=1, description="number of images in a global evaluation batch")
     limit: int | None = Field(
@@ -340,7 +360,8 @@ class BaseRecipe(Section):
     def evaluates_as_it_trains(self) -> bool:
         """Whether held-out images are resized and cropped to the size of the training images."""
         training, held_out = self.data.transforms, self.evaluation.transforms
-        return (training.resize, training.crop) == (held_out.resize, held_out.crop)
+        same = (training.resize, training.crop) == (held_out.resize, held_out.crop)
+        return same and not held_out.whole
 
     def from_classes(self, names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         """The values that a run takes from its training set, by dotted key of the recipe.
