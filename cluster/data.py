@@ -86,6 +86,23 @@ def hashes(recipe: BaseRecipe) -> dict[str, str]:
     return {"data": training.index_hash, "evaluation.data": held_out.index_hash}
 
 
+def classes_of_maps(recipe: BaseRecipe) -> dict[str, list[str]]:
+    """The names of the ids of each map of the training images; in a mixture, those that all share.
+
+    Raises:
+        ShardError: a shard set is missing.
+    """
+    places = [recipe.data.shards, *(one.shards for one in recipe.data.mixture)]
+    first, *others = [
+        shards.open_set(place).info.classes_of_maps for place in places if place is not None
+    ]
+    return {
+        name: names
+        for name, names in first.items()
+        if all(other.get(name) == names for other in others)
+    }
+
+
 def stored(info: DatasetInfo) -> dict[str, Any]:
     """How the images of a set were made and stored, for protocols of what is measured on them."""
     return {"name": info.name, "source": info.source, **info.transform.model_dump(mode="json")}
@@ -117,7 +134,13 @@ def held_out_sizes(recipe: BaseRecipe, held_out: Split, rows: Sequence[int]) -> 
     """The (height, width) of some held-out images as evaluations see them, int64 [n, 2]."""
     if (size := recipe.evaluation.transforms.size) is not None:
         return np.broadcast_to(np.array(size), (len(rows), 2))
-    return held_out.sizes(np.array(rows, dtype=np.int64))
+    stored_N2 = held_out.sizes(np.array(rows, dtype=np.int64))
+    transforms = _evaluation_transforms(recipe)
+    if not transforms.whole:
+        return stored_N2
+    kinds_K2, kind_N = np.unique(stored_N2, axis=0, return_inverse=True)
+    seen = [transforms.view((height, width), None).kept for height, width in kinds_K2.tolist()]
+    return np.array(seen, dtype=np.int64).reshape(-1, 2)[kind_N.reshape(-1)]
 
 
 def of_one_size(sizes_N2: np.ndarray) -> list[np.ndarray]:
@@ -196,7 +219,9 @@ def held_out_picture(recipe: BaseRecipe, held_out: Split, row: int) -> Picture:
 def evaluation_protocol(recipe: BaseRecipe) -> dict[str, Any]:
     """The transforms of an image before it is evaluated, for the protocol of the results."""
     chosen = recipe.evaluation.transforms
-    return TransformsSection(resize=chosen.resize, crop=chosen.crop).model_dump(mode="json")
+    cut = TransformsSection(resize=chosen.resize, crop=chosen.crop).model_dump(mode="json")
+    # Results that are older than this choice do not state it.
+    return cut | ({"whole": True} if chosen.whole else {})
 
 
 def to_batch(host: HostBatch, device: torch.device) -> Batch:
@@ -227,4 +252,4 @@ def _training_transforms(recipe: BaseRecipe) -> Transforms:
 
 def _evaluation_transforms(recipe: BaseRecipe) -> Transforms:
     chosen = recipe.evaluation.transforms
-    return Transforms(chosen.resize, chosen.crop)
+    return Transforms(chosen.resize, chosen.crop, whole=chosen.whole)

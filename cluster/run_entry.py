@@ -40,16 +40,17 @@ def enter(
             recipe; nothing is changed.
     """
     found = dict(identity or Identities().of(recipe)) | dict(history or {})
-    run, absolute = Run(path), recipes.with_absolute_paths(recipe)
+    names = data.classes_of_maps(recipe)
+    run, absolute = Run(path), recipes.with_absolute_paths(recipes.completed(recipe, names))
     if is_run(path):
-        differences = _differences(run.identity(), found)
+        differences = _differences(run.identity(), found, recipe.from_classes(names))
         if differences:
             raise InputError(
                 f"run {path} exists with another recipe or other data: {'; '.join(differences)}"
                 " (choose another --name, or the recipe that it has)"
             )
         if _written(path / "recipe.yaml") != absolute.model_dump(mode="json"):
-            # Data and parents may have moved since last time.
+            # Data and parents may have moved since last time, or have got names.
             write_text(path / "recipe.yaml", recipes.dump(absolute))
         return run
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
@@ -94,7 +95,8 @@ class Identities:
 
 
 def require_fitting(recipe: BaseRecipe) -> None:
-    """Raise `InputError` where sizes or a parent do not fit, before anything starts."""
+    """Raise `InputError` where sizes, data or a parent do not fit, before anything starts."""
+    recipe.require_classes(data.classes_of_maps(recipe))
     parents = {role: open_run(path).recipe() for role, path in recipe.parent_runs().items()}
     require_buildable(recipe, parents)
 
@@ -107,9 +109,20 @@ def _written(path: Path) -> Any:
         return None
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def _differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], taken: Mapping[str, Any]
+) -> list[str]:
+    """What differs between two identities; no difference is what a run has taken from its data."""
+
+    def alike(key: str) -> bool:
+        return (
+            old.get(key) == new.get(key)
+            or key in _RECORD  # only older runs have these keys
+            or (key in taken and not old.get(key) and new.get(key) == taken[key])
+        )
+
     return [
         f"{key} was {old.get(key)!r} and would be {new.get(key)!r}"
         for key in sorted({*old, *new})
-        if old.get(key) != new.get(key) and key not in _RECORD  # only older runs have these keys
+        if not alike(key)
     ]

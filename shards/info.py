@@ -15,6 +15,7 @@ from shards.errors import ShardError
 
 FORMAT_VERSION = 2
 FILE_NAME = "dataset.json"
+LABEL = "label"  # the map whose ids the classes name; without it they name the samples' labels
 
 
 class _Model(BaseModel):
@@ -85,6 +86,11 @@ class DatasetInfo(_Model):
         description="the xxh3_128 hash of the bytes of index.parquet, by which damage is found"
     )
     created_by: str
+
+    @property
+    def classes_of_maps(self) -> dict[str, list[str]]:
+        """The names of the ids 0, 1, ... of each map that has such names."""
+        return {LABEL: self.classes} if self.classes and f"{LABEL}.png" in self.maps else {}
 
     @property
     def counts(self) -> dict[str, int]:

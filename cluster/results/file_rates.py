@@ -100,6 +100,17 @@ def read(path: Path) -> FileRates | None:
     return FileRates(path, metrics, protocol, pictures)
 
 
+def writing(one: FileRates, every: Sequence[FileRates]) -> list[str]:
+    """How files were written, where others were written in another way."""
+    said = []
+    for key, value in one.protocol.get("written", {}).items():
+        others = {str(other.protocol.get("written", {}).get(key)) for other in every}
+        if value is not None and len(others) > 1:
+            words = ",".join(map(str, value)) or "nothing" if isinstance(value, list) else value
+            said.append(f"{key.rpartition('.')[2]} {words}")
+    return said
+
+
 def missing(runs: Sequence[Path], name: str) -> InputError:
     """The refusal of runs whose files were not measured."""
     if len(runs) == 1:

@@ -96,7 +96,7 @@ def _pictures(found: FileRates) -> str:
 def _codec(one: FileRates, every: Sequence[FileRates]) -> LosslessFiles:
     directory = one.source.parent
     return LosslessFiles(
-        name=", ".join([directory.parent.parent.name, *_writing(one, every)]),
+        name=", ".join([directory.parent.parent.name, *file_rates.writing(one, every)]),
         directory=str(directory),
         bound=None if (bound := one.metrics.get("ideal_bpd")) is None else _measured(bound),
         code=one.metrics["bpd"]["value"],
@@ -107,16 +107,6 @@ def _codec(one: FileRates, every: Sequence[FileRates]) -> LosslessFiles:
             one.metrics["decode_seconds"]["value"],
         ),
     )
-
-
-def _writing(one: FileRates, every: Sequence[FileRates]) -> list[str]:
-    """How these files were written, where others were written in another way."""
-    said = []
-    for key, value in one.protocol["written"].items():
-        others = {str(other.protocol["written"].get(key)) for other in every}
-        if value is not None and len(others) > 1:
-            said.append(f"{key.rpartition('.')[2]} {value}")
-    return said
 
 
 def _engineered(found: Sequence[FileRates]) -> list[EngineeredFiles]:

@@ -191,7 +191,8 @@ def differing(runs: Sequence[Run], rates: bool = True) -> list[str]:
         rates: whether labels name values that set the rate.
     """
     chosen = [run.recipe() for run in runs]
-    apart_from = set() if rates else {key for recipe in chosen for key in recipe.RATE_KEYS}
+    apart_from = {key for recipe in chosen for key in recipe.DATA_KEYS}
+    apart_from |= set() if rates else {key for recipe in chosen for key in recipe.RATE_KEYS}
     flat = [recipes.flatten(recipe.model_dump(mode="json")) for recipe in chosen]
     stages = [f"{values['system']}/{values['stage']}" for values in flat]
     labels = []

@@ -137,6 +137,7 @@ def _labels(chosen: Sequence[BaseRecipe]) -> list[str]:
     """What tells each run from the others of its stage: its loss, other values, its seed."""
     flats = [recipes.flatten(one.model_dump(mode="json")) for one in chosen]
     stages = [(flat["system"], flat["stage"]) for flat in flats]
+    taken = {key for one in chosen for key in one.DATA_KEYS}
 
     def varies(key: str, among: Iterable[Mapping[str, Any]]) -> bool:
         return len({str(flat[key]) for flat in among if key in flat}) > 1
@@ -147,8 +148,11 @@ def _labels(chosen: Sequence[BaseRecipe]) -> list[str]:
         keys = [
             key
             for key in own
-            if (key.startswith("loss.") and varies(key, flats))
-            or ((pictures.is_of_method(key) or key == "training.seed") and varies(key, peers))
+            if key not in taken
+            and (
+                (key.startswith("loss.") and varies(key, flats))
+                or ((pictures.is_of_method(key) or key == "training.seed") and varies(key, peers))
+            )
         ]
         labels.append(", ".join(value_of(key, own[key]) for key in keys))
     return labels

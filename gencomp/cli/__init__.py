@@ -80,6 +80,7 @@ COMMANDS: dict[str, Command] = {
     "figure rates": Command("Evaluation", "draw images at every rate beside each other"),
     "figure interpolation": Command("Evaluation", "draw one image at every rate, from 0 bpp on"),
     "figure curves": Command("Evaluation", "draw metrics of runs against the rate"),
+    "figure parts": Command("Evaluation", "draw what files are made of: the rate of each part"),
     "figure tradeoff": Command("Evaluation", "draw runs by distortion and perception"),
     "figure shared-bits": Command("Evaluation", "draw distortion against shared random bits"),
     "figure gaussian": Command("Evaluation", "draw distortion and perception of a Gaussian"),

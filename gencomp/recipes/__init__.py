@@ -184,6 +184,19 @@ def rewriting(recipe: BaseRecipe, values: Mapping[str, Any], source: str | Path)
     return validate(with_overrides(recipe.model_dump(mode="json"), values), source)
 
 
+def completed(recipe: BaseRecipe, names: Mapping[str, Sequence[str]]) -> BaseRecipe:
+    """The recipe of a run with what its training set says and the recipe leaves empty.
+
+    Args:
+        recipe: the recipe.
+        names: the names of the ids of each map of the images (see `BaseRecipe.from_classes`).
+    """
+    raw = recipe.model_dump(mode="json")
+    stated = flatten(raw)
+    missing = {k: v for k, v in recipe.from_classes(names).items() if not stated[k]}
+    return type(recipe).model_validate(with_overrides(raw, missing)) if missing else recipe
+
+
 def with_absolute_paths(recipe: BaseRecipe) -> BaseRecipe:
     """The recipe with its shard sets, parent runs and files named by absolute paths."""
     raw = recipe.model_dump(mode="json")
@@ -235,7 +248,8 @@ def identity(
         recipe: the resolved recipe. Four things are left out: locations, since they do not say
             what is there; logging, saving and keeping, and how files are written, since they do not
             change what is learned; the transforms of evaluations where they equal those of
-            training; and a warm-up of the moving average where there is none.
+            training; and a warm-up of the moving average, and whole scaled images, where there are
+            none.
         data: the hashes that identify the images, by name (see `cluster.data.hashes`).
         parents: the hash of the weights of each parent run, by role.
 
@@ -249,6 +263,8 @@ def identity(
         del raw["training"][field]
     if not recipe.training.ema_warm_up:
         del raw["training"]["ema_warm_up"]
+    if not recipe.evaluation.transforms.whole:
+        del raw["evaluation"]["transforms"]["whole"]
     if recipe.evaluates_as_it_trains():
         del raw["evaluation"]["transforms"]
     values = {key: value for key, value in flatten(raw).items() if key not in writing(recipe)}

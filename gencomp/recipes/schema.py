@@ -8,7 +8,8 @@ anything heavy starts.
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -67,6 +68,26 @@ class CutSection(Section):
     def size(self) -> Size | None:
         """The [height, width] of every image, if one is stated."""
         return self.crop or self.resize
+
+
+class HeldOutSection(CutSection):
+    """Changes to each held-out image as it is read."""
+
+    whole: bool = Field(
+        False,
+        description="keep all of an image that was scaled to cover resize, whatever its shape, and"
+        " not the centre alone",
+    )
+
+    @property
+    def size(self) -> Size | None:
+        return None if self.whole else super().size
+
+    @model_validator(mode="after")
+    def _a_size_to_cover(self) -> HeldOutSection:
+        if self.whole and (self.resize is None or self.crop is not None):
+            raise ValueError("whole needs resize, the size that images cover, and no crop")
+        return self
 
 
 class TransformsSection(CutSection):
@@ -271,7 +292,7 @@ class EvaluationSection(Section):
         " that training uses",
     )
     split: str = Field("test", description="split to evaluate on")
-    transforms: CutSection = CutSection()
+    transforms: HeldOutSection = HeldOutSection()
     every: int = Field(1000, ge=1, description="number of steps between evaluations")
     batch_size: int = Field(128, ge=1, description="number of images in a global evaluation batch")
     limit: int | None = Field(
@@ -288,11 +309,13 @@ class BaseRecipe(Section):
             that its metrics are shown as those of that run; None for every other stage.
         FILE_KEYS: the dotted keys that name files by their paths. A path is no part of what
             identifies a run; the file's hash, under another key, is.
+        DATA_KEYS: the dotted keys that a run may take from its training set (`from_classes`).
     """
 
     RATE_KEYS: ClassVar[tuple[str, ...]] = ()
     MEASURES: ClassVar[str | None] = None
     FILE_KEYS: ClassVar[tuple[str, ...]] = ()
+    DATA_KEYS: ClassVar[tuple[str, ...]] = ()
 
     system: str
     stage: str
@@ -337,7 +360,26 @@ class BaseRecipe(Section):
     def evaluates_as_it_trains(self) -> bool:
         """Whether held-out images are resized and cropped to the size of the training images."""
         training, held_out = self.data.transforms, self.evaluation.transforms
-        return (training.resize, training.crop) == (held_out.resize, held_out.crop)
+        same = (training.resize, training.crop) == (held_out.resize, held_out.crop)
+        return same and not held_out.whole
+
+    def from_classes(self, names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+        """The values that a run takes from its training set, by dotted key of the recipe.
+
+        They hold where the recipe leaves such a key empty, and are no part of what identifies a
+        run.
+
+        Args:
+            names: the names of the ids 0, 1, ... of each map of the images that has such names.
+        """
+        return {}
+
+    def require_classes(self, names: Mapping[str, Sequence[str]]) -> None:
+        """Raise `InputError` if the recipe has another number of classes than the training set.
+
+        Args:
+            names: as in `from_classes`.
+        """
 
     def parent_runs(self) -> dict[str, str]:
         """The directories of the earlier runs that this stage starts from, by role."""

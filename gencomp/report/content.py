@@ -13,6 +13,7 @@ import numpy as np
 
 from gencomp.coding.symbols import LayerSymbols
 from gencomp.evaluation.measured import Measured
+from gencomp.figures.file_parts import FileParts
 
 
 class Line(NamedTuple):
@@ -358,6 +359,7 @@ class Report:
         facts: (name, value) pairs at the head of the page that say what was run.
         notes: sentences about what is left out or needs a warning.
         pixels: the height times the width of the images.
+        parts: the rate of each part of files.
         figures: (name, pixels) of further figures, uint8 [H, W, 3].
         protocol: (title, pairs) lists of hashes, counts, scales, seeds and versions at the foot of
             the page.
@@ -372,6 +374,7 @@ class Report:
     sweep: Sweep | None = None
     tradeoff: Tradeoff | None = None
     lossless: Lossless | None = None
+    parts: Sequence[FileParts] = ()
     curve: Curve | None = None
     pictures: Sequence[PictureRow] = ()
     figures: Sequence[tuple[str, np.ndarray]] = ()

@@ -26,6 +26,7 @@ from gencomp.report.markup import (
     table,
     text,
 )
+from gencomp.report.parts_section import rate_by_part
 from gencomp.report.template import PAGE, STYLE
 from gencomp.report.tradeoff_section import tradeoff
 from gencomp.report.wording import key_name, metric_name, value_text
@@ -54,6 +55,7 @@ def render(report: Report) -> str:
         _rate_distortion(report),
         tradeoff(report.tradeoff) if report.tradeoff else "",
         lossless(report.lossless) if report.lossless else "",
+        rate_by_part(report.parts) if report.parts else "",
         _sweep(report.sweep) if report.sweep else "",
         _training(report.generator, report.sweep),
         _pictures(report.pictures),

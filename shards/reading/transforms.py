@@ -26,7 +26,7 @@ class Transforms:
 
     resize: Scale the whole image so that it covers this (height, width), one side exactly and the
         other truncated, by Pillow's bilinear filter with antialiasing; without `crop`, keep the
-        centre of that size.
+        centre of that size, or everything if `whole` is set.
     crop: Keep a part of this (height, width): in training at a random place, every place equally
         likely; in evaluation at the centre.
     flip: Swap left and right with probability 1/2, in training.
@@ -40,11 +40,14 @@ class Transforms:
     crop: Size | None = None
     flip: bool = False
     dither: bool = False
+    whole: bool = False
 
     def __post_init__(self) -> None:
         for name, size in (("resize", self.resize), ("crop", self.crop)):
             if size is not None and min(size) < 1:
                 raise ShardError(f"the {name} {in_words(size)} has a side below 1 pixel")
+        if self.whole and (self.crop or not self.resize):
+            raise ShardError("the whole scaled image is kept only with a resize and without a crop")
         if self.resize and self.crop and not _fits(self.crop, self.resize):
             raise ShardError(
                 f"the crop {in_words(self.crop)} is larger than the resize "
@@ -58,7 +61,7 @@ class Transforms:
         put behind the name of the image.
         """
         whole = size if self.resize is None else _covering(size, self.resize)
-        kept = self.crop or self.resize or size
+        kept = whole if self.whole else self.crop or self.resize or size
         if not _fits(kept, whole):
             raise ValueError(
                 f"is {in_words(size)}, too small for the crop {in_words(kept)}: choose a smaller "

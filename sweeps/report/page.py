@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cluster import provenance
 from cluster.checkpoints.store import LAST
-from cluster.results import curve_tables, generators, lossless
+from cluster.results import curve_tables, file_parts, generators, lossless
 from cluster.results.pictures import evaluation_set
 from cluster.results.protocol import Pairs, of_curve, of_data, of_environment, of_run, weights_of
 from gencomp.report import Curve, Generator, PictureRow, Report
@@ -72,6 +72,7 @@ def report(found: Found, images: int, say: Callable[[str], None] = lambda text: 
         sweep=sweep,
         tradeoff=shown,
         lossless=without_loss,
+        parts=file_parts.of_report([run for _, run in found.best] or ([run] if run else [])),
         curve=curve,
         pictures=pictures,
         protocol=_protocol(found, shard_set, curve),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch.distributed as dist
+from PIL import Image
 
 from cluster import data, worker
 from cluster.run_entry import Identities
@@ -83,6 +84,30 @@ def test_batches_take_the_recipes_way(photos: Path, larger: Path) -> None:
     (again,) = data.held_out_batches(recipe, held_out, order, 0, 1)
     assert once.images.dtype == np.uint8 and np.array_equal(once.images, again.images)
     assert np.array_equal(once.images[0], held_out.image(0)[8:72, 8:72])
+
+
+def test_whole_scaled_images_keep_their_shapes(tmp_path: Path) -> None:
+    """They cover the size, batches hold one shape each, and the protocol says so."""
+    shapes = [(40, 80), (80, 40), (60, 60), (40, 80), (20, 90)]
+    folder = tmp_path / "images" / "test"
+    folder.mkdir(parents=True)
+    for number, (height, width) in enumerate(shapes):
+        pixels = np.random.default_rng(number).integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    build("folder", tmp_path / "set", path=tmp_path / "images")
+    raw = tiny.generator(tmp_path / "set")
+    raw["evaluation"] |= {"transforms": {"resize": [20, 40], "whole": True}}
+    recipe = tiny.checked(raw)
+    held_out = data.open_held_out(recipe)
+    sizes = data.held_out_sizes(recipe, held_out, range(5))
+    assert sizes.tolist() == [[20, 40], [80, 40], [40, 40], [20, 40], [20, 90]]
+    order = data.held_out_order(recipe, held_out, 4, 5)
+    assert [rows.tolist() for rows in order] == [[0, 3], [1], [2], [4]]
+    seen = [host.images.shape[:3] for host in data.held_out_batches(recipe, held_out, order, 0, 1)]
+    assert seen == [(2, 20, 40), (1, 80, 40), (1, 40, 40), (1, 20, 90)]
+    assert data.evaluation_protocol(recipe)["whole"] is True
+    centres = tiny.generator(tmp_path / "set", {"evaluation.transforms": {"resize": [20, 40]}})
+    assert "whole" not in data.evaluation_protocol(tiny.checked(centres))
 
 
 def test_a_set_behind_http_trains_alike(photos: Path, generator_run: Path, tmp_path: Path) -> None:

@@ -30,7 +30,12 @@ RECIPES = {
     "selective": "gan_selective_narrow",
 }
 MODES = ("global", "global_plus", "conditional", "selective")
-_TINY = {"networks.width": 3, "networks.residual_blocks": 1, "labels.classes": CLASSES}
+_TINY = {
+    "networks.width": 3,
+    "networks.residual_blocks": 1,
+    "labels.classes": CLASSES,
+    "labels.class_names": ["ground", "disc", "bar", "square"],  # the sets name those of Cityscapes
+}
 
 
 def overrides(case: str) -> dict[str, Any]:

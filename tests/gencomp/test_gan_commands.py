@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import shards
-from cluster.results import generators
+from cluster.results import file_parts, generators
 from cluster.runs import open_run
 from gencomp import recipes
 from gencomp.cli import main
@@ -36,7 +36,6 @@ SHORT: dict[str, Any] = {
 SELECTIVE = {
     "data.maps": ["label", "instance"],
     "labels.instances": "instance",
-    "labels.class_names": ["ground", "disc", "bar", "square"],
 }
 
 
@@ -221,6 +220,53 @@ def test_files_of_a_split_are_measured_by_part(here: Path) -> None:
     metrics = json.loads(found.read_text())["metrics"]
     parts = [metrics[f"{part}_bpp"]["value"] for part in ("labels", "latents")]
     assert sum(parts) == pytest.approx(metrics["bpp"]["value"])
+
+
+def test_a_figure_of_the_rate_by_part(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Runs, and measurements of one run that kept several things, of the same pictures alone."""
+    chosen = ["--split", "val", "--images", "2"]
+    for run, name, more in (
+        ("global", "parts", []),
+        ("conditional", "parts", []),
+        ("selective", "parts", ["--codec.keep", "disc"]),
+        ("selective", "nothing", ["--codec.keep", "[]"]),
+    ):
+        assert main(["files", run, "--name", name, *chosen, *more]) == 0
+    nothing = "selective/evaluations/nothing"
+    words = ["figure", "parts", "global", "conditional", "selective", nothing, "--files", "parts"]
+    assert main([*words, "--out", "parts.png"]) == 0
+    assert pixels("parts.png").shape[1] > 1000
+
+    results = [Path(one) for one in ("global", "conditional", "selective", nothing)]
+    found, pictures = file_parts.read(results, "parts")
+    assert [list(one.bpp) for one in found] == [
+        ["latents", "container"],
+        ["labels", "latents", "container"],
+        *2 * [["labels", "instances", "mask", "latents", "container"]],
+    ]
+    for one in found:
+        assert sum(one.bpp.values()) == pytest.approx(one.file.value) and one.images == 2
+        assert min(one.bpp.values()) >= 0
+    assert "keep disc" in found[2].name and "keep nothing" in found[3].name
+    assert found[3].bpp["latents"] == 0 < found[2].bpp["latents"]
+    assert "val split, 2 of 3 images" in pictures
+
+    assert main(["files", "global", "--name", "other", "--split", "val", "--images", "3"]) == 0
+    capsys.readouterr()
+    other = ["figure", "parts", "conditional/evaluations/parts", "global/evaluations/other"]
+    assert main([*other, "--out", "other.png"]) == 2
+    assert "are of different pictures" in capsys.readouterr().err
+    assert main(["figure", "parts", "global", "--files", "none", "--out", "other.png"]) == 2
+    assert "run global has no measured rates: `gencomp files" in capsys.readouterr().err
+
+
+def test_the_report_shows_the_rate_by_part(here: Path) -> None:
+    if not Path("conditional/evaluations/files").exists():
+        assert main(["files", "conditional", "--split", "val", "--images", "2"]) == 0
+    words = ["report", "--generator", "conditional", "--images", "2", "--out", "parts.html"]
+    assert main(words) == 0
+    page = Path("parts.html").read_text(encoding="utf-8")
+    assert "Rate by part" in page and "label map" in page
 
 
 def test_a_figure_of_an_image_and_its_files(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

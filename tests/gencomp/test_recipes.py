@@ -324,6 +324,22 @@ class TestIdentity:
             "evaluation.transforms.crop": None,
         }
 
+    def test_whole_scaled_images_count_where_they_are_asked_for(self) -> None:
+        cut = {"data.transforms.resize": [72, 80], "evaluation.transforms.resize": [72, 80]}
+        centres = recipes.load("dplc_wae_photos", cut)
+        whole = recipes.load("dplc_wae_photos", cut | {"evaluation.transforms.whole": True})
+        found = recipes.identity(whole, {"data": "h"}, {})
+        assert found == recipes.identity(centres, {"data": "h"}, {}) | {
+            "evaluation.transforms.resize": [72, 80],
+            "evaluation.transforms.crop": None,
+            "evaluation.transforms.whole": True,
+        }
+        assert centres.evaluation.transforms.size == (72, 80)
+        assert whole.evaluation.transforms.size is None
+        for wrong in ({"whole": True}, {"resize": [72, 80], "crop": [64, 64], "whole": True}):
+            with pytest.raises(InputError, match="whole needs resize"):
+                recipes.load("dplc_wae_photos", cut | {"evaluation.transforms": wrong})
+
     def test_how_files_are_written_does_not_count(self) -> None:
         plain = recipes.identity(recipes.load("irec_rvae_photos"), {"data": "h"}, {})
         other = recipes.load("irec_rvae_photos", {"codec.effort": "best", "codec.beams": 7})

@@ -11,6 +11,8 @@ import sweeps
 from gencomp import recipes
 from gencomp.recipes.schema import BaseRecipe
 from gencomp.systems import build_system
+from gencomp.systems.gan_compression.recipe import GanRecipe
+from shards.building.sources.class_names import class_names
 from sweeps import sweep_file
 
 SHIPPED = sorted(path.stem for path in Path(sweeps.__file__).parent.glob("*.yaml"))
@@ -95,3 +97,25 @@ def test_a_joint_search_has_one_winner_under_a_budget_of_bits(name: str) -> None
     assert sweep.group_by is None and "nominal_bpp" in sweep.objective.subject_to
     weights = {point["loss.mmd_weight"] for point in sweep_file.points(sweep)}
     assert len(weights) == len(list(sweep_file.points(sweep)))
+
+
+@pytest.mark.parametrize("images", ["cityscapes", "ade20k"])
+def test_generative_codecs_in_all_modes_at_all_rates(images: str) -> None:
+    found = set()
+    for name in (f"gan_channels_{images}", f"gan_modes_{images}", f"gan_kept_{images}"):
+        sweep = sweep_file.load(name, {})
+        for point in sweep_file.points(sweep):
+            recipe = recipes.load(sweep.base, {**sweep.overrides, **point})
+            assert isinstance(recipe, GanRecipe)
+            found.add((recipe.labels.mode, recipe.code.channels))
+    modes = ("global", "global_plus", "conditional", "selective")
+    assert found == {(mode, channels) for mode in modes for channels in (2, 4, 8, 16)}
+
+
+@pytest.mark.parametrize("images", ["cityscapes", "ade20k"])
+def test_the_classes_that_selective_sweeps_keep(images: str) -> None:
+    sweep = sweep_file.load(f"gan_kept_{images}", {})
+    recipe = recipes.load(sweep.base, sweep.overrides)
+    assert isinstance(recipe, GanRecipe) and recipe.codec.keep is not None
+    names = class_names(images)
+    assert [names[int(one)] for one in recipe.codec.keep] == ["person", "car"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
+from gencomp.errors import InputError
 from gencomp.recipes.schema import BaseRecipe, OptimizerSection, Section
 from gencomp.systems.gan_compression.writing import MASK, CodecSection, class_ids
 
@@ -30,7 +32,9 @@ class LabelsSection(Section):
     )
     classes: int = Field(35, ge=1, le=65536, description="number of classes of the label map")
     class_names: tuple[str, ...] = Field(
-        (), description="names of the classes 0, 1, ..., by which codec.keep may name them"
+        (),
+        description="names of the classes 0, 1, ..., by which codec.keep may name them, or of all"
+        " but the last; by default a run takes those of its shard set",
     )
     map: str = Field("label", description="name of the map of class ids in the shard set")
     instances: str | None = Field(
@@ -320,6 +324,7 @@ class GanRecipe(BaseRecipe):
 
     RATE_KEYS: ClassVar[tuple[str, ...]] = ("code.channels", "code.levels")
     FILE_KEYS: ClassVar[tuple[str, ...]] = ("loss.perceptual.path",)
+    DATA_KEYS: ClassVar[tuple[str, ...]] = ("labels.class_names",)
 
     system: Literal["gan_compression"] = "gan_compression"
     labels: LabelsSection = LabelsSection()
@@ -370,13 +375,31 @@ class GanRecipe(BaseRecipe):
 
     @model_validator(mode="after")
     def _a_name_for_each_class(self) -> GanRecipe:
-        names = self.labels.class_names
-        if names and len(set(names)) != self.labels.classes:
+        names, classes = self.labels.class_names, self.labels.classes
+        if len(set(names)) < len(names):
+            raise ValueError("labels.class_names names two classes alike")
+        if names and not _has_room(classes, names):
             raise ValueError(
-                f"labels.class_names has {len(set(names))} different names, but labels.classes is"
-                f" {self.labels.classes}"
+                f"labels.class_names has {len(names)} names, but labels.classes is {classes}: each"
+                " class has a name, or each but the last"
             )
         return self
+
+    def from_classes(self, names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+        found = names.get(self.labels.map, ()) if self.labels.used else ()
+        usable = _has_room(self.labels.classes, found) and len(set(found)) == len(found)
+        return {"labels.class_names": list(found)} if usable else {}
+
+    def require_classes(self, names: Mapping[str, Sequence[str]]) -> None:
+        settings, found = self.labels, names.get(self.labels.map, ())
+        if not settings.used or settings.class_names or not found:
+            return
+        if not _has_room(settings.classes, found):
+            raise InputError(
+                f"labels.classes is {settings.classes}, but the map {settings.map} of the shard set"
+                f" has {len(found)} classes: set it to {len(found)}, or to {len(found) + 1} with a"
+                " last one for all other ids; or state other classes by labels.class_names"
+            )
 
     def shared_with_parent(self) -> dict[str, Any]:
         """What a run that starts from this one must have in common with it, by dotted key."""
@@ -389,6 +412,11 @@ class GanRecipe(BaseRecipe):
             **{f"code.{key}": value for key, value in code.items()},
             **{f"networks.{key}": value for key, value in networks.items()},
         }
+
+
+def _has_room(classes: int, names: Sequence[str]) -> bool:
+    """Whether names are those of so many classes, the last of which may be for all other ids."""
+    return bool(names) and len(names) in (classes, classes - 1)
 
 
 class DistortionRecipe(GanRecipe):

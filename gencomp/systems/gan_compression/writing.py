@@ -33,8 +33,8 @@ class CodecSection(WritingSection):
 
     keep: Annotated[tuple[Id | Name, ...] | None, BeforeValidator(_listed)] = Field(
         None,
-        description="classes that files keep in mode selective, as ids or by labels.class_names,"
-        " such as person,car; [] keeps none",
+        description="classes that files keep in mode selective, as ids or by name, such as"
+        " person,car; [] keeps none",
     )
     keep_instances: Annotated[tuple[Id, ...] | None, BeforeValidator(_listed)] = Field(
         None, description="instances that files keep in mode selective, such as 12,40"
@@ -49,17 +49,21 @@ class CodecSection(WritingSection):
 def class_ids(keep: Sequence[int | str], classes: int, names: Sequence[str]) -> list[int]:
     """The ids of classes that are given as ids or by name.
 
+    A class with several names, such as "car, auto" of ADE20k, may be called by the first.
+
     Raises:
         ValueError: there is no such class.
     """
+    ids = {name.partition(",")[0]: number for number, name in reversed([*enumerate(names)])}
+    ids |= {name: number for number, name in enumerate(names)}
     found = []
     for one in keep:
         if isinstance(one, int) and one < classes:
             found.append(one)
-        elif one in names:
-            found.append(names.index(str(one)))
+        elif isinstance(one, str) and one in ids:
+            found.append(ids[one])
         else:
-            known = f" or one of {', '.join(names)}" if names else ": labels.class_names is empty"
+            known = f" or one of {', '.join(names)}" if names else ", and they have no names here"
             raise ValueError(
                 f"codec.keep names the class {one}, but a class is a number from 0 to"
                 f" {classes - 1}{known}"

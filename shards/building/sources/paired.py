@@ -17,10 +17,8 @@ from shards.building.sources.archives import Files, above_splits, open_files, wr
 from shards.building.sources.class_names import class_names
 from shards.building.sources.scenes import Scene, encode
 from shards.errors import ShardError
-from shards.info import Skipped
+from shards.info import LABEL, Skipped
 from shards.reading import decode
-
-LABEL = "label"  # the map whose ids the names of the classes name
 
 
 def paired(

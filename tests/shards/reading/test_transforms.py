@@ -152,6 +152,27 @@ def test_evaluation_sees_the_centre() -> None:
     assert Transforms().view((3, 5), draws(0, np.arange(1))[0]).kept == (3, 5)
 
 
+@settings(max_examples=100)
+@given(size=sizes, target=sizes)
+def test_whole_images_are_what_a_resize_takes_its_centre_of(
+    size: tuple[int, int], target: tuple[int, int]
+) -> None:
+    """One side is met exactly, the other is as long or longer; maps have no new ids."""
+    view = Transforms(resize=target, whole=True, flip=True).view(size, None)
+    (height, width), pixels, labels = view.kept, noise(*size, 3), noise(*size)
+    assert (height == target[0] and width >= target[1]) or (
+        width == target[1] and height >= target[0]
+    )
+    seen, mapped = view.image(pixels), view.map(labels)
+    assert seen.shape == (height, width, 3) and mapped.shape == (height, width)
+    assert set(np.unique(mapped)) <= set(np.unique(labels))
+    cut = Transforms(resize=target).view(size, None)
+    top, left = cut.corner
+    kept = np.s_[top : top + target[0], left : left + target[1]]
+    assert np.array_equal(seen[kept], cut.image(pixels))
+    assert np.array_equal(mapped[kept], cut.map(labels))
+
+
 def test_dither_is_exact_uniform_and_below_one() -> None:
     """Rounding down gives the pixels back; the rest is uniform (Kolmogorov-Smirnov, 1e-4)."""
     pixels = np.repeat(np.arange(256, dtype=np.uint8), 64 * 3).reshape(64, 256, 3)
@@ -181,3 +202,6 @@ def test_bad_input() -> None:
         Transforms(resize=(8, 8), crop=(9, 8))
     with pytest.raises(ShardError, match=r"the crop 0x4 \(height x width\) has a side below 1"):
         Transforms(crop=(0, 4))
+    for wrong in ({}, {"resize": (8, 8), "crop": (4, 4)}):
+        with pytest.raises(ShardError, match="only with a resize and without a crop"):
+            Transforms(whole=True, **wrong)
