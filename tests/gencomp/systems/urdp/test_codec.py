@@ -267,6 +267,24 @@ class TestRefinement:
         with pytest.raises(InputError, match="holds no refinement that could be left out"):
             codecs.without_refinement(cut)
 
+    def test_containers_of_other_forms_have_none(self, pair):
+        """Those of other methods have other shared sections, or pictures with their own."""
+        _, refined = pair
+        whole = container.unpack(refined.compress_jointly(pictures(3)))
+        head, base, fine = whole.shared
+        own = tuple(one._replace(sections=(b"1",)) for one in whole.members)
+        for members, shared in (
+            (whole.members, (b"", base, fine)),
+            (whole.members, (bytes([head[0] | 8]) + head[1:], base, fine)),
+            (whole.members, (head + bytes(9), base, fine)),
+            (whole.members, (head, base, fine[:6])),
+            (whole.members, (head, base, fine, b"1")),
+            (own, whole.shared),
+        ):
+            other = container.pack(container.Container(whole.fingerprint, members, shared))
+            with pytest.raises(InputError, match="holds no refinement that could be left out"):
+                codecs.without_refinement(other)
+
     def test_its_rate_is_that_of_both_layers(self, pair):
         base, refined = pair
         assert base.nominal_bits(28, 28) == 5
