@@ -194,12 +194,9 @@ class UrdpCodec:
         self._require_layers(found)
         return 8 * sum(len(payload) for payload in self._payloads(found))
 
-    def nominal_bits(self, height: int, width: int) -> int:
-        """The bits of one image at the fixed length, Σ ⌈d·log2(L)⌉ over the layers."""
-        return sum(
-            fixed_length.packed_bits(layer.code.latents, layer.code.levels)
-            for layer in self._layers
-        )
+    def nominal_bits(self, height: int, width: int) -> float:
+        """The bits of one image at the fixed length, Σ d·log2(L) over the layers."""
+        return sum(layer.code.nominal_bits for layer in self._layers)
 
     def _units(self, number: int, indices: Sequence[int]) -> np.ndarray:
         """The dither of a layer in units of its step, float64 [N, K]; 0 where none is shared."""
