@@ -7,7 +7,7 @@ sweep:
       encoder: {sweep: urdp_lambda_mnist, point: {loss.perception_weight: 0.015}}
 
 The other sweep lies beside this one, under its own name. Sweeps form a chain in this way, and
-`gencomp sweep` on the last one runs all of them in order.
+`gencomp sweep` on the last one, or on several of them, runs all of them in order.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gencomp import recipes
 from gencomp.errors import InputError
@@ -38,45 +38,57 @@ def shared(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in overrides.items() if key.split(".")[0] in _SHARED_SECTIONS}
 
 
-def before(sweep: Sweep, directory: Path, overrides: Mapping[str, Any]) -> dict[Path, Sweep]:
-    """The sweeps that must have run before a sweep, in their order, by their directories.
+def chain(asked: Mapping[Path, Sweep], overrides: Mapping[str, Any]) -> dict[Path, Sweep]:
+    """Sweeps and all that must have run before them, in the order in which they run.
+
+    A sweep that several of them start from runs once.
 
     Args:
-        sweep: the last sweep of the chain.
-        directory: its directory.
-        overrides: the recipe values of the command line, of which `shared` keeps some.
+        asked: the sweeps that were asked for, by their directories.
+        overrides: the recipe values of the command line, of which `shared` keeps some for the
+            sweeps that were not asked for.
 
     Raises:
         InputError: a sweep names one that does not exist, or itself, or its space makes recipes
             that are not valid.
     """
     seen: dict[Path, Sweep] = {}
-    _visit(sweep, directory, shared(overrides), (directory.resolve(),), seen)
+    for directory, sweep in asked.items():
+        _visit(sweep, directory, (), _Asked(asked, shared(overrides)), seen)
     return seen
+
+
+class _Asked(NamedTuple):
+    """What was asked for: sweeps by their directories, and what holds in all others."""
+
+    sweeps: Mapping[Path, Sweep]
+    overrides: Mapping[str, Any]
 
 
 def _visit(
     sweep: Sweep,
     directory: Path,
-    overrides: Mapping[str, Any],
-    above: tuple[Path, ...],
+    below: tuple[Path, ...],
+    asked: _Asked,
     seen: dict[Path, Sweep],
 ) -> None:
+    """Add a sweep after those that it starts from; `below` are those that start from it."""
+    if directory in seen:
+        return
     if sweep.parents:  # hours may pass before such a trial is made
         raw = recipes.read(sweep.base)
         for point in sweep_file.extremes(sweep):
             recipes.validate(recipes.with_overrides(raw, {**sweep.overrides, **point}), sweep.base)
     for role, parent in sweep.parents.items():
         where = directory_of(parent.sweep, directory)
-        if where.resolve() in above:
+        if where in below or where == directory:
             raise InputError(
                 f"the sweep {parent.sweep}, which parents.{role} names, starts from itself"
             )
-        if where in seen:
-            continue
-        found = sweep_file.load(parent.sweep, overrides)
-        _visit(found, where, overrides, (*above, where.resolve()), seen)
-        seen[where] = found
+        known = asked.sweeps.get(where)
+        found = known if known is not None else sweep_file.load(parent.sweep, asked.overrides)
+        _visit(found, where, (*below, directory), asked, seen)
+    seen[directory] = sweep
 
 
 def resolved(sweep: Sweep, directory: Path) -> Sweep:

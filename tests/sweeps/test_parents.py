@@ -10,6 +10,8 @@ import yaml
 
 from cluster.runs import Run
 from gencomp import recipes
+from gencomp.cli import main
+from gencomp.cli import sweep as sweep_command
 from gencomp.cli.sweep import sweep as command
 from gencomp.errors import InputError
 from sweeps import parents, plan, results, sweep_file
@@ -53,9 +55,9 @@ def encoder_of(sweep: Path, weight: float) -> str:
     return str(found.run(row).path.resolve())
 
 
-def run_sweep(file: Path, runs: Path) -> None:
-    """Run a sweep in a process of its own, as Ray settles its token once for a process."""
-    words = ["sweep", str(file), "--runs", str(runs), "--concurrent", "1"]
+def run_sweep(runs: Path, *files: Path) -> None:
+    """Run sweeps in a process of its own, as Ray settles its token once for a process."""
+    words = ["sweep", *map(str, files), "--runs", str(runs), "--concurrent", "1"]
     driver = Driver([*words, "--evaluation.limit", "16"], runs.parent)
     try:
         assert driver.end() == 0, driver.words()
@@ -66,7 +68,7 @@ def run_sweep(file: Path, runs: Path) -> None:
 @pytest.mark.slow
 def test_one_command_runs_the_chain(files: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
-    run_sweep(files / "decoders.yaml", runs)
+    run_sweep(runs, files / "decoders.yaml")
     assert not (runs / "layers").exists()
     for name in ("encoders", "decoders"):
         found = results.read_results(runs / name)
@@ -76,10 +78,10 @@ def test_one_command_runs_the_chain(files: Path, tmp_path: Path) -> None:
             assert recipe.evaluation.limit == 16
             if name == "decoders":
                 assert recipe.parents.encoder == encoder_of(runs / "encoders", 0.01)
-    before = tiny.tree(runs / "encoders" / "trials")
-    run_sweep(files / "layers.yaml", runs)
-    # The encoders are there already, and stay as they are.
-    assert tiny.tree(runs / "encoders" / "trials") == before
+    before = {name: tiny.tree(runs / name / "trials") for name in ("encoders", "decoders")}
+    run_sweep(runs, files / "decoders.yaml", files / "layers.yaml")
+    # What the two start from, and the first of them, are done already, and stay as they are.
+    assert before == {name: tiny.tree(runs / name / "trials") for name in before}
     layers = results.read_results(runs / "layers")
     for row in layers.rows:
         assert layers.run(row).recipe().parents.encoder == encoder_of(runs / "encoders", 0.0)
@@ -111,7 +113,7 @@ class TestRefusals:
     def test_a_sweep_that_starts_from_itself(self, files: Path, tmp_path: Path) -> None:
         one = self.chained(files, sweep=str(files / "decoders.yaml"))
         with pytest.raises(InputError, match=r"which parents\.encoder names, starts from itself"):
-            parents.before(one, tmp_path / "runs" / "decoders", {})
+            parents.chain({tmp_path / "runs" / "decoders": one}, {})
 
     def test_a_space_that_makes_no_recipes(self, files: Path, tmp_path: Path) -> None:
         """It is found before the first sweep of the chain starts."""
@@ -120,6 +122,62 @@ class TestRefusals:
         (files / "wrong.yaml").write_text(yaml.safe_dump(made))
         with pytest.raises(InputError, match=r"perception_weight is -1"):
             command([str(files / "wrong.yaml"), "--runs", str(tmp_path / "runs")])
+        assert not (tmp_path / "runs").exists()
+
+
+class TestSeveral:
+    """Without Ray: which sweeps run, in which order, and what is refused."""
+
+    @pytest.fixture
+    def ran(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int | None]]:
+        """The directories of the sweeps that were run, and the images of their evaluations."""
+        found: list[tuple[str, int | None]] = []
+
+        def note(sweep: Sweep, directory: Path, tracker: Any) -> tuple[int, dict[str, Any]]:
+            found.append((directory.name, sweep.overrides.get("evaluation.limit")))
+            return 0, {}
+
+        monkeypatch.setattr(sweep_command, "_run", note)
+        monkeypatch.setattr(parents, "resolved", lambda sweep, directory: sweep)
+        return found
+
+    def test_each_runs_once_after_what_it_starts_from(
+        self, files: Path, tmp_path: Path, ran: list[tuple[str, int | None]]
+    ) -> None:
+        words = [str(files / "decoders.yaml"), str(files / "layers.yaml")]
+        last = ["--runs", str(tmp_path / "runs"), "--evaluation.limit", "16"]
+        assert main(["sweep", *words, *last]) == 0
+        assert ran == [("encoders", 16), ("decoders", 16), ("layers", 16)]
+        ran.clear()
+        assert main(["sweep", *words, str(files / "encoders.yaml"), *last]) == 0
+        assert [name for name, _ in ran] == ["encoders", "decoders", "layers"]
+
+    def test_a_sweep_that_is_named_is_the_one_that_the_others_start_from(
+        self, files: Path, tmp_path: Path, ran: list[tuple[str, int | None]]
+    ) -> None:
+        own = tmp_path / "own"
+        own.mkdir()
+        made = yaml.safe_load((files / "encoders.yaml").read_text())
+        made["overrides"] = {"evaluation.limit": 8}
+        (own / "encoders.yaml").write_text(yaml.safe_dump(made))
+        words = [str(files / "decoders.yaml"), str(own / "encoders.yaml")]
+        assert main(["sweep", *words, "--runs", str(tmp_path / "runs")]) == 0
+        assert ran == [("encoders", 8), ("decoders", None)]
+
+    def test_what_can_hold_for_one_alone_is_refused(
+        self, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        two = [str(files / "decoders.yaml"), str(files / "layers.yaml")]
+        for words, why in (
+            ([*two, "--name", "x"], "--name names one sweep, but 2 files are given"),
+            ([*two, "--loss.perception_weight", "1"], "--loss.perception_weight is a value of one"),
+            ([two[0], two[0]], "two of the files would be the sweep"),
+            ([], "missing FILE"),
+        ):
+            for first in (["sweep"], ["slurm", "sweep"]):
+                assert main([*first, *words, "--runs", str(tmp_path / "runs")]) == 2, words
+                said = capsys.readouterr().err
+                assert why in said and said.count("\n") == 1, words
         assert not (tmp_path / "runs").exists()
 
 
