@@ -6,6 +6,9 @@ sweep:
     parents:
       encoder: {sweep: urdp_lambda_mnist, point: {loss.perception_weight: 0.015}}
 
+With `every: true` a parent is each finished trial of the other sweep in turn, as if the space had a
+grid of their runs: critics of all decoders are such a sweep.
+
 The other sweep lies beside this one, under its own name. Sweeps form a chain in this way, and
 `gencomp sweep` on the last one, or on several of them, runs all of them in order.
 """
@@ -21,7 +24,7 @@ from gencomp import recipes
 from gencomp.errors import InputError
 from gencomp.recipes.schema import BaseRecipe
 from sweeps import plan, sweep_file
-from sweeps.sweep_file import ParentTrial, Sweep
+from sweeps.sweep_file import Grid, ParentTrial, Sweep
 
 # The sections that every recipe has, so that a value for one sweep of a chain suits the others.
 _SHARED_SECTIONS = ("data", "training", "evaluation")
@@ -92,20 +95,30 @@ def _visit(
 
 
 def resolved(sweep: Sweep, directory: Path) -> Sweep:
-    """The sweep with the runs of its parents as values of the recipe.
+    """The sweep with the runs of its parents as values of the recipe, or as a grid of its space.
 
     Raises:
         InputError: a parent's sweep has not run, has no such trial or several, or has not finished
             it.
     """
-    found = {
-        f"parents.{role}": str(_trial(role, parent, directory))
-        for role, parent in sweep.parents.items()
-    }
-    return sweep.model_copy(update={"overrides": {**sweep.overrides, **found}})
+    fixed: dict[str, str] = {}
+    varied: dict[str, Grid] = {}
+    for role, parent in sweep.parents.items():
+        runs = tuple(map(str, _runs(role, parent, directory)))
+        if parent.every:
+            varied[f"parents.{role}"] = Grid(grid=runs)
+        else:
+            (fixed[f"parents.{role}"],) = runs
+    return sweep.model_copy(
+        update={
+            "overrides": {**sweep.overrides, **fixed},
+            "space": {**sweep.space, **varied},
+        }
+    )
 
 
-def _trial(role: str, parent: ParentTrial, directory: Path) -> Path:
+def _runs(role: str, parent: ParentTrial, directory: Path) -> list[Path]:
+    """The run of the trial that a parent is, or the runs of each of them."""
     where = directory_of(parent.sweep, directory)
     if not plan.has_begun(where):
         raise InputError(
@@ -119,6 +132,15 @@ def _trial(role: str, parent: ParentTrial, directory: Path) -> Path:
         for trial in trials
         if all(trial.point.get(key) == value for key, value in parent.point.items())
     ]
+    if parent.every:
+        done = [trial.path for trial in found if trial.status() == "finished"]
+        if not done:
+            chosen = f" with {point}" if point else ""
+            raise InputError(
+                f"parents.{role} is each finished trial of {where}{chosen}, but there is none: run"
+                f" `gencomp sweep {shlex.quote(str(parent.sweep))}` again"
+            )
+        return done
     if len(found) != 1:
         known = "; ".join(
             ", ".join(f"{key}={value}" for key, value in trial.point.items()) for trial in trials
@@ -132,4 +154,4 @@ def _trial(role: str, parent: ParentTrial, directory: Path) -> Path:
             f"parents.{role} is the trial of {where} with {point}, which has not finished: run"
             f" `gencomp sweep {shlex.quote(str(parent.sweep))}` again"
         )
-    return found[0].path
+    return [found[0].path]

@@ -16,6 +16,7 @@ from gencomp.cli.sweep import sweep as command
 from gencomp.errors import InputError
 from sweeps import parents, plan, results, sweep_file
 from sweeps.sweep_file import Sweep
+from sweeps.trial import Trial
 from tests import tiny
 from tests.gencomp import vae_cases
 from tests.gencomp.systems.urdp.test_training import raw
@@ -26,15 +27,25 @@ POINTS = [0.0, 0.01]
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """Sweep files of a chain: encoders, decoders on one of them, and refinements."""
+    """Sweep files of a chain: encoders, decoders on one of them, refinements, and critics."""
     blobs = vae_cases.blobs(tmp_path, side=28)
     folder = tmp_path / "files"
     folder.mkdir()
-    for stage in ("end_to_end", "universal", "refinement"):
+    for stage in ("end_to_end", "universal", "refinement", "critic"):
         tiny.write(raw(stage, blobs, Path("nowhere")), folder / f"recipe_{stage}.yaml")
     write(folder, "encoders", "end_to_end")
     write(folder, "decoders", "universal", {"loss.perception_weight": 0.01})
     write(folder, "layers", "refinement", {"loss.perception_weight": 0})
+    encoder = {"sweep": str(folder / "encoders.yaml"), "point": {"loss.perception_weight": 0.01}}
+    critics = {
+        "base": str(folder / "recipe_critic.yaml"),
+        "parents": {
+            "decoder": {"sweep": str(folder / "decoders.yaml"), "every": True},
+            "encoder": encoder,
+        },
+        "objective": {"minimise": "mse_unit", "against": ["fresh_critic_distance"]},
+    }
+    (folder / "critics.yaml").write_text(yaml.safe_dump(critics))
     return folder
 
 
@@ -47,6 +58,12 @@ def write(folder: Path, name: str, stage: str, point: dict[str, Any] | None = No
     if point is not None:
         made["parents"] = {"encoder": {"sweep": str(folder / "encoders.yaml"), "point": point}}
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(made))
+
+
+def encoder_run(runs: Path, weight: float) -> str:
+    trials = plan.make(sweep_file.load(runs / "encoders" / "sweep.yaml", {}), runs / "encoders")
+    (found,) = (one for one in trials if one.point["loss.perception_weight"] == weight)
+    return str(found.path)
 
 
 def encoder_of(sweep: Path, weight: float) -> str:
@@ -79,13 +96,72 @@ def test_one_command_runs_the_chain(files: Path, tmp_path: Path) -> None:
             if name == "decoders":
                 assert recipe.parents.encoder == encoder_of(runs / "encoders", 0.01)
     before = {name: tiny.tree(runs / name / "trials") for name in ("encoders", "decoders")}
-    run_sweep(runs, files / "decoders.yaml", files / "layers.yaml")
+    run_sweep(runs, *(files / f"{name}.yaml" for name in ("decoders", "layers", "critics")))
     # What the two start from, and the first of them, are done already, and stay as they are.
     assert before == {name: tiny.tree(runs / name / "trials") for name in before}
     layers = results.read_results(runs / "layers")
     for row in layers.rows:
         assert layers.run(row).recipe().parents.encoder == encoder_of(runs / "encoders", 0.0)
     assert (Run(runs / "layers" / "trials" / layers.rows[0]["trial"]).result()) is not None
+    critics = results.read_results(runs / "critics")
+    assert {row["status"] for row in critics.rows} == {"finished"}
+    judged = {critics.run(row).recipe().parents.decoder for row in critics.rows}
+    decoders = results.read_results(runs / "decoders")
+    assert judged == {str(decoders.run(row).path.resolve()) for row in decoders.rows}
+
+
+class TestEvery:
+    """A parent that is each finished trial of another sweep."""
+
+    @pytest.fixture
+    def runs(self, files: Path, tmp_path: Path) -> Path:
+        """Two encoders and two decoders, of which one decoder has not finished."""
+        found = tmp_path / "runs"
+        for name in ("encoders", "decoders"):
+            for trial in self.planned(files, found / name)[: 2 if name == "encoders" else 1]:
+                tiny.trained(trial.path, trial.recipe.model_dump(mode="json"))
+        return found
+
+    def planned(self, files: Path, directory: Path) -> list[Trial]:
+        loaded = sweep_file.load(files / f"{directory.name}.yaml", {})
+        sweep = parents.resolved(loaded, directory)
+        trials = plan.make(sweep, directory)
+        plan.write(sweep, trials, directory)
+        return trials
+
+    def test_there_is_a_trial_for_each(self, files: Path, runs: Path) -> None:
+        decoders = self.planned(files, runs / "decoders")
+        (first,) = self.planned(files, runs / "critics")
+        assert first.point == {"parents.decoder": str(decoders[0].path)}
+        assert first.recipe.parents.encoder == encoder_run(runs, 0.01)
+        run, _ = tiny.trained(first.path, first.recipe.model_dump(mode="json"))
+        result = run.result()
+        assert result is not None and "fresh_critic_distance" in result
+        # Another decoder has finished: the first critic is there already.
+        tiny.trained(decoders[1].path, decoders[1].recipe.model_dump(mode="json"))
+        both = self.planned(files, runs / "critics")
+        assert both[0].id == first.id and len(both) == 2
+        assert [trial.status() for trial in both] == ["finished", "pending"]
+        written = sweep_file.load(runs / "critics" / "sweep.yaml", {})
+        assert [one.id for one in plan.make(written, runs / "critics")] == [one.id for one in both]
+
+    def test_a_point_chooses_among_them(self, files: Path, runs: Path) -> None:
+        made = yaml.safe_load((files / "critics.yaml").read_text())
+        made["parents"]["decoder"]["point"] = {"loss.perception_weight": 0.01}
+        with pytest.raises(InputError, match=r"each finished trial of .* with .*=0.01, but there"):
+            parents.resolved(Sweep.model_validate(made), runs / "critics")
+        made["space"] = {"critic.penalty_weight": {"grid": [1, 10]}}
+        made["parents"]["decoder"]["point"] = {"loss.perception_weight": 0}
+        found = parents.resolved(Sweep.model_validate(made), runs / "critics")
+        weights = [point["critic.penalty_weight"] for point in sweep_file.points(found)]
+        assert weights == [1, 10]
+
+    def test_populations_cannot_vary_it(self, files: Path) -> None:
+        made = yaml.safe_load((files / "critics.yaml").read_text())
+        made["population"] = {"every": 5}
+        del made["objective"]
+        with pytest.raises(ValueError, match=r"population cannot change parents\.decoder in a run"):
+            Sweep.model_validate(made)
 
 
 class TestRefusals:
