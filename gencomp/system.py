@@ -51,7 +51,7 @@ the digests of `gencomp.coding.digest`. On paper, the codecs fit into `Codec` as
   the first index, all symbols as one number, and all symbols of the refinement layer as another.
   To leave the refinement out, the other sections are packed as a new container under the
   fingerprint of the base encoder alone. Decoders for other perception weights are readers of one
-  writer. The nominal bits are ⌈d·log2 L⌉.
+  writer. The nominal bits are d·log2 L.
 - GAN compression: the C symbols of a place are a code with tables of its own; the nominal bits are
   C·log2(L)·⌈H/16⌉·⌈W/16⌉ from sides of 32 on, and None where regions are chosen. The label map, the
   instances and the mask are sections of their own, so `code_bits` counts them and `parts` names
@@ -275,8 +275,11 @@ class Codec(Protocol):
         """The bits that a stream spends on its pictures' code and salt, without the container."""
         ...
 
-    def nominal_bits(self, height: int, width: int) -> int | None:
-        """The bits of one image at the method's fixed length; None for a method without one."""
+    def nominal_bits(self, height: int, width: int) -> float | None:
+        """The bits of one image at the method's fixed length; None for a method without one.
+
+        They need not be whole where images share a number of bits.
+        """
         ...
 
 

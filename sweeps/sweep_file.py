@@ -186,7 +186,7 @@ class Budget(Section):
 
 
 class ParentTrial(Section):
-    """A trial of another sweep, from whose run the trials of this one start."""
+    """A trial of another sweep, from whose run the trials of this one start, or each of them."""
 
     sweep: str = Field(
         description="sweep file, or the name of one that ships; its directory lies beside that of"
@@ -195,6 +195,11 @@ class ParentTrial(Section):
     point: dict[str, Any] = Field(
         {},
         description="recipe key -> value for enough keys of that sweep's space to name one trial",
+    )
+    every: bool = Field(
+        False,
+        description="one trial of this sweep for each finished trial of that one (where point fits)"
+        " and each point of the space",
     )
 
 
@@ -209,7 +214,7 @@ class Sweep(Section):
     )
     overrides: dict[str, Any] = Field({}, description="dotted recipe keys set in every trial")
     space: dict[str, Entry] = Field(
-        min_length=1,
+        {},
         description="dotted recipe keys that are searched, each with grid: [...],"
         " uniform: [low, high] or loguniform: [low, high]",
     )
@@ -236,6 +241,12 @@ class Sweep(Section):
             return key.startswith("loss.") or key == "optimizer.learning_rate"
         # What is written down and kept is no part of a trial's identity.
         return key not in _RECORD
+
+    @model_validator(mode="after")
+    def _there_are_points(self) -> Sweep:
+        if not self.space and not any(parent.every for parent in self.parents.values()):
+            raise ValueError("a sweep needs a space, or a parent with every: true")
+        return self
 
     @model_validator(mode="after")
     def _group_is_in_space(self) -> Sweep:
@@ -276,7 +287,8 @@ class Sweep(Section):
                 "population leaves no room for search, scheduler, group_by, samples and"
                 " budget.trials"
             )
-        for key in self.space:
+        every = [f"parents.{role}" for role, parent in self.parents.items() if parent.every]
+        for key in (*self.space, *every):
             if not self.may_vary(key):
                 raise ValueError(
                     f"population cannot change {key} in a run, only loss.* and"

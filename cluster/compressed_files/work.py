@@ -39,7 +39,7 @@ class Content(NamedTuple):
     pixels: int
     bytes: int
     code_bits: int
-    nominal_bits: int | None
+    nominal_bits: float | None
     part_bits: Mapping[str, int]
 
     @property

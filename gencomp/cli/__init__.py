@@ -60,6 +60,7 @@ COMMANDS: dict[str, Command] = {
         "Coding", "write an image to a compressed file", raw=True, folder="compress"
     ),
     "decompress": Command("Coding", "write a compressed file back to an image", folder="compress"),
+    "strip": Command("Coding", "leave the refinement of a file out", folder="compress"),
     "export": Command("Coding", "write a codec to one file, to use without its run"),
     "models": Command("Coding", "list exported models with their operating points"),
     "evaluate": Command("Evaluation", "measure a finished run, with intervals", raw=True),

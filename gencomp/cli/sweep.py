@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +15,7 @@ from gencomp import recipes
 from gencomp.cli import recipe_words
 from gencomp.cli.arguments import Json
 from gencomp.cli.console import only_json, print_table
+from gencomp.errors import InputError
 from gencomp.evaluation import scales
 from gencomp.exit_codes import DONE, FAILED, STOPPED
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from gencomp.recipes.key_help import KeyHelp
     from sweeps.sweep_file import Sweep
     from sweeps.trial import Trial
+
+
+# The file of a sweep in its directory, see `sweeps.plan`.
+SWEEP_FILE = "sweep.yaml"
 
 
 @dataclass(frozen=True)
@@ -47,10 +52,32 @@ class Options:
             choice.require(self.track)
 
     def path(self, file: str) -> Path:
-        """The sweep's directory."""
-        return self.runs / (self.name or Path(file).stem)
+        """The sweep's directory; the file of a sweep in --runs stands for that sweep."""
+        path = Path(file)
+        if self.name is None and path.name == SWEEP_FILE and path.parent.parent == self.runs:
+            return path.parent
+        return self.runs / (self.name or path.stem)
+
+    def require_shared(self, files: Sequence[str], overrides: Mapping[str, Any]) -> None:
+        """Refuse no file, and for several of them what can hold for one alone."""
+        from sweeps import parents
+
+        if not files:
+            raise InputError("missing FILE, a sweep file or the name of one that ships")
+        if len(files) == 1:
+            return
+        if self.name is not None:
+            raise InputError(f"--name names one sweep, but {len(files)} files are given")
+        own = overrides.keys() - parents.shared(overrides).keys()
+        if own:
+            raise InputError(
+                f"--{min(own)} is a value of one sweep, but {len(files)} files are given: only"
+                " those of data, training and evaluation hold in all of them"
+            )
 
 
+# Sweep files, of which at least one must be there.
+Files = tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE...")]]
 _SHOWN = ("nominal_bpp", "mse", "psnr", "mmd")
 
 
@@ -59,7 +86,7 @@ def sweep(words: Sequence[str]) -> int:
     own, overrides = recipes.split_overrides(words)
 
     def sweep(
-        file: tyro.conf.Positional[str],
+        files: Files,
         /,
         search: Annotated[Options, tyro.conf.OmitArgPrefixes],
         as_json: Json = False,
@@ -71,13 +98,15 @@ def sweep(words: Sequence[str]) -> int:
         trial, and those of data, training and evaluation in the sweeps before it too. gencomp sweep
         SWEEP --help lists the keys that its space may name.
 
+        Several sweeps run one after the other, and what they start from runs once.
+
         Args:
-            file: A sweep file, or the name of a sweep that ships with gencomp.
+            files: A sweep file, or the name of a sweep that ships with gencomp; or several.
             search: Where the sweep lies, and how many of its trials run at once.
         """
         search.require_tracker()
         with only_json(as_json) as answer:
-            code, sweeps = _sweep(file, overrides, search)
+            code, sweeps = _sweep(files, overrides, search)
             answer({"sweeps": sweeps})
         return code
 
@@ -92,17 +121,15 @@ def keys(source: str, width: int) -> KeyHelp:
 
 
 def _sweep(
-    file: str, overrides: dict[str, Any], search: Options
+    files: Sequence[str], overrides: dict[str, Any], search: Options
 ) -> tuple[int, list[dict[str, Any]]]:
-    """Run the sweeps before a sweep, and then it; the exit code, and what scripts are told."""
+    """Run sweeps after those before them; the exit code, and what scripts are told."""
     from sweeps import parents
 
-    directory, concurrent = search.path(file), search.concurrent
-    last = load(file, overrides, concurrent)
-    earlier = parents.before(last, directory, overrides)
+    asked = load(files, overrides, search)
     code, told = DONE, []
-    for where, sweep in [*earlier.items(), (directory, last)]:
-        loaded = parents.resolved(_with_concurrent(sweep, concurrent), where)
+    for where, sweep in parents.chain(asked, overrides).items():
+        loaded = parents.resolved(_with_concurrent(sweep, search.concurrent), where)
         ended, one = _run(loaded, where, search.track)
         told.append(one)
         if ended == STOPPED:
@@ -156,11 +183,23 @@ def _run(loaded: Sweep, directory: Path, tracker: choice.Name | None) -> tuple[i
     return FAILED if failed else DONE, told
 
 
-def load(file: str, overrides: dict[str, Any], concurrent: int | None) -> Sweep:
-    """The sweep in a file; if `concurrent` is given, it replaces the value in the file."""
+def load(files: Sequence[str], overrides: Mapping[str, Any], search: Options) -> dict[Path, Sweep]:
+    """The sweeps in files by their directories, in the order of the files.
+
+    Raises:
+        InputError: a file is not there or wrong, two would lie in one directory, or several are
+            given with what can hold for one alone.
+    """
     from sweeps import sweep_file
 
-    return _with_concurrent(sweep_file.load(file, overrides), concurrent)
+    search.require_shared(files, overrides)
+    found: dict[Path, Sweep] = {}
+    for file in files:
+        where = search.path(file)
+        if where in found:
+            raise InputError(f"two of the files would be the sweep {where}; run them one by one")
+        found[where] = _with_concurrent(sweep_file.load(file, overrides), search.concurrent)
+    return found
 
 
 def _with_concurrent(sweep: Sweep, concurrent: int | None) -> Sweep:

@@ -100,3 +100,17 @@ def build_system(recipe: BaseRecipe, parents: Mapping[str, BaseRecipe]) -> Syste
 
             return Vae(recipe)
     raise TypeError(f"no system for {type(recipe).__name__}")
+
+
+def without_refinement(stream: bytes) -> bytes:
+    """A container without the refinement of its pictures, for decoders of the base alone.
+
+    No network is needed, and so no run: one method's containers have such a layer, and their form
+    tells them from those of the others.
+
+    Raises:
+        InputError: the stream is damaged, or holds no refinement.
+    """
+    from gencomp.systems.urdp.codec import without_refinement as cut
+
+    return cut(stream)

@@ -21,7 +21,7 @@ def run(name: str, series: str, distortion: float, perception: float, *bases: st
         name=name,
         bases=bases,
         directory=f"runs/sweep/trials/{name}",
-        nominal_bpp=0.00638,
+        nominal_bpp=0.00606,
         images=8000,
         values={
             "mse_unit": Measured(distortion, (0.99 * distortion, 1.01 * distortion)),

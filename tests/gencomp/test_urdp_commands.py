@@ -23,13 +23,15 @@ from tests.gencomp.systems.urdp.test_training import raw
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an end-to-end run, two universal decoders of it, and a stranger."""
+    """A folder with an end-to-end run, later stages of it, and a stranger."""
     folder = tmp_path_factory.mktemp("urdp")
     blobs = vae_cases.blobs(folder, side=28)
     tiny.trained(folder / "base", raw("end_to_end", blobs))
     for name, weight in (("sharp", 0.05), ("smooth", 0)):
         overrides = {"loss.perception_weight": weight}
         tiny.trained(folder / name, raw("universal", blobs, folder / "base", **overrides))
+    fine = {"code.latents": 2, "code.levels": 4}
+    tiny.trained(folder / "fine", raw("refinement", blobs, folder / "base", **fine))
     tiny.trained(folder / "stranger", raw("end_to_end", blobs, **{"training.seed": 5}))
     split = shards.open_set(blobs).split("test")
     (folder / "images").mkdir()
@@ -41,7 +43,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def here(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    for name in ("base", "sharp", "smooth", "stranger", "images"):
+    for name in ("base", "sharp", "smooth", "fine", "stranger", "images"):
         (tmp_path / name).symlink_to(runs / name)
     return tmp_path
 
@@ -79,6 +81,55 @@ def test_a_decoder_writes_files_too(here: Path) -> None:
     found = [container.unpack((here / f"{name}.gcp").read_bytes()) for name in ("base", "sharp")]
     assert found[0].fingerprint == found[1].fingerprint
     assert found[0].shared == found[1].shared
+
+
+def test_a_refinement_is_left_out_without_a_run(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("compress fine images whole.gcp --joint") == 0
+    assert run("decompress base whole.gcp whole_out") == 0
+    assert run("decompress fine whole.gcp fine_out") == 0
+    (here / "elsewhere").mkdir()
+    shutil.copy(here / "whole.gcp", here / "elsewhere")
+    capsys.readouterr()
+    assert run("strip elsewhere/whole.gcp cut.gcp") == 0
+    said = capsys.readouterr().out
+    whole, cut = (here / "whole.gcp").read_bytes(), (here / "cut.gcp").read_bytes()
+    layer = container.unpack(whole).shared[2]
+    # The base is the last section now, whose length is not written: one byte less.
+    assert len(cut) == len(whole) - len(layer) - 1
+    assert said == f"cut.gcp: {len(cut)} bytes, without the {len(layer) + 1} of the refinement\n"
+    # It is the very file that the run of the base writes.
+    assert run("compress base images base.gcp --joint") == 0
+    assert (here / "base.gcp").read_bytes() == cut
+    assert run("decompress base cut.gcp cut_out") == 0
+    differ = 0
+    for place in range(5):
+        shown = pixels(here / "cut_out" / f"{place}.png")
+        assert np.array_equal(shown, pixels(here / "whole_out" / f"{place}.png"))
+        differ += not np.array_equal(shown, pixels(here / "fine_out" / f"{place}.png"))
+    assert differ
+    capsys.readouterr()
+    assert run("compress base images/0.png one.gcp") == 0
+    (here / "damaged.gcp").write_bytes(whole[:30] + bytes([whole[30] ^ 1]) + whole[31:])
+    (here / "short.gcp").write_bytes(whole[: -len(layer)])
+    capsys.readouterr()
+    for words, why in (
+        ("decompress fine cut.gcp out.png --place 0", "holds no refinement, which this decoder"),
+        ("strip cut.gcp out.gcp", "cut.gcp cannot be stripped: it holds no refinement"),
+        ("strip one.gcp out.gcp", "one.gcp cannot be stripped: it holds no refinement"),
+        ("strip damaged.gcp out.gcp", "damaged.gcp cannot be stripped: The container's checksum"),
+        ("strip short.gcp out.gcp", "short.gcp cannot be stripped: The container's checksum"),
+        ("strip images/0.png out.gcp", "images/0.png cannot be stripped: This is not a gencomp"),
+        ("strip nothing.gcp out.gcp", "nothing.gcp does not exist"),
+        ("strip whole.gcp cut.gcp", "cut.gcp exists; add --overwrite"),
+        ("strip whole.gcp out.png", "out.png is the name of an image"),
+    ):
+        assert run(words) == 2, words
+        error = capsys.readouterr().err
+        assert why in error and error.count("\n") == 1, words
+    assert not list(here.glob("out*"))
+    assert (here / "cut.gcp").read_bytes() == cut
 
 
 def test_other_pictures_have_other_indices(here: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -23,11 +24,12 @@ def test_every_point_builds(name: str) -> None:
     sweep = sweep_file.load(name, {})
     if name.startswith("dplc"):
         stage = "wae" if name.endswith("glyphs") else "wasserstein_pp"
-        parents = {"generator": recipes.load(sweep.base.replace("codec", stage))}
+        families = [{"generator": recipes.load(sweep.base.replace("codec", stage))}]
     else:
-        parents = {role: parent_recipe(one) for role, one in sweep.parents.items()}
+        known = {role: parent_recipes(one) for role, one in sweep.parents.items()}
+        families = [dict(zip(known, one, strict=True)) for one in product(*known.values())]
     found = [*sweep_file.points(sweep), *sweep_file.extremes(sweep)]
-    for point in found:
+    for point, parents in product(found, families):
         recipe = recipes.load(sweep.base, {**sweep.overrides, **point})
         with torch.device("meta"):
             assert build_system(recipe, parents).codec is not None
@@ -38,11 +40,14 @@ def test_every_point_builds(name: str) -> None:
         assert {point["networks.code_channels"] for point in found} >= rates
 
 
-def parent_recipe(parent: sweep_file.ParentTrial) -> BaseRecipe:
-    """The recipe of the trial that a sweep names as a parent; it must be a point of that sweep."""
+def parent_recipes(parent: sweep_file.ParentTrial) -> list[BaseRecipe]:
+    """The recipe of the trial that a sweep names as a parent, or of each; points of that sweep."""
     sweep = sweep_file.load(parent.sweep, {})
-    assert parent.point in list(sweep_file.points(sweep))
-    return recipes.load(sweep.base, {**sweep.overrides, **parent.point})
+    points = list(sweep_file.points(sweep))
+    if not parent.every:
+        assert parent.point in points
+        points = [parent.point]
+    return [recipes.load(sweep.base, {**sweep.overrides, **point}) for point in points]
 
 
 def test_the_published_models_of_universal_codecs() -> None:
@@ -51,7 +56,7 @@ def test_the_published_models_of_universal_codecs() -> None:
         name: len(list(sweep_file.points(sweep_file.load(name, {}))))
         for name in SHIPPED
         if name.startswith("urdp")
-        and not {"narrow", "short", "seeds", "glyphs", "bits"} & {*name.split("_")}
+        and not {"narrow", "short", "seeds", "glyphs", "bits", "critics"} & {*name.split("_")}
     }
     assert sum(counts.values()) == 52
     assert counts["urdp_lambda_mnist"] == 9 and counts["urdp_lambda_universal_svhn"] == 7
@@ -60,6 +65,18 @@ def test_the_published_models_of_universal_codecs() -> None:
             parent = sweep_file.load(f"urdp_lambda_{stage}_{images}", {}).parents["encoder"]
             assert parent.sweep == f"urdp_lambda_{images}"
             assert parent.point == {"loss.perception_weight": expected}
+
+
+def test_every_published_model_has_a_fresh_critic() -> None:
+    """With the encoder that its decoder reads, which a codec trained end to end has itself."""
+    judged = 0
+    for name in (name for name in SHIPPED if name.startswith("urdp_critics")):
+        found = sweep_file.load(name, {})
+        decoder, encoder = found.parents["decoder"], found.parents.get("encoder")
+        assert decoder.every and not found.space
+        judged += len(parent_recipes(decoder))
+        assert encoder == sweep_file.load(decoder.sweep, {}).parents.get("encoder")
+    assert judged == 52
 
 
 def test_budgets_of_shared_bits_differ_in_nothing_else() -> None:

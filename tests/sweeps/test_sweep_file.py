@@ -125,7 +125,7 @@ class TestFiles:
             ({"space": {"a": [1, 2]}}, "space.a is [1, 2], but it needs one of grid"),
             ({"space": {"a": {"grid": [1], "extra": 2}}}, "unknown key space.a.grid.extra"),
             ({"space": {"a": {"grid": []}}}, "space.a.grid.grid is [], but"),
-            ({"space": {}}, "space is {}, but"),
+            ({"space": {}}, "a sweep needs a space, or a parent with every: true"),
             ({"space": {"a": {"uniform": [3, 1]}}}, "uniform needs low < high"),
             ({"space": {"a": {"loguniform": [0, 1]}}}, "loguniform needs 0 < low < high"),
             (

@@ -128,7 +128,7 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> Result:
 
 def _nominal_rate(codec: Codec, plan: Plan) -> float | None:
     """The bits per pixel of all measured images at the codec's fixed length, if it has one."""
-    bits = values = 0
+    bits, values = 0.0, 0
     for height, width, images in plan.every_size:
         if (of_image := codec.nominal_bits(height, width)) is None:
             return None

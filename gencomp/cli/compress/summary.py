@@ -82,7 +82,7 @@ def sentence(file: Content) -> str:
     return (
         f"{file.bytes} bytes = {file.code_bits} bits of code ({_bpp(file.code_bits, [file])}"
         f" bpp{f': {parts}' if parts else ''}"
-        f"{f'; {of}nominal {file.nominal_bits} bits, {nominal} bpp' if nominal else ''})"
+        f"{f'; {of}nominal {_bits(file.nominal_bits)} bits, {nominal} bpp' if nominal else ''})"
         f" + {file.container_bits} bits of container"
     )
 
@@ -101,6 +101,11 @@ def _nominal_bpp(files: Sequence[Content]) -> str:
     return _bpp(sum(nominal), files) if len(nominal) == len(files) else ""
 
 
-def _bpp(bits: int, files: Sequence[Content]) -> str:
+def _bits(bits: float | None) -> str:
+    """A number of bits as text: all digits of a whole one, and two decimals of another."""
+    return f"{bits:.2f}".removesuffix(".00") if bits is not None else ""
+
+
+def _bpp(bits: float, files: Sequence[Content]) -> str:
     """The bits of several files divided by the number of pixels of their pictures, as text."""
     return f"{bits / sum(one.pixels for one in files):.4g}"

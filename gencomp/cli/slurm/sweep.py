@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Annotated, Any
 
 import tyro
@@ -11,10 +12,8 @@ import tyro
 from gencomp import recipes
 from gencomp.cli import recipe_words
 from gencomp.cli.slurm.allocation import Allocation, AllocationOptions, require_slurm
-from gencomp.cli.sweep import Options, keys, load
+from gencomp.cli.sweep import SWEEP_FILE, Files, Options, keys, load
 from gencomp.exit_codes import DONE
-
-_FILE = "sweep.yaml"
 
 
 def sweep(words: Sequence[str]) -> int:
@@ -22,7 +21,7 @@ def sweep(words: Sequence[str]) -> int:
     own, overrides = recipes.split_overrides(words)
 
     def sweep(
-        file: tyro.conf.Positional[str],
+        files: Files,
         /,
         *,
         search: Annotated[Options, tyro.conf.OmitArgPrefixes],
@@ -38,19 +37,22 @@ def sweep(words: Sequence[str]) -> int:
         after submission, unless --wait is given. gencomp slurm sweep SWEEP --help lists the keys
         that the sweep's space may name.
 
+        Several sweeps run in one job, one after the other, and what they start from runs once. The
+        job is that of the last one, whose directory the other slurm commands take.
+
         Args:
-            file: A sweep file, or the name of a sweep that ships with gencomp.
+            files: A sweep file, or the name of a sweep that ships with gencomp; or several.
             search: Where the sweep lies, and how many of its trials run at once.
             allocation: The resources that are asked of Slurm.
         """
         search.require_tracker()
-        return _sweep(file, overrides, search, allocation.completed())
+        return _sweep(files, overrides, search, allocation.completed())
 
     return recipe_words.call(sweep, own, "gencomp slurm sweep", keys)
 
 
 def _sweep(
-    file: str,
+    files: Sequence[str],
     overrides: dict[str, Any],
     search: Options,
     allocation: Allocation,
@@ -60,34 +62,43 @@ def _sweep(
     from slurm.sessions.session_jobs import SessionJobs
     from sweeps import parents, plan, sweep_file
 
-    directory = search.path(file)
-    loaded = load(file, overrides, search.concurrent)
-    home = directory.resolve()
-    plan.has_begun(directory)  # raises for a directory that is no sweep
-    words = ["sweep", str(home / _FILE), "--runs", str(home.parent), "--name", home.name]
+    asked = {where.resolve(): one for where, one in load(files, overrides, search).items()}
+    directory, home = search.path(files[-1]), list(asked)[-1]
+    for where in asked:
+        plan.has_begun(where)  # raises for a directory that is no sweep
+    words = ["sweep", *(str(where / SWEEP_FILE) for where in asked), "--runs", str(home.parent)]
     if search.track is not None:
         words += ["--track", search.track]
-    if loaded.parents:  # the file holds what is set in its own trials, not in those of the parents
+    if any(one.parents for one in asked.values()):
+        # A file holds what is set in its own trials, not in those that they start from.
         words += recipes.override_words(parents.shared(overrides))
-    most = loaded.workers * (loaded.concurrent or 1)
-    order = allocation.order("sweep", words, loaded.workers, most, loaded.gpu)
-    found = SweepSession(home / FOLDER, order)
-    for where, sweep in [*parents.before(loaded, home, overrides).items(), (home, loaded)]:
+    workers = max(one.workers for one in asked.values())
+    most = max(one.workers * (one.concurrent or 1) for one in asked.values())
+    gpu = any(one.gpu for one in asked.values())
+    found = SweepSession(home / FOLDER, allocation.order("sweep", words, workers, most, gpu))
+    for where, sweep in parents.chain(asked, overrides).items():
         if not sweep.parents:
             plan.make(sweep, where)  # raises for a sweep whose trials cannot be made
     if allocation.dry_run:
         return allocation.show(SessionJobs(found))
     require_slurm("gencomp sweep")
-    text = sweep_file.dump(loaded)
+    texts = {where / SWEEP_FILE: sweep_file.dump(one) for where, one in asked.items()}
 
     def is_finished() -> bool:
-        return found.is_complete() and (home / _FILE).read_text(encoding="utf-8") == text
+        return found.is_complete() and all(
+            file.is_file() and file.read_text(encoding="utf-8") == text
+            for file, text in texts.items()
+        )
 
     def prepare() -> None:
-        with locked(home):
+        with ExitStack() as locks:
+            for where in asked:
+                where.mkdir(parents=True, exist_ok=True)
+                locks.enter_context(locked(where))
             if not is_finished():
                 found.reopen()
-                write_text(home / _FILE, text)
+                for file, text in texts.items():
+                    write_text(file, text)
 
     if is_finished():
         print(

@@ -10,6 +10,7 @@ within the centres, |f + u| lies within Δ/2 of them: the quantizer never overlo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -59,6 +60,11 @@ class Code:
     def levels(self) -> int:
         """The number L of levels."""
         return self.centres.levels
+
+    @property
+    def nominal_bits(self) -> float:
+        """The bits d·log2(L) of an image, as published; only those of a file are whole."""
+        return self.latents * math.log2(self.levels)
 
     @property
     def step(self) -> float:

@@ -194,12 +194,9 @@ class UrdpCodec:
         self._require_layers(found)
         return 8 * sum(len(payload) for payload in self._payloads(found))
 
-    def nominal_bits(self, height: int, width: int) -> int:
-        """The bits of one image at the fixed length, Σ ⌈d·log2(L)⌉ over the layers."""
-        return sum(
-            fixed_length.packed_bits(layer.code.latents, layer.code.levels)
-            for layer in self._layers
-        )
+    def nominal_bits(self, height: int, width: int) -> float:
+        """The bits of one image at the fixed length, Σ d·log2(L) over the layers."""
+        return sum(layer.code.nominal_bits for layer in self._layers)
 
     def _units(self, number: int, indices: Sequence[int]) -> np.ndarray:
         """The dither of a layer in units of its step, float64 [N, K]; 0 where none is shared."""
@@ -344,11 +341,25 @@ def without_refinement(stream: bytes) -> bytes:
         InputError: the stream is damaged, or holds no refinement.
     """
     found = container.unpack(stream)
-    if len(found.shared) != 3:
-        raise InputError("the stream holds no refinement that could be left out")
+    if not _has_refinement(found):
+        raise InputError("it holds no refinement that could be left out")
     head = bytes([found.shared[0][0] & ~_CODED[1]]) + found.shared[0][1:]
     kept = container.Container(found.fingerprint, found.members, (head, found.shared[1]))
     return container.pack(kept)
+
+
+def _has_refinement(found: container.Container) -> bool:
+    """Whether a container has the form of a base with a refinement.
+
+    Containers do not name the method that wrote them, but those of no other have this form.
+    """
+    if found.is_exact or len(found.shared) != 3 or any(one.sections for one in found.members):
+        return False
+    try:
+        _indices(found.shared[0], len(found.members), layers=2)
+    except InputError:
+        return False
+    return len(found.shared[2]) > container.FINGERPRINT_BYTES
 
 
 def _require_indices(indices: Sequence[int]) -> None:

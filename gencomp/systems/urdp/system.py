@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gencomp.coding.fixed_length import packed_bits
 from gencomp.coding.symbols import LayerSymbols
 from gencomp.draws import Draws
 from gencomp.errors import InputError
@@ -181,7 +180,7 @@ class UrdpSystem(SystemOfObjectives):
         """
         gap, weight = sums.mean("critic_gap"), self.recipe.critic.penalty_weight
         gap_error = sums.standard_error("critic_gap")
-        bits = sum(packed_bits(layer.code.latents, layer.code.levels) for layer in self.layers)
+        bits = sum(layer.code.nominal_bits for layer in self.layers)
         errors = errors_summary(sums)
         return {
             "nominal_bpp": bits / (self.pixels.height * self.pixels.width),

@@ -37,8 +37,8 @@ def paths(runs: Path, *names: str) -> list[Path]:
 def test_stages_rates_and_bases(runs: Path) -> None:
     base, universal, refined = tradeoff.measured(paths(runs, "base", "universal", "refinement"))
     assert base.series == universal.series.replace("universal", "end_to_end")
-    assert base.series.startswith("urdp/end_to_end, 0.00638 bpp")
-    assert refined.series == "urdp/refinement, 0.0128 bpp"
+    assert base.series.startswith("urdp/end_to_end, 0.00606 bpp")
+    assert refined.series == "urdp/refinement, 0.0121 bpp"
     assert (base.label, universal.label, refined.label) == ("λ 0.015", "λ 0.005", "λ 0.005")
     assert base.bases == [] and universal.bases == refined.bases == [base.name]
     same = tradeoff.measured(paths(runs, "base", "universal"))

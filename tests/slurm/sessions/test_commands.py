@@ -11,6 +11,7 @@ import yaml
 
 from cluster.files import locked
 from gencomp.cli import main
+from gencomp.cli.sweep import Options
 from gencomp.errors import InputError
 from slurm.jobs.job import Job
 from slurm.sessions import session
@@ -111,6 +112,42 @@ def test_a_sweep_is_checked_too(
     assert main(words) == 2
     assert "or use `gencomp sweep` on this machine" in capsys.readouterr().err
     assert not runs.exists()
+
+
+def test_several_sweeps_are_one_job(
+    recipe: Path,
+    runs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    fake_command: Callable[[str, str], None],
+) -> None:
+    """It is that of the last one, and its words name all of them where they lie."""
+    files = []
+    for name, workers in (("few", 1), ("many", 3)):
+        sweep = {"base": str(recipe), "space": {"loss.mmd_weight": {"grid": [workers]}}}
+        sweep |= {"objective": {"minimise": "mse"}, "workers": workers, "budget": {"trials": 1}}
+        files.append(str(tmp_path / f"{name}.yaml"))
+        Path(files[-1]).write_text(yaml.safe_dump(sweep), encoding="utf-8")
+    fake_command("scontrol", "exit 0")
+    fake_command("srun", "exit 0")
+    fake_command("sbatch", f"cp $1 {tmp_path}/script; echo Submitted batch job 7")
+    fake_command("squeue", "echo '7|COMPLETED|None|n1'")
+    words = ["slurm", "sweep", *reversed(files), "--runs", str(runs)]
+    assert main([*words, "--dry-run"]) == 0
+    assert "#SBATCH --cpus-per-task=3\n" in capsys.readouterr().out
+    assert main([*words, "--training.steps", "4"]) == 0
+    found = session.open_session(runs / "few")
+    for name in ("few", "many"):
+        written = sweep_file.load(runs / name / "sweep.yaml", {})
+        assert written.overrides == {"training.steps": 4}
+    here = [str(runs / name / "sweep.yaml") for name in ("many", "few")]
+    assert list(found.order.words) == ["sweep", *here, "--runs", str(runs)]
+    options = Options(runs=runs)
+    assert [options.path(file) for file in here] == [runs / "many", runs / "few"]
+    found.completed()
+    capsys.readouterr()
+    assert main([*words, "--training.steps", "4"]) == 0
+    assert "is finished" in capsys.readouterr().out
 
 
 def test_room_is_asked_for_the_most_workers(

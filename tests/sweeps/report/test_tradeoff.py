@@ -100,7 +100,7 @@ def test_other_runs_are_named(at_work: Path) -> None:
     assert main([*words.split(), "runs/critic"]) == 0
     text = assert_self_contained((at_work / "all.html").read_text()).text
     assert "Perception is measured in 2 ways" in text
-    assert "urdp/refinement, 0.0128 bpp" in text and "urdp/universal, 0.00638 bpp" in text
+    assert "urdp/refinement, 0.0121 bpp" in text and "urdp/universal, 0.00606 bpp" in text
     critic = Run(at_work / "runs" / "critic").result()
     assert critic is not None
     value = critic["fresh_critic_distance"]
