@@ -1,8 +1,8 @@
 """The loop on several ranks: gloo processes without an engine, one start per world size.
 
 Each start trains the same tiny generator (batches of 8, so unequal shares for three) straight
-through, stopped and resumed, crashed and resumed, and in float64. This file is also the program
-that they run.
+through, stopped and resumed, crashed and resumed, and in float64. Before that, it makes some steps
+of other methods and keeps each rank's own state. This file is also the program that they run.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -24,11 +25,15 @@ import torch.distributed as dist
 from cluster import data, worker
 from cluster.runs import Run
 from cluster.training import steps
+from cluster.training.ema import Averages
 from cluster.training.worker_info import WorkerInfo
 from cluster.worker import Host
+from gencomp.recipes.schema import BaseRecipe
+from gencomp.system import Batch, Progress, System
 from gencomp.systems.common import calibration
 from tests import tiny
 from tests.conftest import ROOT
+from tests.gencomp import gan_cases, urdp_cases
 from tests.waiting import PATIENCE
 
 STEPS = 12
@@ -156,13 +161,131 @@ def test_a_resumed_run_takes_the_batches_that_were_left(
         assert crashed[rank] == straight[rank][:6] + straight[rank][4:]
 
 
+class Stepped(NamedTuple):
+    """What some steps end with: the losses of all updates, and every tensor of a rank's state."""
+
+    losses: list[float]
+    networks: dict[str, torch.Tensor]
+    averages: dict[str, torch.Tensor]
+    optimizers: dict[str, torch.Tensor]
+
+
+def states(runs: dict[int, dict[str, Run]], world: int) -> list[dict[str, Stepped]]:
+    """[rank][name] -> what the steps of a method ended with."""
+    folder = runs[world]["straight"].path.parent
+    found = [torch.load(folder / f"states.{rank}.pt") for rank in range(world)]
+    return [{name: Stepped(*parts) for name, parts in one.items()} for one in found]
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_every_rank_has_the_state_of_the_first(runs: dict[int, dict[str, Run]], world: int) -> None:
+    """Weights, buffers, moving averages and optimizers in every bit, as no rank sends them."""
+    first, *others = states(runs, world)
+    assert first.keys() == METHODS.keys()
+    for name, expected in first.items():
+        assert expected.networks and expected.optimizers
+        assert bool(expected.averages) == name.startswith("gan")
+        for found in (other[name] for other in others):
+            assert found.losses == expected.losses
+            for part in ("networks", "averages", "optimizers"):
+                tiny.assert_identical(getattr(found, part), getattr(expected, part))
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_five_cycles_of_critic_and_codec_are_those_of_one_rank(
+    runs: dict[int, dict[str, Run]], world: int
+) -> None:
+    """At a global batch of 64, in float64."""
+    expected = METHODS["urdp"](WorkerInfo())
+    found = states(runs, world)[0]["urdp"]
+    assert len(expected.losses) == 10
+    assert found.losses == pytest.approx(expected.losses, rel=1e-6)
+    start = urdp_cases.made().networks.double().state_dict()
+    weights = [name for name in start if name.endswith("weight")]
+    assert not any(torch.equal(expected.networks[name], start[name]) for name in weights)
+    for name, value in expected.networks.items():
+        assert torch.allclose(found.networks[name], value, rtol=0, atol=1e-5), name
+
+
 # What each rank runs.
+
+
+def gan_steps(worker: WorkerInfo, case: str, **more: Any) -> Stepped:
+    """Three steps with four images."""
+    more = {"data.batch_size": 4, **more}
+    system = gan_cases.made(case, **more)
+    return _stepped(
+        system,
+        gan_cases.recipe(case, **more),
+        worker,
+        3,
+        lambda step: gan_cases.batch(4, seed=step),
+    )
+
+
+def urdp_steps(worker: WorkerInfo) -> Stepped:
+    """Five batches for the critic and five for the codec, in float64."""
+    system = urdp_cases.made()
+    system.networks.double()
+
+    def batch(step: int) -> Batch:
+        found = urdp_cases.batch(system, 64, seed=step)
+        return found._replace(images_BCHW=found.images_BCHW.double() / 255)
+
+    return _stepped(system, system.recipe, worker, 10, batch)
+
+
+METHODS: dict[str, Callable[[WorkerInfo], Stepped]] = {
+    "gan, spectral": lambda worker: gan_steps(
+        worker, "global", **{"discriminator.norm": "none", "discriminator.spectral_norm": True}
+    ),
+    "urdp": urdp_steps,
+}
+
+
+def _stepped(
+    system: System,
+    recipe: BaseRecipe,
+    worker: WorkerInfo,
+    count: int,
+    batch: Callable[[int], Batch],
+) -> Stepped:
+    """Steps as the loop makes them, with this rank's rows of batches."""
+    optimizers = {name: system.optimizer(name) for name in system.phases}
+    training, averages = recipe.training, None
+    if training.ema_decay is not None:
+        averages = Averages(system.networks, training.ema_decay, training.ema_warm_up)
+    loop = steps.Steps(recipe, system, optimizers, worker)
+    progress, losses = Progress(0, 0, 640), []
+    for step in range(count):
+        share = _share(batch(step), worker)
+        losses += [float(one.loss) for one in loop.step(progress, lambda share=share: share)]
+        if averages is not None:
+            averages.update()
+        progress = Progress(step + 1, progress.samples + loop.samples(progress), 640)
+    states = {
+        f"{name} {number} {key}": value
+        for name, optimizer in optimizers.items()
+        for number, entry in optimizer.state_dict()["state"].items()
+        for key, value in entry.items()
+    }
+    own = averages.state() if averages is not None else {}
+    return Stepped(losses, system.networks.state_dict(), own, states)
+
+
+def _share(batch: Batch, worker: WorkerInfo) -> Batch:
+    images_BCHW, rows_B, positions_B, labels_B, maps = batch
+    own = slice(worker.rank, None, worker.world)
+    maps = {name: ids_BHW[own] for name, ids_BHW in maps.items()}
+    return Batch(images_BCHW[own], rows_B[own], positions_B[own], labels_B[own], maps)
 
 
 def main(rank: int, world: int, folder: Path) -> None:
     torch.set_num_threads(1)
     store = dist.FileStore(str(folder / "store"), world)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
+    found = {name: tuple(made(WorkerInfo(rank, world))) for name, made in METHODS.items()}
+    torch.save(found, folder / f"states.{rank}.pt")
     if os.environ.get("REBUILT_BUCKETS"):
         _let_buckets_be_rebuilt()
     for name in STOPS:

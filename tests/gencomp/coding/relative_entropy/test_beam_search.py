@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -284,60 +285,72 @@ def _partial_sum(code: BlockCode, times_K: np.ndarray) -> np.ndarray:
     return b_W
 
 
-def quality(
-    block: Gaussian, made: Plan, count: int, beams: int, blocks: int, keys: int
-) -> tuple[float, float, float, float]:
-    """The means of ln q/p, of its standard error, of squared residuals, and along the mean."""
-    ratios, squares, along = [], [], []
+class Quality(NamedTuple):
+    """Means over values: ln q/p, residuals (x − m)/s, their squares, and residuals along m."""
+
+    ratio: float
+    residual: float
+    variance: float
+    along: float
+
+
+def quality(block: Gaussian, made: Plan, count: int, beams: int, blocks: int, keys: int) -> Quality:
+    """What blocks of one target come back as, each with candidates of its own."""
+    found = []
     direction = block.mean_D / np.linalg.norm(block.mean_D)
     for seed in range(keys):
         codes = search([block] * blocks, [made] * blocks, Key(seed), count, beams)
         for x_D in decode(codes, [len(block.mean_D)] * blocks, Key(seed)):
             residual_D = (x_D - block.mean_D) / block.scale_D
-            ratios.append(log_ratio(x_D, block))
-            squares.append(float(residual_D @ residual_D) / len(x_D))
-            along.append(float(residual_D @ direction))
-    error = float(np.std(ratios)) / math.sqrt(len(ratios))
-    return float(np.mean(ratios)), error, float(np.mean(squares)), float(np.mean(along))
+            square, along = residual_D @ residual_D / len(x_D), residual_D @ direction
+            found.append((log_ratio(x_D, block), residual_D.mean(), square, along))
+    return Quality(*np.mean(found, axis=0).tolist())
 
 
 class TestFaithfulness:
     """What other implementations of the same search reach, with the published schedule.
 
-    Bounds are the specified tolerance of 0.8 nats, which is 3.5 standard errors or more of the
-    difference of two such means of 400 values: with other seeds 1 in 2,000 would fail.
+    All bounds are at least 3.3 standard errors from the means of 8,000 values of other seeds:
+    with other seeds 1 in 2,000 of them would fail.
     """
 
     @pytest.mark.parametrize(
-        ("count", "beams", "ratio", "variance", "along"),
-        [(20, 10, 42.9, 1.74, None), (36, 10, 59.0, 0.99, -0.50), (36, 20, 60.9, 0.90, -0.16)],
+        ("count", "beams", "keys", "ratio", "variance", "along"),
+        [
+            (20, 1, 100, 10.3, 3.44, None),
+            (20, 10, 50, 42.9, 1.74, None),
+            (36, 1, 100, 36.8, 2.06, None),
+            (36, 10, 50, 59.0, 0.99, -0.50),
+            (36, 20, 50, 60.9, 0.89, -0.16),
+            (36, 100, 25, 63.1, 0.80, None),
+        ],
     )
     def test_t32(
-        self, count: int, beams: int, ratio: float, variance: float, along: float | None
+        self,
+        count: int,
+        beams: int,
+        keys: int,
+        ratio: float,
+        variance: float,
+        along: float | None,
     ) -> None:
-        found = quality(T32, Plan(schedules.POWER_LAW, 20), count, beams, 40, 10)
-        assert found[0] == pytest.approx(ratio, abs=1.1 if count == 20 else 0.8)
-        assert found[2] == pytest.approx(variance, abs=0.08 if count == 20 else 0.05)
-        if along is not None:
-            assert found[3] == pytest.approx(along, abs=0.2)
+        """ln q/p within the specified 0.8 nats, but where one beam has no oversampling.
 
-    @pytest.mark.slow
-    @pytest.mark.parametrize(
-        ("count", "beams", "ratio", "bound", "variance"),
-        [(20, 1, 10.3, 2.5, 3.44), (36, 1, 36.8, 1.7, 2.06), (36, 100, 63.1, 0.8, 0.80)],
-    )
-    def test_t32_with_few_and_many_beams(
-        self, count: int, beams: int, ratio: float, bound: float, variance: float
-    ) -> None:
-        """The specified means are themselves of some 200 values, with an error of up to 1 nat."""
-        found = quality(T32, Plan(schedules.POWER_LAW, 20), count, beams, 40, 25)
-        assert found[0] == pytest.approx(ratio, abs=bound)
-        assert found[2] == pytest.approx(variance, rel=0.1)
+        There the mean of 8,000 values is 9.1, with a standard error of 0.2. A value varies by 15
+        nats, so the specified mean of some 200 values has itself an error of 1 nat. The mean
+        residual, where it is specified, has a standard error of 0.004.
+        """
+        found = quality(T32, Plan(schedules.POWER_LAW, 20), count, beams, 40, keys)
+        assert found.ratio == pytest.approx(ratio, abs=2.0 if (count, beams) == (20, 1) else 0.8)
+        assert found.variance == pytest.approx(variance, rel=0.05)
+        if along is not None:
+            assert abs(found.residual) < 0.04
+            assert found.along == pytest.approx(along, abs=0.2)
 
     @pytest.mark.parametrize(("schedule", "ratio"), [(schedules.POWER_LAW, 220), (5, 281)])
     def test_t1000(self, schedule: int, ratio: float) -> None:
         found = quality(T1000, Plan(schedule, 117), 20, 10, 4, 8)
-        assert found[0] == pytest.approx(ratio, abs=8)
+        assert found.ratio == pytest.approx(ratio, abs=8)
 
 
 class TestRate:

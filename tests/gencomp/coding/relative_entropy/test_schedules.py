@@ -51,6 +51,21 @@ def test_equal_variances() -> None:
         assert parts(schedules.EQUAL_VARIANCES, pieces) == pytest.approx(expected, abs=2e-12)
 
 
+@pytest.mark.parametrize("schedule", [schedules.POWER_LAW, schedules.EQUAL_VARIANCES])
+def test_pieces_of_any_number_are_the_whole(schedule: int) -> None:
+    """The specified ones, for every number of pieces; families of more schedules for five."""
+    for pieces in range(1, 1001):
+        found = parts(schedule, pieces)
+        assert found.min() > 0 and found.sum() == pytest.approx(1, abs=1e-12)
+
+
+def test_an_exponent_of_1_gives_equal_variances(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedules, "_EXPONENT", 1.0)
+    for pieces in (1, 2, 13, 117, 1000):
+        equal = np.arange(1, pieces + 1) / pieces
+        assert schedules._power_law(pieces) == pytest.approx(equal, abs=1e-12)
+
+
 @pytest.mark.parametrize("schedule", range(schedules.COUNT))
 def test_times_rise_to_1_in_exact_steps(schedule: int) -> None:
     for pieces in (1, 2, 13, 117, 1000):

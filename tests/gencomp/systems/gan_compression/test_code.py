@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from gencomp.coding import container
+from gencomp.coding.payload import PayloadCoder
 from gencomp.coding.tables import PRECISION
+from gencomp.errors import InputError
 from gencomp.systems.gan_compression.code import Code, entropy_bits
 from gencomp.systems.gan_compression.recipe import CodeSection
 
@@ -95,3 +99,66 @@ class TestTables:
         shares = torch.tensor([[0.0668, 0.2417, 0.3829, 0.2417, 0.0668], [1, 0, 0, 0, 0.0]])
         assert float(entropy_bits(shares * 16384)) == pytest.approx(16384 * 2.0423, rel=1e-3)
         assert float(entropy_bits(torch.zeros(2, 5))) == 0
+
+
+class TestFilesOfThePublishedSize:
+    """Symbols of 8×32×64 latents, those of an image of 512×1024, in files without a decoder."""
+
+    AROUND = 23  # bytes of the container
+    IDEAL = 16384 * 2.0423 / 8  # bytes of rounded normal latents
+
+    def coder(self, symbols_BCHW: np.ndarray | None = None) -> PayloadCoder:
+        """With the tables of these symbols, or of none."""
+        one = code()
+        if symbols_BCHW is not None:
+            one.count([one.values(torch.from_numpy(symbols_BCHW))])
+        return PayloadCoder(one.tables.tables())
+
+    def normal(self, seed: int, n: int = 1) -> np.ndarray:
+        x_BCHW = np.random.default_rng(seed).standard_normal((n, 8, 32, 64))
+        return np.rint(x_BCHW).clip(-2, 2).astype(np.int64) + 2
+
+    def file(self, symbols_1CHW: np.ndarray, coder: PayloadCoder) -> bytes:
+        """A file with digests that decodes to these symbols."""
+        symbols_TC = symbols_1CHW[0].transpose(1, 2, 0).reshape(-1, 8)
+        member = container.Member(512, 1024, (coder.pack(symbols_TC),))
+        digests = container.Digests(b"rd", b"hash")
+        data = container.pack(container.Container(b"writer", (member,), digests=digests))
+        (section,) = container.unpack(data).members[0].sections
+        found_TC, _ = coder.unpack(section, 32 * 64)
+        assert np.array_equal(found_TC, symbols_TC)
+        return data
+
+    def test_uniform_symbols_take_the_fixed_length(self):
+        """Whatever the tables are, 16,384 symbols of 5 levels take 4,756 bytes."""
+        symbols = np.random.default_rng(0).integers(0, 5, (1, 8, 32, 64))
+        for known in (None, symbols, self.normal(1)):
+            assert len(self.file(symbols, self.coder(known))) == 4756 + self.AROUND
+
+    def test_zeros_take_next_to_nothing(self):
+        zeros = np.full((1, 8, 32, 64), 2)
+        assert len(self.file(zeros, self.coder(zeros))) <= self.AROUND + 4
+        assert len(self.file(zeros, self.coder())) < 64
+
+    @pytest.mark.parametrize("own", [True, False], ids=["own tables", "tables of others"])
+    def test_normal_symbols_take_their_entropy(self, own):
+        """Within 1 % of 2.0423 bits a symbol, and within 16 bytes of the entropy that was drawn.
+
+        A draw's entropy has a standard deviation of 0.3 %, so with other seeds 1 in 200 would fail.
+        """
+        symbols = self.normal(0)
+        data = self.file(symbols, self.coder(symbols if own else self.normal(1, n=4)))
+        size = len(data) - self.AROUND
+        assert size == pytest.approx(self.IDEAL, rel=0.01)
+        drawn = float(entropy_bits(torch.from_numpy(np.bincount(symbols.ravel())[None]))) / 8
+        assert abs(size - drawn) <= 16
+
+    def test_every_flipped_byte_is_detected(self):
+        symbols = self.normal(0)
+        data = self.file(symbols, self.coder(symbols))
+        numbers = np.random.default_rng(1)
+        for place in range(len(data)):
+            damaged = bytearray(data)
+            damaged[place] ^= int(numbers.integers(1, 256))
+            with pytest.raises(InputError):
+                container.unpack(bytes(damaged))

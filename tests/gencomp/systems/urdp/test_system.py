@@ -13,6 +13,7 @@ from gencomp.errors import InputError
 from gencomp.losses import gradient_penalties
 from gencomp.system import Progress, evaluation_mode
 from gencomp.systems import build_system
+from gencomp.systems.urdp import code as coding
 from gencomp.systems.urdp import objectives
 from tests.gencomp import urdp_cases, vae_cases
 
@@ -81,8 +82,20 @@ class TestSchedules:
 
     @pytest.mark.parametrize("stage", ["universal", "refinement"])
     def test_later_stages_have_none(self, stage):
-        system = urdp_cases.made(stage, **{"loss.perception_weight": 0})
-        assert system.perception_weight(urdp_cases.START) == 0
+        """No bit of a gradient depends on the critic, which it does with a weight."""
+        for weight in (0, 1e-3):
+            gradients = []
+            for scale in (1, 100):
+                system = urdp_cases.made(stage, **{"loss.perception_weight": weight})
+                assert system.perception_weight(urdp_cases.START) == weight
+                with torch.no_grad():
+                    for parameter in system.networks["critic"].parameters():
+                        parameter.mul_(scale)
+                assert urdp_cases.update(system, "codec")["fake_score"] != 0
+                trained = system.phases["codec"].trained_parameters()
+                gradients.append(torch.cat([one.grad.flatten() for one in trained]))
+            assert torch.equal(*gradients) == (weight == 0)
+            assert gradients[0].abs().max() > 0
 
     def test_a_weight_stays(self):
         system = urdp_cases.made(**{"loss.perception_weight": 0.0033})
@@ -133,6 +146,36 @@ class TestUpdates:
         for name, value in encoder.state_dict().items():
             running = "running" in name or "num_batches" in name
             assert torch.equal(value, before[name]) != running, name
+
+    @pytest.mark.parametrize(
+        ("name", "statistics", "changes"),
+        [
+            ("urdp_mnist", "frozen", False),
+            ("urdp_mnist", "drifting", True),
+            ("urdp_svhn", "drifting", False),
+        ],
+    )
+    def test_symbols_after_steps_of_a_second_stage(self, name, statistics, changes):
+        """A drift reaches the code through batch norms, which the encoder of SVHN has none of."""
+        parent = recipes.load(name, urdp_cases.NARROW)
+        system = urdp_cases.made("universal", parent, **{"encoder.statistics": statistics})
+        state = {"encoder": urdp_cases.parent_state(parent)}
+        system.initialise(state, urdp_cases.supply(system))
+        x_BCHW = system.to_unit(urdp_cases.batch(system, 64).images_BCHW)
+        layer = system.layers[0]
+        unit_BK = layer.code.random_units(urdp_cases.draws(n=64), "dither")
+
+        def coded():
+            with evaluation_mode(system.networks), torch.no_grad():
+                f_BK = system.every(layer.encoder)(x_BCHW)
+            return f_BK, coding.symbols(f_BK, unit_BK, layer.code)
+
+        before = coded()
+        assert len(before[1].unique()) > 1
+        for step in range(4):
+            urdp_cases.update(system, "critic" if step % 2 == 0 else "codec", step)
+        for pair in zip(coded(), before, strict=True):
+            assert torch.equal(*pair) != changes
 
     def test_running_statistics_advance_in_the_critic_s_batches_too(self):
         system = urdp_cases.made()
