@@ -427,12 +427,21 @@ def test_benchmarks_do_not_hide_packages() -> None:
     assert not names & (packages | {"ray", "slurm", "submitit", "torch", "webdataset"})
 
 
+BENCHMARKS = [
+    file for file in sorted((ROOT / "benchmarks").rglob("*.py")) if "__main__" in file.read_text()
+]
+
+
+def test_make_bench_runs_each_benchmark_and_no_part_of_one() -> None:
+    done = subprocess.run(["make", "-n", "bench"], cwd=ROOT, capture_output=True, text=True)
+    (files,) = re.findall(r"for file in (\$\(.*?\));", done.stdout)
+    run = subprocess.run(["sh", "-c", f"echo {files}"], cwd=ROOT, capture_output=True, text=True)
+    wanted = [file for file in BENCHMARKS if file.parent.name == "benchmarks"]
+    assert [ROOT / name for name in run.stdout.split()] == wanted
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "file",
-    [file for file in sorted((ROOT / "benchmarks").glob("*.py")) if "__main__" in file.read_text()],
-    ids=lambda file: file.stem,
-)
+@pytest.mark.parametrize("file", BENCHMARKS, ids=lambda file: file.stem)
 def test_every_benchmark_answers(file: Path) -> None:
     words = [sys.executable, str(file), "--help"]
     done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE)

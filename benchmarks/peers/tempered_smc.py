@@ -24,13 +24,7 @@ from typing import Any, NamedTuple
 
 os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from blackjax import adaptive_tempered_smc, hmc, inner_kernel_tuning
-from blackjax.smc import extend_params
-from blackjax.smc.resampling import systematic
-from blackjax.smc.tuning.from_particles import particles_covariance_matrix
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
@@ -59,6 +53,13 @@ GRID = [
 
 def sampler(kind: Any, settings: Settings) -> Callable[[Any, Any], tuple[Any, Any]]:
     """A compiled function: key and image -> (estimate of log Z, number of temperatures)."""
+    import jax
+    import jax.numpy as jnp
+    from blackjax import adaptive_tempered_smc, hmc, inner_kernel_tuning
+    from blackjax.smc import extend_params
+    from blackjax.smc.resampling import systematic
+    from blackjax.smc.tuning.from_particles import particles_covariance_matrix
+
     weight_NK, bias_N, _ = (jnp.asarray(t.numpy(), jnp.float32) for t in surrogate(LATENTS, IMAGES))
     beta = BETA_MAX[kind] * HALF[kind]
 
@@ -122,6 +123,8 @@ class Found(NamedTuple):
 
 
 def measure(kind: Any, settings: Settings, seeds: int) -> Found:
+    import jax
+
     run = sampler(kind, settings)
     x_IN = np.asarray(surrogate(LATENTS, IMAGES)[2].numpy(), np.float32)
     constant = BETA_MAX[kind] * 0.5 * len(x_IN[0]) * math.log(2 * math.pi) * (kind == "nll")

@@ -25,9 +25,7 @@ _NAMED = {
     "recipes": (_RECIPES, _SWEEPS),
 }
 
-_SCRIPT = """\
-# Completion of gencomp for bash, written by `gencomp completion bash`.
-
+_TABLES = """\
 _gencomp_options() {{ # prints the options of a command
   case "$1" in
 {options}
@@ -45,7 +43,12 @@ _gencomp_values() {{ # prints the values of an option, or of the first argument 
 {values}
   esac
 }}
+"""
 
+_BASH = """\
+# Completion of gencomp for bash, written by `gencomp completion bash`.
+
+{tables}
 _gencomp() {{
   local current="${{COMP_WORDS[COMP_CWORD]}}" command="" arguments=0 option="" word position
   COMPREPLY=()
@@ -79,24 +82,72 @@ _gencomp() {{
 complete -o default -F _gencomp gencomp
 """
 
+_ZSH = """\
+#compdef gencomp
+# Completion of gencomp for zsh, written by `gencomp completion zsh`.
 
-def completion(shell: tyro.conf.Positional[Literal["bash"]], /) -> None:
+{tables}
+_gencomp() {{
+  emulate -L zsh
+  local command="" arguments=0 option="" word position
+  local -a found
+  for ((position = 2; position < CURRENT; position++)); do
+    word="$words[position]"
+    if [[ -n "$option" ]]; then
+      option=""
+    elif [[ " $(_gencomp_valued "$command") " == *" $word "* || "$word" == --*.* ]]; then
+      option="$word"
+    elif [[ "$word" == -* ]]; then
+      :
+    elif [[ -z "$command" || " {groups} " == *" $command "* ]]; then
+      command="${{command:+$command }}$word"
+    else
+      arguments=$((arguments + 1))
+    fi
+  done
+  if [[ -n "$option" ]]; then
+    found=(${{=$(_gencomp_values "$command $option")}})
+  elif [[ "$words[CURRENT]" == -* ]]; then
+    found=(${{=$(_gencomp_options "$command")}})
+  elif [[ "$arguments" == 0 ]]; then
+    found=(${{=$(_gencomp_values "$command")}})
+  fi
+  # Where nothing of these fits, names of files are completed.
+  compadd -a found || _files
+}}
+
+# Loaded from a folder of functions, the file is the function; else it only defines it.
+if [[ "${{funcstack[1]}}" == _gencomp ]]; then
+  _gencomp "$@"
+else
+  compdef _gencomp gencomp
+fi
+"""
+
+_Shell = Literal["bash", "zsh"]
+_SCRIPTS: dict[_Shell, str] = {"bash": _BASH, "zsh": _ZSH}
+
+
+def completion(shell: tyro.conf.Positional[_Shell], /) -> None:
     """Print a script that completes commands, options and names of recipes in a shell.
 
     Write it to the folder from which bash-completion loads scripts, once after each installation:
-    gencomp completion bash > ~/.local/share/bash-completion/completions/gencomp. The script holds
-    all words itself, so that a shell completes at once, without starting gencomp.
+    gencomp completion bash > ~/.local/share/bash-completion/completions/gencomp. For zsh, write it
+    as _gencomp to a folder of $fpath, or add source <(gencomp completion zsh) to ~/.zshrc after
+    compinit. The script holds all words itself, so that a shell completes at once, without starting
+    gencomp.
 
     Args:
         shell: The shell.
     """
-    print(script({name: parameters.of_command(name) for name in COMMANDS}), end="")
+    print(script(shell, {name: parameters.of_command(name) for name in COMMANDS}), end="")
 
 
-def script(usages: Mapping[str, Usage]) -> str:
-    """The script for bash.
+def script(shell: _Shell, usages: Mapping[str, Usage]) -> str:
+    """The script for a shell.
 
     Args:
+        shell: The shell.
         usages: What each command takes, by the words of the command.
     """
     options = {"": sorted(FLAGS)}
@@ -114,12 +165,8 @@ def script(usages: Mapping[str, Usage]) -> str:
         values[name] = [word for package in packages for word in shipped.names(package)]
         values[name] += first.choices if first else ()
         values |= {f"{name} {word}": [*one.choices] for one in named for word in one.names}
-    return _SCRIPT.format(
-        options=_cases(options),
-        valued=_cases(valued),
-        values=_cases(values),
-        groups=" ".join(sorted(GROUPS)),
-    )
+    tables = _TABLES.format(options=_cases(options), valued=_cases(valued), values=_cases(values))
+    return _SCRIPTS[shell].format(tables=tables, groups=" ".join(sorted(GROUPS)))
 
 
 def _cases(words: Mapping[str, Iterable[str]]) -> str:
