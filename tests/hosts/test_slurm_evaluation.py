@@ -17,6 +17,7 @@ from slurm.kinds.curve import CurveJobs
 from tests.curves import finished, run  # noqa: F401
 from tests.hosts.slurm_nodes import SlurmNodes
 from tests.hosts.slurm_runs import SUBMITS, command
+from tests.hosts.strangers import writable_by_others
 from tests.slurm import test_real_slurm as one_machine
 from tests.slurm.test_real_slurm import Running, ais, directory, progress, result
 from tests.waiting import wait_for
@@ -89,4 +90,5 @@ def test_elements_die_on_both_hosts(
     assert told[lonely]["host"] == spared.node
 
     submit("--wait")
+    assert not list(writable_by_others(run.path))
     assert result(run) == result(undisturbed)
