@@ -1,11 +1,14 @@
-"""What hosts tell to a stranger on their network, who has no token."""
+"""What hosts tell to a stranger on their network, who has no token, and let other users write."""
 
 from __future__ import annotations
 
 import ipaddress
 import json
+import os
+import stat
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from tests.cluster import without_token
@@ -43,6 +46,21 @@ def refused_calls(found: dict[str, Any]) -> set[str]:
     """The calls of `told` that some port has refused for want of a token."""
     every = [one["calls"].items() for one in found.values()]
     return {call for calls in every for call, code in calls if code == "UNAUTHENTICATED"}
+
+
+def writable_by_others(place: Path) -> Iterator[Path]:
+    """What any user can reach below a directory, and may write."""
+    for entry in os.scandir(place):
+        try:
+            mode = entry.stat(follow_symlinks=False).st_mode
+        except FileNotFoundError:  # a file that is written under another name first
+            continue
+        if stat.S_ISLNK(mode):
+            continue
+        if mode & stat.S_IWOTH:
+            yield Path(entry.path)
+        if stat.S_ISDIR(mode) and mode & stat.S_IXOTH:
+            yield from writable_by_others(Path(entry.path))
 
 
 def _listening(hosts: Hosts, name: str) -> Iterator[tuple[ipaddress.IPv4Address, int]]:

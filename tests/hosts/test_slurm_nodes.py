@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.without_token import CALLS
 from tests.hosts.slurm_nodes import SlurmNodes
-from tests.hosts.strangers import open_doors, refused_calls, told
+from tests.hosts.strangers import open_doors, refused_calls, told, writable_by_others
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.hosts, pytest.mark.slurm, pytest.mark.long]
@@ -39,10 +36,12 @@ def test_a_job_spans_hosts(slurm_nodes: SlurmNodes) -> None:
 def test_ray_spans_the_nodes_of_a_job_and_tells_strangers_nothing(
     slurm_nodes: SlurmNodes, tmp_path: Path
 ) -> None:
-    """Nor can other users of the hosts write into anything of the job; nothing is left of it."""
+    """Nor can other users of the hosts write into anything of the job, even where its umask lets
+    them; nothing is left of it.
+    """
     hosts, script, up = slurm_nodes.hosts, tmp_path / "ray.sh", tmp_path / "up"
     (tmp_path / "ray.py").write_text(RAY)
-    script.write_text(f"#!/bin/sh\nexec {sys.executable} {tmp_path}/ray.py {up}\n")
+    script.write_text(f"#!/bin/sh\numask 000\nexec {sys.executable} {tmp_path}/ray.py {up}\n")
     words = ["--parsable", "--nodes=2", f"--output={tmp_path}/said", str(script)]
     job = slurm_nodes.run("sbatch", *words).strip()
     assert wait_for(lambda: is_written(up) or not slurm_nodes.run("squeue", "-h"), pause=0.1)
@@ -60,18 +59,6 @@ def test_ray_spans_the_nodes_of_a_job_and_tells_strangers_nothing(
     for name in ("n2", "n3"):
         assert not list(hosts.path(name, Path("/tmp")).glob("gencomp-*"))
         assert {process.command().split()[0] for process in slurm_nodes.of_node(name)} <= DAEMONS
-
-
-def writable_by_others(place: Path) -> Iterator[Path]:
-    """What any user can reach below a directory, and may write."""
-    for entry in os.scandir(place):
-        mode = entry.stat(follow_symlinks=False).st_mode
-        if stat.S_ISLNK(mode):
-            continue
-        if mode & stat.S_IWOTH:
-            yield Path(entry.path)
-        if stat.S_ISDIR(mode) and mode & stat.S_IXOTH:
-            yield from writable_by_others(Path(entry.path))
 
 
 def is_written(path: Path) -> bool:

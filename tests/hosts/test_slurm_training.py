@@ -12,7 +12,7 @@ from tests import tiny
 from tests.cluster.without_token import CALLS
 from tests.hosts.slurm_nodes import SlurmNodes
 from tests.hosts.slurm_runs import SlurmRun
-from tests.hosts.strangers import open_doors, refused_calls, told
+from tests.hosts.strangers import open_doors, refused_calls, told, writable_by_others
 from tests.slurm.test_real_training import attempts, log_of, starts
 from tests.slurm_cluster import faults
 
@@ -27,7 +27,9 @@ def run(slurm_nodes: SlurmNodes, photos: Path, tmp_path: Path) -> SlurmRun:
 
 
 def test_two_nodes_train_as_one_host_does(run: SlurmRun) -> None:
-    """No port of theirs tells a stranger anything; the log of the living job can be followed."""
+    """No port of theirs tells a stranger anything, nor is a file of the run others' to write; the
+    log of the living job can be followed.
+    """
     hosts = run.cluster.hosts
     run.submit(*TWO_NODES)
     with run.frozen(1, 1):
@@ -36,11 +38,13 @@ def test_two_nodes_train_as_one_host_does(run: SlurmRun) -> None:
         assert "rank 0: attempt starts" in said_until(follower.stdout, "step 1 (")
         found = {name: told(hosts, name, stranger="n1") for name in ("n2", "n3")}
         assert not [door for one in found.values() for door in open_doors(one)]
+        assert not list(writable_by_others(run.run.path))
         refused = set().union(*map(refused_calls, found.values()))
         assert refused >= set(CALLS[:7]), found
     assert "step 24 (100%)" in follower.communicate()[0]
     assert follower.returncode == 0
     run.until_over()
+    assert not list(writable_by_others(run.run.path))
     run.assert_same_as_on_one_host(2)
 
 

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,8 +78,18 @@ def progress(run: Run, name: str) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def running(run: Run) -> list[Running]:
-    lines = subprocess.check_output(["squeue", "-h", "-r", "-t", "R", "-o", "%i %N"], text=True)
+def printed(*command: str) -> str:
+    return subprocess.check_output(command, text=True)
+
+
+def send(job: Running, number: int) -> None:
+    """Send a signal to a job."""
+    os.kill(job.pid, number)
+
+
+def running(run: Run, printed: Callable[..., str] = printed) -> list[Running]:
+    """The jobs that run, as the queue has them that `printed` asks."""
+    lines = printed("squeue", "-h", "-r", "-t", "R", "-o", "%i %N")
     nodes = dict(line.split() for line in lines.splitlines())
     told = {name: progress(run, name) for name in jobs(run)}
     return [
@@ -88,7 +99,12 @@ def running(run: Run) -> list[Running]:
     ]
 
 
-def frozen(run: Run, count: int) -> list[Running]:
+def frozen(
+    run: Run,
+    count: int,
+    look: Callable[[Run], list[Running]] = running,
+    send: Callable[[Running, int], None] = send,
+) -> list[Running]:
     """So many jobs stopped in the middle of their chains, however fast the machine is.
 
     Progress is told once a second at most. A job that is stopped for longer whenever it has told
@@ -97,13 +113,13 @@ def frozen(run: Run, count: int) -> list[Running]:
     stopped: dict[str, tuple[Running, float]] = {}
 
     def enough() -> bool:
-        for job in running(run):
+        for job in look(run):
             before, since = stopped.get(job.name, (None, 0.0))
             if job != before:
-                os.kill(job.pid, signal.SIGSTOP)
+                send(job, signal.SIGSTOP)
                 stopped[job.name] = job, time.monotonic()
             elif not job.done and time.monotonic() - since > 1.2:
-                os.kill(job.pid, signal.SIGCONT)
+                send(job, signal.SIGCONT)
         return len(met()) >= count
 
     def met() -> list[Running]:
@@ -115,7 +131,7 @@ def frozen(run: Run, count: int) -> list[Running]:
 
 def thaw(*jobs: Running) -> None:
     for job in jobs:
-        os.kill(job.pid, signal.SIGCONT)
+        send(job, signal.SIGCONT)
 
 
 def attempts(run: Run) -> list[int]:
