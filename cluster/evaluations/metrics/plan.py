@@ -357,7 +357,7 @@ def rules(settings: Settings, sizes: Sequence[tuple[int, int]]) -> dict[str, str
 
 def _require_batches(settings: Settings, statistics: str, run: str) -> None:
     """Raise `InputError` if a batch of one image cannot have the statistics that the run takes."""
-    for option in ("batch_size", "block"):
+    for option in ("images", "batch_size", "block"):
         if statistics and getattr(settings, option) < 2:
             raise InputError(
                 f"--{option.replace('_', '-')} is 1, but {statistics} of {run} need 2 images or"
