@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """Where the sweep lies, and how many of its trials run at once.
+    """The place of the sweep, and the number of its trials that run at once.
 
     Attributes:
         name: Name of the sweep, a directory in --runs; by default the file's name.
@@ -73,7 +73,7 @@ def sweep(words: Sequence[str]) -> int:
 
         Args:
             file: A sweep file, or the name of a sweep that ships with gencomp.
-            search: Where the sweep lies, and how many of its trials run at once.
+            search: The place of the sweep, and the number of its trials that run at once.
         """
         search.require_tracker()
         with only_json(as_json) as answer:

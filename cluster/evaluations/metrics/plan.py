@@ -313,7 +313,7 @@ def opened_codec(run: Run, toward: str | Path | None, share: float | None) -> Co
 
 
 def _place(features: Path | None) -> str | None:
-    """Where the feature network is found again: its path, or its name if a package ships it."""
+    """The path at which the feature network is found again, or its name if a package ships it."""
     if features is not None and str(features) in PACKAGED:
         return str(features)
     return _resolved(features)
