@@ -47,20 +47,6 @@ def run(kept: Run, tmp_path: Path) -> Run:
     return Run(Path(shutil.copytree(kept.path, tmp_path / "codec")))
 
 
-@pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run a command that must be refused; its sentence."""
-
-    def run(*words: str | Path) -> str:
-        capsys.readouterr()
-        assert main([*map(str, words)]) == 2
-        err = capsys.readouterr().err
-        assert err.startswith("gencomp: error: ") and err.count("\n") == 1, err
-        return err
-
-    return run
-
-
 def measured(run: Run, name: str, *words: str) -> dict[str, Any]:
     assert main(["evaluate", str(run.path), *SIZES, "--name", name, *words]) == 0
     file = run.path / "evaluations" / name / "metrics.json"

@@ -20,6 +20,7 @@ from cluster.logs import json_lines, process_log
 from cluster.run_status import Standing
 from tests import tiny
 from tests.processes import ENVIRONMENT, ROOT
+from tests.waiting import PATIENCE
 
 HOST = os.uname().nodename
 
@@ -124,17 +125,18 @@ class TestWhileItRuns:
             elsewhere.setattr(locks, "_place", lambda: "elsewhere")
             assert locks._claim(run, 1, None) is not None
         monkeypatch.setattr(locks, "HEARTBEAT", 0.2)
-        ended = threading.Event()
+        beaten, ended = threading.Event(), threading.Event()
 
         def beat() -> None:
             while not ended.wait(0.2):
                 now = time.time() + skew
                 os.utime(run / "lock.000001", (now, now))
+                beaten.set()
 
         thread = threading.Thread(target=beat)
         thread.start()
         try:
-            time.sleep(0.3)
+            assert beaten.wait(PATIENCE)
             found = [run_status.holder(run) for _ in range(3)]
         finally:
             ended.set()
