@@ -115,7 +115,7 @@ def test_measured_files_are_those_of_the_checkpoint(run: Run) -> None:
 
 
 def test_curves(run: Run, photos: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
-    """Of a generator: pilot, measurement and encoders work on the checkpoint of the plan."""
+    """Pilot, measurement and encoders of a generator work on the checkpoint of the plan."""
     generator, _ = tiny.trained(tmp_path / "generator", tiny.generator(photos, ON_THE_WAY))
     path, ais = generator.path, ["slurm", "ais", str(generator.path), "--executor", "debug"]
     small = ["--images", "1", "--chains", "4", "--temperatures", "8", "--points", "3"]

@@ -1,4 +1,4 @@
-"""Where runs stand: real runs that finish, stop, crash and die, and files that are half there."""
+"""The status of real runs that finish, stop, crash and die, and of files that are half there."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class TestWhileItRuns:
         rows(run, 5, 8, time.time() + 1)
 
     def test_speed_and_time_left(self, run: Path) -> None:
-        """Of this attempt alone."""
+        """They are those of this attempt alone."""
         with locked(run):
             found = run_status.read(run)
         assert (found.state, found.detail) == ("running", f"process {os.getpid()} on {HOST}")

@@ -344,7 +344,7 @@ class TestJointFiles:
     def test_there_and_back(
         self, run: Run, images: list[Path], codec: Codec, tmp_path: Path
     ) -> None:
-        """In the order in which they are named, each as it is alone, in fewer bytes."""
+        """They keep the order in which they are named, each as it is alone, in fewer bytes."""
         code, said, _ = run("compress", *images[::-1], tmp_path / "all.gcp")
         stream = (tmp_path / "all.gcp").read_bytes()
         assert code == 0 and f"11 images in {len(stream)} bytes = " in said

@@ -89,7 +89,7 @@ def running(run: Run) -> list[Running]:
 
 
 def frozen(run: Run, count: int) -> list[Running]:
-    """So many jobs stopped in the middle of their chains, however fast the machine is.
+    """A number of jobs, stopped in the middle of their chains however fast the machine is.
 
     Progress is told once a second at most. A job that is stopped for longer whenever it has told
     something tells of its very next step.

@@ -192,7 +192,7 @@ def test_values_are_those_of_a_plain_loop(codec: Run, photos: Path, nets: dict[s
 def test_what_was_made_for_an_image_is_not_compared_with_it(
     codec: Run, nets: dict[str, Any]
 ) -> None:
-    """As many samples as images are pairs too, since samples may have the maps of images."""
+    """Samples are paired too where there are as many: they may have the maps of images."""
     some = {"metrics": ("kid",), "features": nets["features"], "images": 12}
     some |= {"features_sha256": nets["features_sha256"], "samples": 12}
     found = measured(codec, block=12, **some)
@@ -269,7 +269,7 @@ def test_plans_from_before_the_choice_of_reconstructions_keep_their_hash(codec: 
 
 
 def test_the_zero_rate_identity_holds(codec: Run) -> None:
-    """To sampling error: what draws and images have in common by chance, here below 1 %."""
+    """The error is what draws and images have in common by chance, here below 1 %."""
     identity = measured(codec, metrics=("rate0",), draws=8)["zero_rate_identity"]
     assert identity["mse"] == pytest.approx(identity["right_side"], rel=0.01)
     assert identity["right_side"] == pytest.approx(
@@ -285,7 +285,7 @@ def test_a_deterministic_reconstruction_has_no_variance(generator: Run) -> None:
 
 
 def test_batches_and_blocks_do_not_matter(codec: Run, nets: dict[str, Any]) -> None:
-    """But for rounding: noise belongs to images, and sums merge."""
+    """Only rounding differs: noise belongs to images, and sums merge."""
     some = {"metrics": ("mse", "ms_ssim", "pv", "fid", "kid", "rate0", "mmd"), **nets}
     found = [
         values(measured(codec, name, batch_size=batch, block=block, **some))

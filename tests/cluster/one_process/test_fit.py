@@ -156,7 +156,7 @@ def test_a_worker_whose_interpreter_hangs_is_replaced(
 
 
 def test_a_stopped_worker_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker is not silent either if its driver was stopped; who is heard again starts anew.
+    """Time in which the driver was stopped does not count, and who is heard again starts anew.
 
     The listener's clock is the test's own, so that no time passes.
     """

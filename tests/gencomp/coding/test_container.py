@@ -96,7 +96,7 @@ def test_round_trip(container: Container) -> None:
 
 @given(st.integers(1, 65535), st.integers(1, 65535), st.binary(max_size=300))
 def test_a_picture_has_a_header_of_at_most_16_bytes(height: int, width: int, code: bytes) -> None:
-    """And, behind the content, the checksum; digests take 6 bytes more."""
+    """The checksum stands behind the content; digests take 6 bytes more."""
     data = pack(Container(WRITER, (Member(height, width, (code,)),)))
     assert data[-4 - len(code) : -4] == code
     assert len(data) - len(code) - 4 <= 15
