@@ -186,7 +186,7 @@ def tune(distortion: Distortion, beta_max: float, temperatures: int, seed: int) 
 
 
 def pilot_transitions(temperatures: int) -> float:
-    """Of both walks of the tuning round."""
+    """The transitions of both walks of the tuning round."""
     return 2 * (temperatures / 2 - 1)
 
 

@@ -146,7 +146,7 @@ class Gap(NamedTuple):
 
 
 def measure_gap(kind: Kind, temperatures: int, repeats: int, seed: int = 7) -> Gap:
-    """On the exact reduction of the linear decoder to 10 dimensions, in float64.
+    """The gap on the exact reduction of the linear decoder to 10 dimensions, in float64.
 
     Chains know nothing of each other, so repeats are further rows of the same batch.
     """

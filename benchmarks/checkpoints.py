@@ -147,7 +147,7 @@ def measured(acts: dict[str, Callable[[], None]], rounds: int) -> dict[str, list
 
 
 def ratio(base: list[float], ours: list[float]) -> str:
-    """Of speeds: the median of the pairs, and their range."""
+    """The ratio of speeds: the median of the pairs, and their range."""
     found = [a / b for a, b in zip(base, ours, strict=True)]
     return f"**{statistics.median(found):.2f}** | {min(found):.2f} to {max(found):.2f}"
 

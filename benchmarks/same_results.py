@@ -8,13 +8,13 @@ command line, and writes down what they computed: shard sets and the order of th
 curves and the networks of a tiny run of every stage that ships, and of the trials of a sweep;
 metrics; rate-distortion curves with their certificates; payloads of compressed files and decoded
 pixels. Paths, dates, versions and times are left out. Both checkouts are measured by the same
-Python on the same machine, because another processor may round differently. It takes three minutes
+Python on the same machine, because another processor may round differently. It takes six minutes
 of CPU time, and several times as long where other work keeps the cores busy.
 
 `compare` prints one line for each value that differs and exits with 1, or with 0 if none does.
 
 Without arguments, this checkout is measured twice in a smaller form (shard sets and one run) and
-compared with itself, in 40 s of CPU time.
+compared with itself, in a minute of CPU time.
 """
 
 from __future__ import annotations
@@ -45,10 +45,14 @@ TINY = (
 )
 DPLC = f"{TINY} --networks.width 4"
 LATENT, CODE = "--networks.latent_dim 8", "--networks.code_channels 2"
+URDP = f"{TINY} --data.shards data/photos --parents.encoder runs/urdp"
+LABELLED = "--data.shards data/labelled --data.transforms.crop [64,64]"
+GAN = f"{TINY} {LABELLED} --networks.width 4 --networks.residual_blocks 1"
 MIXTURE = '[{"shards":"data/photos","weight":2},{"shards":"data/few","weight":1}]'
 
 # What `gencomp train` is given for each stage that ships; between them they read samples in every
-# way there is. The codec's recipe names the run `generator` as its parent.
+# way there is. The codec's recipe names the run `generator` as its parent. Of the label modes of an
+# adversarial codec only the selective one is here, which takes every path that the others take.
 STAGES = {
     "generator": f"dplc_wae_photos {DPLC} {LATENT} --workers 2",
     "wgan_gp": f"dplc_wgan_gp_photos {DPLC} {LATENT}"
@@ -59,6 +63,20 @@ STAGES = {
     "gc": f"dplc_gc_photos {DPLC} {LATENT} {CODE} --data.decode_threads 2",
     "vae": f"vae_digits {TINY} --data.shards data/small --data.transforms.dither true"
     " --networks.channels 3 --networks.widths [16] --training.ema_decay 0.9",
+    "urdp": f"urdp_photos {TINY} --networks.width 0.1 --networks.decoder_width 0.1",
+    "universal": f"urdp_universal_glyphs {URDP}",
+    "refinement": f"urdp_refinement_mnist {URDP}",
+    "critic": f"urdp_critic_mnist {URDP} --parents.decoder runs/refinement",
+    "rvae": f"irec_rvae_photos {TINY} --networks.blocks 2 --networks.deterministic 8"
+    " --networks.stochastic 2",
+    "two_level": f"irec_two_level_photos {TINY} --data.shards data/photos --networks.filters 8"
+    " --networks.hyper_filters 4",
+    "one_level": f"irec_one_level_photos {TINY} --networks.filters 8",
+    "distortion": f"gan_distortion_narrow {GAN}",
+    "selective": f"gan_selective_shapes {GAN} --discriminator.width 4",
+    "classifier": f"classifier_mnist {TINY} --data.shards data/glyphs --networks.widths [8,8]"
+    " --networks.classes 36",
+    "pixels": f"pixel_classifier_narrow {TINY} {LABELLED} --networks.widths [8,8]",
 }
 SWEEP = """\
 base: dplc_codec_photos
@@ -155,10 +173,15 @@ class Scene:
 
 
 def shard_sets(scene: Scene) -> dict[str, Any]:
-    """Photographs of two sizes and a sample of the larger ones: their tars, and their order."""
+    """Photographs of two sizes, a sample of the larger ones, and two sets with labels.
+
+    Glyphs have a label each, and shapes have maps of labels. The tars and the order are compared.
+    """
     scene.gencomp("shards build photos --out data/photos --size 64 --limit 48 --shard-size 16")
     scene.gencomp("shards build photos --out data/small --size 8 --limit 48 --shard-size 16")
     scene.gencomp("shards sample data/photos --out data/few --count 20")
+    scene.gencomp("shards build glyphs --out data/glyphs --limit 48 --shard-size 16")
+    scene.gencomp("shards build shapes --out data/labelled --size 64 --limit 48 --shard-size 16")
     return {
         path.name: {
             "index": scene.json(f"data/{path.name}/dataset.json")["index_hash"],

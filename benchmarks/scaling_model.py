@@ -249,7 +249,7 @@ class Traffic(NamedTuple):
 
 
 def traffic(case: Case, update: Update, world: int) -> Traffic:
-    """Of one update; a rank holds `batch / world` images, rounded up."""
+    """The traffic of one update; a rank holds `batch / world` images, rounded up."""
     both = [c for name in update.graph for c in case.networks[name].channels]
     norms = both + [c for name in update.silent for c in case.networks[name].channels]
     gathered, reduced = FLOAT * sum(2 * c + 1 for c in norms), FLOAT * sum(2 * c for c in both)
@@ -289,7 +289,7 @@ def ring(size: float, world: int, bus: float) -> float:
 
 
 class Seconds(NamedTuple):
-    """Of a step: computing; moving gradients; moving moments and rows; waiting for hops."""
+    """The seconds of a step: computing, moving gradients, moving moments and rows, waiting."""
 
     compute: float
     gradients: float
@@ -325,7 +325,7 @@ def step(case: Case, machine: Machine, bus: float | None = None) -> Seconds:
 
 
 def _flops(case: Case, update: Update) -> float:
-    """Of one image: a pass with a graph costs three forward ones, through a frozen network two."""
+    """Operations an image: a pass with a graph costs three forward ones, a frozen network two."""
     nets = case.networks
     graph = 3 * sum(nets[name].flops for name in update.graph)
     silent = sum(nets[name].flops for name in update.silent)
@@ -335,7 +335,7 @@ def _flops(case: Case, update: Update) -> float:
 
 
 def images(case: Case) -> int:
-    """Of a step, fresh ones."""
+    """The number of fresh images of a step."""
     first = case.updates[0].repeats
     return case.batch * first
 

@@ -134,7 +134,7 @@ def starts_part(work: Work, trials: int, rounds: int) -> None:
 
 
 def loop(trial: Path) -> tuple[float, float]:
-    """When the loop of a trial's rank 0 began and ended, in seconds since 1970."""
+    """The times at which the loop of a trial's rank 0 began and ended, in seconds since 1970."""
     from cluster.logs import json_lines, process_log
 
     rows = json_lines.read(process_log.of_rank(trial, 0))

@@ -1,4 +1,4 @@
-"""Where results come from: the code, the command line, the processor and the software.
+"""The origin of results: the code, the command line, the processor and the software.
 
 Runs and evaluations keep this in their environment.json, and each part of an evaluation names the
 code and the processor that made it. All of it is a record: none of it is part of an identity.

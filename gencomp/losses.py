@@ -241,5 +241,5 @@ def _root(x: Tensor) -> Tensor:
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """`x` as it is, or in float32 if it has half precision."""
+    """The tensor `x` as it is, or in float32 if it has half precision."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -269,14 +269,6 @@ def map_index(path: Path) -> pa.Buffer:
         raise ShardError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
-def logical_hash(table: pa.Table) -> str:
-    """The index hash of a whole index: the sha256 of the digests of its shards, in file order."""
-    total = hashlib.sha256()
-    for part in by_shard(table):
-        total.update(shard_digest(part))
-    return total.hexdigest()
-
-
 def by_shard(table: pa.Table) -> Iterator[pa.Table]:
     """The rows of an index, cut where the split or the shard changes; nothing is copied."""
     if table.num_rows == 0:

@@ -151,7 +151,7 @@ def _errors(training: Sequence[Any]) -> dict[int, Exception]:
 
 
 def _reason(run: Path, failures: Failures, errors: dict[int, Exception]) -> Exception:
-    """Why a gang has failed, as one error, which is in the driver's log of the run as well."""
+    """The reason why a gang has failed, as one error, which the driver's log of the run has too."""
     for error in errors.values():
         if isinstance(error, InputError):
             return InputError(str(error))

@@ -154,7 +154,7 @@ def nested(rows: Iterable[Mapping[str, Any]], sweep: Sweep) -> list[dict[str, An
 
 
 def _origin(trial: Trial) -> dict[str, Any]:
-    """Where a member of a population started and where it ends; nothing for other trials."""
+    """The parent of a population's member and the step of its end; empty for other trials."""
     if trial.until is None:
         return {}
     return {"from": trial.parent and trial.parent.id, "until": trial.until}

@@ -1,4 +1,4 @@
-"""Where a sweep stands, read from its files alone: from any host, while it runs, without torch."""
+"""The status of a sweep by its files alone, read from any host, while it runs, without torch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def is_sweep(path: Path) -> bool:
 
 
 def read(path: Path) -> SweepStatus:
-    """Where a sweep stands now.
+    """The status of a sweep now.
 
     Args:
         path: the directory of the sweep.

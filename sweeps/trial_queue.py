@@ -1,5 +1,7 @@
-"""Which trial comes next: first the open trials, then what a search proposes or the next round of
-a population, all within the budget of trials."""
+"""The choice of the next trial, within the budget of trials.
+
+The open trials come first, then what a search proposes or the next round of a population.
+"""
 
 from __future__ import annotations
 

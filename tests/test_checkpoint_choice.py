@@ -47,20 +47,6 @@ def run(kept: Run, tmp_path: Path) -> Run:
     return Run(Path(shutil.copytree(kept.path, tmp_path / "codec")))
 
 
-@pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run a command that must be refused; its sentence."""
-
-    def run(*words: str | Path) -> str:
-        capsys.readouterr()
-        assert main([*map(str, words)]) == 2
-        err = capsys.readouterr().err
-        assert err.startswith("gencomp: error: ") and err.count("\n") == 1, err
-        return err
-
-    return run
-
-
 def measured(run: Run, name: str, *words: str) -> dict[str, Any]:
     assert main(["evaluate", str(run.path), *SIZES, "--name", name, *words]) == 0
     file = run.path / "evaluations" / name / "metrics.json"
@@ -129,7 +115,7 @@ def test_measured_files_are_those_of_the_checkpoint(run: Run) -> None:
 
 
 def test_curves(run: Run, photos: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
-    """Of a generator: pilot, measurement and encoders work on the checkpoint of the plan."""
+    """Pilot, measurement and encoders of a generator work on the checkpoint of the plan."""
     generator, _ = tiny.trained(tmp_path / "generator", tiny.generator(photos, ON_THE_WAY))
     path, ais = generator.path, ["slurm", "ais", str(generator.path), "--executor", "debug"]
     small = ["--images", "1", "--chains", "4", "--temperatures", "8", "--points", "3"]

@@ -49,7 +49,7 @@ def _paint_raw(rest: list[str]) -> int:
 
 
 class _Wrapped(Exception):
-    """As Ray does it: the original is kept in ``cause``."""
+    """An error wrapped as Ray does it: the original is kept in `cause`."""
 
     def __init__(self, cause: Exception) -> None:
         super().__init__("a hundred lines of another process")
@@ -250,7 +250,7 @@ class TestDispatch:
 )
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_a_reader_who_leaves_ends_the_command_without_a_word(words: list[str], stream: str) -> None:
-    """As in `gencomp recipes | head -n 1`, and as in `2>&1 | head -n 1`."""
+    """The reader is that of `gencomp recipes | head -n 1`, or of `2>&1 | head -n 1`."""
     left = subprocess.Popen(["true"], stdin=subprocess.PIPE)
     left.wait()
     assert left.stdin is not None
@@ -287,7 +287,7 @@ class TestGroupsOfOptions:
         assert said in line and line.endswith(f"; see gencomp {command} --help")
 
     def test_every_option_has_a_sentence(self, capsys: pytest.CaptureFixture[str]) -> None:
-        """Also those of groups: a name without a word behind it helps nobody."""
+        """Options of groups have one too: a name without a word behind it helps nobody."""
         for name in ("slurm ais", "slurm variational", "slurm evaluate", "figure rates"):
             assert main([*name.split(), "--help"]) == 0
             out = " ".join(capsys.readouterr().out.split())

@@ -196,7 +196,7 @@ def test_memory_does_not_grow_with_the_images(
     fixed += ["--features-sha256", features.sha256]
 
     def peak(images: int) -> int:
-        """Of a process of its own, in bytes."""
+        """The most memory of a process of its own, in bytes."""
         process = started(
             ["evaluate", str(run.path), *fixed, "--images", str(images), "--name", f"n{images}"]
         )

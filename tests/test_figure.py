@@ -124,7 +124,7 @@ class TestLatent:
         draw: Callable[..., np.ndarray],
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        """Of codecs and of the generator's own encoder, in one figure."""
+        """One figure shows codecs and the generator's own encoder."""
         page = draw("latent", *codecs, generator_run, "--split", "train", "--images", "30")
         assert page.std() > 10
         out = capsys.readouterr().out

@@ -231,7 +231,7 @@ class TestLabels:
     def test_a_run_with_several_evaluations_names_them(
         self, measured: Path, tmp_path: Path
     ) -> None:
-        """Where an evaluation lies is all that its label needs."""
+        """The place of an evaluation is all that its label needs."""
         for run, name in (("vae", "ais"), ("vae", "long"), ("gan", "ais")):
             path = tmp_path / "runs" / run / "evaluations" / name
             shutil.copytree(measured / "signed", path)

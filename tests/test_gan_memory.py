@@ -25,7 +25,7 @@ def system() -> System:
 
 
 def test_fake_tensors_are_kept_as_real_ones_are() -> None:
-    """In float32; in bfloat16 a convolution takes minutes on a processor without instructions."""
+    """The type is float32: bfloat16 takes minutes on a processor without instructions for it."""
     real = {phase: gan_memory.kept(system(), phase, 1, "float32") for phase in system().phases}
     with FakeTensorMode(allow_non_fake_inputs=True):
         traced = system()

@@ -42,7 +42,7 @@ def command(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("package", [False, True])
 def test_an_intruder_is_named(name: str, package: bool, tmp_path: Path) -> None:
-    """Where the path begins with the user's directory after all."""
+    """The path begins with the user's directory after all."""
     file = tmp_path / name / "__init__.py" if package else tmp_path / f"{name}.py"
     file.parent.mkdir(exist_ok=True)
     file.write_text("raise SystemExit('this file is the user\\'s')\n")

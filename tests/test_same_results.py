@@ -1,4 +1,7 @@
-"""The comparison of two checkouts: it sees one bit, and reads files without the project's code."""
+"""The comparison of two checkouts sees one bit, and reads files without the project's code.
+
+The runs themselves are left to the benchmark, which takes minutes; here their recipes are checked.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from safetensors.torch import save_file
 
 from benchmarks import same_results
 from benchmarks.same_results import Scene
+from gencomp import recipes
 
 RESULTS: dict[str, Any] = {
     "runs": {"vae": {"curves": [{"step": 1, "vae/loss": 0.1}, {"step": 2, "vae/loss": 0.2}]}},
@@ -50,3 +54,16 @@ def test_the_payload_of_a_container_is_read_without_its_header(tmp_path: Path) -
     (tmp_path / "stream").write_bytes(STREAM)
     scene = cast(Scene, SimpleNamespace(directory=tmp_path))
     assert same_results.payload(scene, "stream") == ["37ff0828"]
+
+
+def test_there_is_a_valid_run_of_every_stage_that_ships() -> None:
+    found = set()
+    for name, line in same_results.STAGES.items():
+        (source, *_), overrides = recipes.split_overrides(line.split())
+        recipe = recipes.load(source, overrides)
+        found.add((recipe.system, recipe.stage))
+        # A run starts from runs that are trained before it.
+        before = list(same_results.STAGES)[: list(same_results.STAGES).index(name)]
+        parents = recipe.model_dump().get("parents", {}).values()
+        assert {parent for parent in parents if parent} <= {f"runs/{one}" for one in before}, name
+    assert found == set(recipes.RECIPES)

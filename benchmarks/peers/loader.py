@@ -60,7 +60,7 @@ def gencomp(data: Path, batch: int, workers: int) -> Iterator[int]:
 
 
 def places(data: Path) -> list[tuple[str, int, int]]:
-    """(tar, offset, size) of every image."""
+    """The tar, the offset and the size of every image."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(data / "index.parquet", columns=["shard", "image_offset", "image_size"])

@@ -188,7 +188,9 @@ def absolute(location: str) -> str:
 
 
 def spaced(length: int, count: int, split: str) -> tuple[int, ...]:
-    """`count` rows, evenly spaced over a split because neighbours may be crops of one photograph.
+    """The numbers of `count` rows, evenly spaced over a split.
+
+    Neighbours may be crops of one photograph.
 
     Raises:
         InputError: the split has fewer images.

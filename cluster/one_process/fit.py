@@ -89,7 +89,7 @@ def _task(training: Training) -> dict[str, Any]:
 
 
 def _reason(pid: int, end: End, rows: Sequence[process_log.Row], listener: Listener) -> str:
-    """Why a worker failed, in one sentence: from its log, else from how its process ended."""
+    """The reason for a worker's failure in one sentence, from its log or the end of its process."""
     who = f"rank 0 (process {pid} on {platform.node()})"
     if listener.gave_up:
         return (

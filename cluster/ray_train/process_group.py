@@ -42,7 +42,7 @@ class UnreachableWorkers(Exception):
 
 @dataclass
 class OneAddressConfig(TorchConfig):
-    """`TorchConfig` whose process group listens on the node's own address."""
+    """A `TorchConfig` whose process group listens on the node's own address."""
 
     @property
     def backend_cls(self) -> type[Backend]:

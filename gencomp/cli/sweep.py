@@ -31,7 +31,7 @@ SWEEP_FILE = "sweep.yaml"
 
 @dataclass(frozen=True)
 class Options:
-    """Where the sweep lies, and how many of its trials run at once.
+    """The place of the sweep, and the number of its trials that run at once.
 
     Attributes:
         name: Name of the sweep, a directory in --runs; by default the file's name.
@@ -102,7 +102,7 @@ def sweep(words: Sequence[str]) -> int:
 
         Args:
             files: A sweep file, or the name of a sweep that ships with gencomp; or several.
-            search: Where the sweep lies, and how many of its trials run at once.
+            search: The place of the sweep, and the number of its trials that run at once.
         """
         search.require_tracker()
         with only_json(as_json) as answer:

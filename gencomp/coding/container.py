@@ -148,11 +148,6 @@ class Container:
         """The number of bytes in all sections."""
         return joint.layout_of(self.members).code_bytes + sum(map(len, self.shared))
 
-    @property
-    def overhead_bytes(self) -> int:
-        """The number of bytes of the packed container besides its sections."""
-        return len(_head(self)) + len(_checksum(b"", self.is_exact))
-
 
 def pack(container: Container) -> bytes:
     """The container as bytes, in the short form where it holds one picture and no shared section.

@@ -101,7 +101,7 @@ def log(x: Floats, ln_2: tuple[float, float] = _LN_2) -> Floats:
 
 
 def sigmoid(x: Floats) -> Floats:
-    """1 / (1 + exp(−x)), to an absolute error of 2e-16."""
+    """The value of 1 / (1 + exp(−x)), to an absolute error of 2e-16."""
     small = exp(-np.abs(x))
     larger = 1.0 / (1.0 + small)
     return np.where(x < 0, small * larger, larger)

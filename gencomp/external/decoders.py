@@ -220,7 +220,7 @@ def _outputs(module: nn.Module, z_BK: Tensor, what: str) -> tuple[Any, Any]:
 
 
 def _decode(module: nn.Module, probe: _Probe) -> Callable[[Tensor], Tensor]:
-    """`decode` with flattened images; if it is a chain of layers, these stay visible."""
+    """The module's `decode` with flattened images; the layers of a chain stay visible."""
     decode: Any = module.decode
     if isinstance(decode, nn.Sequential):
         return decode if probe.mean.ndim == 2 else nn.Sequential(*decode, nn.Flatten()).eval()

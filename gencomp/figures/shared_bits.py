@@ -64,19 +64,8 @@ def draw(curves: Curves, distortion: str, perception: str, title: str) -> Figure
     """
     if len(curves.levels) > len(COLOURS):
         raise InputError(f"--at takes one to {len(COLOURS)} perceptions, not {len(curves.levels)}")
-    remarks = [
-        f"{curves.runs} runs; held-out images; bars: 95 % intervals where they are known,"
-        " without the noise of training",
-        f"Each point is the least {distortion} of all runs with these shared bits, and mixtures of"
-        f" two, at that {perception} or less",
-    ]
-    if curves.rate is not None:
-        remarks.append(
-            f"Dashes: a Gaussian of {curves.values} values at {curves.rate:.4g} bits, of equal"
-            " distributions, in closed form"
-        )
     with style():
-        figure = titled(*_SIZE, title, remarks)
+        figure = titled(*_SIZE, title, _remarks(curves, distortion, perception))
         left, right = figure.subplots(1, 2)
         for number, level in enumerate(curves.levels):
             found = [budget.distortions[number] for budget in curves.budgets]
@@ -106,18 +95,39 @@ def draw(curves: Curves, distortion: str, perception: str, title: str) -> Figure
             )
             axes.set_xlabel("shared bits an image")
             axes.margins(0.1)
-        handles = {
-            label: handle
-            for axes in (left, right)
-            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-        }
-        figure.legend(
-            list(handles.values()),
-            list(handles),
-            loc="outside lower center",
-            ncols=min(len(handles), 4),
-        )
+        _add_legend(figure, (left, right))
     return figure
+
+
+def _remarks(curves: Curves, distortion: str, perception: str) -> list[str]:
+    """The lines under the title."""
+    remarks = [
+        f"{curves.runs} runs; held-out images; bars: 95 % intervals where they are known,"
+        " without the noise of training",
+        f"Each point is the least {distortion} of all runs with these shared bits, and mixtures of"
+        f" two, at that {perception} or less",
+    ]
+    if curves.rate is not None:
+        remarks.append(
+            f"Dashes: a Gaussian of {curves.values} values at {curves.rate:.4g} bits, of equal"
+            " distributions, in closed form"
+        )
+    return remarks
+
+
+def _add_legend(figure: Figure, panels: Sequence[Axes]) -> None:
+    """Add one legend of all panels, in which what stands in several stands once."""
+    handles = {
+        label: handle
+        for axes in panels
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside lower center",
+        ncols=min(len(handles), 4),
+    )
 
 
 def _draw(axes: Axes, found: Sequence[Measured | None], unit: float, look: dict[str, Any]) -> None:

@@ -133,9 +133,10 @@ def _global_moments(x_BCHW: Tensor) -> _Moments:
 
 
 class _Normalise(torch.autograd.Function):
-    """y = w (x − mean) / sqrt(var + eps) + b, differentiated through the global mean and variance.
+    """The normalisation y = w (x − mean) / sqrt(var + eps) + b, with its gradient.
 
-    With x̂ = (x − mean) / sqrt(var + eps) and sums over all ranks,
+    The gradient goes through the global mean and variance too. With
+    x̂ = (x − mean) / sqrt(var + eps) and sums over all ranks,
     dx = w / sqrt(var + eps) · (dy − Σ dy / N − x̂ · Σ dy x̂ / N).
     The gradients of w and b are this rank's part only, as for every other parameter.
     """

@@ -162,30 +162,6 @@ class Blur(nn.Module):
         return F.conv2d(F.pad(x_B1HW, (2, 2, 2, 2), mode="reflect"), self.kernel_11HW).flatten(1)
 
 
-class DigitFeatures(nn.Module):
-    """The convolutional features of digits that deep-feature distortions compare.
-
-    Its layers are conv 20×5×5, ReLU, max-pool, conv 50×5×5 and ReLU, which give 3,200 features.
-    While it is trained, a max-pool and a linear layer behind them classify the digits. It has
-    33,580 parameters. `torch.jit.trace` turns it into a file.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(1, 20, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.ReLU()
-        )
-        self.classifier = nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(800, 10))
-
-    def forward(self, x_B1HW: Tensor) -> Tensor:
-        """The features [B, 3200] of digits [B, 1, 28, 28] in [0, 1]."""
-        return self.features(x_B1HW).flatten(1)
-
-    def logits(self, x_B1HW: Tensor) -> Tensor:
-        """The logits of ten classes for each digit, [B, 10]."""
-        return self.classifier(self.features(x_B1HW))
-
-
 class Decoder(nn.Module):
     """One of the decoders above in the form that `gencomp.external.decoders.open_model` takes.
 

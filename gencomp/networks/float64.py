@@ -179,7 +179,7 @@ def _patches(
     stride: Pair,
     out_BOHW: Tensor | None = None,
 ) -> Tensor:
-    """`correlate` as products of patches, [windows, kh·kw·C], and weights; channels are last."""
+    """Compute `correlate` by products of patches [windows, kh·kw·C] and weights, channels last."""
     batch, *size, _ = x_BHWC.shape
     outputs, *kernel, _ = weight_OKKC.shape
     if out_BOHW is None:
@@ -205,7 +205,7 @@ def _patches(
 def _shifted_sums(
     x_BHWC: Tensor, weight_OKKC: Tensor, bias_O: Tensor, first: Pair, windows: Pair, stride: Pair
 ) -> Tensor:
-    """`correlate` as sums of parts of one product, [O·kh·kw, pixels]; channels are first."""
+    """Compute `correlate` by sums of parts of one product, [O·kh·kw, pixels], channels first."""
     batch, height, width, channels = x_BHWC.shape
     outputs, *kernel, _ = weight_OKKC.shape
     weight_NC = weight_OKKC.view(-1, channels)
@@ -223,7 +223,7 @@ def _shifted_sums(
 
 
 class _Normalisation(nn.Module):
-    """`Gdn` of [B, C, H, W], as many rows at a time as the caches hold."""
+    """The layer `Gdn` of [B, C, H, W], as many rows at a time as the caches hold."""
 
     def __init__(self, layer: Gdn) -> None:
         super().__init__()

@@ -12,10 +12,10 @@ Norm = Literal["channel", "instance"]
 
 
 class ChannelNorm2d(nn.Module):
-    """(x − m)/√(v + ε)·g + h with the mean m and variance v over the channels of each pixel.
+    """The normalisation (x − m)/√(v + ε)·g + h over the channels of each pixel.
 
-    A pixel's value depends on its own features alone, so crops and tiles of an image give what the
-    whole image gives (Mentzer et al., NeurIPS 2020).
+    Their mean is m and their variance v. A pixel's value depends on its own features alone, so
+    crops and tiles of an image give what the whole image gives (Mentzer et al., NeurIPS 2020).
 
     Args:
         channels: the number of channels.
@@ -35,9 +35,10 @@ class ChannelNorm2d(nn.Module):
 
 
 class InstanceNorm2d(nn.Module):
-    """(x − m)/√(v + ε)·g + h with the mean m and variance v over the pixels of each channel.
+    """The normalisation (x − m)/√(v + ε)·g + h over the pixels of each channel.
 
-    TensorFlow's ε is 1e-6 and torch's 1e-5. A map of one pixel becomes h.
+    Their mean is m and their variance v. TensorFlow's ε is 1e-6 and torch's 1e-5. A map of one
+    pixel becomes h.
 
     Args:
         channels: the number of channels.

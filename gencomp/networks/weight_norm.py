@@ -83,7 +83,7 @@ class WeightNorm(nn.Module, ABC):
 
 
 class WeightNormConv2d(WeightNorm):
-    """From [B, inputs, H, W] to [B, outputs, H', W'], with a number of zeros on either side."""
+    """The convolution from [B, inputs, H, W] to [B, outputs, H', W'], padded with zeros."""
 
     _outputs_axis = 0
 

@@ -21,9 +21,10 @@ from gencomp.errors import InputError
 
 
 class LinearReduction:
-    """d = |x - f(z)|² ("mse") or d = |x - f(z)|²/2 + (N/2) log 2π ("nll") for f(z) = W z + b.
+    """The distortion of a linear decoder f(z) = W z + b, reduced to the dimensions of z.
 
-    Values and gradients are float64 and exact up to rounding.
+    It is d = |x - f(z)|² ("mse") or d = |x - f(z)|²/2 + (N/2) log 2π ("nll"). Values and gradients
+    are float64 and exact up to rounding.
 
     Attributes:
         name: "squared_error" or "gaussian_likelihood", the distortion that is reduced.

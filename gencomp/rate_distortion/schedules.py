@@ -126,7 +126,7 @@ def expected_gap(betas: np.ndarray, pilot_betas: np.ndarray, sd_d: np.ndarray) -
 
 
 def report_points(temperatures: int, points: int) -> list[int]:
-    """At most ``points`` temperature indices, evenly spaced from the first step to the last."""
+    """The indices of at most `points` temperatures, evenly spaced over all steps to the last."""
     if temperatures < 2 or points < 1:
         raise InputError(
             f"cannot report {points} points of {temperatures} temperatures; it takes "

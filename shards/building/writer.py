@@ -86,7 +86,7 @@ def file_hash(path: Path) -> str:
 
 
 def name_fault(sample: NewSample) -> str | None:
-    """Why the names of a sample cannot stand in a set, in one sentence; None if they can."""
+    """The reason why the names of a sample cannot stand in a set, in one sentence, or None."""
     for name in (sample.key, sample.source):
         try:
             name.encode()

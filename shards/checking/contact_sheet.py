@@ -78,7 +78,7 @@ def sheet_size(counts: list[int]) -> tuple[int, int]:
 
 
 def evenly(length: int, count: int) -> np.ndarray:
-    """`count` rows (or all rows, if there are fewer), int64, evenly spaced over `range(length)`."""
+    """The numbers of `count` rows, evenly spaced over `range(length)`, or all of them if fewer."""
     count = min(length, count)
     return (2 * np.arange(count, dtype=np.int64) + 1) * length // (2 * max(count, 1))
 
@@ -123,7 +123,7 @@ def _class(classes: list[str], label: int) -> str:
 
 
 def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """`text` in ASCII, which the font surely has; if it is too wide, its middle is left out."""
+    """The text in ASCII, which the font surely has; if it is too wide, its middle is left out."""
     text = text.encode("ascii", "replace").decode()
     if font.getlength(text) <= CELL:
         return text

@@ -211,7 +211,7 @@ def _moments(counts: list[int]) -> tuple[float, float]:
 
 
 def _percentiles(ascending: np.ndarray) -> dict[int, int]:
-    """For each percentile p, the least value that at least p percent of all do not exceed."""
+    """The least value that at least p percent of all do not exceed, for each percentile p."""
     if not len(ascending):
         return {}
     return {p: int(ascending[max(0, -(-p * len(ascending) // 100) - 1)]) for p in PERCENTILES}

@@ -220,7 +220,7 @@ def _block(key_hash: str, seed: int, weights: tuple[int, ...], block: int) -> np
 
 
 def _shared_out(weights: tuple[int, ...], samples: int) -> list[int]:
-    """For each part, how many of the first `samples` samples go to it and to all parts before it.
+    """The number of the first `samples` samples that go to each part or to a part before it.
 
     These cumulative numbers are rounded down, so that the shares of the parts always add up.
     """

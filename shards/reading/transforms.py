@@ -154,7 +154,7 @@ def in_words(size: Size) -> str:
 
 
 def _covering(size: Size, target: Size) -> Size:
-    """`size` scaled to cover the target: one side is met exactly, the other is truncated."""
+    """The size, scaled to cover the target: one side is met exactly, the other is truncated."""
     (height, width), (h, w) = size, target
     if h * width >= w * height:
         return h, max(w, h * width // height)

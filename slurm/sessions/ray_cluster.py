@@ -199,7 +199,7 @@ def allocated() -> list[Node]:
 
 
 def last_words(lines: Sequence[str]) -> str:
-    """Why a step has ended, in one line, from the end of its error stream."""
+    """The reason why a step has ended, in one line, from the end of its error stream."""
     said = [line.strip() for line in lines if line.strip()]
     own = [line for line in said if not _FOLLOWS.match(line)]
     return _SPEAKER.sub("", (own or said or [""])[-1])[:_LONGEST_WORDS]

@@ -91,7 +91,7 @@ def assert_went_on(run: Run, raw: dict[str, Any], straight: Run) -> None:
 
 
 def steps_there(disk: Path) -> list[int]:
-    """Of the checkpoints, all of them whole; nothing else lies there."""
+    """The steps of the checkpoints, which are all whole; nothing else lies there."""
     for path in disk.iterdir():
         store.verify(path)
     return sorted(store.step_of(path) for path in disk.iterdir())

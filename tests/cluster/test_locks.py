@@ -282,7 +282,7 @@ class TestOnASharedOne:
             assert f"in use by process {winner.process.pid} on" in loser.process.communicate()[1]
 
     def test_many_take_turns(self, tmp_path: Path, start: Callable[..., Other]) -> None:
-        """On one host without `flock`: who is dead is known by its process number."""
+        """On one host without `flock` the process number tells who is dead."""
         take_turns(tmp_path, lambda number, *words: start(SHARED + TURNS, tmp_path, "x", *words))
 
 
@@ -317,7 +317,7 @@ def test_training_that_lost_its_run_writes_nothing_more(
 def test_a_driver_that_lost_its_run_leaves_at_once(
     photos: Path, tmp_path: Path, drive: Callable[..., Driver]
 ) -> None:
-    """As if it had been stopped on a shared file system: no worker is started again."""
+    """It has lost it as if stopped on a shared file system: no worker is started again."""
     raw = tiny.generator(photos, {"training.steps": 100_000, "training.sample_every": 100_000})
     file = tiny.write(raw, tmp_path / "tiny.yaml")
     run = tmp_path / "runs" / "tiny"
@@ -334,7 +334,7 @@ def test_a_driver_that_lost_its_run_leaves_at_once(
 
 @pytest.mark.slow
 def test_many_take_turns_on_many_hosts(tmp_path: Path, start: Callable[..., Other]) -> None:
-    """Who is dead is known by its silence."""
+    """Its silence tells who is dead."""
     script = SHARED.replace("60.0", "3.0") + TURNS
     take_turns(
         tmp_path,

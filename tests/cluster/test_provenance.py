@@ -58,7 +58,7 @@ def test_the_commit_of_a_checkout_and_whether_its_code_was_changed(
 
 
 def test_an_installed_package_is_of_an_unknown_commit(package: Path) -> None:
-    """Also inside somebody else's repository, which does not track the package."""
+    """It is unknown inside somebody else's repository too, which does not track the package."""
     assert provenance.code() == {"commit": "unknown", "dirty": None}
     root = package.parent.parent.parent
     git(root, "init", "-q")

@@ -70,7 +70,7 @@ class TestSlowStart:
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_our_handler_outlives_that_of_ray(fails: bool) -> None:
-    """Also where a start has failed, after which Ray is started again."""
+    """It does so too where a start has failed, after which Ray is started again."""
 
     def ours(number: int, frame: object) -> None:
         """Ask the workers to stop."""

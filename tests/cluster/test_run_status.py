@@ -1,4 +1,4 @@
-"""Where runs stand: real runs that finish, stop, crash and die, and files that are half there."""
+"""The status of real runs that finish, stop, crash and die, and of files that are half there."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from cluster.logs import json_lines, process_log
 from cluster.run_status import Standing
 from tests import tiny
 from tests.processes import ENVIRONMENT, ROOT
+from tests.waiting import PATIENCE
 
 HOST = os.uname().nodename
 
@@ -87,7 +88,7 @@ class TestWhileItRuns:
         rows(run, 5, 8, time.time() + 1)
 
     def test_speed_and_time_left(self, run: Path) -> None:
-        """Of this attempt alone."""
+        """They are those of this attempt alone."""
         with locked(run):
             found = run_status.read(run)
         assert (found.state, found.detail) == ("running", f"process {os.getpid()} on {HOST}")
@@ -124,17 +125,18 @@ class TestWhileItRuns:
             elsewhere.setattr(locks, "_place", lambda: "elsewhere")
             assert locks._claim(run, 1, None) is not None
         monkeypatch.setattr(locks, "HEARTBEAT", 0.2)
-        ended = threading.Event()
+        beaten, ended = threading.Event(), threading.Event()
 
         def beat() -> None:
             while not ended.wait(0.2):
                 now = time.time() + skew
                 os.utime(run / "lock.000001", (now, now))
+                beaten.set()
 
         thread = threading.Thread(target=beat)
         thread.start()
         try:
-            time.sleep(0.3)
+            assert beaten.wait(PATIENCE)
             found = [run_status.holder(run) for _ in range(3)]
         finally:
             ended.set()

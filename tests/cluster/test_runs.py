@@ -67,7 +67,7 @@ def test_a_checkpoint_can_be_chosen(photos: Path, tmp_path: Path) -> None:
 def test_a_checkpoint_on_the_way_is_what_training_evaluated(
     ema_decay: float | None, photos: Path, tmp_path: Path
 ) -> None:
-    """With moving averages these are meant, not the weights that they are made of."""
+    """Where there are moving averages, they are meant, and not the weights behind them."""
     overrides = {"training.ema_decay": ema_decay, "evaluation.every": 8}
     run, _ = tiny.trained(tmp_path / "run", tiny.generator(photos, overrides))
     (logged,) = (row for row in tiny.rows(run) if "test/mse" in row and row["step"] == 8)
@@ -96,7 +96,7 @@ def test_other_choices_are_refused(text: str) -> None:
 
 
 def test_the_same_recipe_enters_again(photos: Path, tmp_path: Path) -> None:
-    """Also when the data lie elsewhere now, and by a path relative to where one stands."""
+    """It does so when the data lie elsewhere now, and by a relative path."""
     run = tiny.started(tmp_path / "run", tiny.generator(photos))
     identity = run.identity()
     moved = Path(shutil.copytree(photos, tmp_path / "moved"))

@@ -300,7 +300,7 @@ def test_a_figure_of_an_image_and_its_files(here: Path, capsys: pytest.CaptureFi
 
 @pytest.mark.parametrize("mode", ["conditional", "selective"])
 def test_a_report_shows_a_run_that_uses_maps(here: Path, mode: str) -> None:
-    """Also maps of 16 bits, as those of instances are."""
+    """Maps may have 16 bits, as those of instances do."""
     assert main(["report", "--generator", mode, "--images", "2", "--out", "page.html"]) == 0
     assert "reconstructions" in Path("page.html").read_text(encoding="utf-8").lower()
 
@@ -328,7 +328,7 @@ def iou(labels_NHW: np.ndarray, images_NHWC: np.ndarray) -> float:
 
 
 def test_what_a_segmentation_network_finds(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Also for a run whose method uses no labels, and for what real files decode to."""
+    """It finds it for a run whose method uses no labels, and in what real files decode to."""
     network = scripted.nearest_colour(here, gan_cases.COLOURS)
     words = ["evaluate", "global", "--split", "val", "--metrics", "miou", "--name", "seen"]
     given = ["--segmentation", str(network.path), "--segmentation-sha256", network.sha256]

@@ -64,7 +64,7 @@ def draws(n: int, count: int, scale: float) -> Tensor:
 
 @pytest.mark.parametrize(("n", "sd"), [(256, 0.0012), (64, 0.0051)])
 def test_mmd_of_equal_distributions(n: int, sd: float) -> None:
-    """4 standard errors each for mean and deviation of 40 draws: error rate about 1e-4."""
+    """Mean and deviation of 40 draws have 4 standard errors each: error rate about 1e-4."""
     values = draws(n, 40, 1.0)
     assert abs(float(values.mean())) < 4 * sd / 40**0.5
     assert float(values.std()) == pytest.approx(sd, rel=4 / 78**0.5)
@@ -164,7 +164,7 @@ def test_gradient_penalty_of_a_linear_critic(c: float, per_pixel: float, per_ima
 
 
 def test_gradient_penalty_interpolates_and_trains_the_critic() -> None:
-    """f(u) = w·Σu²/2 has ∇f = w·u, so every number follows from the mixed image."""
+    """The critic f(u) = w·Σu²/2 has ∇f = w·u, so every number follows from the mixed image."""
     w = torch.tensor(1.5, dtype=F64, requires_grad=True)
     real = torch.full((2, 3, 4, 4), 2.0, dtype=F64)
     fake = torch.full((2, 3, 4, 4), -1.0, dtype=F64)
@@ -194,7 +194,7 @@ def test_gradient_penalty_is_finite_where_the_critic_is_flat() -> None:
 
 
 def test_the_penaltys_norm_is_exact_in_float32() -> None:
-    """Of an image's 12,288 slopes, which one running sum would get wrong by 1e-4."""
+    """It is that of an image's 12,288 slopes, which one running sum gets wrong by 1e-4."""
     real = torch.zeros(2, 3, 64, 64)
     slope = 3**-0.5
     penalties_B = gradient_penalties(

@@ -343,7 +343,7 @@ assert model.decompress(model.compress({image!r})).dtype == "uint8"
 
 @pytest.mark.parametrize("name", ["codec", "base", "exact", "conditional"])
 def test_a_model_is_used_without_ray(name: str, runs: Path, here: Path) -> None:
-    """Nor anything else that training and evaluations need, and in a folder without runs."""
+    """It needs nothing else of training and evaluations either, and no folder with runs."""
     assert main(["export", str(runs / name), "m.gencomp"]) == 0
     case = next(one for one in CASES if one.run == name)
     commands = [

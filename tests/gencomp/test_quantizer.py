@@ -45,7 +45,7 @@ class TestCellsOfDplc:
         assert gradients == pytest.approx(half + [0.5] + half[::-1], rel=1e-8)
 
     def test_two_levels_closed_form(self) -> None:
-        """For L = 2 the soft value is tanh(x)/2, its derivative sech²(x)/2."""
+        """The soft value for L = 2 is tanh(x)/2, and its derivative sech²(x)/2."""
         x = torch.linspace(-4, 4, 81, dtype=torch.float64)
         _, gradients = with_gradient(x.tolist(), cells(2))
         assert gradients == pytest.approx((0.5 / torch.cosh(x) ** 2).tolist(), rel=1e-12)
@@ -334,7 +334,7 @@ def test_half_precision_keeps_its_type() -> None:
 
 
 def test_nearest_symbols_read_nothing_from_a_device() -> None:
-    """On a device without values even a look for NaNs fails; on a GPU it would wait."""
+    """Even a look for NaNs fails on a device without values; on a GPU it would wait."""
     y = torch.linspace(-2, 2, 41)
     assert torch.equal(nearest_symbols(y, cells(5)), quantize_hard(y, cells(5)))
     assert nearest_symbols(y.to("meta"), cells(5)).shape == y.shape

@@ -394,7 +394,7 @@ def test_rates_count_boundaries_passed() -> None:
 
 
 def test_libyaml_reads_and_writes_what_python_does() -> None:
-    """For every file that ships, and for texts that YAML treats in a way of its own."""
+    """It does so for every file that ships, and for texts that YAML treats in its own way."""
     files = [*(ROOT / "gencomp" / "recipes").glob("*.yaml"), *(ROOT / "sweeps").glob("*.yaml")]
     texts = [file.read_text(encoding="utf-8") for file in files]
     own = {"a": "ünïcode – " * 20, "b": {"c d": [1, 2.5, None, True, [], {}]}, "e": "x: y\n# z"}

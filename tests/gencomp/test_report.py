@@ -336,7 +336,7 @@ class TestAnalysis:
         assert fine_held.mse_at_rate < coarse_held.mse_at_rate < 1.02 * fine_held.mse_at_rate
 
     def test_hardness_common_to_curve_and_codec_cancels(self) -> None:
-        """d grows by c_i on image i: the curve's error is that of c, the excess has none of it."""
+        """The distortion of image i grows by c_i: that is the curve's error, not the excess's."""
         easy = exact_curve()
         same = dataclasses.replace(
             easy,
@@ -368,7 +368,7 @@ class TestAnalysis:
         assert held.excess == pytest.approx(0.01) and held.excess_error < 1e-9
 
     def test_columns_carry_the_error_of_the_curve(self) -> None:
-        """On 400 sets of 6 images the codec's column varies as its errors say, within 30 %."""
+        """The codec's column varies over 400 sets of 6 images as its errors say, within 30 %."""
         curve = exact_curve(images=2400)
         nats, near = float(curve.rate_IT[:, 250].mean()), 250
         noise_I = np.random.default_rng(0).normal(0, 0.01, 2400)
@@ -397,7 +397,7 @@ class TestAnalysis:
             assert np.sqrt((errors**2).mean()) == pytest.approx(values.std(), rel=0.3), value
 
     def test_the_gap_puts_a_codec_further_behind(self) -> None:
-        """By the decibels between the curve and the curve lowered by gap / β."""
+        """The distance is the decibels between the curve and the curve lowered by gap / β."""
         curve, near = exact_curve(), 250
         nats = float(curve.rate_IT[:, near].mean())
         gap = SimulatedGap(float(curve.beta_T[near]), 2.0, 0.5, (1.0, 3.0), 4.0, 16)

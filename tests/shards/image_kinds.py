@@ -49,7 +49,7 @@ def three(grey_HW1: np.ndarray) -> np.ndarray:
 
 
 def over_white(pixels_HWC: np.ndarray, alpha_HW1: np.ndarray) -> np.ndarray:
-    """For an alpha of 0 and 255."""
+    """Pixels laid over white, for an alpha of 0 and 255."""
     return np.where(alpha_HW1 > 0, pixels_HWC, 255).astype(np.uint8)
 
 

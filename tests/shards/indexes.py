@@ -41,7 +41,7 @@ def random_row(
     labels: int | None,
     maps: bool,
 ) -> Row:
-    """`alike`: keys of one length, as hashes have, and samples of an image alone."""
+    """A random row; `alike` asks for keys of one length, as hashes have, and an image alone."""
     offset = 512 + place * (1 << int(rng.integers(20, 40)))
     key = f"{rng.integers(1 << 31):08x}" if alike else "schlüssel"[: rng.integers(10)] + f"{place}"
     names = ["jpg"] if alike else list(rng.permutation(["jpg", "cls", "json"]))

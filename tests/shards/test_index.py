@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from shards.index import (
     IndexReader,
     IndexWriter,
     by_shard,
-    logical_hash,
     map_index,
     row_of,
     shard_digest,
@@ -34,6 +34,14 @@ from tests.shards.indexes import Shards, random_row, random_shards, write_set
 def read_index(path: Path, bytes_hash: str) -> pa.Table:
     """The whole index of a file."""
     return IndexReader(map_index(path), str(path), bytes_hash).table()
+
+
+def logical_hash(table: pa.Table) -> str:
+    """The index hash of a whole index: the sha256 of the digests of its shards, in file order."""
+    total = hashlib.sha256()
+    for part in by_shard(table):
+        total.update(shard_digest(part))
+    return total.hexdigest()
 
 
 def as_records(shards: Shards, split: str | None = None) -> list[dict[str, Any]]:

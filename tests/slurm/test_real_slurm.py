@@ -105,7 +105,7 @@ def frozen(
     look: Callable[[Run], list[Running]] = running,
     send: Callable[[Running, int], None] = send,
 ) -> list[Running]:
-    """So many jobs stopped in the middle of their chains, however fast the machine is.
+    """A number of jobs, stopped in the middle of their chains, however fast the machine is.
 
     Progress is told once a second at most. A job that is stopped for longer whenever it has told
     something tells of its very next step.
@@ -219,7 +219,7 @@ def test_an_array_of_8_with_one_job_requeued_one_cancelled_and_one_node_lost(
         until(lambda: not [job for job in running(run) if job.node == lost])
         faults.resume(slurm_cluster, lost)
         with faults.controller_outage(slurm_cluster):
-            time.sleep(3)
+            time.sleep(3)  # the outage itself: commands and jobs meet it
         # The cancelled job is missing, and nothing waits for it for ever.
         assert command.wait(timeout=PATIENCE) == 1
     said = (tmp_path / "waiting.out").read_text()
@@ -341,7 +341,7 @@ def test_a_controller_that_is_long_away_is_waited_for(
     with waiting(ais(run, jobs=2), tmp_path) as command:
         met = frozen(run, 2)
         with faults.controller_outage(slurm_cluster):
-            time.sleep(20)
+            time.sleep(20)  # the outage itself
         thaw(*met)
         assert command.wait(timeout=PATIENCE) == 0
     assert attempts(run) == [1, 1]

@@ -61,7 +61,7 @@ def step_of(run: Run) -> int:
 
 
 def starts(run: Run) -> list[dict[str, Any]]:
-    """Of rank 0, over all attempts."""
+    """The starts of rank 0, over all attempts."""
     rows = json_lines.read(process_log.of_rank(run.path, 0))
     return [row for row in rows if row.get("event") == "start"]
 
@@ -279,8 +279,10 @@ def test_ray_and_driver_killed_a_node_set_down_and_the_job_cancelled(
     tmp_path: Path,
     slurm_cluster: Cluster,
 ) -> None:
-    """After Ray or the driver all is started anew; without a warning Slurm requeues; cancelled, the
-    job saves and ends; then one node does."""
+    """Whatever dies, the run ends with the same bits.
+
+    All is started anew after Ray or the driver; Slurm requeues without a warning; the cancelled job
+    saves and ends; then one node does."""
     daemons = slurm_cluster.processes()
     assert main(words("--nodes", "2", "--workers", "2")) == 0
     with frozen(run, 1, 5):

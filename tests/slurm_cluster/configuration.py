@@ -73,7 +73,7 @@ _GPUS = "NodeName={names} Name=gpu File=/dev/null\nNodeName={names} Name=gpu Fil
 
 
 class Place(NamedTuple):
-    """Where a daemon runs, and where the others reach it."""
+    """The place where a daemon runs, and where the others reach it."""
 
     host: str
     address: str

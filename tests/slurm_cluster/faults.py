@@ -13,7 +13,7 @@ _WORKING = {"idle", "mixed", "allocated"}
 
 
 def set_down(cluster: Cluster, node: str) -> None:
-    """As an administrator does it: jobs there are killed without a warning, and requeued."""
+    """Set a node down as an administrator does it: its jobs are killed unwarned, and requeued."""
     cluster.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
 
 

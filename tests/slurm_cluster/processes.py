@@ -1,4 +1,4 @@
-"""Which processes belong to a cluster, told without pid files, whose numbers are used again.
+"""The processes of a cluster, found without pid files, whose numbers are used again.
 
 A daemon holds its log open, and so do the stepds that it starts. What runs inside a job descends
 from a stepd, or has the variables of one in its environment.

@@ -109,7 +109,7 @@ def newest(trial: Path) -> int:
 
 
 def process_of(trial: Path, rank: int) -> int:
-    """Of the newest start."""
+    """The process number of a rank at its newest start."""
     return int(json_lines.read(process_log.of_rank(trial, rank))[-1]["pid"])
 
 

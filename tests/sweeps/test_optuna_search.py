@@ -43,7 +43,7 @@ def bowl(point: dict[str, Any]) -> tuple[float, ...]:
 def searched(
     of: Sweep, count: int, values: Values = bowl, killed: bool = False
 ) -> list[PastProposal]:
-    """So many trials, one after the other; killed: all goes through JSON after each."""
+    """A number of trials, one after the other; if killed, all goes through JSON after each."""
     past: list[PastProposal] = []
     for _ in range(count):
         found = propose(of, past)

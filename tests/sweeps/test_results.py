@@ -29,7 +29,7 @@ from tests.sweeps.small_sweeps import planned, rates_and_weights
 
 @pytest.fixture
 def four(base: Path, tmp_path: Path) -> list[Trial]:
-    """1 channel: λ 0 finished (0.3), λ 10 stopped (0.2); 2: stopped (0.1), failed."""
+    """Trials of 1 channel, finished (0.3) and stopped (0.2), and of 2: stopped (0.1), failed."""
     found = planned(rates_and_weights(base), tmp_path / "sweep")
     for trial, mse in zip(found[:3], (0.3, 0.2, 0.1), strict=True):
         json_lines.append(
@@ -76,7 +76,7 @@ def test_a_directory_without_results(tmp_path: Path) -> None:
 
 @given(values=st.lists(st.tuples(*[st.integers(0, 4)] * 3), max_size=30))
 def test_the_front_is_what_no_other_row_beats(values: list[tuple[int, int, int]]) -> None:
-    """Against the definition, with many rows that are equal in some metrics or in all."""
+    """It agrees with the definition for many rows that are equal in some metrics or in all."""
     objective = Objective(minimise="a", against=("b", "c"))
     rows = [
         {"trial": str(n), "status": "finished", "a": a, "b": b, "c": c}

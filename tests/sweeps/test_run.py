@@ -55,7 +55,7 @@ def planned(file: Path, directory: Path) -> dict[int, Trial]:
 
 
 def clocks(trial: Trial, until: int) -> list[tuple[int, float]]:
-    """When each row of the log was written."""
+    """The time at which each row of the log was written."""
     rows = json_lines.read(Run(trial.path).metrics)
     return [(row["step"], row["time"]) for row in rows if row["step"] <= until]
 

@@ -1,4 +1,4 @@
-"""Where a sweep stands: what the sweep says of a trial, and what the trial's own files say."""
+"""The status of a sweep: what the sweep says of a trial, and what the trial's own files say."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def test_nothing_more_is_written(
 def test_its_driver_leaves_at_once(
     photos: Path, generator_run: Path, tmp_path: Path, drive: Callable[..., Driver]
 ) -> None:
-    """As if it had been stopped for long on a shared file system: its trials end with it."""
+    """It is as if stopped for long on a shared file system: its trials end with it."""
     long = {"training.steps": 100_000, "training.sample_every": 100_000}
     base = tiny.write(tiny.codec(photos, generator_run, long), tmp_path / "codec.yaml")
     file = tmp_path / "long.yaml"

@@ -1,4 +1,4 @@
-"""Which trial comes next, within budgets of trials and of time, whoever was killed before."""
+"""The next trial within budgets of trials and of time, whoever was killed before."""
 
 from __future__ import annotations
 

@@ -75,14 +75,7 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> CollectedCurve
         raise InputError(f"{evaluation.path} lacks {name_blocks(evaluation.block_sizes, missing)}")
     tuning = Tuning.load(evaluation.tuning)
     shared = protocol(plan, tuning)
-    tables, modes, versions = {}, {}, set()
-    for block in there:
-        table, found = parts.read(evaluation.part(block))
-        expected = {**shared, "block": str(block), "kind": plan.blocks[block].kind}
-        _check(evaluation, block, table, found, expected)
-        versions.add((found["gencomp"], found["torch"]))
-        modes[block] = found.get("modes", [])
-        tables[block] = table.drop_columns("kind").replace_schema_metadata(None)
+    tables, modes, versions = _read(evaluation, there, shared)
     curve = pa.concat_tables([tables[block] for block in measured])
     points = _points(curve, plan)
     means = {
@@ -96,18 +89,7 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> CollectedCurve
         **_certified(tables, modes, plan, tuning),
         "protocol": {
             **shared,
-            "subject": plan.identity()["subject"],
-            **plan.named_checkpoint,
-            "prior": plan.prior,
-            "estimator": f"{_ESTIMATOR}; {_DISTORTIONS[plan.settings.distortion]}",
-            "settings": plan.settings.model_dump(mode="json"),
-            "shards": plan.shards,
-            "stored": plan.stored,
-            "height": plan.height,
-            "width": plan.width,
-            "values": plan.values,
-            "expected_single_chain_gap": tuning.expected_gap,
-            "interval": intervals.RULE,
+            **_stated(plan, tuning),
             "versions": [{"gencomp": g, "torch": t} for g, t in sorted(versions)],
         },
     }
@@ -117,6 +99,43 @@ def collect(evaluation: Evaluation, require_all: bool = False) -> CollectedCurve
     write_bytes(evaluation.path / "curve.parquet", buffer.getvalue())
     write_json(evaluation.path / "curve.json", means)
     return CollectedCurve(curve, means, missing)
+
+
+def _read(
+    evaluation: Evaluation, blocks: Iterable[int], shared: Mapping[str, str]
+) -> tuple[dict[int, pa.Table], dict[int, list[int]], set[tuple[str, str]]]:
+    """Read and check the parts of some blocks.
+
+    Returns:
+        The table of each block, the modes of each block, and the versions of gencomp and of torch.
+    """
+    tables, modes, versions = {}, {}, set()
+    for block in blocks:
+        table, found = parts.read(evaluation.part(block))
+        expected = {**shared, "block": str(block), "kind": evaluation.plan.blocks[block].kind}
+        _check(evaluation, block, table, found, expected)
+        versions.add((found["gencomp"], found["torch"]))
+        modes[block] = found.get("modes", [])
+        tables[block] = table.drop_columns("kind").replace_schema_metadata(None)
+    return tables, modes, versions
+
+
+def _stated(plan: Plan, tuning: Tuning) -> dict[str, Any]:
+    """The part of the protocol that only the merged curve states."""
+    return {
+        "subject": plan.identity()["subject"],
+        **plan.named_checkpoint,
+        "prior": plan.prior,
+        "estimator": f"{_ESTIMATOR}; {_DISTORTIONS[plan.settings.distortion]}",
+        "settings": plan.settings.model_dump(mode="json"),
+        "shards": plan.shards,
+        "stored": plan.stored,
+        "height": plan.height,
+        "width": plan.width,
+        "values": plan.values,
+        "expected_single_chain_gap": tuning.expected_gap,
+        "interval": intervals.RULE,
+    }
 
 
 def _certified(

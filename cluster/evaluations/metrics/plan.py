@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -13,26 +13,15 @@ import gencomp
 from cluster import data
 from cluster.compressed_files.sources import codec_between
 from cluster.evaluations import evaluation, plans
+from cluster.evaluations.metrics import rules
 from cluster.evaluations.metrics.abilities import Abilities
-from cluster.evaluations.metrics.settings import OF_FEATURES, Metric, Settings
+from cluster.evaluations.metrics.settings import Metric, Settings
 from cluster.evaluations.plans import spaced
 from cluster.runs import Run
 from gencomp import recipes
 from gencomp.errors import InputError
-from gencomp.evaluation import (
-    intervals,
-    kernel,
-    networks,
-    patches,
-    sliced_wasserstein,
-    ssim,
-)
-from gencomp.evaluation.feature_inputs import (
-    PACKAGED,
-    PACKAGED_RULES,
-    RESIZE_RULES,
-    network_name,
-)
+from gencomp.evaluation import networks
+from gencomp.evaluation.feature_inputs import PACKAGED
 from gencomp.system import Codec
 from gencomp.validation import checked
 
@@ -206,38 +195,24 @@ def make(
     shard_set = data.open_evaluation_set(run)
     split = shard_set.split(chosen["split"])
     through_files = chosen["reconstructions"] == "files"
-    if run.writing and not through_files:
-        raise InputError(
-            f"{' '.join(run.writing)} says how files are written: it needs --reconstructions files"
-        )
-    if toward is not None and not through_files:
-        raise InputError("--toward shows what files decode to: it needs --reconstructions files")
-    if (toward is None) != (share is None):
-        raise InputError("--toward and --share need each other: the other run and its share")
+    _require_files(run, through_files, toward, share)
     codec = opened_codec(run, toward, share) if through_files else None
     abilities = Abilities.of_files(run, split) if through_files else Abilities.of(run, split)
-    if metrics is None:
-        metrics = abilities.usual_metrics(
-            features is not None, lpips=lpips is not None, dists=dists is not None
-        )
-    abilities.require(metrics, samples)
-    images = len(split) if images is None else images
-    settings = checked(
-        Settings,
+    settings = _settings(
+        abilities,
+        metrics,
+        len(split) if images is None else images,
+        samples,
         {
-            **chosen,
-            "metrics": metrics,
-            "images": images,
-            "samples": abilities.samples(metrics, images) if samples is None else samples,
-            "share": share,
-            "features": _hash(features, features_sha256, "features"),
-            "lpips": _hash(lpips, lpips_sha256, "lpips"),
-            "dists": _hash(dists, dists_sha256, "dists"),
-            "segmentation": _hash(segmentation, segmentation_sha256, "segmentation"),
+            "features": (features, features_sha256),
+            "lpips": (lpips, lpips_sha256),
+            "dists": (dists, dists_sha256),
+            "segmentation": (segmentation, segmentation_sha256),
         },
+        {**chosen, "share": share},
     )
     _require_batches(settings, recipe.evaluation_statistics(), abilities.run)
-    rows = spaced(len(split), images, split.name)
+    rows = spaced(len(split), settings.images, split.name)
     if settings.asks("miou"):
         split.maps(rows[0], [settings.label_map])  # which refuses a map that the split lacks
     sizes = Counter(map(tuple, data.held_out_sizes(recipe, split, rows).tolist()))
@@ -257,107 +232,68 @@ def make(
         width=width,
         sizes=tuple((*size, count) for size, count in sizes.items()) if len(sizes) > 1 else (),
         reconstructs=abilities.reconstructs,
-        rules=rules(settings, list(sizes)),
+        rules=rules.stated(settings, list(sizes)),
         shards=plans.absolute(str(shard_set.path)),
         features_file=_place(features),
-        lpips_file=None if lpips is None else str(lpips.resolve()),
-        dists_file=None if dists is None else str(dists.resolve()),
-        segmentation_file=None if segmentation is None else str(segmentation.resolve()),
-        toward=None if toward is None else str(toward.resolve()),
+        lpips_file=_resolved(lpips),
+        dists_file=_resolved(dists),
+        segmentation_file=_resolved(segmentation),
+        toward=_resolved(toward),
         settings=settings,
     )
 
 
-def rules(settings: Settings, sizes: Sequence[tuple[int, int]]) -> dict[str, str]:
-    """The meaning of the numbers, in words.
+def _settings(
+    abilities: Abilities,
+    metrics: tuple[Metric, ...] | None,
+    images: int,
+    samples: int | None,
+    files: Mapping[str, tuple[Path | None, str | None]],
+    chosen: Mapping[str, Any],
+) -> Settings:
+    """The settings with what the run's abilities and the given networks say of them.
 
     Args:
-        settings: the evaluation's settings.
-        sizes: every size (height, width) that an image has.
-
-    Raises:
-        InputError: the images are too small for a metric that is asked for.
+        abilities: what the run can do.
+        metrics: the metrics; None for those that are usual.
+        images: the number of images.
+        samples: the number of samples; None for the usual one.
+        files: the file of each network and the hash that was stated, by the network's name.
+        chosen: the other settings.
     """
-    said = {
-        "images": "evenly spaced over the split; every mean weights each image once",
-        "pixels": "reconstructions and samples rounded to 8 bits; errors on the scale [-1, 1]",
-        "interval": intervals.RULE,
-    }
-    if settings.reconstructions == "files":
-        said["reconstructions"] = (
-            "what the real file of each image decodes to, by the codec; draw i by the decoder's"
-            " draw i; bpp is the bits of code in the file and file_bpp all its bits, over the"
-            " image's pixels, mean over images"
+    if metrics is None:
+        given = {name: file is not None for name, (file, _) in files.items()}
+        metrics = abilities.usual_metrics(
+            given["features"], lpips=given["lpips"], dists=given["dists"]
         )
-    if settings.share is not None:
-        said["share"] = "(1 - share) of this decoder's image and share of the other's, then rounded"
-    if settings.asks("psnr"):
-        said["psnr"] = "10 log10(4 / MSE) of the mean MSE"
-        said["mean_psnr"] = "mean over images of 10 log10(4 / MSE) of each"
-    if settings.asks("ms_ssim"):
-        every = dict.fromkeys(ssim.scale_weights(height, width) for height, width in sizes)
-        weights = " or ".join(", ".join(f"{w:.6f}" for w in one) for one in every)
-        said["ms_ssim"] = (
-            f"Wang et al. 2003 for each colour channel, weights of the scales {weights}"
+    abilities.require(metrics, samples)
+    return checked(
+        Settings,
+        {
+            **chosen,
+            "metrics": metrics,
+            "images": images,
+            "samples": abilities.samples(metrics, images) if samples is None else samples,
+            **{name: _hash(file, stated, name) for name, (file, stated) in files.items()},
+        },
+    )
+
+
+def _require_files(run: Run, through_files: bool, toward: Path | None, share: float | None) -> None:
+    """Raise `InputError` for a choice about files where no files are written."""
+    if run.writing and not through_files:
+        raise InputError(
+            f"{' '.join(run.writing)} says how files are written: it needs --reconstructions files"
         )
-    if settings.asks("pv"):
-        said["pv"] = f"biased (1/n) variance over n = {settings.draws} reconstructions of an image"
-    if settings.asks("rate0"):
-        said["rate0"] = (
-            f"each image reconstructed by {settings.draws} prior samples that are independent of"
-            " it; the first one for rFID and rKID"
-        )
-    if settings.asks(*OF_FEATURES):
-        packaged = network_name(settings.features or "")
-        said["features"] = PACKAGED_RULES.get(packaged, RESIZE_RULES[settings.features_input])
-        said["reference"] = "the measured images themselves"
-    if (side := settings.patches) is not None:
-        for height, width in sizes:
-            if not patches.count(height, width, side):
-                raise InputError(
-                    f"--patches is {side}, but there are images of {width}x{height} pixels, which"
-                    " have no such patch"
-                )
-        said["patches"] = (
-            f"features of {side}x{side} patches: a grid from the upper left corner and one shifted"
-            " by half a patch (Mentzer et al. 2020); every patch weights the same, and errors are"
-            " those of images"
-        )
-    if settings.asks("fid"):
-        said["fid"] = "unbiased covariances; interval by influence functions"
-    if settings.asks("kid"):
-        said["kid"] = (
-            "unbiased, kernel (x.y/D + 1)^3, no image with what was made for it, mean over strided"
-            f" subsets of up to {kernel.SUBSET}; {kernel.INTERVAL_RULE}"
-        )
-    if settings.asks("swd"):
-        if len(sizes) > 1:
-            raise InputError(
-                "--metrics swd needs images of one size, but those of the split have"
-                f" {len(sizes)} sizes: leave it out, or state evaluation.transforms"
-            )
-        said["swd"] = (
-            "mean Wasserstein-1 distance of the projections on"
-            f" {sliced_wasserstein.DIRECTIONS} random directions, pixels on [0, 1]"
-        )
-    if settings.asks("miou"):
-        said["miou"] = (
-            "mean over the classes that are labelled of intersection over union, over all images"
-            " together; labels beyond the network's classes do not count; interval by influence"
-            " functions"
-        )
-    if settings.asks("mmd"):
-        said["mmd"] = (
-            "unbiased, the seven kernels of the training loss, latents against as many samples of"
-            f" the prior, mean over strided subsets of up to {kernel.SUBSET};"
-            f" {kernel.INTERVAL_RULE}"
-        )
-    return said
+    if toward is not None and not through_files:
+        raise InputError("--toward shows what files decode to: it needs --reconstructions files")
+    if (toward is None) != (share is None):
+        raise InputError("--toward and --share need each other: the other run and its share")
 
 
 def _require_batches(settings: Settings, statistics: str, run: str) -> None:
     """Raise `InputError` if a batch of one image cannot have the statistics that the run takes."""
-    for option in ("batch_size", "block"):
+    for option in ("images", "batch_size", "block"):
         if statistics and getattr(settings, option) < 2:
             raise InputError(
                 f"--{option.replace('_', '-')} is 1, but {statistics} of {run} need 2 images or"
@@ -377,10 +313,14 @@ def opened_codec(run: Run, toward: str | Path | None, share: float | None) -> Co
 
 
 def _place(features: Path | None) -> str | None:
-    """Where the feature network is found again: its path, or its name if a package ships it."""
-    if features is None:
-        return None
-    return str(features) if str(features) in PACKAGED else str(features.resolve())
+    """The path at which the feature network is found again, or its name if a package ships it."""
+    if features is not None and str(features) in PACKAGED:
+        return str(features)
+    return _resolved(features)
+
+
+def _resolved(path: Path | None) -> str | None:
+    return None if path is None else str(path.resolve())
 
 
 def _hash(path: Path | None, stated: str | None, what: str) -> str | None:

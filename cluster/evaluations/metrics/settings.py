@@ -28,8 +28,9 @@ OF_RECONSTRUCTIONS: tuple[Metric, ...] = (
 )
 OF_FEATURES: tuple[Metric, ...] = ("fid", "kid")
 _OF_DRAWS: tuple[Metric, ...] = ("pv", "rate0")
-# An interval needs two images.
-ImageCount = Annotated[int, Field(ge=2)]
+# These compare distributions; of a single image any other metric has a value without an interval.
+_OF_DISTRIBUTIONS: tuple[Metric, ...] = (*OF_FEATURES, "swd", "mmd")
+ImageCount = Annotated[int, Field(ge=1)]
 SampleCount = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -101,6 +102,13 @@ class Settings(MetricOptions):
 
     @model_validator(mode="after")
     def _fit(self) -> Settings:
+        if self.images == 1 and (
+            compared := [metric for metric in self.metrics if metric in _OF_DISTRIBUTIONS]
+        ):
+            raise ValueError(
+                "--images is 1, but distributions are compared by 2 images or more: leave"
+                f" {', '.join(compared)} out of --metrics"
+            )
         if self.samples == 1:
             raise ValueError("--samples is 1, but a distance needs two samples or more (0: none)")
         if self.draws < 2 and self.asks(*_OF_DRAWS):

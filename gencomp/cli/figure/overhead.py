@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,26 +76,31 @@ def overhead(
                 measured[name].append(measure(targets, settings, keys))
                 show(name, number * len(grid) + place + 1, len(kinds) * len(grid))
     for name, found in measured.items():
-        rows = [
-            [
-                f"{one.settings.omega:g}",
-                f"{one.settings.oversampling:g}",
-                str(one.settings.beams),
-                f"{one.index_rate:.3f}",
-                f"{one.file_rate:.3f}",
-                f"{one.reached:.3f}",
-                f"{one.variance:.3f}",
-                f"{one.projection:+.2f}",
-                f"{one.encode_ms:.2f}",
-                f"{one.decode_ms:.2f}",
-            ]
-            for one in found
-        ]
-        columns = ["Ω", "ε", "B", "indices/KL", "file/KL", "ln q/p / KL", "variance", "along m"]
-        print_table(name, [*columns, "encode ms", "decode ms"], rows)
+        _print(name, found)
     remarks = [
         "Targets N(m, s²) of standardised latents; KL: their relative entropy to the prior;"
         f" blocks: {blocks}, and a fifth of them of 1,000 latents; keys: {keys}",
         "Dashed: a sample of the target. Lines join settings with other oversampling ε",
     ]
     file.write(draw(measured, "What relative entropy coding costs and gives", remarks))
+
+
+def _print(kind: str, measured: Sequence[Overhead]) -> None:
+    """Print the table of a kind of blocks, a row for each of its settings."""
+    rows = [
+        [
+            f"{one.settings.omega:g}",
+            f"{one.settings.oversampling:g}",
+            str(one.settings.beams),
+            f"{one.index_rate:.3f}",
+            f"{one.file_rate:.3f}",
+            f"{one.reached:.3f}",
+            f"{one.variance:.3f}",
+            f"{one.projection:+.2f}",
+            f"{one.encode_ms:.2f}",
+            f"{one.decode_ms:.2f}",
+        ]
+        for one in measured
+    ]
+    columns = ["Ω", "ε", "B", "indices/KL", "file/KL", "ln q/p / KL", "variance", "along m"]
+    print_table(kind, [*columns, "encode ms", "decode ms"], rows)

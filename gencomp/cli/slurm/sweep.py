@@ -42,7 +42,7 @@ def sweep(words: Sequence[str]) -> int:
 
         Args:
             files: A sweep file, or the name of a sweep that ships with gencomp; or several.
-            search: Where the sweep lies, and how many of its trials run at once.
+            search: The place of the sweep, and the number of its trials that run at once.
             allocation: The resources that are asked of Slurm.
         """
         search.require_tracker()

@@ -12,23 +12,10 @@ s = σ_q/σ_p. All functions work elementwise; times are above 0 and at most 1.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
-
-
-class LogWeight(NamedTuple):
-    """The logarithm of q(b)/p(b) of a partial sum, `linear`·b + `square`·b² + `constant`.
-
-    The weight of a path a_1, …, a_k depends on its sum alone, and at time 1 it is q(x)/p(x).
-    """
-
-    linear: Floats
-    square: Floats
-    constant: Floats
 
 
 def target_of_sum(mean: Floats, scale: Floats, time: Floats | float) -> tuple[Floats, Floats]:
@@ -36,26 +23,12 @@ def target_of_sum(mean: Floats, scale: Floats, time: Floats | float) -> tuple[Fl
     return mean * time, scale**2 * time**2 + time * (1 - time)
 
 
-def target_given_sum(
-    mean: Floats, scale: Floats, time: Floats | float, b: Floats
-) -> tuple[Floats, Floats]:
-    """The mean and the variance of x under the target, given its partial sum b."""
-    denominator = scale**2 * time + (1 - time)
-    return (
-        (b * scale**2 + mean * (1 - time)) / denominator,
-        scale**2 * (1 - time) / denominator,
-    )
-
-
-def log_weight(mean: Floats, scale: Floats, time: Floats | float) -> LogWeight:
-    """The coefficients of the log weight of a partial sum."""
-    centre, variance = target_of_sum(mean, scale, time)
-    constant = np.log(time / variance) / 2 - centre**2 / (2 * variance)
-    return LogWeight(*coefficients(mean, scale, time), constant)
-
-
 def coefficients(mean: Floats, scale: Floats, time: Floats | float) -> tuple[Floats, Floats]:
-    """The linear and the square coefficient alone, which tell sums of one time apart."""
+    """The coefficients of b and b² in the logarithm of q(b)/p(b) of a partial sum b.
+
+    They tell sums of one time apart; the constant beside them is left out. The weight of a path
+    a_1, …, a_k depends on its sum alone, and at time 1 it is q(x)/p(x).
+    """
     centre, variance = target_of_sum(mean, scale, time)
     return centre / variance, (1 / time - 1 / variance) / 2
 

@@ -115,7 +115,7 @@ def lift(channels: int, width: int, layers: Layers) -> nn.Sequential:
 
 
 class ResidualBlock(nn.Module):
-    """x + norm(conv(ReLU(norm(conv(x))))), without an activation after the sum."""
+    """The block x + norm(conv(ReLU(norm(conv(x))))), without an activation after the sum."""
 
     def __init__(self, channels: int, layers: Layers) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""From images to latents and from their code to images: what sender and receiver compute.
+"""The way from images to latents, and from their code to images: what both sides compute.
 
     sender      image (+ labels) ──▶ latents w ──▶ symbols
     receiver    centres ŵ (+ labels, mask, noise) ──▶ image

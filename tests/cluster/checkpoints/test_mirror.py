@@ -59,7 +59,7 @@ def contents(uri: str) -> dict[str, bytes]:
 
 
 def copied_steps(uri: str) -> list[int]:
-    """Of the whole copies."""
+    """The steps of the copies that are whole."""
     return sorted(int(n.split("-")[1][:9]) for n in place(uri).walk() if n.endswith(MANIFEST))
 
 
@@ -88,7 +88,7 @@ def template(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["file", "s3"])
 def uri(request: pytest.FixtureRequest, tmp_path: Path, template: Path) -> str:
-    """Where the copies of the checkpoints of steps 8 and 9 lie."""
+    """The address of the copies of the checkpoints of steps 8 and 9."""
     if request.param == "file":
         shutil.copytree(template / "copies", tmp_path / "copies")
         return f"file://{tmp_path}/copies"
@@ -376,7 +376,7 @@ class TestFaults:
     def test_a_store_that_does_not_answer(
         self, raw: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Without a checkpoint here a start from nothing would be worse than none."""
+        """There is no checkpoint here, and a start from nothing would be worse than none."""
         with Proxy(1) as proxy:
             uri = proxy.s3("bucket/runs")
         run = tiny.started(tmp_path / "run", raw)

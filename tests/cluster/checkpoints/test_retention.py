@@ -1,4 +1,4 @@
-"""Which checkpoints are kept: the last, the best, every n-th; nothing that could go stale."""
+"""The checkpoints that are kept: the last, the best, every n-th; nothing could go stale."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class TestScores:
 
     @pytest.mark.parametrize("value", [None, math.nan])
     def test_what_is_not_finite_is_never_best(self, value: float | None, tmp_path: Path) -> None:
-        """Nor does the evaluation before it stand in its place."""
+        """The evaluation before it does not stand in its place either."""
         run, rule = run_with_log(tmp_path, [])
         for step, mse in ((5, 0.3), (10, value), (15, 0.4)):
             json_lines.append(run.metrics, {"step": step, "test/mse": mse})
@@ -171,7 +171,7 @@ BEST = {
 
 
 def expected(run: Run, upto: int = 20) -> set[int]:
-    """By the log alone."""
+    """The steps that are to be kept, by the log alone."""
     evaluations = {row["step"]: row["test/mse"] for row in tiny.rows(run) if "test/mse" in row}
     scores = {}
     for step in range(2, upto + 1, 2):

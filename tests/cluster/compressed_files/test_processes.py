@@ -109,7 +109,7 @@ def test_a_number_that_is_asked_for(tmp_path: Path, started: Started, work: Work
 def test_processes_take_over(
     codec_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After the first file: results stay in order, and a bad file among them stops nothing."""
+    """Processes start after the first file; results stay in order, and a bad file stops nothing."""
     monkeypatch.setattr(processes, "START_SECONDS", 1e-9)
     monkeypatch.setattr(processes, "usable_cpus", lambda: 2)
     jobs = jobs_of(tmp_path, [10, 70, 30, 40])

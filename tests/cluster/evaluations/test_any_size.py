@@ -48,7 +48,7 @@ class Error(Phase):
 
 
 class OnePixel(SystemOfObjectives):
-    """x̂ = W x + b at each pixel; samples are of one colour each."""
+    """The map x̂ = W x + b at each pixel; samples are of one colour each."""
 
     def __init__(self) -> None:
         nets = {"mix": nn.Conv2d(3, 3, 1)}
@@ -205,7 +205,7 @@ def test_every_image_is_measured_in_its_own_size(run: Run, photographs: Path) ->
 
 
 def test_batches_and_blocks_do_not_matter(run: Run, tmp_path: Path) -> None:
-    """Also with samples, more than there are images, and their features."""
+    """This holds with more samples than images, and for their features."""
     features = scripted.features(tmp_path)
     nets = {"features": features.path, "features_sha256": features.sha256}
     asked = {"metrics": ("mse", "ms_ssim", "pv", "rate0", "fid", "kid"), "samples": 30, **nets}

@@ -192,7 +192,7 @@ def test_values_are_those_of_a_plain_loop(codec: Run, photos: Path, nets: dict[s
 def test_what_was_made_for_an_image_is_not_compared_with_it(
     codec: Run, nets: dict[str, Any]
 ) -> None:
-    """As many samples as images are pairs too, since samples may have the maps of images."""
+    """Samples are paired too where there are as many: they may have the maps of images."""
     some = {"metrics": ("kid",), "features": nets["features"], "images": 12}
     some |= {"features_sha256": nets["features_sha256"], "samples": 12}
     found = measured(codec, block=12, **some)
@@ -269,7 +269,7 @@ def test_plans_from_before_the_choice_of_reconstructions_keep_their_hash(codec: 
 
 
 def test_the_zero_rate_identity_holds(codec: Run) -> None:
-    """To sampling error: what draws and images have in common by chance, here below 1 %."""
+    """The error is what draws and images have in common by chance, here below 1 %."""
     identity = measured(codec, metrics=("rate0",), draws=8)["zero_rate_identity"]
     assert identity["mse"] == pytest.approx(identity["right_side"], rel=0.01)
     assert identity["right_side"] == pytest.approx(
@@ -285,7 +285,7 @@ def test_a_deterministic_reconstruction_has_no_variance(generator: Run) -> None:
 
 
 def test_batches_and_blocks_do_not_matter(codec: Run, nets: dict[str, Any]) -> None:
-    """But for rounding: noise belongs to images, and sums merge."""
+    """Only rounding differs: noise belongs to images, and sums merge."""
     some = {"metrics": ("mse", "ms_ssim", "pv", "fid", "kid", "rate0", "mmd"), **nets}
     found = [
         values(measured(codec, name, batch_size=batch, block=block, **some))
@@ -315,12 +315,33 @@ def test_blocks_of_one_image(codec: Run, nets: dict[str, Any]) -> None:
     assert values(ones) == pytest.approx(values(measured(codec, "whole", **some)), rel=1e-4)
 
 
+def test_one_image_has_values_without_intervals(codec: Run, nets: dict[str, Any]) -> None:
+    some = {"metrics": ("mse", "psnr", "ms_ssim", "pv", "lpips", "dists", "rate0")}
+    found = measured(codec, images=1, **some, **nets)["metrics"]
+    assert found.pop("nominal_bpp").keys() == {"value"}
+    assert {"mse", "mean_psnr", "pv", "rate0_mse"} < set(found)
+    for entry in found.values():
+        assert entry["interval"] is None and entry["images"] == 1 and np.isfinite(entry["value"])
+    # The same image alone and among others: its draws belong to it.
+    both = measured(codec, "both", images=2, block=1, **some, **nets)
+    assert values(both)["mse"] != found["mse"]["value"]
+    measurement = entered(codec, "first", images=2, block=1, **some, **nets)
+    work.make_part(work.open_context(measurement), 0)
+    first = results.collect(measurement).content["metrics"]
+    assert first["mse"] == found["mse"]
+    shown = results.shown(measurement, results.collect(measurement))
+    assert "unknown" in {row[3] for row in shown.tables[0].rows}
+    for metric in ("fid", "kid"):
+        with pytest.raises(InputError, match=f"--images is 1, .*: leave {metric} out of --metrics"):
+            plan.make(codec, **{**SMALL, "images": 1, "metrics": ("mse", metric), **nets})
+
+
 def test_batch_statistics_need_two_images(
     photos: Path, generator_run: Path, tmp_path: Path
 ) -> None:
     raw = tiny.generator(photos, {"training.steps": 1, "networks.bn_mode": "batch"})
     run, _ = tiny.trained(tmp_path / "run", raw)
-    for chosen in ({"batch_size": 1}, {"block": 1}):
+    for chosen in ({"images": 1}, {"batch_size": 1}, {"block": 1}):
         option = f"--{next(iter(chosen)).replace('_', '-')}"
         with pytest.raises(
             InputError, match=f"{option} is 1, but .*bn_mode batch of run .* need 2"
@@ -484,7 +505,8 @@ def test_the_result_carries_its_protocol(codec: Run, nets: dict[str, Any]) -> No
         ({"metrics": ("dists",)}, "dists needs a network: name it by --dists"),
         ({"metrics": ("pv",), "draws": 1}, "--draws is 1, but pv and rate0 need two"),
         ({"images": 48}, "has 47 images, fewer than the 48"),
-        ({"images": 1}, "--images is 1, but it should be greater than or equal to 2"),
+        ({"images": 0}, "--images is 0, but it should be greater than or equal to 1"),
+        ({"images": 1, "metrics": ("mse", "swd", "mmd")}, "more: leave swd, mmd out of --metrics"),
         ({"samples": 5}, "is asked for neither fid nor kid"),
         ({"batch_size": 0}, "--batch-size is 0, but it should be greater than or equal to 1"),
         ({"block": 0}, "--block is 0, but it should be greater than or equal to 1"),

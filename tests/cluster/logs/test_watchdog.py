@@ -120,7 +120,7 @@ def test_a_process_that_was_stopped_is_not_stuck(tmp_path: Path) -> None:
     process = begin(_GUARDED + '    print("go", flush=True)\n    time.sleep(0.2)\n', tmp_path)
     assert process.stdout is not None and process.stdout.readline() == "go\n"
     process.send_signal(signal.SIGSTOP)
-    time.sleep(2.5)  # the watchdog would have ended it after 1 s
+    time.sleep(2.5)  # longer than the 1 s after which the watchdog ends what is stuck
     process.send_signal(signal.SIGCONT)
     assert process.wait(timeout=PATIENCE) == 0
     assert stalled(tmp_path, 2) == []

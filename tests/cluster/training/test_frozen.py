@@ -160,7 +160,7 @@ def test_they_are_part_of_what_identifies_the_system(run: Run, tmp_path: Path) -
 def test_others_than_those_of_the_training_are_refused(
     photos: Path, generator_run: Path, tmp_path: Path
 ) -> None:
-    """By whoever reads the run, and by training that would go on."""
+    """Whoever reads the run refuses them, and so does training that would go on."""
     parent = Path(shutil.copytree(generator_run, tmp_path / "generator"))
     raw = tiny.codec(photos, parent)
     run, _ = tiny.trained(tmp_path / "run", raw, tiny.stop_after(4))

@@ -99,14 +99,14 @@ def test_an_interrupted_run_ends_with_the_same_bits(
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_losses_are_those_of_one_rank(runs: dict[int, dict[str, Run]], world: int) -> None:
-    """In float32; batch norms of eight samples and Adam magnify rounding: early steps tell."""
+    """Batch norms of eight samples and Adam magnify rounding in float32: early steps tell."""
     one, many = tiny.losses(runs[1]["straight"]), tiny.losses(runs[world]["straight"])
     np.testing.assert_allclose(many[:6], one[:6], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_everything_is_that_of_one_rank(runs: dict[int, dict[str, Run]], world: int) -> None:
-    """In float64, where no error can hide behind rounding: losses, metrics, weights."""
+    """Losses, metrics and weights agree in float64, where no error can hide behind rounding."""
     one, many = runs[1]["double"], runs[world]["double"]
     for row, expected in zip(tiny.rows(many), tiny.rows(one), strict=True):
         assert row == pytest.approx(expected, rel=1e-8)

@@ -62,7 +62,7 @@ def test_stopped_at_every_step(photos: Path, straight: Run, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("step", [2, 4, 7, 11])
 def test_crashed_and_resumed(step: int, photos: Path, straight: Run, tmp_path: Path) -> None:
-    """Without a checkpoint at the end; the log goes back to the step of the last one."""
+    """There is no checkpoint at the end; the log goes back to the step of the last one."""
     raw = tiny.generator(photos)
     with pytest.raises(tiny.Crash):
         tiny.trained(tmp_path / "run", raw, tiny.crash_after(step))
@@ -118,7 +118,7 @@ def test_reports(photos: Path, tmp_path: Path) -> None:
 class TestDamage:
     @pytest.fixture
     def stopped(self, photos: Path, tmp_path: Path) -> Run:
-        """With checkpoints at 4 and 7."""
+        """A run that was stopped, with checkpoints at 4 and 7."""
         return tiny.trained(tmp_path / "run", tiny.generator(photos), tiny.stop_after(7))[0]
 
     @pytest.mark.parametrize("name", [NETWORKS, OPTIMIZERS])
@@ -180,7 +180,7 @@ class TestOrder:
     def seen(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
-        """(rows, positions) of every batch that reaches the loop."""
+        """The rows and positions of every batch that reaches the loop."""
         batches: list[tuple[np.ndarray, np.ndarray]] = []
         to_batch = data.to_batch
 

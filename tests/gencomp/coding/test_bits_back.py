@@ -119,7 +119,7 @@ class TestRoundTrips:
 
 class TestLength:
     def test_a_set_takes_the_elbo(self) -> None:
-        """Within 1 %, initial bits and bins included; the ELBO is known to 0.05 %."""
+        """They agree within 1 %, initial bits and bins included; the ELBO is known to 0.05 %."""
         count = 150
         bits, error = elbo(count)
         assert error < 5e-4 * bits
@@ -153,7 +153,7 @@ class TestLength:
         assert len(bits_back.encode(MODEL, one)) <= len(webp.encode(one[0])) + 24
 
     def test_images_after_the_first_take_the_elbo(self) -> None:
-        """Within 0.5 %: what 60 images more add, so without initial bits.
+        """What 60 images more add, without initial bits, agrees within 0.5 %.
 
         The standard deviation of an image's length given the image is 9 bits of 800, of the sum of
         60 images 0.15 %.
@@ -184,7 +184,7 @@ class TestLength:
             assert expected - 60 < length < expected + 64 + 32 + 60
 
     def test_chosen_depths_are_near_the_best(self) -> None:
-        """For one image and for many: at most 0.5 % and 8 bytes above the best of all pairs."""
+        """They are at most 0.5 % and 8 bytes above the best pair, for one image and many."""
         for count in (1, 12):
             lengths = {
                 (first, second): len(bits_back.encode(MODEL, images(count), (first, second), False))

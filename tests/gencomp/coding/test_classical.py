@@ -35,7 +35,7 @@ class TestEach:
     def test_files_decode_and_rates_rise(
         self, codec: classical.ClassicalCodec, image: np.ndarray
     ) -> None:
-        """Up the ladder files grow, but for dips of 3 %, and what they show comes nearer."""
+        """Files grow up the ladder, but for dips of 3 %, and what they show comes nearer."""
         (points,) = classical.curve([image], codec)
         assert [point.quality for point in points] == list(codec.ladder)
         assert list(codec.ladder) == sorted(codec.ladder)

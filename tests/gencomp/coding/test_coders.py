@@ -140,7 +140,7 @@ class TestAdaptiveModels:
     @pytest.mark.parametrize("levels", [2, 3, 16, 256])
     @pytest.mark.parametrize("precision", [12, 16, 24])
     def test_cost(self, levels: int, precision: int) -> None:
-        """Within 0.1 % and two bytes of −log2 of the probability; a lucky end may save bits."""
+        """It is −log2 of the probability within 0.1 % and two bytes; a lucky end may save bits."""
         for seed in range(3):
             model = Model((400,) * 10, levels, seed, precision)
             value = model.draw(seed)
@@ -248,7 +248,7 @@ class TestLength:
 
     @pytest.mark.parametrize("count", [1, 10, 1_000_000])
     def test_all_equal(self, count: int) -> None:
-        """Of the likeliest symbol, of one of two, and of the least likely one there is."""
+        """The symbol is the likeliest one, one of two, or the least likely one there is."""
         likely = np.array([(1 << PRECISION) - 1, 1])
         assert len(self.require(np.zeros(count, np.int64), likely)) <= 1
         self.require(np.zeros(count, np.int64), np.array([1, 1]), precision=1)

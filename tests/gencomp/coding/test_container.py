@@ -90,12 +90,13 @@ def sealed(body: bytes) -> bytes:
 def test_round_trip(container: Container) -> None:
     data = pack(container)
     assert unpack(data) == container
-    assert len(data) == container.code_bytes + container.overhead_bytes
+    own = [section for member in container.members for section in member.sections]
+    assert container.code_bytes == sum(map(len, (*container.shared, *own)))
 
 
 @given(st.integers(1, 65535), st.integers(1, 65535), st.binary(max_size=300))
 def test_a_picture_has_a_header_of_at_most_16_bytes(height: int, width: int, code: bytes) -> None:
-    """And, behind the content, the checksum; digests take 6 bytes more."""
+    """The checksum stands behind the content; digests take 6 bytes more."""
     data = pack(Container(WRITER, (Member(height, width, (code,)),)))
     assert data[-4 - len(code) : -4] == code
     assert len(data) - len(code) - 4 <= 15
@@ -124,7 +125,7 @@ class TestLayout:
     def test_of_one_exact_picture(self) -> None:
         data = pack(EXACT)
         assert data[:13] == bytes([0x9D, 0x47, 0x38]) + WRITER[:4] + bytes([64, 64]) + b"pix1"
-        assert data[13:-2] == bytes(range(16)) and EXACT.overhead_bytes == 15
+        assert data[13:-2] == bytes(range(16)) and len(data) - EXACT.code_bytes == 15
         assert data[-2:] == (binascii.crc_hqx(data[:-2], 0xFFFF) ^ 0xFFFF).to_bytes(2, "big")
         assert data[-2:].hex() == "d351"
 

@@ -40,7 +40,7 @@ def coder(count: int, levels: int) -> EntropyCoder:
 @pytest.mark.parametrize("levels", [2, 3, 5, 16, 17, 256])
 @pytest.mark.parametrize("codes", [1, 2, 7, 40])
 def test_round_trip(levels: int, codes: int) -> None:
-    """With and without salt, and in blocks of all sizes."""
+    """Streams have salt or none, and blocks of all sizes."""
     made = coder(40, levels)
     for seed in range(1, 12):
         symbols = draw(codes, 40, levels, seed)
@@ -137,8 +137,10 @@ def test_codes_that_are_like_the_earlier_ones_get_cheaper() -> None:
 
 
 def test_lengths_bound_what_a_stream_holds() -> None:
-    """Even where all symbols are the likeliest ones of certain tables: no stream of few bytes holds
-    very many codes."""
+    """A stream of few bytes never holds very many codes.
+
+    This is so even where all symbols are the likeliest ones of certain tables.
+    """
     known = Tables(np.zeros((64, 4), np.int64), np.tile([10**6, 0], (64, 16, 1)))
     made = EntropyCoder(known)
     for codes in (1, 4, 5, 100, 3000):

@@ -30,7 +30,7 @@ def test_their_cost_is_small(scale: float) -> None:
 
 
 def test_their_cost_is_that_of_the_formula() -> None:
-    """(w/σ)⁴/576 in the middle of the prior, where bins have equal widths."""
+    """It is (w/σ)⁴/576 in the middle of the prior, where bins have equal widths."""
     for scale, depth in ((0.1, 5), (0.05, 6), (0.02, 7)):
         width = np.sqrt(2 * np.pi) * 2.0**-depth
         mean_D = width * (np.arange(400) + 0.5) / 400 - width / 2

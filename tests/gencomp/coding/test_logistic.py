@@ -66,7 +66,7 @@ def test_frequencies_are_the_probabilities(scale: float) -> None:
 @pytest.mark.parametrize("scale", [2e-4, 1e-3, 5e-3, 0.02, 0.1, 1.0])
 @pytest.mark.parametrize("count", [0, 1, 30, 3072, 100_000])
 def test_length(count: int, scale: float) -> None:
-    """Within 1 % of the ideal length and 16 bytes, for means that are no multiples of any step."""
+    """It is ideal within 1 % and 16 bytes, for means that are no multiples of any step."""
     model = likelihood(count, scale)
     values_N = drawn(model, seed=1)
     data = to_bytes(logistic.coder(model), values_N)

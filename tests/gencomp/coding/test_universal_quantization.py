@@ -51,7 +51,7 @@ def latents(scales: list[float], count: int, seed: int = 0) -> tuple[Floats, Gau
     "scales", [[0.05], [0.2], [0.43], [1.0], [5.0], [60.0], [1e4], [0.05, 0.1, 0.2, 0.5, 3.0]]
 )
 def test_rate(scales: list[float]) -> None:
-    """Within 1 % of the ideal, and a byte."""
+    """It is ideal within 1 % and a byte."""
     mean_D, prior = latents(scales, 20_000)
     data, z_D = coded(mean_D, prior)
     assert 8 * len(data) <= 1.01 * ideal_bits(z_D, prior) + 8

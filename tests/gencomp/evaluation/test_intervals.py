@@ -47,10 +47,11 @@ def coverage(draw: Draw, mean: float, count: int) -> float:
 def test_the_coverage_of_means(
     name: str, draw: Draw, mean: float, least: tuple[float, ...]
 ) -> None:
-    """At n = 4, 8, 16, 64 it is at least what 4,000 other repeats gave, and near 0.95 for normal
-    values. The bound lies 4 standard errors of these 2,000 repeats below and, for normal values,
-    above that: it fails for one seed in 30,000. The percentile bootstrap fails it at 4 and 8
-    (0.80 and 0.88 of normal values).
+    """It is at least what 4,000 other repeats gave, and near 0.95 for normal values.
+
+    The sizes are n = 4, 8, 16, 64. The bound lies 4 standard errors of these 2,000 repeats below
+    and, for normal values, above that: it fails for one seed in 30,000. The percentile bootstrap
+    fails it at 4 and 8 (0.80 and 0.88 of normal values).
     """
     for count, expected in zip((4, 8, 16, 64), least, strict=True):
         error = math.sqrt(expected * (1 - expected) / REPEATS)
@@ -110,7 +111,7 @@ def test_the_ends_solve_the_equation() -> None:
 
 
 def test_the_sum_of_the_means_of_two_samples() -> None:
-    """For values without skewness it is the interval of Welch."""
+    """It is the interval of Welch for values without skewness."""
     one, two = np.arange(5.0), -np.arange(0.0, 30, 3)
     welch = stats.ttest_ind(one, -two, equal_var=False).confidence_interval()
     assert intervals.of_mean(one, two) == pytest.approx((welch.low, welch.high))

@@ -110,8 +110,8 @@ def test_the_interval_of_patches_knows_that_those_of_an_image_are_alike() -> Non
 
 @pytest.mark.parametrize("count, repeats, bias", [(50, 200, -0.0614), (1000, 6, -0.003068)])
 def test_own_pairs_would_bias_the_distance(count: int, repeats: int, bias: float) -> None:
-    """At distance 0: 0 within 4 standard errors without the own pairs (one seed in 15,000 fails),
-    and with them as far below 0 as published distances are above it.
+    """It is 0 within 4 standard errors at distance 0 without the own pairs (one seed in 15,000
+    fails), and with them as far below 0 as published distances are above it.
     """
     numbers = np.random.default_rng(0)
     left_out, kept = np.empty((2, repeats))
@@ -150,9 +150,9 @@ CASES: list[tuple[str, Draw, kernel.Kernel, float]] = [
 def test_the_coverage_of_the_interval(
     name: str, draw: Draw, form: kernel.Kernel, expected: float
 ) -> None:
-    """Of 95 % intervals from 50 images, with 400 repeats: within 4 standard errors of what was
-    measured before, and never above 0.99, where a bootstrap of the images has 1 at distance 0.
-    One seed in 15,000 fails. Every interval holds its own estimate.
+    """The coverage of 95 % intervals from 50 images, with 400 repeats, is within 4 standard errors
+    of what was measured before, and never above 0.99, where a bootstrap of the images has 1 at
+    distance 0. One seed in 15,000 fails. Every interval holds its own estimate.
     """
     numbers, paired = np.random.default_rng(0), "KID" in name
     truth = 0.0

@@ -30,7 +30,7 @@ def network() -> networks.FeatureNetwork:
 
 
 def test_its_features_name_what_photographs_show(network: networks.FeatureNetwork) -> None:
-    """With another normalisation than its own it does not find the rocket."""
+    """It would not find the rocket with another normalisation than its own."""
     last = network.module.network._fc
     for name, label in SEEN.items():
         features_BD = network(photograph(name))

@@ -35,7 +35,7 @@ def test_the_estimate_is_the_loss_and_that_of_the_evaluation() -> None:
 
 
 def test_the_standard_error_is_the_spread_over_repeats() -> None:
-    """Of 80 repeats; the ratio of the two stays within 30 % but for one seed in 5,000."""
+    """Their ratio over 80 repeats stays within 30 % but for one seed in 5,000."""
     repeats = [measure(normal(2 * i, 100, 0.5), normal(2 * i + 1, 100), 1.0) for i in range(80)]
     spread = np.std([one.value for one in repeats], ddof=1)
     stated = np.mean([one.standard_error for one in repeats])

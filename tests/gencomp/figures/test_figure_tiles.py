@@ -34,7 +34,7 @@ def pixels(drawn: tiles.Sheet, scale: int) -> np.ndarray:
 
 
 def places(page_HWC: np.ndarray, tile_HWC: np.ndarray) -> list[tuple[int, int]]:
-    """Where a tile stands on the page, pixel by pixel."""
+    """The places at which a tile stands on the page, pixel by pixel."""
     height, width, _ = tile_HWC.shape
     corners = np.argwhere((page_HWC == tile_HWC[0, 0]).all(-1))
     return [
@@ -83,7 +83,7 @@ def test_texts_stay_on_the_page_beside_small_images() -> None:
 
 
 def test_a_pdf_keeps_the_images_as_they_are() -> None:
-    """Not enlarged: 16 pixels a side whatever the scale."""
+    """They are not enlarged: a side has 16 pixels whatever the scale."""
     file = encode(tiles.draw(sheet(noise(1, 1)), 4), "pdf")
     assert file.startswith(b"%PDF")
     assert b"/Width 16" in file and b"/Height 16" in file

@@ -42,7 +42,7 @@ BETAS = sigmoid(200.0, 201)[1::4]
 
 
 def gap(beta: float, value: float, error: float) -> Gap:
-    """As it may be found near a β of two digits."""
+    """A gap as it may be found near a β of two digits."""
     asked = float(f"{beta:.1g}")
     return Gap(beta, asked, value, error, (value - 1.5 * error, value + 2 * error))
 
@@ -108,7 +108,7 @@ def test_a_curve_of_one_image_has_no_band() -> None:
 
 
 def test_the_band_is_the_curve_of_images_that_are_as_much_harder() -> None:
-    """d + c moves -log Z by βc, and the curve by c to the right at every rate."""
+    """A distortion d + c moves -log Z by βc, and the curve by c to the right at every rate."""
     one, total_IT = images()
     distortion_T, total_T = one.distortion_IT.mean(0), total_IT.mean(0)
     ends = np.stack([total_T - 0.25 * BETAS, total_T + 0.5 * BETAS])

@@ -80,7 +80,7 @@ LAYERS = [
 
 @pytest.mark.parametrize(("layer", "side"), LAYERS, ids=str)
 def test_a_layer_is_torchs(layer: nn.Conv2d | nn.ConvTranspose2d, side: int) -> None:
-    """Of every kind that the methods have; images are wider than high."""
+    """The layers are of every kind that the methods have; images are wider than high."""
     x_BCHW = normal(3, layer.in_channels, side, side + (side > 4))
     assert is_product(in_float64(layer))
     assert difference(layer, x_BCHW) < BOUND
@@ -111,7 +111,7 @@ def test_any_layer_is_torchs() -> None:
 @pytest.mark.parametrize("stride", [(1, 1), (2, 3)])
 @pytest.mark.parametrize("first", [(-2, -1), (1, 2)])
 def test_both_ways_give_the_same(stride: tuple[int, int], first: tuple[int, int]) -> None:
-    """Also where windows begin inside the image and end outside."""
+    """This holds where windows begin inside the image and end outside."""
     arguments = (normal(2, 9, 11, 6), normal(5, 3, 4, 6), normal(5), first, (7, 6), stride)
     patches, sums = float64._patches(*arguments), float64._shifted_sums(*arguments)
     assert patches.shape == sums.shape == (2, 5, 7, 6)

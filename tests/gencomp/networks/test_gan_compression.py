@@ -126,7 +126,7 @@ def test_products_in_float64(norm: Norm, padding: Padding) -> None:
 
 class TestDiscriminator:
     def test_a_condition_counts_by_its_own_image(self) -> None:
-        """In one batch of real and generated images, each has its own labels and latents."""
+        """Each image of a batch of real and generated ones has its own labels and latents."""
         torch.manual_seed(0)
         network = Discriminator(planes=2, width=2, latents=3, latent_features=2, norm="channel")
         x, fake = torch.rand(2, 2, 3, 64, 64)

@@ -32,7 +32,7 @@ def recorded(shapes: list[Shape], batch: int = 1, device: str = "cpu") -> Noise:
 
 class TestPublishedSizes:
     def test_rvae(self) -> None:
-        """Without storage, since the numbers matter and not the values."""
+        """The networks have no storage, since the numbers matter and not the values."""
         with torch.device("meta"):
             model, likelihood = Rvae(), LogisticPixels()
             shapes: list[Shape] = []
@@ -122,7 +122,7 @@ class TestRvae:
         assert low.scale.item() == pytest.approx(0.5 * math.exp(-8))
 
     def test_layers_depend_on_those_before_them_alone(self) -> None:
-        """With the noise of a layer changed, only the rates of later layers may change."""
+        """Only the rates of later layers may change with the noise of a layer."""
         torch.manual_seed(0)
         model = Rvae(4, 6, 2).double()
         x_BCHW = torch.rand(1, 3, 8, 8).double() - 0.5

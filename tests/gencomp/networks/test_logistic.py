@@ -13,7 +13,7 @@ from gencomp.networks import logistic
 @pytest.mark.parametrize("mean", [-0.498, 0.0, 0.49])
 @pytest.mark.parametrize("scale", [1e-3, 0.02, 1.0])
 def test_the_levels_sum_to_1(mean: float, scale: float) -> None:
-    """Without open edges it is 0.622 for a mean of 0.49 and a scale of 0.02."""
+    """Their sum would be 0.622 without open edges, for a mean of 0.49 and a scale of 0.02."""
     levels = torch.arange(256.0)
     log_scale = torch.tensor(math.log(scale))
     log_p = logistic.log_probabilities(levels, torch.tensor(mean), log_scale)

@@ -16,7 +16,6 @@ from gencomp.errors import InputError
 from gencomp.networks.decoders import (
     Blur,
     Decoder,
-    DigitFeatures,
     aae_decoder,
     dcgan_decoder,
     linear_decoder,
@@ -60,7 +59,6 @@ class TestSizes:
             assert parameters(linear_decoder(100)) == 79_184
             assert parameters(mlp_encoder(784, (), 100)) == 157_000
             assert parameters(dcgan_decoder(100)) == 11_429_632
-            assert parameters(DigitFeatures()) == 33_580
 
     def test_multiply_adds_of_the_dcgan(self) -> None:
         """102.6 million an image: each transposed convolution at its input's size."""
@@ -108,14 +106,6 @@ class TestShapes:
         decoder.load_state_dict(theirs.state_dict())
         z_BK = torch.randn(3, 6)
         assert torch.equal(decoder.eval()(z_BK), theirs.eval()(z_BK))
-
-    def test_features(self) -> None:
-        network = DigitFeatures()
-        digits = torch.rand(2, 1, 28, 28)
-        assert network(digits).shape == (2, 3200) and network.logits(digits).shape == (2, 10)
-        assert network.features(digits).shape == (2, 50, 8, 8)
-        traced = torch.jit.trace(network, digits)
-        torch.testing.assert_close(traced(digits), network(digits))
 
 
 def test_starting_weights_of_the_dcgan() -> None:

@@ -67,7 +67,7 @@ def test_other_inputs_do_not_move_the_start(layer: WeightNorm) -> None:
 
 
 def test_a_constant_input_leaves_the_scale() -> None:
-    """0.1 / √(0 + 1e-10) would be 10,000."""
+    """The scale 0.1 / √(0 + 1e-10) would be 10,000."""
     layer = WeightNormConv2d(3, 5, 3, padding=1)
     with starting(layer):
         layer(torch.zeros(2, 3, 8, 8))
@@ -88,7 +88,7 @@ def test_a_stack_starts_layer_by_layer() -> None:
 
 
 def test_gradients_are_those_of_the_kernels(layer: WeightNorm) -> None:
-    """Of g: a step along it scales the kernel; of v: none along v itself."""
+    """A step along g scales the kernel; the gradient of v has no part along v itself."""
     layer.double()
     x_BCHW = inputs(2).double()
     layer(x_BCHW).square().sum().backward()

@@ -44,7 +44,7 @@ def test_every_number_has_a_source_and_a_protocol() -> None:
 
 
 def test_numbers_are_those_of_their_sources() -> None:
-    """As AV1 and the two upper bounds stand in the files of CompressAI and of RD-sandwich."""
+    """AV1 and the two upper bounds are those of the files of CompressAI and RD-sandwich."""
     av1 = curve("AV1")
     first = av1.points[0]
     assert (first.bpp, first.values) == (0.055692, {"psnr": 25.5607, "ms_ssim": 0.846568})

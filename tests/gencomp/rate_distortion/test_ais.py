@@ -210,7 +210,7 @@ def test_scaling_data_and_decoder(toy):
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 def test_continues_exactly_from_any_temperature(toy, reverse):
-    """Through a file's worth of tensors, with float32 chains, resampling and a metric."""
+    """The state goes through the tensors of a file, with float32 chains, resampling, a metric."""
     distortion = SquaredError(
         lambda z: z @ toy.weight_NK.T.float() + toy.bias_N.float(), toy.x_IN.float()
     )

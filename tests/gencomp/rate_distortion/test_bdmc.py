@@ -96,7 +96,7 @@ def test_latents_are_exact_posterior_samples(name, distortion, precision_N):
 
 
 def test_simulated_images_are_keyed():
-    """By seed and id alone, and by nothing that a run of the same seed uses."""
+    """The keys are seed and id alone, and nothing that a run of the same seed uses."""
     first = bdmc.simulate(toy(), PRIOR, 3.0, 11, [4, 9, 2])
     again = bdmc.simulate(toy(), PRIOR, 3.0, 11, [2, 8, 4])
     assert torch.equal(first.z_IK[[0, 2]], again.z_IK[[2, 0]])
@@ -114,7 +114,7 @@ def test_simulated_images_are_keyed():
 
 
 def test_simulated_in_the_dtype_of_the_chains():
-    """z* is rounded before it is decoded, so that the chains start at the z* of the image."""
+    """The latent z* is rounded before it is decoded: chains start at the z* of the image."""
     single = SquaredError(lambda z: z @ WEIGHT_NK.float().T + BIAS_N.float(), torch.zeros(1, 3))
     simulated = bdmc.simulate(single, PRIOR, 1e10, 11, range(5))
     assert simulated.z_IK.dtype == simulated.x_IN.dtype == torch.float32
@@ -157,7 +157,7 @@ def test_perfect_kernels():
 
 
 def test_resampling_keeps_the_reverse_estimate_unbiased():
-    """So coarse a schedule that nearly all images resample, all chains from one z*: E Z Ŵ = 1.
+    """E Z Ŵ = 1 for so coarse a schedule that nearly all images resample, from one z*.
 
     One mean at 4 standard errors (6e-5); the bound of log Z from above at 3 (1e-3).
     """

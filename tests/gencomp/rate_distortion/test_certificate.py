@@ -133,7 +133,7 @@ def test_the_estimate_is_unbiased_whatever_the_modes_are(toy):
 
 
 def test_false_flags_are_rarer_than_they_may_be(toy):
-    """Of 2,000 bounds with poor modes a share α may be wrong, in expectation.
+    """A share α of 2,000 bounds with poor modes may be wrong, in expectation.
 
     If it were α, more than α + 5 standard errors would come about with a probability below 10⁻⁵.
     """
@@ -216,7 +216,7 @@ def test_modes_are_found_from_suggestions_that_no_start_reaches():
 
 
 def test_two_modes_of_one_image_are_both_kept():
-    """f(z) = z² has two latents for every image, of equal mass."""
+    """The decoder f(z) = z² has two latents for every image, of equal mass."""
     distortion = SquaredError(lambda z: z.square(), torch.full((3, 2), 1.5, dtype=torch.float64))
     found = modes.find(distortion, PRIOR, 100.0, starts=16, seed=2, image_ids=range(3))
     assert found.counts == [4, 4, 4]

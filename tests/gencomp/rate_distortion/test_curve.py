@@ -80,7 +80,7 @@ def scores(error: Tensor) -> Tensor:
 
 @pytest.fixture(scope="module")
 def linear_ten(surrogate) -> Measured:
-    """2,500 gradients a chain."""
+    """A curve by 2,500 gradients a chain."""
     return measure(
         surrogate(10, 16), "nll", beta_max=200, temperatures=500, leapfrog=5, copies=2 * COPIES
     )
@@ -95,7 +95,7 @@ def test_matches_the_closed_form(linear_ten):
 
 
 def test_gap_with_2500_gradients(linear_ten):
-    """At most 0.15 nats of R = 28.3 at every point; 0.04 is usual, 5 standard errors below."""
+    """It is at most 0.15 nats of R = 28.3 at every point; 0.04 is usual, 5 errors below."""
     assert linear_ten.gap.mean((0, 1)).max() < 0.15
     per_copy = linear_ten.gap.mean(1)
     assert per_copy.min() > -0.3 and per_copy.max() < 0.5
@@ -163,7 +163,7 @@ def test_two_modes():
 
 
 def test_gap_of_a_hundred_dimensions(surrogate):
-    """2,400 gradients a chain: within 1 nat of R = 286, several spreads over seeds."""
+    """It is within 1 nat of R = 286 by 2,400 gradients a chain, several spreads over seeds."""
     measured = measure(
         surrogate(100, 4),
         "nll",
@@ -179,7 +179,7 @@ def test_gap_of_a_hundred_dimensions(surrogate):
 @pytest.mark.parametrize("problem", ["nll to 200", "mse to 36,000"])
 @pytest.mark.slow
 def test_gap_with_20000_gradients(surrogate, problem):
-    """At every reported β within [-0.3, 0.5] nats per seed, [-0.1, 0.3] for the mean of 5 seeds."""
+    """It is in [-0.3, 0.5] nats per seed at every β, and the mean of 5 seeds in [-0.1, 0.3]."""
     kind, beta_max = ("nll", 200.0) if problem.startswith("nll") else ("mse", 36_000.0)
     measured = measure(surrogate(10, 16), kind, beta_max=beta_max, temperatures=2_000, leapfrog=10)
     per_copy = measured.gap.mean(1)
@@ -201,7 +201,7 @@ def test_gap_of_a_hundred_dimensions_with_20000_gradients(surrogate):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_gap_of_a_hundred_dimensions_with_50000_gradients(surrogate):
-    """Within 0.7 nats of R = 286, 40 chains, a pilot of 4 images."""
+    """It is within 0.7 nats of R = 286, by 40 chains and a pilot of 4 images."""
     measured = measure(
         surrogate(100, 16),
         "nll",

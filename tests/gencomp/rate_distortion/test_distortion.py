@@ -22,7 +22,7 @@ def mlp() -> nn.Module:
 
 
 def features() -> nn.Module:
-    """3×2×2 images to 5 features."""
+    """A network from images of 3×2×2 to 5 features."""
     torch.manual_seed(1)
     return nn.Sequential(nn.Conv2d(3, 5, 2), nn.ReLU())
 
@@ -161,7 +161,7 @@ def test_derivatives_of_log_z_on_a_linear_decoder(toy_x1, case, beta):
 
 @pytest.mark.parametrize("case", ["squared_error", "scalar", "vector"])
 def test_simulated_images_make_the_latent_a_sample_of_the_posterior(toy, case):
-    """z - m(x) ~ N(0, C) for x simulated from z; 5 entries at 4.5 standard errors each."""
+    """It is z - m(x) ~ N(0, C) for x simulated from z; 5 entries, 4.5 standard errors each."""
     beta, count = 0.7, 100_000
     if case == "squared_error":
         distortion, matrix, g = toy.full(), torch.eye(3).double(), 2 * beta

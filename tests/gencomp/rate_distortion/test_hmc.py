@@ -15,7 +15,7 @@ PRIOR = Gaussian(2)
 
 
 def trajectory(problem, eps: float, steps: int, beta: float = 2.0):
-    """From z = (0.3, -0.2), v = (0.5, 1): end point, momentum, energy error."""
+    """End point, momentum and energy error from z = (0.3, -0.2) and v = (0.5, 1)."""
     distortion = problem.full()
     state = hmc.init(torch.tensor([[[0.3, -0.2]]], dtype=torch.float64), distortion)
     v = torch.tensor([[[0.5, 1.0]]], dtype=torch.float64)
@@ -204,7 +204,7 @@ def test_invariance(toy_x1, force, beta):
 
 
 def test_mean_of_exp_minus_energy_error_is_one(toy_x1):
-    """From stationarity, with steps short of the stability limit; 4 standard errors."""
+    """The chain is stationary, and steps are short of the stability limit; 4 standard errors."""
     generator = torch.Generator().manual_seed(6)
     beta, chains = 2.0, 100_000
     mean, covariance = toy_x1.posterior(beta)
@@ -220,7 +220,7 @@ def test_mean_of_exp_minus_energy_error_is_one(toy_x1):
 
 
 def test_prior_scale(toy_x1):
-    """At β = 0 exact samples of N(0, σ²) stay exact: 2 statistics at 4 standard errors."""
+    """Exact samples of N(0, σ²) stay exact at β = 0: 2 statistics at 4 standard errors."""
     generator = torch.Generator().manual_seed(7)
     z = 3 * torch.randn(1, 20_000, 2, generator=generator, dtype=torch.float64)
     distortion = toy_x1.full()

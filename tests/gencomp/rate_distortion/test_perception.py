@@ -132,7 +132,7 @@ class TestMixtures:
         return ends[0] + one.share * (ends[1] - ends[0])
 
     def test_the_lower_hull(self):
-        """Between the ends of the hull a chord, beyond its least distortion no gain."""
+        """It is a chord between its ends, and gains nothing beyond its least distortion."""
         points = [(1.0, 4.0), (2.9, 3.0), (2.0, 2.0), (4.0, 1.0)]
         for bound, expected in ((9, 1.0), (4, 1.0), (3, 1.5), (2, 2.0), (1.5, 3.0), (1, 4.0)):
             assert self.value(points, bound) == pytest.approx(expected)

@@ -66,7 +66,7 @@ def test_chains_never_stand_still(found, found_plain):
 
 
 def test_step_size_follows_the_posterior(found_plain):
-    """Without a metric: the narrowest direction shrinks like 1/√β."""
+    """The narrowest direction shrinks like 1/√β where there is no metric."""
     late = found_plain.betas > 10
     steps = np.log(found_plain.step_sizes[late])
     slope = np.polyfit(np.log(found_plain.betas[late]), steps, 1)[0]
@@ -74,7 +74,7 @@ def test_step_size_follows_the_posterior(found_plain):
 
 
 def test_metric_is_the_posterior_covariance(found, surrogate):
-    """At every knot: all variances of z in the metric's coordinates are about 1."""
+    """All variances of z in the metric's coordinates are about 1 at every knot."""
     problem = surrogate(10, 16)
     for beta, metric in zip(found.metric_betas, found.metric, strict=True):
         root = np.linalg.cholesky(metric)

@@ -67,7 +67,7 @@ def test_potential_is_the_density_up_to_a_constant(case):
 
 
 def test_draws_are_exact(case):
-    """1,000 vectors against 4,000 of torch: two-sample Kolmogorov-Smirnov, 1e-3 each."""
+    """A two-sample Kolmogorov-Smirnov test of 1,000 vectors and 4,000 of torch, 1e-3 each."""
     prior, reference = case
     ours = prior.draw(3, range(10), 100)
     assert ours.shape == (10, 100, 2) and ours.dtype == torch.float64

@@ -43,7 +43,7 @@ def test_surrogate_check_sums():
     kind=st.sampled_from(KINDS),
 )
 def test_equals_the_decoder(seed, values, latent_dim, kind):
-    """Also with more latents than values and with a direction that the decoder ignores."""
+    """It does so with more latents than values and with a direction that the decoder ignores."""
     generator = torch.Generator().manual_seed(seed)
     normal = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
     weight_NK, bias_N, x_IN = normal(values, latent_dim), normal(values), normal(3, values)
@@ -71,7 +71,7 @@ def test_of_other_images(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_simulated_images_follow_the_distortion(kind):
-    """x ~ exp(-β d): E d = N/2β above its least value; one mean at 4 standard errors (6e-5)."""
+    """E d = N/2β above its least value for x ~ exp(-β d); a mean at 4 standard errors (6e-5)."""
     weight_NK, bias_N, x_IN = surrogate(4, 1)
     generator = torch.Generator().manual_seed(2)
     z_IK = torch.randn(200, 4, generator=generator, dtype=torch.float64)

@@ -161,7 +161,7 @@ def test_dependent_moves_multiply_the_expected_gap(surrogate):
 
 
 def autocorrelation_time(problem, tuning, kernel, temperature: int, chains: int = 200) -> float:
-    """1 + 2 Σ ρ of d over transitions of the tuned kernel at one β, from exact samples."""
+    """The time 1 + 2 Σ ρ of d over transitions of the tuned kernel at one β, from exact samples."""
     beta = float(tuning.betas[temperature])
     mean_IK, covariance = problem.posterior(beta / 2)  # the likelihood's β is twice as large
     generator = torch.Generator().manual_seed(int(temperature))

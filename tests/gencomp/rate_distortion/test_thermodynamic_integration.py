@@ -25,7 +25,7 @@ def exact_log_z(x_IN: Tensor, betas: np.ndarray) -> Tensor:
 
 @pytest.fixture(scope="module")
 def tuning() -> Tuning:
-    """To β = 200, where R = 28 nats and log Z = -174,889."""
+    """The tuning to β = 200, where R = 28 nats and log Z = -174,889."""
     return pilot.tune(
         DISTORTION,
         PRIOR,
@@ -63,7 +63,7 @@ def test_agrees_with_the_weights_and_the_closed_form(tuning):
 
 
 def test_agrees_on_the_way_back(tuning):
-    """Of 7 seeds none had more than 0.035 nats between the two; the spread of both is 0.15."""
+    """None of 7 seeds had more than 0.035 nats between the two; the spread of both is 0.15."""
     ids, last = range(IMAGES), tuning.temperatures - 1
     simulated = bdmc.simulate(DISTORTION, PRIOR, float(tuning.betas[last]), 11, ids)
     run = bdmc.reverse_run(DISTORTION, PRIOR, tuning, simulated, last, 7, ids)

@@ -120,7 +120,7 @@ def test_expected_gap(tuning):
 
 
 def test_factor_interpolates_the_metric(tuning):
-    """In log β between its knots, constant outside; betas 0, 1, 4, knots 0.5, 2."""
+    """It is linear in log β between its knots, constant outside; betas 0, 1, 4, knots 0.5, 2."""
     for temperature, expected in ((0, METRIC[0]), (1, METRIC.mean(0)), (2, METRIC[1])):
         factor = tuning.factor(temperature)
         np.testing.assert_allclose(factor @ factor.T, expected, rtol=1e-12)

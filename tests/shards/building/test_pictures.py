@@ -81,7 +81,7 @@ def test_celeba_keeps_the_full_width_of_the_face() -> None:
 
 @pytest.mark.parametrize("size", [(50, 100), (33, 57), (128, 128), (300, 200)])
 def test_a_map_is_what_pillow_gives_by_nearest(size: tuple[int, int]) -> None:
-    """But for centres that fall on the border of two pixels, where Pillow's rounding decides."""
+    """Centres on the border of two pixels are left out: there Pillow's rounding decides."""
     labels = noise(128, 256)
     at = window(128, 256, size)
     whole = Image.fromarray(labels).resize((at.width, at.height), Image.Resampling.NEAREST)
@@ -103,7 +103,7 @@ def test_maps_hold_only_ids_that_were_there(h: int, w: int, size: tuple[int, int
 
 @pytest.mark.parametrize("size", [(32, 64), (48, 48), (21, 80), (64, 128)])
 def test_the_pixels_of_map_and_image_have_the_same_centres(size: tuple[int, int]) -> None:
-    """On a ramp of 8 a pixel, bilinear gives the coordinate of the centre, nearest within half."""
+    """A ramp of 8 a pixel shows the centre's coordinate: bilinear gives it, nearest within half."""
     ramp = np.broadcast_to(np.arange(128, dtype=np.uint8), (64, 128))
     stored = Pictures(size, "png")
     image = np.asarray(opened(stored.encode_pixels(ramp).data)).astype(float)

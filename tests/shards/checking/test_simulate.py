@@ -164,7 +164,7 @@ def test_quality_equals_a_count(lengths: list[int], kind: int, batch: int) -> No
 
 
 def test_the_global_order_is_a_uniform_shuffle() -> None:
-    """Within 4.5 standard errors: Poisson pairs, correlation 1/sqrt(n), distinct shards."""
+    """Poisson pairs, correlation 1/sqrt(n) and distinct shards agree within 4.5 standard errors."""
     n, batch = 200_000, 100
     layout = even_layout(n, 500, 1)
     found = shuffle_quality(layout, EpochOrder("k", 0, n), batch)

@@ -112,7 +112,7 @@ def test_moments_are_exact(levels: list[int]) -> None:
 
 
 def test_moments_of_many_pixels() -> None:
-    """Where float64 sums of squares would have lost the variance."""
+    """They are exact where float64 sums of squares would have lost the variance."""
     n = 10**13
     mean, variance = _moments([0] * 254 + [n, n])
     assert (mean, variance) == (254.5, 0.25)

@@ -82,7 +82,7 @@ class TestWhole:
             assert problems(uri) == problems(photo_set)
 
     def test_tars_elsewhere(self, photo_set: Path, tmp_path: Path) -> None:
-        """`location`: an index far from its tars."""
+        """The index names by `location` its tars, which are far from it."""
         (tmp_path / "index").mkdir()
         for name in ("index.parquet", "dataset.json"):
             shutil.move(photo_set / name, tmp_path / "index" / name)
@@ -150,7 +150,7 @@ class TestDamagedTars:
         assert re.match(f"{shard}: a damaged or cut header.*byte {offset - 512}$", second)
 
     def test_flip_between_members(self, photo_set: Path) -> None:
-        """In the padding after a sample only the shard's own hash can see it."""
+        """Only the shard's own hash can see it in the padding after a sample."""
         shard, _, offset = open_set(photo_set).split("train").place(4)
         flip(photo_set / shard, offset - 513)
         assert problems(photo_set) == [f"{shard}: {HASH}"]

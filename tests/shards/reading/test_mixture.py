@@ -66,7 +66,7 @@ def test_each_part_reads_its_own_stream_without_a_gap(
 @settings(max_examples=60)
 @given(weights=st.lists(st.integers(1, 50), min_size=1, max_size=6), block=st.integers(0, 2**40))
 def test_proportions_are_exact_within_a_sample(weights: list[int], block: int) -> None:
-    """After any number of blocks, and so what each block holds within two samples."""
+    """This holds after any number of blocks, so that of each block within two samples."""
     order = order_of(*((10, weight) for weight in weights))
     parts, own = order.parts(np.arange(BLOCK) + block * BLOCK)
     for i, weight in enumerate(weights):
@@ -76,7 +76,7 @@ def test_proportions_are_exact_within_a_sample(weights: list[int], block: int) -
 
 
 def test_a_part_keeps_to_its_epochs() -> None:
-    """Of 20 rows with weight 3 of 4: each epoch of its share is a permutation."""
+    """Each epoch of the share of 20 rows with weight 3 of 4 is a permutation."""
     order = order_of((20, 3), (7, 1))
     rows = order.rows(np.arange(4 * BLOCK))
     small, large = rows[rows >= 20] - 20, rows[rows < 20]

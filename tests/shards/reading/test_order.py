@@ -92,7 +92,7 @@ def test_all_permutations_of_tiny_lengths_are_equally_likely(length: int) -> Non
 
 
 def test_both_parities_occur_with_odd_sides() -> None:
-    """9 = 3 x 3: a network of odd sides would only give even permutations. 2^-199 by chance."""
+    """A network of odd sides, 9 = 3 x 3, would only give even permutations. 2^-199 by chance."""
     rows = EpochOrder("k", 0, 9).rows(np.arange(9 * 200)).reshape(200, 9)
     signs = {round(np.linalg.det(np.eye(9)[r])) for r in rows}
     assert signs == {-1, 1}

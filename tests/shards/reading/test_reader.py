@@ -158,7 +158,7 @@ def test_a_bit_flip_is_named(photo_set: Path) -> None:
 
 
 def test_a_flip_anywhere_in_a_sample_is_named(streets: Path) -> None:
-    """Also in its label, its maps, and the headers between its members."""
+    """A flip in its label, its maps or the headers between its members is named too."""
     path = streets / "train-0.tar"
     whole = path.read_bytes()
     split = open_set(streets).split("train")

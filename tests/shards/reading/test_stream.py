@@ -49,7 +49,7 @@ def ordered(split: Split, kind: str, seed: int = 0) -> tuple[Split | MixedSplit,
 def take(
     split: Split, n: int, batch: int, rank: int = 0, world: int = 1, start: int = 0, **more: Any
 ) -> list[Batch]:
-    """n batches of a rank; `kind` is of the order, the rest goes to `training_batches`."""
+    """The first n batches of a rank; `kind` is of the order, the rest is of `training_batches`."""
     source, order = ordered(split, more.pop("kind", "global"))
     stream = training_batches(source, order, batch, rank, world, start, **more)
     try:
@@ -326,7 +326,7 @@ class Meeting(Split):
 
 
 def test_all_the_threads_work_at_once(built: Path) -> None:
-    """Also when fewer batches are to be read ahead."""
+    """They do so when fewer batches than threads are to be read ahead."""
     split = Meeting(built, "train", open_set(built).info)
     order = EpochOrder(split.key_hash, 0, len(split))
     stream = training_batches(split, order, 4, 0, 1, 0, threads=4, ahead=1)
@@ -369,7 +369,7 @@ def test_the_index_knows_the_sizes(folder_set: ShardSet, split: Split) -> None:
 
 
 def test_an_empty_share_has_the_shape_of_its_batch(folder_set: ShardSet) -> None:
-    """Also where images have different sizes: that of its batch, not that of the first image."""
+    """Where images have different sizes it is that of its batch, not that of the first image."""
     mixed = folder_set.split("train")
     batches = [np.array([row]) for row in range(3)]
     here, empty = (list(chosen_batches(mixed, batches, rank, 2)) for rank in range(2))

@@ -76,7 +76,7 @@ def test_random_access_equals_one_by_one(
 def test_lanes_are_pieces_of_the_sequence_and_windows_stay_inside_them(
     lengths: list[int], window: int, lanes: int
 ) -> None:
-    """With the rows of each window sorted out, what remains is whole shards in one sequence."""
+    """What remains, once each window's rows are sorted, is whole shards in one sequence."""
     order = order_of(lengths, window, lanes)
     n = order.length
     rows = order.rows(np.arange(n) + 3 * n)

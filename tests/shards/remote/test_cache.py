@@ -351,7 +351,7 @@ class TestLimit:
 
     @pytest.mark.skipif(sys.platform != "linux", reason="mounts a small disk")
     def test_a_full_disk(self, proxy: Proxy, bucket: str, tmp_path: Path) -> None:
-        """On a disk of 500 kB: the second shard is refused in one sentence, and leaves nothing."""
+        """A disk of 500 kB refuses the second shard in one sentence, and nothing is left of it."""
         (tmp_path / "disk").mkdir()
         mount = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
         disk = f"mount -t tmpfs -o size=500k tmpfs {tmp_path}/disk"

@@ -126,7 +126,7 @@ class Twice:
 @pytest.mark.slurm
 @pytest.mark.parametrize("kind", ["apptainer", "pyxis"])
 def test_a_job_in_an_image_is_warned_and_requeues_itself(kind: str, tmp_path: Path) -> None:
-    """On a real Slurm; only the program that would run the image is a stand-in for it."""
+    """The Slurm is real; only the program that would run the image is a stand-in."""
     programs, told = tmp_path / "programs", tmp_path / "told"
     (programs / "inside").mkdir(parents=True)
     (programs / "inside/python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')

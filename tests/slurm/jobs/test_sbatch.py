@@ -102,7 +102,7 @@ def test_names_that_slurm_expands_are_refused(letter: str, tmp_path: Path) -> No
 def test_nothing_is_submitted_from_such_a_directory(
     finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By the command line: one sentence, and no job is recorded."""
+    """The command line refuses in one sentence, and no job is recorded."""
     run = Path(shutil.copytree(finished.path, tmp_path / "50%j" / "g"))
     words = ["slurm", "ais", str(run), *options(executor="local")]
     assert main(words) == 2

@@ -166,7 +166,7 @@ def test_a_sweep_is_submitted_when_there_is_something_to_do(
     capsys: pytest.CaptureFixture[str],
     fake_command: Callable[[str, str], None],
 ) -> None:
-    """Into a directory in which a start was cut short; again only when it has become larger."""
+    """A start was cut short in its directory; it is submitted again only when it is larger."""
     sweep = {"base": str(recipe), "space": {"loss.mmd_weight": {"grid": [1]}}}
     sweep["objective"] = {"minimise": "mse"}
     file, home = tmp_path / "weights.yaml", runs / "weights"

@@ -107,7 +107,7 @@ def test_a_node_without_the_environment_is_named_with_the_reason(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """In the sentence with which the job ends, which is also that of its progress file."""
+    """The sentence with which the job ends names it, which is also that of its progress file."""
     fake_command("scontrol", f"cat <<'END'\n{_SHOWN}\nEND")
     fails = f"cat >&2 <<'END'\n{NO_PYTHON}\nEND\nexit 2"
     fake_command("srun", f"case $* in *{missing}*) {fails}\n;; esac\necho 10.0.0.1:5; cat")

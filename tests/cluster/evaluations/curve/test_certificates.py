@@ -273,7 +273,7 @@ def test_large_gaps_are_warned_of(gap: float, error: float, rate: float, words: 
 
 
 def test_intervals_of_gaps_cover_what_they_say() -> None:
-    """0.95 for 2, 4 and 16 normal gaps: 4,000 each, at 4 standard errors (three checks, 2e-4)."""
+    """The coverage is 0.95 for 2, 4 and 16 normal gaps: 4,000 each, 4 standard errors (2e-4)."""
     import torch
 
     generator = np.random.default_rng(5)

@@ -244,11 +244,11 @@ class TestSearch:
         times_K = schedules.times(0, 6)
         for step in range(5):
             ratios = []
-            weight = auxiliary.log_weight(*T32, times_K[step])
+            linear, square = auxiliary.coefficients(*T32, times_K[step])
             for index in range(36):
                 prefix = np.append(code.indices[:step], index)
                 b_D = _partial_sum(code._replace(indices=prefix), times_K)
-                ratios.append(float((weight.linear * b_D + weight.square * b_D**2).sum()))
+                ratios.append(float((linear * b_D + square * b_D**2).sum()))
             assert int(np.argmax(ratios)) == code.indices[step]
 
     def test_best_places(self) -> None:

@@ -66,7 +66,7 @@ def test_each_step_has_rows_of_its_own_for_a_while() -> None:
 
 
 def test_moments() -> None:
-    """Over 1.05 million draws; each bound is 4 standard errors or more: 1 in 10,000 fails."""
+    """Each bound is 4 standard errors of 1.05 million draws or more: 1 in 10,000 fails."""
     found = drawn(candidates.Rows(Key(7)).empty_paths(1), width=4096, rows=256).ravel()
     assert abs(found.mean()) < 0.004
     assert found.var() == pytest.approx(1, abs=0.006)
@@ -74,7 +74,7 @@ def test_moments() -> None:
 
 
 def test_paths_and_blocks_are_uncorrelated() -> None:
-    """Over 260,000 coordinates, whose signs are independent, the bound is 5 standard errors."""
+    """The bound is 5 standard errors of 260,000 coordinates, whose signs are independent."""
     rows, width = candidates.Rows(Key(7)), 1 << 18
     blocks = rows.empty_paths(4)
     paths = candidates.longer(np.repeat(blocks[:1], 4), np.arange(4))

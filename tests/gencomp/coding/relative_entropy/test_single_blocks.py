@@ -190,7 +190,7 @@ class TestCost:
         assert bits == pytest.approx(expected, rel=0.08)
 
     def test_greedy_poisson_is_as_short(self) -> None:
-        """At most KL + log2(KL + 1) + 2 bits, about as many as PFR takes."""
+        """It takes KL + log2(KL + 1) + 2 bits at most, about as many as PFR."""
         for wide, nats in ((True, 2.0), (False, 5.0)):
             lengths = {}
             for name in ("GPRS", "PFR"):

@@ -69,7 +69,7 @@ def test_nothing_takes_no_bytes_to_speak_of() -> None:
 class TestCost:
     @pytest.mark.parametrize("effort", EFFORTS)
     def test_a_block_takes_less_than_8_bits_beside_its_indices(self, effort: str) -> None:
-        """With few blocks of very different sizes and kinds, and with many alike."""
+        """The blocks are few of very different sizes and kinds, or many alike."""
         made = EFFORTS[effort]  # type: ignore[index]
         for blocks, split in ((like_a_model(24), 4), ([T32] * 60, 2)):
             codes = encode(blocks, Key(), made._replace(beams=2))

@@ -47,7 +47,7 @@ class TestFrozenGenerator:
     @pytest.mark.parametrize("mode", ["frozen", "batch"])
     @pytest.mark.parametrize("overrides", [{}, ADVERSARIAL], ids=["mmd", "dz"])
     def test_steps_change_nothing_of_it(self, mode: str, overrides: dict[str, Any]) -> None:
-        """Not its weights, not its statistics; the coder changes all through."""
+        """Its weights and its statistics stay; the coder changes all through."""
         system = codec(**overrides, **{"networks.bn_mode": mode})
         before = states(system)
         for number in range(3):
@@ -182,7 +182,7 @@ class TestStatistics:
     [(8, 2, 0.03125), (2, 2, 0.0078125), (4, 4, 0.03125), (1, 3, 26 / 4096)],
 )
 def test_rate(stage: str, channels: int, levels: int, bpp: float) -> None:
-    """n·16·log2(L) bits an image, rounded up to whole bits."""
+    """An image has n·16·log2(L) bits, rounded up to whole bits."""
     system = made(stage, **{"networks.code_channels": channels, "networks.levels": levels})
     with evaluation_mode(system.networks):
         sums = system.evaluate(batch(), draws())

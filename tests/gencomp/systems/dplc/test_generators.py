@@ -85,7 +85,7 @@ class TestAutoencoder:
         assert errors[-1] < errors[0]
 
     def test_statistics_come_from_images_and_from_the_prior(self) -> None:
-        """After the last step: F's from images, G's from N(0, σ² I), averaged over batches."""
+        """F's come from images, G's from N(0, σ² I); both are means over batches at the end."""
         system = made("wae", **{"loss.prior_variance": 4.0})
         step(system)
         weights = [p.clone() for p in system.networks.parameters()]
@@ -155,7 +155,7 @@ class TestAutoencoder:
 class TestCritic:
     @pytest.mark.parametrize("stage", ["wgan_gp", "wasserstein_pp", "gc"])
     def test_an_update_moves_nothing_but_the_critic(self, stage: str) -> None:
-        """Not even running statistics of the others, nor do they get gradients."""
+        """Even the running statistics of the others stay, and they get no gradients."""
         system = made(stage)
         before = {name: state(net) for name, net in system.networks.items()}
         step(system, phases=("critic",))
@@ -184,7 +184,7 @@ class TestCritic:
 
     @pytest.mark.parametrize("norm", ["per_pixel", "per_image"])
     def test_the_norm_of_the_penalty(self, norm: str) -> None:
-        """With a linear critic f(u) = c·Σu both are closed forms."""
+        """Both are closed forms for a linear critic f(u) = c·Σu."""
         system = made("wgan_gp", **{"critic.penalty_norm": norm})
         c = torch.tensor(3**-0.5, requires_grad=True)
         phase = system.phases["critic"]

@@ -16,7 +16,7 @@ from gencomp.systems.dplc import recipe as dplc
 
 
 def built(name: str, **overrides: Any) -> System:
-    """On the meta device: sizes without memory."""
+    """The system of a recipe on the meta device, which has sizes without memory."""
     recipe = recipes.load(name, overrides)
     parents: dict[str, BaseRecipe] = {}
     if recipe.stage == "codec":
@@ -106,7 +106,7 @@ class TestPublishedSettings:
 
     @pytest.mark.parametrize("stage", ["wae", "wgan_gp", "wasserstein_pp", "codec", "cae", "gc"])
     def test_lsun_has_as_many_updates_as_celeba(self, stage: str) -> None:
-        """On 3,023,042 images in place of 192,599; decays at the same parts of the run."""
+        """LSUN has 3,023,042 images, not 192,599; decays come at the same parts of the run."""
         lsun, celeba = (recipes.load(f"dplc_{stage}_{images}") for images in ("lsun", "celeba"))
         assert lsun.training.epochs is not None and celeba.training.epochs is not None
         expected = celeba.training.epochs * 192_599 / 3_023_042

@@ -222,7 +222,7 @@ class TestBatchStatistics:
             system.evaluate(batch(1), draws(n=1))
 
     def test_borrowed_statistics(self) -> None:
-        """In both modes the numbers of training, and no trace; nesting and errors undo in order."""
+        """Both modes give training's numbers, without a trace; nesting and errors undo in order."""
         network = nn.Sequential(nn.Conv2d(2, 3, 1), GlobalBatchNorm2d(3))
         x_BCHW = torch.randn(4, 2, 5, 5) * 3 + 1
         with torch.no_grad():

@@ -93,7 +93,7 @@ QUIET = {"training.checkpoint_every": 99, "training.sample_every": 99, "evaluati
 
 
 def test_a_critic_learns(photos: Path, tmp_path: Path) -> None:
-    """Against a generator that hardly moves its loss falls, while images keep a slope near 1.
+    """Its loss falls against a generator that hardly moves; images keep a slope near 1.
 
     A flat critic has a penalty of (0 − 1)² = 1.
     """

@@ -161,7 +161,7 @@ class TestBound:
         torch.testing.assert_close(found.kl_B, kl_B)
 
     def test_the_exact_posterior_gives_the_likelihood(self) -> None:
-        """With f(z) = W z + b and WᵀW = w² I, q = N(Wᵀ(x − b)/(s² + w²), s²/(s² + w²)) is exact.
+        """q = N(Wᵀ(x − b)/(s² + w²), s²/(s² + w²)) is exact for f(z) = W z + b and WᵀW = w² I.
 
         The mean over 4,000 draws of each image is log N(x; b, W Wᵀ + s² I), within 4 standard
         errors (error rate below 1e-3 in all).

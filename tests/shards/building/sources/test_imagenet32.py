@@ -62,7 +62,7 @@ def write(root: Path, form: str, side: int = 32, names: tuple[str, ...] = tuple(
 
 
 def write_zips(root: Path, form: str, compression: int) -> Path:
-    """As the site ships them: a zip of the training batches, another of val_data."""
+    """Write zips as the site ships them: one of the training batches, another of val_data."""
     root.mkdir()
     for kind in ("train", "val"):
         with zipfile.ZipFile(root / f"Imagenet32_{kind}.zip", "w", compression) as archive:

@@ -116,7 +116,7 @@ def test_any_block_is_a_piece_of_the_split(bedrooms: Path, data: Any, test_image
 def test_blocks_cover_the_train_split_once(
     entries: int, share: float, seed: int, shard: int
 ) -> None:
-    """On places alone: what each block says that it reads, against the definition."""
+    """What each block says that it reads is compared with the definition, on places alone."""
     held = np.flatnonzero(np.random.default_rng(seed).random(entries) < share).tolist()
     marks = [b"%d" % place for place in range(0, entries, MARK)]
     train = Train(Path("x"), entries, marks, held)
@@ -256,7 +256,7 @@ changes = st.lists(
 
 @given(changes=changes)
 def test_keys_are_those_that_lmdb_gives(changes: list, tmp_path_factory: Any) -> None:
-    """After any transactions of additions, changes and (None) removals."""
+    """They are so after any transactions of additions, changes and (None) removals."""
     folder = tmp_path_factory.mktemp("lmdb")
     with lmdb.open(str(folder), map_size=1 << 26, sync=False) as environment:
         for transaction in changes:
