@@ -100,9 +100,12 @@ class Scene:
         folder.mkdir()
         words = [*self.command, str(self.recipe), "--runs", str(self.run.path.parent)]
         words += ["--name", self.run.name, "--workers", next(self.worlds), *self.options]
-        environment = {} if self.cluster is None else self.cluster.environment
-        self._driver = Recorded(words, folder, self.samples, environment)
+        self._driver = self._started(words, folder)
         self._stack.callback(self._driver.close)
+
+    def _started(self, words: list[str], folder: Path) -> Driver:
+        environment = {} if self.cluster is None else self.cluster.environment
+        return Recorded(words, folder, self.samples, environment)
 
     def close(self) -> None:
         self._stack.close()
@@ -119,9 +122,13 @@ class Scene:
         starts = (
             next(_starts(process_log.of_rank(self.run.path, rank)), None) for rank in range(world)
         )
-        pids = [start["pid"] for start in starts if start is not None]
+        found = [self._process(start) for start in starts if start is not None]
+        return [process for process in found if process is not None]
+
+    def _process(self, start: dict[str, Any]) -> Process | None:
+        """The process of a worker that tells of its start; None if it has ended."""
         everybody = {process.pid: process for process in descendants(0)}  # also those of Slurm
-        return [everybody[pid] for pid in pids if pid in everybody]
+        return everybody.get(start["pid"])
 
     def attempt(self) -> Attempt | None:
         """The newest start of the workers."""

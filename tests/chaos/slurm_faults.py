@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import TypeVar
 
+from tests.chaos.faults import Fault
 from tests.chaos.scene import Scene
 from tests.slurm.test_real_training import job_of, log_of
 from tests.slurm_cluster import Cluster, faults
 from tests.waiting import PATIENCE, wait_for
 
 SlurmFault = Callable[[Scene, Cluster], None]
+Kind = TypeVar("Kind", bound=Cluster)
 _WARNED = "Caught signal SIGUSR2"
+
+
+def on(cluster: Kind, fault: Callable[[Scene, Kind], None]) -> Fault:
+    """A fault on a cluster, under its own name."""
+
+    @wraps(fault)
+    def there(scene: Scene) -> None:
+        fault(scene, cluster)
+
+    return there
 
 
 def requeue(scene: Scene, cluster: Cluster) -> None:
     """`scontrol requeue`: the job is killed without a warning and waits in the queue again."""
     with frozen(scene):
         cluster.run("scontrol", "requeue", job_of(scene.run.path))
-        _until(lambda: _state(scene, cluster) != "RUNNING")
+        until(lambda: state(scene, cluster) != "RUNNING", cluster)
 
 
 def preempt(scene: Scene, cluster: Cluster) -> None:
@@ -31,7 +44,7 @@ def preempt(scene: Scene, cluster: Cluster) -> None:
         node = _node(scene, cluster)
         high = ["sbatch", "-p", "high", "-w", node, "--exclusive", "--wrap", "true"]
         cluster.run(*high, "--output=/dev/null")
-        _until(lambda: log_of(scene.run.path).count(_WARNED) > before)
+        until(lambda: log_of(scene.run.path).count(_WARNED) > before, cluster)
 
 
 def set_node_down(scene: Scene, cluster: Cluster) -> None:
@@ -39,7 +52,7 @@ def set_node_down(scene: Scene, cluster: Cluster) -> None:
     node = _node(scene, cluster)
     with frozen(scene):
         faults.set_down(cluster, node)
-        _until(lambda: _state(scene, cluster) != "RUNNING")
+        until(lambda: state(scene, cluster) != "RUNNING", cluster)
     faults.resume(cluster, node)
 
 
@@ -63,7 +76,7 @@ def frozen(scene: Scene) -> Iterator[None]:
             os.kill(process.pid, signal.SIGCONT)
 
 
-def _state(scene: Scene, cluster: Cluster) -> str:
+def state(scene: Scene, cluster: Cluster) -> str:
     return cluster.run("squeue", "-h", "-o", "%T", "-j", job_of(scene.run.path)).strip()
 
 
@@ -71,5 +84,5 @@ def _node(scene: Scene, cluster: Cluster) -> str:
     return cluster.run("squeue", "-h", "-o", "%N", "-j", job_of(scene.run.path)).strip()
 
 
-def _until(condition: Callable[[], bool]) -> None:
-    assert wait_for(condition, pause=0.1), subprocess.getoutput("squeue --states=all")
+def until(condition: Callable[[], bool], cluster: Cluster) -> None:
+    assert wait_for(condition, pause=0.1), cluster.run("squeue", "--states=all")

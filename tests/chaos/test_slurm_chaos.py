@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 from concurrent.futures import ThreadPoolExecutor
-from functools import wraps
 from itertools import repeat
 from pathlib import Path
 
@@ -14,9 +13,8 @@ import pytest
 from cluster.runs import Run
 from tests import tiny
 from tests.chaos import recovery, slurm_faults
-from tests.chaos.faults import Fault
 from tests.chaos.scene import Scene
-from tests.chaos.slurm_faults import SlurmFault
+from tests.chaos.slurm_faults import SlurmFault, on
 from tests.chaos.test_chaos import assert_cheap, assert_like_undisturbed, recipe, report, shuffled
 from tests.cluster.ray_train.test_train import straight
 from tests.processes import ENVIRONMENT
@@ -57,7 +55,7 @@ def test_allocations_come_and_go(
         untouched = pool.submit(straight, tmp_path / "straight", raw, 2)
         try:
             made.start()
-            there = [_there(kind, slurm_cluster) for kind in KINDS]
+            there = [on(slurm_cluster, kind) for kind in KINDS]
             recoveries = recovery.disturb(made, shuffled(made.chance, there, rounds))
             assert made.driver.end() == 0, made.driver.words()
         finally:
@@ -65,13 +63,3 @@ def test_allocations_come_and_go(
         report(recoveries)
         assert_like_undisturbed(made.run, untouched.result())
     assert_cheap(recoveries)
-
-
-def _there(fault: SlurmFault, cluster: Cluster) -> Fault:
-    """A fault on this cluster, under its own name."""
-
-    @wraps(fault)
-    def there(scene: Scene) -> None:
-        fault(scene, cluster)
-
-    return there

@@ -41,6 +41,13 @@ class SlurmNodes(Cluster):
         """What a command on a host needs to meet this Slurm."""
         return {"SLURM_CONF": str(self.slurm_conf)}
 
+    def be_patient(self) -> None:
+        """From now on a node is missed as late as by default, after five minutes."""
+        text = self.slurm_conf.read_text(encoding="utf-8")
+        text = text.replace("SlurmdTimeout=10\n", "SlurmdTimeout=300\n")
+        self.slurm_conf.write_text(text, encoding="utf-8")
+        self.run("scontrol", "reconfigure")
+
     def start_node(self, node: str) -> None:
         self._start_munged(f"munged.{node}")
         super().start_node(node)
@@ -48,6 +55,11 @@ class SlurmNodes(Cluster):
     def of_node(self, node: str) -> set[Process]:
         inside = set(self.hosts.processes(node))
         return {process for process in descendants(0) if process.pid in inside}
+
+    def process(self, node: str, pid: int) -> Process | None:
+        """The process that has a number on a host; None if it has ended."""
+        number = f"{pid}"
+        return next((p for p in self.of_node(node) if _numbers(p)[-1:] == [number]), None)
 
     def _lay_out(self, nodes: int) -> None:
         hosts = self.hosts
@@ -72,6 +84,15 @@ class SlurmNodes(Cluster):
     ) -> subprocess.CompletedProcess[str]:
         options.setdefault("capture_output", False)
         return self.hosts.run(_host(daemon), *command, check=False, env=self.variables, **options)
+
+
+def _numbers(process: Process) -> list[str]:
+    """The numbers of a process, from this machine's to that on its own host; none if it ended."""
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
+    except OSError:
+        return []
+    return status.partition("NSpid:")[2].partition("\n")[0].split()
 
 
 def _host(daemon: str) -> str:
