@@ -44,6 +44,8 @@ SAFE_DEFAULTS = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Without this a node that starts slowly on a busy host is given up after 30 s.
+    "RAY_raylet_start_wait_time_s": "120",
     # Reports wait for the next poll; the default of 2 s also delays the end of a run by seconds.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     # Workers start in places that were free a moment before (see `cluster.ray_train.scaling`).
