@@ -40,8 +40,8 @@ On paper, the systems fit the hooks as follows:
   size from `like`. The expected divergence of each channel, by which latents are cut into blocks,
   is measured in `finalise`.
 
-Codecs that decode in floating point (all but a lossless one with a checksum of its image) write
-the digests of `gencomp.coding.digest`. On paper, the codecs fit into `Codec` as follows:
+A codec that decodes in floating point writes the digests of `gencomp.coding.digest`, or says what
+another processor shows without them. On paper, the codecs fit into `Codec` as follows:
 
 - DPLC: a picture is one section. B's noise is a function of the reader, the code, a salt of a few
   bits in the section, and the draw. Decoders that share E read the same streams with different
@@ -61,7 +61,7 @@ the digests of `gencomp.coding.digest`. On paper, the codecs fit into `Codec` as
   are coders in turn. All layers of a picture and its residual are in one section, whose first byte
   names the coder of the latents. There is no fixed length, so `nominal_bits` is None. A lossless
   stream is an exact container, which a machine on which the decoder's networks differ by a bit
-  refuses by name; a lossy one shows an image there that differs by as little.
+  refuses by name; a lossy one has no digest, and shows an image there that differs by as little.
 """
 
 from __future__ import annotations
@@ -245,9 +245,10 @@ class Codec(Protocol):
     ) -> np.ndarray:
         """One image of a container, uint8 [H, W, 3].
 
-        The image has the pixels that the writer's decoder has shown, or is refused: see
-        `gencomp.coding.digest`. A refusal takes neither the time nor the memory that the stream
-        claims to need.
+        Where the stream has a digest, the image has the pixels that the writer's decoder has shown,
+        or is refused: see `gencomp.coding.digest`. Without one, the codec says how far another
+        processor may be from them. A stream that claims more than its length can hold is refused
+        in neither the time nor the memory that it claims to need.
 
         Args:
             stream: the bytes that `compress` or `compress_jointly` returned.

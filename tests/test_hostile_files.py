@@ -27,6 +27,7 @@ from gencomp.errors import InputError
 from shards.errors import ShardError
 from tests import tiny
 from tests.mutation import mutated
+from tests.resident_memory import forget_peak, peak
 
 # What a file may cost, in CPU seconds and in bytes of memory that are resident at once.
 _SECONDS, _MEMORY = 10.0, 1e9
@@ -194,20 +195,6 @@ KINDS: dict[str, Callable[[Scene, np.random.Generator], list[str]]] = {
     "verify": verify,
     "mnist": build_mnist,
 }
-
-
-def peak() -> int:
-    """The largest resident memory of this process since `forget_peak`, in bytes."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError("the kernel does not say VmHWM")
-
-
-def forget_peak() -> int:
-    """Start to look for the peak from now on; returns the memory that is resident now."""
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-    return peak()
 
 
 def check(

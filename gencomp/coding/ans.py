@@ -117,6 +117,15 @@ class Stack:
         words: Words = self._coder.get_compressed()[::-1]
         return words[_HEAD_WORDS:]
 
+    def require(self, bits: float) -> None:
+        """Refuse to go on with a reader's stack that holds fewer bits.
+
+        Raises:
+            InputError: the stack is exhausted before so many bits are popped.
+        """
+        if _WORD_BITS * self._coder.num_words() < bits:
+            raise damaged()
+
     def finish(self, carried: int = 0) -> None:
         """Require that a reader has popped everything.
 

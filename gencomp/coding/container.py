@@ -41,8 +41,8 @@ together, and 1,000 sections of equal length cost 2 bytes more. Any picture's se
 without reading another picture's. A container lists at most 131,072 pictures and sections.
 
 The digests (`gencomp.coding.digest`) say which decoder the writer ran, and what it showed: a
-decoder with that tag shows the same pixels or refuses. They are left out where decoding is exact in
-integers.
+decoder with that tag shows the same pixels or refuses. A codec leaves them out where its pixels do
+not depend on the processor, or by so little that a refusal would be worse; its docstring says so.
 
 An exact container (kind 8) holds pictures that decode to the very images that were written. The
 4 bytes of each picture's hash then do most of the work of the other fields: no decoder need be
@@ -82,7 +82,7 @@ EXACT_FINGERPRINT_BYTES = 4
 READER_TAG_BYTES = 2
 DIGEST_BYTES = 4
 MAX_SIDE = 65535
-# A picture of 67 megapixels; decoding it takes about a gigabyte of memory.
+# A picture of 67 megapixels. The memory to decode it is up to the codec: docs/evaluation.md.
 MAX_PIXELS = 2**26
 _JOINT, _NOT_ONE_SECTION, _DIGESTS, _EXACT = 1, 2, 4, 8
 # The third byte of the first version, which had no kinds.

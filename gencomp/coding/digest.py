@@ -1,4 +1,4 @@
-"""Digests of decoded pixels: a picture is shown as it was when it was written, or refused by name.
+"""Digests of decoded pixels: what has one is shown as it was when it was written, or refused.
 
 A decoder that computes in floating point may round a value to the next grey level on another
 processor: at float64 in about one value of 10^12, which nobody would see and no checksum of the
@@ -10,7 +10,8 @@ with `of` when it compresses, and calls `require` when it decompresses.
 
 The hash is BLAKE2b of 4 bytes, whose key is the whole fingerprint of the decoder. Wrong pixels pass
 with a probability of 2^-32, and a decoder is taken for the writer's by mistake with one of 2^-16;
-it then refuses the stream. Codecs whose decoding is exact in integers need no digests.
+it then refuses the stream. A codec may leave them out, and then says in its docstring what another
+processor shows.
 
 Where every decoder is to show the very image that was written, the container is an exact one: it
 names no decoder, the key of the hashes is the fingerprint of the writer, and any other image is

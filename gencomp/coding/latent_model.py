@@ -57,6 +57,10 @@ class LatentModel(Protocol[State]):
 
     layers: int
 
+    def dimensions(self, height: int, width: int) -> tuple[int, ...]:
+        """The number of latents of each layer, for an image of a size."""
+        ...
+
     def start(self, height: int, width: int, image_HWC: np.ndarray | None = None) -> State:
         """The state before the first layer.
 

@@ -9,8 +9,9 @@ The symbols end in an interval of numbers, all of which decode to them; its size
 probability. The bytes are the first number of the interval that ends in enough zero bytes, which
 are left out: so many that an interval of this size surely holds such a number, or one more where it
 happens to hold one. So symbols of probability 2^-B take at least B/8 − 1 bytes, and the length of a
-stream bounds what it can hold. Each sequence of symbols has exactly one stream, and a stream that
-the encoder would not have written is refused.
+stream bounds what it can hold. Where symbols are so cheap that this bounds too little, a codec asks
+for streams of a least length, which are filled up with zeros. Each sequence of symbols has exactly
+one stream, and a stream that the encoder would not have written is refused.
 """
 
 from __future__ import annotations
@@ -78,9 +79,12 @@ class Encoder:
         if symbols_B.size:
             self._encoder.encode(symbols_B.astype(np.int32), model)
 
-    def data(self) -> bytes:
-        """The bytes that stand for all symbols so far."""
-        return shortest(self._encoder)
+    def data(self, least_bytes: int = 0) -> bytes:
+        """The bytes that stand for all symbols so far, filled up with zeros to a least number.
+
+        A decoder reads zeros behind the end, so what fills a stream up says nothing.
+        """
+        return shortest(self._encoder).ljust(least_bytes, b"\0")
 
     @property
     def words(self) -> int:
@@ -151,13 +155,16 @@ class Decoder:
         require_read(self._again.words, self._data)
         return symbols_B.astype(np.int64)
 
-    def finish(self) -> None:
+    def finish(self, least_bytes: int = 0) -> None:
         """Require that the stream holds the symbols that were taken and nothing else.
+
+        Args:
+            least_bytes: the number of bytes to which the encoder has filled the stream up.
 
         Raises:
             InputError: the encoder would have written other bytes for these symbols.
         """
-        if self._again.data() != self._data:
+        if self._again.data(least_bytes) != self._data:
             raise damaged()
 
 

@@ -34,7 +34,12 @@ def count(nats: float, dimensions: int) -> int:
     """The number of blocks of a layer of D latents with so many nats; none if it has none."""
     if not nats > 0:
         return 0
-    return min(max(round(nats / NATS), -(-dimensions // _MOST_LATENTS)), dimensions)
+    return min(max(round(nats / NATS), least(dimensions)), dimensions)
+
+
+def least(dimensions: int) -> int:
+    """The least number of blocks of a layer of D latents that has any."""
+    return -(-dimensions // _MOST_LATENTS)
 
 
 def split(expected_D: Floats, blocks: int, key: Key) -> list[Integers]:

@@ -19,6 +19,7 @@ import numpy as np
 from gencomp.coding.coders import Coder, conditioned, in_turn, stepwise
 from gencomp.coding.range_coder import Decoder, Encoder, damaged
 from gencomp.coding.relative_entropy import schedules
+from gencomp.coding.relative_entropy.blocks import least
 from gencomp.coding.relative_entropy.codes import (
     EFFORTS,
     MAX_CANDIDATES,
@@ -48,7 +49,8 @@ def coder(dimensions: Sequence[int]) -> Coder[list[list[BlockCode]]]:
         ( blocks of layer 1 … L ) ──▶ ( codes of all of them )
 
     Args:
-        dimensions: the number of latents of each layer, which is the most blocks that it may have.
+        dimensions: the number of latents of each layer. It has no block, or at most one for each
+            latent and at least one for each 16,384.
 
     Raises:
         InputError: when it encodes, blocks of an image have different numbers of candidates, or a
@@ -57,7 +59,7 @@ def coder(dimensions: Sequence[int]) -> Coder[list[list[BlockCode]]]:
 
     def apart(layers: list[list[BlockCode]]) -> tuple[Integers, list[BlockCode]]:
         counts_L = np.array([len(layer) for layer in layers], np.int64)
-        if len(layers) != len(dimensions) or (counts_L > np.array(dimensions)).any():
+        if len(layers) != len(dimensions) or not _fit(counts_L, dimensions):
             raise InputError(
                 f"Layers of {list(dimensions)} latents have no {counts_L.tolist()} blocks."
             )
@@ -68,11 +70,22 @@ def coder(dimensions: Sequence[int]) -> Coder[list[list[BlockCode]]]:
         return [value[1][start:stop] for start, stop in pairwise(ends)]
 
     def blocks(counts_L: Integers) -> Coder[list[BlockCode]]:
-        if (counts_L > np.array(dimensions)).any():
+        if not _fit(counts_L, dimensions):
             raise damaged()
         return _blocks(int(counts_L.sum()))
 
     return _mapped(conditioned(_numbers(len(dimensions)), blocks), apart, nested)
+
+
+def _fit(counts_L: Integers, dimensions: Sequence[int]) -> bool:
+    """Whether layers of so many latents may have so many blocks.
+
+    Blocks that are larger than any that a sender cuts would let a short stream ask for much work.
+    """
+    return all(
+        blocks == 0 or least(latents) <= blocks <= latents
+        for blocks, latents in zip(counts_L.tolist(), dimensions, strict=True)
+    )
 
 
 def _blocks(count: int) -> Coder[list[BlockCode]]:

@@ -11,9 +11,11 @@ The code of a picture is one section, and its first byte is the number of the co
 A lossless picture is cut into tiles of 512×512 pixels at most, each with its own latents. Its
 stream holds tile by tile the latents of all layers, and then the values of the tile's pixels given
 those latents: the decoded ones, as the receiver has no others. A lossy picture is a single tile
-without residual, and its latents are all that is sent; z_2 stands before z_1. In a joint container,
-the number is a section that all pictures share, and each picture has its stream; with bits-back,
-chains of pictures are further shared sections, and pictures have none of their own.
+without residual, and its latents are all that is sent; z_2 stands before z_1. Its stream has at
+least a byte for each square of 64×64 pixels, whole or not, and is filled up with zeros to this
+length: latents of a flat picture cost next to nothing, so a short file could claim a large one. In
+a joint container, the number is a section that all pictures share, and each picture has its stream;
+with bits-back, chains of pictures are further shared sections, and pictures have none of their own.
 
 What a decoder on another processor shows:
 
@@ -36,6 +38,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,7 +68,7 @@ from gencomp.systems.irec.writing import CodecSection, CoderName
 
 CODEC_ID = "irec"
 # The number in a heading of fingerprints, which changes when streams of one number change.
-_FORMAT = 1
+_FORMATS: dict[Kind, int] = {"lossless": 1, "gaussian": 2, "uniform": 2}
 _READER_FINGERPRINT_BYTES = 8
 _NUMBERS: dict[CoderName, int] = {
     "relative_entropy": RELATIVE_ENTROPY,
@@ -84,6 +87,9 @@ _CHAIN_PIXELS = 1 << 24
 _MOST_CHAINS = 63
 # The bits by which a code may be shorter than the least that its pixels cost, by rounding.
 _SLACK_BITS = 64
+# A lossy stream is filled up to a byte for each square of this side, 0.002 bits a pixel. Networks
+# fill a picture up to such squares too.
+_SIDE_OF_A_BYTE = 64
 
 
 class Coded(NamedTuple):
@@ -123,7 +129,7 @@ class IrecCodec:
         self._coded, self._model = coded, coded.model
         self._number = _NUMBERS[_fitting(coded.kind, writing.coder)]
         self._relative_entropy = RelativeEntropy(settings_of(writing))
-        heading = f"{CODEC_ID} {_FORMAT} {coded.kind}"
+        heading = f"{CODEC_ID} {_FORMATS[coded.kind]} {coded.kind}"
         self.reader_fingerprint = fingerprint(heading, coded.networks, _READER_FINGERPRINT_BYTES)
         self.writer_fingerprint = self.reader_fingerprint[: container.FINGERPRINT_BYTES]
         self._seed = int.from_bytes(self.reader_fingerprint, "big")
@@ -258,7 +264,7 @@ class IrecCodec:
             if self.is_lossless:
                 values_N = part_HWC.reshape(-1).astype(np.int64)
                 logistic.coder(self._model.likelihood(state)).encode(encoder, values_N)
-        return encoder.data(), state
+        return encoder.data(self._filled_bytes(*image_HWC.shape[:2])), state
 
     def _read(self, found: Container, place: int, member: Member, max_pixels: int) -> np.ndarray:
         """The image of a picture of a container."""
@@ -272,17 +278,21 @@ class IrecCodec:
     def _shown(self, number: int, height: int, width: int, data: bytes) -> np.ndarray:
         """The inverse of `_written`, for a picture of a size."""
         coder = self._latent_coder(number)
-        self._require_length(height * width, data)
-        decoder, image_HWC = Decoder(data), np.empty((height, width, 3), np.uint8)
+        self._require_length(height, width, data)
+        decoder = Decoder(data)
+        if not self.is_lossless:
+            finish = partial(decoder.finish, self._filled_bytes(height, width))
+            place = Place(self._seed, 0)
+            state = coder.decode(decoder, self._model, (height, width), place, finish)
+            return self._model.shown(state)
+        image_HWC = np.empty((height, width, 3), np.uint8)
         for count, tile in enumerate(self._coded.tiles(height, width)):
-            size = tile.height, tile.width
-            state = coder.decode(decoder, self._model, *size, Place(self._seed, count))
-            if self.is_lossless:
-                values_N = logistic.coder(self._model.likelihood(state)).decode(decoder)
-                cut(image_HWC, tile)[...] = values_N.reshape(*size, 3)
+            size, place = (tile.height, tile.width), Place(self._seed, count)
+            state = coder.decode(decoder, self._model, size, place, _nothing)
+            values_N = logistic.coder(self._model.likelihood(state)).decode(decoder)
+            cut(image_HWC, tile)[...] = values_N.reshape(*size, 3)
         decoder.finish()
-        # A lossy picture is one tile, and is shown once its code is known to be whole.
-        return image_HWC if self.is_lossless else self._model.shown(state)
+        return image_HWC
 
     def _latent_coder(self, number: int) -> LatentCoder:
         """The coder of a number, by which the model's latents can be coded one image at a time.
@@ -296,13 +306,20 @@ class IrecCodec:
             return Universal()
         raise InputError(f"its coder of latents, number {number}, is none that this codec has")
 
-    def _require_length(self, pixels: int, data: bytes) -> None:
-        """Refuse the stream of pixels that is shorter than any that so many pixels have."""
-        least = 0.99 * 3 * pixels * self._coded.least_bits - _SLACK_BITS
-        if 8 * len(data) < least:
+    def _require_length(self, height: int, width: int, data: bytes) -> None:
+        """Refuse the stream of a size that is shorter than any that so many pixels have."""
+        bits = 0.99 * 3 * height * width * self._coded.least_bits - _SLACK_BITS
+        least = max(int(bits) // 8, self._filled_bytes(height, width))
+        if len(data) < least:
             raise InputError(
-                f"{pixels} pixels take at least {int(least) // 8} bytes, the code has {len(data)}"
+                f"{height}×{width} pixels take at least {least} bytes, the code has {len(data)}"
             )
+
+    def _filled_bytes(self, height: int, width: int) -> int:
+        """The number of bytes to which the stream of a size is filled up."""
+        if self.is_lossless:
+            return 0
+        return -(-height // _SIDE_OF_A_BYTE) * -(-width // _SIDE_OF_A_BYTE)
 
     def _chained(
         self, pictures: Sequence[Picture]
@@ -344,7 +361,7 @@ class IrecCodec:
         return self._latest[1][place - chain.start].copy()
 
     def _images(self, data: bytes, sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-        """All images of a chain; one that is too short for them runs empty at its first tile."""
+        """All images of a chain; one that is too short is refused before the tile it lacks."""
         tiles = [self._coded.tiles(*size) for size in sizes]
         of_parts = [(tile.height, tile.width) for some in tiles for tile in some]
         parts = iter(bits_back.decode(self._model, of_parts, data))
@@ -419,6 +436,10 @@ def _sections(found: Container, member: Member) -> tuple[int, list[bytes]]:
     if len(member.sections) != 1 or not member.sections[0]:
         raise _other_sections()
     return member.sections[0][0], [member.sections[0][1:]]
+
+
+def _nothing() -> None:
+    """What is to be done between the latents of a lossless picture and its values."""
 
 
 def _other_sections() -> InputError:

@@ -17,6 +17,7 @@ and latents together (`gencomp.coding.bits_back`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -32,11 +33,7 @@ State = TypeVar("State")
 
 
 class Model(LatentModel[State], Protocol[State]):
-    """A model of latents that says how many there are, and what each costs on average."""
-
-    def dimensions(self, height: int, width: int) -> tuple[int, ...]:
-        """The number of latents of each layer, for an image of a size."""
-        ...
+    """A model of latents that says what each costs on average."""
 
     def expected_D(self, state: State) -> Floats:
         """The expected divergence of each latent of the next layer in nats, [D]."""
@@ -75,12 +72,24 @@ class LatentCoder(Protocol):
         ...
 
     def decode(
-        self, decoder: Decoder, model: Model[Any], height: int, width: int, place: Place
+        self,
+        decoder: Decoder,
+        model: Model[Any],
+        size: tuple[int, int],
+        place: Place,
+        finish: Callable[[], None],
     ) -> Any:
-        """Read the latents of an image of a size; the state after the last layer.
+        """Read the latents of an image; the state after the last layer.
+
+        Args:
+            decoder: the decoder.
+            model: the model of the image.
+            size: the height and the width of the image.
+            place: the key of the shared randomness.
+            finish: is called when the last latent was read, before whatever work can wait.
 
         Raises:
-            InputError: the stream holds no such latents.
+            InputError: the stream holds no such latents, or `finish` raises it.
         """
         ...
 
@@ -113,10 +122,16 @@ class RelativeEntropy(NamedTuple):
         return state
 
     def decode(
-        self, decoder: Decoder, model: Model[Any], height: int, width: int, place: Place
+        self,
+        decoder: Decoder,
+        model: Model[Any],
+        size: tuple[int, int],
+        place: Place,
+        finish: Callable[[], None],
     ) -> Any:
-        codes = relative_entropy.coder(model.dimensions(height, width)).decode(decoder)
-        state = model.start(height, width)
+        codes = relative_entropy.coder(model.dimensions(*size)).decode(decoder)
+        finish()  # no network has run yet
+        state = model.start(*size)
         for layer, code in enumerate(codes):
             z_D = relative_entropy.decode_layer(
                 code, model.prior(state), model.expected_D(state), _key(place, layer)
@@ -140,14 +155,20 @@ class Universal(NamedTuple):
         return state
 
     def decode(
-        self, decoder: Decoder, model: Model[Any], height: int, width: int, place: Place
+        self,
+        decoder: Decoder,
+        model: Model[Any],
+        size: tuple[int, int],
+        place: Place,
+        finish: Callable[[], None],
     ) -> Any:
-        state = model.start(height, width)
+        state = model.start(*size)
         for layer in range(model.layers):
             prior = model.prior(state)
             dither_D = _dither(place, layer, len(prior.mean_D))
             z_D = universal_quantization.decode(decoder, prior, dither_D)
             state = model.after(state, z_D)
+        finish()
         return state
 
 

@@ -40,6 +40,9 @@ class LinearModel:
 
     layers = 2
 
+    def dimensions(self, height: int, width: int) -> tuple[int, ...]:
+        return 3 * height * width // 24, 3 * height * width // 6
+
     def start(self, height: int, width: int, image_HWC: np.ndarray | None = None) -> State:
         return State(height, width, image_HWC)
 
@@ -95,7 +98,7 @@ def _told(evidence: Floats, variance: float) -> tuple[Floats, float]:
 def _columns(state: State) -> tuple[Floats, Floats]:
     """A [D_2, D_1] and W [N, D_2]: cosines, which are orthogonal, times their gains."""
     count = 3 * state.height * state.width
-    bottom, top = count // 6, count // 24
+    top, bottom = LinearModel().dimensions(state.height, state.width)
     return _cosines(bottom, top, TOP_GAIN), _cosines(count, bottom, GAIN)
 
 

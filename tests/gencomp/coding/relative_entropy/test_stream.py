@@ -53,7 +53,7 @@ def test_large_layers() -> None:
     """A thousand blocks, one of them with thousands of pieces, and one number that is unusual."""
     value = [[code(5, 4102, 13, seed) for seed in range(1000)], [], [code(7, 4102, 9000)]]
     value[0][17] = code(0, 4102, 0)
-    dimensions = [300_000, 5, 1 << 40]
+    dimensions = [300_000, 5, 1 << 14]
     data = to_bytes(coder(dimensions), value)
     assert equal(from_bytes(coder(dimensions), data), value)
 
@@ -143,6 +143,16 @@ class TestDamage:
         data = to_bytes(coder(self.DIMENSIONS), list(self.VALUE))
         with pytest.raises(InputError, match="damaged"):
             from_bytes(coder((2, 40)), data)
+
+
+def test_blocks_of_more_latents_than_a_sender_would_take() -> None:
+    """At most 16,384 on average: the time to decode a block grows with them."""
+    value = [[code(5, 36, 3)]]
+    data = to_bytes(coder([1 << 14]), value)
+    with pytest.raises(InputError, match="damaged"):
+        from_bytes(coder([(1 << 14) + 1]), data)
+    with pytest.raises(InputError, match=r"Layers of \[16385\] latents have no \[1\] blocks"):
+        to_bytes(coder([(1 << 14) + 1]), value)
 
 
 def test_values_that_cannot_be_written() -> None:

@@ -13,7 +13,12 @@ import pytest
 
 from gencomp.systems.gan_compression.codec import GanCodec
 from tests.gencomp.gan_cases import coded, picture
-from tests.gencomp.mangled_streams import header, mangled, shown_of
+from tests.gencomp.mangled_streams import (
+    header,
+    mangled,
+    require_claims_are_refused,
+    shown_of,
+)
 
 # Pictures of at most so many pixels are decoded; the streams are of smaller ones.
 LIMIT = 96 * 96
@@ -40,6 +45,11 @@ def test_mangled_streams(case: str) -> None:
 def test_hostile_headers(case: str) -> None:
     generator, writer = np.random.default_rng(2), codec(case).writer_fingerprint
     assert shown_of(codec(case), lambda: header(writer, generator), 400, LIMIT) < 50
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_large_claims(case: str) -> None:
+    require_claims_are_refused(codec(case), streams(case))
 
 
 @pytest.mark.slow

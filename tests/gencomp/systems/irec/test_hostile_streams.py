@@ -7,12 +7,26 @@ lossy one may be what an encoder has written for another picture, and is shown.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from tests.gencomp.mangled_streams import header, mangled, shown_of
+from gencomp.coding.latent_model import Gaussian
+from gencomp.errors import InputError
+from gencomp.system import Picture
+from gencomp.systems.irec.codec import IrecCodec
+from gencomp.systems.irec.writing import CodecSection
+from tests.gencomp.mangled_streams import (
+    claiming,
+    header,
+    mangled,
+    require_claims_are_refused,
+    sealed,
+    shown_of,
+)
 from tests.gencomp.systems.irec import codec_cases
-from tests.gencomp.systems.irec.codec_cases import KINDS, LOSSLESS, codec
+from tests.gencomp.systems.irec.codec_cases import KINDS, LOSSLESS, body, codec
 
 # Pictures of at most so many pixels are decoded; the streams are of smaller ones.
 LIMIT = 64 * 64
@@ -39,6 +53,60 @@ def test_mangled_streams(kind: str) -> None:
 def test_hostile_headers(kind: str) -> None:
     generator = np.random.default_rng(2)
     assert shown_of(codec(kind), lambda: hostile(kind, generator), 400, LIMIT) < 100
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_large_claims(kind: str) -> None:
+    require_claims_are_refused(codec(kind), streams(kind))
+
+
+class Silent:
+    """A model whose images say nothing: their posterior is the prior."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def posterior(self, state: Any) -> Gaussian:
+        prior: Gaussian = self._model.prior(state)
+        return prior
+
+
+@pytest.mark.parametrize("kind", ["two_level", "one_level"])
+def test_a_stream_has_a_byte_for_each_square_of_64_pixels(kind: str) -> None:
+    """A picture that costs nothing is filled up with zeros, and nothing else is shown."""
+    writer = IrecCodec(codec(kind)._coded, CodecSection())
+    writer._model = Silent(writer._model)
+    picture = Picture(np.zeros((130, 200, 3), np.uint8))
+    stream = writer.compress(picture)
+    assert writer.code_bits(stream) == 8 * (1 + 3 * 4)
+    assert np.array_equal(writer.decompress(stream), writer.reconstruct(picture))
+    with pytest.raises(InputError, match="130×200 pixels take at least 12 bytes, the code has 11"):
+        writer.decompress(sealed(body(stream)[:-1]))
+    for other in (body(stream) + b"\0", body(stream)[:-1] + b"\1"):
+        with pytest.raises(InputError, match="damaged"):
+            writer.decompress(sealed(other))
+
+
+class Idle:
+    """A model that only says how many latents there are."""
+
+    def __init__(self, model: Any) -> None:
+        self.layers, self.dimensions = model.layers, model.dimensions
+
+
+@pytest.mark.parametrize("kind", ["two_level", "one_level", "bits_back"])
+def test_no_network_runs_for_a_stream_that_cannot_be_whole(kind: str) -> None:
+    made = codec(kind)
+    stream = made.compress(codec_cases.crops(1, 20, 20)[0])
+    reader = IrecCodec(made._coded, CodecSection(coder="bits_back" if kind in LOSSLESS else None))
+    reader._model = Idle(made._model)  # type: ignore[assignment]
+    longer = sealed(body(stream) + b"\0")
+    for other in (claiming(stream, 512, 512), *([] if kind in LOSSLESS else [longer])):
+        with pytest.raises(InputError, match=r"damaged|take at least"):
+            reader.decompress(other)
 
 
 @pytest.mark.slow
