@@ -64,7 +64,7 @@ NETWORKS = sorted(
 
 
 # Their packages are large and are not installed by make; docs/tracking.md says what was tested.
-TRACKERS = ("mlflow", "wandb")
+TRACKERS = ("mlflow", "wandb", "trackio")
 
 
 def _declared() -> list[Requirement]:

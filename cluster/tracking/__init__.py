@@ -1,4 +1,4 @@
-"""Runs in an experiment tracker: MLflow or Weights & Biases.
+"""Runs in an experiment tracker: MLflow, Weights & Biases or Trackio.
 
 The metrics log of a run is the one truth. The driver follows it and gives the tracker what the
 tracker lacks (`follower`), so that the training loop knows of no tracker, and one that fails or

@@ -3,8 +3,8 @@
 Before rows are sent, the record says that they may have been sent, and afterwards that they were.
 When a process dies, or a connection breaks, between the two, the next one asks the tracker for each
 of these rows. A step that a resumed run computes again is not sent again. So MLflow gets every row
-exactly once, as long as the lock holds that keeps a run to one driver; so do W&B's offline files,
-and a W&B server gets every row at most once (see `wandb_runs`).
+exactly once, as long as the lock holds that keeps a run to one driver; so do W&B's offline files
+and Trackio's directory, and a W&B server gets every row at most once (see `wandb_runs`).
 """
 
 from __future__ import annotations

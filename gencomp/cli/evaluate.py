@@ -132,7 +132,7 @@ def evaluate(words: Sequence[str]) -> int:
                 assigned to the GPUs in turn.
             threads: Threads of each process; the last bits of a result depend on their number.
             track: Experiment tracker in which the result joins the run: mlflow, on the server that
-                MLFLOW_TRACKING_URI names, or wandb.
+                MLFLOW_TRACKING_URI names, wandb, or trackio.
         """
         from cluster.evaluations.metrics import results
         from cluster.evaluations.metrics.plan import Evaluation

@@ -44,7 +44,7 @@ def report(
         out: HTML file to write.
         images: How many test images to show.
         track: Experiment tracker in which the page is attached to the generator's run: mlflow, on
-            the server that MLFLOW_TRACKING_URI names, or wandb.
+            the server that MLFLOW_TRACKING_URI names, wandb, or trackio.
     """
     if images < 1:
         raise InputError(f"--images is {images}, but at least one image must be shown")

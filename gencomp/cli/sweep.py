@@ -38,7 +38,7 @@ class Options:
         runs: Directory of runs and sweeps, which all nodes must see.
         concurrent: How many trials run at once, instead of the number in the file.
         track: Experiment tracker in which each trial becomes a run under the sweep: mlflow, on the
-            server that MLFLOW_TRACKING_URI names, or wandb.
+            server that MLFLOW_TRACKING_URI names, wandb, or trackio.
     """
 
     name: str | None = None

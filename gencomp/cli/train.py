@@ -40,7 +40,7 @@ class Options:
             gs://, hdfs:// or file://. A run without checkpoints goes on from the newest copy.
         ray: Let Ray start the worker even if there is only one and RAY_ADDRESS names no cluster.
         track: Experiment tracker that gets what is logged, beside TensorBoard: mlflow, on the
-            server that MLFLOW_TRACKING_URI names, or wandb.
+            server that MLFLOW_TRACKING_URI names, wandb, or trackio.
         prometheus: File *.prom that is rewritten every 15 s, for the textfile collector of
             Prometheus's node_exporter.
     """
