@@ -134,7 +134,7 @@ class IrecCodec:
         self.writer_fingerprint = self.reader_fingerprint[: container.FINGERPRINT_BYTES]
         self._seed = int.from_bytes(self.reader_fingerprint, "big")
         # The chain of bits-back that was read last: its pictures are asked for one by one.
-        self._latest: tuple[bytes, list[np.ndarray]] | None = None
+        self._latest: tuple[object, list[np.ndarray]] | None = None
 
     @property
     def is_lossless(self) -> bool:
@@ -356,8 +356,9 @@ class IrecCodec:
         data, chain = sections[which], chains[which]
         for other in chain:
             container.member_at(found, other, "its chain", max_pixels)
-        if self._latest is None or self._latest[0] != data:
-            self._latest = (data, self._images(data, sizes[chain.start : chain.stop]))
+        key = (data, sizes[chain.start : chain.stop])
+        if self._latest is None or self._latest[0] != key:
+            self._latest = (key, self._images(*key))
         return self._latest[1][place - chain.start].copy()
 
     def _images(self, data: bytes, sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:

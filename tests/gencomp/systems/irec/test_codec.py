@@ -149,6 +149,21 @@ class TestChains:
         with pytest.raises(InputError, match="sections are not those of this codec"):
             writer.decompress(container.pack(fewer))
 
+    def test_a_chain_that_was_read_is_not_taken_for_pictures_that_it_does_not_hold(self) -> None:
+        """A hostile file with the chain of a good one, read right after it."""
+        stream = codec("bits_back").compress_jointly(CROPS[:2])
+        found = container.unpack(stream)
+        hashes = found.digests.pixels if found.digests else b""
+        more = Container(
+            found.fingerprint,
+            (*found.members, Member(4, 4)),
+            found.shared,
+            container.Digests(b"", hashes + bytes(4)),
+        )
+        codec("bits_back").decompress(stream)
+        with pytest.raises(InputError, match="damaged"):
+            codec("bits_back").decompress(container.pack(more), place=2)
+
     def test_too_many_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "_CHAIN_PIXELS", 1)
         monkeypatch.setattr(module, "_MOST_CHAINS", 2)
