@@ -27,14 +27,15 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from gencomp.coding import container, digest, fixed_length
+from gencomp.coding import container, digest, fixed_length, joint
 from gencomp.coding.dither import MAX_INDEX, unit_dither
 from gencomp.coding.fingerprint import fingerprint
 from gencomp.coding.noise import require_draw
@@ -64,6 +65,31 @@ class CodedLayer(NamedTuple):
     encoder: nn.Module
     tables: LatentTables
     code: coding.Code
+
+
+class LaterUnits:
+    """The dither of many pictures, which is made when it is asked for.
+
+    A short file may claim many pictures, and is refused before the dither of most of them is made.
+
+    Args:
+        made: gives the dither of pictures from their indices, [N, K].
+        indices: the indices of all pictures.
+        latents: the number K of latents.
+    """
+
+    def __init__(
+        self, made: Callable[[Sequence[int]], np.ndarray], indices: Sequence[int], latents: int
+    ) -> None:
+        self._made, self._indices = made, indices
+        self.shape = len(indices), latents
+        self.size = len(indices) * latents
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, pictures: slice) -> np.ndarray:
+        return self._made(self._indices[pictures])
 
 
 class UrdpCodec:
@@ -96,7 +122,7 @@ class UrdpCodec:
         self._decoders = [(in_float64(decoder), weight) for decoder, weight in decoders.items()]
         self.layer_fingerprints = layer_fingerprints(layers, pixels)
         # The container that was read last: its pictures are asked for one by one, but share a code.
-        self._latest: tuple[object, tuple[list[Integers], list[int]]] | None = None
+        self._latest: tuple[object, tuple[list[Integers], Sequence[int]]] | None = None
         # Every stream of the base can be read, with or without a refinement.
         self.writer_fingerprint = self.layer_fingerprints[0]
         weights = " ".join(repr(weight) for weight in decoders.values())
@@ -288,7 +314,9 @@ class UrdpCodec:
     def _require_layers(self, found: container.Container) -> None:
         """Refuse a container that does not have the sections of this codec's layers."""
         shared = found.shared
-        if not 2 <= len(shared) <= 3 or any(member.sections for member in found.members):
+        # The runs of pictures say it without a look at each picture.
+        own = joint.layout_of(found.members).runs_R4[:, 3].any()
+        if not 2 <= len(shared) <= 3 or own:
             raise InputError("its sections are not those of this codec")
         if len(self._layers) == 1:
             return
@@ -304,7 +332,7 @@ class UrdpCodec:
             payloads.append(found.shared[2][container.FINGERPRINT_BYTES :])
         return payloads
 
-    def _read(self, found: container.Container) -> tuple[list[Integers], list[int]]:
+    def _read(self, found: container.Container) -> tuple[list[Integers], Sequence[int]]:
         """The symbols of each layer of all pictures, [N, K], and their indices."""
         key = (found.shared, len(found.members))
         if self._latest is not None and self._latest[0] == key:
@@ -315,10 +343,12 @@ class UrdpCodec:
             _symbols(
                 payload,
                 bool(flags & _CODED[number]),
-                self._units(number, indices),
-                self._layers[number],
+                LaterUnits(partial(self._units, number), indices, layer.code.latents),
+                layer,
             )
-            for number, payload in enumerate(self._payloads(found))
+            for number, (payload, layer) in enumerate(
+                zip(self._payloads(found), self._layers, strict=True)
+            )
         ]
         self._latest = (key, (symbols, indices))
         return symbols, indices
@@ -383,23 +413,26 @@ def _index_section(flags: int, indices: Sequence[int]) -> bytes:
     return bytes([flags | _LISTED]) + listed
 
 
-def _indices(section: bytes, count: int, layers: int) -> tuple[int, list[int]]:
-    """The flags and the indices of all pictures; the inverse of `_index_section`."""
+def _indices(section: bytes, count: int, layers: int) -> tuple[int, Sequence[int]]:
+    """The flags and the indices of all pictures; the inverse of `_index_section`.
+
+    Indices that count up are not listed, as a short file may claim many pictures.
+    """
     damaged = InputError("its list of indices is damaged")
     if not section or section[0] & ~(sum(_CODED[:layers]) | _LISTED):
         raise damaged
     flags, rest = section[0], section[1:]
     if flags & _LISTED and len(rest) == _INDEX_BYTES * count:
-        numbers = np.frombuffer(rest, ">u8").tolist()
-    elif not flags & _LISTED and len(rest) <= _INDEX_BYTES:
-        first = int.from_bytes(rest, "big")
-        numbers = list(range(first, first + count))
-    else:
+        listed: list[int] = np.frombuffer(rest, ">u8").tolist()
+        _require_indices(listed)
+        if _index_section(flags & ~_LISTED, listed) != section:
+            raise damaged
+        return flags, listed
+    if flags & _LISTED or len(rest) > _INDEX_BYTES or rest[:1] == b"\0":
         raise damaged
-    _require_indices(numbers)
-    if _index_section(flags & ~_LISTED, numbers) != section:
-        raise damaged
-    return flags, numbers
+    first = int.from_bytes(rest, "big")
+    _require_indices([first + count - 1])
+    return flags, range(first, first + count)
 
 
 def _written(symbols_NK: Integers, units_NK: np.ndarray, layer: CodedLayer) -> tuple[bytes, bool]:
@@ -412,7 +445,9 @@ def _written(symbols_NK: Integers, units_NK: np.ndarray, layer: CodedLayer) -> t
     return (coded, True) if len(coded) < len(fixed) else (fixed, False)
 
 
-def _symbols(payload: bytes, coded: bool, units_NK: np.ndarray, layer: CodedLayer) -> Integers:
+def _symbols(
+    payload: bytes, coded: bool, units_NK: np.ndarray | LaterUnits, layer: CodedLayer
+) -> Integers:
     """The symbols of a layer, [N, K]; the inverse of `_written`."""
     if not coded:
         return fixed_length.unpack(payload, layer.code.levels, units_NK.size).reshape(
@@ -427,7 +462,9 @@ def _symbols(payload: bytes, coded: bool, units_NK: np.ndarray, layer: CodedLaye
     return symbols_NK
 
 
-def _frequencies(units_NK: np.ndarray, layer: CodedLayer) -> Iterator[tuple[Integers, slice]]:
+def _frequencies(
+    units_NK: np.ndarray | LaterUnits, layer: CodedLayer
+) -> Iterator[tuple[Integers, slice]]:
     """The frequencies of consecutive symbols, and the slice of the symbols that they belong to."""
     latents = layer.code.latents
     pictures = max(1, _ROWS_AT_ONCE // latents)

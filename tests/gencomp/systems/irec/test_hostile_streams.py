@@ -77,8 +77,8 @@ class Silent:
 @pytest.mark.parametrize("kind", ["two_level", "one_level"])
 def test_a_stream_has_a_byte_for_each_square_of_64_pixels(kind: str) -> None:
     """A picture that costs nothing is filled up with zeros, and nothing else is shown."""
-    writer = IrecCodec(codec(kind)._coded, CodecSection())
-    writer._model = Silent(writer._model)
+    coded = codec(kind)._coded
+    writer = IrecCodec(coded._replace(model=Silent(coded.model)), CodecSection())
     picture = Picture(np.zeros((130, 200, 3), np.uint8))
     stream = writer.compress(picture)
     assert writer.code_bits(stream) == 8 * (1 + 3 * 4)
@@ -101,8 +101,8 @@ class Idle:
 def test_no_network_runs_for_a_stream_that_cannot_be_whole(kind: str) -> None:
     made = codec(kind)
     stream = made.compress(codec_cases.crops(1, 20, 20)[0])
-    reader = IrecCodec(made._coded, CodecSection(coder="bits_back" if kind in LOSSLESS else None))
-    reader._model = Idle(made._model)  # type: ignore[assignment]
+    coded = made._coded._replace(model=Idle(made._model))
+    reader = IrecCodec(coded, CodecSection(coder="bits_back" if kind in LOSSLESS else None))
     longer = sealed(body(stream) + b"\0")
     for other in (claiming(stream, 512, 512), *([] if kind in LOSSLESS else [longer])):
         with pytest.raises(InputError, match=r"damaged|take at least"):
