@@ -274,7 +274,7 @@ class TestGroupsOfOptions:
             (["slurm", "ais", "run", "--images", "0"], "--images is 0, but it should be"),
             (["slurm", "ais", "run", "--bdmc-betas", "1", "-2"], "--bdmc-betas is -2.0, but"),
             (["slurm", "variational", "run", "--learning-rate", "0"], "--learning-rate is 0.0"),
-            (["evaluate", "run", "--images", "1"], "--images is 1, but it should be greater"),
+            (["evaluate", "run", "--images", "0"], "--images is 0, but it should be greater"),
             (["slurm", "evaluate", "run", "--draws", "0"], "--draws is 0, but it should be"),
         ],
     )

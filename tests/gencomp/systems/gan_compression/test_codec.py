@@ -307,7 +307,8 @@ class TestNoise:
 
 def test_images_that_would_take_too_much_memory() -> None:
     """They are refused before any work, also where a file claims them."""
-    many = {"networks.norm": "instance", "labels.classes": 100, "networks.width": 4}
+    many = {"networks.norm": "instance", "networks.width": 4}
+    many |= {"labels.classes": 100, "labels.class_names": []}
     for case, more, side, most in (
         ("global", {"networks.norm": "instance", "networks.width": 60}, 1600, "2236962 pixels"),
         ("conditional", many, 1200, "1342177 pixels"),
