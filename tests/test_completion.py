@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from gencomp.cli import COMMANDS, GROUPS, main
 from gencomp.recipes import shipped
+from tests.processes import ENVIRONMENT
 
 Complete = Callable[..., list[str]]
 
@@ -125,6 +127,18 @@ def test_the_script_registers_itself(script: Path) -> None:
     code = f"source {shlex.quote(str(script))}; complete -p gencomp"
     done = subprocess.run(["/bin/bash", "-uc", code], capture_output=True, text=True, check=True)
     assert done.stdout == "complete -o default -F _gencomp gencomp\n"
+
+
+def test_every_process_writes_the_same_script() -> None:
+    """The hashes of words, and with them the order of sets, differ between processes."""
+    scripts = {
+        subprocess.check_output(
+            [sys.executable, "-m", "gencomp.cli", "completion", "bash"],
+            env=ENVIRONMENT | {"PYTHONHASHSEED": seed},
+        )
+        for seed in ("0", "1")
+    }
+    assert len(scripts) == 1
 
 
 def test_both_shells_know_the_same_words(script: Path, zsh_script: Path) -> None:

@@ -45,15 +45,8 @@ _gencomp_values() {{ # prints the values of an option, or of the first argument 
 }}
 """
 
-_BASH = """\
-# Completion of gencomp for bash, written by `gencomp completion bash`.
-
-{tables}
-_gencomp() {{
-  local current="${{COMP_WORDS[COMP_CWORD]}}" command="" arguments=0 option="" word position
-  COMPREPLY=()
-  for ((position = 1; position < COMP_CWORD; position++)); do
-    word="${{COMP_WORDS[position]}}"
+# What a word before the cursor is, in the words of both shells.
+_STEP = """\
     if [[ -n "$option" ]]; then
       option=""
     elif [[ " $(_gencomp_valued "$command") " == *" $word "* || "$word" == --*.* ]]; then
@@ -64,7 +57,18 @@ _gencomp() {{
       command="${{command:+$command }}$word"
     else
       arguments=$((arguments + 1))
-    fi
+    fi"""
+
+_BASH = """\
+# Completion of gencomp for bash, written by `gencomp completion bash`.
+
+{tables}
+_gencomp() {{
+  local current="${{COMP_WORDS[COMP_CWORD]}}" command="" arguments=0 option="" word position
+  COMPREPLY=()
+  for ((position = 1; position < COMP_CWORD; position++)); do
+    word="${{COMP_WORDS[position]}}"
+{step}
   done
   if [[ -n "$option" ]]; then
     word="$(_gencomp_values "$command $option")"
@@ -93,17 +97,7 @@ _gencomp() {{
   local -a found
   for ((position = 2; position < CURRENT; position++)); do
     word="$words[position]"
-    if [[ -n "$option" ]]; then
-      option=""
-    elif [[ " $(_gencomp_valued "$command") " == *" $word "* || "$word" == --*.* ]]; then
-      option="$word"
-    elif [[ "$word" == -* ]]; then
-      :
-    elif [[ -z "$command" || " {groups} " == *" $command "* ]]; then
-      command="${{command:+$command }}$word"
-    else
-      arguments=$((arguments + 1))
-    fi
+{step}
   done
   if [[ -n "$option" ]]; then
     found=(${{=$(_gencomp_values "$command $option")}})
@@ -166,7 +160,8 @@ def script(shell: _Shell, usages: Mapping[str, Usage]) -> str:
         values[name] += first.choices if first else ()
         values |= {f"{name} {word}": [*one.choices] for one in named for word in one.names}
     tables = _TABLES.format(options=_cases(options), valued=_cases(valued), values=_cases(values))
-    return _SCRIPTS[shell].format(tables=tables, groups=" ".join(sorted(GROUPS)))
+    step = _STEP.format(groups=" ".join(sorted(GROUPS)))
+    return _SCRIPTS[shell].format(tables=tables, step=step)
 
 
 def _cases(words: Mapping[str, Iterable[str]]) -> str:

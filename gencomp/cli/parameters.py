@@ -101,6 +101,14 @@ def _parameters(function: Callable[..., Any], name: str) -> Iterator[Parameter]:
             yield _parameter(action)
 
 
+def _choices(found: list[str]) -> tuple[str, ...]:
+    """The values that are allowed, without the None of an option that may be left out.
+
+    tyro keeps the values beside a None in a set, whose order is another one in each process.
+    """
+    return tuple(sorted({*found} - {"None"}) if "None" in found else found)
+
+
 def _parameter(action: Any) -> Parameter:
     """The parameter behind an action of argparse."""
     whole = " ".join((action.help or "").replace("%%", "%").split())
@@ -114,6 +122,6 @@ def _parameter(action: Any) -> Parameter:
         value=value.replace("{None}|", "").replace("None,", ""),
         meaning=whole[: note.start()] if note else whole,
         default="" if action.nargs == 0 or default in _NOTHING else default,
-        choices=tuple(str(one) for one in action.choices or () if str(one) != "None"),
+        choices=_choices([str(one) for one in action.choices or ()]),
         required=bool(note and note["word"] == "required"),
     )
