@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import subprocess
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -15,11 +14,11 @@ import pytest
 
 from cluster.runs import Run
 from tests import tiny
-from tests.chaos import host_faults, recovery, slurm_faults
+from tests.chaos import host_faults, slurm_faults
 from tests.chaos.scene import Scene
 from tests.chaos.slurm_faults import on
-from tests.chaos.test_chaos import assert_cheap, assert_like_undisturbed, recipe, report, shuffled
-from tests.cluster.ray_train.test_train import straight
+from tests.chaos.test_chaos import recipe
+from tests.chaos.test_slurm_chaos import assert_survives
 from tests.hosts.conftest import slurm_nodes  # noqa: F401
 from tests.hosts.slurm_nodes import SlurmNodes
 from tests.hosts.slurm_runs import SUBMITS, command
@@ -87,15 +86,4 @@ def test_hosts_come_and_go(
         options=("--nodes", "2", "--cpus-per-task", "1", "--time", "60", "--wait"),
         slurm=slurm_nodes,
     )
-    with ThreadPoolExecutor(1) as pool:
-        untouched = pool.submit(straight, tmp_path / "straight", raw, 2)
-        try:
-            made.start()
-            there = [on(slurm_nodes, kind) for kind in KINDS]
-            recoveries = recovery.disturb(made, shuffled(made.chance, there, ROUNDS))
-            assert made.driver.end() == 0, made.driver.words()
-        finally:
-            made.close()
-        report(recoveries)
-        assert_like_undisturbed(made.run, untouched.result())
-    assert_cheap(recoveries)
+    assert_survives(made, [on(slurm_nodes, kind) for kind in KINDS], raw, ROUNDS)

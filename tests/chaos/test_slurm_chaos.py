@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cluster.runs import Run
 from tests import tiny
 from tests.chaos import recovery, slurm_faults
+from tests.chaos.faults import Fault
 from tests.chaos.scene import Scene
 from tests.chaos.slurm_faults import SlurmFault, on
 from tests.chaos.test_chaos import assert_cheap, assert_like_undisturbed, recipe, report, shuffled
@@ -28,6 +31,23 @@ KINDS: tuple[SlurmFault, ...] = (
     slurm_faults.set_node_down,
     slurm_faults.cancel,
 )
+
+
+def assert_survives(
+    scene: Scene, faults: Sequence[Fault], raw: dict[str, Any], rounds: int
+) -> None:
+    """A job of two workers that meets the faults in turn ends like an undisturbed run, cheaply."""
+    with ThreadPoolExecutor(1) as pool:
+        untouched = pool.submit(straight, scene.folder / "straight", raw, 2)
+        try:
+            scene.start()
+            recoveries = recovery.disturb(scene, shuffled(scene.chance, faults, rounds))
+            assert scene.driver.end() == 0, scene.driver.words()
+        finally:
+            scene.close()
+        report(recoveries)
+        assert_like_undisturbed(scene.run, untouched.result())
+    assert_cheap(recoveries)
 
 
 def test_allocations_come_and_go(
@@ -51,15 +71,4 @@ def test_allocations_come_and_go(
         command=("slurm", "train"),
         options=(*asked, "--time", "60"),
     )
-    with ThreadPoolExecutor(1) as pool:
-        untouched = pool.submit(straight, tmp_path / "straight", raw, 2)
-        try:
-            made.start()
-            there = [on(slurm_cluster, kind) for kind in KINDS]
-            recoveries = recovery.disturb(made, shuffled(made.chance, there, rounds))
-            assert made.driver.end() == 0, made.driver.words()
-        finally:
-            made.close()
-        report(recoveries)
-        assert_like_undisturbed(made.run, untouched.result())
-    assert_cheap(recoveries)
+    assert_survives(made, [on(slurm_cluster, kind) for kind in KINDS], raw, rounds)

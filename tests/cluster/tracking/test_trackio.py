@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sqlite3
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -14,7 +13,6 @@ import pytest
 
 from cluster.logs import metrics_log
 from cluster.logs.metrics_log import place
-from cluster.runs import Run
 from cluster.tracking import choice
 from cluster.tracking.follower import Follower
 from cluster.tracking.tracker import metrics_of
@@ -23,10 +21,9 @@ from gencomp.errors import InputError
 from sweeps.tracking import TrialsFollower
 from sweeps.trial import Trial
 from tests import tiny
-from tests.cluster.ray_train.test_train import reached
-from tests.cluster.tracking.in_memory import grid, log, new_run, step_sent
+from tests.cluster.tracking.attempts import stopped_killed_and_finished
+from tests.cluster.tracking.in_memory import grid, log, new_run
 from tests.processes import ENVIRONMENT, Driver
-from tests.waiting import wait_for
 
 pytestmark = [
     pytest.mark.long,
@@ -80,28 +77,7 @@ def test_a_stop_a_kill_and_an_evaluation(
     request: pytest.FixtureRequest,
 ) -> None:
     """One id over three attempts, every row and grid once, then an evaluation of it."""
-    raw = tiny.generator(photos, {"training.steps": 300, "training.sample_every": 50})
-    file = tiny.write(raw, tmp_path / "tiny.yaml")
-    run = Run(tmp_path / "runs" / "tiny")
-    words = ["train", str(file), "--runs", str(tmp_path / "runs"), "--track", "trackio"]
-
-    def sent() -> int:
-        return step_sent(run, "trackio")
-
-    first = drive(*words)
-    first.wait_for(lambda: sent() > 5)
-    first.process.send_signal(signal.SIGTERM)
-    assert first.end() == 130, first.words()
-    stopped_at = sent()
-
-    second = drive(*words)
-    second.wait_for(lambda: reached(run, second, stopped_at + 2) and sent() > stopped_at)
-    second.process.kill()
-    second.process.wait()
-    assert wait_for(lambda: not any(process.alive() for process in second.seen))
-
-    third = drive(*words)
-    assert third.end() == 0, third.words()
+    run = stopped_killed_and_finished(photos, tmp_path, drive, "trackio")
     project = request.node.name
     known = json.loads((run.path / "tracking.json").read_text())["trackio"]
     assert table(folder, project, "SELECT DISTINCT run_id FROM metrics") == [(known["id"],)]

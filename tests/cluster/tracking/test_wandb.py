@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,14 +10,10 @@ from pathlib import Path
 import pytest
 
 from cluster.logs import metrics_log
-from cluster.runs import Run
 from cluster.tracking import wandb_files
 from cluster.tracking.tracker import metrics_of
-from tests import tiny
-from tests.cluster.ray_train.test_train import reached
-from tests.cluster.tracking.in_memory import step_sent
+from tests.cluster.tracking.attempts import stopped_killed_and_finished
 from tests.processes import ENVIRONMENT, Driver
-from tests.waiting import wait_for
 
 pytestmark = [
     pytest.mark.long,
@@ -35,28 +30,7 @@ def test_a_stop_and_a_kill(
     """One id over three attempts, every row and grid once, and W&B's own step grows."""
     for name, value in {"WANDB_MODE": "offline", "WANDB_PROJECT": "tests"}.items():
         monkeypatch.setitem(ENVIRONMENT, name, value)
-    raw = tiny.generator(photos, {"training.steps": 300, "training.sample_every": 50})
-    file = tiny.write(raw, tmp_path / "tiny.yaml")
-    run = Run(tmp_path / "runs" / "tiny")
-    words = ["train", str(file), "--runs", str(tmp_path / "runs"), "--track", "wandb"]
-
-    def sent() -> int:
-        return step_sent(run, "wandb")
-
-    first = drive(*words)
-    first.wait_for(lambda: sent() > 5)
-    first.process.send_signal(signal.SIGTERM)
-    assert first.end() == 130, first.words()
-    stopped_at = sent()
-
-    second = drive(*words)
-    second.wait_for(lambda: reached(run, second, stopped_at + 2) and sent() > stopped_at)
-    second.process.kill()
-    second.process.wait()
-    assert wait_for(lambda: not any(process.alive() for process in second.seen))
-
-    third = drive(*words)
-    assert third.end() == 0, third.words()
+    run = stopped_killed_and_finished(photos, tmp_path, drive, "wandb")
     folders = sorted((run.path / "wandb").glob("offline-run-*"))
     files = [next(folder.glob("*.wandb")) for folder in folders]
     assert len(files) == 3
